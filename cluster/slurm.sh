@@ -4,7 +4,7 @@
 #   sbatch cluster/slurm.sh jobs/sa2_main.yaml s3://lab/sa2
 #   sbatch --array=1-8 cluster/slurm.sh jobs/sa2_main.yaml s3://lab/sa2     eight allocations, a shard of the grid each
 #
-# Further arguments are those of `bench.py run` (--set, --limit-cases). Submit from a folder that all nodes share, with the
+# Further arguments are those of `freqbench run` (--set, --limit-cases). Submit from a folder that all nodes share, with the
 # environment active that has freqbench. OUT is a URI or a folder that all nodes share.
 #
 # Four minutes before the time limit the run is told to finish what is in flight and to store it, and the job queues itself

@@ -1,15 +1,27 @@
-"""The architecture holds, and importing the package is light."""
+"""The architecture holds, importing the package is light, and the project's files say the same."""
 
-import importlib.metadata
+import re
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Sequence
 from pathlib import Path
+
+import check_jsonschema
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import freqbench
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_imports_point_downward() -> None:
     """As `lint-imports` says; the layers are in pyproject.toml."""
     command = [Path(sys.executable).with_name("lint-imports")]
-    result = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -22,7 +34,45 @@ def test_importing_freqbench_is_light() -> None:
     assert result.stdout.strip() == ""
 
 
-def test_version_is_the_installed_one() -> None:
-    import freqbench
+def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> None:
+    released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    assert freqbench.__version__ == released[0] == cited
 
-    assert freqbench.__version__ == importlib.metadata.version("freqbench")
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("github-workflows", "workflows/*.yml"),
+        ("github-issue-forms", "ISSUE_TEMPLATE/[!c]*.yml"),
+        ("github-issue-config", "ISSUE_TEMPLATE/config.yml"),
+        ("citation-file-format", "../CITATION.cff"),
+    ],
+)
+def test_project_files_are_what_their_readers_take(schema: str, files: str) -> None:
+    paths = [str(path) for path in (ROOT / ".github").glob(files)] or [str(ROOT / ".github" / files)]
+    command = ["--builtin-schema", f"vendor.{schema}", "--force-filetype", "yaml", *paths]
+    result = CliRunner().invoke(check_jsonschema.main, command)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.integration
+def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
+    """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
+    tree, made = tmp_path / "tree", tmp_path / "made"
+    for folder in ("freqbench", "jobs"):
+        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, tree)
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree])
+    run([sys.executable, "-m", "twine", "check", "--strict", *made.iterdir()])
+    (wheel,) = made.glob(f"freqbench-{freqbench.__version__}-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"freqbench/jobs/{path.name}" for path in (ROOT / "jobs").glob("*.yaml")} <= names
+    assert {"freqbench/testing.py", "freqbench/models/zoo/phantom/unet.safetensors"} <= names
+    assert not [name for name in names if name.startswith(("tests", "docs", "jobs"))]
+
+
+def run(command: Sequence[str | Path]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,21 +1,38 @@
-"""The README holds what it says: its commands, its tables, its job file."""
+"""The README and the pages of `docs` hold what they say: commands, tables, job files. Links are the site's build's."""
 
 import re
 from pathlib import Path
 
+import generated
 import pytest
 import yaml
-from readme_tables import README, ROOT, with_tables
 from tiny import execute
 
+from freqbench.attacks import ATTACKS
+from freqbench.core import config
+from freqbench.core.names import job_file, packaged_jobs
+from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec
+from freqbench.metrics import METRICS
+from freqbench.models import MODELS
+from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.training import TrainJob
 
-TEXT = README.read_text(encoding="utf-8")
-YAML = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_those_of_the_code() -> None:
-    assert with_tables(TEXT) == TEXT, "run: python tests/readme_tables.py"
+def blocks(page: str) -> list[str]:
+    """The YAML of a page."""
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+(OWN,) = blocks("README.md")
+
+
+def test_it_is_short_and_counts_the_attacks() -> None:
+    assert len(TEXT.splitlines()) <= 150
+    assert f"**Attacks**: {len(ATTACKS)} by name" in TEXT
 
 
 def test_both_commands_stand_there_and_ci_runs_them() -> None:
@@ -24,45 +41,87 @@ def test_both_commands_stand_there_and_ci_runs_them() -> None:
     assert "pip install -e '.[dev]' && pytest" in TEXT
     assert "pip install -e '.[dev]' && pytest" in ci
     assert "python bench.py run jobs/quickstart.yaml" in ci
+    assert "sphinx-build -W" in ci
 
 
-def test_links_lead_somewhere() -> None:
-    assert [target for target in re.findall(r"\]\((?!http)([^)#]+)\)", TEXT) if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *Path(ROOT / "reports").glob("*/*.md")]
+)
+def test_links_lead_somewhere(page: str | Path) -> None:
+    """Of the site's own pages the strict build says so."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
 
 def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
-    job, more, *_ = YAML
-    JobSpec.model_validate(yaml.safe_load(job))
-    assert len(job.strip().splitlines()) <= 10
-    JobSpec.model_validate(yaml.safe_load(job) | yaml.safe_load(more))
+    JobSpec.model_validate(yaml.safe_load(OWN))
+    assert len(OWN.strip().splitlines()) <= 10
 
 
-def test_the_classes_of_ones_own_are_the_package_of_the_tests() -> None:
-    shown = dict(re.findall(r"```python\n# toy/(\w+)\.py\n(.*?)```", TEXT, flags=re.DOTALL))
-    toy = ROOT / "tests" / "toy_package" / "toy"
-    assert shown == {name: (toy / f"{name}.py").read_text(encoding="utf-8") for name in ("net", "data", "attack")}
+@pytest.mark.parametrize("page", ["own-data", "machines", "object-storage"])
+def test_what_a_page_says_of_a_job_is_part_of_a_valid_one(page: str) -> None:
+    for block in blocks(f"docs/how-to/{page}.md"):
+        JobSpec.model_validate(yaml.safe_load(OWN) | yaml.safe_load(block))
+
+
+def test_the_job_of_robust_training_is_valid() -> None:
+    (block,) = blocks("docs/how-to/robust-training.md")
+    TrainJob.model_validate(yaml.safe_load(block))
 
 
 def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
-    (text,) = [each for each in YAML if "toy.net:Tiny" in each]
-    content = yaml.safe_load(text)
+    (block,) = blocks("docs/how-to/own-classes.md")
+    content = yaml.safe_load(block)
     content["datasets"][0]["cases"], content["resources"] = 1, {"threads": 1}
     summary = execute(content, tmp_path)
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
-def test_every_job_file_reads(path: Path) -> None:
-    from freqbench.core import config
-    from freqbench.training import TrainJob
-
+def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config.load(str(path), TrainJob if "splits" in content else JobSpec)
+    config.load(job_file(path.stem), TrainJob if "splits" in content else JobSpec)
+    assert packaged_jobs()[path.stem].samefile(path)
 
 
-def test_a_table_of_real_output_stands_before_the_commands() -> None:
-    """White-box rows of the quick start's attacks, as its job names them."""
-    shown = TEXT[: TEXT.index("## Two commands")]
+def test_a_file_of_ones_own_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert job_file("quickstart") == str(packaged_jobs()["quickstart"])
+    assert job_file("quickstarts") == "quickstarts"
+    Path("quickstart").touch()
+    assert job_file("quickstart") == "quickstart"
+
+
+def test_a_table_of_real_output_shows_the_attacks_of_the_quick_start() -> None:
+    shown = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
     job = yaml.safe_load((ROOT / "jobs" / "quickstart.yaml").read_text(encoding="utf-8"))
     assert "| clean" in shown
     assert all(f"| {attack['name']} " in shown for attack in job["attacks"])
+
+
+def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
+    made = {
+        generated.attack_table(): ATTACKS,
+        generated.model_table(): MODELS,
+        generated.dataset_table(): DATASETS,
+        generated.metric_table(): METRICS,
+        generated.column_table(RECORDS): [column.name for column in RECORDS],
+        generated.column_table(CLASS_RECORDS): [column.name for column in CLASS_RECORDS],
+        generated.job_table(): packaged_jobs(),
+    }
+    for text, names in made.items():
+        assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
+
+
+@pytest.mark.parametrize("model", [JobSpec, TrainJob])
+def test_the_reference_says_what_each_key_of_a_job_means(model: type[JobSpec | TrainJob]) -> None:
+    (text, *_) = generated.key_sections(model, "A job")
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines() if line.startswith("| `")]
+    assert [row[0] for row in rows] == [f"| `{name}`" for name in model.model_fields]
+    assert all(row[-1].strip("| ") for row in rows)
+
+
+def test_the_reference_has_every_command() -> None:
+    text = generated.command_line()
+    assert {"plan", "run", "report", "audit", "train"} <= set(re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE))

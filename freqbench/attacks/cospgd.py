@@ -31,7 +31,7 @@ class CosPGD(PGD):
     voxel is weighed against another, and windows attacked together depend on each other. `released-bmvc`: its copy in
     the code of Malik et al. (BMVC 2024): with a target every other step, from the first on, goes the wrong way.
 
-    Weaker than PGD on the Dice where the Dice is what counts (README), and no stronger than on the cross-entropy.
+    Weaker than PGD on the Dice where the Dice is what counts (see the docs), and no stronger than on the cross-entropy.
     """
 
     name: ClassVar[str] = "cospgd"

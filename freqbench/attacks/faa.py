@@ -31,9 +31,9 @@ class FAA(GradientAttack):
 
     A gate is a draw from a Gumbel softmax over closed and open at temperature 1: open where its score l + s, s standard
     logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s). From l =
-    0, a step is l <- l + step_size * dJ/dl / max |dJ/dl|, a sample's own maximum. A run ends with the gates of l alone,
-    without a draw. Every channel has gates of its own, `portion` N of them open at most; in J the sums run over all
-    channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, a channel's behind the other's.
+    0, a step is l <- l + step_size * dJ/dl / `max |dJ/dl|`, a sample's own maximum. A run ends with the gates of l
+    alone, without a draw. Every channel has gates of its own, `portion` N of them open at most; in J the sums run over
+    all channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, a channel's behind the other's.
 
     The reference is a parameter of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
     another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut

@@ -26,7 +26,7 @@ class SegPGD(PGD):
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
     paper has no target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of wrong voxels, volumes are
     compared by the cross-entropy. Steps and step size are PGD's. As J sums over all voxels, most of them background, it
-    is weaker than PGD on the Dice where the Dice is what counts (README).
+    is weaker than PGD on the Dice where the Dice is what counts (see the docs).
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
     sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`), pooled over the batch, so that windows

@@ -21,7 +21,7 @@ from freqbench.core.terminal import PlainConsole
 app = typer.Typer(
     name="freqbench",
     help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
-    "Begin with: freqbench run jobs/quickstart.yaml",
+    "Begin with: freqbench run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from freqbench.core.errors import UserError
+from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
@@ -23,8 +24,9 @@ FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's own names, where they a
 
 
 def jobs(incomplete: str) -> list[str]:
-    """The YAML files whose paths begin so, here and one folder further: for a shell to complete."""
-    return _beginning(incomplete, "*.yaml", "*/*.yaml")
+    """The packaged jobs and the YAML files, here and one folder further, that begin so: for a shell to complete."""
+    packaged = [name for name in packaged_jobs() if name.startswith(incomplete)]
+    return packaged + _beginning(incomplete, "*.yaml", "*/*.yaml")
 
 
 def stores(incomplete: str) -> list[str]:
@@ -36,8 +38,18 @@ def _beginning(incomplete: str, *endings: str) -> list[str]:
     return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
 
 
-JobFile = Annotated[str, typer.Argument(help="Job file (YAML).", metavar="JOB", autocompletion=jobs)]
-TrainingJob = Annotated[str, typer.Argument(help="Training job (YAML).", metavar="JOB", autocompletion=jobs)]
+JobFile = Annotated[
+    str,
+    typer.Argument(
+        help="Job file (YAML), or a packaged job's name.", metavar="JOB", callback=job_file, autocompletion=jobs
+    ),
+]
+TrainingJob = Annotated[
+    str,
+    typer.Argument(
+        help="Training job (YAML), or a packaged one's name.", metavar="JOB", callback=job_file, autocompletion=jobs
+    ),
+]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]

@@ -60,6 +60,16 @@ def required(name: str, what: str = "") -> str:
     return name
 
 
+def packaged_jobs() -> Mapping[str, Path]:
+    """The job files that the package carries, by their names without `.yaml`."""
+    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))}
+
+
+def job_file(name: str) -> str:
+    """The path of a job file: `name` itself, or where no such file is that of the packaged job of this name."""
+    return name if Path(name).is_file() else str(packaged_jobs().get(name, name))
+
+
 def known(table: str, kind: str, name: str) -> str:
     """A name of a table in KNOWN, or the path of a class of another package; refused where it is neither."""
     if ALIASES.get(table, {}).get(name, name) not in KNOWN[table] and not names_class(name):

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import linecache
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -78,7 +79,21 @@ def provenance(cls: type) -> dict[str, str]:
     """Path and source SHA-256 of a class of another package; empty for freqbench's own, which have revisions."""
     if not is_foreign(cls):
         return {}
-    return {"class": f"{cls.__module__}:{cls.__qualname__}", "source_sha256": _sha256(inspect.getfile(cls))}
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    try:
+        sha256 = _sha256(inspect.getfile(cls))
+    except (OSError, TypeError):  # typed into a notebook: there is no file
+        sha256 = _typed_sha256(cls, path)
+    return {"class": path, "source_sha256": sha256}
+
+
+def _typed_sha256(cls: type, path: str) -> str:
+    """SHA-256 of the cells that a class was typed into; UserError where nobody kept them."""
+    methods = [inspect.unwrap(each) for each in vars(cls).values() if inspect.isfunction(each)]
+    cells = sorted("".join(linecache.getlines(name)) for name in {each.__code__.co_filename for each in methods})
+    if not any(cells):
+        raise UserError(f"{path}: expected a class in a file or notebook, got one without source: save it in a file")
+    return hashlib.sha256("".join(cells).encode()).hexdigest()
 
 
 @lru_cache  # a grid asks for every cell, and a process runs one version of a file

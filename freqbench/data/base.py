@@ -31,7 +31,8 @@ class Dataset(Strict, abc.ABC):
         split: which of the dataset's splits `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
-        redistributable: whether its volumes may be passed on.
+        share: false where no volume or picture of its cases may be passed on, though the licence would let them.
+        redistributable: whether the licence of the loader's data lets volumes be passed on.
         homepage: where its volumes are to be had.
         typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
     """
@@ -44,6 +45,7 @@ class Dataset(Strict, abc.ABC):
     name: str
     split: str = "test"
     cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
+    share: bool = True
 
     @property
     @abc.abstractmethod
@@ -73,6 +75,11 @@ class Dataset(Strict, abc.ABC):
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
         """Read one case of any split as its files hold it; raises DataError where they are not what they should be."""
+
+    @property
+    def may_be_shared(self) -> bool:
+        """Whether volumes and pictures of its cases may be passed on."""
+        return self.redistributable and self.share
 
     @property
     def num_channels(self) -> int:

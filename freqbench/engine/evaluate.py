@@ -52,6 +52,7 @@ class AttackedVolume:
     num_windows: int | None  # that were attacked, or by which a volume attacked as one was predicted
     num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
     num_backwards: int | None
+    losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
 
 
 def attack_case(
@@ -85,12 +86,14 @@ def attack_case(
             num_windows=len(whole.windows(image[None])),
             num_forwards=whole.num_forwards,
             num_backwards=whole.num_backwards,
+            losses=(result.losses.cpu(),),
         )
     other = None
     if reference is not None:
         other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
     adversarial = image.clone()
     num_forwards = num_backwards = 0
+    losses = []
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
@@ -104,11 +107,13 @@ def attack_case(
             adversarial[:, h, w, d] = window
         num_forwards += model.passes * sum(result.forwards)
         num_backwards += model.passes * sum(result.backwards)
+        losses.append(result.losses)
     return AttackedVolume(
         adversarial=adversarial.cpu(),
         num_windows=len(windows),
         num_forwards=num_forwards,
         num_backwards=num_backwards,
+        losses=tuple(each.cpu() for each in losses),
     )
 
 

@@ -54,7 +54,7 @@ def collect(grid: Grid) -> dict[str, Any]:
         "datasets": {
             name: {
                 "recipe": dataset.whole_recipe(),
-                "redistributable": dataset.redistributable,
+                "redistributable": dataset.may_be_shared,
                 "cases": {ref.case_id: ref.fingerprint for ref in grid.cases[name]},
             }
             for name, dataset in datasets.items()

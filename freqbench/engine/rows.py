@@ -11,6 +11,7 @@ from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
+from freqbench.results.glimpses import Glimpse
 
 Row = dict[str, Any]
 
@@ -22,6 +23,7 @@ class Outcome:
     records: tuple[Row, ...]  # one a target
     class_records: tuple[list[Row], ...]  # one list a record, empty where the unit failed
     failed: bool = False  # then the records say why there are no scores
+    glimpse: Glimpse | None = None  # of a case that lost more than those before
     load_seconds: float = 0.0  # for reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
 

@@ -29,6 +29,7 @@ from freqbench.job.plan import Plan, current_plan, volumes_root
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store, index_keys
+from freqbench.results.glimpses import Glimpses
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
@@ -145,6 +146,7 @@ class _Run:
         self._warnings: list[str] = []
         self._patience = Patience(store.root, self.warn, self.tell)
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
+        self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
         self._recorded = 0.0
@@ -240,6 +242,8 @@ class _Run:
         for record in outcome.records:
             self._check_fit(record)
         self._progress.finish(outcome)
+        if outcome.glimpse:
+            self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
@@ -277,7 +281,17 @@ class _Run:
         self._progress.store(count)
         if count:
             self._num_stored += count
+            self._keep_glimpses()
             self._patience.attempt(partial(self._record, "running"))
+
+    def _keep_glimpses(self) -> None:
+        """Write the glimpses of the rows so far; where the store refuses, the run goes on without."""
+        try:
+            self._glimpses.flush()
+        except OSError as error:
+            if not self._lacks_glimpses:
+                self.warn(f"{self._store.root}: glimpses are not written: {error}")
+            self._lacks_glimpses = True
 
     def _store_all(self) -> None:
         self._commit(self._writer.flush)

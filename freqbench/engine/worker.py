@@ -24,6 +24,7 @@ from freqbench.data.spaces import in_spaces
 from freqbench.engine import evaluate, memory, rows
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.evaluate import AttackedVolume, PredictionScores
+from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Outcome
 from freqbench.engine.surfaces import Masks, reason_of
@@ -106,6 +107,7 @@ class Worker:
         self._clean: LRU[_Clean] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
+        self._glimpser = Glimpser()
         self._load_seconds = 0.0
         self.advance: Callable[[int], None] = lambda passes: None
 
@@ -149,7 +151,7 @@ class Worker:
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
-        pairs, own, predictions = [], [], []
+        pairs, own, predictions, shown = [], [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
@@ -160,6 +162,7 @@ class Worker:
             pred, certified = prediction.labels, evaluate.score_certificate(prediction, label, cell.dataset.num_classes)
             overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
             pairs.append((label, pred, seen.spacing))
+            shown.append((clean.pred, pred))
             predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
             if self.spec.volumes:
                 with self._timed():
@@ -170,6 +173,8 @@ class Worker:
         measured = self._measured(cell, attack_seconds=attack_seconds)
         passes = {name: getattr(attacked, name) for name in evaluate.PASSES}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
+        glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
+        outcome = replace(outcome, glimpse=glimpse)
         if "hd95" not in metrics:
             return outcome, None
         return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)

@@ -49,7 +49,7 @@ def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
 
 def restricted(grid: Grid) -> list[str]:
     """Datasets of a grid whose volumes must not be passed on."""
-    return sorted({cell.dataset.name for cell in grid.cells if not cell.dataset.redistributable})
+    return sorted({cell.dataset.name for cell in grid.cells if not cell.dataset.may_be_shared})
 
 
 def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:

@@ -73,11 +73,11 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     return config.validate(content, DATASETS[loader], where)
 
 
-def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
+def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
     """An attack with the parameters that a job file writes, for a dataset.
 
     Args:
-        name: of ATTACKS, or `package.module:Class`.
+        name: of ATTACKS, `package.module:Class`, or the class itself.
         written: its parameters as the file gives them.
         dataset: whose classes and channels it is to take.
         place: begins the line of an error.
@@ -91,11 +91,12 @@ def attack_of(name: str, written: Mapping[str, Any], dataset: Dataset, place: st
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
             "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         )
-    owner = names.ALIASES["attacks"].get(name, name)
-    with sweep.at_parameter(place, f"{dataset.name}: "):
-        parameters = with_indices(owner, parameters, dataset.class_names)
     with sweep.at_parameter(place):
-        attack = make(attack_class(owner), **parameters)
+        owner = attack_class(names.ALIASES["attacks"].get(name, name)) if isinstance(name, str) else name
+    with sweep.at_parameter(place, f"{dataset.name}: "):
+        parameters = with_indices(owner.name, parameters, dataset.class_names)
+    with sweep.at_parameter(place):
+        attack = make(owner, **parameters)
     with sweep.at_parameter(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
         attack.check_channels(dataset.num_channels)

@@ -14,7 +14,7 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.core import storage
 from freqbench.core.documents import object_of
-from freqbench.reporting.colors import SeriesStyle, series_style
+from freqbench.ops.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 
 DISTANCES: Mapping[str, str] = {

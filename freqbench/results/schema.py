@@ -104,7 +104,7 @@ RECORDS: tuple[Column, ...] = (
     _identity("budget", "its value, in its own unit", _FLOAT, required=False),
     _identity(
         "threat_model",
-        "the set of volumes that the attack may choose from, by its name in the README (threat models); "
+        "the set of volumes that the attack may choose from, by its name in docs/background/threat-models.md; "
         "linf-minimal: the budget is what is to be reached, and `linf` is made small; corruption: nobody attacks",
     ),
     _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),

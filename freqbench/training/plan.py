@@ -223,6 +223,6 @@ def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> s
 
 def _licence(dataset: Dataset) -> str:
     source = f"learned from {dataset.name}{f' ({dataset.homepage})' if dataset.homepage else ''}"
-    if dataset.redistributable:
+    if dataset.may_be_shared:
         return f"{source}; nothing else is stated"
     return f"{source}, whose volumes must not be passed on: ask its owners before you pass on weights"

@@ -188,6 +188,8 @@ class TrainJob(Schedule):
     """A training job file, read by `freqbench.core.config.load`.
 
     Attributes:
+        name: of the job; results go to `runs/<name>` unless told otherwise.
+        splits: the lists of cases to learn from (`train`), to choose weights by (`select`) and to measure on (`test`).
         dataset: `name`, `loader` (default: the name) and the loader's own parameters; a `split` in it is ignored.
         models: networks, trained one after another.
         seed: of weights, crops and augmentation.

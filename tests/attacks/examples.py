@@ -11,6 +11,8 @@ from toy.attack import Walk
 from freqbench.attacks import ATTACKS, Attack, AttackResult, make
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.testing import SmallNet as SmallNet
+from freqbench.testing import volumes as volumes
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "gn": {"std": 8 / 255},
@@ -59,29 +61,6 @@ class Threshold(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([0.5 - x, x - 0.5], dim=1)
-
-
-class SmallNet(nn.Module):
-    """Three classes, batch normalisation and dropout, so that a wrong mode shows."""
-
-    def __init__(self, channels: int = 1) -> None:
-        super().__init__()
-        with torch.random.fork_rng():
-            torch.manual_seed(3)
-            self.first = nn.Conv3d(channels, 6, 3, padding=1)
-            self.norm = nn.BatchNorm3d(6)
-            self.drop = nn.Dropout(0.5)
-            self.last = nn.Conv3d(6, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)) * 4)))
-        return logits
-
-
-def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    images = torch.rand(batch, channels, 8, 6, 4, generator=generator)
-    return images, torch.randint(0, 3, (batch, 1, 8, 6, 4), generator=generator)
 
 
 def generators(*seeds: int) -> list[torch.Generator]:

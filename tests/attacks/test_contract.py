@@ -29,6 +29,7 @@ from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.core.errors import ThreatModelError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce
+from freqbench.testing import check_attack
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {
     "square": {"queries": 600, "p_init": 0.05},
@@ -85,64 +86,14 @@ def test_the_least_quantisation_changes_next_to_nothing(name: str) -> None:
 
 
 @every_attack
-def test_draws_iff_it_says_so_and_only_from_its_generators(name: str) -> None:
-    images, labels = volumes()
-    before, attack = torch.random.get_rng_state(), example(name)
-    first, again, other = (attack(SmallNet(), images, labels, generator=generators(s, s + 1)) for s in (1, 1, 7))
-    assert torch.equal(first.adversarial, again.adversarial)
-    assert torch.equal(first.adversarial, other.adversarial) == (not attack.is_stochastic)
-    assert torch.equal(before, torch.random.get_rng_state())
+def test_keeps_the_contract_of_an_attack(name: str) -> None:
+    check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
 def test_no_generator_is_seed_zero() -> None:
     images, labels = volumes()
     default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, generators(0)[0]))
     assert torch.equal(default.adversarial, zero.adversarial)
-
-
-@every_attack
-def test_a_batch_gives_what_its_samples_give_in_the_passes_promised(name: str) -> None:
-    """In float64, which stays; where windows may stop early, none takes more than was said."""
-    images, labels = volumes(2)
-    images, attack, model, windows = images.double(), example(name), SmallNet().double(), list[int]()
-    hook = model.register_forward_hook(lambda _, inputs, __: windows.append(len(inputs[0])))
-    batch = attack(model, images, labels, generator=generators(1, 2))
-    hook.remove()
-    assert batch.adversarial.dtype == torch.float64
-    assert sum(windows) == sum(batch.forwards)
-    assert batch.losses.shape == (attack.passes[1], 2)
-    assert batch.losses.isfinite().sum(0).tolist() == list(batch.backwards)
-    for taken, promised in zip((batch.forwards, batch.backwards), attack.passes, strict=True):
-        assert all(count <= promised if attack.may_stop_early else count == promised for count in taken)
-    singles = [attack(model, images[i : i + 1], labels[i : i + 1], generator=generators(i + 1)) for i in range(2)]
-    moved = (batch.adversarial - torch.cat([single.adversarial for single in singles])).abs() > 1e-6
-    assert float(moved.double().mean()) <= 2e-3
-    losses = torch.cat([single.losses for single in singles], dim=1)
-    assert torch.allclose(batch.losses, losses, atol=1e-4, equal_nan=True)
-    assert batch.forwards == tuple(single.num_forwards for single in singles)
-    assert batch.backwards == tuple(single.num_backwards for single in singles)
-
-
-@pytest.mark.parametrize(
-    "name", ["fgsm", "padam", "vafa", "sa2_opt", "almaprox", "faa", "autoattack", "corruption", "walk"]
-)
-def test_model_and_inputs_are_left_as_found_under_inference_mode_too(name: str) -> None:
-    images, labels = volumes()
-    model = SmallNet()
-    model.train()
-    model.drop.eval()
-    model.first.weight.grad = torch.ones_like(model.first.weight)
-    kept = {key: value.clone() for key, value in model.state_dict().items()}
-    inputs = images.clone(), labels.clone()
-    plain = example(name)(model, images, labels).adversarial
-    with torch.inference_mode():
-        assert torch.equal(example(name)(model, images.clone(), labels.clone()).adversarial, plain)
-    assert all(torch.equal(value, kept[key]) for key, value in model.state_dict().items())
-    assert [model.training, model.norm.training, model.drop.training] == [True, True, False]
-    assert torch.equal(model.first.weight.grad, torch.ones_like(model.first.weight))
-    assert all(p.requires_grad for p in model.parameters())
-    assert torch.equal(images, inputs[0])
-    assert torch.equal(labels, inputs[1])
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, "walk"])

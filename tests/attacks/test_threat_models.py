@@ -1,18 +1,18 @@
 """Threat models: their names, which attacks have the same bounds, and which are the strongest of them."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES, SETTINGS, example
-from readme_tables import README
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, strongest_forms
 from freqbench.exchange.adversarial_volumes import Imported
 
-SECTION = README.read_text("utf-8").partition("\n## Threat models")[2].partition("\n## ")[0]
+PAGE = (Path(__file__).parents[2] / "docs" / "background" / "threat-models.md").read_text("utf-8")
 NAMES = [  # attack, its parameters, what the set is
     ("vafa", {}, "dct-quantization-stretched"),
     ("vafa", {"variant": "released-saa"}, "dct-quantization-stretched"),
@@ -32,11 +32,11 @@ NAMES = [  # attack, its parameters, what the set is
 
 
 @pytest.mark.filterwarnings("ignore:.*has no effect in variant paper")
-def test_the_readme_lists_the_threat_models_that_attacks_have() -> None:
+def test_the_page_lists_the_threat_models_that_attacks_have() -> None:
     """By default and in every variant; those with a bound on the SSIM are named by its text."""
     made = [make(name, **EXAMPLES[name], variant=variant) for name, cls in ATTACKS.items() for variant in cls.variants]
     had = {attack.threat_model for attack in made} | {Imported.threat_model, *(name for *_, name in NAMES)}
-    assert set(re.findall(r"^\| `([\w-]+)`", SECTION, re.MULTILINE)) == {n for n in had if not n.endswith("-ssim")}
+    assert set(re.findall(r"^\| `([\w-]+)`", PAGE, re.MULTILINE)) == {n for n in had if not n.endswith("-ssim")}
 
 
 @pytest.mark.parametrize(("attack", "given", "name"), NAMES)

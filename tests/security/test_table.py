@@ -1,13 +1,11 @@
-"""The README's table of threats names tests that are there."""
+"""The table of threats names tests that are there."""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Security\n")[2].partition("\n## ")[0]
-ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in SECTION.splitlines() if line.startswith("|")][
-    2:
-]
+PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")][2:]
 NAMED = sorted({name for row in ROWS for name in re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", row[-1])})
 
 

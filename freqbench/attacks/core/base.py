@@ -56,7 +56,7 @@ class Attack(ABC):
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: the set of volumes that it may choose from, by its name in the README's table, or a name of its
+        threat_model: the set of volumes that it may choose from, by its name in the table of the docs, or a name of its
             own. Where parameters change the set or the budget, an instance has attributes of its own in place of the
             class's.
         budget_name: the one parameter that bounds it; None where none does.
@@ -275,7 +275,7 @@ def _outside(images: Tensor) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class LinfAttack(Attack):
-    """An attack inside { x : |x - clean| <= eps, 0 <= x <= 1 }; eps is a radius on the [0, 1] intensity scale."""
+    """An attack inside `{ x : |x - clean| <= eps, 0 <= x <= 1 }`; eps is a radius on the [0, 1] intensity scale."""
 
     threat_model: ClassVar[str] = "linf"
     budget_name: ClassVar[str | None] = "eps"

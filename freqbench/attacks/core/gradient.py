@@ -174,7 +174,7 @@ class GradientAttack(AimedAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class LinfGradientAttack(GradientAttack, LinfAttack):
-    """A gradient attack whose iterates are volumes inside { x : |x - clean| <= eps, 0 <= x <= 1 }.
+    """A gradient attack whose iterates are volumes inside `{ x : |x - clean| <= eps, 0 <= x <= 1 }`.
 
     An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
     """

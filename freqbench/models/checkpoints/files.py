@@ -73,10 +73,15 @@ def weights_sha256(path: str) -> str:
 @cache
 def _weights_sha256(path: str, content: str) -> str:
     """Once for each content of the file."""
+    return state_sha256(read_state_dict(path))
+
+
+def state_sha256(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights: names, types, shapes and values."""
     found = hashlib.sha256()
-    for key, value in sorted(read_state_dict(path).items()):
+    for key, value in sorted(weights.items()):
         found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

@@ -51,25 +51,36 @@ def read(root: str, folder: str) -> Saved:
             f"{folder}: expected clean, adversarial and label on one grid, got {clean.shape[1:]}, "
             f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
         )
-    most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
-    turn = nibabel.io_orientation(affine)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
-
-    def turned(volume: npt.NDArray[T]) -> npt.NDArray[T]:
-        return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
-
     predictions = {}
     for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
         if len(files) == 2:
             kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
             before, after = (_classes(storage.join(folder, files[kind])) for kind in kinds)
             if before.shape == label.shape:
-                predictions[target] = turned(before), turned(after)
+                predictions[target] = before, after
+    return turned(clean, adversarial, label, predictions, affine)
+
+
+def turned(
+    clean: Image,
+    adversarial: Image,
+    label: Mask,
+    predictions: Mapping[str, tuple[Mask, Mask]],
+    affine: npt.NDArray[np.float64],
+) -> Saved:
+    """Volumes `[C, H, W, D]` and maps `[H, W, D]` with their axes turned; `affine` is voxel to world millimetres."""
+    most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
+    turn = nibabel.io_orientation(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+
+    def turn_to_ras(volume: npt.NDArray[T]) -> npt.NDArray[T]:
+        return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
+
     return Saved(
-        clean=turned(clean[most]),
-        adversarial=turned(adversarial[most]),
-        label=turned(label),
-        predictions=predictions,
+        clean=turn_to_ras(clean[most]),
+        adversarial=turn_to_ras(adversarial[most]),
+        label=turn_to_ras(label),
+        predictions={name: (turn_to_ras(before), turn_to_ras(after)) for name, (before, after) in predictions.items()},
         spacing=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
     )
 

@@ -12,11 +12,12 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from freqbench.core.errors import UserError
-from freqbench.reporting.colors import class_color, class_colors
+from freqbench.ops import planes
+from freqbench.ops.colors import class_color, class_colors
+from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figure_data import Material
-from freqbench.reporting.figures import case_volumes, curves, planes
+from freqbench.reporting.figures import case_volumes, curves
 from freqbench.reporting.figures.case_volumes import Saved
-from freqbench.reporting.figures.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
@@ -61,7 +62,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         axes[0, 0].set_ylabel("volume")
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
         _title(figure, f"{dataset}: {model}, case {case}", index, "box: the largest error")
-        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], material, some)
+        _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], _class_names(material, some))
         yield figure
 
 
@@ -112,10 +113,7 @@ def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The case of the largest drop in full: clean, adversarial, change, label and both predictions, in three planes.
-
-    Each plane is at the slice in which most predicted voxels changed, or where none did, with most of the change.
-    """
+    """The case of the largest drop `in_full`."""
     ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
     if ordered.empty:
         yield NO_VOLUMES
@@ -126,7 +124,16 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     if isinstance(found, str):
         yield found
         return
-    saved = found[row["label"]]
+    title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
+    yield in_full(found[row["label"]], target, title, _class_names(material, [row]))
+
+
+def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
+    """One case: clean, adversarial, change, label and both predictions of a target, in three planes.
+
+    Each plane is at the slice in which most predicted voxels changed, or where none did, with most of the change.
+    `names` are those of the classes, by their number, for the legend.
+    """
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
     factor = max(1, round(0.5 / planes.span([saved.change])))
@@ -149,10 +156,10 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
-    title = plain(f"{dataset}: {row['label']} on {model}, case {row['case_id']}", 100)
-    figure.suptitle(f"{title}; change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}")
-    _classes(figure, shown, material, [row])
-    yield figure
+    colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
+    figure.suptitle(f"{plain(title, 100)}; {colours}")
+    _classes(figure, shown, names)
+    return figure
 
 
 def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
@@ -200,7 +207,7 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
     for axis, text in zip(axes[0], texts, strict=True):
         axis.set_title(text)
     _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
-    _classes(figure, shown, material, both)
+    _classes(figure, shown, _class_names(material, both))
     yield figure
 
 
@@ -278,11 +285,15 @@ def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") ->
     figure.suptitle(f"{plain(of, 90)}, axial slice {index}{joint} {words}")
 
 
-def _classes(figure: Figure, masks: Sequence[Array], material: Material, rows: Rows) -> None:
-    """A legend of the classes that are to be seen."""
+def _class_names(material: Material, rows: Rows) -> dict[int, str]:
+    """The names of classes by their number, as the rows' class records have them."""
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
-    names = {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
+    return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
+
+
+def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
+    """A legend of the classes that are to be seen."""
     found = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in found]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in found])

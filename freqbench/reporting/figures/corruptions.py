@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freqbench.reporting.colors import SeriesStyle, series_style
+from freqbench.ops.colors import SeriesStyle, series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, chunks

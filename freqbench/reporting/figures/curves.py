@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
+from freqbench.ops.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style

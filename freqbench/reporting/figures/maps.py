@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from freqbench.analysis.groups import points
+from freqbench.ops.colors import OKABE_ITO, class_color
 from freqbench.reporting import figure_data
-from freqbench.reporting.colors import OKABE_ITO, class_color
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, chunks

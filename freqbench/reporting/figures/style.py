@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from freqbench.core.terminal import printable
-from freqbench.reporting.colors import SeriesStyle
+from freqbench.ops.colors import SeriesStyle
 
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both

@@ -8,7 +8,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `summary`: a frame, one row a dataset, source, target and attack: texts `dataset source target attack family
   base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
   without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
-  `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean);
+  `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean), `null` (1: a null row, else 0);
 - `clean`: a frame, one row a dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
 - `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
   or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
@@ -19,6 +19,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
   `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
 - `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
+- `findings`: see `freqbench.reporting.page.findings`; `glimpses`: see `freqbench.reporting.page.glimpses`;
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
@@ -45,9 +46,11 @@ from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, summary
 from freqbench.core.documents import object_of
-from freqbench.reporting.colors import class_color, series_style
+from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
+from freqbench.reporting.page.findings import findings, is_null_row
+from freqbench.reporting.page.glimpses import shown_glimpses
 from freqbench.reporting.page.score_columns import SCORES, described, shown_scores
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
@@ -77,7 +80,7 @@ def page_data(
     Args:
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one a store, `{"store": name, "runs": Store.runs(), "job": Store.job() or None}`.
+        facts: one a store, `{"store": root, "runs": Store.runs(), "job": Store.job() or None}`.
         audit: of `freqbench.reporting.audit.page_part`; None where nobody asked.
     """
     everything, left_out = records, records[records["left_out"] != ""]
@@ -99,6 +102,8 @@ def page_data(
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
+        "findings": findings(rows),
+        "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
         "failures": _failures(records),
         "counts": {
@@ -139,7 +144,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
     scores = {score.name: rows[score.name] for score in SCORES}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}
-    return _frame(names, counts | scores)
+    return _frame(names, counts | scores | {"null": is_null_row(rows)})
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:

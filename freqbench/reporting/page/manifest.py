@@ -16,7 +16,7 @@ import pandas as pd
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
-from freqbench.reporting.colors import class_colors
+from freqbench.ops.colors import class_colors
 from freqbench.results import volumes
 
 Manifest = dict[str, Any]

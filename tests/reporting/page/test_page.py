@@ -179,12 +179,12 @@ def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Ca
     assert "save_adversarial: nifti" in page.locator("#panel-volumes").inner_text()
     page.set_viewport_size({"width": 1400, "height": 900})
     page.click("#tab-curves")
-    page.wait_for_selector(".chart .main-svg")
-    assert page.locator(".chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
-    label = page.locator(".chart").first.get_attribute("aria-label")
+    page.wait_for_selector("#panel-curves .chart .main-svg")
+    assert page.locator("#panel-curves .chart[aria-label^=linf] .legendtext", has_text=BOLD).count() > 0
+    label = page.locator("#panel-curves .chart").first.get_attribute("aria-label")
     assert re.search(r"DSC foreground against q_max.*1 attack, DSC foreground from [\d.]+ to [\d.]+", label)
-    page.locator("figure details summary").first.click()
-    assert page.locator("figure table").first.locator("tbody tr").count() == 2
+    page.locator("#panel-curves figure details summary").first.click()
+    assert page.locator("#panel-curves figure table").first.locator("tbody tr").count() == 2
     page.click("#tab-table")
     page.fill("#panel-table input[type=search]", "<script>")
     page.select_option("#panel-table .choice select", "cases")

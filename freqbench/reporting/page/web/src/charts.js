@@ -2,6 +2,8 @@
 
 import { escaped, h } from "./dom.js";
 
+const PRINTED_PX = 640;
+
 const { Plotly } = window; // of dist/charts.js, which the page holds before this bundle
 
 const SYMBOLS = {
@@ -57,7 +59,8 @@ function layout(title, x, y, height) {
   };
 }
 
-/** A figure. `summary`: what a listener hears; `numbers`: an element with the same numbers as a table. */
+/** A figure. `summary`: what a listener hears; `numbers`: an element with the same numbers as a table; `open` is told
+ * the `customdata` of a point that is clicked. */
 export function chart({
   title,
   x,
@@ -71,6 +74,7 @@ export function chart({
   range = null,
   fromZero = false,
   categories = null,
+  open = null,
 }) {
   const box = h("div", { class: "chart", role: "img", "aria-label": `${title}. ${summary}` });
   const figure = h(
@@ -89,6 +93,10 @@ export function chart({
     if (categories) Object.assign(full.yaxis, { type: "category", categoryarray: categories, autorange: "reversed" });
     if (fromZero) full.xaxis.rangemode = "tozero";
     Plotly.react(box, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
+    if (open) {
+      box.removeAllListeners("plotly_click");
+      box.on("plotly_click", ({ points }) => open(points[0].customdata));
+    }
   };
   return {
     figure,
@@ -96,4 +104,12 @@ export function chart({
     resize: (width) => Plotly.relayout(box, width ? { width } : { width: null, autosize: true }),
     free: () => Plotly.purge(box),
   };
+}
+
+/** Gives charts, as `drawn()` returns them, the width of a printed page while it is printed; returns what ends that. */
+export function fitForPrint(drawn) {
+  const gone = new AbortController();
+  addEventListener("beforeprint", () => drawn().forEach((each) => each.resize(PRINTED_PX)), { signal: gone.signal });
+  addEventListener("afterprint", () => drawn().forEach((each) => each.resize(null)), { signal: gone.signal });
+  return () => gone.abort();
 }

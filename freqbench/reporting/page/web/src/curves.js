@@ -1,13 +1,13 @@
 // DSC against the budget, and against the distance that it costs.
 
-import { chart, styleOf } from "./charts.js";
+import { chart, fitForPrint, styleOf } from "./charts.js";
 import { shown } from "./data.js";
-import { choice, escaped, h, plural, table } from "./dom.js";
+import { choice, escaped, h, plural } from "./dom.js";
 import { chosen, filterBar } from "./filters.js";
 import { byThreat, chosenPair, cleanRow, pairBar, rowsOfPair } from "./pair.js";
 import * as state from "./state.js";
+import { families, numbers, tradeOff } from "./tradeoff.js";
 
-const PRINTED_PX = 640;
 const SCORES = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "dsc_drop", "hd95"];
 const DISTANCES = ["ssim", "ssim_body", "lpips", "lpips_body", "l2", "l2_body", "linf_255"];
 
@@ -40,7 +40,10 @@ export function curves(panel, app) {
     const budgets = groups
       .map(([threat, members]) => budgetChart(threat, members, y, sharedRange(rows, y)))
       .filter(Boolean);
-    const trade = tradeOff(groups, x, y);
+    const trade = tradeOff(data, groups, x, y, {
+      title: `${y.heading} against ${x.heading}`,
+      name: (family, threat) => `${family} (${threat})`,
+    });
     drawn = [...budgets, ...(trade ? [trade] : [])];
     output.replaceChildren(
       h("h3", {}, "Against the budget"),
@@ -60,28 +63,6 @@ export function curves(panel, app) {
       trade ? trade.figure : h("p", {}, "Nothing to draw: no row has both numbers."),
     );
     for (const each of drawn) each.draw();
-  }
-
-  function families(rows) {
-    const found = new Map();
-    for (const row of rows) {
-      const name = summary.text("family", row);
-      if (!found.has(name)) found.set(name, []);
-      found.get(name).push(row);
-    }
-    return found;
-  }
-
-  function numbers(rows, columns) {
-    const heads = [{ heading: "attack" }, ...columns.map((column) => ({ heading: column.heading, number: true }))];
-    return table(
-      "Numbers of the chart",
-      heads,
-      rows.map((row) => [
-        summary.text("attack", row),
-        ...columns.map((column) => shown(summary.number(column.name, row), column.digits)),
-      ]),
-    );
   }
 
   function clean(y) {
@@ -114,7 +95,7 @@ export function curves(panel, app) {
     const isIntensity = rows.every((row) => /^(eps|std|linf)=/.test(summary.text("budget_text", row)));
     const factor = isIntensity ? 255 : 1;
     const low = (row) => summary.number("dsc_foreground_low", row);
-    const traces = [...families(rows)].map(([family, own]) => {
+    const traces = [...families(data, rows)].map(([family, own]) => {
       own.sort((a, b) => summary.number("budget", a) - summary.number("budget", b));
       const { color, symbol, dash } = styleOf(data, family);
       const values = own.map((row) => summary.number(y.name, row));
@@ -170,7 +151,7 @@ export function curves(panel, app) {
       range,
       fromZero: true,
       summary: `${plural(traces.length, "attack")}, ${y.heading} from ${shown(Math.min(...values), y.digits)} to ${shown(Math.max(...values), y.digits)}.${line}`,
-      numbers: numbers(rows, [{ name: "budget", heading: unit, digits: 4 }, y]),
+      numbers: numbers(data, rows, [{ name: "budget", heading: unit, digits: 4 }, y]),
     });
   }
 
@@ -180,49 +161,10 @@ export function curves(panel, app) {
     return `${summary.text("attack", row)}: ${y.heading} ${shown(value, y.digits)}${interval}, n ${shown(summary.number("cases", row), 0)}`;
   }
 
-  function tradeOff(groups, x, y) {
-    const isKnown = (row) => !Number.isNaN(summary.number(x.name, row)) && !Number.isNaN(summary.number(y.name, row));
-    const rows = groups.flatMap(([, members]) => members).filter(isKnown);
-    if (!rows.length) return null;
-    const traces = groups.flatMap(([threat, members]) =>
-      [...families(members.filter(isKnown))].map(([family, own]) => {
-        const { color, symbol, dash } = styleOf(data, family);
-        own.sort((a, b) => summary.number("budget", a) - summary.number("budget", b));
-        return {
-          type: "scatter",
-          mode: own.length > 1 ? "lines+markers" : "markers",
-          name: escaped(`${family} (${threat})`),
-          x: own.map((row) => summary.number(x.name, row)),
-          y: own.map((row) => summary.number(y.name, row)),
-          line: { color, dash, width: 1.5 },
-          marker: { color, symbol, size: 10 },
-          text: own.map((row) =>
-            escaped(
-              `${summary.text("attack", row)}: ${y.heading} ${shown(summary.number(y.name, row), y.digits)}, ${x.heading} ${shown(summary.number(x.name, row), x.digits)}`,
-            ),
-          ),
-          hovertemplate: "%{text}<extra></extra>",
-        };
-      }),
-    );
-    return chart({
-      title: `${y.heading} against ${x.heading}`,
-      x: `${x.heading} (${x.unit}), less changed to the left`,
-      y: `${y.heading} (${y.unit})`,
-      traces,
-      reversed: x.direction === "higher",
-      summary: `${plural(rows.length, "setting")} of ${plural(groups.length, "threat model")}.`,
-      numbers: numbers(rows, [x, y]),
-      height: 460,
-    });
-  }
-
   update();
-  const gone = new AbortController();
-  addEventListener("beforeprint", () => drawn.forEach((each) => each.resize(PRINTED_PX)), { signal: gone.signal });
-  addEventListener("afterprint", () => drawn.forEach((each) => each.resize(null)), { signal: gone.signal });
+  const stop = fitForPrint(() => drawn);
   const free = () => {
-    gone.abort();
+    stop();
     drawn.forEach((each) => each.free());
   };
   return { update, restyle: update, free };

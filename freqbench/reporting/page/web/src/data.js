@@ -73,6 +73,7 @@ export function decode(raw) {
     const blocks = data.clean_classes.numbers.block;
     data.cleanSpans = spans(blocks, (blocks.at(-1) ?? -1) + 1);
   }
+  data.glimpseOf = new Map(data.glimpses.map((glimpse) => [glimpse.row, glimpse]));
   data.scoreOf = Object.fromEntries(data.scores.map((score) => [score.name, score]));
   return data;
 }

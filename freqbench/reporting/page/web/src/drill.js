@@ -2,6 +2,7 @@
 
 import { commandOf, keyOf, reason, shown } from "./data.js";
 import { h, plural, table } from "./dom.js";
+import { worstCase } from "./glimpses.js";
 import * as state from "./state.js";
 
 const LISTED = 300;
@@ -97,7 +98,7 @@ function meanDetails(data, row) {
     ["DSC", shown(frame.number("dsc", row), 1)],
     ["error", frame.text("error", row)],
   ];
-  const body = [facts(pairs), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
+  const body = [worstCase(data, row), facts(pairs), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
   return h("div", {}, head(frame.text("attack", row), body));
 }
 

@@ -2,12 +2,13 @@
 
 import { h } from "./dom.js";
 
-/** A cell of a heat table: text, a share 0..1 of the colour (null: none), and a title. */
-export function heatCell(text, share, title, extra = "") {
+/** A cell of a heat table: text, a share 0..1 of the colour (null: none), and a title; `open`: what a click does. */
+export function heatCell(text, share, title, extra = "", open = null) {
   const isEmpty = text === "";
   const style = share === null || isEmpty ? {} : { "--share": `${Math.round(100 * Math.min(1, Math.max(0, share)))}%` };
   const name = ["heat", isEmpty ? "missing" : "", extra].filter(Boolean).join(" ");
-  return h("td", { class: name, style, title }, text, isEmpty ? h("span", { class: "sr" }, `empty: ${title}`) : null);
+  const content = open && !isEmpty ? h("button", { type: "button", "aria-label": title, onclick: open }, text) : text;
+  return h("td", { class: name, style, title }, content, isEmpty ? h("span", { class: "sr" }, `empty: ${title}`) : null);
 }
 
 /** Sections: [heading or null, [[row heading, cells], ...]]. */

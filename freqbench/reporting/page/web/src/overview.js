@@ -1,9 +1,18 @@
-// What was run, on what, what failed and why.
+// What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
-import { shown } from "./data.js";
-import { h, plural, table } from "./dom.js";
-import { distinct } from "./rows.js";
-import { byThreat } from "./pair.js";
+import { fitForPrint } from "./charts.js";
+import { keyOf, shown } from "./data.js";
+import { choice, h, plural, table } from "./dom.js";
+import { strip } from "./glimpses.js";
+import { heatCell, heatTable, legend } from "./heat.js";
+import { byThreat, chosenPair } from "./pair.js";
+import { FILTERS, distinct } from "./rows.js";
+import * as state from "./state.js";
+import { tradeOff } from "./tradeoff.js";
+
+const DROP = "dsc_foreground_drop";
+const FULL = 60; // points of DSC that the heat's full colour stands for, as in the transfer matrix
+const DISTANCES = ["l2_body", "ssim_body"];
 
 function card(value, label, note) {
   return h(
@@ -37,7 +46,10 @@ export function overview(panel, app) {
   const cases = data.cases
     ? `${plural(data.cases.texts.case.values.length, "case")}, ${plural(data.cases.texts.patient.values.length, "patient")}`
     : "";
+  const lead = pictures(data);
   panel.append(
+    lead.element,
+    h("h3", {}, "What was run"),
     h(
       "div",
       { class: "cards" },
@@ -84,7 +96,113 @@ export function overview(panel, app) {
       data.notes.map((text) => h("li", {}, text)),
     ),
   );
-  return { update() {} };
+  lead.update();
+  return lead;
+}
+
+/** Shows the records behind a row of the summary: the table with its attack and models alone, and its cases. */
+function openRows(data, row) {
+  const { summary } = data;
+  const cleared = Object.fromEntries(FILTERS.map(([name]) => [`f.${name}`, null]));
+  const wanted = ["dataset", "source", "target", "base"].map((name) => [`f.${name}`, summary.text(name, row)]);
+  const rest = { tab: "table", level: null, q: null, row: keyOf(data, "means", row) };
+  state.set({ ...cleared, ...Object.fromEntries(wanted), ...rest }, { step: true });
+}
+
+/** White-box rows as a heat map, as points against their distance, as sentences and as glimpses. */
+function pictures(data) {
+  const { summary } = data;
+  const all = Array.from({ length: summary.rows }, (_, row) => row);
+  const isOwn = (row) => summary.text("transfer", row) === "white-box";
+  const own = all.filter(isOwn);
+  const known = DISTANCES.filter((name) => own.some((row) => !Number.isNaN(summary.number(name, row))));
+  const open = (row) => openRows(data, row);
+  const element = h("div", { class: "lead" });
+  let [drawn, made] = [null, ""];
+
+  function update() {
+    const { dataset, source } = chosenPair(data);
+    const distance = known.includes(state.get("lead")) ? state.get("lead") : known[0];
+    if (made === JSON.stringify([dataset, source, distance])) return;
+    made = JSON.stringify([dataset, source, distance]);
+    drawn?.free();
+    const rows = own.filter((row) => summary.text("dataset", row) === dataset);
+    const models = [...new Set(rows.map((row) => summary.text("source", row)))].sort();
+    const model = models.includes(source) ? source : models[0];
+    const ofModel = rows.filter((row) => summary.text("source", row) === model);
+    const [x, y] = [data.scoreOf[distance], data.scoreOf[DROP]];
+    const title = `${model}: ${y.heading} against ${x?.heading}`;
+    drawn = x ? tradeOff(data, byThreat(data, ofModel), x, y, { title, name: (family) => family, height: 340, open }) : null;
+    const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
+    const said = data.findings.filter((each) => each.dataset === dataset);
+    element.replaceChildren(
+      ...(rows.length
+        ? [
+            h(
+              "div",
+              { class: "charts" },
+              h("div", {}, heat(rows, models)),
+              h("div", {}, bar(models, model, distance), drawn?.figure),
+            ),
+            seen.length ? h("h3", {}, `The case of ${model} that lost most, attack by attack`) : "",
+            seen.length ? strip(data, seen, open) : "",
+            said.length ? h("h3", {}, "What was found") : "",
+            h("ul", { class: "findings" }, said.map(({ row, text }) => sentence(text, row))),
+          ]
+        : [h("p", {}, "No volume was scored on the model that it was made on.")]),
+    );
+    drawn?.draw();
+  }
+
+  function sentence(text, row) {
+    return h("li", {}, h("button", { type: "button", class: "link", onclick: () => open(row) }, text));
+  }
+
+  function bar(models, model, distance) {
+    const datasets = distinct(summary, "dataset");
+    const options = known.map((name) => [name, data.scoreOf[name].heading]);
+    return h(
+      "div",
+      { class: "bar" },
+      datasets.length > 1 ? choice("Dataset", datasets, chosenPair(data).dataset, (value) => state.set({ dataset: value })) : null,
+      models.length > 1 ? choice("Model", models, model, (value) => state.set({ source: value })) : null,
+      known.length > 1 ? choice("Distance", options, distance, (value) => state.set({ lead: value })) : null,
+    );
+  }
+
+  function heat(rows, models) {
+    const found = new Map(rows.map((row) => [`${summary.text("source", row)}\u0000${summary.text("attack", row)}`, row]));
+    const cell = (model, attack) => {
+      const row = found.get(`${model}\u0000${attack}`);
+      if (row === undefined) return heatCell("", null, `not run: ${attack} on ${model}`);
+      const drop = summary.number(DROP, row);
+      const kind = summary.number("null", row) ? "null" : "";
+      const title = Number.isNaN(drop)
+        ? (summary.text("error", row) ?? "undefined on these volumes")
+        : `${attack} on ${model}: ${shown(drop, 1)} points, n ${shown(summary.number("cases", row), 0)}`;
+      return heatCell(shown(drop, 1), drop / FULL, title, kind, () => open(row));
+    };
+    const sections = byThreat(data, rows).map(([threat, members]) => {
+      const attacks = [...new Set(members.map((row) => summary.text("attack", row)))];
+      return [threat, attacks.map((attack) => [attack, models.map((model) => cell(model, attack))])];
+    });
+    const hasNull = rows.some((row) => summary.number("null", row));
+    return [
+      heatTable("Points of foreground DSC that attacks take from each model", "attack", models, sections),
+      legend("0", `${FULL} points or more.`, hasNull ? "Hatched: without optimisation." : ""),
+    ];
+  }
+
+  const stop = fitForPrint(() => (drawn ? [drawn] : []));
+  const free = () => {
+    stop();
+    drawn?.free();
+  };
+  const restyle = () => {
+    made = "";
+    update();
+  };
+  return { element, update, restyle, free };
 }
 
 function attackTable(data) {

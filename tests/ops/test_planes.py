@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from freqbench.reporting.figures import planes
-from freqbench.reporting.figures.planes import AXIAL, busiest, class_places, error_box, plane, radial_spectrum, span
+from freqbench.ops import planes
+from freqbench.ops.planes import AXIAL, busiest, class_places, error_box, plane, radial_spectrum, span
 
 SHAPE = (4, 5, 6)
 

@@ -1,0 +1,310 @@
+"""Makes what the reference takes from the code: tables, the command line, job keys, and pictures of attacks.
+
+Pages include the files that `write` leaves in `docs/generated`, which git ignores.
+"""
+
+import inspect
+import json
+import re
+import shutil
+import sys
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from matplotlib.figure import Figure
+from pydantic import BaseModel
+from tabulate import tabulate
+from torch import Tensor
+from typer.cli import get_docs_for_click
+
+from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.cli import app
+from freqbench.core.names import packaged_jobs
+from freqbench.data import DATASETS, Dataset
+from freqbench.job.json_schema import schema_of
+from freqbench.job.schema import JobSpec
+from freqbench.metrics import METRICS
+from freqbench.models import MODELS, ModelEntry, SegmentationModel, load, resolve
+from freqbench.results import CLASS_RECORDS, RECORDS, Column
+from freqbench.training import TrainJob
+
+ROOT = Path(__file__).parents[1]
+SPEED = ROOT / "reports" / "speed" / "cpu.json"
+PAGES: Mapping[str, str] = {  # where the site has what the repository has elsewhere
+    "docs/": "",
+    "reports/": "generated/reports/",
+    "CHANGELOG.md": "changelog.md",
+    "CITATION.cff": "../CITATION.cff",
+    "CODE_OF_CONDUCT.md": "code-of-conduct.md",
+    "CONTRIBUTING.md": "contributing.md",
+}
+
+REQUIRED: Mapping[str, Any] = {  # values of parameters without a default
+    "eps": 8 / 255,
+    "std": 8 / 255,
+    "linf": 8 / 255,
+    "share": 0.5,
+    "portion": 0.3,
+    "band": "low",
+    "kind": "motion",
+    "severity": 3,
+}
+QUICK: Mapping[str, Any] = {  # of the pictures
+    **{"steps": 5, "queries": 20, "num_spectra": 2, "bands": 24},
+    **{"members": ("apgd-dice", "square"), "losses": ("mask-ce",)},  # of the ensembles
+}
+
+
+def write(folder: Path) -> None:
+    """Write all snippets, and the pictures that are not there; what is as it was stays untouched."""
+    (folder / "attacks").mkdir(parents=True, exist_ok=True)
+    for tree in ("cluster", "reports"):
+        shutil.copytree(ROOT / tree, folder / tree, dirs_exist_ok=True)
+    snippets = {
+        "readme": on_site("README.md"),
+        "contributing": on_site("CONTRIBUTING.md"),
+        "code-of-conduct": on_site("CODE_OF_CONDUCT.md"),
+        "changelog": on_site("CHANGELOG.md"),
+        "attack-table": attack_table(),
+        "attacks": attack_sections(),
+        "models": model_table(),
+        "datasets": dataset_table(),
+        "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
+        "metrics": metric_table(),
+        "records": column_table(RECORDS),
+        "class-records": column_table(CLASS_RECORDS),
+        "command-line": command_line(),
+        "job": "\n".join(key_sections(JobSpec, "A job")),
+        "training-job": "\n".join(key_sections(TrainJob, "A training job")),
+        "packaged-jobs": job_table(),
+    }
+    for name, text in snippets.items():
+        _put(folder / f"{name}.md", text + "\n")
+    for name in ATTACKS:
+        picture = folder / "attacks" / f"{name}.png"
+        if not picture.exists():
+            draw(name).savefig(picture, dpi=80)
+
+
+def on_site(name: str) -> str:
+    """A file of the repository's top, its links and pictures as the site has them."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for there, here in PAGES.items():
+        text = text.replace(f"]({there}", f"]({here}")
+    return text
+
+
+def attack_table() -> str:
+    """A row an attack: threat model, budget, passes, cost of a step as measured, paper."""
+    rows = []
+    for name, attack in ATTACKS.items():
+        made = example(name)
+        step, whole = passes_of(name)
+        budget = f"`{attack.budget_name}`" if attack.budget_name else "none"
+        paper = first_line(sys.modules[attack.__module__])
+        rows.append([f"[`{name}`](#{name})", f"`{made.threat_model}`", budget, step, whole, cost_of(name), paper])
+    headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
+    return table(rows, headers)
+
+
+def attack_sections() -> str:
+    """A section an attack: its picture, its docstring, its parameters."""
+    parts = []
+    for name, attack in ATTACKS.items():
+        parts.append(f"({name})=\n## `{name}`\n")
+        parts.append(f"```{{image}} ../generated/attacks/{name}.png\n:alt: what {name} does to a volume\n```\n")
+        parts.append(_documented(attack))
+        rows = []
+        for field in fields(attack):
+            default = "required" if field.default is MISSING else f"`{field.default}`"
+            meaning = attack.parameters[field.name].meaning if field.name in attack.parameters else ""
+            rows.append([f"`{field.name}`", default, meaning])
+        parts.append(table(rows, ["parameter", "default", "meaning"]) + "\n")
+    return "\n".join(parts)
+
+
+def model_table() -> str:
+    """A row a network."""
+    rows = [[f"`{name}`", model.title, model.citation] for name, model in MODELS.items()]
+    return table(rows, ["`arch`", "network", "paper"])
+
+
+def dataset_table() -> str:
+    """A row a loader."""
+    rows = [[f"`{name}`", first_line(loader)] for name, loader in DATASETS.items()]
+    return table(rows, ["`loader`", "what it reads"])
+
+
+def metric_table() -> str:
+    """A row a metric, with the columns that it fills."""
+    rows = [
+        [f"`{name}`", metric.title, metric.unit, metric.direction, ", ".join(f"`{each}`" for each in metric.columns)]
+        for name, metric in METRICS.items()
+    ]
+    return table(rows, ["metric", "title", "unit", "better", "columns"])
+
+
+def column_table(columns: Sequence[Column]) -> str:
+    """A row a column of a result store."""
+    rows = [[f"`{each.name}`", str(each.type), each.unit, each.direction, each.mark, each.meaning] for each in columns]
+    return table(rows, ["column", "type", "unit", "better", "mark", "meaning"])
+
+
+def job_table() -> str:
+    """A row a packaged job: the first sentence of the comment that its file begins with."""
+    rows = []
+    for name, path in packaged_jobs().items():
+        comment = " ".join(re.findall(r"^# ?(.*)$", path.read_text(encoding="utf-8").partition("\n\n")[0], re.M))
+        rows.append([f"`{name}`", re.split(r"(?<=[.?])\s|:\s\s", comment)[0]])
+    return table(rows, ["job", "what it is"])
+
+
+def command_line() -> str:
+    """All commands as Typer documents them, one level of headings down."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="freqbench"), name="freqbench")
+    return text.partition("\n## ")[1].lstrip() + text.partition("\n## ")[2]
+
+
+def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
+    """A section a part of a job, as its JSON Schema has it; attacks and datasets have pages of their own."""
+    schema = schema_of(model)
+    own = ChainMap(*(attributes(inspect.getdoc(base) or "") for base in model.__mro__))
+    elsewhere = {loader.__name__ for loader in DATASETS.values()}
+    parts = {title: schema} | {
+        name: part
+        for name, part in schema.get("$defs", {}).items()
+        if part.get("properties") and name not in elsewhere and not name.startswith("attack-")
+    }
+    for name, part in parts.items():
+        meanings = own if name == title else attributes(part.get("description", ""))
+        rows = []
+        for key, value in part["properties"].items():
+            whole = schema.get("$defs", {}).get(value.get("$ref", "").rpartition("/")[2], {}) | value
+            meaning = meanings.get(key) or whole.get("description", "").partition("\n")[0]
+            rows.append([f"`{key}`", values(value), default_of(key, part), meaning])
+        yield f"### {name}\n\n{table(rows, ['key', 'values', 'default', 'meaning'])}\n"
+
+
+def attributes(docstring: str) -> dict[str, str]:
+    """The names below `Attributes:` in a docstring, with what they mean on one line."""
+    listed = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
+    found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", listed, re.M)
+    return {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
+
+
+def default_of(key: str, part: Mapping[str, Any]) -> str:
+    """What a key has where a job leaves it out."""
+    if key in part.get("required", ()):
+        return "required"
+    value = part["properties"][key].get("default")
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
+def values(schema: Mapping[str, Any]) -> str:
+    """What a key takes, in a few words."""
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if "const" in schema or "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(filter(None, map(values, schema["anyOf"]))))
+    if schema.get("type") == "array":
+        items = values(schema.get("items", {}))
+        return f"a list of {items}" if items else "a list"
+    words = {"object": "keys and values", "string": "text", "null": "nothing", "boolean": "true or false"}
+    kind = schema.get("type", "")
+    return words.get(kind, kind)
+
+
+def example(name: str, **quick: Any) -> Attack:
+    """An attack with its defaults, but for parameters that have none and for `quick`, as far as it has them."""
+    attack = ATTACKS[name]
+    missing = {f.name for f in fields(attack) if f.default is MISSING}
+    missing |= {f.name for f in fields(attack) if f.name == attack.budget_name and f.default is None}
+    given = {key: REQUIRED[key] for key in missing}
+    return make(name, **given, **{f.name: quick[f.name] for f in fields(attack) if f.name in quick})
+
+
+def passes_of(name: str) -> tuple[str, str]:
+    """Forward + backward passes of one step, and of the attack with its defaults."""
+    attack = example(name)
+    forwards, backwards = attack.passes
+    whole = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
+    if isinstance(attack, Ensemble):
+        return "its members'", whole
+    for knob in ("steps", "queries"):
+        if number := getattr(attack, knob, None):
+            twice = example(name, **{knob: 2 * number}).passes
+            return f"{(twice[0] - forwards) // number} + {(twice[1] - backwards) // number}", whole
+    return whole, whole
+
+
+def cost_of(name: str) -> str:
+    """What a step takes, in steps of the bare model, as measured; the most over blocks."""
+    if issubclass(ATTACKS[name], Ensemble):
+        return "its members'"
+    rows = [row for row in json.loads(SPEED.read_text())["rows"] if row["attack"] == name]
+    return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows):.2f}" if rows else "not measured"
+
+
+def draw(name: str) -> Figure:
+    """One slice of a phantom: clean, attacked in a few steps on the packaged UNet, and the change."""
+    dataset: Dataset = DATASETS["phantom"](name="phantom", cases=2)
+    image, label = _slab(dataset, 0)
+    attack = example(name, **QUICK, **({"ssim_weight": 0.0} if name == "sa2_2d" else {}))  # its SSIM asks for a cube
+    reference = {"reference": _slab(dataset, 1)[0]} if attack.needs_reference else {}
+    adversarial = attack(_unet(dataset.num_classes), image, label, **reference).adversarial
+    change = (adversarial - image)[0, 0, :, :, 8]
+    bound = max(float(change.abs().max()), 1 / 255)
+    figure = Figure(figsize=(7.5, 2.7), layout="constrained")
+    panels = [(image, "gray", (0, 1), "clean"), (adversarial, "gray", (0, 1), f"after {name}")]
+    axes = figure.subplots(1, 3)
+    for ax, (volume, cmap, limits, title) in zip(axes, panels, strict=False):
+        ax.imshow(volume[0, 0, :, :, 8].T, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower")
+        ax.set_title(title, fontsize=10)
+    shown = axes[2].imshow(change.T, cmap="RdBu_r", vmin=-bound, vmax=bound, origin="lower")
+    axes[2].set_title("change", fontsize=10)
+    figure.colorbar(shown, ax=axes[2], shrink=0.8)
+    for ax in axes:
+        ax.set_axis_off()
+    return figure
+
+
+@cache
+def _unet(num_classes: int) -> SegmentationModel:
+    entry = ModelEntry(name="unet", arch="unet", checkpoint="zoo://phantom/unet")
+    return load(resolve(entry, num_classes), torch.device("cpu"))
+
+
+def _slab(dataset: Dataset, number: int) -> tuple[Tensor, Tensor]:
+    """The middle of a phantom, `[1, 1, 64, 64, 16]`: quick to attack."""
+    case = dataset.load(dataset.refs()[number])
+    return case.image[None, :, 8:72, :, 8:24], case.label[None, :, 8:72, :, 8:24].long()
+
+
+def first_line(documented: object) -> str:
+    """The first line of a docstring, without its full stop."""
+    return (inspect.getdoc(documented) or "").split("\n")[0].rstrip(".").replace("  ", " ")
+
+
+def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+    """A Markdown table; `|` in a cell is escaped."""
+    escaped = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in rows]
+    return tabulate(escaped, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _documented(cls: type) -> str:
+    return f"```{{eval-rst}}\n.. autoclass:: {cls.__module__}.{cls.__qualname__}\n```\n"
+
+
+def _put(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,213 @@
+"""Draws what an attack did to a case as one small picture, from what a worker holds after it has scored a unit."""
+
+import io
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+from PIL.Image import Resampling
+from torch import Tensor
+
+from freqbench.core.types import Case
+from freqbench.job.grid import Unit
+from freqbench.ops.colors import class_colors
+from freqbench.ops.planes import AXIAL, aspect, plane, span
+from freqbench.results.glimpses import MAX_BYTES, Glimpse
+
+PANEL, COLUMNS, GAP, CAPTION, FONT = 160, 3, 4, 20, 13  # pixels, but for the number of columns
+PAPER, INK = (22, 25, 31), (232, 235, 240)
+OPACITY = 0.6
+BELOW, UNCHANGED, ABOVE = (np.array(color) for color in ((230, 97, 1), (247, 247, 247), (94, 60, 153)))  # as in figures
+QUALITIES = (80, 50, 20, 5)
+
+Pixels = npt.NDArray[Any]
+Row = Mapping[str, Any]
+Size = tuple[int, int]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """A panel of a glimpse: a label map `[H, W, D]` over the volume `[C, H, W, D]` that it was predicted on."""
+
+    name: str
+    dsc: float  # of the foreground, 0 to 1
+    labels: Tensor
+    volume: Tensor
+
+
+class Glimpser:
+    """Draws a unit where its case lost more than all cases of its cell before; for one worker."""
+
+    def __init__(self) -> None:
+        self._worst: dict[str, float] = {}
+
+    def look(
+        self,
+        unit: Unit,
+        case: Case,
+        adversarial: Tensor,
+        predictions: Sequence[tuple[Tensor, Tensor]],
+        records: Sequence[Row],
+    ) -> Glimpse | None:
+        """The glimpse of a unit that was scored.
+
+        None where its source is not among the targets, the dataset must not be passed on, the foreground DSC is not
+        known, an earlier case lost more, or it cannot be drawn, which the log says.
+
+        Args:
+            adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
+            predictions: of each target the label maps `[H, W, D]` of the clean and of the attacked volume.
+            records: of each target its row of RECORDS.
+        """
+        cell = unit.cell
+        own = next((place for place, each in enumerate(unit.targets) if each.model_id == cell.source.model_id), None)
+        if own is None or not cell.dataset.may_be_shared:
+            return None
+        drop = _drop(records[own])
+        if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal one may be the same case, tried again
+            return None
+        self._worst[cell.cell_id] = drop
+        try:
+            before, after = predictions[own]
+            index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
+            shown = [_on_attacked(records[own], after, adversarial)]
+            others = [
+                (_drop(row), place)
+                for place, row in enumerate(records)
+                if place != own and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
+            ]
+            if others:
+                _, most = max(others)
+                shown.append(_on_attacked(records[most], predictions[most][1], adversarial))
+            else:
+                name, dsc = f"{records[own]['target_model']}, clean", records[own]["dsc_foreground_clean"]
+                shown.append(Prediction(name=name, dsc=dsc, labels=before, volume=case.image))
+            image = draw(case, adversarial, index, shown)
+        except Exception:  # a picture is lost, and no row
+            logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
+            return None
+        return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, image=image)
+
+
+def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
+    """The axial slice of label maps `[H, W, D]` in which most voxels are wrong that were not; of equal ones that with
+    most foreground."""
+    lost = (after != label).sum(axis=(0, 1)) - (before != label).sum(axis=(0, 1), dtype=float)
+    return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
+
+
+def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Prediction]) -> bytes:
+    """Panels of an axial slice as WebP of at most MAX_BYTES: the clean volume, the attacked one, the change, the label
+    and predictions.
+
+    Of several channels the one that changed most is shown. Full colour in the change is the magnitude that its caption
+    says, in 1/255 of the intensity scale: orange below 0, purple above.
+
+    Args:
+        adversarial: `[C, H, W, D]` in [0, 1], on the case's grid as everything else.
+        index: the slice's number along the last axis.
+    """
+    channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
+
+    def seen(volume: Tensor) -> Pixels:
+        return plane(volume.numpy(), AXIAL, index)
+
+    change: Pixels = seen(adversarial[channel]) - seen(case.image[channel])
+    full = span([change])
+    size = _panel_size(change.shape, aspect(case.spacing, AXIAL))
+    clean, attacked = (_grey(seen(volume[channel]), size) for volume in (case.image, adversarial))
+    panels = [
+        ("clean", "", clean),
+        ("adversarial", "", attacked),
+        ("change", f", ±{255 * full:.3g}/255", _signed(_resized(change / full, size, Resampling.NEAREST))),
+        ("label", "", _overlaid(clean, seen(case.label[0]), size)),
+    ]
+    panels += [
+        (
+            each.name,
+            f", DSC {100 * each.dsc:.1f}",
+            _overlaid(_grey(seen(each.volume[channel]), size), seen(each.labels), size),
+        )
+        for each in predictions
+    ]
+    return _encoded(_sheet(panels, size[1]))
+
+
+def _drop(row: Row) -> float:
+    """Points of foreground DSC that a row lost; NaN where that is not known."""
+    before, after = row["dsc_foreground_clean"], row["dsc_foreground"]
+    return math.nan if before is None or after is None else 100 * (before - after)
+
+
+def _on_attacked(row: Row, labels: Tensor, adversarial: Tensor) -> Prediction:
+    return Prediction(name=row["target_model"], dsc=row["dsc_foreground"], labels=labels, volume=adversarial)
+
+
+def _panel_size(shape: tuple[int, ...], ratio: float) -> Size:
+    """Width and height of a panel for a slice of these pixels, each `ratio` times as high as wide."""
+    height, width = shape[0] * ratio, shape[1]
+    scale = PANEL / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _resized(slice: Pixels, size: Size, how: Resampling) -> Pixels:
+    return np.asarray(Image.fromarray(slice).resize(size, how))
+
+
+def _grey(slice: Pixels, size: Size) -> Pixels:
+    """Intensities in [0, 1] as a panel, `[height, width, 3]`."""
+    levels = (255 * slice.clip(0, 1)).round().astype(np.uint8)
+    return np.repeat(_resized(levels, size, Resampling.BICUBIC)[..., None], 3, axis=-1)
+
+
+def _signed(change: Pixels) -> Pixels:
+    """Changes in full colours as a panel: below -1 and above 1 nothing is added."""
+    share = np.abs(change).clip(0, 1)[..., None]
+    panel: Pixels = UNCHANGED * (1 - share) + np.where(change[..., None] < 0, BELOW, ABOVE) * share
+    return panel.astype(np.uint8)
+
+
+def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
+    """A panel under the colours of its classes; the background is left clear."""
+    shown = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
+    share = np.where(shown > 0, OPACITY, 0)[..., None]
+    blended: Pixels = panel * (1 - share) + _palette()[shown] * share
+    return blended.astype(np.uint8)
+
+
+@cache
+def _palette() -> Pixels:
+    """The colours of all classes, `[256, 3]`."""
+    return np.array([list(bytes.fromhex(color[1:])) for color in class_colors()])
+
+
+def _sheet(panels: Sequence[tuple[str, str, Pixels]], height: int) -> Image.Image:
+    """Panels row by row, each below a name, which is cut where it is too long, and what follows it."""
+    step_x, step_y = PANEL + GAP, CAPTION + height + GAP
+    sheet = Image.new("RGB", (COLUMNS * step_x - GAP, -(-len(panels) // COLUMNS) * step_y - GAP), PAPER)
+    drawn, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    for place, (name, rest, pixels) in enumerate(panels):
+        left, top = place % COLUMNS * step_x, place // COLUMNS * step_y
+        while name and drawn.textlength(name + rest, font) > PANEL:
+            name = name[:-1]
+        drawn.text((left + PANEL / 2, top + CAPTION / 2), name + rest, INK, font, anchor="mm")
+        sheet.paste(Image.fromarray(pixels), (left + (PANEL - pixels.shape[1]) // 2, top + CAPTION))
+    return sheet
+
+
+def _encoded(sheet: Image.Image) -> bytes:
+    """A sheet as WebP, in the best of QUALITIES that is small enough."""
+    for quality in QUALITIES:
+        stream = io.BytesIO()
+        sheet.save(stream, "WEBP", quality=quality, method=0)
+        if stream.tell() <= MAX_BYTES:
+            return stream.getvalue()
+    raise ValueError(f"expected a picture of at most {MAX_BYTES} bytes, got {stream.tell()} at the lowest quality")

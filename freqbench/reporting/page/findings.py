@@ -1,0 +1,79 @@
+"""Says in sentences what was found, from the means that the page shows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from freqbench.analysis.groups import is_white_box
+from freqbench.reporting.views.transfer import MIN_DROP, NULL_ROW
+
+DROP = "dsc_foreground_drop"
+
+
+def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """`{dataset row text}`: of each dataset and threat model the largest white-box drop of foreground DSC, how much of
+    it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
+
+    Attacks of different threat models are not compared. `row` is the place of the row that a sentence is about.
+
+    Args:
+        rows: of `tables.summary` without clean rows, with their place as `row`; `label` is the attack's.
+    """
+    found = []
+    for dataset, of_dataset in rows.groupby("dataset", observed=True):
+        own = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
+        attacks = own[~is_null_row(own)]
+        leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
+        told = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
+        told += _most_robust(attacks)
+        found += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in told]
+    return found
+
+
+def is_null_row(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row is of an attack's change without its optimisation."""
+    return rows["label"].astype(str).str.contains(NULL_ROW, regex=False)
+
+
+def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
+    """What the strongest attack of a threat model takes, what of it transfers, and what it takes unoptimised."""
+    source, label, drop = row["source_model"], str(row["label"]), row[DROP]
+    before = row["dsc_foreground"] + drop
+    text = (
+        f"{row['threat_model']}: {label} takes {drop:.1f} points of foreground DSC from {source} "
+        f"({before:.1f} to {row['dsc_foreground']:.1f}, {_cases(row)})"
+    )
+    same = rows[(rows["source_model"] == source) & (rows["label"].astype(str) == label) & ~is_white_box(rows)]
+    same = same[same[DROP].notna()]
+    if len(same):
+        most = same.loc[same[DROP].idxmax()]
+        share = max(0, round(100 * most[DROP] / drop))
+        text += f", {share} % of which transfers to {most['target_model']}"
+        text += "" if len(same) == 1 else f", the most of {len(same)} models"
+    nulls = rows[(rows["source_model"] == source) & is_white_box(rows) & is_null_row(rows) & rows[DROP].notna()]
+    nulls = nulls[nulls["label"].astype(str).str.startswith(label + NULL_ROW)]
+    if len(nulls):
+        null = nulls.loc[nulls[DROP].idxmax()]
+        control = str(null["label"]).partition(NULL_ROW)[2].split()[0]
+        text += f"; the same change without optimisation ({control}) takes {null[DROP]:.1f}"
+    return f"{text}."
+
+
+def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
+    """The model whose largest drop is the smallest, where several met the same attacks."""
+    met = [frozenset(own["label"].astype(str)) for _, own in attacks.groupby("source_model", observed=True)]
+    if len(met) < 2 or len(set(met)) > 1:
+        return
+    worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)
+    least, most = worst.iloc[0], worst.iloc[-1]
+    yield (
+        least,
+        f"{least['source_model']} keeps most: none of the {len(met[0])} attacks takes more than "
+        f"{max(0.0, least[DROP]):.1f} points from it ({least['label']}); {most['source_model']} loses up to "
+        f"{most[DROP]:.1f} ({most['label']}).",
+    )
+
+
+def _cases(row: pd.Series) -> str:
+    return f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"

@@ -1,0 +1,47 @@
+"""Puts the glimpses of stores into the page, each beside the row of means that it belongs to."""
+
+import base64
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import pandas as pd
+
+from freqbench.analysis.groups import is_white_box
+from freqbench.core import storage
+from freqbench.results.glimpses import MAX_BYTES, listed
+
+MOST_BYTES = 8_000_000
+
+
+def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[str, Any]]:
+    """`{row case drop image}` of each white-box row of the summary that has a glimpse, the largest drop first.
+
+    `case` is its id, `drop` in points of foreground DSC, `image` a WebP file as base64. Of several seeds or stores the
+    case that lost most is shown; no more than MOST_BYTES are, the largest drops.
+
+    Args:
+        records: with `row`, the place of each record in the summary.
+        stores: folders or URIs.
+    """
+    places = [(*ids, path) for store in stores for ids, path in listed(store).items()]
+    there = pd.DataFrame(places, columns=["cell_id", "case_key", "path"]).drop_duplicates(["cell_id", "case_key"])
+    rows = records[records["cell_id"].isin(there["cell_id"])]
+    rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
+    keys = dict.fromkeys(("cell_id", "case_key"), str)
+    rows = rows.astype(keys).merge(there.astype(keys), on=["cell_id", "case_key"])
+    drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
+    rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
+    found: list[dict[str, Any]] = []
+    room = MOST_BYTES
+    for row, case, drop, path in rows[["row", "case_id", "drop", "path"]].itertuples(index=False, name=None):
+        with suppress(FileNotFoundError):  # a run has replaced it meanwhile
+            image = storage.read_range(path, 0, MAX_BYTES + 1)
+            if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+                continue
+            room -= len(image)
+            if room < 0:
+                break
+            encoded = base64.b64encode(image).decode()
+            found.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
+    return found

@@ -1,0 +1,193 @@
+"""Checks that classes of your own keep the contracts of attacks, datasets and networks, in tests of your own.
+
+Each check takes seconds on a CPU, needs no data, and raises AssertionError with the first promise that is broken.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import Attack, AttackResult
+from freqbench.core.types import Case
+from freqbench.data import Dataset
+
+
+class SmallNet(nn.Module):
+    """Three classes, batch normalisation and dropout, so that a wrong mode shows: `[B, C, H, W, D]` to logits."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.first = nn.Conv3d(channels, 6, 3, padding=1)
+            self.norm = nn.BatchNorm3d(6)
+            self.drop = nn.Dropout(0.5)
+            self.last = nn.Conv3d(6, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of three classes."""
+        logits: Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)) * 4)))
+        return logits
+
+
+def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
+    """Noise in [0, 1], `[batch, channels, 8, 6, 4]`, and labels of the three classes of `SmallNet`."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(batch, channels, 8, 6, 4, generator=generator)
+    return images, torch.randint(0, 3, (batch, 1, 8, 6, 4), generator=generator)
+
+
+def check_attack(attack: Attack) -> None:
+    """Check an attack on two small volumes and a small network of three classes.
+
+    It draws if and only if it says so, and only from its generators; leaves model and inputs as found, in inference
+    mode too; takes the passes that it promised; and gives a batch what it gives its samples, unless it couples them.
+    Bounds are checked in every call of an attack.
+
+    Raises:
+        AssertionError: a promise is broken.
+        ThreatModelError, UserError: as a call of the attack.
+    """
+    images, labels = volumes()
+    kept = images.clone(), labels.clone()
+    model, found = _used(), _used()
+    random = torch.random.get_rng_state()
+    with torch.inference_mode():
+        first = _attacked(attack, model, images, labels, (1, 2)).adversarial
+    again, other = (_attacked(attack, found, images, labels, seeds).adversarial for seeds in ((1, 2), (7, 8)))
+    same = torch.equal(random, torch.random.get_rng_state())
+    _require(same, attack, "expected torch's own generator untouched: draw from the generators of the call")
+    _require(all(map(torch.equal, (images, labels), kept)), attack, "changed its inputs: work on copies")
+    _require(_state(model) == _state(_used()), attack, "expected the model as it was found, got another mode or tensor")
+    _require(torch.equal(first, again), attack, "expected one result of equal seeds, got two: draw from the generators")
+    drew = not torch.equal(first, other)
+    said = "draws, and other seeds give the same" if attack.is_stochastic else "does not draw, and other seeds differ"
+    _require(drew == attack.is_stochastic, attack, f"says by is_stochastic that it {said}")
+    _check_passes(attack)
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Check a dataset, of which two cases at most are read.
+
+    Its cases have names, patients and fingerprints; `cases` is honoured; volumes are what a `Case` says, the same
+    whenever they are read, and no larger than their reference said; the recipe is plain JSON.
+
+    Raises:
+        AssertionError: a promise is broken.
+        DataError: as the dataset itself.
+    """
+    refs = dataset.refs()
+    _require(len(refs) > 0, dataset, "expected cases, got none")
+    _require(refs == dataset.refs(), dataset, "expected the same references whenever they are listed")
+    _require(len({ref.case_id for ref in refs}) == len(refs), dataset, "expected a case_id of its own for each case")
+    one = type(dataset)(**{**dataset.model_dump(), "cases": 1}).refs()
+    _require(one == refs[:1], dataset, f"expected the first case with `cases: 1`, got {len(one)}: use `chosen`")
+    recipe = dataset.recipe()
+    _require(json.loads(json.dumps(recipe)) == recipe, dataset, f"expected a recipe of plain JSON, got {recipe!r:.200}")
+    for ref in refs[:2]:
+        case = dataset.load(ref)
+        _check_case(dataset, case)
+        again = dataset.load(ref)
+        same = torch.equal(case.image, again.image) and torch.equal(case.label, again.label)
+        _require(same, dataset, f"{ref.case_id}: expected the same volume whenever it is read")
+
+
+def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], channels: int = 1) -> None:
+    """Check a network on two windows of noise `[2, channels, *roi]` in [0, 1].
+
+    In evaluation mode it gives finite logits `[2, num_classes, *roi]`, the same for a batch as for its samples and
+    whenever it is called; it changes neither itself nor its input; and gradients reach the volume.
+
+    Raises:
+        AssertionError: a promise is broken.
+    """
+    mode = network.training
+    network.eval()
+    images = torch.rand(2, channels, *roi, generator=torch.Generator().manual_seed(5))
+    kept, before = images.clone(), _state(network)
+    logits = network(images.requires_grad_())
+    shape = (2, num_classes, *roi)
+    _require(isinstance(logits, Tensor), network, f"expected a tensor of logits, got {type(logits).__name__}")
+    _require(logits.shape == shape, network, f"expected logits of shape {shape}, got {tuple(logits.shape)}")
+    _require(bool(logits.isfinite().all()), network, "expected finite logits, got NaN or infinities")
+    (gradient,) = torch.autograd.grad(logits.square().sum(), images, allow_unused=True)
+    reached = gradient is not None and bool(gradient.isfinite().all()) and bool(gradient.any())
+    _require(reached, network, "expected finite gradients of the volume that are not all 0: no attack can follow these")
+    with torch.no_grad():
+        singles = torch.cat([network(image[None]) for image in images])
+    alike = torch.allclose(logits, singles, rtol=1e-4, atol=1e-4)
+    _require(alike, network, "expected a batch to give what its samples give, in evaluation mode")
+    _require(torch.equal(images, kept), network, "changed its input: work on a copy")
+    _require(_state(network) == before, network, "expected parameters and buffers as they were, got others")
+    network.train(mode)
+
+
+def _require(holds: bool, of: object, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(f"{type(of).__name__}: {otherwise}")
+
+
+def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> AttackResult:
+    reference: dict[str, Any] = {"reference": images.square()} if attack.needs_reference else {}
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return attack(model, images, labels, generator=generators, **reference)
+
+
+def _used() -> SmallNet:
+    """A network in a mode of its own, with a gradient that somebody still needs."""
+    model = SmallNet().train()
+    model.drop.eval()
+    model.first.weight.grad = torch.ones_like(model.first.weight)
+    return model
+
+
+def _state(model: nn.Module) -> list[Any]:
+    """All that an attack or a forward pass is to leave as it is."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    values = [(name, tensor.tolist(), tensor.requires_grad) for name, tensor in tensors]
+    gradients = [None if each.grad is None else each.grad.tolist() for each in model.parameters()]
+    return [values, gradients, [module.training for module in model.modules()]]
+
+
+def _check_passes(attack: Attack) -> None:
+    """In float64, as rounding would hide what is wrong with a batch."""
+    images, labels = volumes()
+    images, model, windows = images.double(), SmallNet().double(), list[int]()
+    hook = model.register_forward_hook(lambda _, inputs, __: windows.append(len(inputs[0])))
+    batch = _attacked(attack, model, images, labels, (1, 2))
+    hook.remove()
+    _require(batch.adversarial.dtype == torch.float64, attack, "expected float64 of float64 volumes")
+    _require(sum(windows) == sum(batch.forwards), attack, f"counted {batch.forwards} forward passes of {sum(windows)}")
+    for taken, promised in zip((batch.forwards, batch.backwards), attack.passes, strict=True):
+        fits = all(count <= promised if attack.may_stop_early else count == promised for count in taken)
+        _require(fits, attack, f"promised {promised} passes a sample, forward or backward, and took {taken}")
+    if attack.couples_batch:
+        return
+    singles = [_attacked(attack, model, images[i : i + 1], labels[i : i + 1], (i + 1,)) for i in range(len(images))]
+    # Where a gradient vanishes its sign is rounding's, so that few voxels may differ.
+    moved = (batch.adversarial - torch.cat([single.adversarial for single in singles])).abs() > 1e-6
+    _require(float(moved.double().mean()) <= 2e-3, attack, "expected a batch to give what its samples give")
+    losses = torch.cat([single.losses for single in singles], dim=1)
+    alike = torch.allclose(batch.losses, losses, atol=1e-4, equal_nan=True)
+    _require(alike, attack, "expected a batch to have the losses of its samples")
+    counts = (tuple(each.num_forwards for each in singles), tuple(each.num_backwards for each in singles))
+    _require((batch.forwards, batch.backwards) == counts, attack, "expected a batch to take the passes of its samples")
+
+
+def _check_case(dataset: Dataset, case: Case) -> None:
+    name, image, label = case.ref.case_id, case.image, case.label
+    low, high = (float(bound) for bound in image.aminmax())
+    fits = image.dtype == torch.float32 and image.ndim == 4 and len(image) == dataset.num_channels
+    expected = f"float32 [{dataset.num_channels}, H, W, D]"
+    _require(fits, dataset, f"{name}: expected an image of {expected}, got {image.dtype} {tuple(image.shape)}")
+    _require(low >= 0 and high <= 1, dataset, f"{name}: expected intensities in [0, 1], got [{low:.4g}, {high:.4g}]")
+    fits = label.dtype == torch.uint8 and label.shape == (1, *image.shape[1:])
+    _require(fits, dataset, f"{name}: expected a uint8 label beside the image, got {label.dtype} {tuple(label.shape)}")
+    highest = int(label.max())
+    known = f"classes in 0..{dataset.num_classes - 1}"
+    _require(highest < dataset.num_classes, dataset, f"{name}: expected {known}, got {highest}: name all classes")
+    fits = all(side <= bound for side, bound in zip(image.shape[1:], case.ref.shape, strict=True))
+    _require(fits, dataset, f"{name}: got more voxels than its reference says, {case.ref.shape}")

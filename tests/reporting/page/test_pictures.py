@@ -1,0 +1,132 @@
+"""What the page leads with: a heat map, the trade-off and glimpses, and the way from each to its rows."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from generated_page import FACTS, grid
+from PIL import Image
+
+from freqbench.analysis import strength, tables
+from freqbench.reporting.page import build_page, page_data
+from freqbench.reporting.page import glimpses as shown
+from freqbench.results.glimpses import Glimpse, Glimpses
+
+CASES = 3
+
+
+def webp(shade: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (488, 320), (shade, shade, shade)).save(stream, "WEBP")
+    return stream.getvalue()
+
+
+def stored() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Six settings of two models; the ids are as a store has them."""
+    records, classes = grid(6, ["unet", "unetr"], ["unet", "unetr"], CASES, 2)
+    keys = {f"case{number}": f"{number:016x}" for number in range(CASES)}
+    for frame in (records, classes):
+        frame["case_key"] = frame["case_key"].map(keys)
+    records.loc[records["attack"] == "vafa", "params"] = '{"q_max": 1, "control": "uniform"}'
+    return records, classes
+
+
+def page_of(root: str, records: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
+    return page_data(tables.current(strength.checked(records)), classes, [{**FACTS[0], "store": root}])
+
+
+def add(root: str, rows: pd.DataFrame) -> None:
+    """A glimpse of each row, which says in its grey level how much was lost."""
+    glimpses = Glimpses(root)
+    for cell_id, case_key, before, after in rows[
+        ["cell_id", "case_key", "dsc_foreground_clean", "dsc_foreground"]
+    ].itertuples(index=False):
+        drop = 100 * (before - after)
+        glimpses.add(Glimpse(cell_id=cell_id, case_key=case_key, drop=drop, image=webp(128 + round(drop))))
+        glimpses.flush()
+
+
+def text(data: dict[str, Any], name: str, row: int) -> str:
+    column = data["summary"]["texts"][name]
+    return str(column["values"][column["codes"][row]])
+
+
+def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, classes = stored()
+    own = records[records["source_model"] == records["target_model"]]
+    add(str(tmp_path), own)
+    (tmp_path / "glimpses" / f"{'e' * 16}_{'0' * 16}_99.00.webp").write_bytes(webp(0))  # of a cell without rows
+    data = page_of(str(tmp_path), records, classes)
+    drops = 100 * (own["dsc_foreground_clean"] - own["dsc_foreground"])
+    worst = own.assign(drop=drops).sort_values("drop", ascending=False).drop_duplicates("cell_id")
+    assert [each["drop"] for each in data["glimpses"]] == worst["drop"].round(2).tolist()
+    assert [each["case"] for each in data["glimpses"]] == worst["case_id"].tolist()
+    assert [text(data, "source", each["row"]) for each in data["glimpses"]] == worst["source_model"].tolist()
+    assert {text(data, "transfer", each["row"]) for each in data["glimpses"]} == {"white-box"}
+    first = Image.open(io.BytesIO(base64.b64decode(data["glimpses"][0]["image"])))
+    assert first.convert("L").getpixel((9, 9)) == pytest.approx(128 + worst["drop"].iloc[0], abs=2)
+    monkeypatch.setattr(shown, "MOST_BYTES", 2 * len(webp(0)) + 9)
+    assert page_of(str(tmp_path), records, classes)["glimpses"] == data["glimpses"][:2]
+
+
+def test_a_file_that_is_no_small_picture_is_left_out(tmp_path: Path) -> None:
+    records, classes = stored()
+    add(str(tmp_path), records[records["source_model"] == records["target_model"]])
+    one, two, *_ = sorted((tmp_path / "glimpses").iterdir())
+    one.write_bytes(b"<svg onload=alert(1)>")
+    two.write_bytes(webp(9) + bytes(60_000))
+    assert len(page_of(str(tmp_path), records, classes)["glimpses"]) == 12 - 2
+
+
+@pytest.fixture(scope="module")
+def overview(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    folder = tmp_path_factory.mktemp("pictures")
+    records, classes = stored()
+    add(str(folder), records[records["source_model"] == records["target_model"]])
+    path = folder / "page.html"
+    path.write_text(build_page(page_of(str(folder), records, classes)))
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(20_000)
+    page.goto(f"file://{path}")
+    page.wait_for_selector("#panel-overview .chart .main-svg")
+    yield page
+    page.close()
+
+
+def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(overview: Any) -> None:
+    def place(what: str) -> float:
+        return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])
+
+    order = [place(what) for what in (".heat-table", ".chart", ".strip", ".findings", ".cards", "> .scroll")]
+    assert order == sorted(order)
+    assert overview.evaluate("document.documentElement.scrollWidth") == 390
+    assert overview.locator(".heat-table td.null").count() == 2
+    loaded = "[...document.querySelectorAll('.strip img')].filter(each => each.naturalWidth === 488).length"
+    overview.wait_for_function(f"{loaded} > 0")
+    assert overview.locator(".strip img").count() == 6
+    overview.locator(".heat-table button").first.focus()
+    overview.keyboard.press("Enter")
+    overview.wait_for_selector("dialog[open] img.glimpse")
+    assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unet", "unet"]
+    assert overview.locator("dialog button.link").count() == CASES
+    overview.go_back()
+    overview.wait_for_selector("#panel-overview:not([hidden]) .strip")
+    overview.select_option("#panel-overview label:has-text('Model') select", "unetr")
+    overview.locator(".strip button").first.click()
+    overview.wait_for_selector("dialog[open] img.glimpse")
+    assert overview.locator("dialog .facts dd").all_inner_texts()[:3] == ["synapse", "unetr", "unetr"]
+
+
+@pytest.mark.integration
+def test_a_point_of_the_trade_off_leads_to_its_rows(overview: Any) -> None:
+    overview.goto(overview.url.partition("#")[0])
+    overview.wait_for_selector("#panel-overview .chart .main-svg")
+    overview.locator("#panel-overview .chart .point").last.click(force=True)
+    overview.wait_for_selector("dialog[open] h2")
+    assert "tab=table" in overview.evaluate("location.hash")

@@ -1,0 +1,430 @@
+"""What `import freqbench as fb` offers, beside what a job makes of the same."""
+
+import json
+import linecache
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from models import nnunet_folder, test_bundle
+from monai.data import MetaTensor
+from tiny import JOB, ROI, SHAPE, class_rows, execute, job, rows
+from torch import Tensor, nn
+
+import freqbench as fb
+from freqbench.attacks import PGD, Attack
+from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import CaseRef, NativeCase
+from freqbench.data.loaders.phantom import WINDOW_HU, Phantom
+from freqbench.models import ModelEntry, resolve
+from freqbench.results import CLASS_RECORDS, RECORDS
+
+ROOT = Path(__file__).parents[1]
+EPS = 8 / 255
+METRICS = ("dsc", "hd95", "ssim", "psnr")
+COARSE = {"spacing": [8.0, 8.0, 12.0], "intensity": {"window": list(WINDOW_HU)}, "crop_foreground": False}
+ENTRIES: list[dict[str, Any]] = [
+    *JOB["models"],
+    {**JOB["models"][0], "name": "coarse", "checkpoint": "random:1", "preprocess": COARSE},
+]
+
+
+def load(name: str = "a", **changes: Any) -> fb.Model:
+    entry = next(entry for entry in ENTRIES if entry["name"] == name)
+    return fb.load_model(
+        entry["checkpoint"], num_classes=6, **{k: v for k, v in entry.items() if k != "checkpoint"}, **changes
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> fb.Model:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def cases() -> fb.Cases:
+    return fb.load_dataset("phantom", shape=SHAPE, cases=3)
+
+
+@pytest.fixture(scope="module")
+def case(cases: fb.Cases) -> fb.Case:
+    return cases[0]
+
+
+@pytest.fixture(scope="module")
+def result(model: fb.Model, case: fb.Case) -> fb.Result:
+    return fb.attack(model, case, "pgd", eps=EPS, steps=2)
+
+
+def stored(record: dict[str, Any], columns: Any) -> dict[str, str]:
+    return {each.name: repr(record[each.name]) for each in columns if each.mark in ("identity", "result")}
+
+
+def test_import_brings_nothing_along() -> None:
+    heavy = {"torch", "numpy", "pandas", "pydantic", "monai", "ray"}
+    code = f"import sys, freqbench as fb; dir(fb); print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_name_is_there() -> None:
+    assert all(callable(getattr(fb, name)) for name in fb.__all__)
+    assert set(fb.__all__) <= set(dir(fb))
+
+
+def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
+    """White-box and transferred, coupled windows, a seed, and a target that sees another grid."""
+    attacks = {"pgd": {"eps": "8/255", "steps": 2}, "sa2": {"rho": 0.4, "steps": 1, "block": 8}}
+    written = [{"name": name, "sources": ["a", "coarse"], **parameters} for name, parameters in attacks.items()]
+    data = [{**JOB["datasets"][0], "cases": 1}]
+    asked = {"metrics": list(METRICS), "seeds": [3], "targets": ["b", "coarse"]}
+    content = job(models=ENTRIES, attacks=written, datasets=data, **asked)
+    assert execute(content, tmp_path).num_failed == 0
+    (case,), targets = fb.load_dataset("phantom", shape=SHAPE, cases=1), [load("b"), load("coarse")]
+    found = []
+    for source in (load("a"), load("coarse")):
+        for name, parameters in attacks.items():
+            made = fb.attack(source, case, name, seed=3, **parameters)
+            found += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
+    expected, classes = rows(tmp_path), class_rows(tmp_path)
+    for record in found:
+        key = record["cell_id"], record["case_key"], record["target_model_id"]
+        assert stored(record, RECORDS) == expected[key]
+        assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
+    assert {record["resampling_error"] is None for record in found} == {True, False}
+    frame = fb.load_results(tmp_path)
+    assert len(frame) == len(expected) == len(found) == 8
+    assert set(frame.columns) == {column.name for column in RECORDS}
+    mine = frame.set_index(["cell_id", "case_key", "target_model_id"]).loc[key]
+    assert mine["dsc"] == record["dsc"]
+    assert isinstance(mine["attack"], str)
+
+
+def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, result: fb.Result) -> None:
+    net = load().network.net.train().requires_grad_(True)
+    own = fb.load_model(net, roi=ROI)
+    assert own.spec.num_classes == 6
+    assert net.training
+    assert all(weight.requires_grad for weight in net.parameters())
+    with torch.no_grad():
+        next(net.parameters()).zero_()
+    made = fb.attack(own, case, PGD, eps=EPS, steps=2)
+    assert torch.equal(made.adversarial, result.adversarial)
+    other = fb.load_model(net, roi=ROI)
+    assert other.spec.model_id != own.spec.model_id
+
+
+def scanned(volume: Tensor) -> Any:
+    """As nibabel gives it: of another byte order, unsigned, a view that runs backwards."""
+    return volume.numpy()[..., ::-1].astype(">f4" if volume.is_floating_point() else ">u2")[..., ::-1]
+
+
+@pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
+def test_arrays_and_tensors_do(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
+    given = convert(case.image), convert(case.label), np.array(case.spacing)
+    made = fb.attack(model, given, "fgsm", eps=EPS)
+    same = fb.attack(model, case, "fgsm", eps=EPS)
+    assert torch.equal(made.adversarial, same.adversarial)
+    assert type(made.adversarial) is Tensor
+    scores = fb.evaluate(model, given, made, metrics=("dsc",))
+    brought = fb.evaluate(model, case, convert(made.adversarial), metrics=("dsc",))
+    expected = fb.evaluate(model, case, same, metrics=("dsc",))
+    for column in ("dsc", "dsc_clean", "l2", "voxel_success"):
+        assert scores[column] == brought[column] == expected[column] != 0
+
+
+def test_seed_draws_and_content_decides(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
+    other = fb.attack(model, cases[0], "pgd", eps=EPS, steps=2, seed=1)
+    again = fb.attack(model, fb.load_dataset("phantom", shape=SHAPE)[0], "pgd", eps=EPS, steps=2)
+    assert torch.equal(again.adversarial, result.adversarial)
+    assert not torch.equal(other.adversarial, result.adversarial)
+
+
+TYPED = """
+from dataclasses import dataclass
+from toy.attack import Walk
+
+@dataclass(frozen=True, kw_only=True)
+class Typed(Walk):
+    name = "typed"
+    def run(self, task):
+        return (task.clean + {part} * self.eps).clamp(0, 1)
+"""
+
+
+def typed(part: str, monkeypatch: pytest.MonkeyPatch) -> type[Attack]:
+    """A class as a notebook has it: its module is no file, but the source of a cell is kept."""
+    text, name = TYPED.format(part=part), f"cell {part}"
+    monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(keepends=True), name))
+    monkeypatch.setitem(sys.modules, "typed", ModuleType("typed"))
+    space: dict[str, Any] = {"__name__": "typed"}
+    exec(compile(text, name, "exec"), space)
+    return space["Typed"]
+
+
+def test_an_attack_may_be_typed_into_a_notebook(
+    model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
+    assert [float(each.adversarial.mean() > case.image.mean()) for each in found] == [1, 1, 1]
+    first, second, again = (each.cell.cell_id for each in found)
+    assert first == again != second
+    made = fb.attack(model, case, typed("0.125", monkeypatch), eps=EPS)
+    monkeypatch.delitem(linecache.cache, "cell 0.125")
+    with pytest.raises(UserError, match="typed:Typed: expected a class in a file or notebook"):
+        repr(made)
+
+
+def test_result_says_what_it_took(model: fb.Model, case: fb.Case, result: fb.Result) -> None:
+    assert (result.adversarial - result.clean).abs().max() == pytest.approx(EPS, abs=1e-6)
+    assert result.losses.shape == (2, 4)
+    assert (result.num_forwards, result.num_backwards) == (8, 8)
+    assert result.spacing == case.spacing
+    assert torch.equal(result.label, case.label)
+    assert (result.prediction != result.prediction_clean).any()
+    whole = fb.attack(model, case, "pgd", eps=EPS, steps=2, scope="volume")
+    assert whole.losses.shape == (2, 1)
+    assert fb.attack(model, case, "gn", std=0.1).losses.shape == (0, 4)
+
+
+def test_notebooks_show_pictures_and_tables(result: fb.Result, model: fb.Model, case: fb.Case) -> None:
+    page = result._repr_html_()
+    assert "pgd eps=8/255 on a, case phantom_2000" in page
+    assert 'src="data:image/png;base64,' in page
+    scores = fb.evaluate(model, case, result, metrics=("dsc",))
+    assert "<td>dsc_foreground_clean</td>" in scores._repr_html_()
+    assert "hd95" not in repr(scores)
+
+
+def test_show_shows_the_figure(result: fb.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    shown: list[str] = []
+    monkeypatch.setattr(plt, "show", lambda: shown.extend(axis.get_title() for axis in plt.gcf().axes))
+    result.show()
+    plt.close("all")
+    assert {"clean", "adversarial", "label", "prediction, clean", "prediction, adversarial"} <= set(shown)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Path, Path]:
+    """The case as a scanner may store it: left, anterior, superior, in Hounsfield units."""
+    folder, native = tmp_path_factory.mktemp("nifti"), cases.dataset.native(cases[0].volume.ref)
+    turned = native.affine @ np.diag([-1, 1, 1, 1])
+    paths = folder / "scan.nii.gz", folder / "label.nii.gz"
+    for path, volume in zip(paths, (native.image, native.label), strict=True):
+        nibabel.save(nibabel.Nifti1Image(volume[0].numpy()[::-1], turned), path)
+    return paths
+
+
+def test_files_are_prepared_as_a_job_s(files: tuple[Path, Path], case: fb.Case) -> None:
+    found = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
+    assert found.name == "scan"
+    assert found.spacing == pytest.approx(case.spacing)
+    assert torch.equal(found.label, case.label)
+    assert torch.allclose(found.image, case.image, atol=1e-6)
+
+
+def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], model: fb.Model, tmp_path: Path) -> None:
+    space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
+    found = fb.Case.from_nifti(*files, **space.model_dump())
+    made = fb.attack(model, found, "fgsm", eps=EPS)
+    made.save(tmp_path / "adv.nii.gz")
+    saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
+    assert np.array_equal(saved.affine, scan.affine)
+    before, (low, high) = scan.get_fdata(), WINDOW_HU
+    changed = np.abs(saved.get_fdata() - before)[(before > low) & (before < high)]
+    assert changed.max() == pytest.approx(EPS * (high - low), rel=1e-3)
+    again = fb.Case.from_nifti(tmp_path / "adv.nii.gz", files[1], **space.model_dump())
+    assert float((again.image - made.adversarial).abs().max()) < 1e-3
+
+
+def test_a_result_of_arrays_is_saved_as_it_is(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    own = fb.Case(case.image, case.label, affine=affine)
+    assert own.spacing == (2.0, 3.0, 4.0)
+    made = fb.attack(model, own, "fgsm", eps=EPS)
+    made.save(str(tmp_path / "adv.nii.gz"))
+    saved = nibabel.load(tmp_path / "adv.nii.gz")
+    assert np.array_equal(saved.affine, affine)
+    assert np.array_equal(saved.get_fdata(dtype=np.float32), made.adversarial[0].numpy())
+
+
+class Read(Phantom):
+    """Tells which cases were read."""
+
+    read: ClassVar[list[str]] = []
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        self.read.append(ref.case_id)
+        return super().native(ref)
+
+
+def test_cases_are_read_when_asked_for() -> None:
+    cases = fb.load_dataset(Read, shape=SHAPE, split="validation")
+    assert (len(cases), len(cases[2:5]), cases.dataset.read) == (8, 3, [])
+    assert (cases[2:5][-1].name, cases[-1].name) == ("phantom_1004", "phantom_1007")
+    assert cases.dataset.read == ["phantom_1004", "phantom_1007"]
+    assert [case.name for case in cases[:2]] == ["phantom_1000", "phantom_1001"]
+
+
+def nnunet(folder: Path) -> None:
+    network = nnunet_folder.direct("PlainConvUNet")
+    (folder / "fold_0").mkdir()
+    plans = nnunet_folder.plans(nnunet_folder.new_architecture("PlainConvUNet"))
+    for name, content in (("plans", plans), ("dataset", nnunet_folder.dataset())):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    torch.save(nnunet_folder.checkpoint(network), folder / "fold_0" / "checkpoint_final.pth")
+
+
+def bundle(folder: Path) -> None:
+    for name in ("configs", "models"):
+        (folder / name).mkdir()
+    for name, content in (("inference", test_bundle.INFERENCE), ("metadata", test_bundle.METADATA)):
+        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
+    torch.save(test_bundle.trained().state_dict(), folder / "models" / "model.pt")
+
+
+class Wide(Phantom):
+    """Of another space than the zoo was trained in."""
+
+    @property
+    def space(self) -> Preprocess:
+        return Preprocess(intensity={"window": (-200.0, 300.0)}, crop_foreground=False)
+
+
+@pytest.mark.parametrize("loader", [Phantom, Wide])
+def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) -> None:
+    cases = fb.load_dataset(loader, shape=SHAPE)
+    made = fb.attack(fb.load_model("zoo://phantom/unet-vaft"), cases[0], "gn", std=0.1)
+    entry = ModelEntry(name="unet-vaft", checkpoint="zoo://phantom/unet-vaft")
+    assert made.cell.source == resolve(entry, 6, 1, cases.dataset.space, cases.dataset.class_names)
+    assert (made.cell.source.space is None) == (loader is Phantom)
+
+
+@pytest.mark.parametrize("write", [nnunet, bundle])
+def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path)
+    spec = fb.load_model(tmp_path, name="found").spec
+    assert spec.arch == write.__name__
+    assert spec.space is not None
+
+
+class Returns(nn.Module):
+    """Returns what a test wants of its logits."""
+
+    def __init__(self, change: Callable[[Tensor], Any] = lambda logits: logits) -> None:
+        super().__init__()
+        self.conv, self.change = nn.Conv3d(1, 2, 1), change
+
+    def forward(self, images: Tensor) -> Any:
+        return self.change(self.conv(images))
+
+
+VOLUME, LABEL = (
+    torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0)),
+    torch.zeros(16, 16, 16, dtype=torch.int64),
+)
+WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
+    "channels": (
+        lambda model, case: fb.attack(model, (torch.cat([case.image] * 2), case.label), "fgsm", eps=EPS),
+        r"a: expected images \[1, H, W, D\], got \[2, 24, 20, 16\] of case",
+    ),
+    "classes": (
+        lambda model, case: fb.attack(model, fb.Case(VOLUME, LABEL, class_names=("air", "liver")), "fgsm", eps=EPS),
+        r"a: expected cases of 6 classes \(background included\), got 2 of case",
+    ),
+    "labels": (
+        lambda model, case: fb.attack(model, (VOLUME, LABEL + 6), "fgsm", eps=EPS),
+        "a: expected labels 0 to 5 in case, got 6: map them",
+    ),
+    "labels to evaluate on": (
+        lambda model, case: fb.evaluate(model, (VOLUME, LABEL + 6), VOLUME),
+        "a: expected labels 0 to 5 in case, got 6: map them",
+    ),
+    "negative labels": (lambda *_: fb.Case(VOLUME, LABEL - 1), "expected classes 0 to 255, got -1 to -1"),
+    "floating labels": (lambda *_: fb.Case(VOLUME, LABEL.float()), "expected an integer label map"),
+    "range": (lambda *_: fb.Case(VOLUME - 0.5, LABEL), r"case: expected an image in \[0, 1\], got \[-0.\d+, 0.\d+\]"),
+    "nan": (lambda *_: fb.Case(VOLUME / 0, LABEL), r"case: expected an image in \[0, 1\]"),
+    "shapes": (lambda *_: fb.Case(VOLUME, LABEL[1:]), "expected two volumes of one shape"),
+    "affine": (lambda *_: fb.Case(VOLUME, LABEL, affine=np.eye(3)), r"case: expected .* an affine \(4, 4\), got"),
+    "spacing": (lambda *_: fb.Case(VOLUME, LABEL, (1, 0, 1)), r"case: expected a spacing of three positive lengths"),
+    "no label": (lambda model, _: fb.attack(model, VOLUME, "fgsm", eps=EPS), "expected a Case or .* got Tensor: give"),
+    "attack": (lambda *given: fb.attack(*given, "pdg", eps=EPS), "unknown attack 'pdg'. Did you mean 'pgd'?"),
+    "attack's path": (lambda *given: fb.attack(*given, "toy.attack:Walk"), "expected a name or a class, got the path"),
+    "parameter": (lambda *given: fb.attack(*given, "sa2", rhoo=1), "unknown parameter 'rhoo'. Did you mean 'rho'?"),
+    "window batch": (lambda *given: fb.attack(*given, "fgsm", eps=EPS, window_batch=-1), "window_batch: expected at"),
+    "value": (lambda *given: fb.attack(*given, "fgsm", eps=8), "fgsm.eps: .* Did you mean 8/255"),
+    "metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
+    "other volume": (
+        lambda model, case: fb.evaluate(model, case, case.image + 1),
+        r"phantom_2000: expected a volume in",
+    ),
+    "dataset": (lambda *_: fb.load_dataset("phantm"), "unknown loader 'phantm'. Did you mean 'phantom'?"),
+    "dataset's key": (lambda *_: fb.load_dataset("phantom", spilt="test"), "'spilt'. Did you mean 'split'?"),
+    "no classes": (lambda *_: fb.load_model("random", arch="unet"), "random: expected num_classes"),
+    "model's key": (lambda *_: fb.load_model("random", arch="unet", rio=ROI), "'rio'. Did you mean 'roi'?"),
+    "device": (
+        lambda *_: fb.load_model("random", device="cuda:99"),
+        "device: expected one of this machine, got cuda:99",
+    ),
+    "no device": (lambda *_: fb.load_model("random", device="gpu"), "device: expected cpu, cuda or cuda:N, got 'gpu'"),
+    "bare network": (lambda _, case: fb.attack(Returns(), case, "gn"), "expected a model of load_model, got Returns"),
+    "network's key": (lambda *_: fb.load_model(Returns(), rio=ROI), "Returns: unknown key 'rio'. Did you mean 'roi'?"),
+    "network's channels": (
+        lambda *_: fb.load_model(Returns(), roi=ROI, num_channels=2),
+        "Returns: a window of 2x16x16x16 does not pass through it: ",
+    ),
+    "network's classes": (
+        lambda *_: fb.load_model(Returns(), roi=ROI, num_classes=3),
+        "Returns: expected 3 output classes, got 2",
+    ),
+    "list of logits": (
+        lambda *_: fb.load_model(Returns(lambda it: [it]), roi=ROI),
+        "expected logits .*, got list: wrap",
+    ),
+    "one output": (lambda *_: fb.load_model(Returns(lambda it: it[:, :1]), roi=ROI), r"got \(1, 1, 16, 16, 16\): wrap"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_refuses_in_one_line(what: str, model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    call, message = WRONG[what]
+    monkeypatch.setattr(type(model.network), "forward", lambda *_: pytest.fail("computed before it refused"))
+    with pytest.raises(UserError, match=message) as caught:
+        call(model, case)
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_result_of_another_case(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
+    with pytest.raises(UserError, match="expected the case that was attacked, phantom_2000, got phantom_2001"):
+        fb.evaluate(model, cases[1], result)
+
+
+def test_refuses_a_folder_without_results(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected results to report, found none"):
+        fb.load_results(tmp_path / "nothing")
+
+
+def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
+        result.save(tmp_path / "adv.nrrd")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda path: path.stem)
+def test_a_tutorial_runs(script: Path, tmp_path: Path) -> None:
+    """As a script; the site runs it as a notebook, whose first cell is its title."""
+    assert script.read_text().startswith("# %% [markdown]\n# # ")
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
