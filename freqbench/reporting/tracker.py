@@ -12,11 +12,10 @@ from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
-from freqbench.results import Store
+from freqbench.results import Store, glimpses
 
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
 MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
-GLIMPSES = "glimpses"
 SERVER = "MLFLOW_TRACKING_URI"
 
 
@@ -94,8 +93,7 @@ TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "ml
 def _runs(out: str) -> Iterator[_Run]:
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS), may_be_empty=True)
-    folder = storage.join(out, GLIMPSES)
-    pictures = {name.partition("_")[0]: storage.join(folder, name) for name in storage.list_files(folder, ".webp")}
+    pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
         first, picture = cell.iloc[0], pictures.get(str(cell_id))

@@ -30,7 +30,7 @@ def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(
     assert code == 0
     assert "Audit: plain on balls" in out
     assert "not checked" in out
-    assert "bench.py audit OUT --plan says which cells it takes" in " ".join(out.split())
+    assert "freqbench audit OUT --plan says which cells it takes" in " ".join(out.split())
 
 
 def test_it_can_be_written_to_a_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,7 +143,7 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
     text = bench("submit", "job.yaml", "--out", "out", "--follow")
     place = tmp_path / "runs" / "adv"
     assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())
-    assert "1 ok, 0 failed, 0 not done" in text
+    assert "\n1 records in " in text
     assert (place / "net" / "training.json").is_file()
 
 
@@ -162,7 +162,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     content = small(models=[model], attacks=[attack], trust_code=True)
     write(tmp_path, content)
     text = bench("submit", "job.yaml", "--out", "out", "--follow")
-    assert "1 ok, 0 failed, 0 not done" in text
+    assert "\n1 records in " in text
     assert text.rstrip().endswith(f"{id_in(text)}: SUCCEEDED")
     assert all("py_modules_files" in file.read_text() for file in head[0].rglob("where"))
     (run,) = Store(str(tmp_path / "out")).runs()
@@ -197,8 +197,9 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     assert (run["status"], run["records"]) == ("interrupted", stored())
 
     again = bench("submit", "job.yaml", "--out", "out", "--follow", "--set", "attacks.0.eps=1/255")
-    assert re.search(r"(\d+) were there before", again)
-    assert "8 ok, 0 failed, 0 not done" in again
+    counts = re.search(r"\n(\d+) records in \d+ s, (\d+) were there before", again)
+    assert counts is not None
+    assert sum(map(int, counts.groups())) == 8
     listed = bench("list")
     assert re.search(rf"{job_id} .*tiny .*STOPPED", listed)
     assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)

@@ -103,22 +103,22 @@ def test_stores_are_read_together_one_row_a_key(tmp_path: Path, row: Row) -> Non
     stores = [Store(str(tmp_path / name)) for name in ("a", "b")]
     for minute, store in enumerate(stores):
         store.writer("run0", interval_s=0).add([row(dsc=0.1 + minute / 10, minute=minute)], [])
-    found, *_ = pipe_tables(report(stores, format="markdown"))  # then the audit's
+    (found,) = pipe_tables(report(stores, format="markdown"))
     assert found[2][2:4] == ["1", "20.0"]
 
 
 def test_the_audit_speaks_of_datasets_with_five_patients(tmp_path: Path, row: Row) -> None:
     def reported(name: str, rows: list[dict[str, Any]]) -> str:
         store = Store(str(tmp_path / name))
-        with store.writer("run0") as writer:
-            writer.add(rows, [])
+        store.writer("run0", interval_s=0).add(rows, [])
         return report([store])
 
     few = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="few") for case in range(4)]
     text = reported("few", few)
     assert "freqbench audit OUT shows all" in text
     assert "Audit: can the numbers" not in text
-    text = reported("both", [*few, *(row(case=case, dsc=0.9, dsc_clean=0.5, dataset="many") for case in range(5))])
+    many = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="many", cell_id="many") for case in range(5)]
+    text = reported("both", [*few, *many])
     audit = text[text.index("Audit: can the numbers be believed?") :]
     assert " many " in audit
     assert " few " not in audit

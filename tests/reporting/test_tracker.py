@@ -33,7 +33,9 @@ def out(row: Row, tmp_path: Path) -> str:
     index = {"cells": cells, "cases": {"phantom": [f"case{i}" for i in range(4)]}}
     Store(str(tmp_path)).write_job({"spec": {"name": "mine"}, "index": index})
     (tmp_path / "glimpses").mkdir()
-    Image.new("RGB", (4, 3), (255, 0, 0)).save(tmp_path / "glimpses" / f"{'c' * 16}_case0_50.00.webp", lossless=True)
+    Image.new("RGB", (4, 3), (255, 0, 0)).save(
+        tmp_path / "glimpses" / f"{'c' * 16}_{'0' * 16}_50.00.webp", lossless=True
+    )
     return str(tmp_path)
 
 
@@ -77,7 +79,7 @@ def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
         assert {name: run.data.metrics[name] for name in ("dsc", "hd95")} == pytest.approx({"dsc": 0.6, "hd95": 3.0})
         assert (run.data.params["threat_model"], run.data.params["source_model"]) == ("linf", "unet")
         (picture,) = client.list_artifacts(run.info.run_id)
-        assert picture.path == f"{'c' * 16}_case0_50.00.webp"
+        assert picture.path == f"{'c' * 16}_{'0' * 16}_50.00.webp"
 
 
 @pytest.mark.parametrize(
