@@ -20,6 +20,14 @@ hypothesis.settings.load_profile("freqbench")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_terminal() -> Iterator[None]:
+    """Output is as wide as in a pipe: xdist gives its workers a width of 80."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_volumes_kept() -> Iterator[None]:
     """No test reads or fills the user's cache of preprocessed volumes, nor does a process that it starts."""
     with pytest.MonkeyPatch.context() as patch:

@@ -47,7 +47,9 @@ def part(name: str) -> Path:
     if not marker.exists():
         with suppress(OSError):  # where it is not to be written, whoever keeps something says so
             root.mkdir(parents=True, exist_ok=True)
-            marker.write_text("A cache of freqbench: `bench.py cache clear` empties it and leaves other files alone.\n")
+            marker.write_text(
+                "A cache of freqbench: `freqbench cache clear` empties it and leaves other files alone.\n"
+            )
     return root / name
 
 

@@ -1,4 +1,4 @@
-"""Multiplies the gradient attacks of a job by steps, losses and restarts, for `bench.py converge`."""
+"""Multiplies the gradient attacks of a job by steps, losses and restarts, for `freqbench converge`."""
 
 import warnings
 from collections.abc import Iterator, Mapping

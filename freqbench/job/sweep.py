@@ -196,7 +196,7 @@ class AttackEntry(Entry):
             return
         if self.matched is None:
             raise UserError(
-                f"{place}.match: expected budgets that were found before the grid is made, got none: use bench.py run "
+                f"{place}.match: expected budgets that were found before the grid is made, got none: use freqbench run "
                 "or freqbench.engine.matching.matched"
             )
         for budget in self.matched:

@@ -192,20 +192,20 @@ def _weights_path(entry: ModelEntry) -> str:
     if entry.is_to_train and not entry.trained:
         raise UserError(
             f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
-            "none: use bench.py run or freqbench.training.link"
+            "none: use freqbench run or freqbench.training.link"
         )
     path = storage.filled_in(str(entry.path), entry.name)
     if entry.trained:
         if not storage.exists(path):
             raise CheckpointError(
-                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: bench.py run JOB "
+                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
                 "trains them again"
             )
         if (found := checkpoints.weights_sha256(path)) != entry.trained.weights:
             raise CheckpointError(
                 f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
                 f"{entry.trained.weights[:12]}...), got others at {path} ({found[:12]}...), as its training job was "
-                "changed or carried out anew: put that file back, or bench.py run JOB for what is there now"
+                "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path
 

@@ -90,7 +90,7 @@ def present(job: JobSpec, where: str) -> JobSpec:
     """A job whose networks are all trained; raises UserError as `planned`, or where one of them is not."""
     job, lacking = planned(job, where)
     if lacking:
-        raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: bench.py run {where} first")
+        raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: freqbench run {where} first")
     return job
 
 

@@ -22,6 +22,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data import cache
 from freqbench.reporting import figures as all_figures
 from freqbench.results import CLASS_RECORDS, RECORDS, Lease, Store, to_table
+from freqbench.results.glimpses import Glimpse, Glimpses
 from freqbench.results.writer import commit
 from freqbench.training import TrainJob, state, train
 
@@ -37,6 +38,7 @@ REMOVING = {
     "data/cache.py",
     "reporting/page/manifest.py",
     "results/files.py",
+    "results/glimpses.py",
     "results/lease.py",
 }
 
@@ -173,6 +175,19 @@ def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(fille
     for kind in ("records", "class_records"):
         (tmp_path / kind / "backup.parquet").unlink()
     assert {row for (row,) in filled.rows(("cell_id",))} == {"cell0", "cell1"}
+
+
+def test_a_glimpse_replaces_the_one_of_its_cell_alone(tmp_path: Path) -> None:
+    cell, case = DIGEST, "f" * 16
+    others = ("thesis.webp", f"{cell}.webp", f"{cell}_{case}.webp", f"{cell}_{case}_1.webp", f"{cell}_{case}_1.00.png")
+    put(tmp_path / "glimpses", *others)
+    for drop in (10, 20):
+        glimpses = Glimpses(str(tmp_path))
+        glimpses.add(Glimpse(cell_id=cell, case_key=case, drop=drop, image=b"picture"))
+        glimpses.flush()
+    require_there(tmp_path / "glimpses", *others)
+    kept = {path.name for path in (tmp_path / "glimpses").iterdir()} - {*others}
+    assert kept == {f"{cell}_{case}_20.00.webp"}
 
 
 @pytest.mark.parametrize("content", [TEXT, b"[]", b'{"run_id": "a"}'])

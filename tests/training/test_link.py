@@ -182,7 +182,7 @@ def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Pa
     code, _, err = bench(capsys, "export", "runs/tiny")
     assert (code, err) == (
         2,
-        f"{place} at runs/adv/net/best.safetensors, found none: bench.py run JOB trains them again\n",
+        f"{place} at runs/adv/net/best.safetensors, found none: freqbench run JOB trains them again\n",
     )
 
 
@@ -194,7 +194,7 @@ def test_score_with_a_job_does_not_train(store: Path, capsys: Said, monkeypatch:
     assert code == 2
     assert err == (
         "error: job.yaml: expected a trained network, got none of model m0: net, 4 steps of adv, into runs/adv: "
-        "bench.py run job.yaml first\n"
+        "freqbench run job.yaml first\n"
     )
 
 

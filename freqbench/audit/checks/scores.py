@@ -206,5 +206,5 @@ def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _unread(evidence: Evidence) -> Iterator[Finding]:
-    text = "There are too many rows of classes to read for a report: bench.py audit OUT reads them."
+    text = "There are too many rows of classes to read for a report: freqbench audit OUT reads them."
     yield from (Finding(dataset=dataset, verdict=NOT_CHECKED, sentence=text) for dataset in evidence.datasets)

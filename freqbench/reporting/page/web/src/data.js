@@ -124,7 +124,7 @@ export function commandOf(data, row) {
   const run = data.runs.find((each) => each.run_id === data.cases.text("run", row));
   const store = run?.store ?? "OUT";
   const quoted = /^[\w@%+=:,./-]+$/.test(store) ? store : `'${store.replaceAll("'", `'\\''`)}'`;
-  return `python bench.py reproduce ${quoted} --row ${data.cases.text("id", row)}`;
+  return `freqbench reproduce ${quoted} --row ${data.cases.text("id", row)}`;
 }
 
 export function shown(value, digits) {

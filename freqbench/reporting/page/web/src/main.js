@@ -144,6 +144,6 @@ embedded().then((raw) => {
   else if (source) follow(source, take, (text) => (liveState.textContent = text));
   else
     panels[0].append(
-      h("p", { class: "caution" }, "This page holds no data: make it again with bench.py report OUT --format html."),
+      h("p", { class: "caution" }, "This page holds no data: make it again with freqbench report OUT --format html."),
     );
 });

@@ -17,7 +17,7 @@ export function volumes(panel, app) {
         "To look at slices here: put ",
         h("code", {}, "save_adversarial: nifti"),
         " into the job, run it, and make the page with ",
-        h("code", {}, "bench.py report OUT --format html --volumes"),
+        h("code", {}, "freqbench report OUT --format html --volumes"),
         ".",
       ),
     );
