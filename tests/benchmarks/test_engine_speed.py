@@ -6,7 +6,7 @@ import itertools
 import os
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +83,7 @@ class Host:
         self._spec, self._seconds = spec, seconds
         self._ended: dict[int, float] = {}
         self._gaps: list[float] = []
+        self._at_work: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def ready(self, worker: int) -> tuple[str, str]:
         return ray.get_runtime_context().get_node_id(), f"simulated {worker}"
@@ -91,12 +92,13 @@ class Host:
         return 0
 
     async def run(self, worker: int, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
-        began = time.monotonic()
-        self._gaps.append(began - self._ended.get(worker, began))
-        made = answer(unit, self._spec.run_id)
-        lasts = self._seconds * random.uniform(0.75, 1.25)  # all at once is the first round alone
-        await asyncio.sleep(max(0, began + lasts - time.monotonic()))
-        self._ended[worker] = time.monotonic()
+        async with self._at_work[worker]:
+            began = time.monotonic()
+            self._gaps.append(began - self._ended.get(worker, began))
+            made = answer(unit, self._spec.run_id)
+            lasts = self._seconds * random.uniform(0.75, 1.25)  # all at once is the first round alone
+            await asyncio.sleep(max(0, began + lasts - time.monotonic()))
+            self._ended[worker] = time.monotonic()
         return made, None
 
     async def gaps(self) -> list[float]:
