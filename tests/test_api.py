@@ -2,7 +2,6 @@
 
 import json
 import linecache
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -418,13 +417,3 @@ def test_refuses_a_folder_without_results(tmp_path: Path) -> None:
 def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
         result.save(tmp_path / "adv.nrrd")
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "tutorials").glob("*.py")), ids=lambda path: path.stem)
-def test_a_tutorial_runs(script: Path, tmp_path: Path) -> None:
-    """As a script; the site runs it as a notebook, whose first cell is its title."""
-    assert script.read_text().startswith("# %% [markdown]\n# # ")
-    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
