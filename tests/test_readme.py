@@ -10,6 +10,7 @@ from tiny import execute
 
 from freqbench.attacks import ATTACKS
 from freqbench.core import config
+from freqbench.core.errors import UserError
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec
@@ -88,7 +89,9 @@ def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
 def test_a_file_of_ones_own_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert job_file("quickstart") == str(packaged_jobs()["quickstart"])
-    assert job_file("quickstarts") == "quickstarts"
+    assert job_file("quickstarts.yaml") == "quickstarts.yaml"
+    with pytest.raises(UserError, match=r"unknown packaged job 'quikstart'\. Did you mean 'quickstart'"):
+        job_file("quikstart")
     Path("quickstart").touch()
     assert job_file("quickstart") == "quickstart"
 

@@ -66,8 +66,16 @@ def packaged_jobs() -> Mapping[str, Path]:
 
 
 def job_file(name: str) -> str:
-    """The path of a job file: `name` itself, or where no such file is that of the packaged job of this name."""
-    return name if Path(name).is_file() else str(packaged_jobs().get(name, name))
+    """The path of a job file: `name` itself, or where no such file is that of the packaged job of this name.
+
+    Raises UserError for a word that is neither.
+    """
+    jobs, path = packaged_jobs(), Path(name)
+    if not re.fullmatch(r"[\w-]+", name) or (path.exists() and not path.is_dir()):
+        return name
+    if name not in jobs:
+        raise UserError(f"{unknown('packaged job', name, jobs)}. A file of your own is named by its path")
+    return str(jobs[name])
 
 
 def known(table: str, kind: str, name: str) -> str:
