@@ -267,7 +267,7 @@ def draw(name: str) -> Figure:
     figure = Figure(figsize=(7.5, 2.7), layout="constrained")
     panels = [(image, "gray", (0, 1), "clean"), (adversarial, "gray", (0, 1), f"after {name}")]
     axes = figure.subplots(1, 3)
-    for ax, (volume, cmap, limits, title) in zip(axes, panels, strict=False):
+    for ax, (volume, cmap, limits, title) in zip(axes[:2], panels, strict=True):
         ax.imshow(volume[0, 0, :, :, 8].T, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower")
         ax.set_title(title, fontsize=10)
     shown = axes[2].imshow(change.T, cmap="RdBu_r", vmin=-bound, vmax=bound, origin="lower")

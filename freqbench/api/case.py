@@ -1,0 +1,294 @@
+"""Cases as Python takes them: from arrays, from NIfTI files, or of a dataset."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any, ClassVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.core import config, plugins, types
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import CaseRef, Spacing
+from freqbench.data import Dataset, NativeCase, nifti
+from freqbench.data.loaders.folder import Entry, ListedFolder
+from freqbench.job.schema import build_dataset
+from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
+from freqbench.models.checkpoints import files as checkpoints
+
+AnyPath = str | PathLike[str]
+MOST_CLASSES = 256  # that a label map in uint8 can tell apart
+
+
+class Case:
+    """One patient volume with its label map, as a model sees it.
+
+    Arrays are taken as they are: on the grid and with the intensities that the model was trained on. Files are in
+    neither, so they have a constructor of their own, `from_nifti`, that takes the keys of preprocessing beside them.
+
+    Args:
+        image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is taken, too.
+        label: `[H, W, D]` of integers, 0 is background; leading axes of length 1 are taken, too.
+        spacing: millimetres a voxel along H, W and D; None: those of the affine, without one 1 mm.
+        affine: voxel to world millimetres (RAS+), `[4, 4]`; None: the spacing along the axes.
+        class_names: background first; empty: as many as the model has, without names.
+        name: what results call the case.
+
+    Raises:
+        UserError: shapes that differ, an image outside [0, 1], labels that are no classes.
+    """
+
+    volume: types.Case
+    class_names: tuple[str, ...]
+    dataset: Dataset | None
+
+    def __init__(
+        self,
+        image: Volume,
+        label: Volume,
+        spacing: Sequence[float] | None = None,
+        *,
+        affine: npt.NDArray[Any] | None = None,
+        class_names: Sequence[str] = (),
+        name: str = "case",
+    ) -> None:
+        voxels, classes = channels_of(cpu_tensor(image)), as_tensor(cpu_tensor(label))
+        require_same_shape(tuple(voxels.shape[1:]), tuple(classes.shape))
+        low, high = map(float, voxels.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"{name}: expected an image in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the model was trained "
+                "on, or read files by Case.from_nifti with `intensity`"
+            )
+        require_classes(classes, len(class_names) or MOST_CLASSES)
+        grid, steps = _grid(name, spacing, affine)
+        stored = {"image": voxels.to(torch.float32).clone(), "label": classes.to(torch.uint8).clone()[None]}
+        h, w, d = classes.shape
+        fingerprint = digest([checkpoints.state_sha256(stored)])
+        self.volume = types.Case(
+            ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=(h, w, d)),
+            **stored,
+            spacing=steps,
+            affine=grid,
+            native_ranges=((0.0, 1.0),) * len(voxels),
+            original_spacing=steps,
+        )
+        self.class_names, self.dataset = tuple(class_names), None
+
+    @classmethod
+    def from_nifti(
+        cls,
+        image: AnyPath | Sequence[AnyPath],
+        label: AnyPath,
+        *,
+        labels: int | Sequence[str] | None = None,
+        **space: Any,
+    ) -> "Case":
+        """A case from its NIfTI files, prepared as those of a job's dataset are.
+
+        Args:
+            image: a path or URI, or one a channel; channels may also lie along the file's fourth axis.
+            label: of the label map on the same grid.
+            labels: names of all classes, background first, or how many; None: as many as the model has.
+            space: the keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
+                percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
+                `resampling`.
+
+        Raises:
+            UserError: a key that is not known, or files that are not what they must be.
+        """
+        images = tuple(fspath(path) for path in ([image] if isinstance(image, str | PathLike) else image))
+        files = {"image": images, "label_map": fspath(label), "labels": labels or MOST_CLASSES}
+        content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
+        dataset = config.validate(content, _Files, "from_nifti")
+        case = Cases(dataset)[0]
+        return case if labels else case._of(case.volume, dataset, ())
+
+    @classmethod
+    def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
+        """A case of a dataset, read."""
+        case = cls.__new__(cls)
+        case.volume, case.dataset, case.class_names = volume, dataset, class_names
+        return case
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image.shape))
+        sides = " x ".join(f"{step:g}" for step in self.spacing)
+        return f"<Case {self.name}: {shape} voxels of {sides} mm, labels 0 to {int(self.label.max())}>"
+
+    @property
+    def name(self) -> str:
+        """What results call it."""
+        return self.volume.ref.case_id
+
+    @property
+    def image(self) -> Tensor:
+        """float32 `[C, H, W, D]` in [0, 1]."""
+        return self.volume.image
+
+    @property
+    def label(self) -> Tensor:
+        """uint8 `[1, H, W, D]`, 0 is background."""
+        return self.volume.label
+
+    @property
+    def spacing(self) -> Spacing:
+        """Millimetres a voxel."""
+        return self.volume.spacing
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]:
+        """Voxel to world millimetres (RAS+), `[4, 4]`."""
+        return self.volume.affine
+
+    def _dataset_for(self, num_classes: int) -> Dataset:
+        """What the case belongs to, of so many classes where nobody says what the classes are."""
+        if self.dataset is None:
+            labels = self.class_names or num_classes
+            return _Arrays(name=self.name, labels=labels, channels=len(self.image))
+        return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
+
+    def _in(self, dataset: Dataset, space: Preprocess | None) -> types.Case:
+        """The case in the space of a model; None: its dataset's."""
+        return self.volume if space is None else dataset.load(self.volume.ref, space)
+
+
+def cpu_tensor(volume: Volume) -> Tensor:
+    """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor."""
+    if isinstance(volume, np.ndarray):  # torch lacks most of what can be done with unsigned integers
+        known = {"f": np.float32, "i": np.int64, "u": np.int64}
+        volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
+    return torch.as_tensor(volume).as_subclass(Tensor).cpu()
+
+
+def _grid(
+    name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[np.float64], Spacing]:
+    """Affine and spacing of a case, of which either may be missing; a UserError where they cannot be."""
+    if affine is None:
+        steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
+        grid = np.diag([*steps.ravel(), 1.0])
+    else:
+        grid = np.array(affine, np.float64)
+        steps = np.linalg.norm(grid[:3, :3], axis=0) if spacing is None else np.array(spacing, np.float64)
+    if grid.shape != (4, 4) or steps.shape != (3,) or not ((steps > 0) & (steps < np.inf)).all():
+        got = f"{steps.tolist()} and an affine {grid.shape}"
+        raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
+    h, w, d = steps.tolist()
+    return grid, (h, w, d)
+
+
+def as_case(given: Case | Sequence[Any]) -> Case:
+    """A case, also from a tuple with what `Case` takes."""
+    if isinstance(given, Case):
+        return given
+    if isinstance(given, tuple | list) and len(given) in (2, 3):
+        return Case(*given)
+    raise UserError(
+        f"expected a Case or (image, label[, spacing]), got {type(given).__name__}: give the label map, too"
+    )
+
+
+class _Arrays(Dataset):
+    """What a case of arrays belongs to."""
+
+    loader: ClassVar[str] = "arrays"
+
+    labels: int | tuple[str, ...]
+    channels: int
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.labels if isinstance(self.labels, tuple) else tuple(f"class {k}" for k in range(self.labels))
+
+    @property
+    def num_channels(self) -> int:
+        return self.channels
+
+    def recipe(self) -> dict[str, Any]:
+        return {"loader": self.loader, "labels": self.class_names}
+
+    def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
+        return ()
+
+    def native(self, ref: CaseRef) -> NativeCase:
+        raise UserError(f"{self.name}: expected files, got arrays: give the files, by Case.from_nifti")
+
+
+class _Files(ListedFolder):
+    """What a case of files belongs to: it is the only one."""
+
+    loader: ClassVar[str] = "files"
+
+    image: tuple[str, ...]
+    label_map: str
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        return {self.split: [self.name]}
+
+    def _source(self) -> str:
+        return self.image[0]
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return ()
+
+    def _case_id(self, line: Any) -> str:
+        return str(line)
+
+    def _parsed(self, line: Any) -> Entry:
+        return Entry(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])
+
+
+class Cases(Sequence[Case]):
+    """The cases of a dataset; each is read when it is asked for, by its place or a slice.
+
+    Attributes:
+        dataset: what they come from.
+    """
+
+    def __init__(self, dataset: Dataset, refs: tuple[CaseRef, ...] | None = None) -> None:
+        self.dataset = dataset
+        self._refs = dataset.refs() if refs is None else refs
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __repr__(self) -> str:
+        return f"<Cases of {self.dataset.name}, {self.dataset.split}: {', '.join(ref.case_id for ref in self._refs)}>"
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Cases": ...
+    def __getitem__(self, index: int | slice) -> "Case | Cases":
+        if isinstance(index, slice):
+            return Cases(self.dataset, self._refs[index])
+        return Case._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+
+
+def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
+    """The cases of a dataset, as a sequence that reads each when it is asked for.
+
+    Args:
+        loader: a name of `freqbench.data.DATASETS` (`phantom`, `decathlon`, `msd`, `nnunet_raw`, ...), or a class.
+        keys: what the dataset's entry in a job file may hold: `split`, `cases` (how many, or which), and the loader's
+            own, such as `root`, `spacing` and `intensity`; `name` is what results call it, by default the loader.
+
+    Raises:
+        UserError: a loader or key that is not known, or data that is missing or damaged.
+    """
+    keys = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in keys.items()}
+    if not isinstance(loader, str):
+        return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
+    require_class(loader)
+    return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
+
+
+def require_class(name: str) -> None:
+    """Refuse the path of a class, which would run whatever stands there."""
+    if plugins.names_class(name) and not plugins.is_trusted():
+        raise UserError(f"{name}: expected a name or a class, got the path of a class: import it, and give the class")

@@ -1,0 +1,150 @@
+"""Scores an attacked case from Python, and reads the records of a run."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from os import fspath
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor
+from freqbench.api.model import Model
+from freqbench.api.result import Result, as_model, cell_of
+from freqbench.core import names, storage
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.engine import evaluate as engine
+from freqbench.engine import rows
+from freqbench.engine.evaluate import AttackedVolume
+from freqbench.exchange.adversarial_volumes import Imported
+from freqbench.job.grid import Unit
+from freqbench.job.outline import DEFAULT_METRICS
+from freqbench.metrics import voxel_success
+from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.results import RECORDS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Record(dict[str, Any]):
+    """The columns of a record by their names, as `freqbench.results.schema` documents them; None: not asked for.
+
+    Attributes:
+        classes: one mapping a class, the columns of a class record.
+    """
+
+    def __init__(self, columns: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(columns)
+        self.classes = tuple(classes)
+
+    def __repr__(self) -> str:
+        return self._table().drop(columns="meaning").to_string(index=False)
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html(index=False)
+
+    def _table(self) -> "pd.DataFrame":
+        """The results alone, a row each."""
+        import pandas as pd
+
+        scores = [each for each in RECORDS if each.mark == "result" and isinstance(self[each.name], int | float)]
+        values = [(each.name, f"{self[each.name]:.6g}", each.unit, each.direction, each.meaning) for each in scores]
+        return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
+
+
+def evaluate(
+    model: Model,
+    case: Case | Sequence[Any],
+    result: Result | Volume,
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+) -> Record:
+    """Score an adversarial volume on a model: the one that was attacked (white-box), or any other (transfer).
+
+    Args:
+        model: from `load_model`; its predictions are scored.
+        case: that was attacked.
+        result: of `attack`; or a volume that other code made, `[C, H, W, D]` in [0, 1] on the case's grid.
+        metrics: names of `freqbench.metrics.METRICS`: `dsc`, `hd95`, `ssim`, `psnr`, `lpips`.
+
+    Raises:
+        UserError: a metric that is not known, a model that the case does not fit, a volume of another case, of another
+            shape, or outside [0, 1].
+    """
+    model, case = as_model(model), as_case(case)
+    for metric in metrics:
+        names.known("metrics", "metric", metric)
+    model._fitted(case)
+    made = result if isinstance(result, Result) else _brought_in(model, case, result)
+    if made.volume.ref != case.volume.ref:
+        raise UserError(f"expected the case that was attacked, {made.case.name}, got {case.name}: give that one")
+    started = time.perf_counter()
+    wanted, cell = tuple(metrics), made.cell
+    seen = made._seen_by(model)
+    label, num_classes = seen.case.label[0], cell.dataset.num_classes
+    before, after = (
+        engine.score_prediction(prediction.labels, label, num_classes, seen.case.spacing, wanted)
+        for prediction in (seen.before, seen.after)
+    )
+    certified, certified_clean = (
+        engine.score_certificate(prediction, label, num_classes) for prediction in (seen.after, seen.before)
+    )
+    clean = engine.as_clean(engine.PredictionScores(record=certified_clean, classes=())).record
+    facts = {
+        "voxel_success": voxel_success(seen.before.labels, seen.after.labels),
+        "resampling_error": seen.error,
+        **certified,
+        **clean,
+    }
+    volume = made._distances(wanted)
+    measured = {
+        **made.measured,
+        **{name: getattr(made.attacked, name) for name in engine.PASSES},
+        "finished_at": datetime.now(UTC),
+        "score_seconds": time.perf_counter() - started,
+        "device": str(model.device),
+    }
+    unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
+    parts = (*map(engine.as_clean, before), *after)
+    outcome = rows.scored(unit, made.volume, volume, [parts], [facts], wanted, measured)
+    return Record(outcome.records[0], outcome.class_records[0])
+
+
+def _brought_in(model: Model, case: Case, given: Volume) -> Result:
+    """A result for a volume that other code made."""
+    dataset, source = model._fitted(case)
+    volume = case._in(dataset, source.space)
+    adversarial = channels_of(cpu_tensor(given)).to(torch.float32)
+    require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
+    low, high = map(float, adversarial.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise UserError(
+            f"{case.name}: expected a volume in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the case is"
+        )
+    imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
+    attacked = AttackedVolume(adversarial=adversarial, num_windows=None, num_forwards=None, num_backwards=None)
+    cell = cell_of(model, dataset, source, imported, None)
+    return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})
+
+
+def load_results(out: AnyPath) -> "pd.DataFrame":
+    """The records of a run's store as a pandas DataFrame, one row a record: a cell, a case and a target model.
+
+    Of rows that stand twice there is the one that counts: ok before failed, then the latest. The columns are those of
+    `freqbench.results.schema.RECORDS`, each with its unit and meaning.
+
+    Args:
+        out: folder or URI (`s3://`, `gs://`, ...) that `freqbench run` wrote.
+
+    Raises:
+        UserError: no results there, or files that cannot be read.
+    """
+    from freqbench.analysis.frames import found_records, plain
+    from freqbench.results import Store
+
+    root = storage.filled_in(fspath(out), "load_results")
+    return plain(found_records([Store(root)], None)[0])

@@ -1,0 +1,217 @@
+"""Models as Python takes them: from a checkpoint, a folder of another framework, or a network."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import fspath
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freqbench import models
+from freqbench.api.case import AnyPath, Case, _Arrays
+from freqbench.core import config, names, plugins, storage
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.input_space import Preprocess
+from freqbench.data import Dataset
+from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.checkpoints.record import require_order
+from freqbench.models.networks.architectures import refusing
+from freqbench.models.resolve import DEFAULT_ROI, examined
+from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT
+from freqbench.models.spec import FROZEN
+
+OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A segmentation model that is ready to be attacked; `load_model` makes it.
+
+    Attributes:
+        network: `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI; in eval mode, on
+            its device, its parameters without gradients.
+        spec: all that its results depend on.
+        trained: the space that its checkpoint says it was trained in; None: it does not say.
+        class_names: likewise, background first; empty: it does not say.
+    """
+
+    network: SegmentationModel
+    spec: ModelSpec
+    trained: Preprocess | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        spec, roi = self.spec, "x".join(map(str, self.spec.roi))
+        shape = f"channels: {spec.num_channels}, classes: {spec.num_classes}, windows of {roi}"
+        return f"<Model {spec.name}: {spec.arch}, {shape}, {self.network.precision} on {self.device}>"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    def _on(self, dataset: Dataset) -> ModelSpec:
+        """The spec that a job would have on a dataset: without a space of its own where that is the dataset's."""
+        if isinstance(dataset, _Arrays):
+            return replace(self.spec, space=None)
+        if self.spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
+            return self.spec
+        return replace(self.spec, space=self.trained)
+
+    def _fitted(self, case: "Case") -> tuple[Dataset, ModelSpec]:
+        """The dataset of a case and the spec on it; a UserError where model and case do not fit each other."""
+        spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
+        if len(case.image) != spec.num_channels:
+            shape = ", ".join(map(str, case.image.shape))
+            raise UserError(
+                f"{spec.name}: expected images [{spec.num_channels}, H, W, D], got [{shape}] of {case.name}: give the "
+                "channels that the model was trained on, or load_model(..., num_channels=...)"
+            )
+        if dataset.num_classes != spec.num_classes:
+            raise UserError(
+                f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
+                f"{dataset.num_classes} of {dataset.name}: give those that the model was trained on"
+            )
+        if (highest := int(case.label.max())) >= spec.num_classes:
+            raise UserError(
+                f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
+                "the model's classes"
+            )
+        require_order(spec.name, spec.checkpoint, self.class_names, dataset.class_names)
+        return dataset, self._on(dataset)
+
+
+def load_model(
+    source: AnyPath | nn.Module,
+    *,
+    num_classes: int | None = None,
+    num_channels: int | None = None,
+    device: str | torch.device | None = None,
+    precision: str = "fp32",
+    trust_code: bool = False,
+    **settings: Any,
+) -> Model:
+    """A model from a checkpoint, a MONAI bundle, an nnU-Net folder, or a network that you have already.
+
+    Args:
+        source: `zoo://DATASET/NAME`, path or URI of a checkpoint, or `random` for untrained weights (give `arch` unless
+            freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; or any network that maps `[1, C, h,
+            w, d]` to logits `[1, K, h, w, d]`. Of a network a copy is taken: training it further changes nothing here.
+        num_classes: background included; None: as the file says, or as the network's output has.
+        num_channels: of the volumes; None: as the file says, else 1.
+        device: `cpu`, `cuda`, `cuda:1`; None: where the network is, of a file a GPU if there is one.
+        precision: `fp32`, `tf32` or `bf16`.
+        trust_code: code of other packages and of frozen models (`torchscript`, `torch_export`) may run.
+        settings: what else the model's entry in a job file may hold (`freqbench.models.ModelEntry`): `name`, `arch`,
+            `args`, `roi` (voxels of a window, default 96x96x96 or as trained), `input` (how the network wants its
+            intensities and axes), `preprocess` (the space that it was trained in), `inference` (its sliding window),
+            `defence`, `adaptive`, `migration`. Of a network: all but `arch`, `args` and `migration`.
+
+    Raises:
+        UserError: a key that is not known, a device that is not there, a network that does not take its window, or
+            what `freqbench.models.resolve` refuses.
+    """
+    where = _device(device)
+    if isinstance(source, nn.Module):
+        return _of_network(source, num_classes, num_channels or 1, where, precision, settings)
+    where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with plugins.trusting(trust_code or plugins.is_trusted()):
+        entry = _entry(fspath(source), settings)
+        path, arch, trained, is_own = examined(entry)
+        if arch in READERS and arch not in FROZEN and storage.is_local(path):
+            found = READERS[arch].describe(storage.local_path(path), entry.args)
+            num_classes, num_channels = num_classes or found.num_classes, num_channels or found.num_channels
+        elif is_own:
+            num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
+        if not isinstance(num_classes, int):
+            raise UserError(
+                f"{source}: expected num_classes (background included), as the file does not say it: give it"
+            )
+        class_names = trained.class_names or ()
+        spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)
+        network = models.load(spec, where, precision)
+    return Model(network=network, spec=spec, trained=trained.preprocess, class_names=class_names)
+
+
+def _device(given: str | torch.device | None) -> torch.device | None:
+    """A device of this machine; a UserError for another."""
+    if given is None:
+        return None
+    try:
+        device = torch.device(given)
+    except RuntimeError:
+        raise UserError(f"device: expected cpu, cuda or cuda:N, got {given!r}") from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(f"device: expected one of this machine, got {device}, and torch finds {count} GPUs: take cpu")
+    return device
+
+
+def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
+    """The entry of a job file for a checkpoint or folder; what lies in a folder says whose it is."""
+    arch, folder = settings.get("arch"), names.at_home(source)
+    if arch is None and (folder / "configs").is_dir():
+        arch = "bundle"
+    elif arch is None and (folder / "plans.json").is_file():
+        arch = "nnunet"
+    own = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
+    content = {"name": PurePath(source).stem, **settings, "arch": None, **own}
+    return config.validate(content, ModelEntry, "load_model")
+
+
+def _of_network(
+    net: nn.Module,
+    num_classes: int | None,
+    num_channels: int,
+    device: torch.device | None,
+    precision: str,
+    settings: Mapping[str, Any],
+) -> Model:
+    """A copy of a network that somebody else made; one window of zeros shows what it returns."""
+    name = settings.get("name", type(net).__name__)
+    for key in settings:
+        if key not in OF_A_NETWORK:
+            raise UserError(f"{name}: {unknown('key', key, OF_A_NETWORK)}")
+    if next(net.parameters(), None) is None:
+        raise UserError(f"{name}: expected a network with parameters, found none: add one")
+    entry = config.validate({"name": name, "checkpoint": "random", **settings}, ModelEntry, "load_model")
+    roi, adapter = entry.roi or DEFAULT_ROI, entry.input or DEFAULT_INPUT
+    inference = entry.inference or DEFAULT_INFERENCE
+    device = device or next(net.parameters()).device
+    net = copy.deepcopy(net).requires_grad_(False)
+    network = SegmentationModel(net, roi, precision, False, adapter, inference, entry.defence, entry.adaptive)
+    network = network.to(device).eval()
+    size = "x".join(map(str, (num_channels, *roi)))
+    with torch.inference_mode(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
+        logits = net(adapter.to_network(torch.zeros(1, num_channels, *roi, device=device)))
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    own = adapter.in_network_order(roi)
+    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *own):
+        raise UserError(
+            f"{name}: expected logits of shape (1, K, {', '.join(map(str, own))}) with 2 classes or more, got {got}: "
+            "wrap the network so that it returns them"
+        )
+    if num_classes not in (None, got[1]):
+        raise UserError(
+            f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
+        )
+    spec = ModelSpec(
+        name=name,
+        arch=f"{type(net).__module__}:{type(net).__qualname__}",
+        args={},
+        roi=roi,
+        num_classes=got[1],
+        checkpoint="",
+        checkpoint_sha256=checkpoints.state_sha256(net.state_dict()),
+        num_channels=num_channels,
+        input=adapter,
+        space=entry.preprocess,
+        inference=inference,
+        defence=entry.defence,
+        adaptive=entry.adaptive,
+    )
+    return Model(network=network, spec=spec)

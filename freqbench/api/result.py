@@ -1,0 +1,277 @@
+"""Attacks a case from Python, by the functions that `freqbench run` uses."""
+
+import base64
+import io
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from html import escape
+from os import fspath
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from freqbench import models
+from freqbench.api.case import AnyPath, Case, as_case, require_class
+from freqbench.api.model import Model
+from freqbench.attacks import Attack, attack_class
+from freqbench.core import names, types
+from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef, Spacing
+from freqbench.data import Dataset, attacked_native
+from freqbench.data.spaces import in_spaces
+from freqbench.engine import evaluate as engine
+from freqbench.engine import memory, rows, saved_volumes
+from freqbench.engine.evaluate import AttackedVolume
+from freqbench.engine.worker import INFERENCE_WINDOWS
+from freqbench.job.grid import COUPLED_WINDOWS, Cell
+from freqbench.job.schema import attack_of
+from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
+from freqbench.models import ModelSpec, Prediction
+from freqbench.results.volumes import SUFFIX
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS = 144  # an inch of a picture in a notebook
+
+
+@dataclass(frozen=True, kw_only=True)
+class _View:
+    """What a model sees of a result, and what it predicts."""
+
+    target: ModelSpec
+    case: types.Case
+    error: float | None  # of resampling, where the model has another space than the source
+    before: Prediction
+    after: Prediction
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Result:
+    """What an attack made of a case.
+
+    Attributes:
+        model: that was attacked.
+        case: that was given.
+        volume: the case as the model saw it: in the model's own space, if it has one.
+        cell: dataset, attack with all its parameters, and seed, as a job's grid has them.
+        attacked: the volume and the passes that it took.
+        measured: columns of a record that tell of this execution.
+    """
+
+    model: Model
+    case: Case
+    volume: types.Case
+    cell: Cell
+    attacked: AttackedVolume
+    measured: Mapping[str, Any]
+    _views: dict[Model, _View] = field(default_factory=dict)
+    _scores: dict[tuple[str, ...], Scores] = field(default_factory=dict)
+
+    @property
+    def adversarial(self) -> Tensor:
+        """float32 `[C, H, W, D]` in [0, 1], on the CPU."""
+        return self.attacked.adversarial
+
+    @property
+    def clean(self) -> Tensor:
+        """The volume before, likewise."""
+        return self.volume.image
+
+    @property
+    def label(self) -> Tensor:
+        """uint8 `[1, H, W, D]`."""
+        return self.volume.label
+
+    @property
+    def spacing(self) -> Spacing:
+        """Millimetres a voxel."""
+        return self.volume.spacing
+
+    @cached_property
+    def losses(self) -> Tensor:
+        """The objective before each step, `[steps, N]`: a column a window, or a batch of windows that are coupled; NaN
+        for steps that were not taken. Without rows where the attack follows no gradient."""
+        parts = [part if part.ndim == 2 else part[:, None] for part in self.attacked.losses]
+        columns = [column for part in parts for column in part.unbind(1)]
+        return pad_sequence(columns, padding_value=float("nan")) if columns else torch.zeros(0, 0)
+
+    @property
+    def num_forwards(self) -> int | None:
+        """Forward passes of the network over all windows; None where the volume was made elsewhere."""
+        return self.attacked.num_forwards
+
+    @property
+    def num_backwards(self) -> int | None:
+        """Backward passes, likewise."""
+        return self.attacked.num_backwards
+
+    @property
+    def prediction_clean(self) -> Tensor:
+        """The label map that the model predicts on the clean volume, uint8 `[H, W, D]`; computed once, if asked for."""
+        return self._seen_by(self.model).before.labels
+
+    @property
+    def prediction(self) -> Tensor:
+        """The same on the adversarial volume."""
+        return self._seen_by(self.model).after.labels
+
+    def figure(self) -> "Figure":
+        """Clean, adversarial, change, label and both predictions, in three planes at the slice that changed most."""
+        from freqbench.reporting.figures.case_volumes import turned
+        from freqbench.reporting.figures.cases import in_full
+        from freqbench.reporting.figures.style import styled
+
+        name = self.model.spec.name
+        predictions = {name: (self.prediction_clean.numpy(), self.prediction.numpy())}
+        volumes = self.clean.numpy(), self.adversarial.numpy(), self.label[0].numpy()
+        with styled():
+            shown = turned(*volumes, predictions, self.volume.affine)
+            figure = in_full(shown, name, self._title, dict(enumerate(self.cell.dataset.class_names)))
+        figure.set_dpi(DOTS)
+        return figure
+
+    def show(self) -> None:
+        """Show `figure` in the notebook, or in a window; without a screen take `figure().savefig("case.png")`."""
+        import matplotlib.pyplot as plt
+
+        figure = self.figure()
+        plt.figure(FigureClass=lambda **_: figure)  # pyplot knows only the figures that it makes
+        plt.show()
+
+    def save(self, path: AnyPath) -> None:
+        """Write the adversarial volume as `.nii.gz`, whole or not at all, to a path or URI.
+
+        Of a case from files the perturbation is carried back to the file's own grid and unit, as `freqbench export`
+        does it (in float32, nothing is rounded); of arrays the volume is written as it is, with the case's affine.
+        """
+        if not fspath(path).endswith(SUFFIX):
+            raise UserError(f"{path}: expected a name that ends in {SUFFIX}: rename it")
+        image, affine = self.adversarial, self.volume.affine
+        if self.case.dataset is not None:
+            native = self.cell.dataset.native(self.volume.ref)
+            image, affine = attacked_native(native, self.volume, image).image, native.affine
+        saved_volumes.write(fspath(path), image, affine)
+
+    def __repr__(self) -> str:
+        change = (self.adversarial - self.clean).abs().max()
+        passes = f"{self.num_forwards} forward and {self.num_backwards} backward passes"
+        return f"<Result {self._title}: {passes}, largest change {float(change):.4f}>"
+
+    def _repr_html_(self) -> str:
+        from freqbench.reporting.figures.style import styled
+
+        picture = io.BytesIO()
+        with styled():
+            self.figure().savefig(picture, format="png", dpi=DOTS)
+        source = base64.b64encode(picture.getvalue()).decode()
+        return f'<p>{escape(repr(self))}</p><img alt="{escape(self._title)}" src="data:image/png;base64,{source}">'
+
+    @property
+    def _title(self) -> str:
+        import pandas as pd
+
+        from freqbench.analysis.labels import attack_labels
+
+        (attack,) = attack_labels(pd.DataFrame([rows.cell_columns(self.cell)]))
+        return f"{attack} on {self.model.spec.name}, case {self.case.name}"
+
+    def _seen_by(self, model: Model) -> _View:
+        """What a model sees and predicts; computed once."""
+        if model not in self._views:
+            dataset, target = model._fitted(self.case)
+            own = self.cell.source.space
+            adversarial, error = in_spaces(dataset, self.volume, self.adversarial, own)(target.space)
+            volume = self.volume if error is None else self.case._in(dataset, target.space)
+            before, after = (_predicted(model, image, volume.ref) for image in (volume.image, adversarial))
+            self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
+        return self._views[model]
+
+    def _distances(self, metrics: tuple[str, ...]) -> Scores:
+        """How far the volume is from the clean one; computed once."""
+        if metrics not in self._scores:
+            unavailable = {}
+            if "lpips" in metrics:
+                try:
+                    prepare_lpips()
+                except LpipsUnavailable as error:
+                    unavailable = {"lpips": str(error)}
+            roi, device = self.cell.source.roi, self.model.device
+            scores = engine.score_volume(self.volume, self.adversarial, metrics, roi, device, unavailable)
+            self._scores[metrics] = scores
+        return self._scores[metrics]
+
+
+def _predicted(model: Model, image: Tensor, ref: CaseRef) -> Prediction:
+    def predict(windows: int) -> Prediction:
+        return models.prediction(model.network, image, windows, ref.fingerprint)
+
+    return memory.within_memory(predict, INFERENCE_WINDOWS)[0]
+
+
+def attack(
+    model: Model,
+    case: Case | Sequence[Any],
+    name: str | type[Attack],
+    *,
+    seed: int = 0,
+    window_batch: int | None = None,
+    **parameters: Any,
+) -> Result:
+    """Attack a case, window by window, or with `scope="volume"` as one through the model's sliding window.
+
+    Args:
+        model: from `load_model`; its gradients are followed.
+        case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors, see Case.
+        name: of `freqbench.attacks.ATTACKS` (`pgd`, `vafa`, `sa2`, ...), or a class of your own.
+        seed: of the draws, for attacks that draw.
+        window_batch: windows attacked at once. None: as `window_batch: auto` of a job, 1 on a CPU, as many as its
+            memory holds on a GPU, and 4 for attacks that couple the windows of a batch.
+        parameters: of the attack, as in a job file; budgets such as `eps` are on the [0, 1] intensity scale, as a
+            number or as `"8/255"`.
+
+    Raises:
+        UserError: an attack or parameter that is not known, a value out of its range, or a case that does not fit the
+            model.
+    """
+    model, case = as_model(model), as_case(case)
+    if window_batch is not None and window_batch < 1:
+        raise UserError(f"window_batch: expected at least 1, got {window_batch}: leave it out")
+    if isinstance(name, str):
+        require_class(name)
+        name = attack_class(names.ALIASES["attacks"].get(name, name))
+    dataset, source = model._fitted(case)
+    made = attack_of(name, parameters, dataset, name.name)
+    cell = cell_of(model, dataset, source, made, seed if made.is_stochastic else None)
+    if made.couples_batch:
+        cell = replace(cell, window_batch=window_batch or COUPLED_WINDOWS)
+    volume, reference = case._in(dataset, source.space), None
+    if made.needs_reference:
+        reference = dataset.load(dataset.other(volume.ref, cell.seed or 0), source.space)
+    started = time.perf_counter()
+    run = partial(engine.attack_case, made, model.network, volume, cell.seed, reference=reference)
+    if cell.window_batch is None:
+        wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
+        attacked, window_batch = memory.within_memory(run, wanted, memory.hint_for(made))
+    else:
+        attacked, window_batch = memory.at_once(run, cell.window_batch), cell.window_batch
+    seconds = time.perf_counter() - started
+    measured = {"attack_seconds": seconds, "window_batch": window_batch, "threads": torch.get_num_threads()}
+    return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured)
+
+
+def as_model(given: Model) -> Model:
+    """A model of `load_model`; a UserError for anything else."""
+    if not isinstance(given, Model):
+        raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")
+    return given
+
+
+def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
+    """The cell that a job's grid would have for this."""
+    about: dict[str, Any] = {"precision": model.network.precision, "compile": False, "targets": (source,)}
+    return Cell(dataset=dataset, source=source, attack=made, seed=seed, **about)
