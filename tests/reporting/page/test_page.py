@@ -58,7 +58,7 @@ def visit(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: wrong.append(request.url) if not allowed(request.url) else None)
-        page.set_default_timeout(6_000)
+        page.set_default_timeout(60_000)
         page.goto(f"file://{path}#{hash}")
         page.wait_for_selector("[role=tabpanel]:not([hidden]) > *", state="attached")
         return page

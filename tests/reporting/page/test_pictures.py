@@ -92,7 +92,7 @@ def overview(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     path = folder / "page.html"
     path.write_text(build_page(page_of(str(folder), records, classes)))
     page = chromium.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(f"file://{path}")
     page.wait_for_selector("#panel-overview .chart .main-svg")
     yield page

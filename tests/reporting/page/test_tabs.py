@@ -54,7 +54,7 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     path = tmp_path_factory.mktemp("tabs") / "page.html"
     path.write_text(build_page(data_of(*grid(1, ["a"], ["a"], 1, 2)) | parts(*rows()) | {"audit": audit}))
     page = chromium.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(f"file://{path}#tab=robustness")
     page.wait_for_selector("#panel-robustness h3")
     yield page
