@@ -26,3 +26,11 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     else:
         with Card():
             yield CARD
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A worker leaves its number of threads to nobody, least of all to what is measured next."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
