@@ -11,9 +11,10 @@ ROI = (32, 32, 32)
 ARGS = {"unet": {}, "unetr": {"hidden_size": 96, "num_heads": 4, "mlp_dim": 128}}
 # The standard deviation of what changes, to that of logits: 0.014 of bf16 on a CPU, and TF32 has two bits more.
 OFF = {"tf32": 0.01, "bf16": 0.03, "compiled": 1e-4}
-SETTINGS = ["tf32", "bf16", pytest.param("compiled", marks=pytest.mark.slow)]
-
-pytestmark = pytest.mark.integration
+SETTINGS = [
+    *(pytest.param(precision, marks=pytest.mark.integration) for precision in ("tf32", "bf16")),
+    pytest.param("compiled", marks=pytest.mark.slow),
+]
 
 
 def model(arch: str, device: torch.device, setting: str = "fp32") -> SegmentationModel:
