@@ -37,6 +37,7 @@ from freqbench.training import TrainJob
 
 ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
+GPU_SPEED = SPEED.with_name("gpu.json")
 PAGES: Mapping[str, str] = {  # where the site has what the repository has elsewhere
     "docs/": "",
     "reports/": "generated/reports/",
@@ -77,6 +78,7 @@ def write(folder: Path) -> None:
         "models": model_table(),
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
+        "gpu-speed": gpu_tables(GPU_SPEED),
         "metrics": metric_table(),
         "records": column_table(RECORDS),
         "class-records": column_table(CLASS_RECORDS),
@@ -253,6 +255,37 @@ def cost_of(name: str) -> str:
         return "its members'"
     rows = [row for row in json.loads(SPEED.read_text())["rows"] if row["attack"] == name]
     return f"{max(row['ratio'] / (row['spectra'] or 1) for row in rows):.2f}" if rows else "not measured"
+
+
+def gpu_tables(path: Path) -> str:
+    """What a file says of steps on a GPU, and of all else that was measured there; a sentence where there is none."""
+    if not path.exists():
+        return "Nothing is measured yet."
+    found = json.loads(path.read_text())
+    machine, steps, others = found["machine"], [], []
+    for row in found["rows"]:
+        if "attack" not in row:
+            values = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
+            others.append([row["what"], row.get("model") or "", values, row["date"]])
+            continue
+        block = f" {row['block']}" if row["block"] else ""
+        numbers = [1000 * row["bare step, s"], 1000 * row["attack step, s"], row["ratio"], row["bound"]]
+        numbers += [row["bare peak, GiB"], row["attack peak, GiB"]]
+        cells = ["" if number is None else f"{number:.3g}" for number in numbers]
+        steps.append([f"`{row['attack']}`{block}", row["model"], *cells, row["date"]])
+    headers = [
+        "attack",
+        "network",
+        "bare step, ms",
+        "step, ms",
+        "ratio",
+        "bound",
+        "bare peak, GiB",
+        "peak, GiB",
+        "date",
+    ]
+    where = f"{machine['gpu']}, driver {machine['driver']}, torch {machine['torch']}."
+    return "\n\n".join([where, table(steps, headers), table(others, ["what", "network", "measured", "date"])])
 
 
 def draw(name: str) -> Figure:

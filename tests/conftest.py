@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -65,6 +66,16 @@ def shared() -> Path:
 def arrays() -> Path:
     """The folder of reference arrays that the repository carries."""
     return ARRAYS
+
+
+@pytest.fixture(scope="session", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def processor(request: pytest.FixtureRequest) -> Any:
+    """The device of a test whose bounds hold on each: the CPU, and under `-m gpu` a GPU."""
+    import torch  # not before `pytest_configure` has said how many threads it takes
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope="session")

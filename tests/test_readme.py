@@ -1,5 +1,6 @@
 """The README and the pages of `docs` hold what they say: commands, tables, job files. Links are the site's build's."""
 
+import json
 import re
 from pathlib import Path
 
@@ -128,3 +129,18 @@ def test_the_reference_says_what_each_key_of_a_job_means(model: type[JobSpec | T
 def test_the_reference_has_every_command() -> None:
     text = generated.command_line()
     assert {"plan", "run", "report", "audit", "train"} <= set(re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE))
+
+
+def test_speed_on_a_gpu_is_told_where_it_was_measured(tmp_path: Path) -> None:
+    """Steps and all else in a table each, numbers to three digits."""
+    assert generated.gpu_tables(tmp_path / "gpu.json") == "Nothing is measured yet."
+    machine = {"gpu": "Card 1", "driver": "5.1", "torch": "2.11"}
+    seconds = {"bare step, s": 0.02, "attack step, s": 0.0214, "ratio": 1.0712, "bound": None}
+    peaks = {"bare peak, GiB": 3.1234, "attack peak, GiB": 3.5}
+    step = {"attack": "vafa", "block": 8, "model": "unet", **seconds, **peaks, "date": "2026-01-02"}
+    other = {"what": "one unit", "ratio": 1.0712, "date": "2026-01-03"}
+    (tmp_path / "gpu.json").write_text(json.dumps({"machine": machine, "rows": [step, other]}))
+    text = " ".join(generated.gpu_tables(tmp_path / "gpu.json").split())
+    assert text.startswith("Card 1, driver 5.1, torch 2.11. | attack | network |")
+    assert "| `vafa` 8 | unet | 20 | 21.4 | 1.07 | | 3.12 | 3.5 | 2026-01-02 |" in text
+    assert "| one unit | | ratio 1.07 | 2026-01-03 |" in text

@@ -137,7 +137,7 @@ class APGD(LinfGradientAttack):
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
         ball = Space(
             centre=task.clean,
-            radius=x.new_tensor(eps),
+            radius=x.new_full((), eps),
             project=linf_ball(task.clean, eps),
             render=lambda voxels: voxels,
         )

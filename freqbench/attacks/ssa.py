@@ -81,22 +81,21 @@ class SSA(BlockAttack, LinfGradientAttack):
     def run(self, task: Task) -> Tensor:
         """The paper's iteration."""
         project = linf_ball(task.clean, self.eps)
-        draws = self._draws(task)
-        x = task.clean
+        draws, x = self._draws(task), task.clean
+        transform = BlockDCT.of(x, self.cut(x.shape[2:]))
         for i in range(self.steps):
             if task.best is not None:
                 task.look(x)
             total = torch.zeros_like(x)
             for n in range(self.spectra):
                 # With its objective named, as what is transformed is no volume to keep.
-                total += task.gradient(self._simulate(x, *draws(i, n)), task.loss)
+                total += task.gradient(self._simulate(transform, x, *draws(i, n)), task.loss)
                 x = self.carried(x)
             x = project(x + self.eps / self.steps * total.sign())
         return x
 
-    def _simulate(self, x: Tensor, noise: Tensor, factors: Tensor) -> Tensor:
+    def _simulate(self, transform: BlockDCT, x: Tensor, noise: Tensor, factors: Tensor) -> Tensor:
         """The volume with noise and with its spectrum multiplied; all in voxel layout, factors of the padded window."""
-        transform = BlockDCT.of(x, self.cut(x.shape[2:]))
         return transform.volume(transform.spectrum(x + noise - self.grey) * factors) + self.grey
 
     def _draws(self, task: Task) -> Draws:

@@ -154,17 +154,3 @@ def test_the_slope_is_that_of_the_penalty() -> None:
     assert float(value.detach()) == pytest.approx(sum(map(penalty, points)))
     expected = [(penalty(c + 1e-6) - penalty(c - 1e-6)) / 2e-6 for c in points]
     assert slope.flatten().tolist() == pytest.approx(expected, abs=1e-5)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_a_step_does_not_wait_for_the_device() -> None:
-    """Some constraints of both samples are left out; torch refuses what would wait."""
-    images = torch.zeros(2, 1, 4, 4, 4, device="cuda")
-    task = Task("almaprox", Fixed(0), images, images.long(), targeted=False, generator=None, start=None)
-    lagrangian, enough = Lagrangian(ALMAProx(share=0.5, steps=7), task), torch.tensor([False, True], device="cuda")
-    violation = torch.linspace(-1, 1, images.numel(), device="cuda").reshape(images.shape)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        lagrangian.value(5, violation, violation < 0, enough)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

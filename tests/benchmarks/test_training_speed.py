@@ -4,7 +4,8 @@
 
 The bound, measured in the same run and in turns: T passes forward and back to the input, as the attack makes, and two
 full steps, forward and back to the weights with Dice + cross-entropy, as the clean and the attacked crop take. The
-papers' UNet (14 classes, 96^3): on the CPU at batch 1 in float32, where there is a GPU at batch 4 in bf16.
+papers' UNet (14 classes, 96^3): on the CPU at batch 1 in float32, where there is a GPU at batch 4 in bf16. `--fast`:
+one round on windows of 32^3, to see that it runs; no bound is held.
 """
 
 import statistics
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from freqbench.core.config import validate
+from freqbench.core.types import Shape
 from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob
@@ -26,15 +28,25 @@ from freqbench.training.plan import job_lists, prepare
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(0)]
 
-STEPS, CLASSES, ROI = 5, 14, (96, 96, 96)
+STEPS, CLASSES = 5, 14
 ON_GPU = torch.cuda.is_available()
 BATCH, ROUNDS = (4, 15) if ON_GPU else (1, 3)
 ATTACK = {"name": "vafa", "q_max": 20, "steps": STEPS, "block": 32}
 
 
-def trainer(folder: Path, **consistency: Any) -> Trainer:
+@pytest.fixture
+def fast(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--fast"))
+
+
+@pytest.fixture
+def roi(fast: bool) -> Shape:
+    return (32, 32, 32) if fast else (96, 96, 96)
+
+
+def trainer(folder: Path, roi: Shape, **consistency: Any) -> Trainer:
     """Of the papers' UNet on a dataset of as many classes, whose cases are not read."""
-    recipe = {"name": "net", "arch": "unet", "roi": ROI, "start": "scratch", "objective": "vaft", "attack": ATTACK}
+    recipe = {"name": "net", "arch": "unet", "roi": roi, "start": "scratch", "objective": "vaft", "attack": ATTACK}
     job = validate(
         {
             "name": "speed",
@@ -60,11 +72,11 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def test_a_step_of_vaft(tmp_path: Path, measured: list[dict[str, Any]]) -> None:
+def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(BATCH, 1, *ROI, generator=generator)
+    images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
-    bare, whole = trainer(tmp_path / "a"), trainer(tmp_path / "b", weight=1)
+    bare, whole = trainer(tmp_path / "a", roi), trainer(tmp_path / "b", roi, weight=1)
     net, on_device = bare.state.net, [volumes.to(ALONE.device) for volumes in (images, labels)]
 
     def pass_to_input() -> None:
@@ -90,7 +102,7 @@ def test_a_step_of_vaft(tmp_path: Path, measured: list[dict[str, Any]]) -> None:
         full_step()
         full_step()
 
-    maps = [torch.randn(BATCH, CLASSES, *ROI, device=ALONE.device, requires_grad=True) for _ in range(2)]
+    maps = [torch.randn(BATCH, CLASSES, *roi, device=ALONE.device, requires_grad=True) for _ in range(2)]
 
     def consistency() -> None:
         torch.autograd.grad(frequency_consistency(*maps, "released", None), maps)
@@ -104,7 +116,7 @@ def test_a_step_of_vaft(tmp_path: Path, measured: list[dict[str, Any]]) -> None:
             seconds(consistency),
             seconds(lambda: whole.step(iter([(images, labels)]))),
         )
-        for _ in range(ROUNDS)
+        for _ in range(1 if fast else ROUNDS)
     ]
     to_bound = statistics.median(vaft / least for least, _, _, vaft in rounds)
     to_full = statistics.median(vaft / ((STEPS + 2) * full) for _, full, _, vaft in rounds)
@@ -112,11 +124,11 @@ def test_a_step_of_vaft(tmp_path: Path, measured: list[dict[str, Any]]) -> None:
     measured.append({"what": "vaft step / (T input passes + 2 full steps)", "ratio": to_bound})
     measured.append({"what": "vaft step / (T + 2) full steps", "ratio": to_full})
     measured.append({"what": "share of the consistency in a step", "ratio": share})
-    assert to_full <= 1.2
-    assert share <= 0.05
+    assert fast or to_full <= 1.2
+    assert fast or share <= 0.05
 
 
-def test_crops_are_never_waited_for(measured: list[dict[str, Any]]) -> None:
+def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) -> None:
     """Crops of Synapse's size beside a step of half a second; the first wait comes once a training."""
     from freqbench.training.recipe import Augmentation
 
@@ -131,7 +143,7 @@ def test_crops_are_never_waited_for(measured: list[dict[str, Any]]) -> None:
         "speed",
     )
     dataset = job_lists(job)["train"]
-    sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], ROI, Augmentation(), seed=0)
+    sampler = CropSampler([dataset.load(ref) for ref in dataset.refs()], roi, Augmentation(), seed=0)
     batches = [range(4 * step, 4 * step + 4) for step in range(60)]
     waited = 0.0
     with loaded(sampler, batches, loaders=1, pinned=ON_GPU) as crops:

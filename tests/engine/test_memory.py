@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.examples import EXAMPLES
-from engine.cases import units_of
+from attacks.examples import EXAMPLES, takes
+from engine.cases import case_of, units_of, volume
+from engine.live import most_bytes
 from tiny import small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make
+from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import evaluate, memory
@@ -24,10 +26,9 @@ from freqbench.engine.memory import (
 )
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Unit
-from freqbench.models import SegmentationModel
+from freqbench.models import ModelEntry, SegmentationModel
 
 GIB = 1 << 30
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
 @pytest.mark.parametrize(
@@ -197,26 +198,21 @@ def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch:
     assert rows[4]["dsc"] == rows[2]["dsc"]
 
 
-@needs_gpu
-def test_on_a_gpu_what_is_said_to_fit_fits_and_a_share_holds_less() -> None:
-    unit = unit_of(attacks=[{"name": "pgd", "eps": 0.1, "steps": 2}])
-    device = torch.device("cuda")
-    model, case = models.load(unit.cell.source, device), unit.cell.dataset.load(unit.ref)
-    windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)
-    assert windows > 1
-    evaluate.attack_case(unit.cell.attack, model, case, 0, windows)
-    assert memory.fitting_windows(unit.cell.attack, model, case, 1e-6) == 1
+@pytest.mark.integration
+@pytest.mark.parametrize("name", [name for name in ATTACKS if not issubclass(ATTACKS[name], Ensemble)])
+def test_what_is_measured_bounds_what_all_steps_of_more_windows_take(name: str) -> None:
+    """Of the papers' UNet, to the part of the memory that is left free; ensembles take what a member takes, and masks.
 
-
-@needs_gpu
-def test_on_a_gpu_running_out_leaves_a_row_that_is_ok() -> None:
-    """512 windows at once take above 200 MB, the process may take an eighth of a GiB."""
-    share = GIB / 8 / torch.cuda.get_device_properties(0).total_memory
-    spec = WorkerSpec(run_id="r", metrics=(), device="cuda", window_batch=512, gpu_share=share)
-    torch.cuda.empty_cache()
-    try:
-        outcome, _ = Worker(spec).run(unit_of(datasets=[{"name": "phantom", "shape": [128, 128, 128], "cases": 1}]))
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert not outcome.failed
-    assert outcome.records[0]["window_batch"] < 512
+    So does what is counted before a run, on shapes. What kernels take for themselves (cuDNN's workspaces) is in none.
+    """
+    spec = models.resolve(ModelEntry(name="unet", arch="unet", checkpoint="random", roi=(32, 32, 32)), 14)
+    model = models.load(spec, torch.device("cpu"))
+    image = volume((64, 32, 32))
+    case = case_of(image, image > 0.5)
+    few = {key: number for key, number in {"steps": 3, "queries": 3, "block": 8}.items() if takes(name, key)}
+    attack = make(name, **EXAMPLES[name] | few)
+    reference = case if attack.needs_reference else None
+    one = most_bytes(lambda: first_step(attack, model, case))
+    both = most_bytes(lambda: evaluate.attack_case(attack, model, case, 0, 2, reference))
+    assert one < both <= 2 * one / memory.HEADROOM
+    assert one <= models.step_bytes(spec)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+CPU = torch.device("cpu")
 Find = Callable[[str], Path]
 
 
@@ -29,8 +30,8 @@ def stored(path: Path) -> dict[str, np.ndarray]:
     return dict(np.load(path))
 
 
-def reference_network(golden: Find) -> nn.Sequential:
-    """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights."""
+def reference_network(golden: Find, device: torch.device = CPU) -> nn.Sequential:
+    """conv 1-8, GELU, conv 8-8, GELU, conv 8-4, with the stored weights, on a device."""
     net = nn.Sequential(
         nn.Conv3d(1, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 8, 3, padding=1), nn.GELU(), nn.Conv3d(8, 4, 1)
     )
@@ -38,11 +39,11 @@ def reference_network(golden: Find) -> nn.Sequential:
     for index, name in ((0, "conv1"), (2, "conv2"), (4, "conv3")):
         net[index].weight.data = torch.from_numpy(inputs[f"{name}.weight"])
         net[index].bias.data = torch.from_numpy(inputs[f"{name}.bias"])
-    return net.eval()
+    return net.to(device).eval()
 
 
-def load(golden: Find, name: str) -> Golden:
-    """An attack file by its name without extension."""
+def load(golden: Find, name: str, device: torch.device = CPU) -> Golden:
+    """An attack file by its name without extension, its inputs on a device."""
     inputs, arrays = stored(golden("inputs")), dict(np.load(golden(name)))
     batch = len(arrays["adversarial"])
     images = arrays["images"] if "images" in arrays else inputs["images"][:batch]
@@ -52,7 +53,8 @@ def load(golden: Find, name: str) -> Golden:
         shape = (arrays["grad_sign"][0] if "grad_sign" in arrays else arrays["perturbation"]).shape
         low, high = 1 - params["rho"], 1 + params["rho"]
         arrays["perturbation_init"] = np.random.RandomState(params["seed"]).uniform(low, high, shape).astype(np.float32)
-    return Golden(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)), arrays, params)
+    inputs_there = (torch.from_numpy(each).to(device) for each in (images, labels.astype(np.int64)))
+    return Golden(*inputs_there, arrays, params)
 
 
 def some_in_integration(names: Collection[str], later: Collection[str]) -> list[Any]:

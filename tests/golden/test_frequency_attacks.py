@@ -119,12 +119,14 @@ def in_voxels(stored: np.ndarray, reference: Golden) -> Tensor:
 
 
 @pytest.mark.parametrize("name", some_in_integration(SINGLE, FORCED_LATER))
-def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_teacher_forced_run_is_the_released_one(
+    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
+) -> None:
     """float32: volume to 2e-6, state exactly, losses to 2e-6, signs on 99.8 % of the entries of every step.
 
     The stored sign is that of the descended objective, ours of the raised one.
     """
-    reference = load(golden, name)
+    reference = load(golden, name, processor)
     attack, arrays = as_attack(name, reference), reference.arrays
     stored, step = iter(arrays["grad_sign"]), type(attack).step
 
@@ -134,11 +136,11 @@ def test_teacher_forced_run_is_the_released_one(golden: Find, name: str, monkeyp
         return step(self, state, theirs)
 
     monkeypatch.setattr(type(attack), "step", forced_step)
-    result = attack(reference_network(golden), reference.images, reference.labels, start=start_of(reference))
+    result = attack(reference_network(golden, processor), reference.images, reference.labels, start=start_of(reference))
     assert next(stored, None) is None
-    assert float((result.adversarial - torch.from_numpy(arrays["adversarial"])).abs().max()) <= 2e-6
-    assert torch.equal(result.state, final_state(reference))
-    losses, expected = -result.losses.double().mean(dim=1), torch.from_numpy(arrays["losses"])
+    assert float((result.adversarial.cpu() - torch.from_numpy(arrays["adversarial"])).abs().max()) <= 2e-6
+    assert torch.equal(result.state.cpu(), final_state(reference))
+    losses, expected = -result.losses.cpu().double().mean(dim=1), torch.from_numpy(arrays["losses"])
     assert float(((losses - expected).abs() / expected.abs().clamp(min=1)).max()) <= 2e-6
 
 
@@ -155,26 +157,28 @@ def released_distance(self: FrequencyAttack, clean: Tensor, block: object) -> Ca
 
 
 @pytest.mark.parametrize("name", some_in_integration(STEADY, {*STEADY} - {*FREE_BY_DEFAULT}))
-def test_free_run_in_float64_is_the_released_one(golden: Find, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_run_in_float64_is_the_released_one(
+    golden: Find, name: str, monkeypatch: pytest.MonkeyPatch, processor: torch.device
+) -> None:
     """To three times what round-off alone does to the released code, at least 2e-6."""
-    reference = load(golden, name)
+    reference = load(golden, name, processor)
     attack, start = as_attack(name, reference), start_of(reference)
     if name in FLOAT32_SSIM:
         monkeypatch.setattr(type(attack), "distance", released_distance)
     # VAFA scales the image it is given, float32, to 0..255 and rounds there: 2e-8 that its chaotic files notice.
     images = (255 * reference.images).double() / 255 if isinstance(attack, VAFA) else reference.images.double()
     start = None if start is None else start.double()
-    result = attack(reference_network(golden).double(), images, reference.labels, start=start)
-    difference = float((result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
+    result = attack(reference_network(golden, processor).double(), images, reference.labels, start=start)
+    difference = float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
     assert difference <= max(2e-6, 3 * FREE_RUN[name])
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_a_dropped_band_is_the_released_one(golden: Find, name: str) -> None:
+def test_a_dropped_band_is_the_released_one(golden: Find, name: str, processor: torch.device) -> None:
     """float32, to 1e-6."""
-    reference = load(golden, name)
+    reference = load(golden, name, processor)
     params = reference.params
     attack = make(params["name"], band=params["freq_band"], block=params["block_size"])
-    result = attack(reference_network(golden), reference.images, reference.labels)
-    difference = float((result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
+    result = attack(reference_network(golden, processor), reference.images, reference.labels)
+    difference = float((result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs().max())
     assert difference <= 1e-6

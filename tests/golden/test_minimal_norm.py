@@ -16,14 +16,14 @@ from freqbench.attacks import make
 FILES = ["almaprox_share40_s120"]
 
 
-def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find) -> None:
+def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find, processor: torch.device) -> None:
     """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
     arrays = np.load(golden(FILES[0]))
-    images, labels = torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()
-    model, seen = reference_network(golden).double(), list[Tensor]()
-    model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach()))
+    images, labels = (torch.from_numpy(arrays[name]).to(processor) for name in ("images", "labels"))
+    model, seen = reference_network(golden, processor).double(), list[Tensor]()
+    model.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach().cpu()))
     attack = make("almaprox", variant="released", organs=(0, 1, 2, 3), **json.loads(str(arrays["params"])))
-    result = attack(model, images, labels)
+    result = attack(model, images, labels.long())
     for after, expected in zip(arrays["after"], arrays["iterates"], strict=True):
         assert np.allclose(seen[after].numpy(), expected, rtol=0, atol=2e-6), f"after {after} steps"
-    assert np.allclose(result.adversarial.numpy(), arrays["adversarial"], rtol=0, atol=2e-6)
+    assert np.allclose(result.adversarial.cpu().numpy(), arrays["adversarial"], rtol=0, atol=2e-6)

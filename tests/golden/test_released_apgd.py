@@ -54,22 +54,22 @@ class Sines(nn.Module):
         self.asked = list[Tensor]()
 
     def forward(self, x: Tensor) -> Tensor:
-        self.asked.append(x.detach().clone())
+        self.asked.append(x.detach().cpu().clone())
         return self.second(self.first(x).sin())
 
 
 @pytest.fixture(scope="module")
-def runs() -> dict[str, Run]:
-    return {name: run(**setting) for name, setting in SETTINGS.items()}
+def runs(processor: torch.device) -> dict[str, Run]:
+    return {name: run(processor, **setting) for name, setting in SETTINGS.items()}
 
 
-def run(*, eps: float, stretched: bool, **setting: Any) -> Run:
+def run(device: torch.device, *, eps: float, stretched: bool, **setting: Any) -> Run:
     noise = 2 * array("draw") - 1
     if stretched:
         noise = noise / noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
-    model = Sines()
+    model = Sines().to(device)
     attack = make("apgd", variant="released", eps=eps, **setting)
-    result = attack(model, array("images"), array("labels").long(), start=eps * noise)
+    result = attack(model, array("images").to(device), array("labels").long().to(device), start=eps * noise)
     return Run(torch.stack(model.asked), result)
 
 
@@ -81,12 +81,12 @@ def test_looks_at_the_volumes_that_their_code_looks_at(name: str, runs: dict[str
 
 @every_setting
 def test_keeps_the_volumes_of_highest_loss(name: str, runs: dict[str, Run]) -> None:
-    assert torch.allclose(runs[name].result.adversarial, array(f"{name}.best").double(), rtol=0, atol=1e-6)
+    assert torch.allclose(runs[name].result.adversarial.cpu(), array(f"{name}.best").double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting["stretched"]])
 def test_raises_what_was_raised(name: str, runs: dict[str, Run]) -> None:
-    assert torch.allclose(runs[name].result.losses, array(f"{name}.losses")[:-1], rtol=0, atol=1e-12)
+    assert torch.allclose(runs[name].result.losses.cpu(), array(f"{name}.losses")[:-1], rtol=0, atol=1e-12)
 
 
 @every_setting

@@ -61,16 +61,16 @@ def start_of(arrays: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("name", some_in_integration(FILES, LATER))
-def test_equals_the_released_code(golden: Find, name: str) -> None:
+def test_equals_the_released_code(golden: Find, name: str, processor: torch.device) -> None:
     """float32, at most 1e-6, at most one voxel in ten thousand one step away (a sign of a vanishing gradient).
 
     Losses have the sign of what is raised, and are one a pass: a scalar a batch where it is coupled; gn has none.
     """
-    reference = load(golden, name)
-    model, start = reference_network(golden), start_of(reference.arrays)
+    reference = load(golden, name, processor)
+    model, start = reference_network(golden, processor), start_of(reference.arrays)
     result = as_attack(name, reference)(model, reference.images, reference.labels, start=start)
-    difference = (result.adversarial - torch.from_numpy(reference.arrays["adversarial"])).abs()
+    difference = (result.adversarial.cpu() - torch.from_numpy(reference.arrays["adversarial"])).abs()
     assert float((difference > 1e-6).double().mean()) <= 1e-4, f"largest difference {float(difference.max()):.3g}"
     expected = torch.from_numpy(reference.arrays["losses"])
-    losses = result.losses.mean(dim=1) if result.losses.ndim == 2 else result.losses
+    losses = (result.losses.mean(dim=1) if result.losses.ndim == 2 else result.losses).cpu()
     assert not expected.numel() or torch.allclose(losses.double(), expected, rtol=2e-6, atol=2e-6)

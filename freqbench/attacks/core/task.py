@@ -90,6 +90,8 @@ class Task:
         self._generators = _one_a_sample(name, generator, len(images))
         self._seeds = [generator.initial_seed() for generator in self._generators]
         self._before_parts: list[Tensor] | None = None
+        # Once, as a list copied to a device in every pass makes the host wait there.
+        self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
         self.clean = self._attacked(self.images)
         self.labels = labels.to(torch.long, copy=True)
@@ -183,9 +185,7 @@ class Task:
 
     def whole(self, x: Tensor) -> Tensor:
         """Attacked channels with all others beside them as found, `[B, C, H, W, D]`; a gradient reaches the former."""
-        if self._channels is None:
-            return x
-        return self.images.index_copy(1, torch.tensor(self._channels, device=x.device), x)
+        return x if self._index is None else self.images.index_copy(1, self._index, x)
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
         """One forward pass, `[B, K, H, W, D]`; `view` makes what the model is shown of whole volumes."""
@@ -287,8 +287,12 @@ class Task:
         Drawn in float32, so that float64 runs see the same numbers; `layout` is a sample's, None: that of the images.
         """
         shape = tuple(layout or self.clean.shape[1:])
-        draws = [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
-        return torch.stack([draw.to(self.clean) for draw in draws])
+        draws = torch.stack(
+            [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
+        )
+        if self.clean.is_cuda and not draws.is_cuda:
+            draws = draws.pin_memory()  # without it the copy waits for the steps before it
+        return draws.to(self.clean, non_blocking=True)
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
         """The `start` of the call, or None; a UserError where it is not `[B, *layout]`."""
@@ -310,7 +314,7 @@ class Task:
         return self.reference
 
     def _attacked(self, volumes: Tensor) -> Tensor:
-        return volumes if self._channels is None else volumes[:, list(self._channels)]
+        return volumes if self._index is None else volumes.index_select(1, self._index)
 
     def _set_target(self, logits: Tensor) -> None:
         if self._rule is not None:
