@@ -136,7 +136,10 @@ class Layout:
         yield "loader", self.loader
         yield "job line", self.job_line
         for survey in self.surveys:
-            yield survey.split, f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
+            yield (
+                survey.split,
+                f"{len(survey.complete)} of {survey.num_cases} cases are complete (by headers and label maps)",
+            )
         yield from (("note", note) for note in self.notes)
         yield from (("problem", problem) for problem in self.problems)
 
