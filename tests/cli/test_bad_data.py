@@ -72,7 +72,7 @@ def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first
     assert warned(root, capsys) == (1, [complaint])
     _, out, _ = bench(capsys, "doctor", "--data", str(root))
     assert f"problem:         {complaint}" in out.splitlines()
-    assert "validation:      1 of 20 cases are complete (by headers and label maps)" in out
+    assert "validation:      1 of 20 cases are complete" in out
 
 
 def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(

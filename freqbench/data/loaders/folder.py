@@ -59,7 +59,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is of a split, by headers, lengths and label maps: images may still be damaged."""
+    """What there is of a split, by headers and lengths, and label maps if asked: voxels may still be damaged."""
 
     split: str
     num_cases: int  # that the list names
@@ -200,10 +200,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         else:
             yield from off_scale(native, space)
 
-    def survey(self, split: str) -> Survey:
-        """Which cases of a split are complete and what the others lack; reads headers and label maps, no images.
+    def survey(self, split: str, with_labels: bool = False) -> Survey:
+        """Which cases of a split are complete and what the others lack; reads headers, of voxels at most label maps.
 
-        Masks of a class each are not read, as there is nothing but yes and no in them.
+        Masks of a class each are not read even `with_labels`, as they are many, and say no more than yes or no.
         """
         lines = self._lines(split)
         survey = Survey(split=split, num_cases=len(lines))
@@ -222,7 +222,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 _, label = self._headers(entry)
                 for path in entry.files():
                     nifti.check_length(storage.fetch(path))
-                if not entry.masks:
+                if with_labels and not entry.masks:
                     self._read_label(entry, label)
                 survey.complete.append(case_id)
             except DataError as error:
