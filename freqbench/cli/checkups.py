@@ -55,7 +55,7 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
     if job:
         raise UserError("--job: expected --checkpoint beside it, got none: give a file, or a model's name in the job")
     if data:
-        layout = recognise_layout(data)
+        layout = recognise_layout(data, with_labels=True)
         return iter(layout.lines()), not layout.problems
     return _machine(), True
 

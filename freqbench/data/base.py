@@ -1,7 +1,7 @@
 """Defines what every dataset offers: case references that are cheap to list, cases on the preprocessed grid."""
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -94,6 +94,10 @@ class Dataset(Strict, abc.ABC):
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         """Read (see `native`) and preprocess one case of any split; `space`: a model's own; None: the dataset's."""
         return prepare(self.native(ref), space or self.space)
+
+    def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
+        """What is wrong with the voxels of a case for a space, a line each; nothing where they are made, not read."""
+        yield from ()
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
         """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.

@@ -141,8 +141,11 @@ class Layout:
         yield from (("problem", problem) for problem in self.problems)
 
 
-def recognise(root: str) -> Layout:
-    """Find out which loader reads a local folder and look at the headers of all its cases; else raises UserError."""
+def recognise(root: str, with_labels: bool = False) -> Layout:
+    """Find out which loader reads a local folder and look at the headers of all its cases; else raises UserError.
+
+    `with_labels` reads their label maps too.
+    """
     given = expanded(root, "--data")
     if not storage.is_local(given):
         raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
@@ -159,7 +162,7 @@ def recognise(root: str) -> Layout:
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
     surveys, problems = [], []
     try:
-        surveys = [dataset.survey(split) for split, lines in dataset.splits().items() if lines]
+        surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]
         dataset.num_classes  # noqa: B018 (refuses a list without class names)
     except DataError as error:
         problems.append(str(error))

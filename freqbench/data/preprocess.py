@@ -3,7 +3,7 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,29 @@ def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Prep
             (num_channels, *shape) if num_channels > 1 else shape,
             f"a resampled volume (its voxels are {sides} mm now)",
         )
+
+
+LEAST_COVERED = 0.05
+
+
+def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
+    """A line each channel whose intensities lie outside the window of `preprocess`, or in a small part of it.
+
+    The part, below LEAST_COVERED, is that between the percentiles 0.5 and 99.5; other scalings follow the volume.
+    """
+    scaling = parse_intensity(preprocess.intensity)
+    if scaling.kind != "window":
+        return
+    width = scaling.high - scaling.low
+    for channel in native.image.numpy():
+        low, high = (float(bound) for bound in np.percentile(channel, (0.5, 99.5)))
+        covered = (min(high, scaling.high) - max(low, scaling.low)) / width
+        if covered < LEAST_COVERED:
+            yield (
+                f"{native.source}: expected intensities on the scale of the window "
+                f"[{scaling.low:g}, {scaling.high:g}], got {low:g} to {high:g} (percentiles 0.5 and 99.5): give the "
+                "files' own window or `percentile` as `intensity`, and a network that was trained so"
+            )
 
 
 Volume = npt.NDArray[np.float32]

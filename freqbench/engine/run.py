@@ -4,7 +4,7 @@ import importlib.util
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -99,6 +99,8 @@ def execute(
 
     lease = Lease(out, run.run_id, shard or Shard())
     with lease.held(force, lost) if plan.units else nullcontext():
+        for text in _faults(plan):
+            run.warn(text)
         work = partial(run.by_engine, engine, address or os.environ.get("RAY_ADDRESS"))
         summary = run.carry_out(work, volumes=root)
     if summary.run_id:
@@ -133,6 +135,17 @@ def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
     summary = _Run(store, plan, console).carry_out(work)
     Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     return summary
+
+
+def _faults(plan: Plan) -> Iterator[str]:
+    """What is wrong with the voxels of the cases that are left, a line each, read before the first is attacked."""
+    looked_at = set[tuple[str, str, str]]()
+    for unit in plan.units:
+        dataset, space = unit.cell.dataset, unit.cell.source.space
+        key = dataset.name, unit.ref.case_id, str(space)
+        if key not in looked_at:
+            looked_at.add(key)
+            yield from dataset.faults(unit.ref, space or dataset.space)
 
 
 class _Run:

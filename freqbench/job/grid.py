@@ -214,7 +214,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     for dataset in datasets:
         models = models_of(job.models, dataset, where)
         for model in models.values():
-            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name])
+            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue

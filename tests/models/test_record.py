@@ -52,8 +52,19 @@ def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
     first, second = (replace(each.source, checkpoint_sha256="") for each in (stated, cell))  # files of two records
     assert first == second
     assert first.model_id == second.model_id
-    (own,) = grid(preprocess=CT, class_names=CLASSES).cells
-    assert own.source.space is None
+    own = grid(preprocess=CT, class_names=CLASSES)
+    assert (own.cells[0].source.space, own.warnings) == (None, ())
+
+
+def test_a_dataset_of_other_intensities_than_the_training_s_is_told_with_both(grid: Expand) -> None:
+    assert grid(preprocess={**CT, "intensity": "percentile"}).warnings == (
+        "m: expected the intensity percentile that it was trained on, got {'window': (-175.0, 250.0)} of phantom: it "
+        "is attacked and scored in the space of its training; give phantom the same, or state preprocess and input of "
+        "the model",
+    )
+    stated = {"preprocess": CT, "input": {"scale": [-175, 250], "std": 650}}
+    assert grid(entry=stated, preprocess={**CT, "intensity": "percentile"}).warnings == ()
+    assert grid(preprocess={**CT, "spacing": [20, 20, 20]}).warnings == ()
 
 
 def test_the_job_s_own_space_goes_first_and_says_how_intensities_are_given(grid: Expand) -> None:

@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -20,7 +20,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
 REVISION = 1
@@ -59,15 +59,19 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is of a split, by headers and lengths alone: voxels may still be damaged."""
+    """What there is of a split, by headers and lengths, and label maps if asked: voxels may still be damaged."""
 
     split: str
     num_cases: int  # that the list names
     images: list[str] = field(default_factory=list)  # files of all images with a label map, there or not
-    complete: list[str] = field(default_factory=list)  # ids of the cases whose files are whole, with sound headers
+    complete: list[str] = field(
+        default_factory=list
+    )  # ids of the cases whose files are whole, with sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that are not there
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
-    faults: list[str] = field(default_factory=list)  # a line each on headers and lengths that are not as they should be
+    faults: list[str] = field(
+        default_factory=list
+    )  # a line each on headers, lengths and labels that are not as they should be
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
@@ -187,8 +191,20 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             source=str(image.path),
         )
 
-    def survey(self, split: str) -> Survey:
-        """Which cases of a split are complete and what the others lack; reads headers, no voxels."""
+    def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
+        """As `Dataset.faults`: voxels and labels that `native` refuses, intensities that are no window's."""
+        try:
+            native = self.native(ref)
+        except DataError as error:
+            yield str(error)
+        else:
+            yield from off_scale(native, space)
+
+    def survey(self, split: str, with_labels: bool = False) -> Survey:
+        """Which cases of a split are complete and what the others lack; reads headers, of voxels at most label maps.
+
+        Masks of a class each are not read even `with_labels`, as they are many, and say no more than yes or no.
+        """
         lines = self._lines(split)
         survey = Survey(split=split, num_cases=len(lines))
         for line in lines:
@@ -203,9 +219,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 survey.missing.extend(absent)
                 continue
             try:
-                self._headers(entry)
+                _, label = self._headers(entry)
                 for path in entry.files():
                     nifti.check_length(storage.fetch(path))
+                if with_labels and not entry.masks:
+                    self._read_label(entry, label)
                 survey.complete.append(case_id)
             except DataError as error:
                 survey.faults.append(str(error))

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata
 from freqbench.models.foreign import READERS
@@ -57,11 +57,20 @@ def require_order(name: str, path: str, trained: Sequence[str] | None, class_nam
         )
 
 
-def concerns(model: ModelSpec, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef]) -> Iterator[str]:
-    """What a user should know before a model is scored on cases of a dataset, a line each."""
+def concerns(
+    model: ModelSpec, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef], space: Preprocess
+) -> Iterator[str]:
+    """What a user should know before a model is scored on cases of a dataset, which has a `space`, a line each."""
     if model.is_random or model.arch in (*READERS, ENSEMBLE):
         return
     record, _ = read(model.checkpoint)
+    trained = record.preprocess
+    if trained and model.space == trained and parse_intensity(trained.intensity) != parse_intensity(space.intensity):
+        yield (
+            f"{model.name}: expected the intensity {trained.intensity} that it was trained on, got {space.intensity} "
+            f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
+            "preprocess and input of the model"
+        )
     known = list(record.class_names or ())[: len(class_names)]
     pairs = list(zip(known, class_names[: len(known)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if _plain(theirs) != _plain(ours)]

@@ -58,7 +58,8 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]
     model = records["target_model_id"].map(names).astype(str)  # as the jobs call it
-    frame = frame.assign(_dataset=records["dataset"].astype(str), _model=model)
+    dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
+    frame = frame.assign(_dataset=dataset, _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     picked = [_pick(cell, groups) for cell in recipe.cells]
     values = pd.concat([rows.assign(cell=i) for i, (rows, _) in enumerate(picked)], ignore_index=True)
@@ -85,7 +86,7 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
     """The stored records of the table's datasets and models."""
     names = [model.name for model in recipe.models]
-    is_wanted: pd.Series = records["dataset"].isin([dataset.name for dataset in recipe.datasets])
+    is_wanted: pd.Series = records["dataset"].isin([*recipe.dataset_of])
     return records[is_wanted & records["target_model"].isin(names)]
 
 

@@ -18,7 +18,7 @@ from freqbench.reporting.papers.cells import Found, find
 from freqbench.reporting.papers.recipes import Cell, Recipe, published
 from freqbench.reporting.render import Section
 
-NOT_OURS = "not known to be the authors' checkpoint"
+NOT_OURS = "not known to be the authors' checkpoint: comparable in kind only"
 SCORED = (
     "Scores are means over cases and seeds, DSC, SSIM and LPIPS (1 - distance) x100; bold (in a terminal †) is the "
     "best of ours along the comparison where it is ahead of every other cell that was run: Student's t-test over "
@@ -34,7 +34,7 @@ VERDICTS = (
     "The number in brackets is the published one. parity: our number is as near to the published one as rounding, the "
     "spread between our seeds and that of the authors' own reruns allow (0.5 DSC, 4.6 HD95, 0.7 LPIPS; none known for "
     "SSIM). not comparable: with guessed parameters, other cases, or a checkpoint that is not listed in the recipe as "
-    "the authors' own."
+    "the authors' own: such numbers, of retrained networks first of all, can be compared in kind only."
 )
 
 RERUNS: Mapping[str, float] = {"dsc": 0.5, "hd95": 4.6, "lpips_similarity": 0.7}

@@ -64,12 +64,16 @@ class Published(Strict):
 
 class DatasetEntry(Strict):
     """A dataset: its `name` in the records, its `title` in the table and `papers.csv`, the `cases` of the published
-    mean, and `starred`: what is guessed because the paper does not say."""
+    mean, and `starred`: what is guessed because the paper does not say.
+
+    `parts` are further names in the records: of some of its cases, which a job attacks with what is dear.
+    """
 
     name: str
     title: str
     cases: PositiveInt
     starred: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
 
 class NetworkEntry(Strict):
@@ -227,6 +231,11 @@ class Recipe(Strict):
                     "name further dimensions, or give entries other titles"
                 )
         return self
+
+    @property
+    def dataset_of(self) -> dict[str, str]:
+        """Each dataset's name in the records to its name in the recipe, which differs for parts."""
+        return {name: entry.name for entry in self.datasets for name in (entry.name, *entry.parts)}
 
     @property
     def cells(self) -> tuple[Cell, ...]:

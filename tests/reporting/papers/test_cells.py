@@ -7,6 +7,8 @@ import pytest
 from reporting.papers import planted
 from reporting.papers.planted import cells, cells_of, one
 
+from freqbench.reporting.papers import recipes
+
 NO_WEIGHTS = '{"lpips_similarity": "no weights"}'
 
 
@@ -29,6 +31,23 @@ def test_failed_cases_are_counted_with_the_first_reason() -> None:
     assert cell["reason"].startswith("3 failed: out of memory; twice; ")
     assert "9 cases, not 12" in cell["reason"]
     assert cell["ours"] == pytest.approx(62.67 + sum((i - 5.5) / 4 for i in range(3, 12)) / 9)
+
+
+def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
+    """PGD on the first three cases alone, under another name."""
+
+    def change(row: dict[str, Any]) -> dict[str, Any] | None:
+        if row["attack"] != "pgd":
+            return row
+        return row | {"dataset": "few"} if row["case_id"] in ("case0", "case1", "case2") else None
+
+    frame = planted.frame_of(planted.records("vafa_table1", change))
+    recipe = recipes.load("vafa_table1")
+    whole = recipe.datasets[0].model_copy(update={"parts": ("few",)})
+    cell = one(cells(recipe.model_copy(update={"datasets": (whole,)}), frame), attack="PGD", metric="dsc")
+    assert cell["ours"] == pytest.approx(62.67 + sum((i - 5.5) / 4 for i in range(3)) / 3)
+    assert (cell["cases"], "3 cases, not 12" in cell["reason"]) == (3, True)
+    assert one(cells(recipe, frame), attack="PGD", metric="dsc")["reason"] == "never run"
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.names import job_file
+from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.recipes import published
 
+ROOT = Path(__file__).parents[3]
 OWN = """
 title: mine
 rows: [attack]
@@ -65,6 +69,27 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
 def test_an_unknown_name_lists_all() -> None:
     with pytest.raises(UserError, match=r"unknown table 'vafa_tabel5'. Did you mean 'vafa_table5'\? Known: sa2_acdc"):
         recipes.load("vafa_tabel5")
+
+
+@pytest.mark.parametrize(
+    ("job", "table", "not_run"),
+    [
+        ("acdc_sa2", "sa2_acdc", {"AutoAttack"}),  # too dear for a CPU; a row of its own has fewer steps
+        ("acdc_table6", str(ROOT / "jobs" / "tables" / "acdc_table6.yaml"), set()),
+    ],
+)
+def test_a_job_of_acdc_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:
+    recipe, spec = recipes.load(table), config.load(job_file(job), JobSpec)
+    made = {
+        recipes.AttackEntry(title="x", attack={"name": entry.name, **besides, **parameters}).setting
+        for entry in spec.attacks
+        if entry.match is None
+        for parameters in entry.combinations(job)
+        for besides in ({}, {recipes.COUPLED: spec.window_batch})
+    }
+    assert {entry.title for entry in recipe.attacks if entry.attack and entry.setting not in made} == not_run
+    assert {entry.name for entry in spec.datasets} == {*recipe.dataset_of}
+    assert {entry.name for entry in spec.models} <= {model.name for model in recipe.models}
 
 
 def test_stars_are_those_of_the_published_file() -> None:

@@ -1,0 +1,89 @@
+"""An ACDC folder in which something is wrong: named in one line before anything is attacked."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import pytest
+from called import bench
+from data import downloads
+from tiny import ARGS, ROI, small, write
+
+from freqbench.results import Store
+
+FRAMES = [(f"patient089_frame{frame}", "Tr") for frame in ("01", "10")]
+IMAGE, LABEL = (f"training/patient089/patient089_frame10{end}.nii.gz" for end in ("", "_gt"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The first two frames of the published validation list, one patient's, as a download has them."""
+    folder = tmp_path / "acdc"
+    downloads.acdc(folder, "training", FRAMES)
+    return folder
+
+
+def job(root: Path, **keys: Any) -> str:
+    """A job of one attack with one step on the two frames."""
+    dataset = {"name": "acdc", "root": str(root), "split": "validation[0:2]", "size": ROI, **keys}
+    model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
+    return write(root.parent, small(datasets=[dataset], models=[model], metrics=["dsc"]))
+
+
+def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
+    voxels = nibabel.load(root / path).get_fdata()
+    downloads.put(root / path, change(voxels).astype("float32"))
+
+
+@pytest.mark.parametrize(
+    ("absent", "what"),
+    [([LABEL], "the label map of case patient089_frame10"), ([IMAGE, LABEL], "the image of case patient089_frame10")],
+)
+def test_a_frame_without_its_label_and_one_that_is_not_there_are_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], absent: list[str], what: str
+) -> None:
+    for path in absent:
+        (root / path).unlink()
+    complaint = f"{root / absent[0]}: expected {what}, found no file: check `root` and the list"
+    code, out, _ = bench(capsys, "plan", job(root))
+    assert (code, f"missing: dataset acdc: {complaint}" in out) == (0, True)
+    code, out, err = bench(capsys, "run", job(root), "--out", str(root.parent / "out"))
+    assert (code, out, err.count("\n"), complaint in err) == (2, "", 1, True)
+    assert not (root.parent / "out").exists()
+    code, out, _ = bench(capsys, "doctor", "--data", str(root))
+    assert code == 1
+    assert absent[0] in next(line for line in out.splitlines() if "problem:" in line and "validation" in line)
+
+
+def warned(root: Path, capsys: pytest.CaptureFixture[str], **keys: Any) -> tuple[int, list[str]]:
+    """How a run ends and what it warned of before its first unit."""
+    out = str(root.parent / f"out{len([*root.parent.iterdir()])}")
+    code, *_ = bench(capsys, "run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
+    return code, Store(out).runs()[-1]["warnings"]
+
+
+def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first_attack(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert warned(root, capsys) == (0, [])
+    changed(root, LABEL, lambda labels: labels * 200)
+    complaint = f"{root / LABEL}: expected labels 0 to 3, got 400: name all classes in `labels`"
+    assert warned(root, capsys) == (1, [complaint])
+    _, out, _ = bench(capsys, "doctor", "--data", str(root))
+    assert f"problem:         {complaint}" in out.splitlines()
+    assert "validation:      1 of 20 cases are complete" in out
+
+
+def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for case, _ in FRAMES:
+        changed(root, f"training/patient089/{case}.nii.gz", lambda voxels: voxels / 150)
+    code, warnings = warned(root, capsys, intensity="released")
+    assert code == 0
+    assert [line.partition(": expected ")[0] for line in warnings] == [
+        str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES
+    ]
+    assert "expected intensities on the scale of the window [-175, 250], got 0 to 0.99" in warnings[0]
+    assert warned(root, capsys, intensity="percentile") == (0, [])
