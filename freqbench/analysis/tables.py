@@ -18,10 +18,8 @@ from freqbench.core.errors import UserError, unknown
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
-PRACTICE_SHARES = ("nsd", "component_f1", "ece", "ece_foreground", "wrong_confidence")
-PRACTICE_LENGTHS = (
-    *("assd_mm", "volume_error_ml", "volume_error_relative", "betti0_error", "betti1_error", "betti2_error"),
-)
+PRACTICE_SHARES = ("nsd", "volume_error_relative", "component_f1", "ece", "ece_foreground", "wrong_confidence")
+PRACTICE_LENGTHS = (*("assd_mm", "volume_error_ml", "betti0_error", "betti1_error", "betti2_error"),)
 _PERCENT = (
     *("dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "ssim_body"),
     *("lpips", "lpips_body", "voxel_success", *PRACTICE_SHARES),

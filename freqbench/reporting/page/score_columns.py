@@ -48,7 +48,7 @@ SCORES: tuple[Score, ...] = (
     Score(
         "volume_error_ml", "volume_error_ml", "volume error", "ml", "", f"predicted minus true volume, {_MEAN}", 1, 2
     ),
-    Score("volume_error_relative", "volume_error_relative", "volume error relative", "ratio", "lower", _SHARE, 1, 2),
+    Score("volume_error_relative", "volume_error_relative", "volume error %", "%", "lower", _SHARE, 100),
     Score(
         "component_f1", "component_f1", "component F1", "x100", "higher", f"components (IoU above 1/2), {_MEAN}", 100
     ),

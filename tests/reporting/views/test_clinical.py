@@ -16,9 +16,9 @@ def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_h
     (section,) = clinical(shown(*rows))
     assert list(section.table.columns) == ["attack", "threat_model", "cases", "NSD", "ASSD\nmm"]
     found = {name: values for name, _, *values in section.table.itertuples(index=False)}
-    assert found["clean"] == pytest.approx([2, 90.0, 1.5])
-    assert found["pgd eps=8/255"] == pytest.approx([2, 30.0, 6.0])
-    assert found["gn std=8/255"] == pytest.approx([1, 80.0, 2.0])
+    assert found["clean"] == [2, pytest.approx(90), "1.50"]
+    assert found["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
+    assert found["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
 
 
 def test_a_store_without_such_metrics_says_how_to_get_them(row: Row, shown: Frame) -> None:
