@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from freqbench.metrics.calibration import Calibration, calibration
 from freqbench.metrics.components import betti_errors, component_f1
+from freqbench.metrics.confidence import Calibration, calibration
 from freqbench.metrics.image import body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
 from freqbench.metrics.overlap import (
     certified_scores,

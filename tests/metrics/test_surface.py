@@ -183,11 +183,11 @@ def test_nsd_and_assd_need_no_way_of_searching(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
-    """Voxels 2 and 7 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more. Two pairs, far apart, so that a
+    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more. Two pairs, far apart, so that a
     tree is asked, which has such differences."""
-    pred, label = np.zeros((2, 9, 41, 41), int)
+    pred, label = np.zeros((2, 14, 41, 41), int)
     for corner in (0, 40):
-        pred[7, corner, corner], label[2, corner, corner] = 1, 1
+        pred[7, corner, corner], label[12, corner, corner] = 1, 1
     assert assd(pred, label, 2, (0.8, 1, 1))[1] == pytest.approx(4.0)
     assert [nsd(pred, label, 2, limit, (0.8, 1, 1))[1] for limit in (4.0, 3.99, 0.0)] == [1, 0, 0]
     assert nsd(label, label, 2, 0.0)[1] == 1
