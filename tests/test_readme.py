@@ -40,7 +40,7 @@ def test_both_commands_stand_there_and_ci_runs_them() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "pip install -e . && python bench.py run jobs/quickstart.yaml" in TEXT
     assert "pip install -e '.[dev]' && pytest" in TEXT
-    assert "pip install -e '.[dev]' && pytest" in ci
+    assert "pip install -e '.[dev]' && wait \"$chromium\" && pytest" in ci
     assert "python bench.py run jobs/quickstart.yaml" in ci
     assert "sphinx-build -W" in ci
 

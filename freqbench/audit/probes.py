@@ -18,6 +18,7 @@ from freqbench.attacks.core.task import Task
 from freqbench.core import config, storage
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
+from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef
 from freqbench.engine import evaluate, saved_volumes
@@ -171,7 +172,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
         try:
             zero, agreement, losses = _look(model, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
         except RuntimeError as caught:
-            error = " ".join(str(caught).split())
+            error = one_line(caught)
             if not any(text in error for text in NO_GRADIENT):
                 say(f"{cell.source.name}, {ref.case_id}, window {number}: no gradient facts: {error}")
                 continue

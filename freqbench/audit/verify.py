@@ -15,7 +15,7 @@ from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
 from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
 from freqbench.core import config, storage
 from freqbench.core.documents import object_of
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.data import case_key_of
 from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
@@ -140,7 +140,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
             grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
             expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:
-            reasons.append(" ".join(str(error).split()))
+            reasons.append(one_line(error))
     by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
     unknown = 0
     for cell_id, row in known.items():

@@ -15,7 +15,7 @@ import typer
 
 from freqbench.cli import audit, cluster, doctor, init, report, run, train, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
-from freqbench.core.errors import EngineLost, StorageUnavailable, UserError
+from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line
 from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def main() -> None:
     except EngineLost as error:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
-        _refuse(" ".join(str(error).split()))
+        _refuse(one_line(error))
     except BrokenPipeError:  # who read along has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
         sys.exit(EXIT_FAILED)

@@ -49,9 +49,9 @@ class ThreatModelError(RuntimeError):
     """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its type where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(said: object) -> str:
+    """A text, or what an exception says, on one line; the type of what says nothing."""
+    return " ".join(str(said).split()) or type(said).__name__
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:

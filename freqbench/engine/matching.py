@@ -19,7 +19,7 @@ from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.core import config, storage
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
@@ -86,7 +86,7 @@ def read_budgets(out: str) -> dict[str, Record]:
         content = object_of(storage.read_bytes(path), path)
         return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
     except UserError as error:
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
 
 

@@ -3,7 +3,7 @@
 import logging
 from dataclasses import dataclass
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.engine import evaluate, rows
 from freqbench.engine.evaluate import LabelMaps, PredictionScores
 from freqbench.engine.rows import Outcome
@@ -38,5 +38,5 @@ def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
 def reason_of(error: Exception) -> str:
     """One line of what went wrong; the whole of it goes to the log."""
     logger.info("unit failed", exc_info=error)
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

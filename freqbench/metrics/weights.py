@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core import node_cache, storage
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 
 Weights = dict[str, Tensor]
 
@@ -118,7 +118,7 @@ def _fetch() -> None:
         try:
             return source()
         except (OSError, http.client.HTTPException, RuntimeError, subprocess.SubprocessError, UserError) as error:
-            logger.info("lpips weights: %s: %s", source.__name__, " ".join(str(error).split())[-300:])
+            logger.info("lpips weights: %s: %s", source.__name__, one_line(error)[-300:])
 
 
 def _fetch_from_hub() -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from freqbench.core import storage
 from freqbench.core.documents import object_of
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
@@ -145,7 +145,7 @@ class Files:
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
                 raise  # the file system's, not Arrow's: the file is gone or out of reach, nothing is wrong with it
-            why = " ".join(str(error).split())
+            why = one_line(error)
             raise UserError(
                 f"{path}: expected a Parquet file of results, got one that cannot be read ({type(error).__name__}: "
                 f"{why}): restore it, or move it out of records/ and class_records/ and run the job again"

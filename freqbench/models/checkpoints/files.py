@@ -22,7 +22,7 @@ from torch import Tensor
 
 from freqbench.core import storage
 from freqbench.core.documents import object_of
-from freqbench.core.errors import CheckpointError, NoFileError, UserError, unknown
+from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 SEED_DIGITS = 18
@@ -321,5 +321,5 @@ def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
 
 
 def _unreadable(path: str, error: Exception) -> str:
-    reason = "" if isinstance(error, pickle.UnpicklingError) else " ".join(str(error).split())[:120]
+    reason = "" if isinstance(error, pickle.UnpicklingError) else one_line(error)[:120]
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"

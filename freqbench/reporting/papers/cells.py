@@ -12,6 +12,7 @@ from freqbench.analysis.labels import each_distinct
 from freqbench.analysis.statistics import group_spreads, mean_intervals
 from freqbench.analysis.strength import PLAIN, is_plain
 from freqbench.core.documents import object_of
+from freqbench.core.errors import one_line
 from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of
 
 NEVER = "never run"
@@ -136,7 +137,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
         failed=0 if cell.is_clean and len(ok) else len(failed),
-        error=next((" ".join(str(text).split()) for text in failed["error"].dropna()), ""),
+        error=next((one_line(text) for text in failed["error"].dropna()), ""),
         model_id=models[0],
         precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),

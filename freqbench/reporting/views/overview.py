@@ -8,6 +8,7 @@ from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import ATTACK, points
 from freqbench.analysis.tables import CLEAN, failures
+from freqbench.core.errors import one_line
 from freqbench.reporting.render import Section
 from freqbench.reporting.views.transfer import NULL_ROW, OF_MODELS, PAIR
 
@@ -88,7 +89,7 @@ def _headed(table: pd.DataFrame, first: str) -> pd.DataFrame:
 def _failed(failed: pd.DataFrame) -> Iterator[str]:
     for row in failed.head(MOST_FAILURES).to_dict("records"):
         pair = " to ".join(dict.fromkeys((row["source_model"], row["target_model"])))
-        reason = " ".join(str(row["first_reason"]).split())
+        reason = one_line(row["first_reason"])
         yield f"{row['attack']} on {pair}, {row['dataset']}: {row['failed']} failed: {reason:.{REASON_CHARACTERS}}"
     total, hidden = int(failed["failed"].sum()), len(failed) - MOST_FAILURES
     more = f"; {hidden} more rows of attacks are in the report" if hidden > 0 else ""
