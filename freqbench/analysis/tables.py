@@ -18,12 +18,15 @@ from freqbench.core.errors import UserError, unknown
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
+PRACTICE_SHARES = ("nsd", "volume_error_relative", "component_f1", "ece", "ece_foreground", "wrong_confidence")
+PRACTICE_LENGTHS = (*("assd_mm", "volume_error_ml", "betti0_error", "betti1_error", "betti2_error"),)
 _PERCENT = (
     *("dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "ssim_body"),
-    *("lpips", "lpips_body", "voxel_success"),
+    *("lpips", "lpips_body", "voxel_success", *PRACTICE_SHARES),
 )
 _PLAIN = (
     *("hd95", "hd95_mm", "hd95_medpy_mm", "hd95_penalised_mm", "psnr", "linf_255", "l2", "l2_body"),
+    *PRACTICE_LENGTHS,
     *("energy_low", "energy_middle", "energy_high", "seam_energy", "forwards", "backwards", "attack_seconds"),
 )
 _STORED = {name: name for name in (*_PERCENT, *_PLAIN)} | {

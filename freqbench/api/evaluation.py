@@ -69,7 +69,7 @@ def evaluate(
         model: from `load_model`; its predictions are scored.
         case: that was attacked.
         result: of `attack`; or a volume that other code made, `[C, H, W, D]` in [0, 1] on the case's grid.
-        metrics: names of `freqbench.metrics.METRICS`: `dsc`, `hd95`, `ssim`, `psnr`, `lpips`.
+        metrics: names of `freqbench.metrics.METRICS`: `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ...
 
     Raises:
         UserError: a metric that is not known, a model that the case does not fit, a volume of another case, of another
@@ -87,7 +87,9 @@ def evaluate(
     seen = made._seen_by(model)
     label, num_classes = seen.case.label[0], cell.dataset.num_classes
     before, after = (
-        engine.score_prediction(prediction.labels, label, num_classes, seen.case.spacing, wanted)
+        engine.score_prediction(
+            engine.label_maps(prediction.labels, seen.case, cell.dataset), wanted, prediction.confidence
+        )
         for prediction in (seen.before, seen.after)
     )
     certified, certified_clean = (

@@ -208,7 +208,7 @@ class Result:
 
 def _predicted(model: Model, image: Tensor, ref: CaseRef) -> Prediction:
     def predict(windows: int) -> Prediction:
-        return models.prediction(model.network, image, windows, ref.fingerprint)
+        return models.prediction(model.network, image, windows, ref.fingerprint, with_confidence=True)
 
     return memory.within_memory(predict, INFERENCE_WINDOWS)[0]
 

@@ -20,7 +20,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
 from freqbench.results.rowid import row_id
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words
 
@@ -147,6 +147,10 @@ def _reasons(text: str | None) -> frozenset[str] | None:
 # Records against their classes
 
 ROUNDING = 1e-9
+_FOREGROUND = (
+    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
+    *("betti0_error", "betti1_error", "betti2_error"),
+)
 MEANS: Mapping[str, tuple[str, int]] = {
     "dsc": ("dsc", 0),
     "dsc_clean": ("dsc_clean", 0),
@@ -157,9 +161,22 @@ MEANS: Mapping[str, tuple[str, int]] = {
     "hd95_mm": ("hd95_mm", 1),
     "hd95_mm_clean": ("hd95_mm_clean", 1),
     "hd95_medpy_mm": ("hd95_medpy_mm", 1),
+    **{each: (each, 1) for name in _FOREGROUND for each in (name, f"{name}_clean")},
+    "ece_foreground": ("ece", 1),
+    "ece_foreground_clean": ("ece_clean", 1),
 }
 """Columns of records: of which column of the classes they are the mean over defined values, and from which class on."""
-COUNTS = ("hd95_undefined_classes", "missed_classes", "hallucinated_classes")
+UNDEFINED: Mapping[str, tuple[str, int]] = {
+    "hd95_undefined_classes": ("hd95", 0),
+    "nsd_undefined_classes": ("nsd", 1),
+    "assd_undefined_classes": ("assd_mm", 1),
+    "volume_undefined_classes": ("volume_error_ml", 1),
+    "components_undefined_classes": ("component_f1", 1),
+    "topology_undefined_classes": ("betti0_error", 1),
+    "calibration_undefined_classes": ("ece", 1),
+}
+"""Columns of records: of which column of the classes they count the undefined values, and from which class on."""
+COUNTS = (*UNDEFINED, "missed_classes", "hallucinated_classes")
 NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 
@@ -190,6 +207,8 @@ class _ClassSums:
         add("class_index", "rows", np.ones(len(index)))
         add("class_index", "squares", (index + 1.0) ** 2)
         for name, (column, first) in MEANS.items():
+            if classes[column].null_count == len(classes):
+                continue  # nobody asked for it
             values = floats(classes[column])
             is_defined = (index >= first) & ~np.isnan(values)
             add(name, "asked", (index >= first) & valid(classes[column]))
@@ -197,8 +216,12 @@ class _ClassSums:
             add(name, "total", np.where(is_defined, values, 0.0))
         label, pred = floats(classes["label_voxels"]), floats(classes["pred_voxels"])
         has_voxels, is_foreground = ~np.isnan(label) & ~np.isnan(pred), index > 0
+        undefined = (
+            (name, (index >= first) & valid(classes[column]), np.isnan(floats(classes[column])))
+            for name, (column, first) in UNDEFINED.items()
+        )
         for name, asked, counted in (
-            ("hd95_undefined_classes", valid(classes["hd95"]), np.isnan(floats(classes["hd95"]))),
+            *undefined,
             ("missed_classes", has_voxels, is_foreground & (label > 0) & (pred <= 0)),
             ("hallucinated_classes", has_voxels, is_foreground & (label <= 0) & (pred > 0)),
         ):
@@ -347,7 +370,7 @@ class Survey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """Whether a file can be read by the documented columns; tells of those that are not as documented."""
         known, found = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in known.names if column not in found.names]
+        missing = [column for column in known.names if column not in found.names and column not in LATER]
         misfits = [field for field in found if field.name in known.names and field.type != known.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
         wrong += [f"column {column}, which nobody documents" for column in found.names if column not in known.names]

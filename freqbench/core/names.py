@@ -33,7 +33,10 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         *("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp"),
         *("nnunet", "bundle", "torchscript", "torch_export"),
     ),
-    "metrics": ("dsc", "hd95", "ssim", "psnr", "lpips", "linf", "l2", "energy", "seam", "voxel_success"),
+    "metrics": (
+        *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration"),
+        *("ssim", "psnr", "lpips", "linf", "l2", "energy", "seam", "voxel_success"),
+    ),
 }
 
 # What the code released with the papers calls things, where it is unambiguous.

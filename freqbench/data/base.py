@@ -13,6 +13,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase, Shape
+from freqbench.data import tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
 ClassName = Annotated[str, Field(min_length=1)]
@@ -56,6 +57,11 @@ class Dataset(Strict, abc.ABC):
     def num_classes(self) -> int:
         """Number of classes including background."""
         return len(self.class_names)
+
+    @property
+    def tolerances_mm(self) -> tuple[float, ...]:
+        """How far each foreground class's surface may be off for `nsd`: by its organ, else by TOLERANCE_MM."""
+        return tuple(tolerances.of_organ(name) for name in self.class_names[1:])
 
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Attacks one case and scores one case, without files, processes or a grid."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -14,13 +14,18 @@ from torch import Tensor
 
 from freqbench.attacks import Attack
 from freqbench.core.identity import window_generator
-from freqbench.core.types import Case, Shape
+from freqbench.core.types import Case, NativeCase, Shape, Spacing
+from freqbench.data import Dataset
 from freqbench.metrics import (
     METRICS,
     Scores,
+    assd,
+    betti_errors,
     body_mask,
+    calibration,
     certified_scores,
     class_mean,
+    component_f1,
     confusion,
     dice_from_confusion,
     energy_scores,
@@ -30,9 +35,11 @@ from freqbench.metrics import (
     image_scores,
     lpips_scores,
     missed_classes,
+    nsd,
     seam_scores,
     surface_scores,
     undefined_classes,
+    volume_errors,
 )
 from freqbench.models import Prediction, SegmentationModel, SlidingWindowModel, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
@@ -164,12 +171,38 @@ class PredictionScores:
     classes: tuple[Mapping[str, float | int], ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelMaps:
+    """A predicted and a true label map, and what it takes to compare them: all of it can be sent to another process."""
+
+    pred: Tensor  # uint8 [H, W, D]
+    label: Tensor  # likewise
+    num_classes: int
+    spacing: Spacing  # millimetres a voxel
+    tolerances: tuple[float, ...]  # millimetres, of each foreground class
+
+
+def label_maps(pred: Tensor, case: Case | NativeCase, dataset: Dataset) -> LabelMaps:
+    """A prediction `[H, W, D]` for a case of a dataset beside its label."""
+    return LabelMaps(
+        pred=pred,
+        label=case.label[0],
+        num_classes=dataset.num_classes,
+        spacing=case.spacing,
+        tolerances=dataset.tolerances_mm,
+    )
+
+
 def score_prediction(
-    pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float], metrics: Sequence[str]
+    maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
-    """Overlap and surface distances of a predicted label map `[H, W, D]`, as far as `metrics` ask for them."""
-    overlap = [score_overlap(pred, label, num_classes)] if "dsc" in metrics else []
-    return overlap + ([score_surfaces(pred, label, num_classes, spacing)] if "hd95" in metrics else [])
+    """Scores of a prediction as far as `metrics` ask for them; `confidence` as of a Prediction, for `calibration`."""
+    scores = [score_overlap(maps.pred, maps.label, maps.num_classes)] if "dsc" in metrics else []
+    if not SHAPES.isdisjoint(metrics):
+        scores.append(score_shapes(maps, metrics))
+    if "calibration" in metrics and confidence is not None:
+        scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes))
+    return scores
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
@@ -200,6 +233,58 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
         },
         classes=_by_class(surfaces),
     )
+
+
+def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
+    """What those of `metrics` that are of SHAPES say, at least one: a function of the label maps alone."""
+    parts = []
+    if "hd95" in metrics:
+        parts.append(score_surfaces(maps.pred, maps.label, maps.num_classes, maps.spacing))
+    for metric, measure in _BY_CLASS.items():
+        if metric in metrics:
+            columns = measure(maps)
+            means = {name: foreground_mean(values) for name, values in columns.items() if name in _RECORD_COLUMNS}
+            first = next(iter(columns.values()))
+            means[f"{metric}_undefined_classes"] = undefined_classes(first[1:])
+            parts.append(PredictionScores(record=means, classes=_by_class(columns)))
+    return PredictionScores(
+        record={name: value for part in parts for name, value in part.record.items()},
+        classes=tuple(
+            {name: value for row in rows for name, value in row.items()}
+            for rows in zip(*(part.classes for part in parts), strict=True)
+        ),
+    )
+
+
+def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
+    """Whether the confidence `[H, W, D]` in a predicted label map can be believed."""
+    found = calibration(confidence, pred, label, num_classes)
+    record = {
+        "ece": found.ece,
+        "ece_foreground": foreground_mean(found.ece_by_class),
+        "wrong_confidence": found.wrong_confidence,
+        "calibration_undefined_classes": undefined_classes(found.ece_by_class[1:]),
+    }
+    columns = {"ece": found.ece_by_class, "wrong_confidence": found.wrong_confidence_by_class}
+    return PredictionScores(record=record, classes=_by_class(columns))
+
+
+def _nsd(maps: LabelMaps) -> dict[str, Vector]:
+    found = nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing)
+    return {"nsd": found, "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances])}
+
+
+_BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
+    "nsd": _nsd,
+    "assd": lambda maps: {"assd_mm": assd(maps.pred, maps.label, maps.num_classes, maps.spacing)},
+    "volume": lambda maps: volume_errors(confusion(maps.pred, maps.label, maps.num_classes), maps.spacing),
+    "components": lambda maps: {"component_f1": component_f1(maps.pred, maps.label, maps.num_classes)},
+    "topology": lambda maps: betti_errors(maps.pred, maps.label, maps.num_classes),
+}
+"""Columns of each metric, a value a class; records hold their means over foreground classes."""
+SHAPES = frozenset({"hd95", *_BY_CLASS})
+"""Metrics that need the label maps alone and take long enough to be computed beside the device."""
+_RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 
 
 def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:

@@ -1,14 +1,11 @@
-"""Scores surface distances apart from workers: they take cores, not the device that attacks."""
+"""Scores surfaces and components apart from workers: they take cores, not the device that attacks."""
 
 import logging
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.types import Spacing
 from freqbench.engine import evaluate, rows
-from freqbench.engine.evaluate import PredictionScores
+from freqbench.engine.evaluate import LabelMaps, PredictionScores
 from freqbench.engine.rows import Outcome
 from freqbench.job.grid import Unit
 
@@ -17,19 +14,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """What surface distances are computed from, by any core: all that leaves a worker beside rows."""
+    """What surfaces and components are scored from, by any core: all that leaves a worker beside rows."""
 
-    pairs: tuple[tuple[Tensor, Tensor, Spacing], ...]  # of each target label and prediction, uint8 [H, W, D], and mm
-    num_classes: int
+    pairs: tuple[LabelMaps, ...]  # one a target
+    metrics: tuple[str, ...]
 
 
 def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Surface distances of every prediction."""
-    return [evaluate.score_surfaces(pred, label, masks.num_classes, spacing) for label, pred, spacing in masks.pairs]
+    """Scores of every prediction in the metrics of `evaluate.SHAPES` that are asked for."""
+    return [evaluate.score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 
 def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
-    """An outcome with the surface distances of its masks; what goes wrong there becomes failed rows."""
+    """An outcome with the scores of its masks; what goes wrong there becomes failed rows."""
     if masks is None:
         return outcome
     try:

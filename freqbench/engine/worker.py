@@ -114,8 +114,8 @@ class Worker:
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Returns rows without surface distances, and the masks that those are computed from; None where they are not
-        wanted or the unit failed.
+        Returns rows without the scores of `evaluate.SHAPES`, and the masks that those are computed from; None where
+        they are not wanted or the unit failed.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -151,6 +151,8 @@ class Worker:
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
+        apart = evaluate.SHAPES.intersection(metrics)
+        at_once = [metric for metric in metrics if metric not in apart]
         pairs, own, predictions, shown = [], [], [], []
         for target in unit.targets:
             started = time.perf_counter()
@@ -158,12 +160,12 @@ class Worker:
             adversarial, error = in_space(target.space)
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
-            prediction, label = self._predict(model, adversarial, unit.ref), seen.label[0]
-            pred, certified = prediction.labels, evaluate.score_certificate(prediction, label, cell.dataset.num_classes)
-            overlap = evaluate.score_overlap(pred, label, cell.dataset.num_classes)
-            pairs.append((label, pred, seen.spacing))
+            prediction = self._predict(model, adversarial, unit.ref)
+            maps, pred = evaluate.label_maps(prediction.labels, seen, cell.dataset), prediction.labels
+            certified = evaluate.score_certificate(prediction, maps.label, maps.num_classes)
+            pairs.append(maps)
             shown.append((clean.pred, pred))
-            predictions.append((*clean.scores, *([overlap] if "dsc" in metrics else [])))
+            predictions.append((*clean.scores, *evaluate.score_prediction(maps, at_once, prediction.confidence)))
             if self.spec.volumes:
                 with self._timed():
                     volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
@@ -175,9 +177,7 @@ class Worker:
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
-        if "hd95" not in metrics:
-            return outcome, None
-        return outcome, Masks(pairs=tuple(pairs), num_classes=cell.dataset.num_classes)
+        return outcome, Masks(pairs=tuple(pairs), metrics=metrics) if apart else None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -245,7 +245,7 @@ class Worker:
 
     def _predict(self, model: SegmentationModel, image: Tensor, ref: CaseRef) -> Prediction:
         def predict(windows: int) -> Prediction:
-            return models.prediction(model, image, windows, ref.fingerprint)
+            return models.prediction(model, image, windows, ref.fingerprint, "calibration" in self.spec.metrics)
 
         found, self._inference_batch = memory.within_memory(predict, self._inference_batch)
         return found
@@ -259,11 +259,11 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> _Clean:
         def make() -> _Clean:
             prediction = self._predict(model, case.image, case.ref)
-            pred, label, num_classes = prediction.labels, case.label[0], cell.dataset.num_classes
-            scores = evaluate.score_prediction(pred, label, num_classes, case.spacing, self.spec.metrics)
-            certificate = evaluate.score_certificate(prediction, label, num_classes)
+            maps = evaluate.label_maps(prediction.labels, case, cell.dataset)
+            scores = evaluate.score_prediction(maps, self.spec.metrics, prediction.confidence)
+            certificate = evaluate.score_certificate(prediction, maps.label, maps.num_classes)
             certified = evaluate.as_clean(PredictionScores(record=certificate, classes=())).record
-            return _Clean(pred=pred, scores=tuple(map(evaluate.as_clean, scores)), certified=certified)
+            return _Clean(pred=maps.pred, scores=tuple(map(evaluate.as_clean, scores)), certified=certified)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)

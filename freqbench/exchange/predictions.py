@@ -34,8 +34,8 @@ from freqbench.results import KEY, Store
 from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
-OWN = ("dsc", "hd95", "voxel_success")  # of a prediction, and so computed here; the other metrics are the volume's
-COPIED = tuple(column for name in METRICS if name not in OWN for column in METRICS[name].columns)
+OWN = tuple(name for name, metric in METRICS.items() if metric.of == "labels")  # and so computed here
+COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
 NO_ROW = "no record of this cell and case to take it from"
 NO_CLEAN = "no label map of the clean volume"
@@ -189,7 +189,7 @@ def _outcomes(
     clean = _read(case.clean, native, table, dataset) if case.clean else None
 
     def scores_of(pred: Tensor) -> list[PredictionScores]:
-        return evaluate.score_prediction(pred, native.label[0], dataset.num_classes, native.spacing, spec.metrics)
+        return evaluate.score_prediction(evaluate.label_maps(pred, native, dataset), spec.metrics)
 
     parts = [] if clean is None else [evaluate.as_clean(part) for part in scores_of(clean)]
     for unit, path in zip(case.units, case.paths, strict=True):
@@ -197,17 +197,17 @@ def _outcomes(
         pred = _read(path, native, table, dataset)
         scores = (*parts, *scores_of(pred))
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
-        volume = _volume(row, without_clean=clean is None)
+        volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
         own = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
         beside = {column: row and row[column] for column in BESIDE}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
-        kept = [metric for metric in metrics if metric in covered]
+        kept = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
         yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
 
 
-def _volume(row: Mapping[str, Any] | None, without_clean: bool) -> Scores:
+def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean: bool) -> Scores:
     """The distances of a volume as its record has them, and why others are missing."""
     reasons = {"resampling_error": NOT_ASKED}
     if row is None:
@@ -216,7 +216,7 @@ def _volume(row: Mapping[str, Any] | None, without_clean: bool) -> Scores:
         known = object_of(row["null_reasons"] or "{}", "null_reasons")
         reasons |= {column: known[column] for column in COPIED if column in known}
     if without_clean:
-        columns = (column for name in ("dsc", "hd95") for column in METRICS[name].columns if column.endswith("_clean"))
+        columns = (column for name in metrics for column in METRICS[name].columns if column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), NO_CLEAN)
     values = {column: row[column] for column in COPIED if row and row[column] is not None}
     return Scores(values=values | dict.fromkeys(reasons, np.nan), reasons=reasons)

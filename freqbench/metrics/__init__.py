@@ -1,9 +1,11 @@
-"""Measures what an attack did: overlap and surface distances of predictions, distances between volumes."""
+"""Measures what an attack did: overlap, surfaces, components and calibration of predictions, distances of volumes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from freqbench.metrics.components import betti_errors, component_f1
+from freqbench.metrics.confidence import Calibration, calibration
 from freqbench.metrics.image import body_mask, energy_scores, image_scores, l2, linf, psnr, seam_scores, ssim
 from freqbench.metrics.overlap import (
     certified_scores,
@@ -15,22 +17,28 @@ from freqbench.metrics.overlap import (
     hallucinated_classes,
     missed_classes,
     undefined_classes,
+    volume_errors,
     voxel_success,
 )
 from freqbench.metrics.perceptual import lpips, lpips_scores, prepare_lpips
-from freqbench.metrics.surface import hd95, hd95_penalised, surface_scores
+from freqbench.metrics.surface import assd, hd95, hd95_penalised, nsd, surface_scores
 from freqbench.metrics.volumes import Scores
 from freqbench.metrics.weights import LpipsUnavailable
 from freqbench.metrics.weights import find as lpips_weights
 
 __all__ = [
     "METRICS",
+    "Calibration",
     "LpipsUnavailable",
     "Metric",
     "Scores",
+    "assd",
+    "betti_errors",
     "body_mask",
+    "calibration",
     "certified_scores",
     "class_mean",
+    "component_f1",
     "confusion",
     "dice",
     "dice_from_confusion",
@@ -46,12 +54,14 @@ __all__ = [
     "lpips_scores",
     "lpips_weights",
     "missed_classes",
+    "nsd",
     "prepare_lpips",
     "psnr",
     "seam_scores",
     "ssim",
     "surface_scores",
     "undefined_classes",
+    "volume_errors",
     "voxel_success",
 ]
 
@@ -64,21 +74,41 @@ class Metric:
     unit: str  # of its main column, "1" for a plain number
     direction: Literal["higher", "lower"]  # which value means that less was changed or lost
     columns: tuple[str, ...]  # the record columns that it fills, the main one first
+    of: Literal["labels", "probabilities", "volumes"]  # what it compares: those of a prediction, or the two volumes
 
 
 _DSC = ("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "missed_classes", "hallucinated_classes")
 _HD95 = ("hd95", "hd95_clean", "hd95_mm", "hd95_mm_clean", "hd95_medpy_mm")
 _PENALISED = ("hd95_penalised", "hd95_penalised_clean", "hd95_undefined_classes")
+_VOLUME = (
+    *("volume_error_relative", "volume_error_relative_clean", "volume_error_ml", "volume_error_ml_clean"),
+    "volume_undefined_classes",
+)
+_COMPONENTS = ("component_f1", "component_f1_clean", "components_undefined_classes")
+_TOPOLOGY = (
+    *("betti0_error", "betti0_error_clean", "betti1_error", "betti1_error_clean"),
+    *("betti2_error", "betti2_error_clean", "topology_undefined_classes"),
+)
+_CALIBRATION = (
+    *("ece", "ece_clean", "ece_foreground", "ece_foreground_clean", "wrong_confidence", "wrong_confidence_clean"),
+    "calibration_undefined_classes",
+)
 
 METRICS: Mapping[str, Metric] = {
-    "dsc": Metric("DSC", "fraction", "higher", _DSC),
-    "hd95": Metric("HD95", "voxel", "lower", (*_HD95, *_PENALISED)),
-    "ssim": Metric("SSIM", "fraction", "higher", ("ssim", "ssim_body")),
-    "psnr": Metric("PSNR", "dB", "higher", ("psnr",)),
-    "lpips": Metric("LPIPS", "1", "higher", ("lpips_similarity", "lpips_distance", "lpips_body")),
-    "linf": Metric("L-inf", "intensity", "lower", ("linf",)),
-    "l2": Metric("L2", "intensity", "lower", ("l2", "l2_body")),
-    "energy": Metric("Energy", "intensity", "lower", ("energy_low", "energy_middle", "energy_high")),
-    "seam": Metric("Seams", "ratio", "lower", ("seam_energy",)),
-    "voxel_success": Metric("Changed voxels", "fraction", "lower", ("voxel_success",)),
+    "dsc": Metric("DSC", "fraction", "higher", _DSC, "labels"),
+    "hd95": Metric("HD95", "voxel", "lower", (*_HD95, *_PENALISED), "labels"),
+    "nsd": Metric("NSD", "fraction", "higher", ("nsd", "nsd_clean", "nsd_undefined_classes"), "labels"),
+    "assd": Metric("ASSD", "mm", "lower", ("assd_mm", "assd_mm_clean", "assd_undefined_classes"), "labels"),
+    "volume": Metric("Volume error", "ratio", "lower", _VOLUME, "labels"),
+    "components": Metric("Component F1", "fraction", "higher", _COMPONENTS, "labels"),
+    "topology": Metric("Topology", "count", "lower", _TOPOLOGY, "labels"),
+    "calibration": Metric("ECE", "fraction", "lower", _CALIBRATION, "probabilities"),
+    "ssim": Metric("SSIM", "fraction", "higher", ("ssim", "ssim_body"), "volumes"),
+    "psnr": Metric("PSNR", "dB", "higher", ("psnr",), "volumes"),
+    "lpips": Metric("LPIPS", "1", "higher", ("lpips_similarity", "lpips_distance", "lpips_body"), "volumes"),
+    "linf": Metric("L-inf", "intensity", "lower", ("linf",), "volumes"),
+    "l2": Metric("L2", "intensity", "lower", ("l2", "l2_body"), "volumes"),
+    "energy": Metric("Energy", "intensity", "lower", ("energy_low", "energy_middle", "energy_high"), "volumes"),
+    "seam": Metric("Seams", "ratio", "lower", ("seam_energy",), "volumes"),
+    "voxel_success": Metric("Changed voxels", "fraction", "lower", ("voxel_success",), "labels"),
 }

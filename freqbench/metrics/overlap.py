@@ -1,14 +1,16 @@
-"""Measures overlap of two label maps, from their confusion counts, and of what a certificate covers.
+"""Measures overlap and volumes of two label maps, from their confusion counts, and what a certificate covers.
 
 Dice: L. R. Dice, "Measures of the amount of ecologic association between species", Ecology 26(3), 1945.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.metrics.volumes import Volume, as_tensor, mean_of_defined, require_classes, require_same_shape
+from freqbench.metrics.volumes import Volume, as_tensor, lengths, mean_of_defined, require_classes, require_same_shape
 
 Values = npt.NDArray[np.float64]
 
@@ -46,6 +48,19 @@ def dice(pred: Volume, label: Volume, num_classes: int) -> Values:
         array([0.8       , 0.66666667,        nan])
     """
     return dice_from_confusion(confusion(pred, label, num_classes))
+
+
+def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]:
+    """How much larger each class is in the prediction, from `confusion`'s counts: columns of float64 `[K]`.
+
+    `volume_error_ml` is predicted minus true millilitres, `volume_error_relative` its magnitude over the true volume.
+    `spacing` is millimetres a voxel. NaN for the background, and where the label does not have the class.
+    """
+    table = counts.cpu().numpy().astype(np.float64)
+    in_label = np.append(0.0, table.sum(axis=1)[1:])
+    excess = table.sum(axis=0) - in_label
+    millilitres = np.where(in_label > 0, excess * lengths(spacing).prod() / 1000, np.nan)
+    return {"volume_error_ml": millilitres, "volume_error_relative": _ratio(np.abs(excess), in_label, in_label)}
 
 
 def missed_classes(counts: Tensor) -> int:

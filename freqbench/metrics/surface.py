@@ -1,9 +1,11 @@
-"""Measures surface distances of two label maps: HD95, exact, in the two conventions in use, by the cheapest way.
+"""Measures surface distances of two label maps: HD95 in the two conventions in use, ASSD and NSD, exact and cheap.
 
 D. P. Huttenlocher, G. A. Klanderman, W. J. Rucklidge, "Comparing images using the Hausdorff distance", IEEE TPAMI
-15(9), 1993; as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier).
+15(9), 1993; S. Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", J Med
+Internet Res 23(7), 2021 (NSD); as released by MONAI (Cardoso et al., 2022, arXiv:2211.02701) and MedPy (O. Maier).
 
-A percentile is one or two order statistics, so most distances need not be known, only on which side of them they lie.
+A percentile is one or two order statistics, so most distances need not be known, only on which side of them they lie;
+nor for a share within a tolerance.
 A distance changes by at most the way one walks: the distance of a cell's centre bounds those of all points in the cell.
 Points whose bounds leave their side open are asked exactly, by a KD-tree, or, where they are many, by one feature
 transform of the box. What is taken from bounds is never an order statistic that counts, so the result is exact.
@@ -20,7 +22,7 @@ import numpy.typing as npt
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.overlap import foreground_mean
-from freqbench.metrics.volumes import Volume, as_tensor, require_classes, require_same_shape
+from freqbench.metrics.volumes import Volume, class_maps, lengths
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree  # which takes long to import, as does scipy.ndimage
@@ -96,7 +98,7 @@ def hd95(
     """
     if convention not in ("monai", "medpy"):
         raise UserError(f"hd95: expected convention 'monai' or 'medpy', got {convention!r}")
-    sides = _lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
     monai, medpy = _both_conventions(_surfaces(pred, label, num_classes), sides)
     return monai if convention == "monai" else medpy
 
@@ -107,7 +109,7 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
     Arguments, vectors and refusals are those of `hd95`. On a grid of equal sides millimetres are voxels times the side;
     else the distances are searched once in each metric, as the nearest voxel in one need not be that in the other.
     """
-    sides = _lengths(spacing)
+    sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
     voxels, medpy_voxels = _both_conventions(surfaces, np.ones(3))
     if (sides == sides[0]).all():
@@ -123,24 +125,61 @@ def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacin
     erases an organ is thus charged for it instead of losing the term. A hallucinated class has its own column.
     `shape` and `spacing` (millimetres) are of the axes H, W, D.
     """
-    diagonal = float(np.linalg.norm(np.asarray(shape) * _lengths(spacing)))
+    diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
     charged = np.where(np.isnan(hd95_mm), diagonal, hd95_mm)
     return foreground_mean(np.where(in_label, charged, np.nan))
 
 
-def _lengths(spacing: Sequence[float]) -> Values:
-    sides = np.asarray(spacing, dtype=np.float64)
-    if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
-        raise UserError(f"expected a spacing of three positive numbers, got {tuple(spacing)}")
-    return sides
+def nsd(
+    pred: Volume,
+    label: Volume,
+    num_classes: int,
+    tolerance: float | Sequence[float],
+    spacing: Sequence[float] | None = None,
+) -> Values:
+    r"""Normalised surface Dice of each foreground class: the share of both surfaces that lies near the other one.
+
+    With S_P and S_L the surface voxels (as of `hd95`), d(v, S) the distance to the nearest of S, and tau the tolerance:
+
+    .. math:: \frac{|\{v \in S_P : d(v, S_L) \le \tau\}| + |\{v \in S_L : d(v, S_P) \le \tau\}|}{|S_P| + |S_L|}
+
+    That is MONAI's `compute_surface_dice`, but for a class that the label does not have, which is 0 there where the
+    prediction has it. Voxels count alike; DeepMind's `surface-distance` weighs them by the area of their surface.
+
+    Args:
+        tolerance: in the unit of `spacing`, at least 0: of all classes, or of each foreground class `[K - 1]`.
+
+    Returns:
+        float64 `[K]`: 0 where the prediction misses the class; NaN where the label does not have it, and for class 0.
+
+    Raises:
+        UserError: as `hd95`, or for another number of tolerances, or one below 0.
+    """
+    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    limits = np.asarray(tolerance, dtype=np.float64)
+    if limits.shape not in ((), (num_classes - 1,)) or not (limits >= 0).all():
+        raise UserError(f"nsd: expected a tolerance of at least 0, or {num_classes - 1} of them, got {tolerance}")
+    limits = np.append(np.nan, np.broadcast_to(limits, num_classes - 1)) + SLACK * sides.max()
+    shares = np.full(num_classes, np.nan)
+    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(true.shared):
+            limit = limits[number]
+            shares[number] = (_pooled(own, true, sides, (limit, limit)) <= limit).mean() if len(own.shared) else 0.0
+    return shares
 
 
-def _classes(volume: Volume, num_classes: int) -> npt.NDArray[np.uint8]:
-    if not 1 <= num_classes <= 256:
-        raise UserError(f"expected 1 to 256 classes, got {num_classes}")
-    classes = as_tensor(volume)
-    require_classes(classes, num_classes)
-    return classes.cpu().numpy().astype(np.uint8, copy=False)
+def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
+    """Average symmetric surface distance of each foreground class: the mean over the voxels of both surfaces, pooled.
+
+    That is MONAI's `compute_average_surface_distance` with `symmetric=True`; MedPy's takes the mean of the two means.
+    Arguments and refusals are those of `hd95`, and so is what is returned, but NaN for class 0.
+    """
+    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    means = np.full(num_classes, np.nan)
+    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(own.shared) and len(true.shared):
+            means[number] = _pooled(own, true, sides, (0.0, np.inf)).mean()
+    return means
 
 
 def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
@@ -157,8 +196,7 @@ def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
 
 def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[_Surface, _Surface]]:
     """Prediction's and label's surface of each class, all classes in one pass."""
-    maps = _classes(pred, num_classes), _classes(label, num_classes)
-    require_same_shape(maps[0].shape, maps[1].shape)
+    maps = class_maps(pred, label, num_classes)
     edges = [_edges(classes) for classes in maps]
     shared = edges[0] & edges[1] & (maps[0] == maps[1])
     sides = []
@@ -192,6 +230,14 @@ def _percentiles(pred: _Surface, label: _Surface, spacing: Values) -> tuple[floa
     distances = forth.bounds.upper, back.bounds.upper
     first, second, together = (np.percentile(d, 100 * QUANTILE) for d in (*distances, np.concatenate(distances)))
     return float(first), float(second), float(together)
+
+
+def _pooled(pred: _Surface, label: _Surface, spacing: Values, window: tuple[float, float]) -> Values:
+    """The distances of both surfaces, neither empty: exact within the window, and on the right side of it elsewhere."""
+    searches = _Search(pred, label, spacing), _Search(label, pred, spacing)
+    for search in searches:
+        search.settle(window)
+    return np.concatenate([search.bounds.upper for search in searches])
 
 
 def _window(bounds: _Bounds) -> tuple[float, float]:

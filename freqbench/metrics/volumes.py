@@ -1,6 +1,6 @@
 """Reads what every metric takes: one volume as an array or tensor, channels or axes of length one in front."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +62,26 @@ def require_classes(volume: Tensor, num_classes: int) -> None:
     low, high = int(volume.min()), int(volume.max())
     if low < 0 or high >= num_classes:
         raise UserError(f"expected classes 0 to {num_classes - 1}, got {low} to {high}: check num_classes")
+
+
+def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Two label maps as uint8 `[H, W, D]`; a UserError where shapes differ, a value is no class, or K is over 256."""
+    if not 1 <= num_classes <= 256:
+        raise UserError(f"expected 1 to 256 classes, got {num_classes}")
+    maps = as_tensor(pred), as_tensor(label)
+    for classes in maps:
+        require_classes(classes, num_classes)
+    require_same_shape(maps[0].shape, maps[1].shape)
+    first, second = (classes.cpu().numpy().astype(np.uint8, copy=False) for classes in maps)
+    return first, second
+
+
+def lengths(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Millimetres a voxel as an array `[3]`; a UserError unless they are three positive numbers."""
+    sides = np.asarray(spacing, dtype=np.float64)
+    if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
+        raise UserError(f"expected a spacing of three positive numbers, got {tuple(spacing)}")
+    return sides
 
 
 def mean_of_defined(values: npt.NDArray[np.float64]) -> float:

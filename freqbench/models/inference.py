@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +70,9 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     return weights[model.inside(scores.shape[2:])]
 
 
-def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Prediction:
+def prediction(
+    model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", with_confidence: bool = False
+) -> Prediction:
     """What a model says of a volume: one sliding window, or of randomised smoothing the vote of many.
 
     Args:
@@ -79,6 +81,7 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
         window_batch: windows a forward pass.
         case: what the draws of a random defence depend on beside the window or the sample of the vote, such as the
             case's fingerprint: the same for a clean and an adversarial volume.
+        with_confidence: whether `confidence` is wanted.
 
     Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
@@ -86,9 +89,9 @@ def prediction(model: SegmentationModel, image: Tensor, window_batch: int = 12, 
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return Prediction(labels=_stitched(model, volume, window_batch, case))
+        return _stitched(model, volume, window_batch, case, with_confidence)
     return model.smoothing.vote(
-        lambda noisy: _stitched(model, noisy, window_batch, case), volume, draw_seed("prediction", case)
+        lambda noisy: _stitched(model, noisy, window_batch, case).labels, volume, draw_seed("prediction", case)
     )
 
 
@@ -107,18 +110,22 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     return prediction(model, image, window_batch, case).labels
 
 
-def _stitched(model: SegmentationModel, volume: Tensor, window_batch: int, case: str) -> Tensor:
+def _stitched(
+    model: SegmentationModel, volume: Tensor, window_batch: int, case: str, with_confidence: bool = False
+) -> Prediction:
     shape = triple(volume.shape[2:])
     windows = sliding_windows(shape, model.roi, model.inference.overlap)
     # Outside inference mode, as a mask may become the labels of a further attack.
-    slab = _Slab(torch.empty(shape, dtype=torch.uint8, device=volume.device))
+    label = torch.empty(shape, dtype=torch.uint8, device=volume.device)
+    confidence = torch.empty(shape, device=volume.device) if with_confidence else None
+    slab = _Slab(label, confidence, model.inference.average)
     with torch.inference_mode():
         for first in range(0, len(windows), window_batch):
             batch = windows[first : first + window_batch]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
             _add_scores(slab, model, volume, batch, keys)
         slab.settle(shape[0])
-    return slab.label
+    return Prediction(labels=label, confidence=confidence)
 
 
 def _add_scores(
@@ -132,10 +139,10 @@ def _add_scores(
 
 
 class _Slab:
-    """A label map in the making, and the sums over those of its rows that windows in raster order still reach."""
+    """Maps in the making, and the sums over those of their rows that windows in raster order still reach."""
 
-    def __init__(self, label: Tensor) -> None:
-        self.label = label
+    def __init__(self, label: Tensor, confidence: Tensor | None, average: Literal["logits", "probabilities"]) -> None:
+        self.label, self.confidence, self._average = label, confidence, average
         self._start = 0
         self._scores = self._weights = torch.zeros(0)
 
@@ -165,6 +172,9 @@ class _Slab:
         if means.isnan().any():
             raise UserError("expected numbers of the network, got NaN: check its checkpoint, input and precision")
         self.label[self._start : row] = means.argmax(dim=0)
+        if self.confidence is not None:
+            probabilities = means if self._average == "probabilities" else means.softmax(dim=0)
+            self.confidence[self._start : row] = probabilities.amax(dim=0).clamp(max=1)  # sums may round above it
         for sums in (self._scores, self._weights):
             left = sums.shape[1] - done
             for i in range(left):  # row by row, as the two places overlap

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
-from freqbench.results.schema import CLASS_RECORDS, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
+from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")
 T = TypeVar("T")
@@ -89,7 +89,7 @@ class Files:
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
             found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
-            return found.select(columns).cast(schema)
+            return _filled(found, schema)
 
     def pieces(
         self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
@@ -102,8 +102,7 @@ class Files:
         with source, self._explained(kind, name) as path:
             file = _opened(source, path, kind, schema, is_checked)
             for number in range(file.num_row_groups):
-                group = file.read_row_group(number, schema.names, use_threads=False)
-                yield group.select(schema.names).cast(schema)
+                yield _filled(file.read_row_group(number, schema.names, use_threads=False), schema)
 
     def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
         """The columns that a file has, whether or not they are those of `kind`; `source` from `open` stays open."""
@@ -184,7 +183,7 @@ class _Ranges(io.RawIOBase):
 def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
-    if missing := [name for name in SCHEMAS[kind].names if name not in present]:
+    if missing := [name for name in SCHEMAS[kind].names if name not in present and name not in LATER]:
         raise UserError(
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
@@ -193,6 +192,13 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bo
     return pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked
     )
+
+
+def _filled(found: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table with exactly the columns of a schema: those of LATER that it lacks are null."""
+    if len(found.schema) < len(schema):
+        found = pa.concat_tables([schema.empty_table(), found], promote_options="default")
+    return found.select(schema.names).cast(schema)
 
 
 def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:

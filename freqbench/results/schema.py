@@ -5,8 +5,8 @@ that is undefined on a volume (no such class in the label, nothing predicted) is
 null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a reason.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -37,6 +37,7 @@ class Column:
     mark: Mark
     meaning: str
     required: bool = False  # whether a row without it is a mistake of the program
+    is_later: bool = False  # whether files of this version were written before it was added: it is null there
 
 
 _REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit
@@ -63,6 +64,21 @@ def _intensity(name: str, meaning: str) -> Column:
 
 def _count(name: str, meaning: str, direction: Direction = "") -> Column:
     return Column(name, _INT, "count", direction, "result", meaning)
+
+
+def _and_clean(*columns: Column) -> Iterator[Column]:
+    """Each column, and the same of the clean volume's prediction."""
+    for column in columns:
+        yield column
+        yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
+
+
+def _later(*columns: Column) -> Iterator[Column]:
+    return (replace(column, is_later=True) for column in columns)
+
+
+def _left_out(metric: str) -> Column:
+    return _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
 
 
 def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
@@ -126,6 +142,23 @@ RECORDS: tuple[Column, ...] = (
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
     _score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal"),
     _score("hd95_penalised_clean", "mm", "lower", "the same on the clean volume"),
+    *_later(
+        *_and_clean(
+            _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
+            _score("assd_mm", "mm", "lower", "average symmetric surface distance, foreground classes"),
+            _score("volume_error_ml", "ml", "", "predicted minus true volume, foreground classes"),
+            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume, foreground classes"),
+            _fraction("component_f1", "F1 of connected components (IoU above 1/2), foreground classes"),
+            _score("betti0_error", "count", "lower", "components too many or too few, foreground classes"),
+            _score("betti1_error", "count", "lower", "tunnels too many or too few, foreground classes"),
+            _score("betti2_error", "count", "lower", "cavities too many or too few, foreground classes"),
+            _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
+            _score(
+                "ece_foreground", "fraction", "lower", "the same of voxels predicted as a class, foreground classes"
+            ),
+            _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
+        )
+    ),
     _fraction("ssim", "structural similarity of clean and adversarial, whole volume, mean over channels"),
     _fraction("ssim_body", "the same inside the body"),
     _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale, over all channels"),
@@ -174,6 +207,7 @@ RECORDS: tuple[Column, ...] = (
     ),
     _fraction("certified_dice_bound_clean", "the same on the clean volume"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
+    *_later(*map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration"))),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
@@ -203,9 +237,28 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
     _score("hd95_mm_clean", "mm", "lower", "the same on the clean volume"),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
+    *_later(
+        _score("nsd_tolerance_mm", "mm", "", "within which a surface voxel counts as near, for nsd"),
+        *_and_clean(
+            _fraction("nsd", "normalised surface Dice; as the next ones NaN for the background"),
+            _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
+            _score("volume_error_ml", "ml", "", "predicted minus true volume"),
+            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
+            _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
+            _score("betti0_error", "count", "lower", "components too many or too few"),
+            _score("betti1_error", "count", "lower", "tunnels too many or too few"),
+            _score("betti2_error", "count", "lower", "cavities too many or too few"),
+            _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
+            _score("wrong_confidence", "fraction", "lower", "mean confidence on those that are wrong"),
+        ),
+    ),
     _RUN_ID,
     _FINISHED,
 )
+
+
+LATER = frozenset(column.name for columns in (RECORDS, CLASS_RECORDS) for column in columns if column.is_later)
+"""What files of this version may lack."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

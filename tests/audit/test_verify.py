@@ -22,7 +22,9 @@ from freqbench.results.rowid import row_id
 from freqbench.results.schema import VERSION_FIELD
 
 ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "gn", "std": "8/255"}]
-CONTENT = job(attacks=ATTACKS, save_adversarial="nifti", datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 2}])
+METRICS = ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration"]
+PHANTOM = {"name": "phantom", "shape": [16] * 3, "cases": 2}
+CONTENT = job(attacks=ATTACKS, save_adversarial="nifti", datasets=[PHANTOM], metrics=METRICS)
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +365,7 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
         columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),
         "cell_id: int64 in place of string",
     ),
+    ("values", columns(lambda table: table.drop_columns(["nsd"])), "nsd: null without a reason"),
     ("values", lambda store: set_first(store, "class_records", hd95_clean=-1.0), "hd95_clean: -1 where 0 to inf is"),
     ("classes", classes(lambda rows: rows.pop(3)), "rows of classes: 5, expected 6 in 1 rows"),
     ("classes", classes(lambda rows: rows[3].update(class_index=4)), "class_index: not each class once in 1 rows"),

@@ -1,4 +1,4 @@
-"""Seconds of one core for the surface distances of one CT case, beside one distance transform of the same volume."""
+"""Seconds of one core for the scores of one CT case, beside one distance transform of the same volume."""
 
 import time
 from collections.abc import Callable
@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import distance_transform_edt
 
+from freqbench.engine.evaluate import SHAPES, LabelMaps, score_calibration, score_shapes
 from freqbench.metrics import surface, surface_scores
 
 SHAPE = (200, 200, 120)
@@ -68,3 +70,16 @@ def test_hd95_of_thirteen_organs(wrong: float, limit: float, capsys: pytest.Capt
         )
     assert organ <= limit
     assert background <= 1.0
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.05], ids=["like the clean one", "5 % wrong"])
+def test_no_metric_is_slower_than_hd95(wrong: float, capsys: pytest.CaptureFixture[str]) -> None:
+    label = organs()
+    pred, confidence = prediction(label, wrong), torch.rand(SHAPE, generator=torch.Generator().manual_seed(0))
+    facts: dict[str, Any] = {"num_classes": NUM_CLASSES, "spacing": tuple(SPACING), "tolerances": (3.0,) * 13}
+    maps = LabelMaps(pred=torch.from_numpy(pred), label=torch.from_numpy(label), **facts)
+    taken = {metric: seconds(lambda metric=metric: score_shapes(maps, (metric,))) for metric in sorted(SHAPES)}
+    taken["calibration"] = seconds(lambda: score_calibration(confidence, maps.pred, maps.label, NUM_CLASSES))
+    with capsys.disabled():
+        print(f"\n{wrong:.0%} wrong: " + ", ".join(f"{name} {value:.2f} s" for name, value in taken.items()))
+    assert max(taken.values()) == taken["hd95"]

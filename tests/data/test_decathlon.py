@@ -42,6 +42,16 @@ def test_classes_can_be_given(folder: Folder, labels: object, last: str) -> None
     assert folder.dataset(labels=labels).class_names[-1] == last
 
 
+@pytest.mark.parametrize(
+    ("task", "expected"), [("Hippocampus", (1.0,) * 3), ("LIVER", (7.0,) * 3), ("mine", (5.0, 3.0, 3.0))]
+)
+def test_a_task_has_its_own_tolerance_and_other_lists_their_organs(
+    folder: Folder, task: str, expected: tuple[float, ...]
+) -> None:
+    folder.list(name=task, labels={"0": "air", "1": "Liver", "2": "left_kidney", "3": "cyst"})
+    assert folder.dataset().tolerances_mm == expected
+
+
 def test_bare_names_find_their_label(folder: Folder) -> None:
     (folder.root / "imagesTs").mkdir()
     (folder.root / "labelsTs").mkdir()

@@ -11,7 +11,17 @@ from freqbench import metrics
 from freqbench.attacks import make
 from freqbench.core.types import Case
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine.evaluate import as_clean, native_budget, score_overlap, score_surfaces, score_volume
+from freqbench.engine.evaluate import (
+    SHAPES,
+    LabelMaps,
+    as_clean,
+    native_budget,
+    score_overlap,
+    score_prediction,
+    score_shapes,
+    score_surfaces,
+    score_volume,
+)
 from freqbench.metrics import METRICS
 from freqbench.models import attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS
@@ -129,6 +139,52 @@ def test_surface_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
         assert found == pytest.approx([voxels[k], mm[k], medpy[k]], nan_ok=True)
 
 
+@pytest.fixture(scope="module")
+def maps(case: Case, pred: Tensor) -> LabelMaps:
+    tolerances = (5.0, 3.0, 3.0, 2.0, 2.0)
+    return LabelMaps(pred=pred, label=case.label[0], num_classes=6, spacing=case.spacing, tolerances=tolerances)
+
+
+def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMaps) -> None:
+    masks = maps.pred, maps.label, 6
+    counts = metrics.confusion(*masks)
+    expected = {
+        "nsd": metrics.nsd(*masks, maps.tolerances, maps.spacing),
+        "assd_mm": metrics.assd(*masks, maps.spacing),
+        "component_f1": metrics.component_f1(*masks),
+        **metrics.volume_errors(counts, maps.spacing),
+        **metrics.betti_errors(*masks),
+    }
+    found = score_shapes(maps, ("dsc", "nsd", "assd", "volume", "components", "topology"))
+    for name, values in expected.items():
+        assert found.record[name] == pytest.approx(np.nanmean(values[1:]))
+        assert [row[name] for row in found.classes] == pytest.approx(values, nan_ok=True)
+    assert [row["nsd_tolerance_mm"] for row in found.classes[1:]] == list(maps.tolerances)
+    left_out = {name: value for name, value in found.record.items() if name not in expected}
+    missed = {"assd_undefined_classes": 1}  # of class 4, which the prediction has not, there is no distance
+    names = (f"{each}_undefined_classes" for each in ("nsd", "volume", "components", "topology"))
+    assert left_out == dict.fromkeys(names, 0) | missed
+
+
+def test_single_metrics_fill_their_own_columns_and_change_no_other(maps: LabelMaps) -> None:
+    every = score_shapes(maps, tuple(SHAPES))
+    for name in SHAPES:
+        (alone,) = score_prediction(maps, (name, "psnr"))
+        assert set(alone.record) | {f"{each}_clean" for each in alone.record} >= set(METRICS[name].columns)
+        assert repr(alone.record) == repr({each: every.record[each] for each in alone.record})
+
+
+def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
+    confidence = torch.rand(maps.pred.shape, generator=torch.Generator().manual_seed(0))
+    found = metrics.calibration(confidence, maps.pred, maps.label, 6)
+    (scores,) = score_prediction(maps, ("calibration",), confidence)
+    assert scores.record["ece"] == found.ece
+    assert scores.record["ece_foreground"] == pytest.approx(np.nanmean(found.ece_by_class[1:]))
+    assert scores.record["wrong_confidence"] == found.wrong_confidence
+    assert scores.record["calibration_undefined_classes"] == 1
+    assert [row["ece"] for row in scores.classes] == pytest.approx(found.ece_by_class, nan_ok=True)
+
+
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) -> None:
     label = case.label[0]
     for scores in (score_overlap(pred, label, 6), score_surfaces(pred, label, 6, case.spacing)):
@@ -139,9 +195,9 @@ def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) 
             assert all(np.array_equal(row[name], own[name.removesuffix("_clean")], equal_nan=True) for name in row)
 
 
-def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, pred: Tensor) -> None:
+def test_every_column_of_a_metric_has_a_score(case: Case, adversarial: Tensor, maps: LabelMaps) -> None:
     volume = score_volume(case, adversarial, tuple(METRICS), ROI, CPU, {"lpips": "not here"})
-    parts = [score_overlap(pred, case.label[0], 6), score_surfaces(pred, case.label[0], 6, case.spacing)]
+    parts = score_prediction(maps, tuple(METRICS), torch.ones(maps.pred.shape))
     filled = {"voxel_success", *volume.values}
     for part in parts:
         filled |= {*part.record, *as_clean(part).record}

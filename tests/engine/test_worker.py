@@ -246,7 +246,7 @@ def test_masks_leave_only_for_surface_distances_and_as_bytes() -> None:
     assert make_worker(metrics=("dsc",)).run(unit)[1] is None
     _, masks = make_worker(metrics=("dsc", "hd95")).run(unit)
     assert masks is not None
-    assert {volume.dtype for volume in masks.pairs[0][:2]} == {torch.uint8}
+    assert masks.pairs[0].pred.dtype == masks.pairs[0].label.dtype == torch.uint8
     assert len(score_masks(masks)) == 1
 
 

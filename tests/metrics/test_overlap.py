@@ -21,6 +21,7 @@ from freqbench.metrics import (
     foreground_mean,
     hallucinated_classes,
     missed_classes,
+    volume_errors,
     voxel_success,
 )
 
@@ -120,3 +121,15 @@ def test_without_foreground_there_is_no_dice() -> None:
     assert scores["certified_share"] == 0
     assert np.isnan(scores["certified_dice"])
     assert np.isnan(scores["certified_dice_bound"])
+
+
+def test_volume_errors_of_a_grown_a_missed_and_an_invented_class() -> None:
+    """Voxels of a cubic centimetre: class 1 has two and is given three, class 2 is missed, class 3 is nowhere true."""
+    label, pred = torch.tensor([1, 1, 0, 2, 0, 0]), torch.tensor([1, 1, 1, 0, 3, 0])
+    counts = confusion(pred.reshape(6, 1, 1), label.reshape(6, 1, 1), 5)
+    found = volume_errors(counts, (5.0, 10.0, 20.0))
+    np.testing.assert_allclose(found["volume_error_ml"], [math.nan, 1, -1, math.nan, math.nan])
+    np.testing.assert_allclose(found["volume_error_relative"], [math.nan, 0.5, 1, math.nan, math.nan])
+    np.testing.assert_allclose(volume_errors(counts, (10.0, 20.0, 40.0))["volume_error_ml"][1:3], [8, -8])
+    with pytest.raises(UserError, match="expected a spacing of three positive numbers"):
+        volume_errors(counts, (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""HD95 against hand-counted distances, MONAI, medpy and the stored golden values."""
+"""HD95, NSD and ASSD against hand-counted distances, MONAI, medpy and the stored golden values."""
 
 import json
 import math
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import hd95, hd95_penalised, surface, surface_scores, undefined_classes
+from freqbench.metrics import assd, hd95, hd95_penalised, nsd, surface, surface_scores, undefined_classes
 
 CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")
 SPACING = (0.8, 0.8, 2.5)
@@ -33,17 +33,22 @@ def noisy(label: np.ndarray[Any, Any], seed: int, share: float, num_classes: int
     return np.where(wrong, (label + rng.integers(1, num_classes, label.shape)) % num_classes, label).astype(np.uint8)
 
 
-def monai_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
+def by_monai(function: str, pred: Any, label: Any, num_classes: int, **options: Any) -> np.ndarray[Any, Any]:
     import torch
-    from monai.metrics import compute_hausdorff_distance
+    from monai import metrics
 
     hot = [
         torch.nn.functional.one_hot(torch.as_tensor(x).long(), num_classes).movedim(-1, 0)[None] for x in (pred, label)
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = compute_hausdorff_distance(*hot, include_background=True, percentile=95, spacing=spacing)
+        found = getattr(metrics, function)(*hot, **options)
     return found[0].double().numpy()
+
+
+def monai_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
+    options = {"include_background": True, "percentile": 95, "spacing": spacing}
+    return by_monai("compute_hausdorff_distance", pred, label, num_classes, **options)
 
 
 def medpy_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
@@ -80,7 +85,8 @@ def test_both_conventions_are_the_stored_ones(golden: Any, case: str, unit: str,
 def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacing: Any) -> None:
     label = blobs(seed)
     pred = noisy(np.roll(label, (1, -2, 0), (0, 1, 2)), seed, share)
-    np.testing.assert_allclose(hd95(pred, label, 4, spacing), monai_hd95(pred, label, 4, spacing), rtol=5e-6)
+    expected = monai_hd95(pred, label, 4, spacing)
+    np.testing.assert_allclose(hd95(pred, label, 4, spacing), expected, rtol=5e-5)  # the rank, too, is in float32
     medpy = hd95(pred, label, 4, spacing, convention="medpy")
     np.testing.assert_allclose(medpy, medpy_hd95(pred, label, 4, spacing), rtol=1e-12)
 
@@ -144,6 +150,86 @@ def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, floa
     np.testing.assert_allclose(scores["hd95"], hd95(pred, label, 4))
     np.testing.assert_allclose(scores["hd95_mm"], hd95(pred, label, 4, spacing), rtol=1e-12)
     np.testing.assert_allclose(scores["hd95_medpy_mm"], hd95(pred, label, 4, spacing, convention="medpy"), rtol=1e-12)
+
+
+@settings(max_examples=6)
+@given(
+    seed=st.integers(0, 10**6),
+    share=st.sampled_from([0.0, 0.02, 0.3]),
+    spacing=st.sampled_from([None, (1.0, 1.0, 1.0), (0.7, 1.9, 3.3)]),
+)
+def test_nsd_and_assd_of_random_masks_agree_with_monai(seed: int, share: float, spacing: Any) -> None:
+    label = blobs(seed)
+    pred = noisy(np.roll(label, (1, -2, 0), (0, 1, 2)), seed, share)
+    missing = np.array([not (label == number).any() for number in range(1, 4)])
+    tolerances = [1.0, 1.95, 3.0]
+    expected = by_monai("compute_surface_dice", pred, label, 4, class_thresholds=tolerances, spacing=spacing)
+    found = nsd(pred, label, 4, tolerances, spacing)
+    np.testing.assert_allclose(found, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)
+    expected = by_monai("compute_average_surface_distance", pred, label, 4, symmetric=True, spacing=spacing)
+    expected = np.where(np.isfinite(expected), expected, math.nan)  # MONAI: infinite where one of the two is empty
+    np.testing.assert_allclose(assd(pred, label, 4, spacing), [math.nan, *expected], rtol=5e-6)
+
+
+@pytest.mark.parametrize("force", [{"FEW": 0, "CELL": 4, "VOXELS_A_POINT": 0}, {"VOXELS_A_POINT": 10**9}])
+def test_nsd_and_assd_need_no_way_of_searching(monkeypatch: pytest.MonkeyPatch, force: dict[str, int]) -> None:
+    label = blobs(3, shape=(40, 36, 30))
+    masks = noisy(np.roll(label, 3, 0), 4, 0.02), label, 4
+    expected = nsd(*masks, 2.0), assd(*masks)
+    for name, value in {"TARGETS_A_LOOKUP": 10**9, **force}.items():
+        monkeypatch.setattr(surface, name, value)
+    np.testing.assert_array_equal(nsd(*masks, 2.0), expected[0])
+    np.testing.assert_allclose(assd(*masks), expected[1], rtol=1e-12)
+
+
+def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:
+    """Voxels 7 and 12 of 0.8 mm are 4 mm apart, as a difference of products 1e-15 more. Two pairs, far apart, so that a
+    tree is asked, which has such differences."""
+    pred, label = np.zeros((2, 14, 41, 41), int)
+    for corner in (0, 40):
+        pred[7, corner, corner], label[12, corner, corner] = 1, 1
+    assert assd(pred, label, 2, (0.8, 1, 1))[1] == pytest.approx(4.0)
+    assert [nsd(pred, label, 2, limit, (0.8, 1, 1))[1] for limit in (4.0, 3.99, 0.0)] == [1, 0, 0]
+    assert nsd(label, label, 2, 0.0)[1] == 1
+    assert assd(label, label, 2)[1] == 0
+
+
+def test_two_plates_by_hand() -> None:
+    """One plate of 3 x 3 voxels, and the same with one voxel that stands 2 above its centre."""
+    label = np.zeros((5, 5, 6), int)
+    label[1:4, 1:4, 1] = 1
+    pred = label.copy()
+    pred[2, 2, 3] = 1
+    assert assd(pred, label, 2, (1, 1, 2.5))[1] == pytest.approx(5 / 19)
+    assert [nsd(pred, label, 2, limit, (1, 1, 2.5))[1] for limit in (5.0, 4.9)] == pytest.approx([1, 18 / 19])
+
+
+@pytest.mark.parametrize(
+    ("in_pred", "in_label", "share"), [(0, 0, math.nan), (1, 0, math.nan), (0, 1, 0.0)], ids=["both", "label", "pred"]
+)
+def test_nsd_of_a_missed_class_is_0_and_assd_undefined(in_pred: int, in_label: int, share: float) -> None:
+    pred, label = np.zeros((2, 6, 6, 6), int)
+    pred[1, 1, 1], label[2, 2, 2] = in_pred, in_label
+    assert nsd(pred, label, 2, 3.0)[1] == pytest.approx(share, nan_ok=True)
+    assert math.isnan(assd(pred, label, 2)[1])
+
+
+def test_nsd_and_assd_are_symmetric_and_follow_the_scale_of_the_spacing() -> None:
+    label = blobs(7)
+    masks = noisy(np.roll(label, 2, 1), 8, 0.02), label
+    spacing = np.array(SPACING)
+    shares, means = nsd(*masks, 4, 1.7, spacing), assd(*masks, 4, spacing)
+    np.testing.assert_array_equal(nsd(*masks[::-1], 4, 1.7, spacing), shares)
+    np.testing.assert_allclose(assd(*masks[::-1], 4, spacing), means, rtol=1e-12)
+    np.testing.assert_array_equal(nsd(*masks, 4, 5.1, 3 * spacing), shares)
+    np.testing.assert_allclose(assd(*masks, 4, 3 * spacing), 3 * means, rtol=1e-12)
+    assert 0.1 < shares[1] < 1
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, math.nan, (1.0,), (1.0, 1.0, 1.0, 1.0)])
+def test_a_tolerance_is_one_number_or_one_of_each_foreground_class(tolerance: Any) -> None:
+    with pytest.raises(UserError, match="expected a tolerance of at least 0, or 3 of them"):
+        nsd(np.ones((3, 3, 3), int), np.ones((3, 3, 3), int), 4, tolerance)
 
 
 def test_a_missed_class_costs_the_diagonal_and_an_absent_one_nothing() -> None:

@@ -20,6 +20,7 @@ from freqbench.models import (
     attack_windows,
     build,
     predict,
+    prediction,
     sliding_windows,
 )
 from freqbench.ops.losses import dice_ce
@@ -269,3 +270,15 @@ def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch
     hook.remove()
     assert kept == [images.numel()] * 2
     assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_confidence_is_the_largest_probability_of_what_is_stitched(net: nn.Module, average: str) -> None:
+    model = SegmentationModel(net, ROI, inference=validate({"average": average, "overlap": 0.5}, Inference, where="t"))
+    images = volume((13, 9, 6))
+    found = prediction(model, images, with_confidence=True)
+    stitched = monais(lambda windows: model.averaged(net(windows)), images, model.inference)[0]
+    expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)
+    torch.testing.assert_close(found.confidence, expected.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.labels, predict(model, images), rtol=0, atol=0)
+    assert prediction(model, images).confidence is None

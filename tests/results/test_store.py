@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,7 +146,25 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     assert store.job()["spec"]["name"] == "age"
     for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):
         (path,) = (EXAMPLE / kind).iterdir()
-        assert set(pq.read_schema(path).names) == {column.name for column in columns}, "raise SCHEMA_VERSION"
+        names = set(pq.read_schema(path).names)
+        assert names == {column.name for column in columns if not column.is_later}, "raise SCHEMA_VERSION"
+    assert {column.name for column in RECORDS if column.is_later and column.required} == set()
+
+
+def test_columns_that_came_later_are_null_in_older_files_and_compacting_keeps_them_so(
+    tmp_path: Path, rows: SimpleNamespace
+) -> None:
+    root = shutil.copytree(EXAMPLE, tmp_path / "out")
+    store = Store(str(root))
+    commit(store, rows, "new", rows.record(nsd=0.5))
+    for _ in range(2):
+        found = store.records(["nsd", "dsc"]).to_pylist()
+        assert sorted(row["nsd"] for row in found if row["nsd"] is not None) == [0.5]
+        assert {row["dsc"] for row in found} > {dsc for dsc, _, _ in VALUES.values()}
+        assert store.class_records(["nsd_tolerance_mm"])["nsd_tolerance_mm"].null_count == 26
+        assert len(store.records()) == 5
+        store.compact()
+    assert len(list((root / "records").iterdir())) == 1
 
 
 NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
-from freqbench.data import nifti
+from freqbench.data import nifti, tolerances
 from freqbench.data.loaders.folder import Entry, ListedFolder, UnlabelledError, expanded, join
 
 
@@ -44,6 +44,12 @@ class Decathlon(ListedFolder):
                 "give `labels` in the job file"
             )
         return tuple(str(listed[str(index)]) for index in range(count))
+
+    @property
+    def tolerances_mm(self) -> tuple[float, ...]:
+        """Of a task of the Medical Segmentation Decathlon its own, else by organ."""
+        own = tolerances.TASKS.get(str(self._content().get("name")).lower())
+        return super().tolerances_mm if own is None else (own,) * (self.num_classes - 1)
 
     def _source(self) -> str:
         return join(self._root(), expanded(self.list_file, self.name))

@@ -18,6 +18,7 @@ from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
 from freqbench.data.loaders.folder import Entry, ListedFolder
+from freqbench.data.tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
@@ -68,6 +69,11 @@ class TotalSegmentator(ListedFolder):
 
     def _listed_class_names(self) -> tuple[str, ...]:
         return ("background", *self.classes)
+
+    @property
+    def tolerances_mm(self) -> tuple[float, ...]:
+        """One for all structures, as published."""
+        return (TOLERANCE_MM,) * len(self.classes)
 
     def _case_id(self, line: Any) -> str:
         return str(line)

@@ -1,4 +1,4 @@
-"""Runs units on Ray: workers as actors with one unit each, surface distances as tasks beside them.
+"""Runs units on Ray: workers as actors with one unit each, surfaces and components scored as tasks beside them.
 
 Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: a worker
 does its units in the order in which it was given them, so that it is known which one a dying worker had. Where units
@@ -21,6 +21,7 @@ from ray.util.metrics import Counter
 
 from freqbench.core.interrupt import Interrupt, deferred_interrupt
 from freqbench.engine import rows
+from freqbench.engine.evaluate import SHAPES
 from freqbench.engine.progress import Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
@@ -212,7 +213,7 @@ class _Driver:
             self._begins(slot)
         if feed:
             self._feed(slot)
-        if outcome.failed or "hd95" not in self._spec.metrics:
+        if outcome.failed or SHAPES.isdisjoint(self._spec.metrics):
             self._take(outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)

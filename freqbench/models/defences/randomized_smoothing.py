@@ -22,11 +22,14 @@ class Prediction:
         labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest of equal ones.
         certified: the voxels whose class is certified, bool `[H, W, D]`; None: nobody asked.
         radius: Euclidean norm of the changes of the volume that the certificate holds for.
+        confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest of the softmax of what
+            windows and mirror images average to, of a smoothed model the share of votes; None: nobody asked.
     """
 
     labels: Tensor
     certified: Tensor | None = None
     radius: float = 0.0
+    confidence: Tensor | None = None
 
 
 class RandomizedSmoothing(Defence):
@@ -103,6 +106,7 @@ class RandomizedSmoothing(Defence):
             labels=_majority(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
             radius=self.radius,
+            confidence=votes.amax(dim=0) / self.samples,
         )
 
     def _noisy(self, volume: Tensor, seed: int) -> Tensor:

@@ -30,6 +30,8 @@ _FOREGROUND = f"{_DSC} without background"
 _LOST = "lost against the clean volume"
 _HD = "95 % Hausdorff distance"
 _PENALISED = f"{_HD}, foreground classes, a missed class counts the volume's diagonal"
+_MEAN = "mean over foreground classes"
+_SHARE = f"magnitude over the true volume, {_MEAN}"
 _SAME = "the same inside the body, without the air around the patient"
 SCORES: tuple[Score, ...] = (
     Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", _FOREGROUND, 100, 1, True),
@@ -41,6 +43,21 @@ SCORES: tuple[Score, ...] = (
     Score("hd95_undefined", "hd95_undefined_classes", "undef", "classes", "lower", "left out of HD95", 1, 0, True),
     Score("hd95_mm", "hd95_mm", "HD95 mm", "mm", "lower", f"{_HD}, MONAI, foreground classes"),
     Score("hd95_medpy_mm", "hd95_medpy_mm", "HD95 medpy", "mm", "lower", f"{_HD}, medpy, foreground classes"),
+    Score("nsd", "nsd", "NSD", "x100", "higher", f"normalised surface Dice at the organ's tolerance, {_MEAN}", 100),
+    Score("assd_mm", "assd_mm", "ASSD mm", "mm", "lower", f"average symmetric surface distance, {_MEAN}", 1, 2),
+    Score(
+        "volume_error_ml", "volume_error_ml", "volume error", "ml", "", f"predicted minus true volume, {_MEAN}", 1, 2
+    ),
+    Score("volume_error_relative", "volume_error_relative", "volume error %", "%", "lower", _SHARE, 100),
+    Score(
+        "component_f1", "component_f1", "component F1", "x100", "higher", f"components (IoU above 1/2), {_MEAN}", 100
+    ),
+    Score("betti0_error", "betti0_error", "components", "count", "lower", f"too many or too few, {_MEAN}"),
+    Score("betti1_error", "betti1_error", "tunnels", "count", "lower", f"too many or too few, {_MEAN}"),
+    Score("betti2_error", "betti2_error", "cavities", "count", "lower", f"too many or too few, {_MEAN}"),
+    Score("ece", "ece", "ECE", "x100", "lower", "expected calibration error, all voxels", 100, 2),
+    Score("ece_foreground", "ece_foreground", "ECE foreground", "x100", "lower", f"the same by class, {_MEAN}", 100),
+    Score("wrong_confidence", "wrong_confidence", "wrong confidence", "x100", "lower", "mean on wrong voxels", 100),
     Score("ssim", "ssim", "SSIM", "x100", "higher", "structural similarity of the two volumes", 100, 1, True),
     Score("ssim_body", "ssim_body", "SSIM body", "x100", "higher", _SAME, 100, 1, True),
     Score("lpips", "lpips_similarity", "LPIPS", "x100", "higher", "1 - LPIPS distance (AlexNet)", 100, 1, True),

@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, cost, defences, leaderboard, natural, organs, overview, transfer
+from freqbench.reporting.views import budget, clinical, cost, defences, leaderboard, natural, organs, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -41,6 +41,7 @@ VIEWS: Mapping[str, View] = {
     "organs": View(build=organs.organs, needs_classes=True),
     "budget": View(build=budget.budget),
     "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
+    "clinical": View(build=clinical.clinical, columns=(*SCORES, *clinical.COLUMNS)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(

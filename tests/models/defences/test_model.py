@@ -173,6 +173,14 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     assert found.radius == pytest.approx(0.3 * 0.6744897501960817)
 
 
+def test_the_confidence_of_a_smoothed_model_is_the_share_of_votes() -> None:
+    samples = 8
+    model = defended({**RANDOM[1], "samples": samples, "selection_samples": 1}, Recorder())
+    found = prediction(model, torch.zeros(1, 1, 12, 8, 8))
+    assert found.confidence is not None
+    assert set((found.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
+
+
 # Every attack on defended models
 
 SIDE = 12

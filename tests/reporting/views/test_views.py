@@ -8,6 +8,7 @@ from freqbench.reporting.views import VIEWS
 from freqbench.results import RECORDS
 
 OF_ALL = {
+    "nsd": 0.5,
     "source_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
     "target_defence": '{"name": "bit_depth", "bits": 3, "adaptive": true, "undefended": "id"}',
     "certified_radius": 0.1,

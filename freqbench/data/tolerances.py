@@ -1,0 +1,46 @@
+"""Says how far a surface may be off before the normalised surface Dice counts it as wrong, in millimetres.
+
+Organs: FLARE 2022, J. Ma et al., Lancet Digital Health 6(11), 2024. Tasks: M. Antonelli et al., "The Medical
+Segmentation Decathlon", Nature Communications 13, 2022. All others: J. Wasserthal et al., "TotalSegmentator: robust
+segmentation of 104 anatomic structures in CT images", Radiology: Artificial Intelligence 5(5), 2023.
+"""
+
+from collections.abc import Mapping
+
+TOLERANCE_MM = 3.0
+ORGANS: Mapping[str, float] = {
+    "liver": 5.0,
+    "kidney": 3.0,
+    "kidneys": 3.0,
+    "spleen": 3.0,
+    "pancreas": 5.0,
+    "aorta": 2.0,
+    "inferior vena cava": 2.0,
+    "adrenal gland": 2.0,
+    "gallbladder": 2.0,
+    "esophagus": 3.0,
+    "stomach": 5.0,
+    "duodenum": 7.0,
+}
+TASKS: Mapping[str, float] = {  # of the Decathlon, by the name in their `dataset.json`
+    "brats": 5.0,
+    "leftatrium": 4.0,
+    "liver": 7.0,
+    "hippocampus": 1.0,
+    "prostate": 4.0,
+    "lung": 2.0,
+    "pancreas": 5.0,
+    "hepaticvessel": 3.0,
+    "spleen": 3.0,
+    "colon": 4.0,
+}
+
+
+def of_organ(name: str) -> float:
+    """The tolerance of a class, whatever its side: `kidney_left`, `Left kidney` and `kidney` are one organ.
+
+    >>> of_organ("adrenal_gland_right"), of_organ("vertebra")
+    (2.0, 3.0)
+    """
+    words = name.lower().replace("_", " ").split()
+    return ORGANS.get(" ".join(word for word in words if word not in ("left", "right")), TOLERANCE_MM)

@@ -1,0 +1,63 @@
+"""Measures whether a network's confidence can be believed.
+
+C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599;
+by class as in C. Gupta, A. Ramdas, "Top-label calibration and multiclass-to-binary reductions", ICLR 2022,
+arXiv:2107.08353.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.core.errors import UserError
+from freqbench.metrics.volumes import Volume, as_tensor, class_maps, require_same_shape
+
+BINS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Of all voxels, and of the voxels that are predicted as each class, float64 `[K]`; NaN where there are none."""
+
+    ece: float
+    ece_by_class: npt.NDArray[np.float64]
+    wrong_confidence: float
+    wrong_confidence_by_class: npt.NDArray[np.float64]
+
+
+def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: int) -> Calibration:
+    r"""Expected calibration error over BINS bins of equal width, and the mean confidence on wrong voxels, 0 to 1.
+
+    With n_b the voxels whose confidence lies in bin b (lower bound included), and n voxels in all:
+
+    .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
+
+    `confidence` is the probability of the predicted class, `[H, W, D]`. Raises a UserError for two shapes, a
+    confidence outside [0, 1], a value that is no class, or over 256 classes.
+    """
+    sure = as_tensor(confidence).double().cpu()
+    own, true = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
+    require_same_shape(sure.shape, own.shape)
+    if not (sure.min() >= 0 and sure.max() <= 1):
+        raise UserError(
+            f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
+        )
+    sure, own, is_right = sure.flatten(), own.flatten(), (own == true).flatten()
+
+    def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
+        return torch.bincount(places, values, size).double().reshape(num_classes, -1)
+
+    places = own * BINS + (sure * BINS).long().clamp(max=BINS - 1)
+    gaps = sums(places, sure - is_right.double(), num_classes * BINS)  # [K, BINS]
+    wrong = own[~is_right]
+    voxels, wrong_voxels = sums(own, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
+    wrong_sums = sums(wrong, sure[~is_right], num_classes)[:, 0]
+    return Calibration(
+        ece=float(gaps.sum(0).abs().sum() / voxels.sum()),
+        ece_by_class=(gaps.abs().sum(1) / voxels).numpy(),
+        wrong_confidence=float(wrong_sums.sum() / wrong_voxels.sum()),
+        wrong_confidence_by_class=(wrong_sums / wrong_voxels).numpy(),
+    )

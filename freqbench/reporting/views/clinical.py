@@ -1,0 +1,59 @@
+"""Shows what an attack costs in the metrics of clinical practice, as far as a job asked for them."""
+
+import pandas as pd
+
+from freqbench.analysis import groups
+from freqbench.analysis.groups import ATTACK
+from freqbench.analysis.tables import CLEAN, PRACTICE_SHARES
+from freqbench.reporting.render import Section
+
+HEADINGS = {
+    "nsd": "NSD",
+    "assd_mm": "ASSD\nmm",
+    "volume_error_ml": "volume error\nml",
+    "volume_error_relative": "volume error\n%",
+    "component_f1": "component\nF1",
+    "betti0_error": "components",
+    "betti1_error": "tunnels",
+    "betti2_error": "cavities",
+    "ece": "ECE",
+    "ece_foreground": "ECE\nforeground",
+    "wrong_confidence": "wrong\nconfidence",
+}
+COLUMNS = (*HEADINGS, *(f"{name}_clean" for name in HEADINGS))
+FINE = frozenset({"assd_mm", "volume_error_ml"})  # with two digits
+HOW = (
+    "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
+    "the clean volumes. NSD, component F1, ECE and wrong confidence are x100; ECE and wrong confidence are of all "
+    "voxels. NSD has each organ's own tolerance (`nsd_tolerance_mm` of the class records). Components, tunnels and "
+    "cavities are too many or too few against the label."
+)
+
+
+def clinical(records: pd.DataFrame) -> list[Section]:
+    """A table a dataset and attacked model: the clean volumes, then an attack a row."""
+    frame = groups.scored(records, COLUMNS)
+    frame = frame[groups.is_white_box(frame)]
+    measured = [name for name in HEADINGS if frame[name].notna().any()]
+    if not measured:
+        text = "No record has one: run a job with metrics such as `[dsc, nsd, assd, volume, components, topology]`."
+        return [Section("Metrics of clinical practice", text=text)]
+    frame = frame.astype(dict.fromkeys(COLUMNS, float))
+    shares = [name for name in COLUMNS if name.removesuffix("_clean") in PRACTICE_SHARES]
+    frame[shares] *= 100
+    return [
+        _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", own, measured)
+        for (dataset, source), own in frame.groupby(["dataset", "source_model"], observed=True)
+    ]
+
+
+def _section(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
+    rows = groups.with_settings(groups.grouped(frame, ATTACK, measured[0], measured[1:]), frame)
+    cases = frame.drop_duplicates("case_id")
+    clean = {name: cases[f"{name}_clean"].mean() for name in measured} | {"cases": len(cases)}
+    shown = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
+    for name in FINE & {*measured}:
+        shown[name] = [groups.points(value, 2) for value in shown[name]]
+    table = shown[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack", **HEADINGS})
+    data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
+    return Section(title, table, HOW, data)
