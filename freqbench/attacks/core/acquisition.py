@@ -58,8 +58,9 @@ class AcquisitionAttack(GradientAttack):
         """The best point of all runs, or the null row's, and its volumes."""
         space = self.space(task.clean)
         if self.control == "none":
-            run = lambda: climb(task, space, self._start(task, space), self.steps)  # noqa: E731
-            task.state = self.run_to_best(task, run, space.render)
+            task.state = self.run_to_best(
+                task, lambda: climb(task, space, self._start(task, space), self.steps), space.render
+            )
         else:
             task.state = space.project(space.centre + space.radius * _draw(task, space).sgn())
         with torch.no_grad():
