@@ -54,7 +54,7 @@ class ParallelBeam:
         """A matrix on the third and fourth axis together, which become `shape`."""
         batch, channels, *_, depth = x.shape
         columns = x.flatten(2, 3).movedim(2, 0).reshape(matrix.shape[1], -1)
-        product: Tensor = _Product.apply(matrix, transposed, columns)
+        product: Tensor = _Product.apply(matrix, transposed, columns)  # type: ignore[no-untyped-call]
         return product.reshape(-1, batch, channels, depth).movedim(0, 2).reshape(batch, channels, *shape, depth)
 
 
