@@ -30,8 +30,7 @@ class Sinogram(AcquisitionAttack):
         eps_p: largest relative change of a reading, from 0 to 1.
         angles: projections over half a turn.
 
-    A step takes the time of an angle's two sparse products besides the network's: on the papers' UNet with 90 angles
-    about 1.5 bare steps in all.
+    Beside the network's passes a step takes two sparse products, whose time grows with the angles.
 
     `start` and `state`: u, `[B, C, angles, T, D]`, T readings a projection, a voxel apart.
 
