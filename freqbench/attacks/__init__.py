@@ -7,6 +7,7 @@ from typing import Any
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
+from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.core.base import Attack, AttackResult
 from freqbench.attacks.core.gradient import LinfGradientAttack
@@ -22,6 +23,8 @@ from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
 from freqbench.attacks.frequency_apgd import SA2Opt, SA2Opt2D, VAFAOpt, VAFAOpt2D
 from freqbench.attacks.gn import GaussianNoise
+from freqbench.attacks.intensity_curve import IntensityCurve
+from freqbench.attacks.kspace import KSpace
 from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.padam import PAdam
 from freqbench.attacks.pgd import PGD
@@ -29,6 +32,7 @@ from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.sa2 import SA2, SA2In2D
 from freqbench.attacks.sea import SEA
 from freqbench.attacks.segpgd import SegPGD
+from freqbench.attacks.sinogram import Sinogram
 from freqbench.attacks.square import Square
 from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.tifgsm import TIFGSM
@@ -79,6 +83,10 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sea": SEA,
     "autoattack": AutoAttack,
     "faa": FAA,
+    "kspace": KSpace,
+    "bias_field": BiasField,
+    "sinogram": Sinogram,
+    "intensity_curve": IntensityCurve,
     "random_noise": RandomNoise,
     "corruption": Corruption,
 }

@@ -146,7 +146,7 @@ class APGD(LinfGradientAttack):
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters of volumes between bounds: voxels, errors of coefficients, multipliers."""
+    """Parameters of volumes between bounds, real or complex: voxels, errors of coefficients, multipliers."""
 
     centre: Tensor  # the middle of the bounds; it broadcasts over a point, as `radius` does
     radius: Tensor  # half their distance; the first step is twice as long
@@ -171,7 +171,7 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
             x, gradient = (
                 torch.where(across(halves, kept), kept, own) for kept, own in zip(best.kept, (x, gradient), strict=True)
             )
-        ahead = space.project(x + factor * space.radius * gradient.sign())
+        ahead = space.project(x + factor * space.radius * gradient.sgn())
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
         x, previous = ahead, x

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from freqbench.ops.blocks import along_axes
 
+CUBIC = 4  # control points of one piece of a cubic spline
+
 
 def gaussian_matrix(size: int, taps: int, sigma: float) -> Tensor:
     r"""Smoothing of `size` points by a Gaussian of `taps` weights, an odd number, float64 `[size, size]`.
@@ -36,6 +38,18 @@ def linear_matrix(size: int, rows: int) -> Tensor:
     weight = (places - below)[:, None]
     points = torch.eye(size, dtype=torch.float64)
     return (1 - weight) * points[below] + weight * points[(below + 1).clamp(max=size - 1)]
+
+
+def cubic_spline_matrix(points: int, rows: int) -> Tensor:
+    """A cubic B-spline of `points` control points, at least 4, at `rows` voxels, float64 `[rows, points]`.
+
+    It is read at the voxels' middles, which the `points` - 3 pieces span evenly. Weights are at least 0 and
+    sum to 1 in each row.
+    """
+    places = (torch.arange(rows, dtype=torch.float64) + 0.5) * (points - CUBIC + 1) / rows
+    gap = (places[:, None] - torch.arange(-1, points - 1)).abs()
+    near = 2 / 3 - gap.square() + gap**3 / 2
+    return torch.where(gap < 1, near, (2 - gap).clamp(min=0) ** 3 / 6)
 
 
 def area_matrix(size: int, rows: int) -> Tensor:

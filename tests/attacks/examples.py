@@ -44,6 +44,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sea": {"eps": 8 / 255, "steps": 10},
     "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "members": ("apgd-ce", "apgd-dlr", "square")},
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
+    "kspace": {"eps_k": 0.1, "steps": 5},
+    "bias_field": {"log_amplitude": 1.0, "steps": 3},
+    "sinogram": {"eps_p": 0.1, "steps": 5, "angles": 12},
+    "intensity_curve": {"deviation": 0.3, "steps": 3, "pieces": 16},
     "random_noise": {"linf": 8 / 255},
     "corruption": {"kind": "motion", "severity": 3},
 }

@@ -44,6 +44,10 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
     # Without the forward pass that the best volume costs at the end, as apgd.
     *((("vafa_opt", {"block": block, "keep": "last"}, (1.15, 1.20))) for block in (32, 8)),
     *((("sa2_opt", {"block": block, "keep": "last"}, (1.15, 1.20))) for block in (16, 8)),
+    # Two Fourier transforms of the window, in complex numbers, each way.
+    ("kspace", {"eps_k": 0.1, "keep": "last"}, (1.30, 1.30)),
+    ("bias_field", {"log_amplitude": 0.2, "keep": "last"}, (1.30, 1.20)),
+    ("intensity_curve", {"deviation": 0.1, "keep": "last"}, (1.30, 1.20)),
     ("segpgd", EPS, (1.12, 1.12)),
     ("cospgd", EPS, (1.12, 1.12)),
     ("ssa", {**EPS, "num_spectra": SPECTRA}, (1.15 * SPECTRA, 1.20 * SPECTRA)),
@@ -51,6 +55,7 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
 OTHERS: dict[str, dict[str, Any]] = {
     "gn": {"std": 8 / 255},
     "random_noise": {"linf": 8 / 255},
+    "sinogram": {"eps_p": 0.02, "keep": "last"},
     "dfb": {"band": "low"},
     "corruption": {"kind": "motion", "severity": 3},
     "dfb_2d": {"band": "low"},

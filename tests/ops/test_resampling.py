@@ -1,10 +1,12 @@
 """Means over parts, zooms there and back; `tests/attacks/test_transfer.py` compares with torch and scipy."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.interpolate import BSpline
 from torch import Tensor
 
-from freqbench.ops.resampling import Zoom, area_matrix
+from freqbench.ops.resampling import Zoom, area_matrix, cubic_spline_matrix
 
 SHAPE = (9, 6, 4)
 
@@ -18,6 +20,14 @@ def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
     """Of every point `rows` copies, so that no part cuts one."""
     x = random(9)
     assert torch.allclose(area_matrix(9, rows) @ x, x.repeat_interleave(rows).reshape(rows, 9).mean(1))
+
+
+@pytest.mark.parametrize("points", [4, 5, 9])
+def test_a_spline_is_scipy_s_and_stays_between_its_control_points(points: int) -> None:
+    pieces, matrix = points - 3, cubic_spline_matrix(points, 11)
+    middles = (np.arange(11) + 0.5) * pieces / 11
+    theirs = BSpline.design_matrix(middles, np.arange(-3.0, pieces + 4), 3).toarray()
+    assert np.allclose(matrix.numpy(), theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.99])

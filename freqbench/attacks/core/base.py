@@ -26,7 +26,7 @@ class AttackResult:
 
     Attributes:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
-        state: the final learned state in its blocked layout, or None.
+        state: the final learned state in the layout of the attack's docstring, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
             is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
         forwards: model passes of each window.

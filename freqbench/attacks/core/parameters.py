@@ -57,12 +57,18 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def count_of(least: int) -> Check:
+    """A check for a whole number of at least `least`."""
+    return expecting(f"a whole number of at least {least}", lambda value: _is_count(value) and value >= least)
+
+
 def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
     """A check for a finite number."""
     return expecting(f"a number {range_}", lambda value: is_number(value) and is_valid(value))
 
 
-def _intensity(value: Any) -> str | None:
+def intensity(value: Any) -> str | None:
+    """The check for a number on the [0, 1] intensity scale."""
     if is_number(value) and 0 <= value <= 1:
         return None
     hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
@@ -73,7 +79,7 @@ def _step_size(value: Any) -> str | None:
     is_part = isinstance(value, str) and re.fullmatch(r"eps/([0-9]+\.?[0-9]*|\.[0-9]+)", value)
     if is_part and is_number(part := float(value[4:])) and part > 0:
         return None
-    complaint = _intensity(value)
+    complaint = intensity(value)
     return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
 
 
@@ -117,7 +123,8 @@ def _block(number: int, word: str) -> Check:
     return expecting(f"a whole number of at least 1, or {word} of them", is_block)
 
 
-def _one_of(*words: str) -> Check:
+def one_of(*words: str) -> Check:
+    """A check for one of some words."""
     return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
 
 
@@ -134,9 +141,9 @@ def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
-_count = expecting("a whole number of at least 1", _is_count)
+_count = count_of(1)
 _odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
-_flag = expecting("true or false", lambda value: isinstance(value, bool))
+flag = expecting("true or false", lambda value: isinstance(value, bool))
 _weight = number("of at least 0", lambda value: value >= 0)
 _ratio = number("of at least 0 and below 1", lambda value: 0 <= value < 1)
 _share = number("in [0, 1]", lambda value: 0 <= value <= 1)
@@ -164,37 +171,37 @@ _target = expecting(
 )
 
 PARAMETERS: Mapping[str, Parameter] = {
-    "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", _intensity),
-    "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", _intensity),
+    "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", intensity),
+    "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", _step_size),
     "steps": Parameter("gradient steps", _count),
-    "random_start": Parameter("begin at a uniform draw from the ball", _flag),
+    "random_start": Parameter("begin at a uniform draw from the ball", flag),
     "eps_schedule": Parameter("pairs of a factor of eps and a share of the steps; none: eps throughout", _schedule),
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),
     "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", _optional(_count)),
     "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
-    "band": Parameter("the frequencies that may change", _one_of("all", *BANDS)),
+    "band": Parameter("the frequencies that may change", one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
     "ssim_min": Parameter("least SSIM inside the body; none: not bounded", _optional(_part)),
-    "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(_flag)),
-    "control": Parameter("a null row in place of the attack", _one_of(*CONTROLS)),
+    "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(flag)),
+    "control": Parameter("a null row in place of the attack", one_of(*CONTROLS)),
     "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
-    "targeted": Parameter("labels are the target to reach instead of the truth to leave", _flag),
+    "targeted": Parameter("labels are the target to reach instead of the truth to leave", flag),
     "loss": Parameter("what is raised", _loss),
     "organs": Parameter("the only classes whose voxels are attacked; none: all", _optional(_organs)),
     "target": Parameter("rule for the labels to move towards; none: away from the truth", _optional(_target)),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
-    "keep": Parameter("the last volumes of a run, or the best of all", _one_of(*KEEPS)),
+    "keep": Parameter("the last volumes of a run, or the best of all", one_of(*KEEPS)),
     "decay": Parameter("weight of the former steps' gradients", _weight),
     "probability": Parameter("of a step's volume being resized", _share),
     "min_scale": Parameter("smallest ratio of resized sides to the window's", _part),
     "max_scale": Parameter("largest ratio of resized sides to the window's", _growing),
     "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", _odd),
     "sigma": Parameter("its standard deviation in voxels; none: a third of its radius", _optional(_positive)),
-    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(_intensity)),
+    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", _optional(intensity)),
     "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", _optional(_weight)),
     "queries": Parameter("forward passes of a search", _count),
     "p_init": Parameter("share of the window that a cube covers at first", _part),
@@ -209,18 +216,18 @@ PARAMETERS: Mapping[str, Parameter] = {
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
     "bands": Parameter("frequency bands of a spectrum", _count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
-    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", _one_of(*SCOPES)),
+    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", one_of(*SCOPES)),
     "channels": Parameter("the only channels that are changed; none: all", _optional(_channels)),
 }
 
-INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", _intensity)
+INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", intensity)
 LOGIT_STEP = Parameter("length of a step of the gates' scores", _weight)
-RANDOM_CONTROL = Parameter("a null row in place of the attack", _one_of("none", "random"))
+RANDOM_CONTROL = Parameter("a null row in place of the attack", one_of("none", "random"))
 RATIO_STEP = Parameter("length of a step, in multiplier", _ratio)
 EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", _optional(_step_size))
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
 SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", _quantum)
-STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", _flag)
+STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", flag)
 SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
 SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)
-DROPPED_BAND = Parameter("the frequencies that are dropped", _one_of(*BANDS))
+DROPPED_BAND = Parameter("the frequencies that are dropped", one_of(*BANDS))

@@ -41,6 +41,12 @@ STRONGEST: dict[str, Strongest] = {
 STRONGEST |= {
     f"{name}{SSIM_SUFFIX}": replace(threat, names=(*threat.names, "ssim_min")) for name, threat in STRONGEST.items()
 }
+STRONGEST |= {
+    "kspace": Strongest(names=("eps_k", "region", "lines", "encoding"), form=("kspace", {}), has_slices=False),
+    "bias-field": Strongest(names=("log_amplitude", "control_points"), form=("bias_field", {}), has_slices=False),
+    "sinogram": Strongest(names=("eps_p", "angles"), form=("sinogram", {}), has_slices=False),
+    "intensity-curve": Strongest(names=("deviation", "pieces"), form=("intensity_curve", {}), has_slices=False),
+}
 STRONGEST["linf"] = Strongest(names=("eps",), form=("apgd", {}), has_slices=False)
 
 

@@ -302,7 +302,8 @@ class Task:
         if not isinstance(self.start, Tensor) or tuple(self.start.shape) != expected:
             got = tuple(self.start.shape) if isinstance(self.start, Tensor) else type(self.start).__name__
             raise UserError(f"{self._name}: expected a start of shape {expected}, got {got}")
-        return self.start.to(self.clean)
+        dtype = self.clean.dtype
+        return self.start.to(self.clean.device, dtype.to_complex() if self.start.is_complex() else dtype)
 
     def _success(self, logits: Tensor) -> Tensor:
         return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)

@@ -1,0 +1,62 @@
+"""Bias fields of MR.  After Chen et al., MICCAI 2020, arXiv:2006.13322."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from freqbench.attacks.apgd import Space
+from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.parameters import Parameter, count_of, number
+from freqbench.ops.blocks import along_axes
+from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class BiasField(AcquisitionAttack):
+    r"""The smooth multiplicative field that hurts most, as uneven coils leave it.
+
+    With uniform cubic B-splines B_n over the sample, n counting control points, and a value c for each of them:
+
+    .. math:: a(r) = \mathrm{clamp}\Bigl(x(r) \exp \sum_n c_n B_n(r), 0, 1\Bigr), \qquad |c_n| \le log\_amplitude
+
+    As B-splines are not negative and add up to 1, the field's logarithm is bounded by log_amplitude in every voxel. A
+    field that is the same everywhere, a change of brightness, is one of them. Every channel has a field of its own.
+
+    Args:
+        log_amplitude: largest size of the field's natural logarithm, at least 0; 0.2 is a factor between 0.82 and 1.22.
+        control_points: on each axis, at least 4, with which the field is one cubic polynomial along it; every further
+            one adds a piece, and finer fields.
+
+    `start` and `state`: c, `[B, C, n, n, n]` for n `control_points`.
+
+    **Differs from the paper**, which makes volumes to train on: the field is bounded instead of held smooth by
+    projected control points of a fixed distance, it has three dimensions, and Auto-PGD follows the segmentation's loss
+    instead of a distance between two predictions.
+    """
+
+    name: ClassVar[str] = "bias_field"
+    threat_model: ClassVar[str] = "bias-field"
+    budget_name: ClassVar[str] = "log_amplitude"
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **AcquisitionAttack.parameters,
+        "log_amplitude": Parameter(
+            "largest size of the field's natural logarithm", number("in [0, 3]", lambda x: 0 <= x <= 3)
+        ),
+        "control_points": Parameter("of the spline on each axis", count_of(CUBIC)),
+    }
+
+    log_amplitude: float
+    control_points: int = CUBIC
+
+    def space(self, clean: Tensor) -> Space:
+        """The box of control points."""
+        matrices = [cubic_spline_matrix(self.control_points, side).to(clean) for side in clean.shape[2:]]
+        radius = clean.new_tensor(self.log_amplitude)
+        return Space(
+            centre=clean.new_zeros(*clean.shape[:2], *[self.control_points] * 3),
+            radius=radius,
+            project=lambda c: c.clamp(-radius, radius),
+            render=lambda c: (clean * along_axes(c, matrices).exp()).clamp(0, 1),
+        )

@@ -1,0 +1,91 @@
+"""Changes of MR k-space.  After Morshuis et al., MLMIR at MICCAI 2022, arXiv:2208.03161."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.apgd import Space
+from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.parameters import Parameter, flag, number, one_of
+
+REGIONS = ("all", "centre", "periphery")
+ENCODINGS = ("2d", "3d")
+CENTRE = 0.25  # of the highest frequency of each axis
+
+
+@dataclass(frozen=True, kw_only=True)
+class KSpace(AcquisitionAttack):
+    r"""The relative change of k-space that hurts most, in magnitude and phase.
+
+    With K the discrete Fourier transform of the clean volume and a complex number u for each of its points, 0 outside
+    `region`:
+
+    .. math:: a = \mathrm{clamp}\bigl(\Re \, \mathcal F^{-1} (K (1 + u)), 0, 1\bigr), \qquad |u| \le eps_k
+
+    so that no magnitude changes by more than eps_k of itself, no phase by more than arcsin(eps_k), and, by Parseval's
+    theorem, the volume by no more than eps_k of its L2 norm. Auto-PGD steps along the gradient g of u at unit length,
+    g / `|g|`. As volumes are real, a point and its mirror image -k share their effect.
+
+    Args:
+        eps_k: largest `|u|`, from 0 to 1.
+        region: `centre`: frequencies up to a quarter of each axis's highest (contrast); `periphery`: all others
+            (edges); `all`.
+        lines: one u for each phase-encoding line, shared by all points that are read out with it: ghosts along W.
+        encoding: `2d`: every slice of the planes H x W by itself, phase encoded along W; `3d`: the volume at once,
+            phase encoded along W and D. H is read out.
+
+    `start` and `state`: u, complex `[B, C, H, W, D]`, with `lines` `[B, C, 1, W, D]`; along D it counts slices in `2d`,
+    frequencies in `3d`.
+
+    **Differs from the paper**, which attacks the reconstruction of raw multi-coil data by noise of bounded L2 norm: the
+    volume is the finished image, whose k-space is that of one coil without a phase of its own; the bound is relative,
+    point by point; the target is a segmentation. Scanners show the magnitude, which is this real part but for terms
+    of second order in u.
+    """
+
+    name: ClassVar[str] = "kspace"
+    threat_model: ClassVar[str] = "kspace"
+    budget_name: ClassVar[str] = "eps_k"
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **AcquisitionAttack.parameters,
+        "eps_k": Parameter("largest relative change of a point of k-space", number("in [0, 1]", lambda x: 0 <= x <= 1)),
+        "region": Parameter("the part of k-space that may change", one_of(*REGIONS)),
+        "lines": Parameter("one change for each phase-encoding line", flag),
+        "encoding": Parameter("k-space of every slice, or of the volume", one_of(*ENCODINGS)),
+    }
+
+    eps_k: float
+    region: str = "all"
+    lines: bool = False
+    encoding: str = "2d"
+
+    def space(self, clean: Tensor) -> Space:
+        """A disc for each point or line of k-space."""
+        axes = [
+            axis for axis in (2, 3, 4) if not (axis == 2 and self.lines) and not (axis == 4 and self.encoding == "2d")
+        ]
+        spectrum = torch.fft.fftn(clean, dim=axes)
+        free = self._free(spectrum.shape, axes).to(clean)
+        centre = torch.zeros_like(spectrum[:, :, :1] if self.lines else spectrum)
+
+        def project(u: Tensor) -> Tensor:
+            return free * u * (self.eps_k / u.abs().clamp(min=torch.finfo(clean.dtype).tiny)).clamp(max=1)
+
+        def render(u: Tensor) -> Tensor:
+            change: Tensor = torch.fft.ifftn(u * spectrum, dim=axes).real
+            return (clean + change).clamp(0, 1)
+
+        return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
+
+    def _free(self, shape: torch.Size, axes: list[int]) -> Tensor:
+        """1 at the frequencies of the region, else 0; it broadcasts over k-space."""
+        highest = torch.zeros([1] * len(shape))
+        for axis in axes:
+            along = torch.fft.fftfreq(shape[axis]).abs() * 2
+            highest = torch.maximum(highest, along.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
+        if self.region == "all":
+            return torch.ones_like(highest)
+        return ((highest <= CENTRE) == (self.region == "centre")).to(highest)

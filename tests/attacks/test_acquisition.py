@@ -1,0 +1,185 @@
+"""Attacks on the acquisition against optima known in closed form, their sets, and their null rows."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from attacks.examples import SmallNet, generators
+from attacks.test_frequency_apgd import Linear, drawn
+from torch import Tensor
+
+from freqbench.attacks import AttackResult, make
+from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.core.errors import ParameterError, ThreatModelError
+from freqbench.ops.resampling import cubic_spline_matrix
+from freqbench.ops.tomography import ParallelBeam
+
+NAMES = {  # with a budget at which no voxel between 0.45 and 0.55 reaches 0 or 1
+    "kspace": {"eps_k": 0.02},
+    "bias_field": {"log_amplitude": 0.2},
+    "sinogram": {"eps_p": 0.02, "angles": 6},
+    "intensity_curve": {"deviation": 0.04},
+}
+every_name = pytest.mark.parametrize("name", NAMES)
+IMAGES, WEIGHTS = drawn(1, low=0.45, high=0.55), drawn(2, low=-1)
+
+
+def attacked(name: str, weights: Tensor = WEIGHTS, **changes: Any) -> AttackResult:
+    attack = make(name, **({"loss": "ce", "steps": 20} | NAMES[name] | changes))
+    return attack(Linear(weights), IMAGES, torch.zeros_like(IMAGES, dtype=torch.long), generator=generators(1))
+
+
+def gained(result: AttackResult, weights: Tensor = WEIGHTS) -> float:
+    """What <w, x> rose by; no clamp was in the way."""
+    assert 0 < float(result.adversarial.min()) < float(result.adversarial.max()) < 1
+    return float(((result.adversarial - IMAGES) * weights).sum())
+
+
+AXES = {("2d", False): (2, 3), ("3d", False): (2, 3, 4), ("2d", True): (3,), ("3d", True): (3, 4)}
+
+
+@pytest.mark.parametrize("region", ["all", "centre", "periphery"])
+@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+def test_every_point_of_k_space_turns_towards_the_weights(
+    form: tuple[str, bool], axes: tuple[int, ...], region: str
+) -> None:
+    """The gain is <W, u K> / n: the best u has the size eps_k and the phase that makes each term real."""
+    encoding, lines = form
+    product = np.fft.fftn(IMAGES.numpy(), axes=axes) * np.fft.fftn(WEIGHTS.numpy(), axes=axes).conj()
+    frequency = np.stack(np.broadcast_arrays(*np.ix_(*(np.abs(np.fft.fftfreq(side)) * 2 for side in IMAGES.shape[2:]))))
+    inside = frequency[[axis - 2 for axis in axes]].max(0) <= 0.25
+    product = product * {"all": 1.0, "centre": inside, "periphery": ~inside}[region]
+    terms = product.sum(axis=2) if lines else product
+    count = math.prod(IMAGES.shape[axis] for axis in axes)
+    result = attacked("kspace", region=region, encoding=encoding, lines=lines)
+    assert gained(result) == pytest.approx(0.02 * np.abs(terms).sum() / count, rel=1e-6)
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_by_parseval_k_space_moves_a_volume_by_no_more_than_its_share(control: str) -> None:
+    change = attacked("kspace", control=control).adversarial - IMAGES
+    assert 0.3 * 0.02 < float(change.norm() / IMAGES.norm()) <= 0.02
+
+
+def test_lines_of_k_space_make_ghosts_along_w_alone() -> None:
+    """What one number a line does to a row is the same for all rows: convolution with one kernel."""
+    change = attacked("kspace", lines=True).adversarial - IMAGES
+    kernels = np.fft.fft(change.numpy(), axis=3) / np.fft.fft(IMAGES.numpy(), axis=3)
+    assert np.abs(kernels - kernels[:, :, :1]).max() < 1e-9
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_field_of_one_sign_is_at_the_corner_of_the_box(sign: int) -> None:
+    weights = 0.05 * sign * WEIGHTS.abs()
+    adversarial = attacked("bias_field", weights).adversarial
+    assert torch.allclose(adversarial, IMAGES * math.exp(sign * 0.2), rtol=0, atol=1e-12)
+
+
+def test_a_small_field_pulls_every_control_point_to_its_own_end() -> None:
+    """To first order in the amplitude the gain is that of the sum over points of |<w x, B>|."""
+    h, w, d = (cubic_spline_matrix(4, side).numpy() for side in IMAGES.shape[2:])
+    slopes = np.einsum("hwd,hi,wj,dk->ijk", (IMAGES * WEIGHTS)[0, 0].numpy(), h, w, d)
+    assert slopes.min() < 0 < slopes.max()
+    assert gained(attacked("bias_field", log_amplitude=1e-4)) == pytest.approx(1e-4 * np.abs(slopes).sum(), rel=1e-3)
+
+
+def test_every_reading_of_a_sinogram_goes_to_the_end_that_its_ray_asks_for() -> None:
+    """By the reconstruction of one reading after the other."""
+    beam = ParallelBeam.of(IMAGES, 6)
+    readings = beam.project(IMAGES)[0, 0]
+    units = torch.eye(6 * beam.bins, dtype=torch.float64).reshape(-1, 1, 6, beam.bins, 1)
+    single = beam.reconstruct(units)[:, 0, :, :, 0]  # [6 T, H, W]
+    slopes = torch.einsum("nhw,hwd->nd", single, WEIGHTS[0, 0]).reshape(6, beam.bins, -1)
+    assert gained(attacked("sinogram")) == pytest.approx(0.02 * float((slopes * readings).abs().sum()), rel=1e-9)
+
+
+def test_every_knot_of_a_curve_goes_to_its_own_end_where_it_stays_monotone() -> None:
+    """Knots 1/8 apart cannot meet within 0.04; numpy interpolates what each adds."""
+    knots, x = np.linspace(0, 1, 9), IMAGES.numpy()
+    hats = [np.interp(x, knots, hat) for hat in np.eye(9)]
+    slopes = np.array([float((hat * WEIGHTS.numpy()).sum()) for hat in hats])
+    assert gained(attacked("intensity_curve")) == pytest.approx(0.04 * np.abs(slopes).sum(), rel=1e-9)
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_a_curve_keeps_the_order_of_intensities_and_its_own_bound(control: str) -> None:
+    """With knots that could overtake each other."""
+    result = attacked("intensity_curve", deviation=0.2, pieces=40, control=control)
+    before, after = IMAGES.flatten(), result.adversarial.flatten()
+    assert float(after[before.argsort()].diff().min()) >= -1e-12
+    assert 0.02 < float((after - before).abs().max()) <= 0.2 + 1e-12
+
+
+@every_name
+def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
+    """Without a pass, another for each seed, and worth little."""
+    null, best = attacked(name, control="random"), attacked(name)
+    assert (null.num_forwards, null.num_backwards) == (0, 0)
+    assert null.state is not None
+    size = null.state.abs()
+    budget = float(make(name, **NAMES[name]).budget)  # type: ignore[attr-defined]
+    assert float((size > 0.99 * budget).double().mean()) > 0.7
+    assert abs(gained(null)) < 0.7 * gained(best)
+
+
+@every_name
+def test_a_point_outside_the_set_and_a_volume_of_another_point_are_an_excess(name: str) -> None:
+    attack = make(name, **NAMES[name], steps=1)
+    assert isinstance(attack, AcquisitionAttack)
+    result = attacked(name)
+    assert result.state is not None
+    assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-9
+    moved = result.adversarial.clone()
+    moved[0, 0, 2, 2, 2] += 0.01
+    assert attack.excess(IMAGES, moved, result.state) == pytest.approx(0.01)
+    far = 1.5 * result.state
+    made = attack.space(IMAGES).render(far)
+    assert attack.excess(IMAGES, made, far) == pytest.approx(0.5 * attack.budget)
+    assert attack.excess(IMAGES, made, None) == math.inf
+
+
+def test_a_curve_that_falls_is_an_excess() -> None:
+    attack = make("intensity_curve", deviation=0.2, pieces=10)
+    assert isinstance(attack, AcquisitionAttack)
+    falling = torch.zeros(1, 1, 11, dtype=torch.float64)
+    falling[0, 0, 5] = 0.15
+    made = attack.space(IMAGES).render(falling)
+    assert attack.excess(IMAGES, made, falling) == pytest.approx(0.05)
+
+
+def test_leaving_the_set_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.attacks.core.acquisition.climb", lambda task, space, *_: space.centre + 0.5)
+    with pytest.raises(ThreatModelError, match=r"^bias_field: bias-field bound exceeded by 0\.3"):
+        attacked("bias_field", keep="last")
+
+
+@every_name
+def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
+    """The state of one attack is where another of one step begins: what it raises first is what that one reached."""
+    model, labels = SmallNet().double(), (IMAGES > 0.5).long()
+    attack = make(name, **NAMES[name], steps=1, keep="last")
+    found = attack(model, IMAGES, labels)
+    again = attack(model, IMAGES, labels, start=found.state)
+    third = make(name, **NAMES[name], steps=2, keep="last")(model, IMAGES, labels)
+    assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("kspace", {"eps_k": 1.5}, "eps_k: expected a number in [0, 1], got 1.5"),
+        ("kspace", {"region": "center"}, "region: expected all, centre or periphery, got 'center'"),
+        ("kspace", {"encoding": 2}, "encoding: expected 2d or 3d, got 2"),
+        ("bias_field", {"control_points": 3}, "control_points: expected a whole number of at least 4, got 3"),
+        ("bias_field", {"log_amplitude": -1}, "log_amplitude: expected a number in [0, 3], got -1"),
+        ("sinogram", {"angles": 0}, "angles: expected a whole number of at least 1, got 0"),
+        ("intensity_curve", {"deviation": 8}, "deviation: expected a number in [0, 1] or a fraction like 8/255, got 8"),
+        ("sinogram", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
+    ],
+)
+def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        make(name, **(NAMES[name] | changes))
+    assert str(caught.value).startswith(f"{name}: {expected}")
