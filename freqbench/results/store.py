@@ -9,12 +9,14 @@ that died before deleting): readers keep one row a key, and take its classes fro
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from freqbench.core import names, storage
+from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
@@ -34,6 +36,31 @@ KINDS: Mapping[str, type] = {
 }
 """What parts of a run's file are, where it has them; `models` and `datasets` hold mappings."""
 FOLDERS = ("records", "class_records", "runs", "leases")
+
+
+class IndexCell(BaseModel):
+    """A cell's part of an index; its cases are those of its dataset, or `cases`."""
+
+    model_config = ConfigDict(strict=True)
+
+    cell_id: str
+    dataset: str
+    targets: list[str]
+    cases: list[str] = []
+
+
+class Index(BaseModel):
+    """The keys of all records that a job asks for, as `Grid.index` says them; `index_keys` spells them out."""
+
+    cells: list[IndexCell]
+    cases: dict[str, list[str]] = {}
+
+    @model_validator(mode="after")
+    def _cells_have_cases(self) -> Self:
+        for cell in self.cells:
+            if "cases" not in cell.model_fields_set and cell.dataset not in self.cases:
+                raise ValueError(f"expected cases of {cell.dataset}, of which cell {cell.cell_id} is, got none")
+        return self
 
 
 class Store:
@@ -132,12 +159,16 @@ class Store:
     def job(self) -> dict[str, Any]:
         """The job that `run.json` holds; UserError where there is none."""
         job = self._files.read_json("run.json").get("job")
-        index = job.get("index", {"cells": []}) if isinstance(job, dict) else None
-        if not (isinstance(job, dict) and isinstance(index, dict) and isinstance(index.get("cells"), list)):
+        try:
+            if not isinstance(job, dict):
+                raise UserError(f"got {job!r:.80}")
+            if "index" in job:
+                validate(job["index"], Index, "its index")
+        except UserError as error:
             raise UserError(
-                f"{self.root}/run.json: expected the job of a run with its index, got {job!r:.80}: restore it, or move "
-                "it away and run the job again"
-            )
+                f"{self.root}/run.json: expected the job of a run with its index ({error}): restore it, or move it "
+                "away and run the job again"
+            ) from None
         return job
 
     def _winners(self, columns: Sequence[str]) -> pa.Table:

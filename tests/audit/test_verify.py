@@ -165,10 +165,8 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(store: Pat
     expected: set[str] = set()
 
     def change(rows: Rows) -> None:
-        unused = list(rows)
         for name in (*store_checks.MEANS, *store_checks.COUNTS):
-            row = next(row for row in unused if row[name] is not None and row[name] == row[name] and row[name] >= 0)
-            unused.remove(row)
+            row = next(row for row in rows if row[name] is not None and row[name] == row[name] and row[name] >= 0)
             value, row[name] = row[name], row[name] + (1 if name in store_checks.COUNTS else 1e-5)
             expected.add(
                 f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, first of row {row_id(*key_of(row))}"
