@@ -37,6 +37,7 @@ def browser() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
     if not Path(CHROMIUM).exists():
         pytest.skip(f"needs a browser: {CHROMIUM} is not there")
+    sync.expect.set_options(timeout=60_000)  # a machine may have other work
     with sync.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=list(ARGUMENTS))
         yield opened

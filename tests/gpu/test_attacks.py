@@ -91,7 +91,8 @@ def where(case: tuple[str, dict[str, Any]], device: str) -> Any:
     return pytest.param(name, options, device, id=" ".join(map(str, (name, *options.values(), device))), marks=marks)
 
 
-EVERYWHERE = [where(*each) for each in product(CASES, DEVICES)]
+SPARSE = "sinogram"  # the stand-in has no sparse matrices
+EVERYWHERE = [where(*each) for each in product(CASES, DEVICES) if (each[0][0], each[1]) != (SPARSE, "stand-in")]
 
 
 @pytest.mark.parametrize(("name", "options", "device"), EVERYWHERE, indirect=["device"])
