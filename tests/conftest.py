@@ -90,7 +90,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Under `-m integration`, files that do not name it are not imported: each of four processes would."""
-    is_other = config.option.markexpr == "integration" and collection_path.name.startswith("test_")
+    is_other = config.option.markexpr.startswith("integration") and collection_path.name.startswith("test_")
     return True if is_other and "integration" not in collection_path.read_text("utf-8") else None
 
 
@@ -115,7 +115,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """One thread in each process, those that tests start too: tiny tensors gain nothing from more, and lose much where
     cores are shared. Set before torch is imported; what is measured takes the threads that it finds."""
-    if is_default_selection(config) or config.option.markexpr == "integration":
+    if is_default_selection(config) or config.option.markexpr.startswith("integration"):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
