@@ -15,6 +15,7 @@ import torch
 from freqbench.core.machine import available_cores, versions
 from freqbench.job.grid import Grid
 
+CPUINFO = Path("/proc/cpuinfo")
 SENT_CODE = "FREQBENCH_CODE"
 """Variable of a job on a cluster: `git_state` of the machine that its code came from."""
 
@@ -70,8 +71,17 @@ def devices() -> list[str]:
 
 
 def processor() -> str:
-    """The processor, as far as the last bits of sums depend on it: its kind and its widest vector instructions."""
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    """The processor, as far as the last bits of sums depend on it: its model and torch's widest vector instructions.
+
+    FFTs and sums choose their instructions by the model, which a name such as `AMD EPYC` does not tell: on Linux the
+    numbers of `/proc/cpuinfo` do.
+    """
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if not CPUINFO.exists():
+        return kind
+    first = CPUINFO.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    return " ".join([kind, *(facts[key] for key in ("vendor_id", "cpu family", "model") if key in facts)])
 
 
 def available_memory() -> int:

@@ -124,6 +124,7 @@ def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and
     [
         ({"device": "NVIDIA H200"}, "device: NVIDIA H200 then, cpu now"),
         ({"processor": "arm64 DEFAULT"}, "processor: arm64 DEFAULT then, "),
+        ({"processor": "x86_64 AVX512"}, "processor: x86_64 AVX512 then, "),
         ({"processor": None}, "processor: the run's file does not say it"),
     ],
 )
@@ -235,7 +236,7 @@ def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
 
 
 def test_rows_of_the_stored_example_are_computed_again() -> None:
-    """To the bit where they were made; the run's file does not say the processor, so that less will do elsewhere."""
+    """To the bit on the processor that made them; its model is not in the run's file, so that less will do here."""
     found = all_of(Path(__file__).parents[1] / "results" / "version_1")
     assert len(found) == 4
     assert {each.verdict for each in found} <= {"equal", "close"}
@@ -252,3 +253,14 @@ def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
     set_first(place, "records", linf=0.5)
     assert not reproduce.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))
     assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")
+
+
+def test_two_models_of_one_name_are_two_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their last bits may differ although both are an `AMD EPYC` with AVX512."""
+    monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "cpuinfo")
+    found = [provenance.processor()]
+    for model in (1, 17):
+        facts = f"vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n"
+        provenance.CPUINFO.write_text(f"processor\t: 0\n{facts}\nprocessor\t: 1\n{facts}")
+        found.append(provenance.processor())
+    assert found[1:] == [f"{found[0]} AuthenticAMD 25 {model}" for model in (1, 17)]
