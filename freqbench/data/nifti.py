@@ -287,7 +287,8 @@ def _damaged() -> tuple[type[Exception], ...]:
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
 
-    return ImageFileError, HeaderDataError, WrapStructError, OSError, EOFError, ValueError, struct.error, zlib.error
+    of_nibabel = (ImageFileError, HeaderDataError, WrapStructError)
+    return *of_nibabel, OSError, EOFError, ValueError, OverflowError, struct.error, zlib.error
 
 
 def _reason(error: Exception) -> str:

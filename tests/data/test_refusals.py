@@ -233,6 +233,7 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
         "960 voxels, got damaged or truncated data:",
     ),
     "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
+    "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
     "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
     "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
     "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: mend or drop the case"),
