@@ -127,10 +127,10 @@ def attack_sections() -> str:
         parts.append(f"({name})=\n## `{name}`\n")
         parts.append(f"```{{image}} ../generated/attacks/{name}.png\n:alt: what {name} does to a volume\n```\n")
         parts.append(_documented(attack))
-        rows = []
+        rows, forms = [], f"form of the algorithm: {', '.join(f'`{form}`' for form in attack.variants)}"
         for field in fields(attack):
             default = "required" if field.default is MISSING else f"`{field.default}`"
-            meaning = attack.parameters[field.name].meaning if field.name in attack.parameters else ""
+            meaning = attack.parameters[field.name].meaning if field.name in attack.parameters else forms
             rows.append([f"`{field.name}`", default, meaning])
         parts.append(table(rows, ["parameter", "default", "meaning"]) + "\n")
     return "\n".join(parts)
@@ -312,6 +312,7 @@ def draw(name: str) -> Figure:
     figure.colorbar(shown, ax=axes[2], shrink=0.8)
     for ax in axes:
         ax.set_axis_off()
+        ax.invert_xaxis()  # the patient's right on the left, as in every other picture
     return figure
 
 

@@ -59,11 +59,7 @@ def test_project_files_are_what_their_readers_take(schema: str, files: str) -> N
 @pytest.mark.integration
 def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path) -> None:
     """Made as `python -m build` makes them of a fresh checkout, the wheel from the sdist, with the setuptools here."""
-    tree, made = tmp_path / "tree", tmp_path / "made"
-    for folder in ("freqbench", "jobs"):
-        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
-        shutil.copy(ROOT / file, tree)
+    tree, made = checkout(tmp_path / "tree"), tmp_path / "made"
     run([sys.executable, "-m", "build", "--no-isolation", "--outdir", made, tree])
     run([sys.executable, "-m", "twine", "check", "--strict", *made.iterdir()])
     (wheel,) = made.glob(f"freqbench-{freqbench.__version__}-*.whl")
@@ -73,6 +69,28 @@ def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path
     assert not [name for name in names if name.startswith(("tests", "docs", "jobs"))]
 
 
-def run(command: Sequence[str | Path]) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.integration
+def test_type_checkers_find_an_editable_installation(tmp_path: Path) -> None:
+    """They follow a path, not the import hook that setuptools would make of a folder with others beside the package."""
+    tree = checkout(tmp_path / "tree")
+    for folder in ("docs", "tests"):
+        (tree / folder).mkdir()
+    command = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
+    run([sys.executable, "-c", command], tree)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        (path,) = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".pth"))
+    assert Path(path.strip()) == tree
+
+
+def checkout(tree: Path) -> Path:
+    """What an installation is made of."""
+    for folder in ("freqbench", "jobs"):
+        shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / file, tree)
+    return tree
+
+
+def run(command: Sequence[str | Path], folder: Path | None = None) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert result.returncode == 0, result.stdout + result.stderr

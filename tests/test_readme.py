@@ -1,5 +1,6 @@
 """The README and the pages of `docs` hold what they say: commands, tables, job files. Links are the site's build's."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -116,6 +117,24 @@ def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
     }
     for text, names in made.items():
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
+
+
+def test_rows_of_a_table_have_the_cells_of_its_head() -> None:
+    """A `|` that is not escaped begins another cell, and the last one falls off the page."""
+    written = [path for path in ROOT.glob("docs/*/*.md") if path.parent.name != "generated"]
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *written):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        for is_row, rows in itertools.groupby(lines, lambda line: line.startswith("|")):
+            cells = {len(re.findall(r"(?<!\\)\|", row)) for row in rows if is_row}
+            assert len(cells) <= 1, f"{page}: rows of {cells} bars"
+
+
+def test_the_reference_says_what_each_parameter_of_an_attack_means() -> None:
+    text = generated.attack_sections()
+    rows = re.findall(r"^\| `(\w+)` +\| [^|]+\|([^\n]*)\|$", text, flags=re.MULTILINE)
+    assert len(rows) > len(ATTACKS)
+    assert [name for name, meaning in rows if not meaning.strip()] == []
+    assert "form of the algorithm: `released`, `released-cosine`, `paper`" in text
 
 
 @pytest.mark.parametrize("model", [JobSpec, TrainJob])

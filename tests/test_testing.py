@@ -14,6 +14,7 @@ from toy.net import Tiny
 from freqbench import testing
 from freqbench.attacks import Attack, Task
 from freqbench.data import CaseRef, NativeCase
+from freqbench.data.loaders.phantom import Phantom
 
 ROI = (8, 8, 8)
 SHIFTS = itertools.count(1)
@@ -23,6 +24,11 @@ def test_the_classes_of_the_guide_keep_their_contracts() -> None:
     testing.check_attack(Walk(eps=8 / 255))
     testing.check_dataset(Balls(name="balls"))
     testing.check_network(Tiny(classes=2), num_classes=2, roi=ROI)
+
+
+def test_a_dataset_of_freqbench_keeps_the_contract() -> None:
+    """Its recipe has tuples, which identities read as lists."""
+    testing.check_dataset(Phantom(name="phantom", shape=(24, 20, 16)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +113,7 @@ class Twins(Balls):
 
 class Unplain(Balls):
     def recipe(self) -> dict[str, Any]:
-        return {"loader": "balls", "size": (self.side, 1)}
+        return {"loader": "balls", "size": {self.side, 1}}
 
 
 class Restless(Balls):

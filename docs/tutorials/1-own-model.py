@@ -20,8 +20,16 @@ from monai.networks.nets import UNet
 
 import freqbench as fb
 
-net = UNet(spatial_dims=3, in_channels=1, out_channels=6, channels=(8, 16, 32, 64), strides=(2, 2, 2), num_res_units=2)
-loaded = net.load_state_dict(fb.load_model("zoo://phantom/unet").network.net.state_dict())
+net = UNet(
+    spatial_dims=3,
+    in_channels=1,
+    out_channels=6,
+    channels=(8, 16, 32, 64),
+    strides=(2, 2, 2),
+    num_res_units=2,
+)
+weights = fb.load_model("zoo://phantom/unet").network.net.state_dict()
+loaded = net.load_state_dict(weights)
 
 # %% [markdown]
 # `load_model` takes a copy of the network. It needs to know one thing more: `roi`, the voxels of the window that the
@@ -46,7 +54,11 @@ for name, volume in (("scan", scan.image), ("label", scan.label)):
     nibabel.save(nibabel.Nifti1Image(volume[0].numpy(), scan.affine), f"{name}.nii.gz")
 
 case = fb.Case.from_nifti(
-    "scan.nii.gz", "label.nii.gz", labels=dataset.class_names, intensity={"window": [-175, 250]}, crop_foreground=False
+    "scan.nii.gz",
+    "label.nii.gz",
+    labels=dataset.class_names,
+    intensity={"window": [-175, 250]},
+    crop_foreground=False,
 )
 case
 
@@ -79,10 +91,12 @@ scores
 # %%
 rows = []
 for budget in (2, 4, 8):
-    for name, parameters in (("pgd", {"eps": f"{budget}/255", "steps": 4}), ("gn", {"std": f"{budget}/255"})):
+    attacks = {"pgd": {"eps": f"{budget}/255", "steps": 4}, "gn": {"std": f"{budget}/255"}}
+    for name, parameters in attacks.items():
         made = fb.attack(model, case, name, **parameters)
-        rows.append({"budget (1/255)": budget, "attack": name, **fb.evaluate(model, case, made, metrics=("dsc",))})
-curve = pd.DataFrame(rows).pivot(index="budget (1/255)", columns="attack", values="dsc_foreground")
+        found = fb.evaluate(model, case, made, metrics=("dsc",))
+        rows.append({"budget (1/255)": budget, "attack": name, "Dice": found["dsc_foreground"]})
+curve = pd.DataFrame(rows).pivot(index="budget (1/255)", columns="attack", values="Dice")
 axis = curve.plot(marker="o", ylabel="Dice of the organs", ylim=(0, 1), figsize=(5, 3))
 axis.axhline(scores["dsc_foreground_clean"], color="grey", linestyle="dashed")
 plt.show()

@@ -24,7 +24,10 @@ models
 # this is called white-box, on another one transfer.
 
 # %%
-attacks = {"pgd": {"eps": "8/255", "steps": 5}, "sa2": {"rho": 0.4, "steps": 5, "block": 16}}
+attacks = {
+    "pgd": {"eps": "8/255", "steps": 5},
+    "sa2": {"rho": 0.4, "steps": 5, "block": 16},
+}
 rows = []
 for source in models:
     for name, parameters in attacks.items():
@@ -41,7 +44,7 @@ records[["attack", "source_model", "target_model", "dsc_foreground_clean", "dsc_
 
 # %%
 records["drop"] = 100 * (records["dsc_foreground_clean"] - records["dsc_foreground"])
-drops = records.pivot_table(index=["attack", "source_model"], columns="target_model", values="drop")
+drops = records.pivot_table("drop", ["attack", "source_model"], "target_model")
 drops.round(1)
 
 # %%
@@ -52,8 +55,9 @@ for axis, name in zip(axes, attacks, strict=True):
     for row in range(2):
         for column in range(2):
             axis.text(column, row, f"{matrix.iloc[row, column]:.0f}", ha="center", va="center")
-    axis.set(title=name, xticks=range(2), yticks=range(2), xticklabels=matrix.columns, yticklabels=matrix.index)
-    axis.set(xlabel="predicts", ylabel="attacked")
+    axis.set(title=name, xlabel="predicts", ylabel="attacked")
+    axis.set_xticks(range(2), matrix.columns)
+    axis.set_yticks(range(2), matrix.index)
 figure.colorbar(image, ax=axes, label="drop in points")
 plt.show()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core import config, plugins, types
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, Spacing
@@ -158,11 +158,20 @@ class Case:
 
 
 def cpu_tensor(volume: Volume) -> Tensor:
-    """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor."""
+    """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor.
+
+    Raises a UserError for what is neither.
+    """
+    if isinstance(volume, str | PathLike):
+        raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
     if isinstance(volume, np.ndarray):  # torch lacks most of what can be done with unsigned integers
         known = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
-    return torch.as_tensor(volume).as_subclass(Tensor).cpu()
+    try:
+        return torch.as_tensor(volume).as_subclass(Tensor).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = volume.dtype if isinstance(volume, np.ndarray) else type(volume).__name__
+        raise UserError(f"expected an array or tensor of numbers, got {got}: {one_line(error)}") from None
 
 
 def _grid(
@@ -282,13 +291,22 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
         UserError: a loader or key that is not known, or data that is missing or damaged.
     """
     keys = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in keys.items()}
+    require_class(loader, Dataset)
     if not isinstance(loader, str):
         return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
-    require_class(loader)
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
 
 
-def require_class(name: str) -> None:
-    """Refuse the path of a class, which would run whatever stands there."""
-    if plugins.names_class(name) and not plugins.is_trusted():
-        raise UserError(f"{name}: expected a name or a class, got the path of a class: import it, and give the class")
+def require_class(given: object, base: type) -> None:
+    """Refuse what is neither a name nor a class of a kind, and the path of a class, which would run what is there."""
+    if not isinstance(given, str):
+        if not (isinstance(given, type) and issubclass(given, base)):
+            expected = f"a name or a class of {base.__name__}"
+            raise UserError(f"expected {expected}, got {kind_of(given)}: derive yours from it")
+    elif plugins.names_class(given) and not plugins.is_trusted():
+        raise UserError(f"{given}: expected a name or a class, got the path of a class: import it, and give the class")
+
+
+def kind_of(given: object) -> str:
+    """What an error calls an object of the wrong type."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__

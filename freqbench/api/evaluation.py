@@ -76,6 +76,8 @@ def evaluate(
             shape, or outside [0, 1].
     """
     model, case = as_model(model), as_case(case)
+    if isinstance(metrics, str):
+        raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
     for metric in metrics:
         names.known("metrics", "metric", metric)
     model._fitted(case)

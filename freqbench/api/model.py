@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import AnyPath, Case, _Arrays
+from freqbench.api.case import AnyPath, Case, _Arrays, kind_of
 from freqbench.core import config, names, plugins, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
@@ -118,9 +118,15 @@ def load_model(
     where = _device(device)
     if isinstance(source, nn.Module):
         return _of_network(source, num_classes, num_channels or 1, where, precision, settings)
+    try:
+        place = fspath(source)
+    except TypeError:
+        raise UserError(
+            f"expected a path, URI or network, got {kind_of(source)}: give the network itself, with its weights"
+        ) from None
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
-        entry = _entry(fspath(source), settings)
+        entry = _entry(place, settings)
         path, arch, trained, is_own = examined(entry)
         if arch in READERS and arch not in FROZEN and storage.is_local(path):
             found = READERS[arch].describe(storage.local_path(path), entry.args)

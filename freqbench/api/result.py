@@ -241,11 +241,10 @@ def attack(
     model, case = as_model(model), as_case(case)
     if window_batch is not None and window_batch < 1:
         raise UserError(f"window_batch: expected at least 1, got {window_batch}: leave it out")
-    if isinstance(name, str):
-        require_class(name)
-        name = attack_class(names.ALIASES["attacks"].get(name, name))
+    require_class(name, Attack)
+    chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
     dataset, source = model._fitted(case)
-    made = attack_of(name, parameters, dataset, name.name)
+    made = attack_of(chosen, parameters, dataset, chosen.name)
     cell = cell_of(model, dataset, source, made, seed if made.is_stochastic else None)
     if made.couples_batch:
         cell = replace(cell, window_batch=window_batch or COUPLED_WINDOWS)

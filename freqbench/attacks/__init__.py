@@ -92,23 +92,24 @@ ATTACKS: Mapping[str, type[Attack]] = {
 }
 
 
-def attack_class(name: str) -> type[Attack]:
-    """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`.
+def attack_class(given: str | type[Attack]) -> type[Attack]:
+    """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`; a class is checked likewise.
 
     Raises a UserError where it is unknown, or the class is not trusted, not found, no attack, or not named as one.
     """
-    if plugins.names_class(name):
-        found: type[Attack] = plugins.load_class(name, Attack)
-        for attribute in ("name", "threat_model", "budget_name"):
-            if not hasattr(found, attribute):
-                raise UserError(f"{name}: expected a class attribute {attribute}, got none: see Attack")
-        if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
-            raise UserError(f"{name}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
-        names.required(found.name, name)
-        return found
-    if name not in ATTACKS:
-        raise UserError(unknown("attack", name, ATTACKS))
-    return ATTACKS[name]
+    if isinstance(given, str) and not plugins.names_class(given):
+        if given not in ATTACKS:
+            raise UserError(unknown("attack", given, ATTACKS))
+        return ATTACKS[given]
+    found: type[Attack] = plugins.load_class(given, Attack) if isinstance(given, str) else given
+    where = given if isinstance(given, str) else given.__name__
+    for attribute in ("name", "threat_model", "budget_name"):
+        if not hasattr(found, attribute):
+            raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
+    if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
+        raise UserError(f"{where}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
+    names.required(found.name, where)
+    return found
 
 
 def make(attack: str | type[Attack], **parameters: Any) -> Attack:

@@ -77,7 +77,7 @@ def test_means_over_nothing_are_nan_without_a_warning() -> None:
 
 
 def test_a_value_that_is_no_class_is_refused() -> None:
-    with pytest.raises(UserError, match="expected classes 0 to 2, got 0 to 4: check num_classes"):
+    with pytest.raises(UserError, match="expected classes 0 to 2, got 0 to 4: map the labels"):
         dice(PRED, np.zeros_like(LABEL), 3)
 
 

@@ -99,6 +99,23 @@ def overview(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     page.close()
 
 
+TORN = """() => [...document.querySelectorAll('#panel-overview tbody th')].flatMap((head) => {
+  const text = head.firstChild;
+  return [...(text?.data ?? "").matchAll(/[^\\s-]+/g)].map((word) => {
+    const range = document.createRange();
+    range.setStart(text, word.index);
+    range.setEnd(text, word.index + word[0].length);
+    return range.getClientRects().length > 1 ? word[0] : "";
+  });
+})"""
+
+
+def test_a_narrow_table_breaks_no_word_of_an_attack(overview: Any) -> None:
+    torn = overview.evaluate(TORN)
+    assert len(torn) > 10
+    assert "".join(torn) == ""
+
+
 def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(overview: Any) -> None:
     def place(what: str) -> float:
         return float(overview.locator(f"#panel-overview {what}").first.bounding_box()["y"])

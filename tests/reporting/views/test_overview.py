@@ -36,6 +36,7 @@ def test_a_null_row_without_its_attack_has_a_row_of_its_own(row: Row, shown: Fra
     (section,) = overview(shown(vafa(row, "uniform", dsc=0.8)))
     assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0"]
     assert "null row" not in section.text
+    assert "mean over 1 case of 1 patient." in section.text
 
 
 def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models(row: Row, shown: Frame) -> None:
