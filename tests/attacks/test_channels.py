@@ -13,8 +13,6 @@ from freqbench.attacks import make
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.fourier import fourier_bands
 
-FOLLOWING = ["fgsm", "pgd", "apgd", "ssa", "tifgsm", "dynamic_scaling", "padam"]
-
 
 class OnlySecond(SmallNet):
     """A network of one channel that is shown the second of two."""
