@@ -1,6 +1,5 @@
 """What `import freqbench as fb` offers, beside what a job makes of the same."""
 
-import json
 import linecache
 import subprocess
 import sys
@@ -276,23 +275,6 @@ def test_cases_are_read_when_asked_for() -> None:
     assert [case.name for case in cases[:2]] == ["phantom_1000", "phantom_1001"]
 
 
-def nnunet(folder: Path) -> None:
-    network = nnunet_folder.direct("PlainConvUNet")
-    (folder / "fold_0").mkdir()
-    plans = nnunet_folder.plans(nnunet_folder.new_architecture("PlainConvUNet"))
-    for name, content in (("plans", plans), ("dataset", nnunet_folder.dataset())):
-        (folder / f"{name}.json").write_text(json.dumps(content))
-    torch.save(nnunet_folder.checkpoint(network), folder / "fold_0" / "checkpoint_final.pth")
-
-
-def bundle(folder: Path) -> None:
-    for name in ("configs", "models"):
-        (folder / name).mkdir()
-    for name, content in (("inference", test_bundle.INFERENCE), ("metadata", test_bundle.METADATA)):
-        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
-    torch.save(test_bundle.trained().state_dict(), folder / "models" / "model.pt")
-
-
 class Wide(Phantom):
     """Of another space than the zoo was trained in."""
 
@@ -310,11 +292,11 @@ def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) 
     assert (made.cell.source.space is None) == (loader is Phantom)
 
 
-@pytest.mark.parametrize("write", [nnunet, bundle])
-def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("write", "arch"), [(nnunet_folder.write, "nnunet"), (test_bundle.written, "bundle")])
+def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], str], arch: str, tmp_path: Path) -> None:
     write(tmp_path)
     spec = fb.load_model(tmp_path, name="found").spec
-    assert spec.arch == write.__name__
+    assert spec.arch == arch
     assert spec.space is not None
 
 

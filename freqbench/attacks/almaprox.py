@@ -98,21 +98,19 @@ class ALMAProx(AimedAttack):
         lagrangian, smallest = Lagrangian(self, task), Smallest(self, clean)
         for i in range(self.steps):
             objective = partial(self._objective, task, lagrangian, smallest, i)
-            gradient, _ = task.gradient_and((clean + delta).clamp(0, 1), objective)
+            gradient = task.gradient((clean + delta).clamp(0, 1), objective)
             squares = SMOOTHING * squares + (1 - SMOOTHING) * gradient.double().square()
             metric = (squares / (1 - SMOOTHING ** (i + 1))).sqrt().clamp(min=1e-8).to(clean)
             step = smallest.step_length(i).to(clean)
             delta = linf_prox(delta + across(step, delta) * gradient / metric, step, metric, low, high)
         return smallest.images
 
-    def _objective(
-        self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor
-    ) -> tuple[Tensor, None]:
+    def _objective(self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor) -> Tensor:
         """Minus the Lagrangian, after its multipliers have followed the volume."""
         logits = task.logits(x)
         violation, reached = violations(logits, task.labels, self.targeted or self.target is not None)
         enough = smallest.look(i, lagrangian.share_of(reached), x.detach())
-        return -lagrangian.value(i, violation, reached, enough), None
+        return -lagrangian.value(i, violation, reached, enough)
 
 
 def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:

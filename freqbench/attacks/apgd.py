@@ -86,10 +86,8 @@ class APGD(LinfGradientAttack):
         super().__post_init__()
         if self.eps_schedule is None:
             return
-        pairs = tuple((float(factor), float(share)) for factor, share in self.eps_schedule)
-        object.__setattr__(self, "eps_schedule", pairs)
         if min(steps for _, steps in self.stages) < 1:
-            shares = " + ".join(f"{share:g}" for _, share in pairs)
+            shares = " + ".join(f"{share:g}" for _, share in self.eps_schedule)
             complaint = f"expected at least one step for each share, got {self.steps} steps in shares {shares}"
             self.refuse("eps_schedule", complaint)
 

@@ -1,7 +1,7 @@
 """DI2-FGSM, diverse inputs.  Xie et al., CVPR 2019, arXiv:1803.06978."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -12,7 +12,7 @@ from torch import Tensor
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
 from freqbench.ops.losses import LOSSES
-from freqbench.ops.resampling import Zoom
+from freqbench.ops.resampling import Zoom, by_sample
 
 Zooms = Sequence[Zoom | None]
 
@@ -61,7 +61,7 @@ class RescaledMIFGSM(MIFGSM):
         return Zoom.of(like, self.ratio(*draws[:-3]), draws[-3:])
 
     def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
-        logits = _mapped(Zoom.undo, zooms, task.logits(x, partial(_mapped, Zoom.zoom, zooms)))
+        logits = by_sample(Zoom.undo, zooms, task.logits(x, partial(by_sample, Zoom.zoom, zooms)))
         if not self.may_cut:
             return task.raised(logits)
         everything = torch.ones_like(task.labels[:1], dtype=torch.bool)
@@ -70,12 +70,6 @@ class RescaledMIFGSM(MIFGSM):
             voxels = voxels & task.scope.voxels
         scope = replace(task.scope, voxels=voxels)
         return task.sign * LOSSES[self.loss_name](logits, task.labels, scope)
-
-
-def _mapped(change: Callable[[Zoom, Tensor], Tensor], zooms: Zooms, x: Tensor) -> Tensor:
-    """Each sample of a batch by its own zoom."""
-    samples = [x[i : i + 1] for i in range(len(x))]
-    return torch.cat([x if zoom is None else change(zoom, x) for zoom, x in zip(zooms, samples, strict=True)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """SEA, the segmentation ensemble attack.  Croce et al., ECCV 2024, arXiv:2306.12941."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -50,11 +50,10 @@ class SEA(Ensemble):
     @property
     def attacks(self) -> tuple[APGD, ...]:
         """One run a loss."""
-        return tuple(self._segpgd() if loss == SEGPGD else self.apgd(loss, SCHEDULE) for loss in self.losses)
-
-    def _segpgd(self) -> APGD:
-        plain = self.apgd("mask-ce", SCHEDULE)
-        return SegAPGD(**{field.name: getattr(plain, field.name) for field in fields(plain)})
+        return tuple(
+            self.apgd("mask-ce", SCHEDULE, SegAPGD) if loss == SEGPGD else self.apgd(loss, SCHEDULE)
+            for loss in self.losses
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.metrics.volumes import Volume, as_tensor, lengths, mean_of_defined, require_classes, require_same_shape
+from freqbench.metrics.volumes import Volume, as_tensor, lengths, require_classes, require_same_shape
 
 Values = npt.NDArray[np.float64]
 
@@ -82,12 +82,13 @@ def voxel_success(pred_clean: Volume, pred: Volume) -> float:
 
 def class_mean(values: Values) -> float:
     """Mean over all classes, background included, NaN left out (the published convention); NaN where all are."""
-    return mean_of_defined(values)
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def foreground_mean(values: Values) -> float:
     """Mean over the classes other than background, NaN left out; NaN where all are."""
-    return mean_of_defined(values[1:])
+    return class_mean(values[1:])
 
 
 def undefined_classes(values: Values) -> int:

@@ -83,9 +83,3 @@ def lengths(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
     if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
         raise UserError(f"expected a spacing of three positive numbers, got {tuple(spacing)}")
     return sides
-
-
-def mean_of_defined(values: npt.NDArray[np.float64]) -> float:
-    """The mean over the values that are not NaN; NaN, without a warning, where there is none."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")

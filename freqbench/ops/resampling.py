@@ -1,7 +1,7 @@
 """Resizes and smooths volumes by one small matrix an axis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,6 +103,12 @@ class Zoom:
     def undo(self, x: Tensor) -> Tensor:
         """What stands in the zoomed window, on the voxels of the volume; 0 out of sight."""
         return along_axes(x, self.back)
+
+
+def by_sample(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | None], x: Tensor) -> Tensor:
+    """Each sample of a batch changed by its own zoom; None leaves it."""
+    samples = x.chunk(len(x))
+    return torch.cat([each if zoom is None else change(zoom, each) for zoom, each in zip(zooms, samples, strict=True)])
 
 
 def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""A network that notes what an attack asks of it, for the tests of Square Attack and of ensembles."""
+"""A network that notes what an attack asks of it."""
 
 from functools import cache
 from typing import Any
@@ -19,9 +19,9 @@ SEEDS = (1, 2, 3)
 class Asked(nn.Module):
     """What it was asked, what it said, and whether a gradient could have followed."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module | None = None) -> None:
         super().__init__()
-        self.net = Net()
+        self.net = net or Net()
         self.volumes, self.logits, self.with_gradient = list[Tensor](), list[Tensor](), list[bool]()
 
     def forward(self, x: Tensor) -> Tensor:

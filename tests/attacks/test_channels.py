@@ -5,15 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attacks.asked import Asked
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
-from torch import Tensor, nn
+from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.core.errors import ParameterError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.fourier import fourier_bands
-
-FOLLOWING = ["fgsm", "pgd", "apgd", "ssa", "tifgsm", "dynamic_scaling", "padam"]
 
 
 class OnlySecond(SmallNet):
@@ -21,19 +19,6 @@ class OnlySecond(SmallNet):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x[:, 1:])
-
-
-class Noting(nn.Module):
-    """What a network is shown."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.shown = net, list[Tensor]()
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.shown.append(x.detach().clone())
-        logits: Tensor = self.net(x)
-        return logits
 
 
 @every_attack
@@ -53,11 +38,11 @@ def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
 def test_the_others_are_shown_in_their_place(name: str) -> None:
     """Two channels that are one stay one where nothing may change: resized with it, and of the same sample."""
     images, labels = volumes(3)
-    model = Noting(SmallNet(channels=2))
+    model = Asked(SmallNet(channels=2))
     changes = {"threshold": 0.26} if name == "autoattack" else {}
     example(name, eps=0.0, channels=(1,), **changes)(model, images.repeat(1, 2, 1, 1, 1), labels)
-    assert all(torch.equal(shown[:, 0], shown[:, 1]) for shown in model.shown)
-    changed = [shown for shown in model.shown if shown.shape[0] < 3 or not torch.equal(shown[:, :1], images)]
+    assert all(torch.equal(shown[:, 0], shown[:, 1]) for shown in model.volumes)
+    changed = [shown for shown in model.volumes if shown.shape[0] < 3 or not torch.equal(shown[:, :1], images)]
     assert bool(changed) == (name != "pgd"), "nothing is resized, no window left out: nothing is tested"
 
 
@@ -94,10 +79,10 @@ def test_a_norm_is_that_of_all_channels_together() -> None:
 
 def test_stripes_and_cubes_have_a_sign_in_each_channel_and_a_cube_one_place() -> None:
     images, labels = torch.full((40, 2, 4, 4, 4), 0.5), torch.zeros(40, 1, 4, 4, 4, dtype=torch.long)
-    striped, cubed = Noting(SmallNet(2)), Noting(SmallNet(2))
+    striped, cubed = Asked(SmallNet(2)), Asked(SmallNet(2))
     make("square", eps=0.1, queries=1)(striped, images, labels)
     make("square", eps=0.1, queries=2)(cubed, images, labels, start=torch.zeros_like(images))
-    stripes, change = (striped.shown[0] - images).sign(), cubed.shown[1] - images
+    stripes, change = (striped.volumes[0] - images).sign(), cubed.volumes[1] - images
     assert torch.equal(stripes, stripes[:, :, :1].expand_as(stripes))
     assert not torch.equal(stripes[:, 0], stripes[:, 1])
     assert torch.equal(change[:, 0] != 0, change[:, 1] != 0)
@@ -118,13 +103,6 @@ def test_every_channel_has_gates_of_its_own() -> None:
     own, other, found = spectra
     for i, opened in enumerate(([0, 1], [2])):
         assert np.allclose(found[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["gn", "pgd", "sa2", "sea"])
-def test_a_channel_beyond_the_last_is_one_line(name: str) -> None:
-    images, labels = volumes(channels=2)
-    with pytest.raises(ParameterError, match=rf"^{name}: channels: expected channels in 0\.\.1, got 2$"):
-        example(name, channels=(0, 2))(SmallNet(2), images, labels)
 
 
 def test_channels_are_told_apart_in_one_spelling_and_left_out_where_all_are() -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS, Corruption
-from freqbench.job.attacks import attack_identity
 
 every_kind = pytest.mark.parametrize("kind", KINDS)
 ON_AIR = {"gaussian_noise", "rician_noise", "low_dose", "spikes"}  # what adds something everywhere
@@ -89,9 +88,3 @@ def test_rician_noise_is_rayleigh_s_in_air_and_raises_the_mean_square_by_two_var
 def test_contrast_is_a_power_of_intensities() -> None:
     images = scan(dtype=torch.float64)
     assert np.allclose(corrupted("contrast", 4, images), images.numpy() ** 2.0)
-
-
-def test_the_identity_names_kind_and_severity_and_no_scope() -> None:
-    identity = attack_identity(make("corruption", kind="blur", severity=3))
-    assert identity == {"name": "corruption", "revision": 1, "kind": "blur", "severity": 3.0}
-    assert isinstance(identity["severity"], float)

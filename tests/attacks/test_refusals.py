@@ -51,6 +51,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tifgsm", {"sigma": 0.0}, "sigma: expected a number above 0, got 0.0"),
     ("random_noise", {"linf": None, "l2": inf}, "l2: expected a number of at least 0, got inf"),
     ("corruption", {"severity": 6}, "severity: expected a number from 1 to 5 (0: nothing), got 6"),
+    ("kspace", {"eps_k": 1.5}, "eps_k: expected a number in [0, 1], got 1.5"),
+    ("bias_field", {"control_points": 3}, "control_points: expected a whole number of at least 4, got 3"),
+    ("bias_field", {"log_amplitude": -1}, "log_amplitude: expected a number in [0, 3], got -1"),
+    ("sinogram", {"angles": 0}, "angles: expected a whole number of at least 1, got 0"),
+    ("intensity_curve", {"deviation": 8}, "deviation: expected a number in [0, 1] or a fraction like 8/255, got 8"),
     # Words and lists
     ("pgd", {"variant": "mine"}, "variant: expected released or paper, got 'mine'"),
     ("vafa", {"variant": "released-bmvc"}, "variant: expected released or released-saa or paper"),
@@ -59,6 +64,9 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("faa", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
     ("sa2", {"band": "top"}, "band: expected all, low, middle or high, got 'top'"),
     ("dfb", {"band": "all"}, "band: expected low, middle or high, got 'all'"),
+    ("kspace", {"region": "center"}, "region: expected all, centre or periphery, got 'center'"),
+    ("kspace", {"encoding": 2}, "encoding: expected 2d or 3d, got 2"),
+    ("sinogram", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
     *(
         ("vafa", {"block": block}, f"block: expected a whole number of at least 1, or three of them, got {block}")
         for block in (0, 8.5, (8, 8), (8, 8, 0), True)
@@ -195,6 +203,10 @@ def start(x: Tensor, y: Tensor) -> dict[str, Any]:
             "expected one generator or 2, one a sample, got 3",
         ),
         ("pgd", {}, lambda x, y: {"reference": x}, "expected no reference, got one: this attack has no use for it"),
+        *(
+            (name, {"channels": (0, 1)}, lambda x, y: {}, "channels: expected channels in 0..0, got 1")
+            for name in ("gn", "sea")
+        ),
         ("faa", {}, lambda x, y: {}, "expected a reference, got none: give volumes of another case"),
         ("faa", {}, lambda x, y: {"reference": x[:1]}, "expected a reference of the images' shape 2x1x8x6x4, got 1x1x"),
         ("faa", {}, lambda x, y: {"reference": 2 * x + 1}, "expected a reference in [0, 1], got [1."),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from attacks.asked import Asked
 from attacks.small import Net, volumes
 from scipy.fft import dctn, idctn
 from torch import Tensor
@@ -15,18 +16,6 @@ from freqbench.ops.losses import dice_ce
 
 BOTH = pytest.mark.parametrize("name", ["ssa", "ssa_2d"])
 SMALL: dict[str, Any] = {"eps": 0.05, "steps": 1, "num_spectra": 1, "block": 4}
-
-
-class Watched(Net):
-    """Keeps what it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[Tensor] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.shown.append(x.detach().clone())
-        return super().forward(x)
 
 
 def draws(name: str, images: Tensor, steps: int, spectra: int, block: int = 4) -> dict[str, Tensor]:
@@ -49,12 +38,12 @@ def test_the_network_is_shown_blocks_with_noise_and_a_multiplied_spectrum() -> N
     """One block, by scipy; the start's own numbers."""
     images, labels = volumes(1, (4, 4, 4), torch.float64)
     start = draws("ssa", images, 1, 1)
-    model = Watched().double()
+    model = Asked().double()
     make("ssa", **(SMALL | {"rho": 0.3}))(model, images, labels, start=start)
     noisy = (images + 0.05 * start["gauss"][0, 0])[0, 0].numpy()
     factors = 0.7 + 0.6 * start["unif"][0, 0][0, 0, 0].numpy()
     expected = idctn(dctn(noisy, norm="ortho") * factors, norm="ortho")
-    assert np.allclose(model.shown[0][0, 0].numpy(), expected, atol=1e-12)
+    assert np.allclose(model.volumes[0][0, 0].numpy(), expected, atol=1e-12)
 
 
 @BOTH
@@ -63,11 +52,11 @@ def test_a_step_follows_the_sign_of_the_mean_gradient(name: str) -> None:
     images, labels = volumes(1, (8, 8, 4), torch.float64)
     images = 0.2 + 0.6 * images
     start = draws(name, images, 1, 3)
-    model = Watched().double()
+    model = Asked().double()
     result = make(name, **(SMALL | {"num_spectra": 3}))(model, images, labels, start=start)
     gradients = []
     net = Net().double()
-    for volume in list(model.shown):
+    for volume in list(model.volumes):
         point = volume.clone().requires_grad_()
         loss = dice_ce(net(point), labels).sum()
         gradients.append(torch.autograd.grad(loss, point)[0])

@@ -1,7 +1,6 @@
 """Data, checkpoints and results in object storage give what they give on a disk; on an S3 server over HTTP."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -165,13 +164,11 @@ def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
     s3: S3, s3_root: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("dynamic_network_architectures")
-    from models.nnunet_folder import checkpoint, dataset, direct, new_architecture, plans
+    from models import nnunet_folder
 
     folder = tmp_path / "trained"
     (folder / "fold_0" / "validation").mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans(new_architecture("PlainConvUNet"))))
-    (folder / "dataset.json").write_text(json.dumps(dataset()))
-    torch.save(checkpoint(direct("PlainConvUNet")), folder / "fold_0" / "checkpoint_final.pth")
+    nnunet_folder.write(folder)
     (folder / "fold_0" / "validation" / "case.nii.gz").write_bytes(b"not wanted")
     upload(folder, f"{s3_root}/trained")
     s3.requests()

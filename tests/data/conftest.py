@@ -1,11 +1,15 @@
-"""Small Decathlon folders on disk."""
+"""Small Decathlon folders on disk, and what refuses them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from freqbench.core.config import validate
+from freqbench.core.errors import DataError, UserError
+from freqbench.data import DATASETS
 from freqbench.data.loaders.decathlon import Decathlon
 
 from .downloads import Array, Nifti1, put, volume
@@ -43,6 +47,19 @@ class Folder:
 
     def dataset(self, **arguments: Any) -> Decathlon:
         return Decathlon(**{"name": "small", "root": str(self.root), "split": "validation", **arguments})
+
+
+def refused(text: str, read: Callable[[], object], kind: type[UserError] = DataError) -> None:
+    """In one line that holds the text."""
+    with pytest.raises(kind) as error:
+        read()
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def made(loader: str, **arguments: Any) -> Any:
+    """A dataset as a job file names it."""
+    return validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml")
 
 
 def prepared_by_monai(

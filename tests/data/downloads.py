@@ -8,8 +8,14 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 SHAPE = (12, 10, 8)
+# Columns are where the file's axes point, in millimetres RAS+; by TURN they are turned, as by a tilted gantry.
+LPS = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]])
+SRA = np.array([[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]])
+TURN = np.eye(4)
+TURN[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
 Array = npt.NDArray[Any]
 Nifti1 = nibabel.Nifti1Image
 PLACES = {

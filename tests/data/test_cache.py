@@ -22,9 +22,7 @@ from freqbench.data import cache, nifti
 from freqbench.data.loaders.decathlon import Decathlon
 
 from .conftest import Folder
-from .downloads import volume
-
-OBLIQUE = np.array([[-1.0, 0.3, 0.2, 30], [0.1, -2.0, 0.1, 5], [0.2, 0.1, 3.0, -70], [0, 0, 0, 1]])
+from .downloads import LPS, TURN, volume
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +58,7 @@ def test_a_kept_case_is_the_case_bit_by_bit(
     folder: Folder, no_reading: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image, label = volume()
-    folder.write("a", np.stack([image, 7 - image], axis=-1), label, OBLIQUE)
+    folder.write("a", np.stack([image, 7 - image], axis=-1), label, TURN @ LPS)
     dataset = folder.dataset(cases=("a",), spacing=(0.9, 1.3, 1.7))
     with monkeypatch.context() as patch:
         patch.setenv("FREQBENCH_CACHE_GB", "0")

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.core.config import validate
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import Decathlon
 
-from .conftest import Folder
+from .conftest import Folder, made, refused
 from .downloads import SHAPE, volume
 
 
@@ -143,10 +142,7 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
     ],
 )
 def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: str) -> None:
-    with pytest.raises(UserError) as error:
-        validate({"name": "small", "root": ".", **arguments}, Decathlon, where="job.yaml")
-    assert text in str(error.value)
-    assert "\n" not in str(error.value)
+    refused(text, lambda: made("decathlon", **arguments), UserError)
 
 
 def test_hippocampus(shared: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from freqbench.core.config import validate
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS
 from freqbench.data.loaders.amos import AMOS
@@ -16,15 +15,13 @@ from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
 
-from . import downloads
+from . import conftest, downloads
+from .conftest import made
 from .downloads import put, volume
 
 
 def refused(loader: str, text: str, **arguments: Any) -> None:
-    with pytest.raises(UserError) as error:
-        _ = validate({"name": "x", "root": ".", **arguments}, DATASETS[loader], where="job.yaml").refs()
-    assert text in str(error.value)
-    assert "\n" not in str(error.value)
+    conftest.refused(text, lambda: made(loader, **arguments).refs(), UserError)
 
 
 def test_a_task_is_called_by_folder_or_number(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from freqbench.data.loaders.published_split import SPLITS
 from freqbench.job.schema import build_dataset
 
 from . import downloads
+from .conftest import refused
 from .downloads import ACDC_PLACES, PLACES, put, volume
 
 
@@ -202,10 +203,7 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
     root = tmp_path / "folder"
     root.mkdir()
     write(root)
-    with pytest.raises(UserError) as error:
-        recognise(str(root))
-    assert text in str(error.value)
-    assert "\n" not in str(error.value)
+    refused(text, lambda: recognise(str(root)), UserError)
 
 
 def test_doctor_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

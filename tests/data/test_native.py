@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from freqbench.core.input_space import Preprocess
@@ -14,16 +13,13 @@ from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.data.preprocess import prepare
 
+from .downloads import LPS, SRA, TURN
+
 SHAPE = (20, 18, 14)
 KEPT = Preprocess(intensity={"window": (-100.0, 300.0)})
-TURN = np.eye(4)
-TURN[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
 SHEAR = np.eye(4)
 SHEAR[1, 2] = 0.2
 
-# Columns are where the file's axes point, in millimetres RAS+.
-LPS = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]])
-SRA = np.array([[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]])
 GRIDS = {"RAS": np.eye(4), "LPS": LPS, "SRA": SRA, "oblique": TURN @ LPS, "sheared": SHEAR @ SRA}
 
 

@@ -7,24 +7,19 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.spatial.transform import Rotation
 
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data.preprocess import prepare
 
-from .conftest import Folder, prepared_by_monai
-from .downloads import SHAPE, volume
+from .conftest import Folder
+from .downloads import LPS, SHAPE, SRA, TURN, volume
 
-# Columns are where the file's axes point, in millimetres RAS+; the last is turned in the world, as by a tilted gantry.
-TURN = np.eye(4)
-TURN[:3, :3] = Rotation.from_euler("xyz", [12, -7, 20], degrees=True).as_matrix()
-LPS = np.array([[-1.0, 0, 0, 30], [0, -2.0, 0, 5], [0, 0, 3.0, -70], [0, 0, 0, 1]])
 GRIDS = {
     "RAS": np.array([[1.0, 0, 0, -3], [0, 2.0, 0, 5], [0, 0, 3.0, 7], [0, 0, 0, 1]]),
     "LPS": LPS,
-    "SRA": np.array([[0, 1.0, 0, 4], [0, 0, 2.0, 5], [3.0, 0, 0, 6], [0, 0, 0, 1]]),
+    "SRA": SRA,
     "oblique LPS": TURN @ LPS,
 }
 
@@ -73,18 +68,6 @@ def test_shape_is_known_from_the_header(folder: Folder, grid: str, spacing: obje
     folder.write("a", *volume(), GRIDS[grid])
     case = _first(folder, spacing=spacing, crop_foreground=False)
     assert case.image.shape == (1, *case.ref.shape)
-
-
-@pytest.mark.parametrize(("size", "window"), [(None, (60, 120)), ((10, 16, 9), (-60, 120))])
-def test_equals_the_papers_pipelines_from_files(folder: Folder, size: Any, window: tuple[float, float]) -> None:
-    """MONAI reading the same files by itself, with the transforms that the papers name; with `size` that of ACDC."""
-    folder.write("a", *volume(), GRIDS["oblique LPS"])
-    case = _first(folder, spacing=(1.5, 1.5, 2.0), size=size, intensity={"window": window})
-    files = [folder.root / f"{key}sTr/a.nii.gz" for key in ("image", "label")]
-    expected = prepared_by_monai(*files, window, size=size)
-    assert np.array_equal(case.image.numpy(), expected["image"].numpy())
-    assert np.array_equal(case.label.numpy(), expected["label"].numpy())
-    assert case.affine == pytest.approx(expected["image"].affine.numpy())
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from freqbench.core.errors import DataError
-
-from .conftest import Folder
+from .conftest import Folder, refused
 from .downloads import SHAPE, volume
 
 Spoil = Callable[[Folder], object]
@@ -167,17 +165,10 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
 }
 
 
-def _refused(text: str, read: Callable[[], object]) -> None:
-    with pytest.raises(DataError) as error:
-        read()
-    assert text in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize(("spoil", "file", "text"), IN_REFS.values(), ids=IN_REFS)
 def test_refused_before_anything_is_computed(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
     spoil(folder)
-    _refused(f"/{file}{text}", folder.dataset().refs)
+    refused(f"/{file}{text}", folder.dataset().refs)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +186,13 @@ def test_refused_before_anything_is_computed(folder: Folder, spoil: Spoil, file:
     ],
 )
 def test_arguments_refused_before_anything_is_computed(folder: Folder, arguments: dict[str, object], text: str) -> None:
-    _refused(text, folder.dataset(**arguments).refs)
+    refused(text, folder.dataset(**arguments).refs)
 
 
 @pytest.mark.parametrize("listed", [None, {"0": "background"}, {"1": "a", "2": "b"}, ["background", "a"]])
 def test_list_without_class_names_is_refused(folder: Folder, listed: object) -> None:
     folder.list(labels=listed)
-    _refused("expected `labels` with the names of classes 0, 1, ", lambda: folder.dataset().num_classes)
+    refused("expected `labels` with the names of classes 0, 1, ", lambda: folder.dataset().num_classes)
 
 
 def _voxel(path: str, value: float) -> Spoil:
@@ -252,7 +243,7 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
 def test_voxels_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
     spoil(folder)
     dataset = folder.dataset()
-    _refused(f"/{file}: expected {text}", lambda: dataset.load(dataset.refs()[1]))
+    refused(f"/{file}: expected {text}", lambda: dataset.load(dataset.refs()[1]))
 
 
 @pytest.mark.parametrize(
@@ -267,7 +258,7 @@ def test_voxels_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> N
 )
 def test_intensity_that_leaves_nothing_is_refused(folder: Folder, intensity: object, text: str) -> None:
     dataset = folder.dataset(intensity=intensity)
-    _refused(text, lambda: dataset.load(dataset.refs()[0]))
+    refused(text, lambda: dataset.load(dataset.refs()[0]))
 
 
 def test_every_label_that_fits_is_taken_and_a_list_may_lie_elsewhere(

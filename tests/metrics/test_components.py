@@ -88,7 +88,7 @@ def handles() -> Array:
     mask = np.zeros((5, 12, 9), bool)
     mask[:, :7, :3] = True
     mask[2, (2, 4), :3] = False
-    mask[:, 7:, 4:] = ring()[:, :, ::1]
+    mask[:, 7:, 4:] = ring()
     return mask
 
 

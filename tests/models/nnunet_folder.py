@@ -1,6 +1,9 @@
 """The files of an nnU-Net v2 result folder, as nnU-Net writes them: plans of either format, dataset and checkpoint."""
 
+import json
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ NAMES = {
     "dropout_op": None,
 }
 PER_STAGE = {"PlainConvUNet": "n_conv_per_stage", "ResidualEncoderUNet": "n_blocks_per_stage"}
+Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
 CT = {"mean": 90.0, "std": 120.0, "percentile_00_5": -60.0, "percentile_99_5": 340.0, "min": -1024.0, "max": 3000.0}
 
 
@@ -113,3 +117,21 @@ def checkpoint(network: torch.nn.Module) -> dict[str, Any]:
         "trainer_name": "nnUNetTrainer",
         "inference_allowed_mirroring_axes": (0, 1),
     }
+
+
+def write(
+    folder: Path,
+    change: Change | None = None,
+    architecture: dict[str, Any] | None = None,
+    network: torch.nn.Module | None = None,
+) -> str:
+    """A folder, of a plain network unless another is given; `change` alters plans, dataset and checkpoint before."""
+    trained = checkpoint(network or direct("PlainConvUNet"))
+    contents = plans(architecture or new_architecture("PlainConvUNet")), dataset(), trained
+    if change:
+        change(*contents)
+    (folder / "fold_0").mkdir(parents=True, exist_ok=True)
+    (folder / "plans.json").write_text(json.dumps(contents[0]))
+    (folder / "dataset.json").write_text(json.dumps(contents[1]))
+    torch.save(contents[2], folder / "fold_0" / "checkpoint_final.pth")
+    return str(folder)

@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ INFERENCE: dict[str, Any] = {
 }  # fmt: skip
 METADATA = {"monai_version": "1.6.1", "network_data_format": {"inputs": {"image": {"spatial_shape": [32, 32, 16]}}}}
 
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
 Write = Callable[..., str]
 
 
@@ -70,23 +72,23 @@ def transform(config: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+def written(root: Path, change: Change | None = None, suffix: str = "json") -> str:
+    """A bundle; `change` alters its configuration and metadata before they are written."""
+    config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
+    if change:
+        change(config, metadata)
+    for folder in ("configs", "models"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    text = json.dumps(config) if suffix == "json" else yaml.safe_dump(config)
+    (root / "configs" / f"inference.{suffix}").write_text(text)
+    (root / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    torch.save(trained().state_dict(), root / "models" / "model.pt")
+    return str(root)
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """A bundle; `change` alters its configuration and metadata before they are written."""
-
-    def make(change: Callable[[dict[str, Any], dict[str, Any]], object] | None = None, suffix: str = "json") -> str:
-        config, metadata = copy.deepcopy(INFERENCE), copy.deepcopy(METADATA)
-        if change:
-            change(config, metadata)
-        for folder in ("configs", "models"):
-            (tmp_path / folder).mkdir()
-        text = json.dumps(config) if suffix == "json" else yaml.safe_dump(config)
-        (tmp_path / "configs" / f"inference.{suffix}").write_text(text)
-        (tmp_path / "configs" / "metadata.json").write_text(json.dumps(metadata))
-        torch.save(trained().state_dict(), tmp_path / "models" / "model.pt")
-        return str(tmp_path)
-
-    return make
+    return partial(written, tmp_path)
 
 
 @pytest.mark.parametrize(("trusted", "suffix"), [(False, "json"), (True, "yaml")])
@@ -188,9 +190,6 @@ def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
     with pytest.raises(UserError):
         bundle.describe(folder, {})
     assert not (tmp_path / "ran").exists()
-
-
-Change = Callable[[dict[str, Any], dict[str, Any]], object]
 
 
 def told(**arguments: Any) -> Change:

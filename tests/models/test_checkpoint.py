@@ -14,8 +14,9 @@ from freqbench.core.errors import CheckpointError
 from freqbench.models import ModelEntry, load, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 
-ROI = (32, 32, 16)
-ARGS: dict[str, Any] = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
+from .conftest import TINY_ARGS as ARGS
+from .conftest import TINY_ROI as ROI
+
 CPU = torch.device("cpu")
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,47 +10,30 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from models.nnunet_folder import CT, PATCH, checkpoint, dataset, direct, new_architecture, old_architecture, plans
+from models import nnunet_folder
+from models.nnunet_folder import CT, PATCH, Change, direct, new_architecture, old_architecture
 
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models.foreign import nnunet
 
 pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
 
-Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
+Write = Callable[..., str]
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """A folder; `change` alters plans, dataset and checkpoint before they are written."""
-
-    def make(architecture: dict[str, Any], network: torch.nn.Module, change: Change | None = None) -> str:
-        folder = tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
-        contents = plans(architecture), dataset(), checkpoint(network)
-        if change:
-            change(*contents)
-        (folder / "fold_0").mkdir(parents=True)
-        (folder / "plans.json").write_text(json.dumps(contents[0]))
-        (folder / "dataset.json").write_text(json.dumps(contents[1]))
-        torch.save(contents[2], folder / "fold_0" / "checkpoint_final.pth")
-        return str(folder)
-
-    return make
-
-
-@pytest.fixture
-def plain(write: Callable[..., str]) -> Callable[[Change | None], str]:
-    return lambda change=None: write(new_architecture("PlainConvUNet"), direct("PlainConvUNet"), change)
+def write(tmp_path: Path) -> Write:
+    return partial(nnunet_folder.write, tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres")
 
 
 @pytest.mark.parametrize(
     ("architecture", "cls"), [(old_architecture, "PlainConvUNet"), (new_architecture, "ResidualEncoderUNet")]
 )
 def test_computes_what_the_class_built_directly_computes(
-    write: Callable[..., str], architecture: Callable[[str], dict[str, Any]], cls: str
+    write: Write, architecture: Callable[[str], dict[str, Any]], cls: str
 ) -> None:
     trained = direct(cls)
-    folder = write(architecture(cls), trained)
+    folder = write(architecture=architecture(cls), network=trained)
     network = nnunet.network(folder, {}).eval()
     network.load_state_dict(nnunet.state_dict(folder, {}), strict=True)
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
@@ -59,7 +43,7 @@ def test_computes_what_the_class_built_directly_computes(
 
 @pytest.mark.parametrize(("transpose", "args"), [([0, 1, 2], {}), ([2, 0, 1], {"orientation": "RAS"})])
 def test_the_network_is_given_the_array_that_itk_reads(
-    plain: Callable[..., str], tmp_path: Path, transpose: list[int], args: dict[str, str]
+    write: Write, tmp_path: Path, transpose: list[int], args: dict[str, str]
 ) -> None:
     sitk = pytest.importorskip("SimpleITK")
     written = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
@@ -69,26 +53,26 @@ def test_the_network_is_given_the_array_that_itk_reads(
     sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
-    folder = plain(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
+    folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
     adapter = nnunet.describe(folder, args).input.model_copy(update={"scale": (0.0, 1.0), "mean": 0.0, "std": 1.0})
     np.testing.assert_array_equal(adapter.to_network(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
 
 
-def test_spacing_follows_the_transposition_of_the_plans(plain: Callable[..., str]) -> None:
-    folder = plain(lambda plans, dataset, checkpoint: plans.update(transpose_forward=[2, 0, 1]))
+def test_spacing_follows_the_transposition_of_the_plans(write: Write) -> None:
+    folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=[2, 0, 1]))
     found = nnunet.describe(folder, {}).preprocess
     # The network's axes are now H, D, W of the volume, and the plans' spacing is in the network's order.
     assert found is not None
     assert found.spacing == (5.0, 0.8, 1.0)
 
 
-def test_a_reader_that_reorients_needs_no_orientation(plain: Callable[..., str]) -> None:
-    folder = plain(lambda plans, dataset, checkpoint: plans.update(image_reader_writer="NibabelIOWithReorient"))
+def test_a_reader_that_reorients_needs_no_orientation(write: Write) -> None:
+    folder = write(lambda plans, dataset, checkpoint: plans.update(image_reader_writer="NibabelIOWithReorient"))
     assert nnunet.describe(folder, {}).input.axes == "DWH"
 
 
-def test_ct_intensities_become_what_nnunet_makes_of_them(plain: Callable[..., str]) -> None:
-    found = nnunet.describe(plain(), {})
+def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
+    found = nnunet.describe(write(), {})
     native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
     assert found.preprocess is not None
     low, high = found.preprocess.intensity["window"]  # type: ignore[index,misc]
@@ -105,8 +89,8 @@ def test_ct_intensities_become_what_nnunet_makes_of_them(plain: Callable[..., st
         ("RGBTo01Normalization", {"window": (0.0, 255.0)}, (0.0, 1.0)),
     ],
 )
-def test_other_normalisations(plain: Callable[..., str], scheme: str, intensity: Any, scale: Any) -> None:
-    folder = plain(
+def test_other_normalisations(write: Write, scheme: str, intensity: Any, scale: Any) -> None:
+    folder = write(
         lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(normalization_schemes=[scheme])
     )
     found = nnunet.describe(folder, {})
@@ -114,40 +98,40 @@ def test_other_normalisations(plain: Callable[..., str], scheme: str, intensity:
     assert (found.preprocess.intensity, found.input.scale) == (intensity, scale)
 
 
-def test_several_channels_keep_their_own_mean_and_deviation(write: Callable[..., str]) -> None:
+def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> None:
     def two(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
         plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"] * 2
         plans["foreground_intensity_properties_per_channel"]["1"] = {**CT, "mean": 10.0, "std": 20.0}
         dataset["channel_names"]["1"] = "CT late"
 
-    folder = write(new_architecture("PlainConvUNet"), direct("PlainConvUNet", channels=2), two)
+    folder = write(two, network=direct("PlainConvUNet", channels=2))
     found = nnunet.describe(folder, {})
     assert (found.num_channels, found.input.mean, found.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
     nnunet.network(folder, {}).load_state_dict(nnunet.state_dict(folder, {}))
 
 
-def test_the_ignore_label_is_no_class(plain: Callable[..., str]) -> None:
-    folder = plain(lambda plans, dataset, checkpoint: dataset["labels"].update(ignore=3))
+def test_the_ignore_label_is_no_class(write: Write) -> None:
+    folder = write(lambda plans, dataset, checkpoint: dataset["labels"].update(ignore=3))
     assert nnunet.describe(folder, {}).num_classes == 3
 
 
-def test_the_configuration_is_the_one_that_the_checkpoint_was_trained_as(plain: Callable[..., str]) -> None:
-    folder = plain(lambda plans, dataset, checkpoint: checkpoint["init_args"].update(configuration="3d_lowres"))
+def test_the_configuration_is_the_one_that_the_checkpoint_was_trained_as(write: Write) -> None:
+    folder = write(lambda plans, dataset, checkpoint: checkpoint["init_args"].update(configuration="3d_lowres"))
     found = nnunet.describe(folder, {}).preprocess
     assert found is not None
     assert found.spacing == (1.6, 2.0, 6.0)
 
 
-def test_the_only_fold_is_taken_and_another_is_refused_by_name(plain: Callable[..., str]) -> None:
-    folder = Path(plain())
+def test_the_only_fold_is_taken_and_another_is_refused_by_name(write: Write) -> None:
+    folder = Path(write())
     (folder / "fold_0").rename(folder / "fold_all")
     assert nnunet.describe(str(folder), {}).num_classes == 3
     with pytest.raises(CheckpointError, match=r"expected fold_1/checkpoint_final.pth.*one of all"):
         nnunet.describe(str(folder), {"fold": 1})
 
 
-def test_the_hash_follows_plans_and_weights_and_not_the_place(plain: Callable[..., str], tmp_path: Path) -> None:
-    folder = Path(plain())
+def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
+    folder = Path(write())
     first = nnunet.describe(str(folder), {}).sha256
     moved = folder.rename(tmp_path / "elsewhere")
     assert nnunet.describe(str(moved), {}).sha256 == first
@@ -192,8 +176,8 @@ REFUSED: list[tuple[str, Change]] = [
 
 
 @pytest.mark.parametrize(("message", "change"), REFUSED)
-def test_refuses_in_one_line(plain: Callable[..., str], message: str, change: Change) -> None:
-    folder = plain(change)
+def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
+    folder = write(change)
     with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 (which of the two refuses is free)
         nnunet.describe(folder, {})
         nnunet.network(folder, {})
@@ -209,15 +193,15 @@ def test_refuses_in_one_line(plain: Callable[..., str], message: str, change: Ch
         ({"checkpoint": "checkpoint_best.pth"}, r"expected fold_N/checkpoint_best.pth, found none"),
     ],
 )
-def test_refuses_arguments_in_one_line(plain: Callable[..., str], args: dict[str, Any], message: str) -> None:
-    folder = plain()
+def test_refuses_arguments_in_one_line(write: Write, args: dict[str, Any], message: str) -> None:
+    folder = write()
     with pytest.raises(UserError, match=message):
         nnunet.describe(folder, args)
 
 
 @pytest.mark.parametrize("missing", ["plans.json", "dataset.json", "fold_0/checkpoint_final.pth"])
-def test_refuses_an_incomplete_folder_by_name(plain: Callable[..., str], missing: str) -> None:
-    folder = Path(plain())
+def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> None:
+    folder = Path(write())
     (folder / missing).unlink()
     with pytest.raises(CheckpointError, match=Path(missing).name):
         nnunet.describe(str(folder), {})

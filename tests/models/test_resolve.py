@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from models.nnunet_folder import CT, PATCH, checkpoint, dataset, direct, new_architecture, plans
-from models.test_bundle import INFERENCE, METADATA
+from models import nnunet_folder, test_bundle
+from models.nnunet_folder import CT, PATCH, direct
+from models.test_bundle import INFERENCE
 from models.test_bundle import ROI as BUNDLE_ROI
 from models.test_bundle import trained as in_bundle
 from models.test_frozen import ROI as FROZEN_ROI
@@ -33,22 +34,12 @@ def volume(*shape: int) -> Tensor:
     return torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(1))
 
 
-def nnunet_folder(folder: Path) -> str:
+def nnunet(folder: Path) -> str:
     pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
-    (folder / "fold_0").mkdir(parents=True)
-    (folder / "plans.json").write_text(json.dumps(plans(new_architecture("PlainConvUNet"))))
-    (folder / "dataset.json").write_text(json.dumps(dataset()))
-    torch.save(checkpoint(direct("PlainConvUNet")), folder / "fold_0" / "checkpoint_final.pth")
-    return str(folder)
+    return nnunet_folder.write(folder)
 
 
-def bundle_folder(folder: Path) -> str:
-    for name, content in (("inference", INFERENCE), ("metadata", METADATA)):
-        (folder / "configs").mkdir(parents=True, exist_ok=True)
-        (folder / "configs" / f"{name}.json").write_text(json.dumps(content))
-    (folder / "models").mkdir()
-    torch.save(in_bundle().state_dict(), folder / "models" / "model.pt")
-    return str(folder)
+bundle = test_bundle.written
 
 
 def frozen_net() -> nn.Module:
@@ -59,7 +50,7 @@ def frozen_net() -> nn.Module:
 
 def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
     """It takes (x - mean) / std of HU on axes D, -W, -H: what its plans, and ITK's order and direction, say."""
-    found = spec(arch="nnunet", checkpoint=nnunet_folder(tmp_path / "n"))
+    found = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
     assert (found.roi, found.num_channels, found.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
     assert found.space is not None
     assert found.space.spacing == (0.8, 1.0, 5.0)
@@ -73,7 +64,7 @@ def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    found = spec(bundle=bundle_folder(tmp_path / "b"))
+    found = spec(bundle=bundle(tmp_path / "b"))
     assert (found.arch, found.roi, found.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
     assert found.space is not None
     assert found.space.spacing == (1.5, 1.6, 2.0)
@@ -98,10 +89,10 @@ def test_a_frozen_file_is_a_model_under_trust_alone(arch: str, save: Any, tmp_pa
             run()
 
 
-@pytest.mark.parametrize("reader", [nnunet_folder, bundle_folder])
+@pytest.mark.parametrize("reader", [nnunet, bundle])
 def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path: Path) -> None:
     path = reader(tmp_path / "f")
-    where = {"bundle": path} if reader is bundle_folder else {"arch": "nnunet", "checkpoint": path}
+    where = {"bundle": path} if reader is bundle else {"arch": "nnunet", "checkpoint": path}
     with pytest.raises(UserError, match=r"m: .* has 3 output classes, dataset wants 5"):
         resolve(ModelEntry(name="m", **where), num_classes=5)
     with pytest.raises(UserError, match=r"m: .* has 1 input channels, dataset wants 2"):
@@ -109,7 +100,7 @@ def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path:
 
 
 def test_what_the_job_says_stands_before_what_the_folder_says(tmp_path: Path) -> None:
-    path = bundle_folder(tmp_path / "b")
+    path = bundle(tmp_path / "b")
     own = {"input": {"scale": (0, 5)}, "inference": {"overlap": 0.25}, "preprocess": {"spacing": (1, 1, 1)}}
     found = spec(bundle=path, roi=(8, 16, 32), **own)
     assert (found.roi, found.inference.overlap, found.input.scale) == ((8, 16, 32), 0.25, (0, 5))
@@ -124,7 +115,7 @@ def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_fo
     plus = {"arch": "unetr_pp", "args": small, "roi": (32, 32, 32), "checkpoint": "random"}
     assert spec(**plus, input={"mean": 0.5}).input.axes == "DHW"
     assert spec(**plus, input={"mean": 0.5, "axes": "HWD"}).input.axes == "HWD"
-    folder = nnunet_folder(tmp_path / "n")
+    folder = nnunet(tmp_path / "n")
     assert spec(arch="nnunet", checkpoint=folder, input={"mean": 0.5}).input.axes == "D-W-H"
 
 
@@ -132,7 +123,7 @@ def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_fo
 def test_a_bundle_whose_transforms_are_not_known_is_refused_until_the_job_states_its_space(
     stated: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = bundle_folder(tmp_path / "b")
+    path = bundle(tmp_path / "b")
     (tmp_path / "b/configs/inference.json").write_text(json.dumps({**INFERENCE, "preprocessing": {}}))
     with pytest.raises(UserError, match=r"^m: expected preprocess and input, .*: state both$"):
         spec(bundle=path, **stated)
@@ -140,14 +131,14 @@ def test_a_bundle_whose_transforms_are_not_known_is_refused_until_the_job_states
 
 
 def test_another_intensity_window_than_the_folders_asks_for_its_input_too(tmp_path: Path) -> None:
-    path = bundle_folder(tmp_path / "b")
+    path = bundle(tmp_path / "b")
     with pytest.raises(UserError, match=r"^m: expected input beside preprocess, .*window.*: state both$"):
         spec(bundle=path, preprocess={"intensity": {"window": [0, 1]}})
     assert spec(bundle=path, preprocess={"intensity": {"window": [-175, 250]}}).input.scale == (-1, 1)
 
 
 def test_a_folder_that_changed_since_the_plan_is_not_loaded(tmp_path: Path) -> None:
-    path = bundle_folder(tmp_path / "b")
+    path = bundle(tmp_path / "b")
     planned = spec(bundle=path)
     torch.save({key: 2 * value for key, value in in_bundle().state_dict().items()}, tmp_path / "b/models/model.pt")
     with pytest.raises(CheckpointError, match="is not the file that was planned with"):

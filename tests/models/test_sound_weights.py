@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from freqbench.cli.checkups import findings
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
-from freqbench.models import ModelEntry, SegmentationModel, predict, resolve
+from freqbench.models import SegmentationModel, predict, resolve
 from freqbench.models.checkpoints import files
 from freqbench.models.foreign import bundle, frozen, nnunet
 
-from .conftest import TINY_ARGS, TINY_ROI
+from .test_checkpoint import entry
 
 FIRST = "model.0.conv.unit0.conv.weight"
 
@@ -40,8 +40,10 @@ def test_a_tensor_is_refused_by_name(
     """Of a job, and by `doctor --checkpoint`, which has no network to compare with."""
     weights = tiny_unet.state_dict()
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")
-    entry = ModelEntry(name="m", arch="unet", checkpoint=str(tmp_path / "m.pt"), args=TINY_ARGS, roi=TINY_ROI)
-    for read in (lambda: resolve(entry, 3), lambda: [*findings(None, str(tmp_path / "m.pt"), None, "job.yaml")[0]]):
+    for read in (
+        lambda: resolve(entry(tmp_path / "m.pt"), 3),
+        lambda: [*findings(None, str(tmp_path / "m.pt"), None, "job.yaml")[0]],
+    ):
         with pytest.raises(CheckpointError) as caught:
             read()
         assert f"m.pt: {FIRST}: expected a dense tensor of finite numbers, got " in str(caught.value)
@@ -52,9 +54,8 @@ def test_a_tensor_is_refused_by_name(
 def test_integers_in_place_of_floats_are_refused(tmp_path: Path, tiny_unet: nn.Module, dtype: torch.dtype) -> None:
     weights = tiny_unet.state_dict()
     save_file({**weights, FIRST: weights[FIRST].to(dtype)}, tmp_path / "m.safetensors")
-    entry = ModelEntry(name="m", arch="unet", checkpoint=str(tmp_path / "m.safetensors"), args=TINY_ARGS, roi=TINY_ROI)
     with pytest.raises(CheckpointError, match=f"{FIRST}: expected torch.float32, got {dtype}: save float32 weights"):
-        resolve(entry, 3)
+        resolve(entry(tmp_path / "m.safetensors"), 3)
 
 
 def test_integer_buffers_are_sound(tmp_path: Path) -> None:

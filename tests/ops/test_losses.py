@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from monai.losses import DiceCELoss, DiceLoss
 from scipy.spatial.distance import jensenshannon
 from torch import Tensor
@@ -50,10 +49,6 @@ def by_voxel(logits: Tensor, labels: Tensor) -> list[list[tuple[np.ndarray, int]
 def softmax(z: np.ndarray) -> np.ndarray:
     p = np.exp(z - z.max())
     return p / p.sum()
-
-
-def one_hot(labels: Tensor) -> Tensor:
-    return F.one_hot(labels[:, 0], 5).movedim(-1, 1).double()
 
 
 def dlr(z: np.ndarray, y: int, _: int) -> float:

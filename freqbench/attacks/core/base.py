@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter, as_channels
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter
 from freqbench.attacks.core.task import Generators, Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
@@ -107,17 +107,14 @@ class Attack(ABC):
             if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
                 # 20 and 20.0 are one attack, told apart by nothing that depends on its parameters.
                 object.__setattr__(self, field.name, float(value))
+            elif parameter and value is not None:
+                object.__setattr__(self, field.name, parameter.spelled(value))
         if self.variant not in self.variants:
             self.refuse("variant", f"expected {' or '.join(self.variants)}, got {self.variant!r}")
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
             reason = whole if self.scope == "volume" else "it is never made of windows one by one"
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
-        if self.filter is not None:
-            object.__setattr__(self, "filter", tuple(self.filter))
-        if self.channels is not None:
-            # One spelling, as attacks are told apart by their parameters.
-            object.__setattr__(self, "channels", as_channels(self.channels))
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:

@@ -58,9 +58,6 @@ class Ensemble(LinfAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, self.listed, tuple(getattr(self, self.listed)))
-        if self.organs is not None:
-            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
         if self.targeted:
             self.refuse("targeted", "expected false, got true: members are judged by the Dice against the truth")
 
@@ -98,9 +95,9 @@ class Ensemble(LinfAttack):
         if self.steps < FEWEST_STEPS:
             self.refuse("steps", f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}")
 
-    def apgd(self, loss: str, schedule: Schedule | None = None) -> APGD:
+    def apgd(self, loss: str, schedule: Schedule | None = None, kind: type[APGD] = APGD) -> APGD:
         """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
-        return APGD(
+        return kind(
             eps=self.eps,
             steps=self.steps,
             eps_schedule=schedule,

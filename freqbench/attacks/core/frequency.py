@@ -31,13 +31,6 @@ class BlockAttack(Attack):
 
     block: int | tuple[int, ...]
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.block, int):
-            # One spelling of a block, as attacks are told apart by their parameters.
-            sides = tuple(self.block)
-            object.__setattr__(self, "block", sides[0] if len(set(sides)) == 1 else sides)
-
     def cut(self, shape: Sequence[int]) -> Block:
         """The block's three sides in a window `H, W, D`."""
         return cut_block(self.block, shape, self.per_slice)

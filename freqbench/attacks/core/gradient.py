@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.base import Attack, LinfAttack
 from freqbench.attacks.core.parameters import SCOPES
-from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, canonical, highest_class
+from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, highest_class
 from freqbench.attacks.core.task import Best, Task
 from freqbench.core.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
@@ -33,11 +33,6 @@ class AimedAttack(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # One spelling each, as attacks are told apart by their parameters.
-        if self.organs is not None:
-            object.__setattr__(self, "organs", tuple(sorted(set(self.organs))))
-        if self.target is not None:
-            object.__setattr__(self, "target", canonical(self.target))
         if self.targeted and self.target is not None:
             complaint = "expected false beside a target rule, got true: with a rule the labels are the truth"
             self.refuse("targeted", complaint)

@@ -27,20 +27,19 @@ Check = Callable[[Any], str | None]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's meaning, and a check that returns None or what was expected instead."""
+    """A parameter's meaning, a check that returns None or what was expected instead, and the one spelling of a value.
+
+    Attacks are told apart by their parameters: two spellings of one value would be two attacks. None stays.
+    """
 
     meaning: str
     check: Check
+    spelled: Callable[[Any], Any] = lambda value: value
 
 
 def step_length(step_size: float | str, eps: float) -> float:
     """A step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
     return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
-
-
-def as_channels(value: int | Sequence[int]) -> tuple[int, ...]:
-    """One spelling of channels: in their order."""
-    return (value,) if isinstance(value, int) else tuple(sorted(value))
 
 
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
@@ -141,6 +140,17 @@ def _optional(check: Check) -> Check:
     return lambda value: None if value is None else check(value)
 
 
+def _sorted(value: int | Sequence[int]) -> tuple[int, ...]:
+    """Classes or channels, each once."""
+    return (value,) if isinstance(value, int) else tuple(sorted(set(value)))
+
+
+def _as_block(value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """One side where all are equal."""
+    sides = (value,) if isinstance(value, int) else tuple(value)
+    return sides[0] if len(set(sides)) == 1 else sides
+
+
 _count = count_of(1)
 _odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
 flag = expecting("true or false", lambda value: isinstance(value, bool))
@@ -176,23 +186,29 @@ PARAMETERS: Mapping[str, Parameter] = {
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", _step_size),
     "steps": Parameter("gradient steps", _count),
     "random_start": Parameter("begin at a uniform draw from the ball", flag),
-    "eps_schedule": Parameter("pairs of a factor of eps and a share of the steps; none: eps throughout", _schedule),
+    "eps_schedule": Parameter(
+        "pairs of a factor of eps and a share of the steps; none: eps throughout",
+        _schedule,
+        lambda pairs: tuple((float(factor), float(share)) for factor, share in pairs),
+    ),
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", _quantum),
     "q_min": Parameter("smallest quantisation step, on the same scale; none: the variant's", _optional(_quantum)),
     "rho": Parameter("how far a multiplier may leave 1", _ratio),
     "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", _optional(_count)),
-    "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three")),
+    "block": Parameter("side of the DCT block in voxels, or three sides", _block(3, "three"), _as_block),
     "band": Parameter("the frequencies that may change", one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", _weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", _weight),
     "ssim_min": Parameter("least SSIM inside the body; none: not bounded", _optional(_part)),
     "renormalize": Parameter("stretch every depth slice to [0, 1]; none: as the variant does", _optional(flag)),
     "control": Parameter("a null row in place of the attack", one_of(*CONTROLS)),
-    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter)),
+    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", _optional(_filter), tuple),
     "targeted": Parameter("labels are the target to reach instead of the truth to leave", flag),
     "loss": Parameter("what is raised", _loss),
-    "organs": Parameter("the only classes whose voxels are attacked; none: all", _optional(_organs)),
-    "target": Parameter("rule for the labels to move towards; none: away from the truth", _optional(_target)),
+    "organs": Parameter("the only classes whose voxels are attacked; none: all", _optional(_organs), _sorted),
+    "target": Parameter(
+        "rule for the labels to move towards; none: away from the truth", _optional(_target), canonical
+    ),
     "restarts": Parameter("runs from as many draws, the strongest kept", _count),
     "keep": Parameter("the last volumes of a run, or the best of all", one_of(*KEEPS)),
     "decay": Parameter("weight of the former steps' gradients", _weight),
@@ -207,17 +223,21 @@ PARAMETERS: Mapping[str, Parameter] = {
     "p_init": Parameter("share of the window that a cube covers at first", _part),
     "threshold": Parameter("mean Dice at which, or below, later members leave a sample alone", _share),
     "members": Parameter(
-        "attacks of an ensemble, in their order", _some_of("member", MEMBERS, "apgd-dice-shrinking, pgd-ce, square")
+        "attacks of an ensemble, in their order",
+        _some_of("member", MEMBERS, "apgd-dice-shrinking, pgd-ce, square"),
+        tuple,
     ),
     "losses": Parameter(
-        "losses of an ensemble's runs, in their order", _some_of("loss", (*LOSSES, SEGPGD), "mask-ce, js, segpgd")
+        "losses of an ensemble's runs, in their order",
+        _some_of("loss", (*LOSSES, SEGPGD), "mask-ce, js, segpgd"),
+        tuple,
     ),
     "share": Parameter("share of voxels that must turn wrong", _share),
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", _share),
     "bands": Parameter("frequency bands of a spectrum", _count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", _weight),
     "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", one_of(*SCOPES)),
-    "channels": Parameter("the only channels that are changed; none: all", _optional(_channels)),
+    "channels": Parameter("the only channels that are changed; none: all", _optional(_channels), _sorted),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", intensity)
@@ -228,6 +248,6 @@ EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", _
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", _optional(_loss))
 SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", _quantum)
 STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", flag)
-SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"))
+SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"), _as_block)
 SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)
 DROPPED_BAND = Parameter("the frequencies that are dropped", one_of(*BANDS))

@@ -1,6 +1,6 @@
 """Changes windows before a network sees them: smoothing, quantisation, a random place; one class a technique."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from freqbench.models.defences.base import Back, Defence
 from freqbench.ops.blocks import Block, along_axes, cut_block, tiled
 from freqbench.ops.dct import BlockDCT
-from freqbench.ops.resampling import Zoom
+from freqbench.ops.resampling import Zoom, by_sample
 
 TRUNCATE = 4.0  # in sigmas, as scipy has it
 
@@ -222,14 +222,8 @@ class RandomResizePad(Defence):
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Every window by a draw of its own."""
         zooms = [self._drawn(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
-        return _each(Zoom.zoom, zooms, images), partial(_each, Zoom.undo, zooms)
+        return by_sample(Zoom.zoom, zooms, images), partial(by_sample, Zoom.undo, zooms)
 
     def _drawn(self, window: Tensor, seed: int) -> Zoom | None:
         ratio, *place = torch.rand(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).tolist()
         return Zoom.of(window, self.smallest + (1 - self.smallest) * ratio, place)
-
-
-def _each(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | None], x: Tensor) -> Tensor:
-    """Every window or its logits by its own zoom; None leaves it."""
-    parts = [part if zoom is None else change(zoom, part) for zoom, part in zip(zooms, x.chunk(len(x)), strict=True)]
-    return torch.cat(parts)

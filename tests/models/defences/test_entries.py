@@ -28,11 +28,6 @@ def spec(**changes: Any) -> ModelSpec:
     return resolve(config.validate(entry(**changes), ModelEntry, "models[0]"), 3)
 
 
-def test_a_model_without_defence_has_the_id_that_it_had() -> None:
-    """As of the time before there were defences."""
-    assert spec().model_id == "97678433d3dd2ba7"
-
-
 def test_each_defence_each_parameter_and_each_attacker_makes_another_model() -> None:
     made = [
         spec(),
