@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.job.recipe import Augmentation
 from freqbench.training.crops import CropSampler
-from freqbench.training.recipe import Augmentation
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
 

@@ -4,12 +4,22 @@ The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.072
 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from freqbench.core import limits
-from freqbench.core.config import Architecture, FileName, Strict
+from freqbench.core.config import Architecture, FileName, Strict, explain
+from freqbench.core.errors import UserError
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
@@ -311,3 +321,34 @@ class TrainJob(Schedule):
         own = {name: getattr(model, name) for name in Schedule.model_fields}
         given = {name: value for name, value in own.items() if value is not None}
         return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | given)
+
+
+class TrainingEntry(Strict):
+    """A training job that a benchmark job names: its path or its content, and where its networks are kept.
+
+    Attributes:
+        out: a folder or URI; None: `runs/<name>` of the training job.
+    """
+
+    job: Annotated[str, Field(min_length=1)] | TrainJob
+    out: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("job", mode="before")
+    @classmethod
+    def _is_read(cls, given: Any) -> Any:
+        return train_job(given) if isinstance(given, Mapping) else given
+
+
+def train_job(content: Mapping[str, Any]) -> TrainJob:
+    """A training job of this content; raises UserError that says which of its keys is wrong."""
+    try:
+        return TrainJob.model_validate(content)
+    except ValidationError as error:
+        raise UserError(explain(error, TrainJob)) from None
+
+
+def training_entry(given: Any) -> Any:
+    """A training job that is named by its path or content alone, as an entry; entries as they are."""
+    if isinstance(given, TrainingEntry) or (isinstance(given, Mapping) and "job" in given):
+        return given
+    return {"job": train_job(given) if isinstance(given, Mapping) else given}
