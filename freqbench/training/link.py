@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import torch
 
@@ -26,6 +26,7 @@ from freqbench.models.spec import Trained
 from freqbench.results import Shard
 from freqbench.training import finished, train
 from freqbench.training.plan import prepare
+from freqbench.training.state import BEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,19 +168,17 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
 
 def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """What these networks of a training job came to, by name; None where one is still to be trained."""
-    files = {name: result.path for name, result in finished(training.job, training.folder()).items()}
-    networks = {each.model.name: each for each in prepare(training.job).trainings}
-    return {
-        name: Trained(
-            checkpoint=storage.join(training.out, name, PurePath(files[name]).name),
-            identity=networks[name].identity,
-            method=networks[name].method,
-            weights=weights_sha256(files[name]),
-        )
-        if name in files
-        else None
-        for name in names
-    }
+    folder, found = training.folder(), dict.fromkeys(names)
+    for network in prepare(training.job).trainings:
+        name = network.model.name
+        if name in names and (result := finished(network, folder)):
+            found[name] = Trained(
+                checkpoint=storage.join(training.out, name, BEST),
+                identity=network.identity,
+                method=network.method,
+                weights=weights_sha256(result.path),
+            )
+    return found
 
 
 def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:

@@ -14,7 +14,7 @@ from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate, provenance, serial, surfaces
+from freqbench.engine import evaluate, provenance, serial
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
@@ -145,7 +145,7 @@ def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
 
 
 def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surfaces, "score_masks", lambda masks: 1 / 0)
+    monkeypatch.setattr("freqbench.engine.rows.score_masks", lambda masks: 1 / 0)
     summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
     assert summary.num_failed == summary.num_new > 0
     row = Store(str(tmp_path)).records().to_pylist()[0]

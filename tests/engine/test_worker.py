@@ -25,8 +25,7 @@ from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import evaluate, saved_volumes
-from freqbench.engine.rows import Outcome
-from freqbench.engine.surfaces import score_masks
+from freqbench.engine.rows import Outcome, score_masks
 from freqbench.engine.worker import LRU, Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
 from freqbench.results import CLASS_RECORDS, RECORDS, to_table
