@@ -1,14 +1,12 @@
 """Every mistake in a job file is one line that begins with the file, names the place, and says what to do."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
 import pytest
 import torch
+from data import downloads
 from tiny import job, write
 
 from freqbench import models
@@ -135,22 +133,14 @@ def test_attacks_are_refused_before_a_model_is_looked_at(tmp_path: Path) -> None
 
 def make_folder(root: Path) -> dict[str, Any]:
     """A Decathlon folder of one case; its entry in a job file."""
-    rng = np.random.default_rng(0)
-    label = np.zeros((20, 18, 16), np.uint8)
-    label[4:9, 4:9, 4:9], label[10:15, 10:15, 4:9] = 1, 2
-    for kind, voxels in (("imagesTr", rng.uniform(0, 100, label.shape).astype(np.float32)), ("labelsTr", label)):
-        (root / kind).mkdir()
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), root / kind / "c.nii.gz")
-    entry = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz"}
-    listed = {"labels": {"0": "background", "1": "left", "2": "right"}, "test": [entry]}
-    (root / "dataset.json").write_text(json.dumps(listed))
-    return {"name": "folder", "loader": "decathlon", "root": str(root)}
+    downloads.decathlon(root, {"validation": ["c"]})
+    return {"name": "folder", "loader": "decathlon", "root": str(root), "split": "validation"}
 
 
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda root: (root / "imagesTr" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
+        (lambda root: (root / "imagesVa" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
         (lambda root: (root / "dataset.json").write_text("{"), "expected a JSON list of cases, got no JSON"),
     ],
 )
@@ -166,12 +156,12 @@ def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:
     """Before anything is computed; the same dataset serves attacks that need none."""
 
     def spoil(content: dict[str, Any]) -> None:
-        content["datasets"] = [{**make_folder(tmp_path), "split": "test"}]
+        content["datasets"] = [make_folder(tmp_path)]
         content["attacks"].append({"name": "faa"})
 
     text = refusal(tmp_path, spoil)
     assert text == (
-        "datasets[0]: folder: expected another case beside c in the split 'test', which an attack takes as its "
+        "datasets[0]: folder: expected another case beside c in the split 'validation', which an attack takes as its "
         "reference, got none: choose a split of two cases or more"
     )
 
