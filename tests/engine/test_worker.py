@@ -209,15 +209,6 @@ def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
     assert outcome.records[0]["error"].startswith("expected memory for 3 windows at once, which this attack couples")
 
 
-def test_ctrl_c_is_not_a_failed_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*args: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(evaluate, "attack_case", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        make_worker().run(units_of(small())[0])
-
-
 def test_masks_leave_only_for_surface_distances_and_as_bytes() -> None:
     (unit,) = units_of(small())
     assert make_worker(metrics=("dsc",)).run(unit)[1] is None
