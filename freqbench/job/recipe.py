@@ -333,22 +333,18 @@ class TrainingEntry(Strict):
     job: Annotated[str, Field(min_length=1)] | TrainJob
     out: Annotated[str, Field(min_length=1)] | None = None
 
-    @field_validator("job", mode="before")
-    @classmethod
-    def _is_read(cls, given: Any) -> Any:
-        return train_job(given) if isinstance(given, Mapping) else given
-
-
-def train_job(content: Mapping[str, Any]) -> TrainJob:
-    """A training job of this content; raises UserError that says which of its keys is wrong."""
-    try:
-        return TrainJob.model_validate(content)
-    except ValidationError as error:
-        raise UserError(explain(error, TrainJob)) from None
-
 
 def training_entry(given: Any) -> Any:
-    """A training job that is named by its path or content alone, as an entry; entries as they are."""
-    if isinstance(given, TrainingEntry) or (isinstance(given, Mapping) and "job" in given):
+    """What an entry holds: a training job alone, by its path or content, is one without `out`.
+
+    Raises UserError that says which key of a training job is wrong.
+    """
+    if isinstance(given, TrainingEntry):
         return given
-    return {"job": train_job(given) if isinstance(given, Mapping) else given}
+    entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}
+    if isinstance(entry["job"], Mapping):
+        try:
+            entry["job"] = TrainJob.model_validate(entry["job"])
+        except ValidationError as error:
+            raise UserError(explain(error, TrainJob)) from None
+    return entry

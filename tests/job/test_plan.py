@@ -16,7 +16,7 @@ from freqbench.engine import rows
 from freqbench.job import plan as planning
 from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
-from freqbench.results import Key, Store
+from freqbench.results import Key, Store, index_keys
 
 METRICS = frozenset({"dsc", "hd95"})
 
