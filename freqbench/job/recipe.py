@@ -13,6 +13,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -332,6 +333,11 @@ class TrainingEntry(Strict):
 
     job: Annotated[str, Field(min_length=1)] | TrainJob
     out: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_serializer("job")
+    def _as_given(self, job: str | TrainJob) -> Any:
+        """Stored and sent without the defaults."""
+        return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
 
 
 def training_entry(given: Any) -> Any:

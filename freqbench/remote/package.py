@@ -78,7 +78,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
     job_place = own.relative_to(root).as_posix()
     files, overrides = {job_place: own}, []
     if job.training:
-        training = job.model_dump(mode="json", include={"training"}, exclude_unset=True)
+        training = job.model_dump(mode="json", include={"training"})
         overrides.append(f"training={json.dumps(training['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{path}: {named.place}"):

@@ -67,6 +67,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
     again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
     (folder / "adv.yaml").unlink()
     assert link.described(again, "store") == spec
+    assert spec.model_dump(mode="json")["training"] == [{"job": training(), "out": "runs/adv"}], "as it is written"
     assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
         ("unet", 1, (16, 16, 16)),
         ("unet", 0, (16, 16, 16)),
