@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
 from freqbench.engine import saved_volumes
-from freqbench.engine.surfaces import with_surfaces
+from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import Cell, Grid, Unit, expand, further_targets

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -15,6 +15,9 @@ from rich.table import Column, Table
 from freqbench.cli import common
 from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
 from freqbench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from freqbench.job.recipe import TrainingEntry
 
 LAST_LINES = 10
 
@@ -174,10 +177,10 @@ def words(options: Mapping[str, Any]) -> list[str]:
     return given
 
 
-def _kept(training: Sequence[Any], head: Any, where: str) -> Iterator[str]:
+def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:
     """For `--set`, where the networks that a described job trains are to lie: a place that all nodes share."""
     for i, entry in enumerate(training):
-        out = str(entry["out"])
+        out = str(entry.out)
         if "$" not in out:  # a variable is the nodes' to fill in
             yield f"training.{i}.out={json.dumps(head.shared(out, f'{where}: training[{i}].out'))}"
 

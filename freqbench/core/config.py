@@ -61,7 +61,7 @@ def validate(content: Any, model: type[Model], where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {_explain(error, model)}") from None
+        raise UserError(f"{where}: {explain(error, model)}") from None
 
 
 def _apply(content: Any, override: str) -> None:
@@ -105,7 +105,8 @@ def _place(location: Sequence[int | str]) -> str:
     return text
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first error of a model's, with its place in the file, as one line."""
     errors = error.errors()
     first = errors[0]
     location = first["loc"]
@@ -129,7 +130,7 @@ def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...
     """The place in the file, to which pydantic appends the alternative of a union that it tried."""
     for i, part in enumerate(location):
         owner = _model_at(model, location[:i])
-        if isinstance(part, str) and i and owner is None:
+        if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
             return location[:i]
     return location
 

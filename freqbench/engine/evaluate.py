@@ -154,12 +154,10 @@ def score_volume(
         parts.append(Scores(values=dict.fromkeys(columns, math.nan), reasons=reasons))
     elif "lpips" in metrics:
         parts.append(lpips_scores(clean, attacked, body))
-    values = {column: value for part in parts for column, value in part.values.items()}
-    reasons = {column: reason for part in parts for column, reason in part.reasons.items()}
-    wanted = [column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns]
+    wanted = {column for metric in (*metrics, *ALWAYS) for column in METRICS[metric].columns}
     return Scores(
-        values={column: values[column] for column in values if column in wanted},
-        reasons={column: reasons[column] for column in reasons if column in wanted},
+        values={column: value for part in parts for column, value in part.values.items() if column in wanted},
+        reasons={column: reason for part in parts for column, reason in part.reasons.items() if column in wanted},
     )
 
 

@@ -1,12 +1,17 @@
-"""Makes rows of the two tables from a unit and its scores."""
+"""Makes rows of the two tables from a unit and its scores.
+
+Surfaces and components are scored apart from workers: they take cores, not the device that attacks.
+"""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.types import Case
-from freqbench.engine.evaluate import PredictionScores, native_budget
+from freqbench.engine.evaluate import LabelMaps, PredictionScores, native_budget, score_shapes
 from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
@@ -14,6 +19,8 @@ from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
 
 Row = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +141,33 @@ def cell_columns(cell: Cell) -> Row:
         "compile": cell.compile,
         "num_classes": cell.dataset.num_classes,
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks:
+    """What surfaces and components are scored from, by any core: all that leaves a worker beside rows."""
+
+    pairs: tuple[LabelMaps, ...]  # one a target
+    metrics: tuple[str, ...]
+
+
+def score_masks(masks: Masks) -> list[PredictionScores]:
+    """Scores of every prediction in the metrics of `evaluate.SHAPES` that are asked for."""
+    return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
+
+
+def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
+    """An outcome with the scores of its masks; what goes wrong there becomes failed rows."""
+    if masks is None:
+        return outcome
+    try:
+        return outcome.with_scores(score_masks(masks))
+    except Exception as error:  # noqa: BLE001 (as in Worker.run)
+        return failed(unit, reason_of(error), outcome.measured())
+
+
+def reason_of(error: Exception) -> str:
+    """One line of what went wrong; the whole of it goes to the log."""
+    logger.info("unit failed", exc_info=error)
+    text = one_line(error)
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

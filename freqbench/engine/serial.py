@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from freqbench.engine.progress import Clock, Listener
+from freqbench.engine.rows import with_surfaces
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.surfaces import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Unit
 

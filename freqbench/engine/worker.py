@@ -26,8 +26,7 @@ from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.evaluate import AttackedVolume, PredictionScores
 from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
-from freqbench.engine.rows import Outcome
-from freqbench.engine.surfaces import Masks, reason_of
+from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.job.attacks import attack_identity
 from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores, voxel_success

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.core import config, limits, names, plugins
@@ -11,8 +11,13 @@ from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
 from freqbench.job.outline import Outline
+from freqbench.job.recipe import TrainingEntry, TrainJob, training_entry
 from freqbench.job.sweep import DatasetEntry
 from freqbench.models import ModelEntry
+
+_Training = Annotated[
+    TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
+]
 
 
 class JobSpec(Outline):
@@ -45,6 +50,7 @@ class JobSpec(Outline):
     """
 
     models: Annotated[list[ModelEntry], Field(min_length=1)]  # type: ignore[assignment]  # all of them now
+    training: tuple[_Training, ...] = ()  # type: ignore[assignment]
 
     @property
     def trains(self) -> bool:

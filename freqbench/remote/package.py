@@ -18,6 +18,7 @@ from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.job import sweep
+from freqbench.job.recipe import TrainJob
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models.checkpoints.files import locate, seed_of
 
@@ -77,7 +78,8 @@ def pack(path: str, job: JobSpec) -> Parcel:
     job_place = own.relative_to(root).as_posix()
     files, overrides = {job_place: own}, []
     if job.training:
-        overrides.append(f"training={json.dumps(job.training)}")
+        training = job.model_dump(mode="json", include={"training"})
+        overrides.append(f"training={json.dumps(training['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{path}: {named.place}"):
             found = _inside(named.text, root)
@@ -147,9 +149,9 @@ def _folders(job: JobSpec) -> Iterator[_Named]:
     """`root` of datasets, also of those to train on, and `list` where it lies elsewhere."""
     own = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
     trained_on = (
-        (f"training[{i}].dataset", f"training.{i}.job.dataset", entry["job"]["dataset"])
+        (f"training[{i}].dataset", f"training.{i}.job.dataset", entry.job.dataset.own)
         for i, entry in enumerate(job.training)
-        if isinstance(entry, dict)
+        if isinstance(entry.job, TrainJob)
     )
     for place, key, entry in (*own, *trained_on):
         root, listed = entry.get("root"), entry.get("list")

@@ -32,8 +32,8 @@ class Contents:
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
-    """The keys of all rows that jobs (`Store.job`) want; UserError for one without an index."""
-    return set[Key]().union(*(index_keys(job.get("index")) for job in jobs))
+    """The keys of all rows that jobs (`Store.job`) want."""
+    return set[Key]().union(*(index_keys(job["index"]) for job in jobs))
 
 
 def contents(

@@ -26,7 +26,7 @@ def facts(out: str) -> dict[str, Any]:
         UserError: no store is there, or it cannot be read.
     """
     store = Store(out)
-    wanted = index_keys(store.job().get("index"))
+    wanted = index_keys(store.job()["index"])
     rows = store.rows((*KEY, "attack", "source_model", "status"))
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}

@@ -162,8 +162,7 @@ class Store:
         try:
             if not isinstance(job, dict):
                 raise UserError(f"got {job!r:.80}")
-            if "index" in job:
-                validate(job["index"], Index, "its index")
+            validate(job.get("index"), Index, "its index")
         except UserError as error:
             raise UserError(
                 f"{self.root}/run.json: expected the job of a run with its index ({error}): restore it, or move it "
@@ -223,19 +222,11 @@ class Store:
         storage.write_atomic(storage.join(self.root, name), text.encode())
 
 
-def index_keys(index: Any) -> set[Key]:
-    """The keys that an index of `Grid.index` stands for, as a store's job holds it; a UserError for anything else.
-
-    A cell with `cases` of its own has only those.
-    """
-    try:
-        return {
-            (cell["cell_id"], case_key, target)
-            for cell in index["cells"]
-            for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
-            for target in cell["targets"]
-        }
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"run.json: expected the index of a grid, got another ({error!r:.80}): run the job again"
-        ) from None
+def index_keys(index: Mapping[str, Any]) -> set[Key]:
+    """The keys that an index of `Grid.index` stands for, as `Store.job` has it; a cell with `cases` has only those."""
+    return {
+        (cell["cell_id"], case_key, target)
+        for cell in index["cells"]
+        for case_key in (cell["cases"] if "cases" in cell else index["cases"][cell["dataset"]])
+        for target in cell["targets"]
+    }

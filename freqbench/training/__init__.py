@@ -1,6 +1,6 @@
 """Trains the models that are attacked: clean, adversarial, and with frequency consistency."""
 
-from freqbench.training.recipe import TrainJob
+from freqbench.job.recipe import TrainJob
 from freqbench.training.run import TrainResult, finished, train
 
 __all__ = ["TrainJob", "TrainResult", "finished", "train"]

@@ -9,33 +9,24 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Annotated, Any
+from pathlib import Path
 
 import torch
-from pydantic import Field
 
 from freqbench.core import config, storage
-from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
 from freqbench.job import sweep
+from freqbench.job.recipe import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.job.rehearsal import Missing, name_of
 from freqbench.job.schema import JobSpec
 from freqbench.models import ModelEntry
 from freqbench.models.checkpoints.files import TRAIN, weights_sha256
 from freqbench.models.spec import Trained
 from freqbench.results import Shard
-from freqbench.training import TrainJob, finished, train
+from freqbench.training import finished, train
 from freqbench.training.plan import prepare
-from freqbench.training.recipe import ModelRecipe
-
-
-class _Kept(Strict):
-    """An entry of `training` that says where its networks are kept."""
-
-    job: str | dict[str, Any]
-    out: Annotated[str, Field(min_length=1)] | None = None
+from freqbench.training.state import BEST
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,25 +168,23 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
 
 def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """What these networks of a training job came to, by name; None where one is still to be trained."""
-    files = {name: result.path for name, result in finished(training.job, training.folder()).items()}
-    networks = {each.model.name: each for each in prepare(training.job).trainings}
-    return {
-        name: Trained(
-            checkpoint=storage.join(training.out, name, PurePath(files[name]).name),
-            identity=networks[name].identity,
-            method=networks[name].method,
-            weights=weights_sha256(files[name]),
-        )
-        if name in files
-        else None
-        for name in names
-    }
+    folder, found = training.folder(), dict.fromkeys(names)
+    for network in prepare(training.job).trainings:
+        name = network.model.name
+        if name in names and (result := finished(network, folder)):
+            found[name] = Trained(
+                checkpoint=storage.join(training.out, name, BEST),
+                identity=network.identity,
+                method=network.method,
+                weights=weights_sha256(result.path),
+            )
+    return found
 
 
 def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
-    content = [{"job": each.job.model_dump(mode="json", exclude_unset=True), "out": each.out} for each in trainings]
+    read = tuple(TrainingEntry(job=each.job, out=each.out) for each in trainings)
     networks = [models.get(i, entry) for i, entry in enumerate(job.models)]
-    return job.model_copy(update={"training": tuple(content), "models": networks})
+    return job.model_copy(update={"training": read, "models": networks})
 
 
 def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
@@ -210,15 +199,13 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     )
 
 
-def _read(entries: Sequence[str | dict[str, Any]], where: str) -> list[_Training]:
+def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
     """The training jobs that entries of `training` name; refuses two of one name, or that write to one place."""
     found: list[_Training] = []
     for i, entry in enumerate(entries):
         place = f"{where}: training[{i}]"
-        kept = config.validate(entry, _Kept, place) if isinstance(entry, dict) and "job" in entry else _Kept(job=entry)
-        content, source = _content(kept.job, where, place)
-        training = config.validate(content, TrainJob, source)
-        found.append(_Training(place=place, job=training, out=kept.out or storage.join("runs", training.name)))
+        training = _from_file(entry.job, where, place) if isinstance(entry.job, str) else entry.job
+        found.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
     sweep.require_distinct("training", [each.job.name for each in found], where)
     taken: dict[tuple[str, str], str] = {}
     for each in found:
@@ -269,10 +256,8 @@ def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
     return found[0]
 
 
-def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dict[str, Any], str]:
-    """What a training job says, and where; a path may begin beside the job file, or where the command runs."""
-    if isinstance(written, dict):
-        return written, place
+def _from_file(written: str, where: str, place: str) -> TrainJob:
+    """The training job at a path, which may begin beside the job file, or where the command runs."""
     path = storage.filled_in(written, place)
     beside = Path(where).parent / path
     if "://" not in path and beside.is_file():
@@ -281,4 +266,4 @@ def _content(written: str | dict[str, Any], where: str, place: str) -> tuple[dic
         content = storage.fetch(path).read_bytes()
     except NoFileError:
         raise UserError(f"{place}: expected a training job (YAML) at {written}, found none: check the path") from None
-    return mapping_of(content, f"{place}: {path}"), f"{place}: {path}"
+    return config.validate(mapping_of(content, f"{place}: {path}"), TrainJob, f"{place}: {path}")

@@ -23,9 +23,9 @@ from freqbench.core.machine import versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, require_own, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
+from freqbench.job.recipe import TrainJob
 from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
-from freqbench.training.recipe import TrainJob
 from freqbench.training.state import BEST, MARKS, RESULT, Row, State
 from freqbench.training.validation import case_dice, mean_foreground
 
@@ -80,11 +80,16 @@ def train(
     return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
 
 
-def finished(job: TrainJob, out: str | None = None) -> dict[str, TrainResult]:
-    """The networks of a job that `train` would skip, by their names; raises as `prepare`."""
-    out = out or join("runs", job.name)
-    found = {each.model.name: _finished(join(out, each.model.name), _key(each)) for each in prepare(job).trainings}
-    return {name: result for name, result in found.items() if result}
+def finished(training: Training, out: str) -> TrainResult | None:
+    """The result of a network that `train` would skip in `out`: its weights are still those that were measured."""
+    folder = join(out, training.model.name)
+    path = join(folder, RESULT)
+    if not exists(path) or not exists(join(folder, BEST)):
+        return None
+    content = object_of(read_bytes(path), path)
+    if content.get("key") != _key(training) or content.get("sha256") != sha256(join(folder, BEST)):
+        return None
+    return TrainResult(**content["result"] | {"path": join(folder, BEST)})
 
 
 def _train_one(
@@ -99,8 +104,7 @@ def _train_one(
     """Train a network, unless it is finished; `said` are the ROIs whose padding the user has been told of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
-    key = _key(training)
-    former = _finished(folder, key)
+    former = finished(training, out)
     with _steps_shown(training, folder, progress) as (say, seen, tell):
         if former:
             say(f"{former.name}: finished before, test Dice {former.dice_test:.3f}")
@@ -123,7 +127,7 @@ def _train_one(
             state = fit(training, cases("train"), cases("select"), folder, seen)
         result = _measured(training, state, class_names, cases("test"), folder)
         content = {
-            "key": key,
+            "key": _key(training),
             "sha256": sha256(result.path),
             "result": asdict(result),
             **_facts(job, training, state, time.time() - began),
@@ -183,17 +187,6 @@ def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict
 def _key(training: Training) -> str:
     """16 hex digits of all that shapes a stored file."""
     return digest([training.identity, training.half, training.schedule.max_minutes])
-
-
-def _finished(folder: str, key: str) -> TrainResult | None:
-    """The result of an earlier call of the same content whose weights are still those that were measured."""
-    path = join(folder, RESULT)
-    if not exists(path) or not exists(join(folder, BEST)):
-        return None
-    content = object_of(read_bytes(path), path)
-    if content.get("key") != key or content.get("sha256") != sha256(join(folder, BEST)):
-        return None
-    return TrainResult(**content["result"] | {"path": join(folder, BEST)})
 
 
 def _measured(

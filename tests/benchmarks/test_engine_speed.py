@@ -27,8 +27,7 @@ from freqbench.engine import serial
 from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
 from freqbench.engine.ray.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
-from freqbench.engine.rows import Outcome
-from freqbench.engine.surfaces import Masks
+from freqbench.engine.rows import Masks, Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 from freqbench.job.outline import Resources

@@ -18,7 +18,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from freqbench.core.machine import available_cores
-from freqbench.engine.surfaces import with_surfaces
+from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 
 ON_GPU = torch.cuda.is_available()

@@ -1,7 +1,6 @@
 """Digests are canonical, and draws hang on seed, case and window alone."""
 
 import math
-import random
 from typing import Any
 
 import numpy as np
@@ -59,10 +58,3 @@ def draws(seed: int, fingerprint: str, window: int) -> list[float]:
 def test_draws_differ_with_seed_case_and_window_and_with_nothing_else(other: tuple[int, str, int]) -> None:
     assert draws(*other) == draws(*other) != draws(0, "case", 0)
     assert window_generator(0, "case", 0).initial_seed() == int(digest(["draw", 0, "case", 0]), 16) // 2
-
-
-def test_global_generators_are_left_alone() -> None:
-    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    draws(0, "case", 0)
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from tiny import Collector, expanded
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.core.types import Case, CaseRef, Shape
 from freqbench.engine import serial
@@ -34,6 +34,18 @@ def case_of(image: Tensor, label: Tensor, fingerprint: str = "case", **changes: 
             **changes,
         }
     )
+
+
+class Threshold(nn.Module):
+    """Two classes, parted where the channels' sum is `middle`, a parameter, so that it has a device."""
+
+    def __init__(self, middle: float = 0.5) -> None:
+        super().__init__()
+        self.middle = nn.Parameter(torch.tensor(middle), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x.sum(dim=1, keepdim=True)
+        return torch.cat([self.middle - total, total - self.middle], dim=1)
 
 
 def units_of(content: Mapping[str, Any]) -> list[Unit]:

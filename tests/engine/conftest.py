@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,3 +33,18 @@ def no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     weights.trunk.cache_clear()
+
+
+@pytest.fixture
+def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The attacks that are carried out from now on."""
+    from freqbench.engine import evaluate
+
+    real, done = evaluate.attack_case, list[str]()
+
+    def counted(attack: Any, model: Any, case: Any, *args: Any) -> Any:
+        done.append(f"{attack.name} {case.ref.case_id}")
+        return real(attack, model, case, *args)
+
+    monkeypatch.setattr(evaluate, "attack_case", counted)
+    return done

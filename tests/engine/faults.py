@@ -1,4 +1,4 @@
-"""What goes wrong in workers: attacks and datasets that kill their process, hang, or run out of memory.
+"""What goes wrong in workers: attacks and datasets that kill their process or hang.
 
 What a fault does is decided by files in a folder, so that it happens a number of times whatever process it happens in,
 and a run without faults can be compared with one that had them.
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from freqbench.attacks.core.task import Task
@@ -49,8 +48,6 @@ class Faulty(PGD):
     steps: int = 2
 
     def perturb(self, task: Task) -> Tensor:
-        if self.fault == "memory" and len(task.clean) > 1 and happens(self.place, self.times):
-            raise torch.OutOfMemoryError("out of memory")
         if self.fault == "die" and happens(self.place, self.times):
             die()
         if self.fault == "hang" and happens(self.place, self.times):

@@ -1,6 +1,7 @@
 """A Ray for tests whose workers find the tests' own modules."""
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Collector
+from tiny import Collector, write
 
 from freqbench.engine.ray import ray_cluster as cluster
 from freqbench.engine.ray import ray_engine
@@ -17,6 +18,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 TESTS = str(Path(__file__).parents[1])
+ROOT = Path(TESTS).parent
 
 
 @contextmanager
@@ -50,6 +52,16 @@ def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any
             yield cluster
         finally:
             cluster.shutdown()
+
+
+def start(folder: Path, content: dict[str, Any], *options: str, **variables: str) -> subprocess.Popen[str]:
+    """`bench.py run` in a process group of its own, as a terminal starts it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), TESTS]), "OMP_NUM_THREADS": "1", **variables}
+    command = [sys.executable, str(ROOT / "bench.py"), "run", write(folder, content), "--out", "out", *options]
+    log = (folder / "log").open("a")
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def run_by_ray(

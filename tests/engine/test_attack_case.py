@@ -6,8 +6,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from engine.cases import case_of, volume
-from torch import Tensor, nn
+from engine.cases import Threshold, case_of, volume
+from torch import Tensor
 
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.task import Task
@@ -22,17 +22,6 @@ ROI: Shape = (8, 8, 4)
 def make_case(shape: Shape = (12, 8, 4), fingerprint: str = "case") -> Case:
     image = volume(shape)
     return case_of(image, image > 0.5, fingerprint)
-
-
-class Threshold(nn.Module):
-    """Two classes, parted at intensity 0.5; one parameter, so that it has a device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.middle = nn.Parameter(torch.tensor(0.5), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.middle - x, x - self.middle], dim=1)
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +75,6 @@ def test_a_volume_smaller_than_the_roi_is_attacked_as_it_is(unet: SegmentationMo
     moved = (attacked.adversarial - case.image).abs()
     assert float(moved.max()) == pytest.approx(0.1, abs=1e-6)
     assert (moved > 0).double().mean() > 0.95, "all voxels have a gradient, not only a corner"
-
-
-def test_fgsm_on_a_threshold_model_flips_what_is_within_reach(model: SegmentationModel) -> None:
-    """The closed form: |x - 0.5| < eps."""
-    case = make_case()
-    adversarial = attack_case(make("fgsm", eps=0.1), model, case, None, 2).adversarial
-    flipped = (adversarial > 0.5) != (case.image > 0.5)
-    assert torch.equal(flipped, (case.image - 0.5).abs() < 0.1)
 
 
 @pytest.mark.parametrize("name", ["pgd", "gn"])

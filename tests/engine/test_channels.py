@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from engine.cases import case_of, volume
-from torch import Tensor, nn
+from engine.cases import Threshold, case_of, volume
 
 from freqbench.attacks import make
 from freqbench.core.types import Case, Shape
@@ -16,21 +15,9 @@ ROI: Shape = (8, 8, 8)
 SHAPE: Shape = (12, 10, 8)  # 2 x 2 windows
 
 
-class Sum(nn.Module):
-    """Two classes, parted where the channels' sum is 1; one parameter, so that it has a device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.middle = nn.Parameter(torch.tensor(1.0), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = x.sum(dim=1, keepdim=True)
-        return torch.cat([self.middle - total, total - self.middle], dim=1)
-
-
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
-    return SegmentationModel(Sum(), ROI).eval()
+    return SegmentationModel(Threshold(1.0), ROI).eval()
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +32,7 @@ def make_case(seed: int) -> Case:
 
 @pytest.mark.parametrize("scope", ["window", "volume"])
 @pytest.mark.parametrize(("channels", "reach"), [(None, 0.2), ((1,), 0.1)])
-def test_what_is_flipped_is_within_reach_of_the_channels(
+def test_fgsm_flips_exactly_what_is_within_reach_of_the_channels(
     model: SegmentationModel, case: Case, scope: str, channels: tuple[int, ...] | None, reach: float
 ) -> None:
     attack = make("fgsm", eps=0.1, channels=channels, scope=scope)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from engine.cases import run_serially, units_of
-from tiny import expanded, results, small
+from engine.cases import units_of
+from tiny import expanded, small
 
 from freqbench import models
 from freqbench.attacks import make
@@ -39,32 +39,6 @@ def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: s
     assert unit.num_windows > 1
     assert torch.equal(found.adversarial, whole.adversarial[0])
     assert (unit.passes, found.num_forwards, found.num_backwards, passes) == (0, 0, 0, [])
-
-
-@every_kind
-def test_windows_of_another_size_and_another_model_see_the_same_volume(kind: str) -> None:
-    volumes = []
-    for roi in ([16, 16, 16], [24, 24, 16]):
-        model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": {"channels": [4, 8], "strides": [2]}}
-        (unit,) = (u for u in units(models=[{**model, "roi": roi}]) if u.cell.attack.kind == kind)
-        loaded = models.load(unit.cell.source, torch.device("cpu"))
-        case = unit.cell.dataset.load(unit.ref)
-        volumes.append(attack_case(unit.cell.attack, loaded, case, unit.cell.seed, 1).adversarial)
-    assert torch.equal(*volumes)
-
-
-def test_rows_are_the_same_whatever_goes_through_at_once() -> None:
-    one, three = (results(run_serially(units(), metrics=("dsc", "ssim"), window_batch=batch)) for batch in (1, 3))
-    assert one == three
-
-
-def test_kinds_and_severities_multiply_and_seeds_only_those_that_draw() -> None:
-    content = small(attacks=[{**ENTRY, "kind": ["motion", "blur"], "severity": [1, 3, 5]}], seeds=[0, 1])
-    cells = expanded(content)[1].cells
-    found = [(cell.attack.kind, cell.attack.severity, cell.seed) for cell in cells]
-    motion = [("motion", severity, seed) for severity in (1, 3, 5) for seed in (0, 1)]
-    assert found == [*motion, *(("blur", severity, None) for severity in (1, 3, 5))]
-    assert len({cell.cell_id for cell in cells}) == 9
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:

@@ -6,17 +6,14 @@ import random
 import re
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-from engine.ray_session import TESTS, machines
-from tiny import class_rows, execute, job, rows, small, write
+from engine.ray_session import machines, start
+from tiny import class_rows, execute, job, rows, small
 
 from freqbench.core.errors import UserError
 from freqbench.engine.ray.ray_cleanup import MARK
@@ -24,7 +21,6 @@ from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as alive
 from freqbench.results import Store
 
-ROOT = Path(__file__).parents[2]
 CONTENT = job(
     attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "pgd", "eps": 0.02, "steps": [300, 301, 302]}]
 )
@@ -68,16 +64,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     execute(CONTENT, out)
     return out
-
-
-def start(folder: Path, content: dict[str, Any], *options: str, **variables: str) -> subprocess.Popen[str]:
-    """`bench.py run` in a process group of its own, as a terminal starts it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), TESTS]), "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, str(ROOT / "bench.py"), "run", write(folder, content), "--out", "out", *options]
-    log = (folder / "log").open("a")
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
 
 
 def stored(folder: Path) -> int:

@@ -47,19 +47,6 @@ def found(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Gri
     return expand(matched(spec_of(content), str(out), said.append, "job.yaml", compute)), said
 
 
-@pytest.fixture
-def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The attacks that are carried out from now on."""
-    real, done = evaluate.attack_case, []
-
-    def counted(attack: Any, model: Any, case: Any, *args: Any) -> Any:
-        done.append(f"{attack.name} {case.ref.case_id}")
-        return real(attack, model, case, *args)
-
-    monkeypatch.setattr(evaluate, "attack_case", counted)
-    return done
-
-
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
     """Of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]

@@ -4,6 +4,7 @@ import io
 import itertools
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
@@ -11,30 +12,26 @@ from engine.cases import units_of
 from rich.console import Console
 from tiny import Collector, expanded, small
 
-from freqbench.engine import progress, serial
-from freqbench.engine.progress import Clock
+from freqbench.engine import serial
+from freqbench.engine.progress import Clock, RunProgress
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
+from freqbench.job.grid import Unit
 from freqbench.job.plan import make_plan
 
 
-def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    """170 of 220 passes: 20 and 5 steps of two windows forward and back, and 10 to score each."""
-    said, clock = io.StringIO(), [0.0]
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": [20, 5]}]))[1], {})
-    shown = progress.RunProgress(plan, Console(file=said, width=80))
-    clock[0] = 12.0
-    shown.store(0)
-    first = plan.units[0]
-    cell_id, case_key, _ = first.cell.key(first.ref, first.targets[0])
-    shown.finish(SimpleNamespace(failed=False, records=[{"cell_id": cell_id, "case_key": case_key}]))  # type: ignore[arg-type]
-    clock[0] = 30.0
-    shown.store(1)
-    assert said.getvalue().splitlines() == [
-        "0 of 2 records stored, 12 s",
-        "1 of 2 records stored, 30 s, about 9 s left",
-    ]
+def shown_of(
+    steps: int | list[int], eps: float | list[float] = 0.1, **console: Any
+) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
+    """What is shown of a run of PGD on one case, its units, and what is said."""
+    said = io.StringIO()
+    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}]))[1], {})
+    return RunProgress(plan, Console(file=said, width=120, **console)), plan.units, said
+
+
+def finish(shown: RunProgress, unit: Unit) -> None:
+    key = dict(zip(("cell_id", "case_key"), unit.cell.key(unit.ref, unit.targets[0])[:2], strict=True))
+    shown.finish(SimpleNamespace(failed=False, records=[key]))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -45,11 +42,23 @@ def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(at: list[float]) -> None:
+    """170 of 220 passes: 20 and 5 steps of two windows forward and back, and 10 to score each."""
+    shown, units, said = shown_of([20, 5])
+    at[0] += 12
+    shown.store(0)
+    finish(shown, units[0])
+    at[0] += 18
+    shown.store(1)
+    assert said.getvalue().splitlines() == [
+        "0 of 2 records stored, 12 s",
+        "1 of 2 records stored, 30 s, about 9 s left",
+    ]
+
+
 def test_the_remaining_time_goes_by_the_pace_of_the_last_minutes(at: list[float]) -> None:
     """A pass a second, then a machine three times as busy: what is left takes three times as long."""
-    said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 1000}]))[1], {})
-    shown, (unit,) = progress.RunProgress(plan, Console(file=said, width=80)), plan.units
+    shown, (unit,), said = shown_of(1000)
     assert unit.passes == 8000
     for second in range(1, 4001):
         at[0] += 1 if second <= 2500 else 3
@@ -60,15 +69,12 @@ def test_the_remaining_time_goes_by_the_pace_of_the_last_minutes(at: list[float]
 
 
 def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> None:
-    said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": [0.1, 0.2], "steps": 20}]))[1], {})
-    shown, (one, two) = progress.RunProgress(plan, Console(file=said, width=80)), plan.units
+    shown, (one, two), said = shown_of(20, [0.1, 0.2])
     at[0] += 4
     shown.advance(one, 40)
     at[0] += 8
     shown.advance(two, 120)
-    key = dict(zip(("cell_id", "case_key"), two.cell.key(two.ref, two.targets[0])[:2], strict=True))
-    shown.finish(SimpleNamespace(failed=False, records=[key]))  # type: ignore[arg-type]
+    finish(shown, two)
     at[0] += 18
     shown.advance(one, 200)  # an attack may look more often than it says
     assert said.getvalue().splitlines() == [
@@ -78,17 +84,13 @@ def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> 
 
 
 def test_in_a_terminal_the_bar_moves_within_a_unit(at: list[float]) -> None:
-    said = io.StringIO()
-    plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": 0.1, "steps": 20}]))[1], {})
-    shown, (unit,) = progress.RunProgress(plan, Console(file=said, width=120, force_terminal=True)), plan.units
+    shown, (unit,), said = shown_of(20, force_terminal=True)
     at[0] += 30
     shown.advance(unit, 80)
     with shown.bar:
         pass
-    assert "pgd on a, phantom_2000" in said.getvalue()
-    assert "50 %" in said.getvalue()
-    assert "0/1 records" in said.getvalue()
-    assert "left: 0:00:34" in said.getvalue()
+    for text in ("pgd on a, phantom_2000", "50 %", "0/1 records", "left: 0:00:34"):
+        assert text in said.getvalue()
 
 
 @pytest.mark.parametrize(

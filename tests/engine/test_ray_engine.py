@@ -115,20 +115,6 @@ def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 
-@pytest.mark.integration
-def test_out_of_memory_halves_the_window_batch_and_changes_nothing_but_rounding(tmp_path: Path) -> None:
-    units = with_fault(tmp_path / "faults", "memory")
-    listener = run_by_ray(units, METRICS, workers=1, batch=4)
-    records = {outcome.records[0]["attack"]: outcome.records[0] for outcome in listener.outcomes}
-    assert records["faulty"]["window_batch"] == 2
-    expected = results(run_serially(units, metrics=METRICS, window_batch=4))[0]
-    found = results(listener.outcomes)[0]
-    assert found.keys() == expected.keys()
-    for key, row in found.items():
-        for column in ("dsc", "ssim", "l2"):
-            assert float(row[column]) == pytest.approx(float(expected[key][column]), abs=1e-3), column
-
-
 @pytest.mark.chaos
 @pytest.mark.parametrize("fault", ["load", "score", "unreadable"])
 def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_nothing_but_time(

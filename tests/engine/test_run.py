@@ -14,7 +14,7 @@ from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate, provenance, serial, surfaces
+from freqbench.engine import evaluate, provenance, serial
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
@@ -25,18 +25,6 @@ from freqbench.results.status import facts, tables
 
 JOB = job(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}])
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
-
-
-def attacks_counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The attacks that are carried out from now on."""
-    real, done = evaluate.attack_case, []
-
-    def counted(attack: Any, *args: Any) -> Any:
-        done.append(f"{attack.name} {getattr(attack, attack.budget_name):.3f}")
-        return real(attack, *args)
-
-    monkeypatch.setattr(evaluate, "attack_case", counted)
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +43,13 @@ def test_keys_are_the_same_before_a_run_and_in_its_rows(whole: tuple[Path, Summa
     assert len(class_rows(out)) == 12 * 6
 
 
-def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked: list[str]) -> None:
     execute(small(**TWO), tmp_path)
-    done, before = attacks_counted(monkeypatch), rows(tmp_path)
+    before = rows(tmp_path)
+    attacked.clear()
     files = storage.list_files(str(tmp_path / "runs"), ".json")
     summary = execute(small(**TWO), tmp_path)
-    assert (summary.run_id, summary.num_new, summary.num_done, done) == (None, 0, 2, [])
+    assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
     assert rows(tmp_path) == before
     assert storage.list_files(str(tmp_path / "runs"), ".json") == files
 
@@ -145,7 +134,7 @@ def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
 
 
 def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surfaces, "score_masks", lambda masks: 1 / 0)
+    monkeypatch.setattr("freqbench.engine.rows.score_masks", lambda masks: 1 / 0)
     summary = execute(small(metrics=["dsc", "hd95"]), tmp_path)
     assert summary.num_failed == summary.num_new > 0
     row = Store(str(tmp_path)).records().to_pylist()[0]

@@ -127,12 +127,6 @@ def test_volumes_asked_for_after_a_run_are_made(tmp_path: Path) -> None:
     assert execute(small(**ONE), tmp_path).num_new == 0
 
 
-def test_a_model_s_name_is_no_path() -> None:
-    """It is part of the names of saved volumes."""
-    with pytest.raises(UserError, match=r"models\[0\]\.name: .*got '\.\./x'"):
-        expanded(small(models=[{**job()["models"][0], "name": "../x"}]))
-
-
 def test_a_volume_is_whole_before_its_facts_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, written = run.storage.write_atomic, []
 

@@ -55,13 +55,6 @@ def test_workers_on_one_model_begin_on_two_cases() -> None:
     assert {unit.ref.case_id for unit in first if unit} == {"phantom_2000", "phantom_2001"}
 
 
-def test_a_worker_stays_on_its_model_until_that_is_done() -> None:
-    schedule = Schedule(all_units())
-    assert schedule.take("v") is not None
-    mine = [unit.cell.source.name for unit in taken(schedule, "w")]
-    assert len(list(groupby(mine))) == 2, "its own model first, then what is left of the other's"
-
-
 def test_a_worker_without_a_model_helps_where_most_is_left() -> None:
     units = all_units()
     schedule = Schedule([unit for unit in units if unit.cell.source.name == "a"] + units[-1:])

@@ -11,7 +11,7 @@ from tiny import ARGS, small
 from freqbench import models
 from freqbench.audit.comparison import compare
 from freqbench.engine import evaluate, memory
-from freqbench.engine.surfaces import with_surfaces
+from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Unit
 

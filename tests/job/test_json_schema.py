@@ -57,9 +57,14 @@ def test_a_mistake_is_marked_at_its_place(checks: Checks, changes: dict[str, Any
 
 
 def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
+    """Also where a job has its content, alone or beside the place of its networks."""
     content = yaml.safe_load((JOBS / "vaft_hippocampus.yaml").read_text())
+    for training in ("adv.yaml", {"job": "adv.yaml"}, content, {"job": content, "out": "runs/x"}):
+        assert list(checks[JobSpec].iter_errors(small(training=[training]))) == []
     content["models"][-1]["attack"] = {"name": "pdg"}
     assert list(checks[TrainJob].iter_errors(content)) != []
+    for training in (content, {"job": content}, {"job": "adv.yaml", "outt": "x"}, 7):
+        assert list(checks[JobSpec].iter_errors(small(training=[training]))) != []
 
 
 def test_what_a_job_file_may_say_is_taken(checks: Checks) -> None:

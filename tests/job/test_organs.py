@@ -1,11 +1,9 @@
 """Organs, target rules and channels in a job file: names become each dataset's own indices, lists multiply."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
+from data import downloads
 from tiny import JOB, SHAPE, expanded, small
 
 from freqbench.job.grid import Cell
@@ -65,15 +63,8 @@ def test_what_equals_its_default_is_the_same_cell() -> None:
 
 
 def test_a_name_stands_for_each_dataset_s_own_index(tmp_path: Path) -> None:
-    label = np.zeros((20, 18, 16), np.uint8)
-    label[4:9, 4:9, 4:9], label[10:15, 10:15, 4:9] = 1, 2
-    for kind, voxels in (("imagesTr", np.ones(label.shape, np.float32)), ("labelsTr", label)):
-        (tmp_path / kind).mkdir()
-        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / kind / "c.nii.gz")
-    entry = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz"}
-    names = {"0": "background", "1": "spleen", "2": "liver"}
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": names, "test": [entry]}))
-    folder = {"name": "folder", "loader": "decathlon", "root": str(tmp_path)}
+    downloads.decathlon(tmp_path, {"validation": ["c"]}, labels=("background", "spleen", "liver"))
+    folder = {"name": "folder", "loader": "decathlon", "root": str(tmp_path), "split": "validation"}
     datasets = [JOB["datasets"][0], folder]
     attack = {"name": "bim", "eps": 0.1, "organs": [["liver"]], "target": {"erase": "liver"}}
     _, grid = expanded(small(datasets=datasets, attacks=[attack]))

@@ -32,30 +32,6 @@ def test_an_empty_store_leaves_everything_and_a_full_one_nothing() -> None:
     assert (full.num_done, full.num_todo, full.units) == (24, 0, ())
 
 
-def test_a_unit_is_left_with_the_targets_that_it_lacks() -> None:
-    _, grid = expanded(job())
-    unit = next(grid.units())
-    first, second = unit.targets
-    plan = make_plan(grid, {unit.cell.key(unit.ref, first): METRICS})
-    assert plan.units[0].targets == (second,)
-    assert (plan.num_done, plan.num_todo) == (1, 23)
-
-
-def test_a_row_that_covers_less_is_done_again_and_loses_nothing() -> None:
-    _, grid = expanded(job(metrics=["psnr"]))
-    first, *_ = keys_of(grid)
-    plan = make_plan(grid, {first: frozenset({"dsc", "hd95"})})
-    assert plan.num_done == 0
-    assert plan.metrics == ("psnr", "dsc", "hd95")
-
-
-def test_a_row_that_covers_more_is_done() -> None:
-    _, grid = expanded(job(metrics=["dsc"]))
-    plan = make_plan(grid, dict.fromkeys(keys_of(grid), METRICS))
-    assert plan.units == ()
-    assert plan.metrics == ("dsc",)
-
-
 def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     _, grid = expanded(job())
     real, asked = Dataset.case_key, []
@@ -74,12 +50,6 @@ def test_a_case_s_key_is_found_once_however_many_cells_ask(monkeypatch: pytest.M
 def test_the_index_spells_out_all_keys() -> None:
     _, grid = expanded(job())
     assert index_keys(grid.index()) == set(keys_of(grid))
-
-
-def test_passes_are_windows_times_the_attack_s_own() -> None:
-    """24x20x16 in windows of 16 makes 2x2x1 of them; PGD of two steps goes twice forward and twice back."""
-    _, grid = expanded(job())
-    assert {(unit.cell.attack.name, unit.passes) for unit in grid.units()} == {("pgd", 4 * 4), ("fgsm", 4 * 2)}
 
 
 VAFA = {"name": "vafa", "q_max": 20, "steps": 1, "block": "8x32x16"}

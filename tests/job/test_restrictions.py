@@ -37,11 +37,6 @@ def test_a_target_that_is_named_scores_where_it_is_for() -> None:
     assert {(cell.dataset.name, len(cell.targets)) for cell in grid.cells} == {("x", 2), ("y", 1)}
 
 
-def test_models_for_different_datasets_may_share_a_name() -> None:
-    found = cells([{**A, "datasets": ["x"]}, {**B, "name": "a", "datasets": ["y"]}])
-    assert found == [("x", "a", "fgsm"), ("y", "a", "fgsm")]
-
-
 def test_an_ensemble_has_members_of_its_own_datasets() -> None:
     models = [{**A, "datasets": ["x"]}, B, {"name": "e", "ensemble": ["a", "b"], "datasets": ["x"]}]
     assert [source for dataset, source, _ in cells(models) if dataset == "x"] == ["a", "b", "e"]

@@ -19,6 +19,7 @@ from s3_server import free_port
 
 from freqbench.cli import cluster
 from freqbench.core.errors import UserError
+from freqbench.job.recipe import TrainingEntry
 from freqbench.remote import jobs
 
 
@@ -175,7 +176,7 @@ def test_a_followed_job_ends_with_the_exit_code_that_run_has(status: str, code: 
 
 def test_networks_that_a_job_trains_go_where_all_nodes_read_them() -> None:
     def kept(out: str) -> list[str]:
-        return list(cluster._kept([{"job": {}, "out": out}], Known(), "job.yaml"))
+        return list(cluster._kept([TrainingEntry(job="adv.yaml", out=out)], Known(), "job.yaml"))
 
     assert kept("file:///nets") == ['training.0.out="file:///nets"']
     assert kept("${NETS}/adv") == []

@@ -13,6 +13,7 @@ from toy_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.job.recipe import TrainJob
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.remote import package
 from freqbench.remote.package import Parcel
@@ -219,9 +220,9 @@ def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     found, there = pack_training(folder, with_training(entry, root=root))
     assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
     (kept,) = link.described(there, "jobs/job.yaml").training
-    assert isinstance(kept, dict)
-    assert kept["job"]["dataset"]["root"] == "data"
-    assert kept["out"] == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")
+    assert isinstance(kept.job, TrainJob)
+    assert kept.job.dataset.own["root"] == "data"
+    assert kept.out == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")
     assert there.models[0].checkpoint == "train://net"
 
 

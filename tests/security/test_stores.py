@@ -308,7 +308,6 @@ READERS = {
     "page": ["report", "out", "--format", "html"],
     "compare": ["compare", "out", "out"],
     "audit": ["audit", "out"],
-    "verify": ["verify", "out"],
     "run": ["run", "job.yaml", "--out", "out"],
 }
 SHAPES = [[1], "text", 5, {"a": [1]}]

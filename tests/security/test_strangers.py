@@ -5,12 +5,12 @@ import os
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 import toy_training
 from called import bench
+from engine.cases import case_of
 from results.conftest import make_classes, make_record
 from tiny import execute, small, write
 
@@ -18,7 +18,6 @@ import freqbench
 from freqbench.audit import probes
 from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError
-from freqbench.core.types import Case, CaseRef
 from freqbench.data import cache
 from freqbench.reporting import figures as all_figures
 from freqbench.results import CLASS_RECORDS, RECORDS, Lease, Store, to_table
@@ -77,15 +76,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def keep(number: int) -> None:
-    case = Case(
-        ref=CaseRef(case_id="a", patient_id="a", fingerprint=DIGEST, shape=(8, 8, 8)),
-        image=torch.zeros(1, 8, 8, 8),
-        label=torch.zeros(1, 8, 8, 8, dtype=torch.uint8),
-        spacing=(1, 1, 1),
-        affine=np.eye(4),
-        native_ranges=((0, 1),),
-        original_spacing=(1, 1, 1),
-    )
+    case = case_of(torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 8, 8), DIGEST)
     cache.through(f"{number:016x}", case.ref, lambda: case)
 
 

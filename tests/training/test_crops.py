@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from engine.cases import case_of
 
-from freqbench.core.types import Case, CaseRef, Shape
+from freqbench.core.types import Case, Shape
+from freqbench.job.recipe import Augmentation
 from freqbench.training.crops import CropSampler
-from freqbench.training.recipe import Augmentation
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
 
@@ -14,16 +17,7 @@ def make_case(number: int, shape: Shape = (12, 10, 8)) -> Case:
     image = 1 + number * 10_000 + torch.arange(np.prod(shape), dtype=torch.float32).reshape(1, *shape)
     label = torch.zeros(1, *shape, dtype=torch.uint8)
     label[0, shape[0] // 2, shape[1] // 2, shape[2] // 2] = 1
-    ref = CaseRef(case_id=str(number), patient_id=str(number), fingerprint=f"{number:016x}", shape=shape)
-    return Case(
-        ref=ref,
-        image=image,
-        label=label,
-        spacing=(1, 1, 1),
-        affine=np.eye(4),
-        native_ranges=((0, 1),),
-        original_spacing=(1, 1, 1),
-    )
+    return case_of(image, label)
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
@@ -63,7 +57,7 @@ def test_image_and_label_are_changed_alike() -> None:
 
 def test_intensities_change_by_at_most_a_tenth() -> None:
     case = make_case(0, (4, 4, 4))
-    flat = Case(**{**vars(case), "image": torch.full((1, 4, 4, 4), 0.5)})
+    flat = replace(case, image=torch.full((1, 4, 4, 4), 0.5))
     always = Augmentation(flip=0, rotate90=0, scale_intensity=1, shift_intensity=1)
     images, _ = CropSampler([flat], (4, 4, 4), always, seed=0).crops(range(64))
     values = images.amax(dim=(1, 2, 3, 4))

@@ -14,9 +14,9 @@ import pytest
 import toy_training
 import yaml
 
+from freqbench.job.recipe import Schedule
 from freqbench.training import train
 from freqbench.training.loop import Team, Trainer
-from freqbench.training.recipe import Schedule
 from freqbench.training.state import Row, read_log
 
 from .conftest import AT, NET, job_of

@@ -55,11 +55,10 @@ def test_every_way_to_name_a_training_job_is_the_same_one(
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
     (found,) = described("train://net", training=[entry]).training
-    assert isinstance(found, dict)
-    assert found["out"] == out
+    assert isinstance(found.job, TrainJob)
+    assert found.out == out
     expected = config.validate(TRAINING, TrainJob, "x")
-    again = config.validate(found["job"], TrainJob, "x")
-    assert (again, identities(again)) == (expected, identities(expected))
+    assert (found.job, identities(found.job)) == (expected, identities(expected))
 
 
 def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
@@ -68,6 +67,7 @@ def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
     again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
     (folder / "adv.yaml").unlink()
     assert link.described(again, "store") == spec
+    assert spec.model_dump(mode="json")["training"] == [{"job": training(), "out": "runs/adv"}], "as it is written"
     assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
         ("unet", 1, (16, 16, 16)),
         ("unet", 0, (16, 16, 16)),
@@ -150,7 +150,7 @@ ADV = "adv.yaml"
         ("net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
         ("net", [{"job": ADV, "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
         ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
-        ("net", [7], "training[0]: Input should be a valid string or a valid dictionary, got 7"),
+        ("net", [7], "training[0].job: Input should be a valid string or a valid dictionary, got 7"),
     ],
 )
 def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:
@@ -166,7 +166,8 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
     job = link.described(config.load(path, JobSpec), path)
-    [training] = [config.validate(dict(entry)["job"], TrainJob, path) for entry in job.training]
+    [training] = [entry.job for entry in job.training]
+    assert isinstance(training, TrainJob)
     named = [str(model.checkpoint) for model in job.models]
     assert len(set(named)) == len(named) == networks
     assert set(named) <= {f"train://{model.name}" for model in training.models}

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
+from freqbench.job.recipe import Schedule
 from freqbench.training import loop
 from freqbench.training.loop import fit, learning_rate
 from freqbench.training.plan import prepare
-from freqbench.training.recipe import Schedule
 from freqbench.training.state import State
 
 from .conftest import AT, FGSM, NET, VAFT, job_of

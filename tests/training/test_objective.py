@@ -10,9 +10,9 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from freqbench.attacks import make
+from freqbench.job.recipe import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
 from freqbench.training.objective import Adversary, Objective
-from freqbench.training.recipe import FrequencyConsistency
 from freqbench.training.validation import choice, mean_foreground, under_attacks
 
 ROI = (8, 8, 8)

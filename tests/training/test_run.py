@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from freqbench import models
-from freqbench.training import TrainJob, finished, loop, run, train
+from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
 from freqbench.training.plan import job_lists, prepare
 from freqbench.training.state import read_log
 from freqbench.training.validation import case_dice, mean_foreground
@@ -26,6 +26,12 @@ Trained = tuple[TrainJob, Path]
 
 def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
     return load_file(folder / name / "best.safetensors")
+
+
+def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
+    """What `train` would skip."""
+    found = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
+    return {name: result for name, result in found.items() if result}
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -59,7 +65,7 @@ def test_adversarial_training_begins_at_the_clean_weights_and_only_what_is_wante
 def test_the_test_figure_is_that_of_the_stored_weights(trained: Trained) -> None:
     """Measured again through the public path, with Dice written out."""
     job, out = trained
-    result = finished(job, str(out))["net"]
+    result = done(job, out)["net"]
     dataset = job_lists(job)["test"]
     entry = models.ModelEntry(name="net", checkpoint=result.path)
     model = models.load(models.resolve(entry, dataset.num_classes), torch.device("cpu"))
@@ -137,7 +143,7 @@ def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
     moved = out.rename(tmp_path / "moved")
     try:
         results = train(job, str(moved))
-        found = finished(job, str(moved))
+        found = done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
@@ -148,7 +154,7 @@ def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
 @pytest.mark.parametrize("changes", [{"lr": 2e-2}, {"seed": 1}, {"half": False}, {"max_minutes": 9}])
 def test_what_another_job_left_is_not_finished(trained: Trained, changes: dict[str, object]) -> None:
     job, out = trained
-    assert finished(job.model_copy(update=changes), str(out)) == {}
+    assert done(job.model_copy(update=changes), out) == {}
 
 
 def test_what_is_changed_or_broken_is_trained_again(tmp_path: Path) -> None:
@@ -159,7 +165,7 @@ def test_what_is_changed_or_broken_is_trained_again(tmp_path: Path) -> None:
     train(job, str(tmp_path), progress=False)
     assert path.read_bytes() == good
     (tmp_path / "net" / "training.json").unlink()
-    assert finished(job, str(tmp_path)) == {}, "weights of a training that was stopped half-way lie so"
+    assert done(job, tmp_path) == {}, "weights of a training that was stopped half-way lie so"
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,9 +27,8 @@ from freqbench.engine.ray import ray_cluster
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
-from freqbench.engine.rows import Outcome
+from freqbench.engine.rows import Outcome, score_masks
 from freqbench.engine.schedule import Schedule
-from freqbench.engine.surfaces import score_masks
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 

@@ -4,12 +4,23 @@ The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.072
 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from freqbench.core import limits
-from freqbench.core.config import Architecture, FileName, Strict
+from freqbench.core.config import Architecture, FileName, Strict, explain
+from freqbench.core.errors import UserError
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
@@ -311,3 +322,35 @@ class TrainJob(Schedule):
         own = {name: getattr(model, name) for name in Schedule.model_fields}
         given = {name: value for name, value in own.items() if value is not None}
         return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | given)
+
+
+class TrainingEntry(Strict):
+    """A training job that a benchmark job names: its path or its content, and where its networks are kept.
+
+    Attributes:
+        out: a folder or URI; None: `runs/<name>` of the training job.
+    """
+
+    job: Annotated[str, Field(min_length=1)] | TrainJob
+    out: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_serializer("job")
+    def _as_given(self, job: str | TrainJob) -> Any:
+        """Stored and sent without the defaults."""
+        return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
+
+
+def training_entry(given: Any) -> Any:
+    """What an entry holds: a training job alone, by its path or content, is one without `out`.
+
+    Raises UserError that says which key of a training job is wrong.
+    """
+    if isinstance(given, TrainingEntry):
+        return given
+    entry = dict(given) if isinstance(given, Mapping) and "job" in given else {"job": given}
+    if isinstance(entry["job"], Mapping):
+        try:
+            entry["job"] = TrainJob.model_validate(entry["job"])
+        except ValidationError as error:
+            raise UserError(explain(error, TrainJob)) from None
+    return entry
