@@ -10,11 +10,11 @@ import pytest
 from generated_page import FACTS, data_of, grid
 from reporting.conftest import Row
 
+from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page import packed
 from freqbench.reporting.page.data import numbers, texts
-from freqbench.reporting.page.score_columns import SCORES, shown_scores
 from freqbench.results import RECORDS
 
 
