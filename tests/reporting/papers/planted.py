@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from reporting.conftest import START
+from reporting.handmade import START
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
