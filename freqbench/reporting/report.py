@@ -76,7 +76,7 @@ def report(
         return render_all(_one_table(table, sources, job_keys))
     stored, records = found_records(sources, job_keys)
     records = checked(records, stored)
-    left_out = "\n".join(filter(None, (_of_others(len(stored) - len(records)), _left_out(records))))
+    left_out = _left_out(records, len(stored) - len(records))
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
@@ -109,7 +109,7 @@ def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collect
             return view.build(shown)
         classes = pd.DataFrame() if isinstance(sources, pa.Table) else classes_frame(sources, stored)
         return view.build(shown, classes)
-    if name not in RECIPES and not recipes.is_path(name):
+    if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(sources, job_keys, COLUMNS)
@@ -154,19 +154,16 @@ def _audit(sources: Sequence[Store], job_keys: Collection[Key] | None, records: 
     return audit.short_sections(tuple(each for each in findings if each.dataset in enough))
 
 
-def _of_others(count: int) -> str:
-    """A line on rows that are of no cell of the job; empty where there are none."""
-    return f"- {count:,} records of another job, or of a former version of this one" if count else ""
-
-
-def _left_out(records: pd.DataFrame) -> str:
-    """A line for each row that the tables leave out, and the number of those beyond the first."""
+def _left_out(records: pd.DataFrame, others: int) -> str:
+    """A line on rows of no cell of the job, one for each row that the tables leave out, and the number of those beyond
+    the first."""
+    lines = [f"- {others:,} records of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
-        return ""
+        return "".join(lines)
     keys = [*PAIR, "label"]
     rows = current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
-    lines = [
+    lines += [
         f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"
         for dataset, source, target, label, reason in rows[[*keys, "left_out"]].head(LEFT_OUT_LINES).to_numpy()
     ]
