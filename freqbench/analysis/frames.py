@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Key, Store, latest
@@ -69,8 +68,8 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
     return categorical(frame.astype(dict.fromkeys(texts, "category")))
 
 
-def record_places(records: pd.DataFrame, classes: pd.DataFrame) -> NDArray[np.int64]:
-    """The position of each class row's record, -1 where it is not among the records."""
+def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The class rows whose record is among the records, with these columns of it."""
     of_record, of_class = np.zeros(len(records), np.int64), np.zeros(len(classes), np.int64)
     is_known = np.ones(len(classes), bool)
     for name in KEY:
@@ -80,7 +79,9 @@ def record_places(records: pd.DataFrame, classes: pd.DataFrame) -> NDArray[np.in
         is_known &= codes >= 0
         of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
         of_class = of_class * len(coded.categories) + codes
-    return np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
+    place = np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
+    found = classes[place >= 0]
+    return found.assign(**records[list(columns)].take(place[place >= 0]).set_axis(found.index))
 
 
 def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:

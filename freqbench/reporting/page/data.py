@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.frames import record_places
+from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import is_white_box
 from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.scores import SCORES, shown_scores
@@ -221,10 +221,8 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """The class rows of the records, with the record's `position`, in the records' order."""
-    place = record_places(records, classes)
-    joined, place = classes[place >= 0], place[place >= 0]
-    own = {name: records[name].to_numpy()[place] for name in ("row", "dataset")}
-    joined = joined.assign(position=place, **own)
+    placed = records.assign(position=np.arange(len(records)))
+    joined = joined_classes(placed, classes, ["position", "row", "dataset"])
     joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
     return joined.assign(class_name=joined["class_name"].astype(object))
 
