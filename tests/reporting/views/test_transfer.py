@@ -55,6 +55,13 @@ def test_a_white_box_drop_of_nearly_nothing_has_no_rate() -> None:
     assert np.isnan(transfer(shown(*none))[0].data["rate"].iloc[0])  # type: ignore[index]
 
 
+def test_a_patient_that_one_pair_lacks_counts_in_the_others() -> None:
+    """a to b: 20 of 60 points over two patients; b to a: 15 of 20 of one."""
+    first = volumes("pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15})
+    ranking, *_ = transfer(shown(*first, *volumes("pgd", 1, {"aa": 20, "ab": 10})))
+    assert ranking.data["rate"].tolist() == pytest.approx([(100 / 3 + 75) / 2])
+
+
 def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     rows = [
         *volumes("pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}),
