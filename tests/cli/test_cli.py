@@ -126,14 +126,10 @@ def test_a_second_run_says_that_nothing_is_left(store: Path, bench: Bench) -> No
     assert "\n0 records in 0 s, 1 were there before: " in out
 
 
-def test_status_and_report_of_a_store(store: Path, bench: Bench) -> None:
+def test_status_of_a_store(store: Path, bench: Bench) -> None:
     code, out, _ = bench("status", str(store / "out"))
     assert code == 0
     assert "1 of 1 records" in " ".join(out.split())  # a long path breaks the line
-    for format, sign in (("terminal", "Records\n"), ("md", "| attack"), ("csv", "fgsm")):
-        code, out, err = bench("report", str(store / "out"), "--format", format)
-        assert (code, err) == (0, "")
-        assert sign in out
 
 
 def test_status_as_json_is_all_of_stdout(store: Path, bench: Bench) -> None:
@@ -159,29 +155,11 @@ def test_a_shell_completes_jobs_and_stores(store: Path, monkeypatch: pytest.Monk
         assert CliRunner().invoke(app, [], env=asked, prog_name="freqbench").output.split() == [expected]
 
 
-@pytest.fixture(scope="module")
-def precisions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job in bf16 (`bf16`), and in fp32 and bf16, bf16 last (`both`)."""
-    folder = tmp_path_factory.mktemp("precisions")
-    for precision, out in (("fp32", "both"), ("bf16", "both"), ("bf16", "bf16")):
-        execute(small(precision=precision, metrics=["dsc"]), folder / out)
-    return folder
-
-
-@pytest.mark.parametrize("outs", [["bf16", "both"], ["both"]])
-def test_bf16_is_checked_against_fp32_of_the_same_or_another_store(
-    precisions: Path, bench: Bench, outs: list[str]
-) -> None:
-    code, out, _ = bench("report", *(str(precisions / name) for name in outs), "--format", "md")
-    assert code == 0
-    assert "not run in fp32" not in out
-    assert "| fgsm eps=8/255 precision=bf16 |" in out
-
-
-def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(precisions: Path, bench: Bench) -> None:
+def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, bench: Bench) -> None:
+    execute(small(precision="bf16", metrics=["dsc"]), tmp_path)
     line = "- phantom: fgsm eps=8/255 precision=bf16 on a: not run in fp32 on the same cases"
-    assert line in bench("report", str(precisions / "bf16"))[1]
-    code, out, err = bench("report", str(precisions / "bf16"), "--format", "csv")
+    assert line in bench("report", str(tmp_path))[1]
+    code, out, err = bench("report", str(tmp_path), "--format", "csv")
     assert (code, len(out.splitlines())) == (0, 1)
     assert err.splitlines()[0] == "left out:"
     assert err.splitlines()[1].startswith(line)

@@ -9,7 +9,7 @@ import torch
 import yaml
 from called import Bench
 from data.downloads import decathlon
-from tiny import ARGS, ROI
+from tiny import save_weights
 
 from freqbench import models
 
@@ -24,8 +24,7 @@ def data(tmp_path: Path) -> str:
 def checkpoint(tmp_path: Path) -> str:
     """A checkpoint of freqbench's own for three classes."""
     path = tmp_path / "own.safetensors"
-    weights = models.build("unet", 3, (16, 16, 16), ARGS).state_dict()
-    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}, half=False)
+    save_weights(path, num_classes=3)
     return str(path)
 
 
