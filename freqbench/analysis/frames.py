@@ -27,19 +27,16 @@ CLASSES = (*KEY, "class_index", "class_name", "label_voxels", "dsc", "dsc_clean"
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 
 
-def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """IDENTITY and `columns` (None: all) of one row a key of stores or a table: ok before failed, then the latest."""
+def records_frame(sources: Sequence[Store], columns: Collection[str] | None = None) -> pd.DataFrame:
+    """IDENTITY and `columns` (None: all) of one row a key of stores: ok before failed, then the latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
-    if isinstance(sources, pa.Table):
-        table = latest(sources.select(names))
-    else:
-        tables = [store.records(names, coded=True) for store in sources]
-        table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
+    tables = [store.records(names, coded=True) for store in sources]
+    table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
     return categorical(table.to_pandas())
 
 
 def found_records(
-    sources: Sequence[Store] | pa.Table,
+    sources: Sequence[Store],
     job_keys: Collection[Key] | None,
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
@@ -51,8 +48,8 @@ def found_records(
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)
     if records.empty and not may_be_empty:
-        where = "" if isinstance(sources, pa.Table) else ", ".join(store.root for store in sources) + ": "
-        raise UserError(f"{where}expected results to report, found none: run the job first, or check the folder")
+        where = ", ".join(store.root for store in sources)
+        raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
 
 

@@ -1,18 +1,16 @@
 """A reduced precision is shown where fp32 gives the same DSC, and the report says what is left out and why."""
 
-import io
 import math
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from reporting.handmade import records, row, table
+from reporting.handmade import records, row, stored
 
 from freqbench.analysis.strength import NO_DSC, NOT_RUN, checked
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
-from freqbench.results import KEY
+from freqbench.results import KEY, Store
 
 BF16 = {"precision": "bf16"}
 
@@ -89,37 +87,31 @@ def test_former_versions_of_a_case_are_not_compared() -> None:
 
 
 @pytest.fixture
-def two() -> pa.Table:
+def two() -> Store:
     """PGD agrees with fp32, GN does not, and nobody ran VAFA in fp32."""
     plain = [row(attack, dsc=0.5, dsc_clean=0.9) for attack in ("pgd", "gn")]
     reduced = [row(attack, dsc=dsc, dsc_clean=0.9, **BF16) for attack, dsc in (("pgd", 0.501), ("gn", 0.6))]
-    return table(*plain, *reduced, row("vafa", dsc=0.5, dsc_clean=0.9, **BF16))
+    return stored(*plain, *reduced, row("vafa", dsc=0.5, dsc_clean=0.9, **BF16))
 
 
 SHOWN = ["clean", "gn std=8/255", "pgd eps=8/255", "pgd eps=8/255 precision=bf16"]
 
 
-def test_tables_leave_unchecked_and_weak_rows_out_and_the_report_says_which_and_why(two: pa.Table) -> None:
-    assert summary(two.to_pandas())["attack"].tolist() == SHOWN
-    lines = " ".join(report(two, format="markdown").split())
+def test_tables_leave_unchecked_and_weak_rows_out_and_the_report_says_which_and_why(two: Store) -> None:
+    assert summary(two.records().to_pandas())["attack"].tolist() == SHOWN
+    lines = " ".join(report([two], format="markdown").split())
     assert "phantom: gn std=8/255 precision=bf16 on unet: 10.00 DSC points from fp32, more than 0.2 - phantom" in lines
     assert f"phantom: vafa q_max=20 precision=bf16 on unet: {NOT_RUN}" in lines
 
 
-def test_csv_has_the_same_rows_and_warns(two: pa.Table) -> None:
-    with pytest.warns(UserWarning, match=r"vafa q_max=20 precision=bf16 on unet: not run in fp32"):
-        found = pd.read_csv(io.StringIO(report(two, format="csv")))
-    assert found["attack"].tolist() == SHOWN
-
-
 def test_many_are_counted() -> None:
-    text = report(table(*(row("vafa", budget=float(budget), dsc=0.5, **BF16) for budget in range(1, 16))))
+    text = report([stored(*(row("vafa", budget=float(budget), dsc=0.5, **BF16) for budget in range(1, 16)))])
     assert text.count("precision=bf16 on unet") == 10
     assert "and 5 more rows" in text
 
 
 def test_a_report_with_nothing_to_show_names_the_target_and_has_no_table() -> None:
-    text = " ".join(report(table(row(target="unetr", dsc=0.5, **BF16))).split())
+    text = " ".join(report([stored(row(target="unetr", dsc=0.5, **BF16))]).split())
     assert "on unet, transferred to unetr: not run" in text
     assert "threat" not in text.split("How to read this")[0]
 
@@ -127,7 +119,7 @@ def test_a_report_with_nothing_to_show_names_the_target_and_has_no_table() -> No
 def test_fp32_of_a_former_job_is_enough() -> None:
     """As where one job was run twice into one folder: the report shows the last, and compares it with the first."""
     plain, reduced = row(dsc=0.5), row(dsc=0.5, **BF16)
-    text = report(table(plain, reduced), {tuple(reduced[name] for name in KEY)}, format="markdown")
+    text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
     assert "| pgd eps=8/255 precision=bf16 |" in text
     left_out = text.partition("Left out of the tables")[2].partition("##")[0]
     assert left_out.strip() == "- 1 records of another job, or of a former version of this one"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.handmade import records, row, table
+from reporting.handmade import records, row, stored
 
 from freqbench.analysis.tables import (
     WORST_CASE,
@@ -197,5 +197,5 @@ def test_the_foreground_chooses(two_attacks: list[dict[str, Any]]) -> None:
 
 
 def test_the_report_has_a_section_where_there_is_something_to_choose(two_attacks: list[dict[str, Any]]) -> None:
-    assert "phantom: worst case over attacks" in report(table(*two_attacks), format="markdown")
-    assert "worst case" not in report(table(two_attacks[0]), format="markdown")
+    assert "phantom: worst case over attacks" in report([stored(*two_attacks)], format="markdown")
+    assert "worst case" not in report([stored(two_attacks[0])], format="markdown")

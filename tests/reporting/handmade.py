@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 import pyarrow as pa
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
-from freqbench.results import CLASS_RECORDS, KEY, RECORDS, to_table
+from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,6 +48,13 @@ def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: 
 def table(*rows: dict[str, Any]) -> pa.Table:
     """Rows to a table of records."""
     return to_table(RECORDS, rows)
+
+
+def stored(*rows: dict[str, Any]) -> Store:
+    """Rows to a store in memory."""
+    store = Store(f"memory://{uuid4().hex}")
+    store.writer("run0", interval_s=0).add(rows, [])
+    return store
 
 
 def records(*rows: dict[str, Any]) -> pd.DataFrame:

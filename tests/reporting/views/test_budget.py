@@ -48,6 +48,3 @@ def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
     (section,) = budget(shown(*rows))
     assert section.table["attack"].tolist() == ["clean", "pgd"]
     assert "Without a budget, so not here: dfb." in section.text
-    (alone,) = budget(shown(rows[1]))
-    assert alone.table is None
-    assert "no curve" in alone.text

@@ -17,8 +17,3 @@ def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_h
     assert found["clean"] == [2, pytest.approx(90), "1.50"]
     assert found["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
     assert found["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
-
-
-def test_a_store_without_such_metrics_says_how_to_get_them() -> None:
-    (section,) = clinical(shown(row("pgd", dsc=0.5)))
-    assert "metrics such as" in section.text

@@ -15,7 +15,7 @@ from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 STEPS = ({"steps": 10}, {"steps": 20})
 
 
-def on(model: str, attack: str, scores: tuple[float, ...], **values: Any) -> list[dict[str, Any]]:
+def on(model: str, attack: str, scores: Sequence[float], **values: Any) -> list[dict[str, Any]]:
     return [
         row(attack, source=model, target=model, case=case, dsc=score, dsc_clean=0.9, **values)
         for case, score in enumerate(scores)
@@ -133,20 +133,13 @@ def test_models_that_share_no_case_have_no_ranks() -> None:
 PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
 
 
-def network(model: str, scores: Sequence[float], **values: Any) -> list[dict[str, Any]]:
-    return [
-        row(source=model, target=model, case=case, dsc_foreground=score / 100, dsc_foreground_clean=0.9, **values)
-        for case, score in enumerate(scores)
-    ]
-
-
 @pytest.fixture
 def rows() -> list[dict[str, Any]]:
     """`at-pgd` and its replicate, and `vaft`."""
     return [
-        *network("at-pgd", PGD[:, 0], target_method="a" * 16),
-        *network("at-pgd.1", PGD[:, 1], target_method="a" * 16),
-        *network("vaft", VAFT[:, 0], target_method="b" * 16),
+        *on("at-pgd", "pgd", PGD[:, 0] / 100, target_method="a" * 16),
+        *on("at-pgd.1", "pgd", PGD[:, 1] / 100, target_method="a" * 16),
+        *on("vaft", "pgd", VAFT[:, 0] / 100, target_method="b" * 16),
     ]
 
 
@@ -181,15 +174,15 @@ def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(rows:
 def test_trainings_of_one_name_are_two_methods_and_others_are_one() -> None:
     """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
     frame = shown(
-        *network("unknown", [1.0]),
-        *network("at", [1.0], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
-        *network("at", [1.0], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
-        *network("seed seven", [1.0], target_method="a" * 16),
+        *on("unknown", "pgd", [0.01]),
+        *on("at", "pgd", [0.01], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
+        *on("at", "pgd", [0.01], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
+        *on("seed seven", "pgd", [0.01], target_method="a" * 16),
     )
     of_names = {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111", "unknown": "unknown"}
     assert methods_of(frame) == of_names
 
 
 def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones() -> None:
-    rows = [*network("at", [1.0]), *network("at", [1.0, 2.0], budget=4 / 255, target_method="a" * 16)]
-    assert methods_of(shown(*rows, *network("at.1", [1.0], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
+    rows = [*on("at", "pgd", [0.01]), *on("at", "pgd", [0.01, 0.02], budget=4 / 255, target_method="a" * 16)]
+    assert methods_of(shown(*rows, *on("at.1", "pgd", [0.01], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
