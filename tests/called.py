@@ -2,10 +2,13 @@
 
 import signal
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from freqbench.cli import main
+
+Bench = Callable[..., tuple[int, str, str]]
 
 
 def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

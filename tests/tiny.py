@@ -10,6 +10,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from freqbench import models
 from freqbench.core import config
 from freqbench.engine import run
 from freqbench.engine.rows import Outcome
@@ -49,6 +50,13 @@ def small(**changes: Any) -> dict[str, Any]:
         "attacks": [{"name": "fgsm", "eps": "8/255"}],
     }
     return job(**{**one, **changes})
+
+
+def save_weights(path: Path, num_classes: int = 6, seed: int = 0, args: Mapping[str, Any] = ARGS, **more: Any) -> None:
+    """Freqbench's own checkpoint of an untrained network of the tiny job, which says what it is."""
+    weights = models.build("unet", num_classes, (16, 16, 16), dict(args), seed=seed).state_dict()
+    metadata = {"arch": "unet", "args": args, "roi": ROI, "num_classes": num_classes, **more}
+    models.save_checkpoint(str(path), weights, metadata, half=False)
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> str:

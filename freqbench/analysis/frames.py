@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Key, Store, latest
@@ -28,19 +27,16 @@ CLASSES = (*KEY, "class_index", "class_name", "label_voxels", "dsc", "dsc_clean"
 _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"))
 
 
-def records_frame(sources: Sequence[Store] | pa.Table, columns: Collection[str] | None = None) -> pd.DataFrame:
-    """IDENTITY and `columns` (None: all) of one row a key of stores or a table: ok before failed, then the latest."""
+def records_frame(sources: Sequence[Store], columns: Collection[str] | None = None) -> pd.DataFrame:
+    """IDENTITY and `columns` (None: all) of one row a key of stores: ok before failed, then the latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
-    if isinstance(sources, pa.Table):
-        table = latest(sources.select(names))
-    else:
-        tables = [store.records(names, coded=True) for store in sources]
-        table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
+    tables = [store.records(names, coded=True) for store in sources]
+    table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
     return categorical(table.to_pandas())
 
 
 def found_records(
-    sources: Sequence[Store] | pa.Table,
+    sources: Sequence[Store],
     job_keys: Collection[Key] | None,
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
@@ -52,8 +48,8 @@ def found_records(
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)
     if records.empty and not may_be_empty:
-        where = "" if isinstance(sources, pa.Table) else ", ".join(store.root for store in sources) + ": "
-        raise UserError(f"{where}expected results to report, found none: run the job first, or check the folder")
+        where = ", ".join(store.root for store in sources)
+        raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
 
 
@@ -69,8 +65,8 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
     return categorical(frame.astype(dict.fromkeys(texts, "category")))
 
 
-def record_places(records: pd.DataFrame, classes: pd.DataFrame) -> NDArray[np.int64]:
-    """The position of each class row's record, -1 where it is not among the records."""
+def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """The class rows whose record is among the records, with these columns of it."""
     of_record, of_class = np.zeros(len(records), np.int64), np.zeros(len(classes), np.int64)
     is_known = np.ones(len(classes), bool)
     for name in KEY:
@@ -80,7 +76,9 @@ def record_places(records: pd.DataFrame, classes: pd.DataFrame) -> NDArray[np.in
         is_known &= codes >= 0
         of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
         of_class = of_class * len(coded.categories) + codes
-    return np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
+    place = np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
+    found = classes[place >= 0]
+    return found.assign(**records[list(columns)].take(place[place >= 0]).set_axis(found.index))
 
 
 def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:

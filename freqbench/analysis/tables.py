@@ -12,38 +12,20 @@ import pandas as pd
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
+from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.strength import checked
 from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]
 CLEAN = "clean"
 
-PRACTICE_SHARES = ("nsd", "volume_error_relative", "component_f1", "ece", "ece_foreground", "wrong_confidence")
-PRACTICE_LENGTHS = (*("assd_mm", "volume_error_ml", "betti0_error", "betti1_error", "betti2_error"),)
-_PERCENT = (
-    *("dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "ssim_body"),
-    *("lpips", "lpips_body", "voxel_success", *PRACTICE_SHARES),
-)
-_PLAIN = (
-    *("hd95", "hd95_mm", "hd95_medpy_mm", "hd95_penalised_mm", "psnr", "linf_255", "l2", "l2_body"),
-    *PRACTICE_LENGTHS,
-    *("energy_low", "energy_middle", "energy_high", "seam_energy", "forwards", "backwards", "attack_seconds"),
-)
-_STORED = {name: name for name in (*_PERCENT, *_PLAIN)} | {
-    "lpips": "lpips_similarity",
-    "lpips_body": "lpips_body_similarity",
-    "hd95_penalised_mm": "hd95_penalised",
-    "linf_255": "linf",
-    "forwards": "num_forwards",
-    "backwards": "num_backwards",
-}
-"""The column of records behind each of the summary."""
-_ON_CLEAN = {
-    name: f"{_STORED[name]}_clean" for name in ("dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm")
-}
-_SCORED = {f"{name}_cases": _STORED[name] for name in ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")}
-_COUNTS = ["cases", "seeds", "failed", *_SCORED, "hd95_undefined"]
-SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *_PERCENT, *_PLAIN]
+COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")
+"""Scores whose cases are counted in a column of their own, such as `dsc_cases`."""
+_CASES = [f"{name}_cases" for name in COUNTED]
+_COUNTS = ["cases", "seeds", "failed", *_CASES, "hd95_undefined"]
+_MEANS = [score.name for score in SCORES if score.name not in _COUNTS]
+_ON_CLEAN = {score.name: score for score in SCORES if score.name in (*COUNTED, "hd95_mm")}
+SUMMARY = [*PAIR, "attack", "threat_model", "budget_name", "budget", *_COUNTS, *_MEANS]
 ATTACK_TABLE = [
     *PAIR,
     *("attack", "threat_model", "cases", "seeds", "failed", "dsc_foreground", "dsc_foreground_cases"),
@@ -92,14 +74,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
     """
     frame = current(checked(records))
     frame = frame[frame["left_out"] == ""]
-    frame = frame.assign(lpips_body_similarity=1 - frame["lpips_body"].astype(float))
-    numbers = {*_STORED.values(), *_ON_CLEAN.values(), "hd95_undefined_classes"} - {"dsc_drop", "dsc_foreground_drop"}
-    frame = frame.astype(dict.fromkeys(numbers, float))
-    for name in ("dsc", "dsc_foreground"):
-        frame[f"{name}_drop"] = frame[f"{name}_clean"] - frame[name]
     rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
-    rows[list(_PERCENT)] *= 100
-    rows["linf_255"] *= 255
     rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
     rows["_attacked"] = rows["attack"] != CLEAN
     order = [*PAIR[:1], "_attacked", *PAIR[1:], "threat_model", "_name", "budget", "attack"]
@@ -194,6 +169,7 @@ def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
     is_ok = frame["status"] == "ok"
     frame = frame.assign(
+        **shown_scores(frame),
         _name=frame["attack"],
         attack=frame["label"],
         _case=frame["case_id"].where(is_ok),
@@ -201,19 +177,18 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
         _failed=~is_ok,
     )
     groups = frame.groupby([*PAIR, "attack", "_name", "threat_model", "budget_name", "budget"], dropna=False)
-    rows = groups[[*_STORED.values()]].mean().set_axis([*_STORED], axis=1)
-    rows[[*_SCORED]] = groups[[*_SCORED.values()]].count()
+    rows = groups[_MEANS].mean()
+    rows[_CASES] = groups[[*COUNTED]].count()
     rows[["cases", "seeds"]] = groups[["_case", "_seed"]].nunique()
-    return rows.assign(
-        failed=groups["_failed"].sum(), hd95_undefined=groups["hd95_undefined_classes"].sum(min_count=1)
-    ).reset_index()
+    undefined = groups["hd95_undefined"].sum(min_count=1)
+    return rows.assign(failed=groups["_failed"].sum(), hd95_undefined=undefined).reset_index()
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """What the models predict on the clean volumes: each case once, whatever attacked it."""
-    cases = frame.groupby(["dataset", "target_model", "case_id"])[list(_ON_CLEAN.values())].first()
+    scores = {name: each.scale * frame[f"{each.source}_clean"].astype(float) for name, each in _ON_CLEAN.items()}
+    cases = frame.assign(**scores).groupby(["dataset", "target_model", "case_id"])[[*scores]].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])
-    rows = groups.mean().set_axis([*_ON_CLEAN], axis=1).assign(cases=groups.size())
-    rows[[*_SCORED]] = groups[[f"{column}_clean" for column in _SCORED.values()]].count()
-    rows = rows.reset_index()
-    return rows.assign(source_model="", attack=CLEAN, _name="", threat_model="")
+    rows = groups.mean().assign(cases=groups.size())
+    rows[_CASES] = groups[[*COUNTED]].count()
+    return rows.reset_index().assign(source_model="", attack=CLEAN, _name="", threat_model="")

@@ -5,20 +5,13 @@ threads and `window_batch`. A mistake in what is given is a `freqbench.core.erro
 and is raised before anything is computed.
 """
 
-from freqbench.api.case import Case, Cases, load_dataset
-from freqbench.api.evaluation import Record, evaluate, load_results
-from freqbench.api.model import Model, load_model
-from freqbench.api.result import Result, attack
-
-__all__ = [
-    "Case",
-    "Cases",
-    "Model",
-    "Record",
-    "Result",
-    "attack",
-    "evaluate",
-    "load_dataset",
-    "load_model",
-    "load_results",
-]
+from freqbench.api.case import Case as Case
+from freqbench.api.case import Cases as Cases
+from freqbench.api.case import load_dataset as load_dataset
+from freqbench.api.evaluation import Record as Record
+from freqbench.api.evaluation import evaluate as evaluate
+from freqbench.api.evaluation import load_results as load_results
+from freqbench.api.model import Model as Model
+from freqbench.api.model import load_model as load_model
+from freqbench.api.result import Result as Result
+from freqbench.api.result import attack as attack

@@ -103,7 +103,7 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
         if stored[column] != found[column]
     ]
-    then, now = _mapping(run.get("versions")), versions()
+    then, now = run.get("versions") or {}, versions()
     if not then:
         differing.append(Cause(text="versions: the run's file does not say them", excuses=True))
     for name in sorted(then.keys() | now.keys()) if then else ():
@@ -122,20 +122,19 @@ def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
     return differing
 
 
-def _commit(code: Any) -> str:
-    state = _mapping(code)
-    if not state:
+def _commit(code: Row | None) -> str:
+    if not code:
         return "unknown"
-    return f"{str(state.get('commit'))[:12]}{', with files changed' if state.get('dirty') else ''}"
+    return f"{str(code.get('commit'))[:12]}{', with files changed' if code.get('dirty') else ''}"
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
     """Why no cell of the same job's grid is that of a record: what of its models, data and settings is another now."""
     models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
-    known = _mapping(run.get("models"))
+    known = run.get("models") or {}
     found = []
     for name, model_id in dict.fromkeys((stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")):
-        then, now = _mapping(known.get(model_id)).get("sha256"), models.get(name)
+        then, now = (known.get(model_id) or {}).get("sha256"), models.get(name)
         if now is None:
             found.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
@@ -144,7 +143,7 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
             )
         elif model_id != now.model_id:
             found.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
-    return found + _changed_data(_mapping(run.get("datasets")), stored, grid)
+    return found + _changed_data(run.get("datasets") or {}, stored, grid)
 
 
 def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
@@ -155,18 +154,14 @@ def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
     ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
     if ref is None:
         return [f"data: case {case_id} is not in {name} here"]
-    then = _mapping(known.get(name))
-    fingerprint = _mapping(then.get("cases")).get(case_id)
+    then = known.get(name) or {}
+    fingerprint = (then.get("cases") or {}).get(case_id)
     found = []
     if fingerprint and fingerprint != ref.fingerprint:
         found.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
-    recipe = _mapping(then.get("recipe"))
+    recipe = then.get("recipe") or {}
     now = json.loads(json.dumps(dataset.whole_recipe()))  # tuples as lists, as the run's file has them
     changed = [key for key in sorted(recipe.keys() | now.keys()) if recipe.get(key) != now.get(key)]
     if recipe and changed:
         found.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
     return found
-
-
-def _mapping(value: Any) -> Row:
-    return value if isinstance(value, Mapping) else {}

@@ -57,7 +57,7 @@ def carry_out(
     """
 
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     Store(out).job()  # refused here where there is none
     extra = planned(job, out, cases or CASES, _eps(eps), say, compute)

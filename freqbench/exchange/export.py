@@ -75,24 +75,20 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     manifest = {"space": "native", "units": "HU", "store": out, "files": [asdict(each) for each in written]}
     storage.write_atomic(storage.join(to, MANIFEST), json.dumps(manifest, indent=2).encode())
     attacked = [each for each in written if each.cell_id]
-    tell(
-        console,
+    console.print(
         f"{len(attacked)} adversarial and {len(written) - len(attacked)} clean volumes are in {to}; rounding changed a "
         f"voxel by {max(each.rounding_max for each in written):.2g} at most (of the data's unit, CT: HU), the way to "
         f"the files' grids by {max(each.resampling_error or 0.0 for each in written):.2g} (RMS, of 0..1): {MANIFEST}",
+        soft_wrap=True,
     )
     return written
-
-
-def tell(console: Console, text: str) -> None:
-    """Print a line as it is, however long."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def tell_left_out(console: Console, what: str, names: Sequence[str]) -> None:
     """Say how many of a kind are left out, with the first three names; nothing where there are none."""
     if names:
-        tell(console, f"{len(names)} {what} left out: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
+        more = ", ..." if len(names) > 3 else ""
+        console.print(f"{len(names)} {what} left out: {', '.join(names[:3])}{more}", soft_wrap=True)
 
 
 def _former(to: str) -> frozenset[str]:

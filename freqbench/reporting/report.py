@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pandas as pd
-import pyarrow as pa
 
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
@@ -49,7 +48,7 @@ FORMATS: Mapping[str, Callable[[Sequence[Section]], str]] = {
 
 
 def report(
-    sources: Sequence[Store] | pa.Table,
+    stores: Sequence[Store],
     job_keys: Collection[Key] | None = None,
     format: str = "terminal",
     table: str | None = None,
@@ -60,7 +59,7 @@ def report(
     page says which and why; for `csv` a UserWarning does.
 
     Args:
-        sources: stores, or rows of `RECORDS`; of rows with the same key the best and latest counts.
+        stores: one or several; of rows with the same key the best and latest counts.
         job_keys: the keys of the job of interest; others, such as of its former version, are not shown. None: all.
         format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
             `latex` (to be put into a paper), `csv` (each digit; without `table` one table with all means) or `html`.
@@ -73,17 +72,16 @@ def report(
     """
     render_all = renderer(format)
     if table is not None:
-        return render_all(_one_table(table, sources, job_keys))
-    stored, records = found_records(sources, job_keys)
+        return render_all(_one_table(table, stores, job_keys))
+    stored, records = found_records(stores, job_keys)
     records = checked(records, stored)
-    left_out = "\n".join(filter(None, (_of_others(len(stored) - len(records)), _left_out(records))))
+    left_out = _left_out(records, len(stored) - len(records))
     if format == "csv":
         if left_out:
             warnings.warn(f"left out:\n{left_out}", stacklevel=2)
         return render.csv(summary(records))
     sections = _sections(records, left_out, None if job_keys is None else len(job_keys)) + unasked(records)
-    if not isinstance(sources, pa.Table):
-        sections += _audit(sources, job_keys, records)
+    sections += _audit(stores, job_keys, records)
     return render_all([*sections, Section("How to read this", text=NOTES)])
 
 
@@ -94,28 +92,22 @@ def renderer(format: str) -> Callable[[Sequence[Section]], str]:
     return FORMATS[format]
 
 
-def _one_table(name: str, sources: Sequence[Store] | pa.Table, job_keys: Collection[Key] | None) -> list[Section]:
+def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | None) -> list[Section]:
     """The sections of a recipe's table, of a view or of the whole audit, with what `audit --run` added to stores."""
     if name == AUDIT:
-        if isinstance(sources, pa.Table):
-            evidence = checks.Evidence(records=current(checked(found_records(sources, job_keys, checks.COLUMNS)[1])))
-        else:
-            evidence = checks.gathered(sources, job_keys, always_classes=True)
-        return audit.sections(checks.audited(evidence))
+        return audit.sections(checks.audited(checks.gathered(stores, job_keys, always_classes=True)))
     if view := VIEWS.get(name):
-        stored, records = found_records(sources, job_keys, view.columns)
+        stored, records = found_records(stores, job_keys, view.columns)
         shown = current(checked(records, stored))
         if not view.needs_classes:
             return view.build(shown)
-        classes = pd.DataFrame() if isinstance(sources, pa.Table) else classes_frame(sources, stored)
-        return view.build(shown, classes)
-    if name not in RECIPES and not recipes.is_path(name):
+        return view.build(shown, classes_frame(stores, stored))
+    if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
-    stored, records = found_records(sources, job_keys, COLUMNS)
+    stored, records = found_records(stores, job_keys, COLUMNS)
     shown = current(checked(relevant(recipe, records), relevant(recipe, stored)))
-    facts = [] if isinstance(sources, pa.Table) else [run for store in sources for run in store.runs()]
-    return paper_table(recipe, shown, facts)
+    return paper_table(recipe, shown, [run for store in stores for run in store.runs()])
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:
@@ -144,29 +136,26 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
     return sections
 
 
-def _audit(sources: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
+def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
     """The audit in short of datasets with patients enough; a line where there is none."""
     patients = records.groupby("dataset", observed=True)["patient_id"].nunique()
     enough = {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}
     if not enough:
         return [Section("Audit", text=NOT_AUDITED)]
-    findings = checks.audited(checks.gathered(sources, job_keys))
+    findings = checks.audited(checks.gathered(stores, job_keys))
     return audit.short_sections(tuple(each for each in findings if each.dataset in enough))
 
 
-def _of_others(count: int) -> str:
-    """A line on rows that are of no cell of the job; empty where there are none."""
-    return f"- {count:,} records of another job, or of a former version of this one" if count else ""
-
-
-def _left_out(records: pd.DataFrame) -> str:
-    """A line for each row that the tables leave out, and the number of those beyond the first."""
+def _left_out(records: pd.DataFrame, others: int) -> str:
+    """A line on rows of no cell of the job, one for each row that the tables leave out, and the number of those beyond
+    the first."""
+    lines = [f"- {others:,} records of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
-        return ""
+        return "".join(lines)
     keys = [*PAIR, "label"]
     rows = current(records)
     rows = rows[rows["left_out"] != ""].drop_duplicates(keys).sort_values(keys)
-    lines = [
+    lines += [
         f"- {dataset}: {label} on {source}" + (f", transferred to {target}" if target != source else "") + f": {reason}"
         for dataset, source, target, label, reason in rows[[*keys, "left_out"]].head(LEFT_OUT_LINES).to_numpy()
     ]

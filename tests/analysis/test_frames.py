@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.conftest import Row, Table
+from reporting.handmade import row, table
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
 from freqbench.analysis.tables import failures, summary, worst_case
@@ -13,7 +13,7 @@ from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
 from freqbench.results.writer import commit
 
 
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
     """Two models on each other under two attacks; names that do not come in the order of the alphabet."""
     pairs = [("unetr", "unet"), ("unet", "unet"), ("unet", "unetr"), ("unetr", "unetr")]
     scores = {"dsc_clean": 0.9, "hd95": 2.0, "ssim": 0.8, "hd95_undefined_classes": 1}
@@ -26,9 +26,9 @@ def rows(row: Row) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, row: Row, table: Table) -> Store:
+def store(tmp_path: Path) -> Store:
     """Those rows as a run commits them, and a failed one that is superseded."""
-    made = rows(row)
+    made = rows()
     failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
     commit(str(tmp_path), "run0-000000.parquet", table(failed), to_table(CLASS_RECORDS, []))
     commit(str(tmp_path), "run1-000000.parquet", table(*made), to_table(CLASS_RECORDS, []))
@@ -48,8 +48,8 @@ def test_texts_sort_as_texts_and_models_compare(store: Store) -> None:
     assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
 
 
-def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: Store, table: Any, row: Row) -> None:
-    better = rows(row)[0] | {"dsc": 0.1, "run_id": "run2"}
+def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: Store) -> None:
+    better = rows()[0] | {"dsc": 0.1, "run_id": "run2"}
     commit(str(tmp_path / "b"), "run2-000000.parquet", table(better), to_table(CLASS_RECORDS, []))
     both = records_frame([store, Store(str(tmp_path / "b"))], ["dsc"])
     assert len(both) == 16
@@ -63,7 +63,7 @@ def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_rea
     assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
 
 
-def test_classes_of_several_stores_are_those_of_the_rows_that_count(tmp_path: Path, row: Row, table: Any) -> None:
+def test_classes_of_several_stores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
     newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
     for name, record in (("a", newer), ("b", older), ("c", newer)):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}

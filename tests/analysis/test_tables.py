@@ -1,12 +1,11 @@
 """The means are those that one gets by hand, and what is undefined, failed or of a former version does not enter."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.conftest import Frame, Row
+from reporting.handmade import records, row, stored
 
 from freqbench.analysis.tables import (
     WORST_CASE,
@@ -29,7 +28,7 @@ def only(frame: pd.DataFrame, attack: str) -> Any:
     return frame.loc[index]
 
 
-def test_scores_are_means_over_cases_in_points_and_the_foreground_leads(row: Row, records: Frame) -> None:
+def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> None:
     clean = {"dsc_clean": 0.9, "dsc_foreground_clean": 0.8, "hd95_penalised": 7.0}
     frame = records(
         row(case=0, dsc=0.2, dsc_foreground=0.1, ssim=0.9, lpips_similarity=0.8, linf=4 / 255, hd95=10.0, **clean),
@@ -45,7 +44,7 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads(row: Row
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
 
 
-def test_undefined_values_are_left_out_and_counted(row: Row, records: Frame) -> None:
+def test_undefined_values_are_left_out_and_counted() -> None:
     frame = records(
         row(case=0, hd95=math.nan, hd95_undefined_classes=3),
         row(case=1, hd95=12.0, hd95_undefined_classes=1),
@@ -56,7 +55,7 @@ def test_undefined_values_are_left_out_and_counted(row: Row, records: Frame) -> 
     assert found[["ssim", "dsc_foreground_drop", "dsc_drop"]].isna().all()  # what nobody computed
 
 
-def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Frame) -> None:
+def test_the_drop_is_paired_with_clean_case_by_case() -> None:
     """The attack failed on case 1, whose clean Dice must not enter the drop, though it enters the clean row."""
     frame = records(
         row(case=0, dsc=0.5, dsc_clean=0.9),
@@ -69,7 +68,7 @@ def test_the_drop_is_paired_with_clean_case_by_case(row: Row, records: Frame) ->
         assert only(table, "clean")[score] == pytest.approx(80)
 
 
-def test_the_clean_row_comes_first_and_counts_each_case_once(row: Row, records: Frame) -> None:
+def test_the_clean_row_comes_first_and_counts_each_case_once() -> None:
     frame = records(
         *(row(attack, case=0, dsc=0.1, dsc_clean=0.9, hd95_clean=2.0) for attack in ("pgd", "gn", "vafa")),
         row(case=1, dsc=0.1, dsc_clean=0.6, hd95_clean=math.nan),
@@ -78,7 +77,7 @@ def test_the_clean_row_comes_first_and_counts_each_case_once(row: Row, records: 
     assert first[["attack", "cases", "hd95", "dsc"]].tolist() == ["clean", 2, 2.0, pytest.approx(75)]
 
 
-def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc(row: Row, records: Frame) -> None:
+def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc() -> None:
     """Attacks without a budget have their rows all the same."""
     frame = records(
         row(budget=8 / 255, dsc=0.1, dsc_clean=0.9),
@@ -94,7 +93,7 @@ def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc(row: Row, reco
     assert only(found, "dfb band=low")["dsc_drop"] == pytest.approx(80)
 
 
-def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart(row: Row, records: Frame) -> None:
+def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart() -> None:
     ids = {"source_model_id": "x", "target_model_id": "x"}
     names = enumerate(("old", "new", "old"))
     frame = records(*(row(source=name, target=name, case=n, minute=n, **ids) for n, name in names))
@@ -104,14 +103,14 @@ def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart(
     assert set(current(frame)["source_model"]) == {"unet#aaaaaa", "unet#bbbbbb"}
 
 
-def test_seeds_are_averaged_and_of_two_versions_of_a_case_only_the_latest_counts(row: Row, records: Frame) -> None:
+def test_seeds_are_averaged_and_of_two_versions_of_a_case_only_the_latest_counts() -> None:
     rows = [row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)]
     rows.append(row(dsc=0.9, cell_id="old", minute=-5))
     found = only(attack_table(summary(records(*rows))), PGD)
     assert (found["cases"], found["seeds"], found["dsc"]) == (2, 3, pytest.approx(10))
 
 
-def test_failures_keep_their_row_with_their_number_and_first_reason(row: Row, records: Frame) -> None:
+def test_failures_keep_their_row_with_their_number_and_first_reason() -> None:
     frame = records(
         row(case=0, status="failed", error="first"),
         row(case=1, status="failed", error="second", minute=1),
@@ -124,7 +123,7 @@ def test_failures_keep_their_row_with_their_number_and_first_reason(row: Row, re
 
 
 @pytest.fixture
-def pairs(row: Row, records: Frame) -> pd.DataFrame:
+def pairs() -> pd.DataFrame:
     """Two models attacking each other; unet -> unetr is missing for gn."""
     clean = {"unet": 0.9, "unetr": 0.8}
     left = {("unet", "unet"): 0.1, ("unet", "unetr"): 0.6, ("unetr", "unet"): 0.7, ("unetr", "unetr"): 0.2}
@@ -153,13 +152,13 @@ LINF = {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255}
 
 
 @pytest.fixture
-def two_attacks(row: Row) -> list[dict[str, Any]]:
+def two_attacks() -> list[dict[str, Any]]:
     """Each is the stronger one on one of two cases."""
     scores = {("pgd", 0): 0.2, ("pgd", 1): 0.6, ("gn", 0): 0.5, ("gn", 1): 0.4}
     return [row(name, case=case, dsc=dsc, dsc_clean=0.9, **LINF) for (name, case), dsc in scores.items()]
 
 
-def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]], records: Frame) -> None:
+def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]]) -> None:
     (found,) = worst_case(records(*two_attacks)).to_dict("records")
     assert list(found) == WORST_CASE
     assert [found[name] for name in ("budget", "num_attacks", "num_cases", "strongest")] == ["8/255", 2, 2, PGD]
@@ -178,7 +177,7 @@ def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]], r
     ],
 )
 def test_only_comparable_attacks_on_all_cases_enter(
-    two_attacks: list[dict[str, Any]], row: Row, records: Frame, further: list[Any], worst: float
+    two_attacks: list[dict[str, Any]], further: list[Any], worst: float
 ) -> None:
     rows = [*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)]
     found = worst_case(records(*rows))
@@ -188,7 +187,7 @@ def test_only_comparable_attacks_on_all_cases_enter(
         assert named["dsc"].tolist() == [pytest.approx(30)]
 
 
-def test_the_foreground_chooses(two_attacks: list[dict[str, Any]], records: Frame) -> None:
+def test_the_foreground_chooses(two_attacks: list[dict[str, Any]]) -> None:
     frame = records(*(each | {"dsc_foreground": 1 - each["dsc"], "dsc_foreground_clean": 1.0} for each in two_attacks))
     (found,) = worst_case(frame).to_dict("records")
     assert (found["dsc_foreground"], found["strongest"]) == (pytest.approx(45), "gn eps=8/255")
@@ -197,8 +196,6 @@ def test_the_foreground_chooses(two_attacks: list[dict[str, Any]], records: Fram
         worst_case(frame, ["pgd eps=9/255"])
 
 
-def test_the_report_has_a_section_where_there_is_something_to_choose(
-    two_attacks: list[dict[str, Any]], table: Callable[..., Any]
-) -> None:
-    assert "phantom: worst case over attacks" in report(table(*two_attacks), format="markdown")
-    assert "worst case" not in report(table(two_attacks[0]), format="markdown")
+def test_the_report_has_a_section_where_there_is_something_to_choose(two_attacks: list[dict[str, Any]]) -> None:
+    assert "phantom: worst case over attacks" in report([stored(*two_attacks)], format="markdown")
+    assert "worst case" not in report([stored(two_attacks[0])], format="markdown")

@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from reporting.conftest import make_row
+from reporting import handmade
 
-from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import current
 from freqbench.audit.checks import CHECKS, Evidence, Finding
 from freqbench.audit.probes import GradientFacts, Gradients
-from freqbench.results import RECORDS, to_table
 
 CASES = 6
 EPS = 8 / 255
@@ -65,8 +62,8 @@ def rows(
         numbers = {"dsc": scored, "dsc_foreground": scored - 0.04, "dsc_clean": CLEAN / 100}
         numbers |= {"dsc_foreground_clean": 0.86, "hd95_undefined_classes": 0, "ssim_body": 0.9}
         settings = {**values, **kind, **numbers, **changes, "budget": budget}
-        row = make_row("pgd", params, source=source, target=target, case=case, **settings)
-        found.append(row | {"attack": attack, "cell_id": f"{attack}/{row['cell_id']}"})
+        made = handmade.row("pgd", params, source=source, target=target, case=case, **settings)
+        found.append(made | {"attack": attack, "cell_id": f"{attack}/{made['cell_id']}"})
     return found
 
 
@@ -84,7 +81,7 @@ def but_for(found: list[dict[str, Any]], name: str) -> frozenset[str]:
 
 
 def evidence(found: list[dict[str, Any]], **parts: Any) -> Evidence:
-    return Evidence(records=current(checked(to_table(RECORDS, found).to_pandas())), **parts)
+    return Evidence(records=handmade.shown(*found), **parts)
 
 
 def finding(check: str, found: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:

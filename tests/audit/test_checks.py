@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from audit.planted import CASES, EPS, HEALTHY, but_for, classes_of, evidence, finding, gradients, healthy, rows
-from reporting.conftest import make_row
+from reporting import handmade
 from scipy import stats
 
 from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
@@ -322,7 +322,7 @@ CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
     "another model's attack": (PGD, [*SUITE, *rows("dice", "n", "m", left=30.0)], "holds", ""),
     "noise claims nothing": (planted("noise", 85), [], "not checked", "Needs an untargeted attack"),
     "a null row claims nothing": (planted("vafa uniform", 85), [], "not checked", "Needs an untargeted attack"),
-    "no score": ([make_row("pgd", num_backwards=20, dsc=math.nan, source="m", target="m")], [], "not checked", ""),
+    "no score": ([handmade.row("pgd", num_backwards=20, dsc=math.nan, source="m", target="m")], [], "not checked", ""),
     "another package": (WALK, planted("dice", 55.1), "violated", "walk eps=8/255"),
     # VAFA's default q_min is 5 and its block 32: the bounds of both are the same
     "vafa": (VAFA, OPTIMUM, "violated", "q_max=20 q_min=5 block=32: vafa q_max=20 leaves 89.3"),

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from altered import alter, alter_json, copied, run_file, set_first
 from rich.console import Console
-from tiny import ARGS, JOB, ROI, execute, expanded, job
+from tiny import JOB, execute, expanded, job, save_weights
 
-from freqbench import models
 from freqbench.audit import comparison, reproduce
 from freqbench.audit.reproduce import Reproducer, Reproduction
 from freqbench.core.errors import UserError
@@ -26,12 +25,6 @@ WEIGHTS = "weights.safetensors"
 DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
 SERIAL = {"workers": 1, "threads": 1}
 ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "segpgd", "eps": "8/255", "steps": 2}]
-
-
-def save_weights(path: Path, seed: int) -> None:
-    """The checkpoint of an untrained network of the tiny job, which says what it is."""
-    weights = models.build("unet", 6, (16, 16, 16), ARGS, seed=seed).state_dict()
-    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from audit.planted import gradients, healthy, rows
+from reporting.handmade import job_of
 
 from freqbench.audit.checks import audited, gathered
 from freqbench.audit.probes import GRADIENTS, read_gradients, root_of, write
@@ -20,15 +21,7 @@ from freqbench.results import KEY, Store
 def stored(root: str, found: list[dict[str, Any]]) -> Store:
     store = Store(root)
     store.writer("run0", interval_s=0).add(found, [])
-    cells = {row["cell_id"]: row for row in found}
-    index = {
-        "cells": [
-            {"cell_id": key, "dataset": row["dataset"], "targets": [row["target_model_id"]]}
-            for key, row in cells.items()
-        ],
-        "cases": {"phantom": sorted({row["case_key"] for row in found})},
-    }
-    store.write_job({"spec": {"name": "made"}, "index": index})
+    store.write_job(job_of(found))
     return store
 
 

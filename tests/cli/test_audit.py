@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from audited import job
-from called import bench
+from called import Bench
 from tiny import execute, write
 
 from freqbench.audit import extra_cells
@@ -23,35 +23,33 @@ def small() -> dict[str, object]:
     return {**content, "models": content["models"][:1]}
 
 
-def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(
-    store: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = bench(capsys, "audit", store)
+def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(store: str, bench: Bench) -> None:
+    code, out, _ = bench("audit", store)
     assert code == 0
     assert "Audit: plain on balls" in out
     assert "not checked" in out
     assert "freqbench audit OUT --plan says which cells it takes" in " ".join(out.split())
 
 
-def test_it_can_be_written_to_a_file(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_can_be_written_to_a_file(store: str, tmp_path: Path, bench: Bench) -> None:
     place = tmp_path / "audit.md"
-    assert bench(capsys, "audit", store, "--format", "md", "--to", str(place))[0] == 0
+    assert bench("audit", store, "--format", "md", "--to", str(place))[0] == 0
     assert "| what should hold" in place.read_text()
 
 
-def test_the_plan_needs_leave_to_run_the_store_s_code(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_needs_leave_to_run_the_store_s_code(store: str, bench: Bench) -> None:
     """A store never grants it."""
-    code, _, err = bench(capsys, "audit", store, "--plan")
+    code, _, err = bench("audit", store, "--plan")
     assert (code, "trust" in err) == (2, True)
 
 
 def test_run_computes_what_is_missing_and_shows_it(
-    store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extra_cells, "QUERIES", 10)
     path = write(tmp_path, small())
     options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
-    code, out, _ = bench(capsys, "audit", store, "--run", *options)
+    code, out, _ = bench("audit", store, "--run", *options)
     assert code == 0
     assert "window passes" in out
     assert "In doubt" in out or "No sign" in out
@@ -69,13 +67,11 @@ def test_run_computes_what_is_missing_and_shows_it(
         (("--format", "pdf"), "unknown format 'pdf'"),
     ],
 )
-def test_bad_options_are_one_line(
-    store: str, arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = bench(capsys, "audit", store, *arguments)
+def test_bad_options_are_one_line(store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
+    code, _, err = bench("audit", store, *arguments)
     assert (code, complaint in err, err.count("\n")) == (2, True, 1)
 
 
-def test_a_folder_without_a_store_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "audit", str(tmp_path))
+def test_a_folder_without_a_store_is_one_line(tmp_path: Path, bench: Bench) -> None:
+    code, _, err = bench("audit", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import nibabel
 import pytest
-from called import bench
+from called import Bench
 from data import downloads
 from tiny import ARGS, ROI, small, write
 
@@ -41,49 +41,47 @@ def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
     [([LABEL], "the label map of case patient089_frame10"), ([IMAGE, LABEL], "the image of case patient089_frame10")],
 )
 def test_a_frame_without_its_label_and_one_that_is_not_there_are_refused(
-    root: Path, capsys: pytest.CaptureFixture[str], absent: list[str], what: str
+    root: Path, bench: Bench, absent: list[str], what: str
 ) -> None:
     for path in absent:
         (root / path).unlink()
     complaint = f"{root / absent[0]}: expected {what}, found no file: check `root` and the list"
-    code, out, _ = bench(capsys, "plan", job(root))
+    code, out, _ = bench("plan", job(root))
     assert (code, f"missing: dataset acdc: {complaint}" in out) == (0, True)
-    code, out, err = bench(capsys, "run", job(root), "--out", str(root.parent / "out"))
+    code, out, err = bench("run", job(root), "--out", str(root.parent / "out"))
     assert (code, out, err.count("\n"), complaint in err) == (2, "", 1, True)
     assert not (root.parent / "out").exists()
-    code, out, _ = bench(capsys, "doctor", "--data", str(root))
+    code, out, _ = bench("doctor", "--data", str(root))
     assert code == 1
     assert absent[0] in next(line for line in out.splitlines() if "problem:" in line and "validation" in line)
 
 
-def warned(root: Path, capsys: pytest.CaptureFixture[str], **keys: Any) -> tuple[int, list[str]]:
+def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
     """How a run ends and what it warned of before its first unit."""
     out = str(root.parent / f"out{len([*root.parent.iterdir()])}")
-    code, *_ = bench(capsys, "run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
+    code, *_ = bench("run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
     return code, Store(out).runs()[-1]["warnings"]
 
 
 def test_labels_of_other_classes_are_named_by_doctor_and_by_run_before_the_first_attack(
-    root: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, bench: Bench
 ) -> None:
-    assert warned(root, capsys) == (0, [])
+    assert warned(root, bench) == (0, [])
     changed(root, LABEL, lambda labels: labels * 200)
     complaint = f"{root / LABEL}: expected labels 0 to 3, got 400: name all classes in `labels`"
-    assert warned(root, capsys) == (1, [complaint])
-    _, out, _ = bench(capsys, "doctor", "--data", str(root))
+    assert warned(root, bench) == (1, [complaint])
+    _, out, _ = bench("doctor", "--data", str(root))
     assert f"problem:         {complaint}" in out.splitlines()
     assert "validation:      1 of 20 cases are complete" in out
 
 
-def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(root: Path, bench: Bench) -> None:
     for case, _ in FRAMES:
         changed(root, f"training/patient089/{case}.nii.gz", lambda voxels: voxels / 150)
-    code, warnings = warned(root, capsys, intensity="released")
+    code, warnings = warned(root, bench, intensity="released")
     assert code == 0
     assert [line.partition(": expected ")[0] for line in warnings] == [
         str(root / f"training/patient089/{case}.nii.gz") for case, _ in FRAMES
     ]
     assert "expected intensities on the scale of the window [-175, 250], got 0 to 0.99" in warnings[0]
-    assert warned(root, capsys, intensity="percentile") == (0, [])
+    assert warned(root, bench, intensity="percentile") == (0, [])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ARGS, ROI, expanded, small, write
+from tiny import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
 from freqbench.cli.checkups import findings
@@ -44,8 +44,7 @@ def swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of freqbench's own."""
     path = tmp_path_factory.mktemp("own") / "own.safetensors"
-    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
-    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
+    save_weights(path)
     return path
 
 
@@ -202,18 +201,14 @@ def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.Capture
 
 
 def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Path) -> None:
-    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
     record = {"job": "adv", "dataset": "phantom", "steps": 7, "seed": 3, "dice_select": 0.51234, "dice_test": 0.5}
     metadata = {
-        "arch": "unet",
-        "args": ARGS,
-        "roi": ROI,
         "class_names": ["background", "liver"],
         "preprocess": {"intensity": "zscore"},
         "licence": "CC-BY-SA: not for sale",
         "training": {**record, "fingerprints": {"train": ["a", "b"], "select": ["c"]}},
     }
-    models.save_checkpoint(tmp_path / "m.safetensors", weights, metadata, half=False)
+    save_weights(tmp_path / "m.safetensors", **metadata)
     lines = dict(said(tmp_path / "m.safetensors"))
     assert lines["classes"] == "background, liver"
     assert lines["space"] == "trained in {'intensity': 'zscore'}: datasets of another are prepared so for it"
@@ -223,7 +218,6 @@ def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Pat
 
 
 def test_a_record_of_another_kind_is_shown_as_far_as_it_goes(tmp_path: Path) -> None:
-    weights = models.build("unet", 6, (16, 16, 16), ARGS).state_dict()
     for i, metadata in enumerate(({"training": [1], "class_names": 3}, {"training": {"fingerprints": 1}})):
-        models.save_checkpoint(tmp_path / f"{i}.safetensors", weights, {"arch": "unet", **metadata}, half=False)
+        save_weights(tmp_path / f"{i}.safetensors", **metadata)
         assert not {"classes", "cases"} & {name for name, _ in said(tmp_path / f"{i}.safetensors")}

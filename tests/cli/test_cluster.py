@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from called import bench
+from called import Bench
 from ray.job_submission import JobStatus
 from tiny import execute, small, write
 
@@ -63,14 +63,12 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
 
 
 @pytest.fixture
-def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def sent(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> str:
     """The id of a job that writes to `out`, which is there."""
     monkeypatch.chdir(tmp_path)
     content = small(metrics=["dsc"])
     execute(content, tmp_path / "out")
-    code, said, _ = bench(
-        capsys, "submit", write(tmp_path, content), "--out", "out", "--shard", "1/2", "--set", "seeds=[3]"
-    )
+    code, said, _ = bench("submit", write(tmp_path, content), "--out", "out", "--shard", "1/2", "--set", "seeds=[3]")
     assert code == 0
     (job_id,) = client.known
     assert said.splitlines()[0].startswith(f"submitted {job_id}; files that travel: 1 (")
@@ -85,11 +83,9 @@ def test_a_job_is_sent_with_its_options_and_its_store(client: Client, sent: str,
     assert client.known[sent].files == ["job.yaml"]
 
 
-def test_status_shows_the_job_its_last_lines_and_its_store(
-    client: Client, sent: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent: str, bench: Bench) -> None:
     client.log = "".join(f"line {i}\n" for i in range(20))
-    code, said, _ = bench(capsys, "status", sent)
+    code, said, _ = bench("status", sent)
     assert code == 0
     for text in ("RUNNING", "it runs", "2023-11-14 22:13:20", "line 19", "1 of 1 records"):
         assert text in " ".join(said.split())
@@ -98,46 +94,44 @@ def test_status_shows_the_job_its_last_lines_and_its_store(
     assert "last available" not in said
 
 
-def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(bench(capsys, "status", sent, "--json")[1])
+def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, bench: Bench) -> None:
+    found = json.loads(bench("status", sent, "--json")[1])
     assert (found["id"], found["status"], found["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
     assert found["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
     client.known[sent].metadata["out"] = "nowhere"
-    _, said, err = bench(capsys, "status", sent, "--json")
+    _, said, err = bench("status", sent, "--json")
     assert json.loads(said)["store"] is None
     assert err.startswith("nowhere cannot be read from here")
 
 
-def test_status_says_what_of_a_job_cannot_be_read_from_here(
-    client: Client, sent: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_status_says_what_of_a_job_cannot_be_read_from_here(client: Client, sent: str, bench: Bench) -> None:
     """Neither the log, whose node is gone, nor the store, which only nodes reach."""
     client.log, client.known[sent].metadata["out"] = "gone", "nowhere"
-    code, said, _ = bench(capsys, "status", sent)
+    code, said, _ = bench("status", sent)
     assert code == 0
     assert said.splitlines()[-1].startswith(
         "nowhere cannot be read from here: nowhere/run.json: expected a result store"
     )
     client.known[sent].metadata = None
-    assert "cannot be read" not in bench(capsys, "status", sent)[1]
+    assert "cannot be read" not in bench("status", sent)[1]
 
 
-def test_a_job_is_stopped_once(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code, said, _ = bench(capsys, "stop", sent)
+def test_a_job_is_stopped_once(client: Client, sent: str, bench: Bench) -> None:
+    code, said, _ = bench("stop", sent)
     assert code == 0
     assert said.splitlines()[0] == f"stopping {sent}: it stores what is in flight first"
     assert said.splitlines()[-1] == f"{sent}: STOPPED"
-    assert bench(capsys, "stop", sent)[1] == f"{sent} had ended before: STOPPED\n"
+    assert bench("stop", sent)[1] == f"{sent} had ended before: STOPPED\n"
 
 
 def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
-    client: Client, sent: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    client: Client, sent: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "stop_job", lambda job_id: None)
     monkeypatch.setattr(jobs, "STOP_S", 0)
     monkeypatch.setattr(jobs, "ANSWER_S", 0.05)
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
-    code, said, _ = bench(capsys, "stop", sent)
+    code, said, _ = bench("stop", sent)
     assert code == 1
     assert f"it takes longer than it may: freqbench status {sent} --address http://head:8265" in said
 
@@ -145,16 +139,16 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(jobs.Head, "stop", interrupt)
-    code, said, _ = bench(capsys, "stop", sent, "--address", "http://other:8265")
+    code, said, _ = bench("stop", sent, "--address", "http://other:8265")
     assert code == 130
     assert f"{sent} is told to stop, and may still be at it: freqbench status {sent} --address http://other" in said
 
 
-def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench) -> None:
     client.known["raysubmit_1"] = SimpleNamespace(
         submission_id="raysubmit_1", status=JobStatus.PENDING, metadata=None, start_time=None
     )
-    code, said, _ = bench(capsys, "list", "--address", "http://other:8265")
+    code, said, _ = bench("list", "--address", "http://other:8265")
     assert code == 0
     assert "http://other:8265" in said
     assert said.index("PENDING") < said.index("RUNNING")  # the latest last
@@ -162,7 +156,7 @@ def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, capsys: pyt
 
 @pytest.mark.usefixtures("own_loop")
 def test_a_job_that_is_followed_ends_as_it_does(
-    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     async def follow(head: Any, job_id: str, write: Any) -> Any:
         write("a line\n")
@@ -170,7 +164,7 @@ def test_a_job_that_is_followed_ends_as_it_does(
 
     monkeypatch.setattr(jobs.Head, "follow", follow)
     monkeypatch.chdir(tmp_path)
-    code, said, _ = bench(capsys, "submit", write(tmp_path, small()), "--follow", "--force")
+    code, said, _ = bench("submit", write(tmp_path, small()), "--follow", "--force")
     (job_id,) = client.known
     assert (code, said.splitlines()[-2:]) == (1, ["a line", f"{job_id}: FAILED"])
     assert client.known[job_id].metadata["out"] == str(tmp_path / "runs" / "tiny")

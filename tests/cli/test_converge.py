@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from called import bench
+from called import Bench
 from tiny import expanded, rows, small, write
 
 OPTIONS = ("--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
@@ -22,10 +22,8 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(
-    path: str, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, text, _ = bench(capsys, "converge", path, "--out", str(out), *OPTIONS)
+def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(path: str, out: Path, bench: Bench) -> None:
+    code, text, _ = bench("converge", path, "--out", str(out), *OPTIONS)
     assert code == 0
     assert "2 cells, 2 units, 24 window passes" in text  # 4 windows x (1 + 2) steps, there and back
     assert "left out, as more steps add nothing to their drop: gn" in text
@@ -34,18 +32,18 @@ def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(
     curve = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
     assert [(row["steps"], float(row["passes"])) for row in curve] == [("1", 2), ("2", 4)]
     before = rows(out)
-    again = bench(capsys, "converge", path, "--out", str(out), *OPTIONS)
+    again = bench("converge", path, "--out", str(out), *OPTIONS)
     assert again[0] == 0
     assert "2 of 2 records are in" in again[1]
     assert "records stored" not in again[1]
     assert rows(out) == before
-    more = bench(capsys, "converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
+    more = bench("converge", path, "--out", str(out), *OPTIONS, "--steps", "1,2,3")[1]
     assert "2 of 3 records are in" in more
 
 
-def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
     """The entry expands to a cell of the store, so a job with it finds its rows there."""
-    assert bench(capsys, "converge", path, "--out", str(out), *OPTIONS)[0] == 0
+    assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
     attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]
     _, grid = expanded(small(attacks=attacks, metrics=["dsc"]))
     assert {cell.cell_id for cell in grid.cells} <= {key[0] for key in rows(out)}
@@ -64,7 +62,7 @@ def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, capsys:
     ],
 )
 def test_bad_options_are_one_line_before_anything_is_computed(
-    path: str, out: Path, arguments: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
+    path: str, out: Path, arguments: tuple[str, ...], complaint: str, bench: Bench
 ) -> None:
-    code, _, err = bench(capsys, "converge", path, "--out", str(out), *arguments)
+    code, _, err = bench("converge", path, "--out", str(out), *arguments)
     assert (code, complaint in err, err.count("\n"), out.exists()) == (2, True, 1, False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from called import bench
+from called import Bench
 from tiny import execute, rows, small, write
 
 from freqbench.data.loaders.phantom import Phantom
@@ -29,9 +29,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_export_then_score_what_a_tool_made_of_it(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_then_score_what_a_tool_made_of_it(made: Path, bench: Bench) -> None:
     out = str(made / "out")
-    code, said, err = bench(capsys, "export", out, "--space", "native", "--units", "HU")
+    code, said, err = bench("export", out, "--space", "native", "--units", "HU")
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
     files = json.loads((made / "out" / "export" / "manifest.json").read_text())["files"]
@@ -43,23 +43,23 @@ def test_export_then_score_what_a_tool_made_of_it(made: Path, capsys: pytest.Cap
         )
     (made / "map.yaml").write_text("1: liver\n")
     arguments = ["--predictions", str(made / "tool"), "--name", "threshold", "--label-map", str(made / "map.yaml")]
-    code, said, _ = bench(capsys, "score", out, *arguments)
+    code, said, _ = bench("score", out, *arguments)
     assert code == 0
     assert "\n1 records in " in said
     assert "  threshold\n" in said  # a column beside the job's models
     assert len(rows(out)) == 2
 
 
-def test_score_what_others_made(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_what_others_made(made: Path, tmp_path: Path, bench: Bench) -> None:
     (clean,) = (made / "out").glob("volumes/*/*/clean.nii.gz")
     (tmp_path / "theirs").mkdir()
     voxels = (255 * nibabel.load(clean).get_fdata()).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "theirs" / f"adv_{CASE}")
     arguments = ["--adversarial", str(tmp_path / "theirs"), "--job", str(made / "job.yaml"), "--source", "a"]
-    code, said, _ = bench(capsys, "score", str(tmp_path / "new"), *arguments)
+    code, said, _ = bench("score", str(tmp_path / "new"), *arguments)
     assert code == 0
     assert "imported label=theirs " in said
-    code, said, _ = bench(capsys, "status", str(tmp_path / "new"))
+    code, said, _ = bench("status", str(tmp_path / "new"))
     assert "1 of 1 records" in " ".join(said.split())
 
 
@@ -75,26 +75,24 @@ def test_score_what_others_made(made: Path, tmp_path: Path, capsys: pytest.Captu
         (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
     ],
 )
-def test_a_wrong_score_is_one_line(
-    made: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
-) -> None:
-    code, out, err = bench(capsys, "score", str(made / "out"), *arguments)
+def test_a_wrong_score_is_one_line(made: Path, bench: Bench, arguments: list[str], expected: str) -> None:
+    code, out, err = bench("score", str(made / "out"), *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected in err
 
 
 def test_data_that_must_not_be_passed_on_takes_a_yes(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     monkeypatch.setattr(Phantom, "redistributable", False)
     arguments = ["export", str(made / "out"), "--to", str(tmp_path / "to")]
-    code, out, err = bench(capsys, *arguments)
+    code, out, err = bench(*arguments)
     assert (code, out) == (2, "")
     assert err == "error: phantom: expected leave to write volumes that must not be passed on: give --yes\n"
     assert not (tmp_path / "to").exists()
-    assert bench(capsys, *arguments, "--yes")[0] == 0
+    assert bench(*arguments, "--yes")[0] == 0
     assert (tmp_path / "to" / "clean" / CASE).exists()
 
 
-def test_there_is_no_other_space(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(capsys, "export", str(made / "out"), "--space", "prepared")[0] == 2
+def test_there_is_no_other_space(made: Path, bench: Bench) -> None:
+    assert bench("export", str(made / "out"), "--space", "prepared")[0] == 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from called import bench
+from called import Bench
 from tiny import job, write
 
 import freqbench.core.config
@@ -108,7 +108,7 @@ def test_a_closed_stream_ends_no_command_with_a_traceback(tmp_path: Path, closed
 
 
 def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("two\nlines")
@@ -116,7 +116,7 @@ def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
     monkeypatch.setattr(freqbench.core.config, "read", broken)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    code, out, err = bench(capsys, "plan", "job.yaml")
+    code, out, err = bench("plan", "job.yaml")
     (log,) = tmp_path.glob("freqbench-*.log")
     assert (code, out) == (70, "")
     assert err.count("\n") == 1
@@ -143,11 +143,11 @@ def test_an_option_that_would_mean_something_else_is_refused(
     expected: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, job())
-    code, _, err = bench(capsys, *arguments)
+    code, _, err = bench(*arguments)
     assert code == 2
     assert err.startswith(f"error: {expected}")
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from called import bench
+from called import Bench
 from data.downloads import decathlon
-from tiny import ARGS, ROI
+from tiny import save_weights
 
 from freqbench import models
 
@@ -24,16 +24,13 @@ def data(tmp_path: Path) -> str:
 def checkpoint(tmp_path: Path) -> str:
     """A checkpoint of freqbench's own for three classes."""
     path = tmp_path / "own.safetensors"
-    weights = models.build("unet", 3, (16, 16, 16), ARGS).state_dict()
-    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 3}, half=False)
+    save_weights(path, num_classes=3)
     return str(path)
 
 
-def test_it_writes_a_commented_job_that_plan_accepts(
-    data: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_writes_a_commented_job_that_plan_accepts(data: str, checkpoint: str, tmp_path: Path, bench: Bench) -> None:
     path = tmp_path / "mine.yaml"
-    code, said, err = bench(capsys, "init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", "4/255")
+    code, said, err = bench("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", "4/255")
     assert (code, said, err) == (0, f"written: {path}\nnext: freqbench plan {path}\n", "")
     text = path.read_text()
     assert "  # layout: folder in the layout of the Decathlon\n" in text
@@ -45,25 +42,25 @@ def test_it_writes_a_commented_job_that_plan_accepts(
     ]
     assert job["models"] == [{"name": "unet", "arch": "unet", "checkpoint": checkpoint}]
     assert {attack["name"]: attack.get("eps") for attack in job["attacks"]}["pgd"] == "4/255"
-    code, said, _ = bench(capsys, "plan", str(path), "--out", str(tmp_path / "out"))
+    code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
     assert (code, "0 of 10 records are in" in said) == (0, True)
 
 
 def test_a_file_that_is_there_is_written_over_by_force_alone(
-    data: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data: str, checkpoint: str, tmp_path: Path, bench: Bench
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("mine")
     command = ("init", str(path), "--data", data, "--checkpoint", checkpoint)
-    code, _, err = bench(capsys, *command)
+    code, _, err = bench(*command)
     assert (code, err) == (2, f"error: {path}: expected no file, got one: name another, or give --force\n")
     assert path.read_text() == "mine"
-    assert bench(capsys, *command, "--force")[0] == 0
+    assert bench(*command, "--force")[0] == 0
     assert "eps: 8/255" in path.read_text()
 
 
 def test_it_asks_for_what_no_option_says(
-    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     """A checkpoint of others, whose keys tell the architecture: an empty answer takes it."""
     file = tmp_path / "theirs.pt"
@@ -71,19 +68,17 @@ def test_it_asks_for_what_no_option_says(
     answers = io.StringIO(f"{data}\n{file}\n\n2/255\n")
     answers.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr(sys, "stdin", answers)
-    code, said, _ = bench(capsys, "init", str(tmp_path / "job.yaml"))
+    code, said, _ = bench("init", str(tmp_path / "job.yaml"))
     assert code == 0
     assert "Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...) [unet]:" in said
     assert "eps: 2/255" in (tmp_path / "job.yaml").read_text()
 
 
-def test_a_network_that_does_not_fit_is_said_beside_the_job(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path: Path, bench: Bench) -> None:
     """The job is there to be mended: these weights are for four classes."""
     file, path = tmp_path / "theirs.pt", tmp_path / "job.yaml"
     torch.save(models.build("unet", 4, (16, 16, 16), {}).state_dict(), file)
-    code, _, err = bench(capsys, "init", str(path), "--data", data, "--checkpoint", str(file))
+    code, _, err = bench("init", str(path), "--data", data, "--checkpoint", str(file))
     assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"error: {path} is written, and to be mended before it runs: ")
     assert yaml.safe_load(path.read_text())["models"][0]["arch"] == "unet"
@@ -107,7 +102,7 @@ def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(
     line: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    bench: Bench,
 ) -> None:
     place = tmp_path / "place"
     place.mkdir()
@@ -115,7 +110,7 @@ def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(
         decathlon(place / "hearts", {"validation": ["b"]})
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    code, _, err = bench(capsys, "init", *options)
+    code, _, err = bench("init", *options)
     assert (code, err.count("\n")) == (2, 1)
     assert line in err
     assert not (place / "job.yaml").exists()

@@ -3,22 +3,20 @@
 from pathlib import Path
 
 import pytest
-from called import bench
+from called import Bench
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
 
 @pytest.fixture(autouse=True)
-def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
         monkeypatch.delenv(variable, raising=False)
 
 
-def test_plan_shows_the_grid_and_what_is_missing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = bench(capsys, "plan", str(JOBS / "vafa_table4.yaml"))
+def test_plan_shows_the_grid_and_what_is_missing(bench: Bench, tmp_path: Path) -> None:
+    code, out, err = bench("plan", str(JOBS / "vafa_table4.yaml"))
     assert (code, err) == (0, "")
     assert "vafa_table4: the grid" in out
     assert "missing: dataset synapse: ${FREQBENCH_DATA}/synapse: expected the environment variable" in out
@@ -26,23 +24,17 @@ def test_plan_shows_the_grid_and_what_is_missing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    code, out, err = bench(capsys, "run", str(JOBS / "vafa_table4.yaml"))
+def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    code, out, err = bench("run", str(JOBS / "vafa_table4.yaml"))
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "expected the environment variable FREQBENCH_DATA, found none: set it" in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_dry_data_runs_every_cell(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dry_data_runs_every_cell(bench: Bench, tmp_path: Path) -> None:
     """Without LPIPS, whose weights may have to be fetched, into a store of its own name."""
-    monkeypatch.chdir(tmp_path)
-    code, out, _ = bench(capsys, "run", str(JOBS / "vafa_table4.yaml"), "--dry-data", "phantom")
+    code, out, _ = bench("run", str(JOBS / "vafa_table4.yaml"), "--dry-data", "phantom")
     assert code == 0
     assert "6 records in" in out
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["vafa_table4-dry"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from altered import copied, set_first
-from called import bench
+from called import Bench
 from tiny import execute, small
 
 
@@ -15,16 +15,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_equal_is_0(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = bench(capsys, "reproduce", str(store), "--random", "1")
+def test_equal_is_0(store: Path, bench: Bench) -> None:
+    code, out, err = bench("reproduce", str(store), "--random", "1")
     assert (code, err) == (0, "")
     assert "equal to the bit: fgsm on a, scored on a: case phantom_2000 of phantom (" in out
 
 
-def test_different_is_1(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_is_1(store: Path, tmp_path: Path, bench: Bench) -> None:
     altered = copied(store, tmp_path)
     set_first(altered, "records", linf=0.5)
-    code, out, _ = bench(capsys, "reproduce", str(altered), "--random", "1")
+    code, out, _ = bench("reproduce", str(altered), "--random", "1")
     assert code == 1
     assert "linf" in out
 
@@ -34,22 +34,19 @@ def test_different_is_1(store: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     [
         (("--row", "000000"), "expected one row whose id begins with 000000, got none"),
         (("--row", "abc"), "--row: expected 6 to 16 of the hex digits"),
-        ((), "expected one of --row ID and --random N, got none"),
         (("--random", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
     ],
 )
-def test_a_mistake_is_one_line_and_2(
-    store: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], text: str
-) -> None:
-    code, out, err = bench(capsys, "reproduce", str(store), *arguments)
+def test_a_mistake_is_one_line_and_2(store: Path, bench: Bench, arguments: tuple[str, ...], text: str) -> None:
+    code, out, err = bench("reproduce", str(store), *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert text in err
 
 
-def test_a_sound_store_is_0_and_another_1(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert bench(capsys, "verify", str(store))[0] == 0
+def test_a_sound_store_is_0_and_another_1(store: Path, tmp_path: Path, bench: Bench) -> None:
+    assert bench("verify", str(store))[0] == 0
     altered = copied(store, tmp_path)
     set_first(altered, "records", dsc=0.5)
-    code, out, _ = bench(capsys, "verify", str(altered))
+    code, out, _ = bench("verify", str(altered))
     assert code == 1
     assert "wrong" in out

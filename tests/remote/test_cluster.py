@@ -17,9 +17,8 @@ from typing import Any
 import pytest
 import toy_training
 from s3_server import free_port
-from tiny import ARGS, ROI, execute, job, rows, small, write
+from tiny import ARGS, execute, job, rows, save_weights, small, write
 
-from freqbench import models
 from freqbench.engine import provenance
 from freqbench.engine.ray import ray_cleanup
 from freqbench.results import Store
@@ -153,10 +152,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
 ) -> None:
     """With a class and a checkpoint of one's own, which travel with it, as freqbench itself does."""
     (tmp_path / "walkabout.py").write_text(WALK)
-    args = {**ARGS, "num_res_units": 1}
-    net = models.build("unet", 6, (16, 16, 16), args, 3)
-    metadata = {"arch": "unet", "args": args, "roi": ROI, "num_classes": 6}
-    models.save_checkpoint(str(tmp_path / "nets" / "a.safetensors"), net.state_dict(), metadata, half=False)
+    save_weights(tmp_path / "nets" / "a.safetensors", seed=3, args={**ARGS, "num_res_units": 1})
     model = {"name": "a", "checkpoint": "nets/a.safetensors"}
     attack = {"name": "walkabout:Walk", "eps": "8/255", "steps": 2}
     content = small(models=[model], attacks=[attack], trust_code=True)

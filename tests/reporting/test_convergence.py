@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
-from reporting.conftest import Frame, Row
+from reporting.handmade import records, row
 
 from freqbench.reporting import convergence
 from freqbench.reporting.convergence import knee, recommended, still_gains
@@ -85,14 +85,14 @@ ENTRIES = {
 PASSES = {"num_windows": 4, "dsc_foreground_clean": 0.9}
 
 
-def stored(row: Row, cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
+def stored(cell: str, case: int, dsc: float, steps: int, **values: Any) -> dict[str, Any]:
     passes = {"num_forwards": 4 * steps, "num_backwards": 4 * steps}
     return row(cell_id=cell, case=case, dsc_foreground=dsc, **PASSES, **passes, **values)
 
 
-def test_settings_are_means_over_cases_by_passes_of_one_window(row: Row, records: Frame) -> None:
-    rows = [stored(row, "many", 0, 0.4, 20), stored(row, "many", 1, 0.6, 20)]
-    rows += [stored(row, "few", 0, 0.3, 10), stored(row, "few", 1, 0.5, 10)]
+def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
+    rows = [stored("many", 0, 0.4, 20), stored("many", 1, 0.6, 20)]
+    rows += [stored("few", 0, 0.3, 10), stored("few", 1, 0.5, 10)]
     table = convergence.settings(records(*rows), ENTRIES)
     shown = table[["attack", "budget", "loss", "restarts", "steps", "cases", "patients"]].to_numpy().tolist()
     place = ["pgd step_size=eps/4", "eps=8/255", "dice", 1]
@@ -102,9 +102,9 @@ def test_settings_are_means_over_cases_by_passes_of_one_window(row: Row, records
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
-def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Row, records: Frame) -> None:
-    rows = [stored(row, "few", case, 0.5, 10) for case in (0, 1)]
-    rows += [stored(row, "many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
+def test_a_setting_that_failed_on_a_case_is_left_out_and_named() -> None:
+    rows = [stored("few", case, 0.5, 10) for case in (0, 1)]
+    rows += [stored("many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
     found = records(*rows)
     assert convergence.settings(found, ENTRIES)["steps"].tolist() == [10]
     assert convergence.settings(found[found["status"] == "failed"], ENTRIES).empty
@@ -113,8 +113,8 @@ def test_a_setting_that_failed_on_a_case_is_left_out_and_named(row: Row, records
     ]
 
 
-def test_several_seeds_are_one_setting(row: Row, records: Frame) -> None:
-    rows = [stored(row, "few", 0, 0.5, 10), stored(row, "other seed", 0, 0.3, 10, seed=1)]
+def test_several_seeds_are_one_setting() -> None:
+    rows = [stored("few", 0, 0.5, 10), stored("other seed", 0, 0.3, 10, seed=1)]
     (found,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
     assert (found["drop"], found["cases"], found["patients"]) == (pytest.approx(50), 1, 1)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.conftest import Row
+from reporting.handmade import job_of, row, table
 from typer.testing import CliRunner
 
 from freqbench.cli import report
 from freqbench.cli.report import app
 from freqbench.core.errors import UserError
 from freqbench.reporting import figures
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results import CLASS_RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
 CASES = 3
@@ -23,22 +23,20 @@ CASES = 3
 def write(root: Path, rows: list[dict[str, Any]], redistributable: bool = True) -> str:
     """A store of these rows, each with two classes, that knows its job and its run."""
     classes = []
-    for row in rows:
-        own = {column.name: row.get(column.name) for column in CLASS_RECORDS}
+    for each in rows:
+        own = {column.name: each.get(column.name) for column in CLASS_RECORDS}
         for index, name in enumerate(("background", "organ")):
-            classes.append(own | {"class_index": index, "class_name": name, "dsc": row["dsc"], "dsc_clean": 0.9})
-    commit(str(root), "run0-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, classes))
+            classes.append(own | {"class_index": index, "class_name": name, "dsc": each["dsc"], "dsc_clean": 0.9})
+    commit(str(root), "run0-000000.parquet", table(*rows), to_table(CLASS_RECORDS, classes))
     store = Store(str(root))
-    cells = [{"cell_id": row["cell_id"], "dataset": "phantom", "targets": [row["target_model_id"]]} for row in rows]
     dataset = {"recipe": {}, "redistributable": redistributable, "cases": {}}
     store.write_run("run0", {"status": "done", "records": len(rows), "failed": 0, "datasets": {"phantom": dataset}})
-    cases = sorted({row["case_key"] for row in rows})
-    store.write_job({"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"phantom": cases}}})
+    store.write_job(job_of(rows))
     return str(root)
 
 
 @pytest.fixture
-def out(tmp_path: Path, row: Row) -> str:
+def out(tmp_path: Path) -> str:
     distances = {"ssim_body": 0.9, "lpips_body": 0.1, "l2_body": 3.0, "dsc_clean": 0.9}
     rows = [
         row("pgd", budget=budget / 255, source=source, target=target, case=case, dsc=dsc - 0.01 * case, **distances)
@@ -90,7 +88,7 @@ def test_pictures_are_files_and_those_that_cannot_be_have_a_reason(
     assert "no robust: phantom: no volumes are saved" in said
 
 
-def test_two_stores_are_compared_by_case(out: str, tmp_path: Path, row: Row) -> None:
+def test_two_stores_are_compared_by_case(out: str, tmp_path: Path) -> None:
     rows = [row("pgd", case=case, dsc=0.4 - 0.01 * case, dsc_clean=0.9) for case in range(CASES)]
     other = write(tmp_path / "other", rows)
     text = called("compare", out, other, "--format", "csv")
@@ -104,7 +102,6 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         (("report", out, "--figures", str(tmp_path), "--table", "budget"), "--figures: expected no other option"),
         (("report", out, "--to", str(tmp_path)), "--to: expected a file, got"),
         (("report", out, "--volumes"), "expected --format html without --table"),
-        (("report", str(tmp_path / "none")), "expected a result store, found no such file"),
         (("compare", out, str(tmp_path / "none")), "expected a result store, found no such file"),
     ):
         with pytest.raises(UserError, match=text) as caught:
@@ -112,7 +109,7 @@ def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_page_is_one_file_beside_the_results(tmp_path: Path, row: Row) -> None:
+def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
     """Also where rows are left out that labels tell apart."""
     plain = [row("pgd", {"steps": 20}, case=case, dsc=0.5) for case in range(2)]
     reduced = [row("pgd", {"steps": 99}, case=case, dsc=0.4, precision="bf16") for case in range(2)]
@@ -123,7 +120,7 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path, row: Row) -> No
     assert "freqbench-data" in page.read_text()
 
 
-def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path, row: Row) -> None:
+def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path) -> None:
     out = write(tmp_path / "kept", [row(case=0, dsc=0.5)], redistributable=False)
     with pytest.raises(UserError, match="phantom: expected leave"):
         report.write_page([out], None, with_volumes=True, yes=False)

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from reporting.conftest import Row
+from reporting.handmade import job_of, row, table
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from freqbench.core.errors import UserError
 from freqbench.reporting import tracker
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results import CLASS_RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
 
 @pytest.fixture
-def out(row: Row, tmp_path: Path) -> str:
+def out(tmp_path: Path) -> str:
     """Three of four cases, of which two have a defined HD95, on two targets; a cell that failed; a picture of one."""
     rows: list[dict[str, Any]] = []
     for target in ("unet", "other"):
@@ -25,13 +25,8 @@ def out(row: Row, tmp_path: Path) -> str:
         rows += [row(target=target, case=i, dsc=0.5 + i / 10, hd95=hd95[i], cell_id="c" * 16) for i in range(3)]
     failed = {"status": "failed", "error": "as asked", "dsc": None}
     rows += [row(case=3, cell_id="c" * 16) | failed, row("gn", cell_id="d" * 16) | failed]
-    commit(str(tmp_path), "r-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, []))
-    cells = [
-        {"cell_id": "c" * 16, "dataset": "phantom", "targets": ["id_unet", "id_other"]},
-        {"cell_id": "d" * 16, "dataset": "phantom", "targets": ["id_unet"]},
-    ]
-    index = {"cells": cells, "cases": {"phantom": [f"case{i}" for i in range(4)]}}
-    Store(str(tmp_path)).write_job({"spec": {"name": "mine"}, "index": index})
+    commit(str(tmp_path), "r-000000.parquet", table(*rows), to_table(CLASS_RECORDS, []))
+    Store(str(tmp_path)).write_job(job_of(rows))
     (tmp_path / "glimpses").mkdir()
     Image.new("RGB", (4, 3), (255, 0, 0)).save(
         tmp_path / "glimpses" / f"{'c' * 16}_{'0' * 16}_50.00.webp", lossless=True

@@ -6,24 +6,10 @@ Pure: evidence in, findings out. `CHECKS` are the checks and `audited` makes the
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, NOTED, VERDICTS, VIOLATED, Finding, counted
-from freqbench.audit.checks.gradients import (
-    budget,
-    converged,
-    iterative,
-    restarts,
-    same_gradients,
-    square,
-    steps,
-    transfer,
-    unbounded,
-    zero_gradients,
-)
-from freqbench.audit.checks.noise import credit, noise_l2, noise_linf
-from freqbench.audit.checks.scores import background, bounds, clean, distances, hd95, organs, ranking, saved
-from freqbench.audit.checks.strongest import strongest
 
 __all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
 
@@ -43,30 +29,32 @@ def _masking(should: str, find: Find, spares: bool = True) -> Check:
 
 
 CHECKS: Mapping[str, Check] = {
-    "budget": _masking("a larger budget hurts more", budget),
-    "steps": _masking("more steps hurt more", steps),
-    "unbounded": _masking("without a bound nothing is left", unbounded),
-    "iterative": _masking("many steps beat one step", iterative),
-    "transfer": _masking("white-box beats transfer", transfer),
-    "noise_linf": _masking("gradients beat noise of equal L-inf", noise_linf),
-    "noise_l2": _masking("gradients beat noise of equal L2", noise_l2),
-    "square": _masking("black-box does not beat gradients", square),
-    "restarts": _masking("restarts do not change the order", restarts),
-    "zero_gradients": _masking("gradients are not zero", zero_gradients, spares=False),
-    "same_gradients": _masking("gradients are the same twice", same_gradients, spares=False),
+    "budget": _masking("a larger budget hurts more", gradients.budget),
+    "steps": _masking("more steps hurt more", gradients.steps),
+    "unbounded": _masking("without a bound nothing is left", gradients.unbounded),
+    "iterative": _masking("many steps beat one step", gradients.iterative),
+    "transfer": _masking("white-box beats transfer", gradients.transfer),
+    "noise_linf": _masking("gradients beat noise of equal L-inf", noise.noise_linf),
+    "noise_l2": _masking("gradients beat noise of equal L2", noise.noise_l2),
+    "square": _masking("black-box does not beat gradients", gradients.square),
+    "restarts": _masking("restarts do not change the order", gradients.restarts),
+    "zero_gradients": _masking("gradients are not zero", gradients.zero_gradients, spares=False),
+    "same_gradients": _masking("gradients are the same twice", gradients.same_gradients, spares=False),
     "strongest": Check(
-        should="no attack with the same bounds is stronger", run=per_model(strongest, spares=True), is_claim=True
+        should="no attack with the same bounds is stronger",
+        run=per_model(strongest.strongest, spares=True),
+        is_claim=True,
     ),
-    "converged": Check(should="the loss has settled", run=per_model(converged)),
-    "credit": Check(should="the optimisation does the damage", run=per_model(credit, spares=True)),
-    "clean": Check(should="clean volumes are segmented", run=per_model(clean)),
-    "organs": Check(should="every label has every class", run=organs),
-    "hd95": Check(should="HD95 is defined", run=per_model(hd95)),
-    "background": Check(should="DSC is not mostly background", run=background),
-    "saved": Check(should="saved volumes score the same", run=per_model(saved)),
-    "bounds": Check(should="changes are within budget", run=per_model(bounds)),
-    "ranking": Check(should="threat models are not mixed", run=ranking),
-    "distances": Check(should="how far attacks go", run=distances),
+    "converged": Check(should="the loss has settled", run=per_model(gradients.converged)),
+    "credit": Check(should="the optimisation does the damage", run=per_model(noise.credit, spares=True)),
+    "clean": Check(should="clean volumes are segmented", run=per_model(scores.clean)),
+    "organs": Check(should="every label has every class", run=scores.organs),
+    "hd95": Check(should="HD95 is defined", run=per_model(scores.hd95)),
+    "background": Check(should="DSC is not mostly background", run=scores.background),
+    "saved": Check(should="saved volumes score the same", run=per_model(scores.saved)),
+    "bounds": Check(should="changes are within budget", run=per_model(scores.bounds)),
+    "ranking": Check(should="threat models are not mixed", run=scores.ranking),
+    "distances": Check(should="how far attacks go", run=scores.distances),
 }
 
 

@@ -146,7 +146,8 @@ def _verdict(found: Difference, strict: bool, is_total: bool) -> str:
 def _is_silent(on: Attacked, contrast: Contrast, strict: bool) -> bool:
     if strict:
         return _is_total(on, contrast.weak)
-    return all(_drop(on, side) <= POINTS for side in (contrast.strong, contrast.weak))
+    sides = (contrast.strong, contrast.weak)
+    return all(mean_drop(on, _of(on, side), side[1]) <= POINTS for side in sides)
 
 
 def _of(on: Attacked, side: Side, column: str = "dsc") -> pd.Series:
@@ -155,10 +156,9 @@ def _of(on: Attacked, side: Side, column: str = "dsc") -> pd.Series:
     return scores[label] if label in scores else pd.Series(dtype=float)
 
 
-def _drop(on: Attacked, side: Side) -> float:
-    """Mean points of DSC that an attack takes; NaN where the clean ones are not known."""
-    left = _of(on, side).dropna()
-    return float((on.evidence.clean(on.dataset, side[1], "clean").reindex(left.index) - left).mean())
+def mean_drop(on: Attacked, left: pd.Series, target: str) -> float:
+    """Mean points of DSC that an attack takes from a model, by what is left of each case; NaN without clean ones."""
+    return float((on.evidence.clean(on.dataset, target, "clean").reindex(left.index) - left).mean())
 
 
 def _is_total(on: Attacked, side: Side) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from freqbench.analysis.groups import points
-from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, white_box
+from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text, unchecked
 
@@ -79,9 +79,9 @@ def credit(on: Attacked) -> Iterator[Finding]:
             continue
         nearest = max(judged, key=lambda each: each.found.difference)
         both = on.scores()[[attack.label, nearest.contrast.weak[2]]].dropna()
-        drop, null_drop = (_drop(on, both[label]) for label in both)
+        drop, null_drop = (mean_drop(on, both[label], on.model) for label in both)
         null_drops = ", ".join(
-            f"{on.evidence.settings[label].control} {points(_drop(on, on.scores()[label].dropna()))}"
+            f"{on.evidence.settings[label].control} {points(mean_drop(on, on.scores()[label], on.model))}"
             for label in (each.contrast.weak[2] for each in judged)
         )
         lacking = [name for name in CONTROLS if name not in {null.control for null in own}]
@@ -98,11 +98,6 @@ def credit(on: Attacked) -> Iterator[Finding]:
             comparisons=len(judged),
             **vars(nearest.found),
         )
-
-
-def _drop(on: Attacked, scores: pd.Series) -> float:
-    """The mean drop of DSC x100 over the cases of the scores."""
-    return float((on.clean("clean").reindex(scores.index) - scores).mean())
 
 
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:

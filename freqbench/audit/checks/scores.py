@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from freqbench.analysis.frames import joined_classes, plain
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import HOLDS, NOT_CHECKED, NOTED, VIOLATED, Finding, counted, unchecked
 
@@ -196,12 +197,10 @@ def _of_rows(verdict: str, text: str, rows: pd.DataFrame) -> Finding:
 def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
     if evidence.classes is None or evidence.classes.empty:
         return
-    keys = ["cell_id", "case_key", "target_model_id"]
-    names = [*keys, "dataset", "source_model", "target_model", "label", "case_id", "seed", "left_out", "status"]
-    records = evidence.records[names].astype({name: object for name in names if name != "seed"})
+    records = evidence.records
     records = records[(records["left_out"] == "") & (records["status"] == "ok")]
-    own = evidence.classes[[*keys, "class_index", "class_name", "label_voxels", "dsc"]]
-    joined = own.astype(dict.fromkeys([*keys, "class_name"], object)).merge(records, on=keys)
+    columns = ["dataset", "source_model", "target_model", "label", "case_id", "seed"]
+    joined = plain(joined_classes(records, evidence.classes, columns))
     yield from ((str(name), rows) for name, rows in joined.groupby("dataset"))
 
 

@@ -204,14 +204,10 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         yield "no seam is stored: volumes of one window, or records older than the column"
     for shown in chunks([*_styles(material.labels, table["label"])], MOST_LISTED):
         part = table.set_index("label").loc[list(shown)]
-        figure = style.new_figure(style.listing_width(shown), 0.9 + 0.16 * len(shown))
-        axis = figure.subplots()
-        below = np.arange(len(shown))
+        figure, axis = style.listing(shown, 0.9 + 0.16 * len(shown))
         bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
-        axis.errorbar(part["mean"], below, xerr=style.reach(part), **bars)
+        axis.errorbar(part["mean"], range(len(shown)), xerr=style.reach(part), **bars)
         axis.axvline(1, color=GREY, linestyle="dashed")
-        axis.set_yticks(below, [plain(label) for label in shown])
-        axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.set_xlabel("seam energy (1: no seam)")
         words = f"{style.interval_words(part)}, {counted(part['n'].tolist())}"
         figure.suptitle(f"{plain(f'{dataset}: {model}', 30)}: {words}")

@@ -127,8 +127,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     for shown in chunks([label for label in material.labels if label in set(table["label"])], MOST_PAIRS):
         counts = table.loc[table["label"].isin(shown), "label"].value_counts()
         most = int(counts.max())
-        figure = style.new_figure(style.listing_width(shown), 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
-        axis = figure.subplots()
+        figure, axis = style.listing(shown, 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
         for place, label in enumerate(shown):
             cases = table[table["label"] == label]
@@ -137,8 +136,6 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
             axis.plot(cases["clean"], height, mfc="white", mec=_CLEAN, **dots)
             axis.plot(cases["attacked"], height, color=_ATTACKED, **dots)
             axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
-        axis.set_yticks(range(len(shown)), [plain(label) for label in shown])
-        axis.set_ylim(len(shown) - 0.5, -0.5)
         axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
         axis.margins(x=0.02)
         axis.set_xlabel(SCORE)

@@ -129,9 +129,13 @@ def heading(text: object, width: int) -> str:
     return "\n".join(plain(line, width + 6) for line in wrap(printable(str(text)), width, break_long_words=False))
 
 
-def listing_width(names: Sequence[str]) -> float:
-    """The width of a figure whose rows are called so: a column, or more where names are long."""
-    return COLUMN if max(map(len, names)) <= 24 else MIDDLE
+def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
+    """A figure whose rows are called so, the first on top: a column wide, or more where names are long."""
+    figure = new_figure(COLUMN if max(map(len, names)) <= 24 else MIDDLE, height)
+    axis = figure.subplots()
+    axis.set_yticks(range(len(names)), [plain(name) for name in names])
+    axis.set_ylim(len(names) - 0.5, -0.5)
+    return figure, axis
 
 
 def counted(numbers: Sequence[int]) -> str:

@@ -40,18 +40,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.frames import record_places
+from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import is_white_box
 from freqbench.analysis.labels import families, value_text
+from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, summary
 from freqbench.core.documents import object_of
+from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.findings import findings, is_null_row
 from freqbench.reporting.page.glimpses import shown_glimpses
-from freqbench.reporting.page.score_columns import SCORES, described, shown_scores
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
@@ -67,6 +68,7 @@ COUNT_DIGITS = 12
 _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
+_METRIC_OF = {column: name for name, metric in METRICS.items() for column in metric.columns}
 
 
 def page_data(
@@ -97,7 +99,7 @@ def page_data(
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": described(),
+        "scores": _described(),
         "summary": _summary(rows, records),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
@@ -120,6 +122,12 @@ def page_data(
         "audit": audit,
         "volumes": None,
     }
+
+
+def _described() -> list[dict[str, Any]]:
+    """The scores; `metric`: what a job asks for to get one, empty where it always is."""
+    found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    return [{name: value for name, value in each.items() if name != "scale"} for each in found]
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
@@ -213,10 +221,8 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
     """The class rows of the records, with the record's `position`, in the records' order."""
-    place = record_places(records, classes)
-    joined, place = classes[place >= 0], place[place >= 0]
-    own = {name: records[name].to_numpy()[place] for name in ("row", "dataset")}
-    joined = joined.assign(position=place, **own)
+    placed = records.assign(position=np.arange(len(records)))
+    joined = joined_classes(placed, classes, ["position", "row", "dataset"])
     joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
     return joined.assign(class_name=joined["class_name"].astype(object))
 

@@ -147,13 +147,7 @@ def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
 
 def _checkpoints(facts: Facts) -> dict[str, str]:
     """Model id to the sha256 of its checkpoint."""
-    found: dict[str, str] = {}
-    for run in facts:
-        models = run.get("models")
-        for model_id, model in models.items() if isinstance(models, Mapping) else ():
-            if isinstance(model, Mapping) and isinstance(model.get("sha256"), str):
-                found[model_id] = model["sha256"]
-    return found
+    return {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
 
 
 def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:

@@ -251,16 +251,7 @@ class Recipe(Strict):
 
 def load(name: str) -> Recipe:
     """A recipe of RECIPES by its name, or one's own by its path (`my_table.yaml`); UserError if it is not valid."""
-    if name in RECIPES:
-        return config.load(str(FOLDER / f"{name}.yaml"), Recipe)
-    if is_path(name):
-        return config.load(name, Recipe)
-    raise UserError(unknown("table", name, RECIPES))
-
-
-def is_path(name: str) -> bool:
-    """Whether a table's name is the path of a recipe."""
-    return name.endswith((".yaml", ".yml"))
+    return config.load(str(FOLDER / f"{name}.yaml") if name in RECIPES else name, Recipe)
 
 
 @lru_cache

@@ -8,6 +8,7 @@ from itertools import groupby, takewhile
 import pandas as pd
 
 from freqbench.analysis.groups import points
+from freqbench.analysis.tables import COUNTED
 
 HEADINGS = {
     "dataset": "dataset",
@@ -35,8 +36,6 @@ HEADINGS = {
     "strongest_dsc": "its DSC\nforeground",
     "first_reason": "first reason",
 }
-_COUNTED = ("dsc_foreground", "hd95_penalised_mm", "dsc", "hd95")
-"""Scores whose cases are counted in a column of their own."""
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 
 _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
@@ -73,7 +72,7 @@ class Column:
 def columns_of(section: Section) -> list[Column]:
     """The columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
-    hidden = {"seeds", "failed", *(f"{name}_cases" for name in _COUNTED)} if "cases" in table else set()
+    hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
         Column(
             heading=HEADINGS.get(name, str(name)),
@@ -127,7 +126,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
     if name == "cases" and "seeds" in table:
         seeds = table["seeds"].fillna(0)
         return [f"{cell}x{count:.0f}" if count > 1 else cell for cell, count in zip(cells, seeds, strict=True)]
-    if name in _COUNTED and f"{name}_cases" in table:
+    if name in COUNTED and f"{name}_cases" in table:
         counts = zip(cells, table[f"{name}_cases"], table["cases"], strict=True)
         return [f"{cell} (n {some:.0f})" if cell and some < cases else cell for cell, some, cases in counts]
     if pd.api.types.is_float_dtype(table[name]) and "source_model" in table:

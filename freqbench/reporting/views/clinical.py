@@ -4,7 +4,8 @@ import pandas as pd
 
 from freqbench.analysis import groups
 from freqbench.analysis.groups import ATTACK
-from freqbench.analysis.tables import CLEAN, PRACTICE_SHARES
+from freqbench.analysis.scores import SCORES
+from freqbench.analysis.tables import CLEAN
 from freqbench.reporting.render import Section
 
 HEADINGS = {
@@ -38,9 +39,9 @@ def clinical(records: pd.DataFrame) -> list[Section]:
     if not measured:
         text = "No record has one: run a job with metrics such as `[dsc, nsd, assd, volume, components, topology]`."
         return [Section("Metrics of clinical practice", text=text)]
-    frame = frame.astype(dict.fromkeys(COLUMNS, float))
-    shares = [name for name in COLUMNS if name.removesuffix("_clean") in PRACTICE_SHARES]
-    frame[shares] *= 100
+    scales = {score.source: score.scale for score in SCORES}
+    for name in COLUMNS:
+        frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
     return [
         _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", own, measured)
         for (dataset, source), own in frame.groupby(["dataset", "source_model"], observed=True)

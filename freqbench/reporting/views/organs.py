@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.analysis.frames import plain, record_places
+from freqbench.analysis.frames import joined_classes, plain
 from freqbench.analysis.groups import ATTACK, points
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
@@ -44,18 +44,11 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
 
 
 def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """A row a foreground class of each record: the groups' columns, `class_index`, `class_name`, `clean` and `drop`."""
-    shown = classes[classes["class_index"] > 0]
-    place = record_places(frame, shown)
-    shown, place = shown[place >= 0], place[place >= 0]
-    joined = frame[[*GROUP, "case_id", "patient_id", "seed"]].take(place).reset_index(drop=True)
-    values = {name: 100 * shown[name].to_numpy(float, na_value=np.nan) for name in ("dsc", "dsc_clean")}
-    return joined.assign(
-        class_index=shown["class_index"].to_numpy(),
-        class_name=shown["class_name"].to_numpy(),
-        clean=values["dsc_clean"],
-        drop=values["dsc_clean"] - values["dsc"],
-    )
+    """The rows of foreground classes of each record, with the groups' columns, `clean` and `drop`."""
+    columns = [*GROUP, "case_id", "patient_id", "seed"]
+    joined = joined_classes(frame, classes[classes["class_index"] > 0], columns)
+    clean, attacked = (100 * joined[name].astype(float) for name in ("dsc_clean", "dsc"))
+    return joined.assign(clean=clean, drop=clean - attacked)
 
 
 def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:

@@ -95,18 +95,14 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of each attack and of each of its pairs: `rate`, `low`, `high` in per cent."""
     of_attacks, of_pairs = [], []
     for (label, threat_model), own in carried.groupby(ATTACK, observed=True):
-        by_pair = own.groupby(PAIR, observed=True)
-        pairs = plain(by_pair[["drop", "own"]].mean().reset_index())
-        patients, names = pd.factorize(own["patient_id"], sort=True)
-        place = by_pair.ngroup().to_numpy() * len(names) + patients
-        cells, shape = len(pairs) * len(names), (len(pairs), len(names))
-        counts = np.bincount(place, minlength=cells).reshape(shape).astype(float)
-        drops, owns = (
-            np.bincount(place, weights=own[name].to_numpy(), minlength=cells).reshape(shape) for name in ("drop", "own")
-        )
+        pairs = plain(own.groupby(PAIR, observed=True)[["drop", "own"]].mean().reset_index())
+        of_patients = own.groupby([*PAIR, "patient_id"], observed=True)[["drop", "own"]]
+        sums = of_patients.sum().unstack(fill_value=0.0)
+        counts = of_patients.size().unstack(fill_value=0).to_numpy(float)
         is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
-        known = np.array([len(names), *(counts > 0).sum(axis=1)])
-        found = statistic_intervals(np.vstack([drops, owns]), np.vstack([counts, counts]), _shares(is_defined), known)
+        known = np.array([counts.shape[1], *(counts > 0).sum(axis=1)])
+        both = np.vstack([sums["drop"], sums["own"]])
+        found = statistic_intervals(both, np.vstack([counts, counts]), _shares(is_defined), known)
         of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
         pairs[["rate", "low", "high"]] = found[1:]
         of_pairs.append(pairs.assign(label=str(label), threat_model=str(threat_model)))
@@ -214,13 +210,7 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -
     A pair of attacks that agrees in two distances is one test.
     """
     volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
-    cell, cells = volumes.ngroup().to_numpy(), volumes.ngroups
-    values = frame[DROP].to_numpy()
-    defined = ~np.isnan(values)
-    place = frame["number"].to_numpy()[defined] * cells + cell[defined]
-    total = np.bincount(place, weights=values[defined], minlength=len(means) * cells)
-    with np.errstate(invalid="ignore"):
-        drops = (total / np.bincount(place, minlength=len(means) * cells)).reshape(-1, cells)
+    drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
     patients = volumes["patient_id"].first().to_numpy()
     pairs = matches[["a", "b"]].drop_duplicates(ignore_index=True)
     first, second = drops[pairs["a"]], drops[pairs["b"]]

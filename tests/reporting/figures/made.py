@@ -1,21 +1,10 @@
-"""Rows of classes, and what a whole report's records may look like."""
+"""What a whole report's records may look like."""
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from reporting.conftest import make_row
-
-from freqbench.results import CLASS_RECORDS, RECORDS, to_table
-
-_KEYS = ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")
-
-
-def class_row(record: dict[str, Any], index: int, dsc: float, clean: float) -> dict[str, Any]:
-    """A complete class row of a record."""
-    values = {"class_index": index, "class_name": f"class {index}", "dsc": dsc, "dsc_clean": clean}
-    return dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in _KEYS} | values
+from reporting.handmade import classes, records, row
 
 
 def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -25,11 +14,11 @@ def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
     budgets["corruption"] = (1.0, 3.0, 5.0)
     params = {"vafa": {"filter": "band"}, "corruption": {"kind": "gaussian_noise", "scope": "volume"}}
     models = ("unet", "unetr", "swinunetr-adversarially-trained")
-    rows, classes = [], []
+    rows = []
     for attack, source, target, case in product(budgets, models, models, range(6)):
         for place, budget in enumerate(budgets[attack]):
             drop = rng.uniform(0.05, 0.15) * (place + 1) * (1 if source == target else 0.3)
-            row = make_row(
+            made = row(
                 attack,
                 params.get(attack),
                 **{"source": source, "target": target, "case": case, "budget": budget},
@@ -38,7 +27,6 @@ def plausible() -> tuple[pd.DataFrame, pd.DataFrame]:
                 **{"l2_body": 90 * drop, "energy_low": drop / 9, "energy_middle": drop / 20, "energy_high": drop / 30},
                 **{"seam_energy": 1 + drop, "attack_seconds": 40 * drop, "num_forwards": 20, "num_backwards": 20},
             )
-            rows.append(row)
-            named = ({**class_row(row, index, 0.7, 0.9), "class_name": f"a long organ {index}"} for index in range(9))
-            classes.extend(named)
-    return to_table(RECORDS, rows).to_pandas(), to_table(CLASS_RECORDS, classes).to_pandas()
+            rows.append(made)
+    organs = {f"a long organ {index}": (0.7, 0.9) for index in range(9)}
+    return records(*rows), classes(*((made, organs) for made in rows))

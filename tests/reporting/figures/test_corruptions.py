@@ -5,10 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.conftest import Frame, make_row
+from reporting.handmade import records, row, shown
 
-from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import current
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import corruptions
 from freqbench.reporting.views import natural
@@ -20,12 +18,12 @@ INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
 
 def corrupted(model: str, case: int, drop: float, kind: str = "blur", severity: float = 1.0, **more: Any) -> Any:
     values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9, "budget": severity} | more
-    return make_row("corruption", {"kind": kind, "scope": "volume"}, case=case, **values)
+    return row("corruption", {"kind": kind, "scope": "volume"}, case=case, **values)
 
 
 def attacked(model: str, case: int, drop: float, attack: str = "pgd", **more: Any) -> Any:
     values = {"source": model, "target": model, "dsc": 0.9 - drop / 100, "dsc_clean": 0.9} | more
-    return make_row(attack, case=case, **values)
+    return row(attack, case=case, **values)
 
 
 def attacks() -> list[Any]:
@@ -34,7 +32,7 @@ def attacks() -> list[Any]:
     return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
 
 
-def compared(records: Frame, *rows: Any) -> Comparison:
+def compared(*rows: Any) -> Comparison:
     found = natural.compared(shown_rows(records(*rows)))
     assert isinstance(found, Comparison), found
     return found
@@ -54,8 +52,8 @@ def both_kinds() -> list[Any]:
     ]
 
 
-def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind(records: Frame) -> None:
-    found = compared(records, *both_kinds(), *attacks())
+def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind() -> None:
+    found = compared(*both_kinds(), *attacks())
     by_severity = {("a", 1): 3, ("a", 5): 4.5, ("b", 1): 13, ("b", 5): 14.5}
     assert drops(found.by_severity, "target_model", "budget") == pytest.approx(by_severity)
     by_row = drops(found.by_row, "target_model", "row")
@@ -67,28 +65,28 @@ def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind(reco
     assert (list(found.rows), found.models, found.n) == (expected, MODELS, 2)
 
 
-def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients(records: Frame) -> None:
+def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients() -> None:
     """Two cases of one patient show no spread; two patients do."""
     rows = [*both_kinds(), *attacks()]
-    found = compared(records, *rows).left
+    found = compared(*rows).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
     assert drops(found, "target_model", "group") == pytest.approx(left)
     assert found["low"].notna().all()
-    assert compared(records, *(row | {"patient_id": "p"} for row in rows)).left["low"].isna().all()
+    assert compared(*(row | {"patient_id": "p"} for row in rows)).left["low"].isna().all()
 
 
-def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own(records: Frame) -> None:
+def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own() -> None:
     """Corrupted once for a, scored on both; b's own row is taken where there is one. Attacks count white-box only."""
     rows = [corrupted("a", 0, 2), corrupted("a", 0, 6, target="b"), attacked("a", 0, 50), attacked("b", 0, 50)]
     transferred = attacked("a", 0, 80, target="b")
-    found = compared(records, *rows, transferred)
+    found = compared(*rows, transferred)
     assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(6)
     assert drops(found.left, "target_model", "group")["b", "attack"] == pytest.approx(40)
-    found = compared(records, *rows, transferred, corrupted("b", 0, 7))
+    found = compared(*rows, transferred, corrupted("b", 0, 7))
     assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
 
 
-def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame) -> None:
+def test_settings_and_cases_that_not_every_model_has_are_left_out() -> None:
     further = [
         corrupted("a", 0, 50, "spikes"),
         corrupted("a", 1, 50, "spikes"),
@@ -96,7 +94,7 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame
         attacked("a", 0, 70, "gn"),
         *(attacked(model, 2, 60, attack) for model in MODELS for attack in ("pgd", "vafa")),
     ]
-    plain, more = (compared(records, *both_kinds(), *attacks(), *rows) for rows in ([], further))
+    plain, more = (compared(*both_kinds(), *attacks(), *rows) for rows in ([], further))
     assert more.rows == plain.rows
     assert more.n == 2
     pd.testing.assert_frame_equal(more.left, plain.left)
@@ -112,12 +110,12 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out(records: Frame
         ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
     ],
 )
-def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str, records: Frame) -> None:
-    (section,) = natural.natural(current(checked(records(*rows))))
+def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str) -> None:
+    (section,) = natural.natural(shown(*rows))
     assert section.text.startswith(reason.capitalize())
 
 
-def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Frame) -> None:
+def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack() -> None:
     rows = shown_rows(records(*both_kinds(), *attacks()))
     (figure,) = corruptions.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
     severities, against, listing = figure.axes
@@ -136,10 +134,10 @@ def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack(records: Fra
     assert blur == pytest.approx([2.25, 12.25])
 
 
-def test_the_tables_say_what_the_figure_shows_and_the_papers_dsc_stands_beside(records: Frame) -> None:
+def test_the_tables_say_what_the_figure_shows_and_the_papers_dsc_stands_beside() -> None:
     """The papers' DSC, with the background, is 5 points above that of the foreground."""
     rows = [row | {name: row[name] + 0.05 for name in ("dsc", "dsc_clean")} for row in (*both_kinds(), *attacks())]
-    left, by_row = natural.natural(current(checked(records(*rows))))
+    left, by_row = natural.natural(shown(*rows))
     first = left.table.iloc[0].to_dict()
     assert first["model"] == "a"
     numbers = {name: first[name] for name in first if name not in ("model", *INTERVALS)}

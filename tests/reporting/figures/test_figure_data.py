@@ -5,16 +5,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from reporting.conftest import Frame, Row
-from reporting.figures.made import class_row
+from reporting.handmade import classes, records, row
 from scipy import stats
 
 from freqbench.reporting import figure_data
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.results import CLASS_RECORDS, to_table
 
 
-def test_rows_are_in_the_units_shown(row: Row, records: Frame) -> None:
+def test_rows_are_in_the_units_shown() -> None:
     failed = row(case=1, status="failed", error="died")
     scores = {"dsc_foreground": 0.5, "dsc_foreground_clean": 0.75, "dsc": 0.6, "dsc_clean": 0.8, "ssim_body": 0.9}
     ok = row(**scores, num_forwards=3, num_backwards=2)
@@ -25,7 +23,7 @@ def test_rows_are_in_the_units_shown(row: Row, records: Frame) -> None:
     assert (vafa["family"], vafa["budget"]) == ("vafa", 20)  # no intensity
 
 
-def test_places_are_by_threat_model_attack_and_budget(row: Row, records: Frame) -> None:
+def test_places_are_by_threat_model_attack_and_budget() -> None:
     rows = shown_rows(records(row(), row(budget=2 / 255), row("vafa"), row("gn")))
     ordered = ["vafa q_max=20", "gn std=8/255", "pgd eps=2/255", "pgd eps=8/255"]
     assert list(figure_data.places(rows, "label")) == ordered
@@ -34,7 +32,7 @@ def test_places_are_by_threat_model_attack_and_budget(row: Row, records: Frame) 
     assert len({style.marker for style in styles.values()}) == 4
 
 
-def test_budget_curves_have_means_intervals_and_cases(row: Row, records: Frame) -> None:
+def test_budget_curves_have_means_intervals_and_cases() -> None:
     """Two cases that are always equal have an interval of no width; one budget alone is no curve."""
     rows = [row(case=case, budget=eps / 255, dsc=0.8 - eps / 100) for case in (0, 1) for eps in (4, 8)]
     table = figure_data.budget_curves(shown_rows(records(*rows, row("vafa", dsc=0.5))))
@@ -44,14 +42,14 @@ def test_budget_curves_have_means_intervals_and_cases(row: Row, records: Frame) 
     )
 
 
-def test_an_interval_counts_cases_and_leaves_undefined_values_out(row: Row, records: Frame) -> None:
+def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:
     rows = [row(case=0, seed=seed, seam_energy=2.0) for seed in (0, 1)]
     rows += [row(case=1, seam_energy=5.0), row(case=2, seam_energy=None), row("gn", seam_energy=None)]
     (found,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "seam_energy").to_dict("records")
     assert (found["label"], found["mean"], found["n"], found["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
-def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty(row: Row, records: Frame) -> None:
+def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
     def pair(source: str, target: str, dsc: float, attack: str = "pgd") -> dict[str, Any]:
         return row(attack, source=source, target=target, dsc=dsc, dsc_clean=0.9)
 
@@ -63,25 +61,26 @@ def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty(row: Row, r
     np.testing.assert_allclose(matrix.to_numpy(), [[70, 20], [np.nan, 40]])
 
 
-def test_organs_leave_the_background_and_undefined_classes_out(row: Row, records: Frame) -> None:
+def test_organs_leave_the_background_and_undefined_classes_out() -> None:
     rows = [row(case=case) for case in (0, 1)]
     values = {0: [(0.9, 1.0), (0.5, 0.9), (0.4, 0.6)], 1: [(0.9, 1.0), (0.3, 0.9), (float("nan"), float("nan"))]}
-    classes = [class_row(rows[case], index, *pair) for case in values for index, pair in enumerate(values[case])]
-    frame = to_table(CLASS_RECORDS, classes).to_pandas()
+    frame = classes(
+        *((rows[case], dict(zip(("air", "liver", "spleen"), values[case], strict=True))) for case in values)
+    )
     matrix, cases = figure_data.organs(shown_rows(records(*rows)), frame)
-    assert list(matrix.columns) == [(1, "class 1"), (2, "class 2")]
+    assert list(matrix.columns) == [(1, "liver"), (2, "spleen")]
     np.testing.assert_allclose(matrix.to_numpy(), [[50, 20]])
     assert list(cases) == [2, 1]
 
 
-def test_pairs_are_cases_by_their_clean_score(row: Row, records: Frame) -> None:
+def test_pairs_are_cases_by_their_clean_score() -> None:
     rows = [row(case=0, seed=seed, dsc=dsc, dsc_clean=0.9) for seed, dsc in ((0, 0.2), (1, 0.4))]
     found = figure_data.pairs(shown_rows(records(*rows, row(case=1, dsc=0.1, dsc_clean=0.8))))
     assert list(found["case_key"]) == ["case1", "case0"]
     np.testing.assert_allclose(found[["clean", "attacked"]], [[80, 10], [90, 30]])
 
 
-def test_means_come_in_the_order_of_places(row: Row, records: Frame) -> None:
+def test_means_come_in_the_order_of_places() -> None:
     rows = records(row(case=0, attack_seconds=2.0), row(case=1, attack_seconds=4.0), row("vafa", attack_seconds=9.0))
     table = figure_data.means(shown_rows(rows), ["attack_seconds"])
     expected = [["vafa q_max=20", 9, 1], ["pgd eps=8/255", 3, 2]]
@@ -91,7 +90,7 @@ def test_means_come_in_the_order_of_places(row: Row, records: Frame) -> None:
 CLEAN = {"dsc_foreground_clean": 0.9}
 
 
-def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients(row: Row, records: Frame) -> None:
+def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients() -> None:
     left, sizes = (0.8, 0.6, 0.7), (4.0, 6.0, 8.0)
     rows = [
         row(case=case, dsc=0.1, dsc_clean=0.9, dsc_foreground=dsc, l2_body=size, **CLEAN)
@@ -102,7 +101,7 @@ def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients(row
     assert [found[name] for name in ("l2_body", "drop", "low", "high", "n")] == pytest.approx([6, 20, *expected, 3])
 
 
-def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out(row: Row, records: Frame) -> None:
+def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out() -> None:
     measured = {"dsc_foreground": 0.5, "l2_body": 8.0, **CLEAN}
     rows = [row("vafa", {"control": control}, **measured) for control in ("none", "uniform", "random")]
     rows += [row("pgd", dsc_foreground=0.5, **CLEAN), row("gn", l2_body=8.0, **CLEAN)]

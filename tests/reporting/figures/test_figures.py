@@ -12,8 +12,8 @@ import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from reporting.conftest import Frame, Row
 from reporting.figures import made
+from reporting.handmade import records, row
 
 from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
@@ -87,7 +87,7 @@ def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
     assert width == round(PAGE * 200)
 
 
-def test_what_cannot_be_drawn_has_a_reason(row: Row, records: Frame, only: Callable[..., None], tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs", "organs", "natural", *CASES)
     written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), no_classes(), None, str(tmp_path))
     for name in CASES:
@@ -112,9 +112,7 @@ def test_a_damaged_volume_costs_its_own_figure_only(store: Path, material: Mater
     assert isinstance(drawn["phantom", "b"], Figure)
 
 
-def test_names_from_data_are_text_and_nothing_else(
-    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
-) -> None:
+def test_names_from_data_are_text_and_nothing_else(only: Callable[..., None], tmp_path: Path) -> None:
     """As model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
     values = {"dsc": 0.5, "dsc_clean": 0.9, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
     pairs = product(UNTRUSTED[1:3], repeat=2)
@@ -138,9 +136,7 @@ def test_plain_text_is_one_line_and_no_formula() -> None:
     assert plain("x" * 99, 9) == "xxxx…xxxx"
 
 
-def test_two_names_that_look_alike_are_two_files(
-    row: Row, records: Frame, only: Callable[..., None], tmp_path: Path
-) -> None:
+def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs")
     splits = (("a-b", "c"), ("a", "b-c"))
     rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]

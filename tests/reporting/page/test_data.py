@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from generated_page import FACTS, data_of, grid
-from reporting.conftest import Row
+from reporting.handmade import records, row
 
+from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.tables import SUMMARY, current
 from freqbench.reporting.page import data as page
 from freqbench.reporting.page import packed
 from freqbench.reporting.page.data import numbers, texts
-from freqbench.reporting.page.score_columns import SCORES, shown_scores
 from freqbench.results import RECORDS
 
 
@@ -39,7 +39,7 @@ def test_every_score_is_a_column_of_the_summary_and_of_the_records() -> None:
     assert {score.source for score in SCORES} <= known
 
 
-def test_single_cases_have_the_units_of_the_means(row: Row, records: Any) -> None:
+def test_single_cases_have_the_units_of_the_means() -> None:
     """One case alone is its own mean."""
     values = dict.fromkeys(("dsc", "ssim", "ssim_body", "lpips_similarity", "lpips_body", "voxel_success"), 0.25)
     values |= {"dsc_clean": 0.75, "linf": 2 / 255, "l2": 3.0, "hd95": 4.0, "hd95_penalised": 5.0, "psnr": 30.0}
@@ -53,7 +53,7 @@ def test_single_cases_have_the_units_of_the_means(row: Row, records: Any) -> Non
             assert column(made["summary"], score.name) == column(made["cases"], score.name), score.name
 
 
-def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Row, records: Any) -> None:
+def test_a_failed_row_is_empty_with_its_reason_and_not_zero() -> None:
     made = data_of(records(row(status="failed", error="out of memory"), row("gn", dsc=0.5)), None)
     errors = dict(zip(column(made["summary"], "attack"), column(made["summary"], "error"), strict=True))
     assert errors == {"pgd eps=8/255": "out of memory", "gn std=8/255": None}
@@ -63,7 +63,7 @@ def test_a_failed_row_is_empty_with_its_reason_and_not_zero(row: Row, records: A
     assert made["failures"][0]["reason"] == "out of memory"
 
 
-def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Row, records: Any) -> None:
+def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null() -> None:
     first = row(case=0, dsc=0.5, metrics="dsc,lpips", null_reasons='{"lpips_body": "no weights"}')
     second = row(case=1, dsc=0.5, metrics="dsc,ssim")
     made = data_of(records(first, second), None)["summary"]
@@ -71,7 +71,7 @@ def test_a_mean_says_which_metrics_it_covers_and_why_one_is_null(row: Row, recor
     assert json.loads(column(made, "null_reasons")[0]) == {"lpips_body": "no weights"}
 
 
-def test_family_is_the_label_without_its_budget(row: Row, records: Any) -> None:
+def test_family_is_the_label_without_its_budget() -> None:
     rows = [row("vafa", {"control": kind}, budget=q, dsc=0.5) for kind in ("none", "uniform") for q in (10.0, 20.0)]
     made = data_of(records(*rows), None)["summary"]
     assert sorted(set(column(made, "family"))) == ["vafa", "vafa control=uniform"]
@@ -88,8 +88,8 @@ def test_class_rows_stand_with_their_cases() -> None:
     wanted = classes.merge(current(records.assign(left_out="")), on=["cell_id", "case_key", "target_model_id"])
     wanted = wanted.set_index(["source_model", "target_model", "label", "case_id", "class_index"])["dsc_x"]
     begin = 0
-    for place, row in enumerate(column(cases, "row")):
-        of_case = (*(column(summary, name)[row] for name in keys), column(cases, "case")[place])
+    for place, number in enumerate(column(cases, "row")):
+        of_case = (*(column(summary, name)[number] for name in keys), column(cases, "case")[place])
         for at in range(begin, begin + column(cases, "classes")[place]):
             expected = 100 * wanted[*of_case, column(values, "class")[at]]
             assert column(values, "dsc")[at] == pytest.approx(expected, rel=1e-3)
@@ -123,14 +123,14 @@ def test_intervals_hold_the_mean_and_need_two_patients() -> None:
     assert column(alone, "dsc_foreground_low") == [None]
 
 
-def test_rows_left_out_by_the_strength_check_are_told_and_not_shown(row: Row, records: Any) -> None:
+def test_rows_left_out_by_the_strength_check_are_told_and_not_shown() -> None:
     made = data_of(records(row(dsc=0.5), row("gn", dsc=0.5, precision="bf16")), None)
     assert column(made["summary"], "base") == ["pgd"]
     assert made["left_out"][0]["attack"].startswith("gn")
     assert "fp32" in made["left_out"][0]["reason"]
 
 
-def test_progress_counts_the_records_of_a_run_against_its_grid(row: Row, records: Any) -> None:
+def test_progress_counts_the_records_of_a_run_against_its_grid() -> None:
     index = {"cells": [{"cell_id": "c", "dataset": "d", "targets": ["a", "b"]}], "cases": {"d": ["1", "2", "3"]}}
     facts = [{**FACTS[0], "job": {"spec": {"name": "mine"}, "index": index}}]
     frame = current(records(row(case=0), row(case=1, status="failed", error="no")).assign(left_out=""))

@@ -15,27 +15,25 @@ import pytest
 import uvicorn
 from audit.planted import gradients
 from fastapi.testclient import TestClient
-from reporting.conftest import Row
+from reporting.handmade import job_of, row, table
 
 from freqbench.audit.probes import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
-from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
+from freqbench.results import CLASS_RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
 
 def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> None:
     """Commit rows to a store whose job wants all of them."""
-    commit(str(root), f"{name}-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, []))
-    cells = [{"cell_id": row["cell_id"], "dataset": "d", "targets": [row["target_model_id"]]} for row in all_rows]
+    commit(str(root), f"{name}-000000.parquet", table(*rows), to_table(CLASS_RECORDS, []))
     store = Store(str(root))
     store.write_run("run0", {"status": "running", "records": len(rows), "failed": 0, "heartbeat": name})
-    cases = sorted({row["case_key"] for row in all_rows})
-    store.write_job({"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"d": cases}}})
+    store.write_job(job_of(all_rows))
 
 
 @pytest.fixture
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
     return [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in range(3)]
 
 
@@ -75,7 +73,7 @@ def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
 
 
 def test_what_an_audit_adds_is_shown_as_it_is_added(
-    client: TestClient, tmp_path: Path, row: Row, rows: list[dict[str, Any]]
+    client: TestClient, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
     def found(check: str) -> set[tuple[str, str]]:
         findings = data_of(client.get("/data"))["audit"]["findings"]
@@ -114,7 +112,7 @@ def test_a_store_that_breaks_meanwhile_is_told_in_one_line(client: TestClient, t
 def test_a_run_without_rows_yet_is_shown(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
     store = Store(str(tmp_path / "new"))
     store.write_run("run0", {"status": "running", "records": 0, "failed": 0, "heartbeat": "now"})
-    store.write_job({"spec": {"name": "mine"}, "index": {"cells": [], "cases": {}}})
+    store.write_job(job_of([]))
     client = TestClient(serve.make_app([store.root]), base_url="http://localhost")
     assert data_of(client.get("/data"))["counts"] == {"ok": 0, "failed": 0, "left_out": 0}
 

@@ -6,14 +6,11 @@ from typing import Any
 import pytest
 from audit.planted import evidence, healthy
 from generated_page import data_of, grid
-from reporting.conftest import make_row
+from reporting.handmade import row, shown
 
-from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import current
 from freqbench.audit.checks import audited
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.page import build_page, page_data
-from freqbench.results import RECORDS, to_table
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 DEFENCE = '{"name": "bit_depth", "bits": 3, "adaptive": ADAPTIVE, "undefended": "id"}'
@@ -23,19 +20,19 @@ def rows() -> list[dict[str, Any]]:
     """A corrupted and attacked model of a hostile name, and a defence under the naive and the adaptive attacker."""
     hostile = {"source": HOSTILE, "target": HOSTILE}
     made = [
-        make_row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
+        row("corruption", {"kind": "blur"}, **hostile, budget=budget, dsc=0.9 - budget / 100, case=case)
         for budget in (1.0, 2.0)
         for case in (0, 1)
     ]
-    made += [make_row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
+    made += [row("pgd", **hostile, dsc=0.5, case=case) for case in (0, 1)]
     for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):
         defences = dict.fromkeys(("source_defence", "target_defence"), DEFENCE.replace("ADAPTIVE", adaptive))
-        made.append(make_row("pgd", source=name, target=name, dsc=dsc, **defences))
+        made.append(row("pgd", source=name, target=name, dsc=dsc, **defences))
     return [row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in made]
 
 
 def parts(*rows: dict[str, Any]) -> dict[str, Any]:
-    data = page_data(current(checked(to_table(RECORDS, rows).to_pandas())), None, [])
+    data = page_data(shown(*rows), None, [])
     return {name: data[name] for name in ("tables", "natural")}
 
 
@@ -44,7 +41,7 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     assert (chart["models"], chart["cases"]) == ([HOSTILE], 2)
     assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
     assert chart["drops"] == {HOSTILE: [[1.5, 1.5, 1.5], [40.0, 40.0, 40.0]]}
-    assert parts(make_row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
+    assert parts(row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from reporting.conftest import START
+from reporting.handmade import START, shown
 
-from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import current
 from freqbench.core import config
 from freqbench.engine.rows import cell_columns
 from freqbench.job.grid import Cell, Grid, expand
@@ -23,7 +20,7 @@ from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import Facts, paper_table
 from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.render import Section
-from freqbench.results import RECORDS, to_table
+from freqbench.results import RECORDS
 
 JOBS = Path(__file__).parents[3] / "jobs"
 FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
@@ -124,18 +121,10 @@ def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
     return [changed for record in _records(job) if (changed := change(record)) is not None]
 
 
-def table(found: list[dict[str, Any]]) -> pa.Table:
-    return to_table(RECORDS, found)
-
-
-def frame_of(found: list[dict[str, Any]]) -> pd.DataFrame:
-    return current(checked(table(found).to_pandas()))
-
-
 @cache
 def frame(job: str) -> pd.DataFrame:
     """Of a job's records as they are planted; not to be changed."""
-    return frame_of(records(job))
+    return shown(*records(job))
 
 
 def cells(recipe: Recipe | str, frame: pd.DataFrame, facts: Facts = ()) -> pd.DataFrame:
@@ -153,7 +142,7 @@ def sections(name: str) -> list[Section]:
 
 def cells_of(name: str, change: Change) -> pd.DataFrame:
     """A row a cell of a recipe by its name, over changed records."""
-    return cells(name, frame_of(records(JOB_OF[name], change)))
+    return cells(name, shown(*records(JOB_OF[name], change)))
 
 
 def one(data: pd.DataFrame, **labels: str) -> pd.Series:

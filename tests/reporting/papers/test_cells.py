@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from reporting.handmade import shown
 from reporting.papers import planted
 from reporting.papers.planted import cells, cells_of, one
 
@@ -41,7 +42,7 @@ def test_cases_of_a_part_stand_in_the_row_of_its_dataset() -> None:
             return row
         return row | {"dataset": "few"} if row["case_id"] in ("case0", "case1", "case2") else None
 
-    frame = planted.frame_of(planted.records("vafa_table1", change))
+    frame = shown(*planted.records("vafa_table1", change))
     recipe = recipes.load("vafa_table1")
     whole = recipe.datasets[0].model_copy(update={"parts": ("few",)})
     cell = one(cells(recipe.model_copy(update={"datasets": (whole,)}), frame), attack="PGD", metric="dsc")
@@ -87,7 +88,7 @@ def test_seeds_have_a_spread_and_each_case_counts_with_all_of_them() -> None:
         for row in rows
         if row["attack"] == "gn"
     ]
-    cell = one(cells("vafa_table1", planted.frame_of(rows + second)), attack="GN", metric="dsc")
+    cell = one(cells("vafa_table1", shown(*rows, *second)), attack="GN", metric="dsc")
     assert cell["ours"] == pytest.approx(74.19 + 0.5)
     assert (cell["cases"], cell["seeds"], cell["seed_spread"]) == (12, 2, pytest.approx(math.sqrt(0.5)))
 
@@ -98,7 +99,7 @@ def test_transferred_volumes_are_not_in_the_table() -> None:
         row | {"source_model": "other", "source_model_id": "ff", "cell_id": row["cell_id"] + "x", "dsc": 0.0}
         for row in rows
     ]
-    cell = one(cells("vafa_table1", planted.frame_of(rows + further)), attack="PGD", metric="dsc")
+    cell = one(cells("vafa_table1", shown(*rows, *further)), attack="PGD", metric="dsc")
     assert cell["ours"] == pytest.approx(62.67)
 
 
@@ -125,7 +126,7 @@ def test_two_checkpoints_of_one_name_are_never_averaged() -> None:
         row | {"source_model_id": "ffff", "target_model_id": "ffff", "cell_id": row["cell_id"] + "x", "dsc": 0.9}
         for row in rows
     ]
-    data = cells("vafa_table1", planted.frame_of(rows + other))
+    data = cells("vafa_table1", shown(*rows, *other))
     assert data["ours"].isna().all()
     assert all("2 models are called unetr (" in reason for reason in data["reason"])
 

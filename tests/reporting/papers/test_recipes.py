@@ -66,11 +66,6 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
     assert "\n" not in str(caught.value)
 
 
-def test_an_unknown_name_lists_all() -> None:
-    with pytest.raises(UserError, match=r"unknown table 'vafa_tabel5'. Did you mean 'vafa_table5'\? Known: sa2_acdc"):
-        recipes.load("vafa_tabel5")
-
-
 @pytest.mark.parametrize(
     ("job", "table", "not_run"),
     [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from freqbench.reporting.page.score_columns import SCORES, Score
+from freqbench.analysis.scores import SCORES, Score
 from freqbench.reporting.render import Section, html, latex, markdown, sections_csv, terminal
 from freqbench.reporting.render.columns import HEADINGS
 

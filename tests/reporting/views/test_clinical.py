@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-from reporting.conftest import Frame, Row
+from reporting.handmade import row, shown
 
 from freqbench.reporting.views.clinical import clinical
 
 
-def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_have_no_column(
-    row: Row, shown: Frame
-) -> None:
+def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_have_no_column() -> None:
     cases = [{"case": number, "nsd_clean": 0.9, "assd_mm_clean": 1.0 + number} for number in (0, 1)]
     rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
     rows += [row("gn", nsd=0.8, assd_mm=2.0, **cases[0]), row("gn", target="other", nsd=0.0, **cases[0])]
@@ -19,8 +17,3 @@ def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_h
     assert found["clean"] == [2, pytest.approx(90), "1.50"]
     assert found["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
     assert found["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
-
-
-def test_a_store_without_such_metrics_says_how_to_get_them(row: Row, shown: Frame) -> None:
-    (section,) = clinical(shown(row("pgd", dsc=0.5)))
-    assert "metrics such as" in section.text

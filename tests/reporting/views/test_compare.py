@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from reporting import student
-from reporting.conftest import Frame, Row
+from reporting.handmade import coded, row, shown
 from scipy import stats
 
 from freqbench.reporting.render import Section
@@ -28,12 +28,12 @@ def lines(section: Section) -> dict[str, dict[str, Any]]:
     return {line["label"]: line for line in student.lines(section)}
 
 
-def pgd(row: Row, scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
+def pgd(scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:
     return [row("pgd", case=case, dsc=score, dsc_clean=0.9, **values) for case, score in scores.items()]
 
 
-def test_versions_code_checkpoints_and_files_that_differ_come_first(row: Row, shown: Frame) -> None:
-    frame = shown(*pgd(row, {0: 0.5}))
+def test_versions_code_checkpoints_and_files_that_differ_come_first() -> None:
+    frame = shown(*pgd({0: 0.5}))
     other = copy.deepcopy(FACTS)
     other["versions"] |= {"torch": "2.7", "ray": "2.40"}
     other["code"]["dirty"] = True
@@ -49,8 +49,8 @@ def test_versions_code_checkpoints_and_files_that_differ_come_first(row: Row, sh
     ]
 
 
-def test_runs_whose_records_are_gone_and_a_store_without_run_files_tell_nothing(row: Row, shown: Frame) -> None:
-    frame = shown(*pgd(row, {0: 0.5}, seed=None))
+def test_runs_whose_records_are_gone_and_a_store_without_run_files_tell_nothing() -> None:
+    frame = shown(*pgd({0: 0.5}, seed=None))
     old = FACTS | {"run_id": "old", "versions": {"torch": "1.0"}}
     assert compare(frame, frame, [FACTS], [FACTS, old])[0].text.startswith("Nothing: the same")
     first, paired, only = compare(frame, frame, [FACTS], [])
@@ -59,9 +59,9 @@ def test_runs_whose_records_are_gone_and_a_store_without_run_files_tell_nothing(
     assert only.text == "Both have the same volumes."
 
 
-def test_differences_are_paired_by_case_and_b_minus_a(row: Row, shown: Frame) -> None:
-    a = shown(*pgd(row, {0: 0.5, 1: 0.7, 2: nan, 3: 0.9}))
-    b = shown(*pgd(row, {1: 0.8, 0: 0.8, 2: 0.1, 4: 0.0}))
+def test_differences_are_paired_by_case_and_b_minus_a() -> None:
+    a = shown(*pgd({0: 0.5, 1: 0.7, 2: nan, 3: 0.9}))
+    b = shown(*pgd({1: 0.8, 0: 0.8, 2: 0.1, 4: 0.0}))
     line = lines(compare(a, b, [], [])[1])["pgd eps=8/255"]
     assert (line["pairs"], line["patients"], line["undefined"]) == (2, 2, 1)
     assert (line["dsc_a"], line["dsc_b"], line["difference"]) == pytest.approx((60, 80, 20))
@@ -70,10 +70,10 @@ def test_differences_are_paired_by_case_and_b_minus_a(row: Row, shown: Frame) ->
     assert line["detectable"] == pytest.approx(14.142 * 11.55, rel=1e-3)  # 11.55 sd with one degree of freedom
 
 
-def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ(row: Row, shown: Frame) -> None:
+def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ() -> None:
     gains = [0.01, 0.02, 0.03, -0.04, 0.05, 0.06, 0.07]
-    a = pgd(row, dict.fromkeys(range(7), 0.5)) + [row("gn", case=n, dsc=0.5, dsc_clean=0.9) for n in range(7)]
-    b = pgd(row, {case: 0.5 + gain for case, gain in enumerate(gains)})
+    a = pgd(dict.fromkeys(range(7), 0.5)) + [row("gn", case=n, dsc=0.5, dsc_clean=0.9) for n in range(7)]
+    b = pgd({case: 0.5 + gain for case, gain in enumerate(gains)})
     b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
     section = compare(shown(*a), shown(*b), [], [])[1]
     found = lines(section)
@@ -86,28 +86,26 @@ def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ(row: Row, shown
     assert section.table["difference"].tolist()[0] == "0.00"
 
 
-def test_attacks_that_the_stores_name_differently_still_pair(row: Row, shown: Frame) -> None:
+def test_attacks_that_the_stores_name_differently_still_pair() -> None:
     """Alone, 20 steps are `pgd eps=8/255`; beside 10 steps, they are `pgd eps=8/255 steps=20`."""
-    twenty = pgd(row, {0: 0.5}, params={"steps": 20})
-    a, b = shown(*twenty, *pgd(row, {0: 0.6}, params={"steps": 10})), shown(*twenty)
+    twenty = pgd({0: 0.5}, params={"steps": 20})
+    a, b = shown(*twenty, *pgd({0: 0.6}, params={"steps": 10})), shown(*twenty)
     _, paired, only = compare(a, b, [], [])
     assert lines(paired)["pgd eps=8/255 steps=20"]["pairs"] == 1
     assert list(lines(only)) == ["pgd eps=8/255 steps=10"]
 
 
-def test_seeds_sources_and_targets_do_not_pair_across(row: Row, shown: Frame) -> None:
-    a = shown(*pgd(row, {0: 0.5}, seed=0), *pgd(row, {0: 0.5}, seed=1, source="b"))
-    b = shown(*pgd(row, {0: 0.6}, seed=1), *pgd(row, {0: 0.5}, seed=1, target="b"))
+def test_seeds_sources_and_targets_do_not_pair_across() -> None:
+    a = shown(*pgd({0: 0.5}, seed=0), *pgd({0: 0.5}, seed=1, source="b"))
+    b = shown(*pgd({0: 0.6}, seed=1), *pgd({0: 0.5}, seed=1, target="b"))
     _, paired, only = compare(a, b, [], [])
     assert paired.table is None
     assert "No volume is in both" in paired.text
     assert only.data[["both", "only_a", "only_b"]].to_numpy().tolist() == [[0, 1, 0], [0, 0, 1], [0, 1, 1]]
 
 
-def test_categoricals_of_other_categories_pair_and_a_changed_model_shows_on_the_clean_volumes(
-    row: Row, shown: Frame, coded: Frame
-) -> None:
+def test_categoricals_of_other_categories_pair_and_a_changed_model_shows_on_the_clean_volumes() -> None:
     b = [row("pgd", case=case, dsc=0.7, dsc_clean=0.8) for case in (1, 5)]
-    found = lines(compare(coded(shown(*pgd(row, {0: 0.5, 1: 0.5}))), coded(shown(*b)), [], [])[1])
+    found = lines(compare(coded(shown(*pgd({0: 0.5, 1: 0.5}))), coded(shown(*b)), [], [])[1])
     assert (found["pgd eps=8/255"]["pairs"], found["pgd eps=8/255"]["difference"]) == (1, pytest.approx(20))
     assert found["clean"]["difference"] == pytest.approx(-10)

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from reporting import student
-from reporting.conftest import Frame, Row
+from reporting.handmade import row, shown
 
 from freqbench.reporting.views.defences import certified, defences
 
@@ -19,7 +19,7 @@ MODELS = {
 }
 
 
-def on(row: Row, source: str, target: str, *scores: float, **values: Any) -> list[dict[str, Any]]:
+def on(source: str, target: str, *scores: float, **values: Any) -> list[dict[str, Any]]:
     told = {
         f"{role}_defence": MODELS[name] and json.dumps(MODELS[name])
         for role, name in (("source", source), ("target", target))
@@ -31,7 +31,7 @@ def on(row: Row, source: str, target: str, *scores: float, **values: Any) -> lis
 
 
 @pytest.fixture
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
     scores = {
         ("unet", "unet"): (0.3, 0.5),
         **dict.fromkeys((("unet", "bits"), ("unet", "naive")), (0.5, 0.7)),
@@ -39,7 +39,7 @@ def rows(row: Row) -> list[dict[str, Any]]:
         **dict.fromkeys((("naive", "bits"), ("naive", "naive")), (0.8, 0.6)),
         **dict.fromkeys((("bits", "unet"), ("blurred", "bits"), ("other", "bits"), ("other", "other")), (0.1, 0.1)),
     }
-    return [line for pair, values in scores.items() for line in on(row, *pair, *values)]
+    return [line for pair, values in scores.items() for line in on(*pair, *values)]
 
 
 def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
@@ -49,7 +49,7 @@ def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
     return {line["model"]: line for line in lines}, section.text
 
 
-def test_the_attackers_of_one_defence_stand_in_one_row(shown: Frame, rows: Any) -> None:
+def test_the_attackers_of_one_defence_stand_in_one_row(rows: Any) -> None:
     """Means of two cases; attacks on other models, and on other defences, are nobody's here."""
     found, text = table(shown(*rows))
     assert set(found) == {"unet", "bits"}
@@ -62,37 +62,37 @@ def test_the_attackers_of_one_defence_stand_in_one_row(shown: Frame, rows: Any) 
     assert bits["dsc_foreground_clean"] == pytest.approx(90)
 
 
-def test_what_was_hidden_is_paired_by_case(shown: Frame, rows: Any, row: Row) -> None:
+def test_what_was_hidden_is_paired_by_case(rows: Any) -> None:
     """80 - 30 and 60 - 40, the naive attack's third case being left out."""
-    third = on(row, "naive", "bits", 0.8, 0.6, 0.0)[2:]
+    third = on("naive", "bits", 0.8, 0.6, 0.0)[2:]
     found, _ = table(shown(*rows, *third))
     bits = found["bits"]
     assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx((35, *student.interval(20, 50)))
     assert (bits["naive_cases"], bits["adaptive_cases"]) == (3, 2)
 
 
-def test_a_naive_entry_alone_is_still_shown(shown: Frame, row: Row) -> None:
-    found, _ = table(shown(*on(row, "naive", "naive", 0.8)))
+def test_a_naive_entry_alone_is_still_shown() -> None:
+    found, _ = table(shown(*on("naive", "naive", 0.8)))
     assert found["naive"]["naive"] == pytest.approx(80)
     assert pd.isna(found["naive"]["adaptive"])
-    _, text = table(shown(*on(row, "naive", "bits", 0.8), *on(row, "bits", "bits", 0.5, 0.6)))
+    _, text = table(shown(*on("naive", "bits", 0.8), *on("bits", "bits", 0.5, 0.6)))
     assert "With one patient there is no interval" in text  # of the naive attacker
 
 
-def test_two_strengths_of_one_defence_are_two_rows(shown: Frame, row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_strengths_of_one_defence_are_two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "coarse", {**(MODELS["bits"] or {}), "bits": 1})
-    found, _ = table(shown(*on(row, "bits", "bits", 0.5), *on(row, "coarse", "coarse", 0.7)))
+    found, _ = table(shown(*on("bits", "bits", 0.5), *on("coarse", "coarse", 0.7)))
     assert (found["bits"]["adaptive"], found["coarse"]["adaptive"]) == pytest.approx((50, 70))
 
 
-def test_attacks_that_no_defended_model_had_are_left_out(shown: Frame, row: Row) -> None:
+def test_attacks_that_no_defended_model_had_are_left_out() -> None:
     """Of the network without a defence there may be many more."""
     more = [row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption")]
-    (section,) = defences(shown(*on(row, "bits", "bits", 0.4), *more))
+    (section,) = defences(shown(*on("bits", "bits", 0.4), *more))
     assert list(section.table["model"]) == ["unet", "bits"]
 
 
-def test_certificates_are_means_over_cases(shown: Frame, row: Row) -> None:
+def test_certificates_are_means_over_cases() -> None:
     columns = {"certified_radius": 0.1, "l2": 4.0, "certified_share_clean": 0.9, "certified_dice_clean": 0.8}
     values = columns | {"certified_dice": 0.5, "certified_dice_bound": 0.25, "certified_dice_bound_clean": 0.5}
     made = [

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from reporting import student
-from reporting.conftest import Frame, Row
+from reporting.handmade import row, shown
 
 from freqbench.analysis.nested import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
@@ -15,7 +15,7 @@ from freqbench.reporting.views.leaderboard import leaderboard, methods_of
 STEPS = ({"steps": 10}, {"steps": 20})
 
 
-def on(row: Row, model: str, attack: str, scores: tuple[float, ...], **values: Any) -> list[dict[str, Any]]:
+def on(model: str, attack: str, scores: Sequence[float], **values: Any) -> list[dict[str, Any]]:
     return [
         row(attack, source=model, target=model, case=case, dsc=score, dsc_clean=0.9, **values)
         for case, score in enumerate(scores)
@@ -23,13 +23,13 @@ def on(row: Row, model: str, attack: str, scores: tuple[float, ...], **values: A
 
 
 @pytest.fixture
-def two_models(row: Row) -> list[dict[str, Any]]:
+def two_models() -> list[dict[str, Any]]:
     """The lowest of each case: 40 and 50 on a, 60 and 20 on b."""
     return [
-        *on(row, "a", "pgd", (0.4, 0.8), params=STEPS[0]),
-        *on(row, "a", "pgd", (0.7, 0.5), params=STEPS[1]),
-        *on(row, "b", "pgd", (0.6, 0.2), params=STEPS[0]),
-        *on(row, "b", "pgd", (0.8, 0.4), params=STEPS[1]),
+        *on("a", "pgd", (0.4, 0.8), params=STEPS[0]),
+        *on("a", "pgd", (0.7, 0.5), params=STEPS[1]),
+        *on("b", "pgd", (0.6, 0.2), params=STEPS[0]),
+        *on("b", "pgd", (0.8, 0.4), params=STEPS[1]),
     ]
 
 
@@ -38,7 +38,7 @@ def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     return student.lines(section), section.text
 
 
-def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any) -> None:
+def test_models_rank_by_the_mean_of_the_worst_case(two_models: Any) -> None:
     (first, second), _ = board(shown(*two_models))
     behind = [second[name] for name in ("behind", "behind_low", "behind_high", "p")]
     assert behind == pytest.approx([5, *student.interval(-20, 30), student.p_value(-20, 30)])  # 40 - 60 and 50 - 20
@@ -50,15 +50,15 @@ def test_models_rank_by_the_mean_of_the_worst_case(shown: Frame, two_models: Any
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
 
 
-def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards(row: Row, shown: Frame) -> None:
+def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards() -> None:
     """p is 0.026 of a against b and b against c, 0.001 of a against c, and 0.019 of the pair of the other board: the
     smallest counts four times, the next three times, and those above it are at least that."""
     rows = [
-        *on(row, "a", "pgd", (0.62, 0.61, 0.62)),
-        *on(row, "b", "pgd", (0.58, 0.56, 0.55)),
-        *on(row, "c", "pgd", (0.51, 0.51, 0.51)),
-        *on(row, "a", "vafa", (0.6, 0.6, 0.6)),
-        *on(row, "b", "vafa", (0.55, 0.54, 0.52)),
+        *on("a", "pgd", (0.62, 0.61, 0.62)),
+        *on("b", "pgd", (0.58, 0.56, 0.55)),
+        *on("c", "pgd", (0.51, 0.51, 0.51)),
+        *on("a", "vafa", (0.6, 0.6, 0.6)),
+        *on("b", "vafa", (0.55, 0.54, 0.52)),
     ]
     lines, _ = board(shown(*rows))
     found = {(line["threat_model"], line["target_model"]): line for line in lines}
@@ -71,13 +71,13 @@ def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards(row: 
     assert b["behind_low"] > 0  # of its own, uncorrected
 
 
-def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes(row: Row, shown: Frame) -> None:
+def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes() -> None:
     """b is ahead by the papers' DSC; of a, 10 steps leave less foreground and more of all classes."""
     rows = [
-        *on(row, "a", "pgd", (0.7,), dsc_foreground=0.5, hd95_penalised=3.0, params=STEPS[0]),
-        *on(row, "a", "pgd", (0.6,), dsc_foreground=0.6, hd95_penalised=9.0, params=STEPS[1]),
-        *on(row, "b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[0]),
-        *on(row, "b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[1]),
+        *on("a", "pgd", (0.7,), dsc_foreground=0.5, hd95_penalised=3.0, params=STEPS[0]),
+        *on("a", "pgd", (0.6,), dsc_foreground=0.6, hd95_penalised=9.0, params=STEPS[1]),
+        *on("b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[0]),
+        *on("b", "pgd", (0.9,), dsc_foreground=0.4, hd95_penalised=5.0, params=STEPS[1]),
     ]
     (first, second), _ = board(shown(*rows))
     assert (first["target_model"], second["target_model"]) == ("a", "b")
@@ -85,8 +85,8 @@ def test_the_foreground_ranks_and_the_other_scores_are_of_the_same_volumes(row: 
     assert first["strongest"] == "pgd eps=8/255 steps=10"
 
 
-def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(row: Row, shown: Frame, two_models: Any) -> None:
-    extra = on(row, "a", "pgd", (0.0, 0.0), params={"steps": 40})
+def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(two_models: Any) -> None:
+    extra = on("a", "pgd", (0.0, 0.0), params={"steps": 40})
     easy = [row("pgd", source="b", target="b", case=5, dsc=0.9, dsc_clean=0.9, params=each) for each in STEPS]
     (first, second), text = board(shown(*two_models, *extra, *easy))
     assert (first["target_model"], first["dsc_foreground"]) == ("a", pytest.approx(45))
@@ -95,13 +95,13 @@ def test_an_attack_or_a_case_that_one_model_lacks_flatters_no_other(row: Row, sh
     assert "1 cases left out" in text
 
 
-def test_threat_models_and_budgets_have_their_own_ranks(row: Row, shown: Frame) -> None:
+def test_threat_models_and_budgets_have_their_own_ranks() -> None:
     rows = [
-        *on(row, "a", "pgd", (0.5,)),
-        *on(row, "b", "pgd", (0.4,)),
-        *on(row, "a", "pgd", (0.6,), budget=4 / 255),
-        *on(row, "b", "pgd", (0.7,), budget=4 / 255),
-        *on(row, "b", "vafa", (0.1,)),
+        *on("a", "pgd", (0.5,)),
+        *on("b", "pgd", (0.4,)),
+        *on("a", "pgd", (0.6,), budget=4 / 255),
+        *on("b", "pgd", (0.7,), budget=4 / 255),
+        *on("b", "vafa", (0.1,)),
     ]
     lines, text = board(shown(*rows))
     found = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
@@ -115,14 +115,14 @@ def test_threat_models_and_budgets_have_their_own_ranks(row: Row, shown: Frame) 
     assert "dct-quantization, q_max=20: one model only" in text
 
 
-def test_the_lowest_seed_counts(row: Row, shown: Frame) -> None:
-    rows = [*on(row, "a", "pgd", (0.5, 0.7)), *on(row, "a", "pgd", (0.6, 0.4), seed=1)]
+def test_the_lowest_seed_counts() -> None:
+    rows = [*on("a", "pgd", (0.5, 0.7)), *on("a", "pgd", (0.6, 0.4), seed=1)]
     (line,), _ = board(shown(*rows))
     assert (line["dsc_foreground"], line["seeds"]) == (pytest.approx(45), 2)
 
 
-def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None:
-    rows = [*on(row, "a", "pgd", (0.5,)), row("pgd", source="b", target="b", case=7, dsc=0.4, dsc_clean=0.9)]
+def test_models_that_share_no_case_have_no_ranks() -> None:
+    rows = [*on("a", "pgd", (0.5,)), row("pgd", source="b", target="b", case=7, dsc=0.4, dsc_clean=0.9)]
     (section,) = leaderboard(shown(*rows))
     assert section.table is None
     assert "no ranks" in section.text
@@ -133,24 +133,17 @@ def test_models_that_share_no_case_have_no_ranks(row: Row, shown: Frame) -> None
 PGD, VAFT = np.array([[40.0, 50.0], [60.0, 80.0], [50.0, 50.0]]), np.array([[70.0], [20.0], [30.0]])
 
 
-def network(row: Row, model: str, scores: Sequence[float], **values: Any) -> list[dict[str, Any]]:
-    return [
-        row(source=model, target=model, case=case, dsc_foreground=score / 100, dsc_foreground_clean=0.9, **values)
-        for case, score in enumerate(scores)
-    ]
-
-
 @pytest.fixture
-def rows(row: Row) -> list[dict[str, Any]]:
+def rows() -> list[dict[str, Any]]:
     """`at-pgd` and its replicate, and `vaft`."""
     return [
-        *network(row, "at-pgd", PGD[:, 0], target_method="a" * 16),
-        *network(row, "at-pgd.1", PGD[:, 1], target_method="a" * 16),
-        *network(row, "vaft", VAFT[:, 0], target_method="b" * 16),
+        *on("at-pgd", "pgd", PGD[:, 0] / 100, target_method="a" * 16),
+        *on("at-pgd.1", "pgd", PGD[:, 1] / 100, target_method="a" * 16),
+        *on("vaft", "pgd", VAFT[:, 0] / 100, target_method="b" * 16),
     ]
 
 
-def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Frame, rows: Any) -> None:
+def test_methods_rank_by_their_networks_mean_with_the_nested_interval(rows: Any) -> None:
     (first, second), text = board(shown(*rows))
     ranked = [(each["rank"], each["target_model"], each["networks"]) for each in (first, second)]
     assert ranked == [(1, "at-pgd", 2), (2, "vaft", 1)]
@@ -170,7 +163,7 @@ def test_methods_rank_by_their_networks_mean_with_the_nested_interval(shown: Fra
     assert section.table[["model", "networks"]].to_numpy().tolist() == [["at-pgd", 2], ["vaft", 1]]
 
 
-def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown: Frame, rows: Any) -> None:
+def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(rows: Any) -> None:
     lines, text = board(shown(*rows[3:]))
     assert [line["target_model"] for line in lines] == ["at-pgd.1", "vaft"]
     assert "networks" not in lines[0]
@@ -178,18 +171,18 @@ def test_networks_of_one_method_each_are_ranked_as_networks_and_said_to_be(shown
     assert "One network a method" not in board(shown(*rows[6:]))[1]  # one network alone is no order
 
 
-def test_trainings_of_one_name_are_two_methods_and_others_are_one(row: Row, shown: Frame) -> None:
+def test_trainings_of_one_name_are_two_methods_and_others_are_one() -> None:
     """Two stores have an `at` each; a third has a replicate of the first store's under a name of its own."""
     frame = shown(
-        *network(row, "unknown", [1.0]),
-        *network(row, "at", [1.0], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
-        *network(row, "at", [1.0], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
-        *network(row, "seed seven", [1.0], target_method="a" * 16),
+        *on("unknown", "pgd", [0.01]),
+        *on("at", "pgd", [0.01], target_model_id="1" * 16, source_model_id="1" * 16, target_method="a" * 16),
+        *on("at", "pgd", [0.01], target_model_id="2" * 16, source_model_id="2" * 16, target_method="b" * 16),
+        *on("seed seven", "pgd", [0.01], target_method="a" * 16),
     )
     of_names = {"at#111111": "at#111111", "at#222222": "at#222222", "seed seven": "at#111111", "unknown": "unknown"}
     assert methods_of(frame) == of_names
 
 
-def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones(row: Row, shown: Frame) -> None:
-    rows = [*network(row, "at", [1.0]), *network(row, "at", [1.0, 2.0], budget=4 / 255, target_method="a" * 16)]
-    assert methods_of(shown(*rows, *network(row, "at.1", [1.0], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
+def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones() -> None:
+    rows = [*on("at", "pgd", [0.01]), *on("at", "pgd", [0.01, 0.02], budget=4 / 255, target_method="a" * 16)]
+    assert methods_of(shown(*rows, *on("at.1", "pgd", [0.01], target_method="a" * 16))) == {"at": "at", "at.1": "at"}

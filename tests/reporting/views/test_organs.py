@@ -5,12 +5,12 @@ from math import nan
 import pandas as pd
 import pytest
 from reporting import student
-from reporting.conftest import Frame, Row
+from reporting.handmade import classes, coded, row, shown
 
 from freqbench.reporting.views.organs import organs
 
 
-def test_the_drop_of_each_class_is_its_own(row: Row, shown: Frame, classes: Frame, coded: Frame) -> None:
+def test_the_drop_of_each_class_is_its_own() -> None:
     rows = [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in (0, 1)]
     scores = [
         {"background": (0.9, 1.0), "liver": (0.5, 0.9), "spleen": (0.2, 0.8)},
@@ -39,7 +39,7 @@ def coded_keys(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def test_classes_of_transferred_failed_and_unknown_records_do_not_count(row: Row, shown: Frame, classes: Frame) -> None:
+def test_classes_of_transferred_failed_and_unknown_records_do_not_count() -> None:
     good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
     failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
     kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
@@ -50,7 +50,7 @@ def test_classes_of_transferred_failed_and_unknown_records_do_not_count(row: Row
     assert section.data["drop"].tolist() == pytest.approx([10])
 
 
-def test_classes_called_as_a_column_or_alike_stay_apart(row: Row, shown: Frame, classes: Frame) -> None:
+def test_classes_called_as_a_column_or_alike_stay_apart() -> None:
     good = row("pgd", dsc=0.5, dsc_clean=0.9)
     held = classes((good, {"background": (1, 1), "attack": (0.1, 0.2), "vein": (0.1, 0.3)}))
     twin = held[held["class_index"] == 2].assign(class_index=3)
@@ -58,7 +58,7 @@ def test_classes_called_as_a_column_or_alike_stay_apart(row: Row, shown: Frame, 
     assert list(section.table) == ["attack", "threat_model", "attack #1", "vein #2", "vein #3", "hit hardest"]
 
 
-def test_a_store_without_class_records_has_a_sentence_instead(row: Row, shown: Frame, classes: Frame) -> None:
+def test_a_store_without_class_records_has_a_sentence_instead() -> None:
     for held in (classes(), pd.DataFrame()):
         (section,) = organs(shown(row("pgd", dsc=0.5, dsc_clean=0.9)), held)
         assert section.table is None

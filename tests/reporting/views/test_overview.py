@@ -1,7 +1,7 @@
 """A store in short: white-box scores with null rows beside them, one transfer matrix, what failed."""
 
 import pytest
-from reporting.conftest import Frame, Row
+from reporting.handmade import row, shown
 
 from freqbench.reporting.render import Section, terminal
 from freqbench.reporting.views.overview import overview
@@ -15,13 +15,13 @@ def cells(section: Section, first: str) -> dict[str, list[object]]:
     return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
 
 
-def vafa(row: Row, control: str, **values: object) -> dict[str, object]:
+def vafa(control: str, **values: object) -> dict[str, object]:
     return row("vafa", {"control": control}, dsc_clean=0.9, **values)
 
 
-def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_counts(row: Row, shown: Frame) -> None:
+def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_counts() -> None:
     scores = {("none", "unet"): 0.3, ("none", "unetr"): 0.4, ("uniform", "unet"): 0.85, ("random", "unet"): 0.8}
-    rows = [vafa(row, control, source=model, target=model, dsc=dsc) for (control, model), dsc in scores.items()]
+    rows = [vafa(control, source=model, target=model, dsc=dsc) for (control, model), dsc in scores.items()]
     rows += [row(source="unet", case=case, dsc=0.5 + case / 10, dsc_clean=0.9 - case / 10) for case in range(2)]
     (section,) = overview(shown(*rows))
     assert cells(section, "attack") == {
@@ -32,14 +32,14 @@ def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_count
     assert "2 cases of 2 patients" in section.text
 
 
-def test_a_null_row_without_its_attack_has_a_row_of_its_own(row: Row, shown: Frame) -> None:
-    (section,) = overview(shown(vafa(row, "uniform", dsc=0.8)))
+def test_a_null_row_without_its_attack_has_a_row_of_its_own() -> None:
+    (section,) = overview(shown(vafa("uniform", dsc=0.8)))
     assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0"]
     assert "null row" not in section.text
     assert "mean over 1 case of 1 patient." in section.text
 
 
-def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models(row: Row, shown: Frame) -> None:
+def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None:
     """PGD takes most white-box, and a null row most of all from others, which is no transfer."""
     pairs = [(source, target) for source in MODELS for target in MODELS]
     own = {("pgd", ""): 0.1, ("vafa", "none"): 0.4, ("vafa", "uniform"): 0.6}
@@ -63,7 +63,7 @@ def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models(row: Row,
     assert "40.0*" in terminal([matrix])
 
 
-def test_failures_are_lines_and_the_others_are_counted(row: Row, shown: Frame) -> None:
+def test_failures_are_lines_and_the_others_are_counted() -> None:
     failed = {"status": "failed", "error": "no\nmemory " + "x" * 200, "dsc": None}
     rows = [row(source="unet", target="unetr", budget=i / 255, **failed) for i in range(1, 8)]
     _, section = overview(shown(row(dsc=0.5, dsc_clean=0.9), *rows))
@@ -73,12 +73,12 @@ def test_failures_are_lines_and_the_others_are_counted(row: Row, shown: Frame) -
     assert max(map(len, section.text.splitlines())) < 160
 
 
-def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out(row: Row, shown: Frame) -> None:
+def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out() -> None:
     (section,) = overview(shown(row(dsc=0.5, precision="bf16")))
     assert section.text == "Not in the tables: 1 of a reduced precision; the report says why."
 
 
-def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> None:
+def test_a_model_called_as_a_column_stays_a_model() -> None:
     rows = [row(source="attack", target=target, dsc=0.5, dsc_clean=0.9) for target in ("attack", "source_model")]
     white, matrix = overview(shown(*rows))
     assert cells(white, "attack")["clean"] == ["90.0"]
@@ -86,7 +86,7 @@ def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> Non
     assert list(matrix.table.columns) == ["source_model", "attack (model)", "source_model (model)"]
 
 
-def test_the_quick_start_ends_within_thirty_lines_of_a_hundred_columns(row: Row, shown: Frame) -> None:
+def test_the_quick_start_ends_within_thirty_lines_of_a_hundred_columns() -> None:
     """Three models, eleven attacks, two of them null rows; what the run says beside takes ten lines at most."""
     models = ("unet", "unet-vaft", "unetr")
     rows = [

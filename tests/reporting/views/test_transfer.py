@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from reporting import student
-from reporting.conftest import Frame, Row
+from reporting.handmade import row, shown
 
 from freqbench.reporting.views.transfer import transfer
 
 
-def volumes(row: Row, attack: str, case: int, drops: dict[str, float], **values: Any) -> list[dict[str, Any]]:
+def volumes(attack: str, case: int, drops: dict[str, float], **values: Any) -> list[dict[str, Any]]:
     """Records of one case: `drops` in points by source and target, such as `ab`."""
     return [
         row(attack, source=pair[0], target=pair[1], case=case, dsc_clean=0.9, dsc=0.9 - drop / 100, **values)
@@ -21,13 +21,13 @@ def volumes(row: Row, attack: str, case: int, drops: dict[str, float], **values:
 
 
 @pytest.fixture
-def two_patients(row: Row) -> list[dict[str, Any]]:
+def two_patients() -> list[dict[str, Any]]:
     """a to b arrive 10 of 40 and 10 of 20 points, b to a 15 of 20 and 15 of 20: of each alone, rates of 50 and 62.5."""
-    first = volumes(row, "pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
-    return first + volumes(row, "pgd", 1, {"aa": 20, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
+    first = volumes("pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
+    return first + volumes("pgd", 1, {"aa": 20, "ab": 10, "bb": 20, "ba": 15}, l2_body=10.0)
 
 
-def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(row: Row, shown: Frame, two_patients: Any) -> None:
+def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(two_patients: Any) -> None:
     alone = row("pgd", source="a", target="b", case=2, dsc_clean=0.9, dsc=0.0)  # which only one model scored
     rates, *_ = transfer(shown(*two_patients, alone))
     line = rates.data.iloc[0]
@@ -38,7 +38,7 @@ def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(row: Row, show
     assert line["white_box"] == pytest.approx(25)
 
 
-def test_the_matrix_says_points_and_per_cent_and_marks_the_white_box(shown: Frame, two_patients: Any) -> None:
+def test_the_matrix_says_points_and_per_cent_and_marks_the_white_box(two_patients: Any) -> None:
     table = transfer(shown(*two_patients))[1].table
     assert table[["made on", "a", "b"]].to_numpy().tolist() == [
         ["a", "30.0*", "10.0 (33 %)"],
@@ -46,23 +46,30 @@ def test_the_matrix_says_points_and_per_cent_and_marks_the_white_box(shown: Fram
     ]
 
 
-def test_a_white_box_drop_of_nearly_nothing_has_no_rate(row: Row, shown: Frame) -> None:
-    rows = volumes(row, "pgd", 0, {"aa": 0.9, "ab": 10, "bb": 20, "ba": 15})
+def test_a_white_box_drop_of_nearly_nothing_has_no_rate() -> None:
+    rows = volumes("pgd", 0, {"aa": 0.9, "ab": 10, "bb": 20, "ba": 15})
     ranking, matrix, _ = transfer(shown(*rows))
     assert ranking.data.loc[0, ["rate", "pairs", "undefined"]].tolist() == pytest.approx([75, 2, 1])
     assert matrix.table.loc[0, "b"] == "10.0"
-    none = volumes(row, "pgd", 0, {"aa": 0.9, "ab": 10})
+    none = volumes("pgd", 0, {"aa": 0.9, "ab": 10})
     assert np.isnan(transfer(shown(*none))[0].data["rate"].iloc[0])  # type: ignore[index]
 
 
-def test_ranks_hold_within_a_threat_model_and_budget_only(row: Row, shown: Frame) -> None:
+def test_a_patient_that_one_pair_lacks_counts_in_the_others() -> None:
+    """a to b: 20 of 60 points over two patients; b to a: 15 of 20 of one."""
+    first = volumes("pgd", 0, {"aa": 40, "ab": 10, "bb": 20, "ba": 15})
+    ranking, *_ = transfer(shown(*first, *volumes("pgd", 1, {"aa": 20, "ab": 10})))
+    assert ranking.data["rate"].tolist() == pytest.approx([(100 / 3 + 75) / 2])
+
+
+def test_ranks_hold_within_a_threat_model_and_budget_only() -> None:
     rows = [
-        *volumes(row, "pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}),
-        *volumes(row, "pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}),
-        *volumes(row, "pgd", 0, {"aa": 40, "ab": 4}, budget=4 / 255, params={"steps": 20}),
-        *volumes(row, "vafa", 0, {"aa": 40, "ab": 30}),
-        *volumes(row, "vafa", 0, {"aa": 40, "ab": 40}, params={"control": "random"}),
-        *volumes(row, "dfb", 0, {"aa": 40, "ab": 30}),
+        *volumes("pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}),
+        *volumes("pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}),
+        *volumes("pgd", 0, {"aa": 40, "ab": 4}, budget=4 / 255, params={"steps": 20}),
+        *volumes("vafa", 0, {"aa": 40, "ab": 30}),
+        *volumes("vafa", 0, {"aa": 40, "ab": 40}, params={"control": "random"}),
+        *volumes("dfb", 0, {"aa": 40, "ab": 30}),
     ]
     table = transfer(shown(*rows))[0].table
     ranks = {name: None if pd.isna(rank) else rank for name, rank in table[["attack", "rank"]].to_numpy()}
@@ -76,13 +83,11 @@ def test_ranks_hold_within_a_threat_model_and_budget_only(row: Row, shown: Frame
     }
 
 
-def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(
-    row: Row, shown: Frame, two_patients: Any
-) -> None:
+def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(two_patients: Any) -> None:
     """gn: L2 10.9 is within 10 % of pgd's 10, random_noise's 12 is not; pgd arrives with 4 and 8 points more."""
-    gn = volumes(row, "gn", 0, {"ab": 6, "ba": 11}, l2_body=10.9)
-    gn += volumes(row, "gn", 1, {"ab": 2, "ba": 7}, l2_body=10.9)
-    far = volumes(row, "random_noise", 0, {"ab": 1}, l2_body=12.2)
+    gn = volumes("gn", 0, {"ab": 6, "ba": 11}, l2_body=10.9)
+    gn += volumes("gn", 1, {"ab": 2, "ba": 7}, l2_body=10.9)
+    far = volumes("random_noise", 0, {"ab": 1}, l2_body=12.2)
     matched = transfer(shown(*two_patients, *gn, *far))[2].data
     (line,) = matched.to_dict("records")
     assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
@@ -91,12 +96,10 @@ def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(
 
 
 @pytest.mark.parametrize("distance", ["ssim_body", "lpips_body"])
-def test_a_distance_is_in_the_unit_of_the_table_beside_it(
-    row: Row, shown: Frame, two_patients: Any, distance: str
-) -> None:
+def test_a_distance_is_in_the_unit_of_the_table_beside_it(two_patients: Any, distance: str) -> None:
     """1 - SSIM and 1 - LPIPS of matched attacks add up to 100 with the SSIM and LPIPS of their rates."""
-    gn = volumes(row, "gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
-    pgd = volumes(row, "pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
+    gn = volumes("gn", 0, {"ab": 6, "ba": 11, "aa": 20, "bb": 20}, **{distance: 0.31})
+    pgd = volumes("pgd", 0, {"ab": 6, "ba": 12, "aa": 20, "bb": 20}, **{distance: 0.3})
     ranking, _, matched = transfer(shown(*gn, *pgd))
     of_attack = ranking.table.set_index("attack")[distance]
     lines = matched.data[matched.data["distance"] == distance]
@@ -106,14 +109,14 @@ def test_a_distance_is_in_the_unit_of_the_table_beside_it(
     assert matched.table["at equal"].str.startswith("1 - ").any()
 
 
-def test_an_order_holds_by_the_corrected_test(row: Row, shown: Frame) -> None:
+def test_an_order_holds_by_the_corrected_test() -> None:
     """Two of three tests have p 0.026 alone and twice that by Holm's second step; their intervals exclude 0."""
     drops = {"pgd": (12, 11, 12), "gn": (8, 6, 5), "random_noise": (1, 1, 1)}
     rows = [
         line
         for attack, of_cases in drops.items()
         for case, drop in enumerate(of_cases)
-        for line in volumes(row, attack, case, {"aa": 40, "ab": drop}, l2_body=10.0)
+        for line in volumes(attack, case, {"aa": 40, "ab": drop}, l2_body=10.0)
     ]
     section = transfer(shown(*rows))[2]
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
@@ -128,7 +131,7 @@ def test_an_order_holds_by_the_corrected_test(row: Row, shown: Frame) -> None:
     assert orders == {"pg": "open", "gr": "open", "pr": "holds"}
 
 
-def test_rates_and_matches_are_of_the_foreground(row: Row, shown: Frame) -> None:
+def test_rates_and_matches_are_of_the_foreground() -> None:
     """The foreground loses 40 points at home and 10 abroad, all classes 20 and 2."""
     left = {"a": (0.5, 0.7), "b": (0.8, 0.88)}
     rows = [
@@ -140,19 +143,19 @@ def test_rates_and_matches_are_of_the_foreground(row: Row, shown: Frame) -> None
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))
 
 
-def test_what_cannot_be_compared_has_a_sentence_instead(row: Row, shown: Frame) -> None:
+def test_what_cannot_be_compared_has_a_sentence_instead() -> None:
     for pair, advice in (("aa", "targets: all"), ("ab", "run the sources as targets too")):
-        (section,) = transfer(shown(*volumes(row, "pgd", 0, {pair: 10})))
+        (section,) = transfer(shown(*volumes("pgd", 0, {pair: 10})))
         assert section.table is None
         assert advice in section.text
-    rows = volumes(row, "pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}, l2_body=5.0)
-    rows += volumes(row, "pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}, l2_body=5.0)
+    rows = volumes("pgd", 0, {"aa": 40, "ab": 10}, params={"steps": 10}, l2_body=5.0)
+    rows += volumes("pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}, l2_body=5.0)
     ranking, _, matched = transfer(shown(*rows))
     assert "No two different attacks" in matched.text  # settings of one attack are no match
     assert (ranking.table["interval"].tolist(), "With one patient" in ranking.text) == (["", ""], True)
 
 
-def test_a_model_called_as_a_column_stays_a_model(row: Row, shown: Frame) -> None:
+def test_a_model_called_as_a_column_stays_a_model() -> None:
     scores = {"attack": 0.5, "made on": 0.8}
     rows = [row("pgd", source="attack", target=target, dsc_clean=0.9, dsc=dsc) for target, dsc in scores.items()]
     table = transfer(shown(*rows))[1].table

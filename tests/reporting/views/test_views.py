@@ -1,7 +1,7 @@
 """The table of views: each works with the columns that it names, and says so when there is nothing."""
 
 import pytest
-from reporting.conftest import Frame, Row
+from reporting.handmade import classes, coded, row, shown
 
 from freqbench.reporting import render
 from freqbench.reporting.views import VIEWS
@@ -17,9 +17,7 @@ ALWAYS = {column.name for column in RECORDS if column.mark == "identity"} | {"st
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(
-    name: str, row: Row, shown: Frame, classes: Frame, coded: Frame
-) -> None:
+def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(name: str) -> None:
     view = VIEWS[name]
     pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
@@ -32,7 +30,7 @@ def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_a_view_of_failures_only_is_a_sentence(name: str, row: Row, shown: Frame, classes: Frame) -> None:
+def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
     view = VIEWS[name]
     frame = shown(row("pgd", status="failed", error="no memory"))
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)

@@ -1,17 +1,15 @@
-"""Lists the columns of numbers that the page shows, with their units, headings and meaning."""
+"""Lists the scores that summaries and the page show, with their units, headings and meaning."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
-from freqbench.metrics import METRICS
-
 
 class Score(NamedTuple):
-    """A column of numbers as the page shows it: `scale` x `source` of RECORDS, with `digits` after the point.
+    """A column of numbers as it is shown: `scale` x `source` of RECORDS, with `digits` after the point.
 
     `direction` says whether a higher or a lower value means that less was lost or changed (empty: neither), `shown`
-    whether the column is there without being asked for; the name is that of `tables.SUMMARY` where it is there.
+    whether the page has the column without being asked for; the name is that of `tables.SUMMARY`.
     """
 
     name: str
@@ -75,14 +73,6 @@ SCORES: tuple[Score, ...] = (
     Score("backwards", "num_backwards", "backwards", "passes", "", "backward passes of the source model", 1, 0),
     Score("attack_seconds", "attack_seconds", "seconds", "s", "", "time to make the volume"),
 )
-
-_METRIC_OF = {column: name for name, metric in METRICS.items() for column in metric.columns}
-
-
-def described() -> list[dict[str, Any]]:
-    """The scores as the page's data has them; `metric`: what a job asks for to get it, empty where it always is."""
-    found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
-    return [{name: value for name, value in each.items() if name != "scale"} for each in found]
 
 
 def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:

@@ -1,0 +1,94 @@
+"""Records made by hand: rows, tables and frames, as views get them too, and the classes of records."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pandas as pd
+import pyarrow as pa
+
+from freqbench.analysis.strength import checked
+from freqbench.analysis.tables import current
+from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+ATTACKS: dict[str, dict[str, Any]] = {
+    "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
+    "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
+    "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "dfb": {"threat_model": "none"},
+    "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
+    "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},
+}
+
+
+def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    """A complete ok record; `source`, `target` and `case` set all columns that hang on them."""
+    made: dict[str, Any] = dict.fromkeys(column.name for column in RECORDS)
+    source, target, case = values.pop("source", "unet"), values.pop("target", "unet"), values.pop("case", 0)
+    made |= {"source_model": source, "source_model_id": f"id_{source}", "target_model": target}
+    made |= {"target_model_id": f"id_{target}", "case_key": f"case{case}", "case_id": f"case{case}"}
+    made |= {"patient_id": f"case{case}", "dataset": "phantom", "attack": attack, "variant": "released", "seed": 0}
+    made |= ATTACKS[attack] | {"precision": "fp32", "compile": False, "num_classes": 3, "status": "ok"}
+    made |= {"metrics": "dsc", "run_id": "run0", "finished_at": START + timedelta(minutes=values.pop("minute", 0))}
+    made |= values
+    for name in ("dsc", "dsc_clean"):  # where a test gives the one, all classes score alike
+        made[name.replace("dsc", "dsc_foreground")] = values.get(name.replace("dsc", "dsc_foreground"), made[name])
+    budget = {made["budget_name"]: made["budget"]} if made["budget_name"] else {}
+    made["params"] = json.dumps(budget | dict(params or {}))
+    names = ("attack", "variant", "params", "seed", "source_model_id", "precision", "compile")
+    made["cell_id"] = made["cell_id"] or "/".join(str(made[name]) for name in names)
+    return made
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    """Rows to a table of records."""
+    return to_table(RECORDS, rows)
+
+
+def stored(*rows: dict[str, Any]) -> Store:
+    """Rows to a store in memory."""
+    store = Store(f"memory://{uuid4().hex}")
+    store.writer("run0", interval_s=0).add(rows, [])
+    return store
+
+
+def records(*rows: dict[str, Any]) -> pd.DataFrame:
+    """Rows to a data frame of records."""
+    return table(*rows).to_pandas()
+
+
+def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a store says of a job that wants these rows."""
+    cells = [{"cell_id": each["cell_id"], "dataset": "phantom", "targets": [each["target_model_id"]]} for each in rows]
+    cases = sorted({each["case_key"] for each in rows})
+    return {"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"phantom": cases}}}
+
+
+def shown(*rows: dict[str, Any]) -> pd.DataFrame:
+    """Rows to the frame that views get."""
+    return current(checked(records(*rows)))
+
+
+def coded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same frame with its texts as categoricals, of which source and target share theirs."""
+    texts = [name for name in frame.columns if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
+    texts = [name for name in texts if name not in ("finished_at", "left_out")]
+    frame = frame.astype(dict.fromkeys(texts, "category"))
+    models = pd.CategoricalDtype(sorted({*frame["source_model"], *frame["target_model"], "never seen"}))
+    return frame.astype({"source_model": models, "target_model": models})
+
+
+def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]) -> pd.DataFrame:
+    """A record and its classes, `name=(dsc, dsc_clean)` from class 0 on, to a frame of class records."""
+    rows = []
+    for record, scores in scored:
+        for index, (name, (dsc, clean)) in enumerate(scores.items()):
+            own = dict.fromkeys(column.name for column in CLASS_RECORDS) | {key: record[key] for key in KEY}
+            own |= {"run_id": record["run_id"], "finished_at": record["finished_at"]}
+            rows.append(own | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
+    return to_table(CLASS_RECORDS, rows).to_pandas()
