@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from freqbench.core import names, storage
 from freqbench.core.config import validate
@@ -30,11 +30,6 @@ Row = dict[str, Any]
 _ALL = tuple(column.name for column in RECORDS)
 _ALL_CLASSES = tuple(column.name for column in CLASS_RECORDS)
 
-KINDS: Mapping[str, type] = {
-    **dict.fromkeys(("job", "versions", "code", "engine", "models", "datasets"), dict),
-    **dict.fromkeys(("workers", "devices"), list),
-}
-"""What parts of a run's file are, where it has them; `models` and `datasets` hold mappings."""
 FOLDERS = ("records", "class_records", "runs", "leases")
 
 
@@ -61,6 +56,30 @@ class Index(BaseModel):
             if "cases" not in cell.model_fields_set and cell.dataset not in self.cases:
                 raise ValueError(f"expected cases of {cell.dataset}, of which cell {cell.cell_id} is, got none")
         return self
+
+
+class DatasetFacts(BaseModel):
+    """What a run says of a dataset, as far as it is read."""
+
+    model_config = ConfigDict(strict=True)
+
+    cases: dict[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
+
+
+class RunFacts(BaseModel):
+    """What a run's file says, as far as it is read, where it says it."""
+
+    model_config = ConfigDict(strict=True)
+
+    job: dict[str, Any] | None = None
+    versions: dict[str, Any] | None = None
+    code: dict[str, Any] | None = None
+    engine: dict[str, Any] | None = None
+    models: dict[str, dict[str, Any]] | None = None
+    datasets: dict[str, DatasetFacts] | None = None
+    workers: list[Any] | None = None
+    devices: list[Any] | None = None
 
 
 class Store:
@@ -136,15 +155,14 @@ class Store:
     def run(self, run_id: str) -> dict[str, Any]:
         """What a run of `run_ids` wrote about itself; UserError where parts of it are of another kind."""
         run = self._files.read_json(f"runs/{run_id}.json")
-        parts = [(name, kind, run[name]) for name, kind in KINDS.items() if run.get(name) is not None]
-        for name in ("models", "datasets"):
-            parts += [(name, dict, value) for value in run[name].values()] if isinstance(run.get(name), dict) else []
-        for name, kind, found in parts:
-            if not isinstance(found, kind):
-                raise UserError(
-                    f"{self.root}/runs/{run_id}.json: {name}: expected what a run wrote, got {found!r:.80}: restore it "
-                    "or move it away"
-                )
+        try:
+            RunFacts.model_validate(run)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(
+                f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}: expected what a run wrote, got "
+                f"{first['input']!r:.80}: restore it or move it away"
+            ) from None
         return run
 
     def run_ids(self) -> list[str]:

@@ -9,7 +9,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole, printable
 from freqbench.engine import saved_volumes
 from freqbench.results import Store
-from freqbench.results.store import KINDS
+from freqbench.results.store import RunFacts
 
 JOB = small(metrics=["dsc"], save_adversarial="nifti")
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
@@ -314,13 +314,28 @@ SHAPES = [[1], "text", 5, {"a": [1]}]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=repr)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", RunFacts.model_fields)
 def test_a_part_of_a_runs_file_of_another_kind_is_one_line(store: Path, name: str, shape: Any) -> None:
     run = next((store / "runs").glob("*.json"))
     change(run, lambda facts: {**facts, name: shape})
-    is_wrong = not isinstance(shape, KINDS[name]) or (name in ("models", "datasets"))
-    with pytest.raises(UserError, match=f"^{run}: {name}: expected what a run wrote") if is_wrong else nullcontext():
+    is_right = isinstance(shape, list if name in ("workers", "devices") else dict) and name not in (
+        "models",
+        "datasets",
+    )
+    with nullcontext() if is_right else refused(run, name):
         Store(str(store)).runs()
+
+
+@pytest.mark.parametrize("part", ["cases", "recipe"])
+def test_a_part_of_a_dataset_in_a_runs_file_of_another_kind_is_one_line(store: Path, part: str) -> None:
+    run = next((store / "runs").glob("*.json"))
+    change(run, lambda facts: {**facts, "datasets": {"phantom": {part: [1]}}})
+    with refused(run, rf"datasets\.phantom\.{part}"):
+        Store(str(store)).runs()
+
+
+def refused(run: Path, place: str) -> AbstractContextManager[object]:
+    return pytest.raises(UserError, match=rf"^{run}: {place}(\.\w+)?: expected what a run wrote")
 
 
 @pytest.mark.integration
