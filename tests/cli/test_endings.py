@@ -31,6 +31,11 @@ WRONG = {
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
     "metric": json.dumps(job(metrics=["DCS"])),
     "number": json.dumps(job(seeds=[10**30])),
+    "key of a dataset": json.dumps(job(datasets=[{"name": "phantom", "shap": [16, 16, 16]}])),
+    "key of a model": json.dumps(job(models=[{"name": "a", "arch": "unet", "chekpoint": "random"}])),
+    "parameter": json.dumps(job(attacks=[{"name": "pgd", "eps": 0.1, "stepsize": 0.1}])),
+    "no parameter": json.dumps(job(attacks=[{"name": "pgd"}])),
+    "range": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1, -1]}])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
 }
 CHILD = """
@@ -79,11 +84,22 @@ def test_a_report_is_made_without_monai_and_the_large_parts_of_scipy(tmp_path: P
 
 def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.attacks import ATTACKS
+    from freqbench.attacks.corruption import KINDS
     from freqbench.data import DATASETS
     from freqbench.metrics import METRICS
     from freqbench.models import MODELS, READERS
+    from freqbench.ops.bands import BANDS
+    from freqbench.ops.losses import LOSSES
 
-    tables = {"attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS}
+    tables = {
+        "attacks": ATTACKS,
+        "datasets": DATASETS,
+        "models": (*MODELS, *READERS),
+        "metrics": METRICS,
+        "losses": LOSSES,
+        "bands": BANDS,
+        "corruptions": KINDS,
+    }
     assert {table: sorted(known) for table, known in names.KNOWN.items()} == {
         table: sorted(known) for table, known in tables.items()
     }
