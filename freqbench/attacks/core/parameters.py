@@ -64,7 +64,7 @@ def step_length(step_size: float | str, eps: float) -> float:
 
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
     """A check that says what was expected, and what was given."""
-    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r}"
+    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
 
 
 def one_known(kind: str, known: Collection[str]) -> Check:
@@ -91,7 +91,7 @@ def intensity(value: Any) -> str | None:
     if is_number(value) and 0 <= value <= 1:
         return None
     hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
-    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
+    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r:.300}{hint}"
 
 
 def _step_size(value: Any) -> str | None:
@@ -122,7 +122,8 @@ def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
         if names and len(set(names)) == len(names):
             return None
         return (
-            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got {value!r}"
+            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got "
+            f"{value!r:.300}"
         )
 
     return check
