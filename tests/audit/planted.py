@@ -9,7 +9,7 @@ from reporting.conftest import make_row
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.audit.checks import CHECKS, Evidence, Finding
-from freqbench.audit.probes import GradientFacts, Gradients
+from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.results import RECORDS, to_table
 
 CASES = 6
