@@ -69,6 +69,23 @@ def test_the_commands_are_listed_before_anything_heavy_is_imported(tmp_path: Pat
 
 
 @pytest.mark.integration
+def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
+    """MONAI takes longer than all the rest; a network is made of it once, and what came out is remembered."""
+    (tmp_path / "job.yaml").write_text(json.dumps(job()))
+    large = {"monai", "torch._dynamo", "scipy.ndimage", "matplotlib", "pandas", "PIL", "ray", "nibabel"}
+    code = (
+        "import sys; from freqbench.cli import app; app(['plan', 'job.yaml'], standalone_mode=False); "
+        f"print(sorted({large!r} & set(sys.modules)))"
+    )
+    kept = {"FREQBENCH_CACHE": str(tmp_path / "cache"), "FREQBENCH_CACHE_GB": "1"}
+    first, second = (python(tmp_path, "-c", code, **kept).stdout.decode().splitlines() for _ in range(2))
+    assert "monai" in first[-1]
+    assert second[-1] == "[]"
+    tables = [[line for line in said if "left on one worker" not in line][:-1] for said in (first, second)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.integration
 def test_training_is_read_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; only crops and networks need it."""
     code = "import sys, freqbench.training.link, freqbench.engine.run; print('monai' in sys.modules)"
@@ -77,7 +94,7 @@ def test_training_is_read_without_monai(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_report_is_made_without_monai_and_the_large_parts_of_scipy(tmp_path: Path) -> None:
-    large = {"monai", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats"}
+    large = {"monai", "PIL", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats", "matplotlib"}
     code = f"import sys, freqbench.reporting.report; print(sorted({large!r} & set(sys.modules)))"
     assert python(tmp_path, "-c", code).stdout.split() == [b"[]"]
 
