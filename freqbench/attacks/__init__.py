@@ -1,44 +1,9 @@
 """Lists all attacks, one paper a file, and makes them by name."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from freqbench.attacks.almaprox import ALMAProx
-from freqbench.attacks.apgd import APGD
-from freqbench.attacks.autoattack import AutoAttack
-from freqbench.attacks.bias_field import BiasField
-from freqbench.attacks.bim import BIM
-from freqbench.attacks.core.base import Attack, AttackResult
-from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS
-from freqbench.attacks.core.targets import with_indices
-from freqbench.attacks.core.task import Task
-from freqbench.attacks.corruption import Corruption
-from freqbench.attacks.cospgd import CosPGD
-from freqbench.attacks.dfb import DFB, DFB2D
-from freqbench.attacks.difgsm import DIFGSM
-from freqbench.attacks.dynamic_scaling import DynamicScaling
-from freqbench.attacks.faa import FAA
-from freqbench.attacks.fgsm import FGSM
-from freqbench.attacks.frequency_apgd import SA2Opt, SA2Opt2D, VAFAOpt, VAFAOpt2D
-from freqbench.attacks.gn import GaussianNoise
-from freqbench.attacks.intensity_curve import IntensityCurve
-from freqbench.attacks.kspace import KSpace
-from freqbench.attacks.mifgsm import MIFGSM
-from freqbench.attacks.padam import PAdam
-from freqbench.attacks.pgd import PGD
-from freqbench.attacks.random_noise import RandomNoise
-from freqbench.attacks.sa2 import SA2, SA2In2D
-from freqbench.attacks.sea import SEA
-from freqbench.attacks.segpgd import SegPGD
-from freqbench.attacks.sinogram import Sinogram
-from freqbench.attacks.square import Square
-from freqbench.attacks.ssa import SSA, SSA2D
-from freqbench.attacks.tifgsm import TIFGSM
-from freqbench.attacks.vafa import VAFA, VAFA2D
-from freqbench.core import names, plugins
-from freqbench.core.errors import ParameterError, UserError, unknown
 
 __all__ = [
     "ATTACKS",
@@ -53,83 +18,22 @@ __all__ = [
     "with_indices",
 ]
 
-ATTACKS: Mapping[str, type[Attack]] = {
-    "gn": GaussianNoise,
-    "fgsm": FGSM,
-    "bim": BIM,
-    "pgd": PGD,
-    "apgd": APGD,
-    "segpgd": SegPGD,
-    "cospgd": CosPGD,
-    "ssa": SSA,
-    "ssa_2d": SSA2D,
-    "vafa": VAFA,
-    "vafa_2d": VAFA2D,
-    "vafa_opt": VAFAOpt,
-    "vafa_opt_2d": VAFAOpt2D,
-    "sa2": SA2,
-    "sa2_2d": SA2In2D,
-    "sa2_opt": SA2Opt,
-    "sa2_opt_2d": SA2Opt2D,
-    "dfb": DFB,
-    "dfb_2d": DFB2D,
-    "mifgsm": MIFGSM,
-    "difgsm": DIFGSM,
-    "tifgsm": TIFGSM,
-    "dynamic_scaling": DynamicScaling,
-    "padam": PAdam,
-    "almaprox": ALMAProx,
-    "square": Square,
-    "sea": SEA,
-    "autoattack": AutoAttack,
-    "faa": FAA,
-    "kspace": KSpace,
-    "bias_field": BiasField,
-    "sinogram": Sinogram,
-    "intensity_curve": IntensityCurve,
-    "random_noise": RandomNoise,
-    "corruption": Corruption,
-}
+if TYPE_CHECKING:
+    from freqbench.attacks.core.base import Attack, AttackResult
+    from freqbench.attacks.core.gradient import LinfGradientAttack
+    from freqbench.attacks.core.targets import with_indices
+    from freqbench.attacks.core.task import Task
+    from freqbench.attacks.pgd import PGD
+    from freqbench.attacks.table import ATTACKS, attack_class, make
+else:
+    _MODULES = {
+        **dict.fromkeys(("ATTACKS", "attack_class", "make"), "table"),
+        **dict.fromkeys(("Attack", "AttackResult"), "core.base"),
+        **{"LinfGradientAttack": "core.gradient", "Task": "core.task", "with_indices": "core.targets", "PGD": "pgd"},
+    }
 
-
-def attack_class(given: str | type[Attack]) -> type[Attack]:
-    """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`; a class is checked likewise.
-
-    Raises a UserError where it is unknown, or the class is not trusted, not found, no attack, or not named as one.
-    """
-    if isinstance(given, str) and not plugins.names_class(given):
-        if given not in ATTACKS:
-            raise UserError(unknown("attack", given, ATTACKS))
-        return ATTACKS[given]
-    found: type[Attack] = plugins.load_class(given, Attack) if isinstance(given, str) else given
-    where = given if isinstance(given, str) else given.__name__
-    for attribute in ("name", "threat_model", "budget_name"):
-        if not hasattr(found, attribute):
-            raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
-    if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
-        raise UserError(f"{where}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
-    names.required(found.name, where)
-    return found
-
-
-def make(attack: str | type[Attack], **parameters: Any) -> Attack:
-    """An attack, by its name in `ATTACKS` or by its class, with its parameters.
-
-    Raises a UserError for an unknown attack, a ParameterError for an unknown, missing or wrong parameter.
-    """
-    cls = attack_class(attack) if isinstance(attack, str) else attack
-    known = {field.name: field for field in fields(cls)}
-    for parameter in parameters:
-        if parameter not in known:
-            raise ParameterError(cls.name, parameter, unknown("parameter", parameter, known))
-    for parameter, field in known.items():
-        if parameter not in parameters and field.default is MISSING:
-            described = cls.parameters.get(parameter)
-            meaning = described.meaning if described else "see the attack's docstring"
-            raise ParameterError(cls.name, parameter, f"required, but not given ({meaning})")
-    try:
-        return cls(**parameters)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:  # of a class of another package
-        raise UserError(f"{cls.name} refuses its parameters: {' '.join(str(error).split())}") from error
+    def __getattr__(name: str) -> Any:
+        """Import attacks, and torch with them, on first use: what their parameters may be is read without."""
+        if name in _MODULES:
+            return getattr(importlib.import_module(f"freqbench.attacks.{_MODULES[name]}"), name)
+        raise AttributeError(f"module 'freqbench.attacks' has no attribute {name!r}")

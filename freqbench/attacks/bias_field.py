@@ -1,6 +1,5 @@
 """Bias fields of MR.  After Chen et al., MICCAI 2020, arXiv:2006.13322."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +7,6 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.parameters import Parameter, count_of, number
 from freqbench.ops.blocks import along_axes
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
@@ -39,13 +37,6 @@ class BiasField(AcquisitionAttack):
     name: ClassVar[str] = "bias_field"
     threat_model: ClassVar[str] = "bias-field"
     budget_name: ClassVar[str] = "log_amplitude"
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **AcquisitionAttack.parameters,
-        "log_amplitude": Parameter(
-            "largest size of the field's natural logarithm", number("in [0, 3]", lambda x: 0 <= x <= 3)
-        ),
-        "control_points": Parameter("of the spline on each axis", count_of(CUBIC)),
-    }
 
     log_amplitude: float
     control_points: int = CUBIC

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter, number, one_known
+from freqbench.attacks.core.parameters import CORRUPTION, PARAMETERS, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.ops import artefacts
 
@@ -117,11 +117,7 @@ class Corruption(Attack):
     name: ClassVar[str] = "corruption"
     threat_model: ClassVar[str] = "corruption"
     budget_name: ClassVar[str | None] = "severity"
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", one_known("kind", KINDS)),
-        "severity": Parameter("how much of it, from 1 to 5", number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)),
-    }
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, **CORRUPTION}
     scopes: ClassVar[tuple[str, ...]] = ("volume",)
     passes: ClassVar[tuple[int, int]] = (0, 0)
 

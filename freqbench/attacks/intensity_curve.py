@@ -1,6 +1,5 @@
 """Monotone curves of intensity: window and contrast.  After Laidlaw and Feizi, NeurIPS 2019, arXiv:1906.00001."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.parameters import Parameter, count_of, intensity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +36,6 @@ class IntensityCurve(AcquisitionAttack):
     name: ClassVar[str] = "intensity_curve"
     threat_model: ClassVar[str] = "intensity-curve"
     budget_name: ClassVar[str] = "deviation"
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **AcquisitionAttack.parameters,
-        "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", intensity),
-        "pieces": Parameter("linear pieces of the curve", count_of(1)),
-    }
 
     deviation: float
     pieces: int = 8

@@ -1,6 +1,5 @@
 """Changes of MR k-space.  After Morshuis et al., MLMIR at MICCAI 2022, arXiv:2208.03161."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,10 +8,7 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.parameters import Parameter, flag, number, one_of
 
-REGIONS = ("all", "centre", "periphery")
-ENCODINGS = ("2d", "3d")
 CENTRE = 0.25  # of the highest frequency of each axis
 
 
@@ -49,13 +45,6 @@ class KSpace(AcquisitionAttack):
     name: ClassVar[str] = "kspace"
     threat_model: ClassVar[str] = "kspace"
     budget_name: ClassVar[str] = "eps_k"
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **AcquisitionAttack.parameters,
-        "eps_k": Parameter("largest relative change of a point of k-space", number("in [0, 1]", lambda x: 0 <= x <= 1)),
-        "region": Parameter("the part of k-space that may change", one_of(*REGIONS)),
-        "lines": Parameter("one change for each phase-encoding line", flag),
-        "encoding": Parameter("k-space of every slice, or of the volume", one_of(*ENCODINGS)),
-    }
 
     eps_k: float
     region: str = "all"

@@ -1,6 +1,5 @@
 """Noise in CT projections.  After Gandikota et al., MIDL 2023, arXiv:2402.11557."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,7 +8,6 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.parameters import Parameter, count_of, number
 from freqbench.ops.tomography import ParallelBeam
 
 
@@ -41,11 +39,6 @@ class Sinogram(AcquisitionAttack):
     name: ClassVar[str] = "sinogram"
     threat_model: ClassVar[str] = "sinogram"
     budget_name: ClassVar[str] = "eps_p"
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **AcquisitionAttack.parameters,
-        "eps_p": Parameter("largest relative change of a reading", number("in [0, 1]", lambda x: 0 <= x <= 1)),
-        "angles": Parameter("projections over half a turn", count_of(1)),
-    }
 
     eps_p: float
     angles: int = 90

@@ -16,7 +16,8 @@ from rich.console import Console
 from freqbench.attacks import Attack, make
 from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
-from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS, measure_gradients, num_passes, rescore_saved, root_of
+from freqbench.audit.probe_files import root_of
+from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS, measure_gradients, num_passes, rescore_saved
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.engine import matching, run

@@ -1,23 +1,28 @@
 """Measures what no row has: gradients of each source model, and saved volumes scored once more.
 
 `audit --run` writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside
-GRADIENTS and SAVED; OUT itself is left as it is.
+the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
-from freqbench.core import config, storage
-from freqbench.core.config import Strict
-from freqbench.core.documents import object_of
+from freqbench.audit.probe_files import (
+    GradientFacts,
+    Gradients,
+    Saved,
+    SavedScore,
+    read_gradients,
+    write,
+)
+from freqbench.core import storage
 from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef
@@ -28,93 +33,13 @@ from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 
-FOLDER = "audit"
-GRADIENTS, SAVED = "gradients.json", "saved.json"
 PRECISION: Literal["fp32"] = "fp32"  # rows of a reduced precision count beside those of the full one only
 STEPS = 20
 STEP_SIZE = "eps/4"
 WINDOWS = 2  # of each case, those with most foreground
 NO_GRADIENT = ("does not require grad", "not have been used in the graph")
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Found = TypeVar("Found", bound=Strict)
 Say = Callable[[str], None]
-
-
-class _OfCase(Strict):
-    dataset: str
-    model: str
-    model_id: str
-    case_id: str
-    case_key: str
-
-
-class GradientFacts(_OfCase):
-    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD."""
-
-    window: int
-    precision: str
-    zero_share: Share | None  # of voxels, whose gradient is exactly 0; None where there was no gradient at all
-    sign_agreement: Share | None  # of voxels with a gradient in either pass: of the same sign; None where none has one
-    draws: int | None = None  # that an attacker averages at every pass; None where the defence draws nothing
-    eps: float
-    losses: tuple[float, ...]  # before each step of PGD; none where one is not finite
-    error: str | None = None  # why there was no gradient, or no loss
-
-
-class Gradients(Strict):
-    """The file GRADIENTS: all windows, what PGD was run with, and the versions of what computed it."""
-
-    steps: int
-    step_size: str
-    versions: dict[str, str]
-    windows: tuple[GradientFacts, ...]
-
-
-class SavedScore(_OfCase):
-    """One saved adversarial volume, predicted anew by the model that it was made on; DSC are fractions."""
-
-    attack: str
-    cell_id: str
-    dsc: float  # of the row
-    dsc_stored: float  # of the volume as the store has it
-    dsc_8bit: float  # of the same rounded to 256 intensities, as the papers' code saves volumes
-
-
-class Saved(Strict):
-    """The file SAVED."""
-
-    versions: dict[str, str]
-    volumes: tuple[SavedScore, ...]
-
-
-def root_of(out: str) -> str:
-    """The store of what an audit of `out` computed."""
-    return storage.join(out, FOLDER)
-
-
-def read_gradients(out: str) -> Gradients | None:
-    """What was measured of gradients for the store `out`, if anything; UserError for a file that is not of `write`."""
-    return _read(out, GRADIENTS, Gradients)
-
-
-def read_saved(out: str) -> Saved | None:
-    """The rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
-    return _read(out, SAVED, Saved)
-
-
-def _read(out: str, name: str, kind: type[Found]) -> Found | None:
-    path = storage.join(root_of(out), name)
-    if not storage.exists(path):
-        return None
-    return config.validate(object_of(storage.read_bytes(path), path), kind, path)
-
-
-def write(out: str, found: Gradients | Saved) -> None:
-    """Write either file, whole or not at all; UserError where somebody put another there."""
-    name = GRADIENTS if isinstance(found, Gradients) else SAVED
-    _read(out, name, type(found))
-    storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())
 
 
 def num_passes(own: Grid) -> int:

@@ -170,10 +170,12 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """A job file, nothing of it looked at yet."""
     with _uncollected():
         from freqbench.core import config
+        from freqbench.job.keys import require_keys
         from freqbench.job.outline import Outline
 
         content = config.read(path, overrides or ())
-        config.validate(content, Outline, where=path)  # before the classes that it names are imported, which takes long
+        # Before the classes that it names are imported, which takes long.
+        require_keys(config.validate(content, Outline, where=path), path)
         from freqbench.job.schema import JobSpec
 
         job = config.validate(content, JobSpec, where=path)

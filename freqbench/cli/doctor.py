@@ -43,17 +43,18 @@ def cache_show() -> None:
 
     if copies := node_cache.size("files"):
         common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {node_cache.part('files')}")
-    size = f"{cache.total() / 1e9:.2f} of {cache.limit() / 1e9:g} GB"
+    size = f"{cache.total() / 1e9:.2f} of {node_cache.limit() / 1e9:g} GB"
     common.say(f"{len(cache.entries())} volumes, {size}: {cache.folder()}")
 
 
 @cache.command("clear")
 def cache_clear() -> None:
-    """Remove all volumes and copies of remote files; they are made, or fetched, anew when they are wanted."""
+    """Remove volumes, copies of remote files and what checks of networks found; all is made anew when it is wanted."""
     from freqbench.core import node_cache
 
     if copies := node_cache.clear("files"):
         common.say(f"{copies / 1e9:.2f} GB freed: {node_cache.part('files')}")
+    node_cache.clear("networks")
     common.say(f"{node_cache.clear('volumes') / 1e9:.2f} GB freed: {node_cache.part('volumes')}")
     if left := sorted(node_cache.strangers()):
         common.say(f"{len(left)} files that freqbench did not make were left; the first: {left[0]}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
@@ -119,11 +120,18 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = _place(location)
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    said = [each["msg"].partition(" or instance of ")[0] for each in errors if each["loc"][: len(location)] == location]
+    said = [_said(each) for each in errors if each["loc"][: len(location)] == location]
     others = (text.removeprefix("Input should be ") for text in dict.fromkeys(said[1:]))
     message = " or ".join([said[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
     return f"{place}: {message}{got}" if place else message
+
+
+def _said(error: ErrorDetails) -> str:
+    """What pydantic says of a mistake, without the types of Python."""
+    if error["type"] == "too_short":
+        return f"expected a list of at least {error['ctx']['min_length']}"
+    return error["msg"].partition(" or instance of ")[0]
 
 
 def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -14,8 +14,10 @@ YAML_BYTES = 2**20
 YAML_NODES = 20_000  # with each alias counted as all that it stands for
 JSON_BYTES = 2**28  # the index of a store of millions of records takes some ten megabytes
 DEPTH = 64
+DIGITS = 1000  # of a whole number; Python turns no more than 4300 into one
 
 _MERGE = "tag:yaml.org,2002:merge"
+_INT = "tag:yaml.org,2002:int"
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,6 +41,8 @@ class _Loader(yaml.SafeLoader):
             raise ComposerError(None, None, f"more than {DEPTH} levels", event.start_mark)
         node = super().compose_node(parent, index)
         self._depth -= 1
+        if isinstance(node, ScalarNode) and node.tag == _INT and len(node.value) > DIGITS:
+            raise ComposerError(None, None, f"a whole number of {len(node.value):,} digits", node.start_mark)
         if isinstance(node, MappingNode) and not is_alias:
             _refuse_twice(node)
         if event.anchor and not is_alias:

@@ -38,6 +38,12 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration"),
         *("ssim", "psnr", "lpips", "linf", "l2", "energy", "seam", "voxel_success"),
     ),
+    "losses": ("ce", "dice", "dicece", "dlr", "dlr-targeted", "mask-ce", "mask-ce-balanced", "js", "cosine"),
+    "bands": ("low", "middle", "high"),
+    "corruptions": (
+        *("gaussian_noise", "rician_noise", "blur", "bias_field", "motion", "ghosting", "low_dose", "resolution"),
+        *("contrast", "spikes"),
+    ),
 }
 
 # What the code released with the papers calls things, where it is unambiguous.

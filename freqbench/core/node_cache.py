@@ -1,10 +1,11 @@
 """The node's cache: a marked folder of its own, where nothing is removed but what has a name that freqbench gives.
 
-volumes/DIGEST.safetensors, lpips/alexnet-HASH.safetensors, and files/DIGEST/NAME with files/DIGEST.json, which lists
-these names.
+volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, and files/DIGEST/NAME with
+files/DIGEST.json, which lists these names.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,12 +17,14 @@ import platformdirs
 from freqbench.core.errors import UserError
 
 MARKER = "freqbench-cache.txt"
+LIMIT = "FREQBENCH_CACHE_GB"
 TEMPORARY = ".freqbench-"  # how every file begins that is not finished
 
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp"
 _MADE: Mapping[str, tuple[str, ...]] = {
     "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
+    "networks": (f"{_DIGEST}.json", _UNFINISHED),
     "lpips": (f"alexnet-{'[0-9a-f]' * 8}.safetensors", _UNFINISHED),
     "files": (*(f"{_DIGEST}.{kind}" for kind in ("json", "new", "lock")), f"{_DIGEST}/{_UNFINISHED}"),
 }
@@ -32,8 +35,23 @@ def folder() -> Path:
     return Path(os.environ.get("FREQBENCH_CACHE") or platformdirs.user_cache_dir("freqbench"))
 
 
+def limit() -> int:
+    """Bytes that all volumes may take together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0: none is kept.
+
+    Raises UserError where the variable is no number from 0.
+    """
+    text = os.environ.get(LIMIT) or "20"
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: mend or unset it")
+    return int(value * 1e9)
+
+
 def part(name: str) -> Path:
-    """A part of the cache, `volumes`, `lpips` or `files`, whose folder is marked where that is not done yet.
+    """A part of the cache, of those above; its folder is marked where that is not done yet.
 
     Raises UserError where the folder has no mark, but files that freqbench did not make.
     """
@@ -58,7 +76,9 @@ def made(name: str) -> Iterator[Path]:
     root = folder() / name
     found = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
     yield from _copies(root) if name == "files" else ()
-    yield from (path for path in found if path.is_file() and (path.suffix != ".json" or listed(path)))
+    for path in filter(Path.is_file, found):
+        if not (name == "files" and path.suffix == ".json") or listed(path):
+            yield path
 
 
 def _copies(root: Path) -> Iterator[Path]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import math
 import os
 import time
 import zlib
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core import node_cache, storage
-from freqbench.core.errors import UserError
+from freqbench.core.node_cache import limit
 from freqbench.core.types import Case, CaseRef
 
 # To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
@@ -26,8 +25,6 @@ REVISION = 2
 
 # Another release of these may round, resample or crop otherwise.
 LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
-
-LIMIT = "FREQBENCH_CACHE_GB"
 
 # A temporary file of this age has lost its writer.
 STALE_SECONDS = 3600
@@ -54,21 +51,6 @@ def libraries() -> tuple[str, ...]:
 def folder() -> Path:
     """Where volumes are kept: `volumes` in the node's cache; raises UserError where that is another folder."""
     return node_cache.part("volumes")
-
-
-def limit() -> int:
-    """Bytes that all volumes may take together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0: none is kept.
-
-    Raises UserError where the variable is no number from 0.
-    """
-    text = os.environ.get(LIMIT) or "20"
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{LIMIT}: expected a number of gigabytes from 0 (off), got {text!r}: mend or unset it")
-    return int(value * 1e9)
 
 
 def require_usable() -> None:

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -24,12 +24,14 @@ from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
-from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Cell, expand
 from freqbench.job.models import models_for
 from freqbench.job.schema import JobSpec, attack_of
 from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
+
+if TYPE_CHECKING:
+    from freqbench.engine.worker import Worker
 
 FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
@@ -153,6 +155,8 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
     elif missing:
+        from freqbench.engine.worker import Worker, WorkerSpec  # with all that it measures by
+
         if any(each.match.metric == "lpips_body" for each in missing.values()):
             prepare_lpips()
         threads, batch = job.resources.threads, job.window_batch
@@ -220,7 +224,7 @@ class _Asked:
             low = max(low, self.cell.attack.bounds[0])  # q_min
         return low, high
 
-    def find(self, worker: Worker) -> Record:
+    def find(self, worker: "Worker") -> Record:
         """Attack until the distance is met."""
         cell, match, name = self.cell, self.match, self.budget_name
         low, high = self.bounds
@@ -253,7 +257,7 @@ class _Asked:
         parameters = {**self.budget.parameters, self.budget_name: record.budget}
         return self.budget.model_copy(update={"parameters": parameters, "reached": record.reached})
 
-    def _distance(self, worker: Worker, budget: float) -> float:
+    def _distance(self, worker: "Worker", budget: float) -> float:
         metric = self.match.metric
         change: dict[str, Any] = {self.budget_name: budget}
         with warnings.catch_warnings():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench.core import limits, names
 from freqbench.core.config import Architecture, FileName, Strict
@@ -34,6 +34,8 @@ class Resources(Strict):
 
 class NamedModel(BaseModel):
     """A model's entry of which the rest is not looked at."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: FileName
     arch: Architecture | None = None

@@ -134,7 +134,7 @@ def outlook(
     )
     if lacking:
         return found
-    todo = current_plan(grid, store.covered(), is_saved)
+    todo = current_plan(grid, {} if store.is_empty else store.covered(), is_saved)
     hours, basis = _hours(todo, store) if todo.units else (0.0, None)
     cost = None if price is None else price * hours
     return replace(
@@ -237,6 +237,8 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
 
     Of each that is the latest run with rows of it.
     """
+    if store.is_empty:
+        return {}, None
     rows = store.records((*MEASURED, *SECONDS))
     rows = rows.filter(pc.equal(rows["status"], "ok"))
     passes = pc.fill_null(pc.add(rows["num_forwards"], rows["num_backwards"]), 0)

@@ -136,16 +136,25 @@ class AttackEntry(Entry):
             return len(self.matched)
         return math.prod(len(value) for value in (*self.own.values(), self.match) if isinstance(value, list))
 
+    def choices(self, place: str) -> dict[str, list[Any]]:
+        """The values of each parameter, as the file writes them.
+
+        Raises:
+            UserError: a list without values.
+        """
+        found = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
+        for key, values in found.items():
+            if not values:
+                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
+        return found
+
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """The parameters of each attack that the lists multiply into, as the file writes them.
 
         Raises:
             UserError: a list without values.
         """
-        found = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
-        for key, choices in found.items():
-            if not choices:
-                raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
+        found = self.choices(place)
         for choice in product(*found.values()):
             yield dict(zip(found, choice, strict=True))
 

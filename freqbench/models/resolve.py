@@ -14,12 +14,13 @@ from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape
+from freqbench.models import known
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations, record
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import architectures
-from freqbench.models.networks.architectures import MODELS, complete_args
+from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
 from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
 from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
@@ -74,8 +75,9 @@ def resolve(
     else:
         adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
-        draft = replace(draft, args=_agreed_args(entry, arch, trained.args), roi=roi, input=adapter)
-    return _checked(draft, entry.migration, migrations.NONE if is_own else None)
+        draft = replace(draft, roi=roi, input=adapter)
+        return _remembered(entry, draft, trained.args, is_own)
+    return _checked(draft, entry.migration)
 
 
 def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, str, record.Record, bool]:
@@ -297,6 +299,27 @@ def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
             inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
         )
         return replace(_checked(draft, entry.migration), checkpoint=given)
+
+
+def _remembered(entry: ModelEntry, draft: ModelSpec, trained: Mapping[str, Any] | None, is_own: bool) -> ModelSpec:
+    """As `_checked`, of a network of MODELS: it is not made where the same one passed before on this machine."""
+    if not draft.is_random:
+        draft = replace(draft, checkpoint_sha256=_content_sha256(draft))
+    asked = {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": is_own}
+    told = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
+    adapter = draft.input.model_dump()
+    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in told})
+    if kept := known.read(path):
+        args = {name: as_tuples(value) for name, value in kept.args.items()}
+        return replace(draft, args=args, migration=kept.migration, flops=kept.flops)
+    found = _checked(
+        replace(draft, args=_agreed_args(entry, draft.arch, trained)),
+        entry.migration,
+        migrations.NONE if is_own else None,
+    )
+    if found.checkpoint_sha256 == draft.checkpoint_sha256 and found.flops is not None:
+        known.keep(path, known.Checked(args=dict(found.args), migration=found.migration, flops=found.flops))
+    return found
 
 
 def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -> ModelSpec:

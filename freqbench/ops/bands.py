@@ -5,10 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from freqbench.core import names
 from freqbench.ops.blocks import Block, cut_block, split
 from freqbench.ops.dct import BlockDCT
 
-BANDS = ("low", "middle", "high")
+BANDS = names.KNOWN["bands"]
 
 
 def band_mask(band: str, block: Block) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import fft, ndimage
+import scipy  # a part of it is imported on first use
 
 Array = npt.NDArray[np.generic]
 Box = tuple[int, int, int, int]
@@ -38,11 +38,11 @@ def busiest(weights: Sequence[Array], axis: int) -> int:
 def error_box(pred: Array, truth: Array) -> Box | None:
     """Left, top, width and height in pixels of the box around the largest connected error of a slice, with a margin;
     None without an error. Errors that touch at corners are one."""
-    parts, count = ndimage.label(pred != truth, structure=np.ones((3, 3)))
+    parts, count = scipy.ndimage.label(pred != truth, structure=np.ones((3, 3)))
     if not count:
         return None
     largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-    rows, columns = ndimage.find_objects(parts)[largest - 1]
+    rows, columns = scipy.ndimage.find_objects(parts)[largest - 1]
     left, top = max(0, columns.start - MARGIN), max(0, rows.start - MARGIN)
     right, bottom = min(pred.shape[1], columns.stop + MARGIN), min(pred.shape[0], rows.stop + MARGIN)
     return left, top, right - left, bottom - top
@@ -53,9 +53,9 @@ def class_places(mask: Array) -> list[tuple[int, float, float]]:
     found = []
     for index in np.unique(mask):
         if index:
-            parts, _ = ndimage.label(mask == index)
+            parts, _ = scipy.ndimage.label(mask == index)
             largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
-            depth = ndimage.distance_transform_edt(np.pad(parts == largest, 1))[1:-1, 1:-1]
+            depth = scipy.ndimage.distance_transform_edt(np.pad(parts == largest, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
             found.append((int(index), float(row), float(column)))
     return found
@@ -74,7 +74,7 @@ def radial_spectrum(change: Array, bins: int = 24) -> tuple[npt.NDArray[np.float
     :math:`\sqrt{3}/2`; a bin's amplitude is the root mean square of its coefficients. White noise of standard deviation
     s is flat at s. Returned are the middles of the bins (of equal width) that hold a coefficient, and their amplitudes.
     """
-    power = np.square(fft.dctn(np.asarray(change, np.float32), norm="ortho"), dtype=np.float64)
+    power = np.square(scipy.fft.dctn(np.asarray(change, np.float32), norm="ortho"), dtype=np.float64)
     squares = [np.square(np.arange(size) / (2 * size)) for size in change.shape]
     frequency = np.sqrt(squares[0][:, None, None] + squares[1][:, None] + squares[2])
     edge = np.sqrt(3) / 2

@@ -98,6 +98,11 @@ class Store:
         """The writer of a run's rows, for one thread."""
         return Writer(self.root, run_id, interval_s)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no record has been committed; told without pandas, which the first Arrow array imports."""
+        return not self._files.names()
+
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
         """One row a key, ok before failed, then the latest; ordered by `finished_at` and key.
 

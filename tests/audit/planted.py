@@ -7,7 +7,7 @@ import pandas as pd
 from reporting import handmade
 
 from freqbench.audit.checks import CHECKS, Evidence, Finding
-from freqbench.audit.probes import GradientFacts, Gradients
+from freqbench.audit.probe_files import GradientFacts, Gradients
 
 CASES = 6
 EPS = 8 / 255

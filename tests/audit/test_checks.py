@@ -10,7 +10,7 @@ from reporting import handmade
 from scipy import stats
 
 from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
-from freqbench.audit.probes import Saved, SavedScore
+from freqbench.audit.probe_files import Saved, SavedScore
 
 Rows = list[dict[str, Any]]
 

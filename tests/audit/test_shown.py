@@ -11,7 +11,7 @@ from audit.planted import gradients, healthy, rows
 from reporting.handmade import job_of
 
 from freqbench.audit.checks import audited, gathered
-from freqbench.audit.probes import GRADIENTS, read_gradients, root_of, write
+from freqbench.audit.probe_files import GRADIENTS, read_gradients, root_of, write
 from freqbench.core.errors import UserError
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.report import report

@@ -31,6 +31,11 @@ WRONG = {
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
     "metric": json.dumps(job(metrics=["DCS"])),
     "number": json.dumps(job(seeds=[10**30])),
+    "key of a dataset": json.dumps(job(datasets=[{"name": "phantom", "shap": [16, 16, 16]}])),
+    "key of a model": json.dumps(job(models=[{"name": "a", "arch": "unet", "chekpoint": "random"}])),
+    "parameter": json.dumps(job(attacks=[{"name": "pgd", "eps": 0.1, "stepsize": 0.1}])),
+    "no parameter": json.dumps(job(attacks=[{"name": "pgd"}])),
+    "range": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1, -1]}])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
 }
 CHILD = """
@@ -64,6 +69,23 @@ def test_the_commands_are_listed_before_anything_heavy_is_imported(tmp_path: Pat
 
 
 @pytest.mark.integration
+def test_networks_that_were_checked_before_are_planned_without_monai(tmp_path: Path) -> None:
+    """MONAI takes longer than all the rest; a network is made of it once, and what came out is remembered."""
+    (tmp_path / "job.yaml").write_text(json.dumps(job()))
+    large = {"monai", "torch._dynamo", "scipy.ndimage", "matplotlib", "pandas", "PIL", "ray", "nibabel"}
+    code = (
+        "import sys; from freqbench.cli import app; app(['plan', 'job.yaml'], standalone_mode=False); "
+        f"print(sorted({large!r} & set(sys.modules)))"
+    )
+    kept = {"FREQBENCH_CACHE": str(tmp_path / "cache"), "FREQBENCH_CACHE_GB": "1"}
+    first, second = (python(tmp_path, "-c", code, **kept).stdout.decode().splitlines() for _ in range(2))
+    assert "monai" in first[-1]
+    assert second[-1] == "[]"
+    tables = [[line for line in said if "left on one worker" not in line][:-1] for said in (first, second)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.integration
 def test_training_is_read_without_monai(tmp_path: Path) -> None:
     """MONAI takes longer than all the rest; only crops and networks need it."""
     code = "import sys, freqbench.training.link, freqbench.engine.run; print('monai' in sys.modules)"
@@ -72,18 +94,29 @@ def test_training_is_read_without_monai(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 def test_a_report_is_made_without_monai_and_the_large_parts_of_scipy(tmp_path: Path) -> None:
-    large = {"monai", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats"}
+    large = {"monai", "PIL", "scipy.ndimage", "scipy.optimize", "scipy.spatial", "scipy.stats", "matplotlib"}
     code = f"import sys, freqbench.reporting.report; print(sorted({large!r} & set(sys.modules)))"
     assert python(tmp_path, "-c", code).stdout.split() == [b"[]"]
 
 
 def test_the_names_that_a_job_may_have_are_those_of_the_tables() -> None:
     from freqbench.attacks import ATTACKS
+    from freqbench.attacks.corruption import KINDS
     from freqbench.data import DATASETS
     from freqbench.metrics import METRICS
     from freqbench.models import MODELS, READERS
+    from freqbench.ops.bands import BANDS
+    from freqbench.ops.losses import LOSSES
 
-    tables = {"attacks": ATTACKS, "datasets": DATASETS, "models": (*MODELS, *READERS), "metrics": METRICS}
+    tables = {
+        "attacks": ATTACKS,
+        "datasets": DATASETS,
+        "models": (*MODELS, *READERS),
+        "metrics": METRICS,
+        "losses": LOSSES,
+        "bands": BANDS,
+        "corruptions": KINDS,
+    }
     assert {table: sorted(known) for table, known in names.KNOWN.items()} == {
         table: sorted(known) for table, known in tables.items()
     }

@@ -173,7 +173,7 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert names["b"] not in found
     assert len(found) == 2
     assert found[0] == names["a"]
-    assert cache.total() <= cache.limit()
+    assert cache.total() <= node_cache.limit()
     node_cache.clear("volumes")
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-6")  # less than one
     load(dataset)
@@ -274,5 +274,5 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
         found = list(pool.map(take_part, range(PROCESSES)))
     assert [text for _, warned in found for text in warned if "could not be kept: [Errno 2]" not in text] == []
     assert sum(read for read, _ in found) > 0
-    assert 0 < cache.total() <= cache.limit()
+    assert 0 < cache.total() <= node_cache.limit()
     assert not list(kept.glob("*.tmp"))

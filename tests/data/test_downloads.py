@@ -132,7 +132,7 @@ def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"classes": []}, "classes: Tuple should have at least 1 item"),
+        ({"classes": []}, "classes: expected a list of at least 1, got []"),
         ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
         ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
         ({"classes": ["liver"], "root": "nowhere"}, "x: expected the list nowhere/meta.csv, found none: check `root`"),

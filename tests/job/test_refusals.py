@@ -36,6 +36,8 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: required", "not given"),
     "list of attack names": (lambda c: c["attacks"][0].update(name=["pgd"]), "attacks[0].name:", "got ['pgd']"),
     "attack as a word": (lambda c: c["attacks"].insert(0, "pgd"), "attacks[0]:", "got 'pgd'"),
+    "no metric": (lambda c: c.update(metrics=[]), "metrics: expected a list of at least 1, got []", ""),
+    "longest eps": (lambda c: c["attacks"][1].update(eps="9" * 5000), "attacks[1].eps: expected a number", "'9999"),
     "top key": (lambda c: c.update(dataset=[]), "unknown key 'dataset'.", "'datasets'?"),
     "dataset key": (lambda c: c["datasets"][0].update(splt=1), "datasets[0]: unknown key 'splt'.", "'split'?"),
     "model key": (lambda c: c["models"][1].update(chekpoint=1), "models[1]: unknown key 'chekpoint'.", "'checkpoint'?"),

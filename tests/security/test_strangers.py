@@ -15,7 +15,7 @@ from results.conftest import make_classes, make_record
 from tiny import execute, small, write
 
 import freqbench
-from freqbench.audit import probes
+from freqbench.audit import probe_files
 from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError
 from freqbench.data import cache
@@ -64,7 +64,7 @@ def test_every_place_that_removes_files_is_tested_here() -> None:
 IN_CACHE = (
     *("thesis.tex", "lpips/mine.pt", "volumes/weights.safetensors", "volumes/.notes.tmp", f"volumes/{DIGEST}.nii.gz"),
     *(f"volumes/sub/{DIGEST}.safetensors", "files/thesis.tex", f"files/{DIGEST}.txt", f"files/{DIGEST}/notes.txt"),
-    *(f"files/{DIGEST}/a.bin.mine", f"files/{'f' * 16}/a.bin", f"files/{'f' * 16}.json"),
+    *(f"files/{DIGEST}/a.bin.mine", f"files/{'f' * 16}/a.bin", f"files/{'f' * 16}.json", "networks/notes.json"),
 )
 
 
@@ -252,15 +252,15 @@ def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path:
     assert [path.name for path in (tmp_path / "net").iterdir() if path.is_file()] == [name]
 
 
-@pytest.mark.parametrize("name", [probes.GRADIENTS, probes.SAVED])
+@pytest.mark.parametrize("name", [probe_files.GRADIENTS, probe_files.SAVED])
 def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) -> None:
     put(tmp_path, f"audit/{name}")
     found = {
-        probes.GRADIENTS: probes.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
-        probes.SAVED: probes.Saved(versions={}, volumes=()),
+        probe_files.GRADIENTS: probe_files.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
+        probe_files.SAVED: probe_files.Saved(versions={}, volumes=()),
     }
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
-        probes.write(str(tmp_path), found[name])
+        probe_files.write(str(tmp_path), found[name])
     require_there(tmp_path, f"audit/{name}")
 
 

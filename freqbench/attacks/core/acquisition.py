@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import PARAMETERS, RANDOM_CONTROL, SCOPES, Parameter
+from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, Parameter
 from freqbench.attacks.core.task import Task
 
 
@@ -30,7 +30,7 @@ class AcquisitionAttack(GradientAttack):
     `start` and `state` are points; a start is projected onto the set.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "control": RANDOM_CONTROL}
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, **ACQUISITION, "control": RANDOM_CONTROL}
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     budget_name: ClassVar[str]
 

@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter, variant_of
 from freqbench.attacks.core.task import Generators, Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
@@ -109,8 +109,8 @@ class Attack(ABC):
                 object.__setattr__(self, field.name, float(value))
             elif parameter and value is not None:
                 object.__setattr__(self, field.name, parameter.spelled(value))
-        if self.variant not in self.variants:
-            self.refuse("variant", f"expected {' or '.join(self.variants)}, got {self.variant!r}")
+        if complaint := variant_of(self.variants).check(self.variant):
+            self.refuse("variant", complaint)
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
             reason = whole if self.scope == "volume" else "it is never made of windows one by one"

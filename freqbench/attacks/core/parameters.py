@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from freqbench.attacks.core.targets import are_classes, canonical
+from freqbench.core import names
 from freqbench.core.errors import unknown
 from freqbench.core.limits import is_number
-from freqbench.ops.bands import BANDS
-from freqbench.ops.losses import LOSSES
 
+LOSSES, BANDS, KINDS = (names.KNOWN[table] for table in ("losses", "bands", "corruptions"))
+REGIONS = ("all", "centre", "periphery")
+ENCODINGS = ("2d", "3d")
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
@@ -37,6 +39,24 @@ class Parameter:
     spelled: Callable[[Any], Any] = lambda value: value
 
 
+def wrong_name(
+    known: Mapping[str, Parameter | None], required: Collection[str], given: Collection[str]
+) -> tuple[str, str] | None:
+    """The first name of `given` that is not `known`, or that is required and lacks, and a complaint; None: neither.
+
+    `known` says what each parameter of an attack is, None where nothing does.
+    """
+    for name in given:
+        if name not in known:
+            return name, unknown("parameter", name, known)
+    for name in required:
+        if name not in given:
+            described = known[name]
+            meaning = described.meaning if described else "see the attack's docstring"
+            return name, f"required, but not given ({meaning})"
+    return None
+
+
 def step_length(step_size: float | str, eps: float) -> float:
     """A step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
     return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
@@ -44,7 +64,7 @@ def step_length(step_size: float | str, eps: float) -> float:
 
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
     """A check that says what was expected, and what was given."""
-    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r}"
+    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
 
 
 def one_known(kind: str, known: Collection[str]) -> Check:
@@ -71,7 +91,7 @@ def intensity(value: Any) -> str | None:
     if is_number(value) and 0 <= value <= 1:
         return None
     hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
-    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r}{hint}"
+    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r:.300}{hint}"
 
 
 def _step_size(value: Any) -> str | None:
@@ -102,7 +122,8 @@ def _some_of(kind: str, known: Sequence[str], example: str) -> Check:
         if names and len(set(names)) == len(names):
             return None
         return (
-            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got {value!r}"
+            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got "
+            f"{value!r:.300}"
         )
 
     return check
@@ -125,6 +146,12 @@ def _block(number: int, word: str) -> Check:
 def one_of(*words: str) -> Check:
     """A check for one of some words."""
     return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
+
+
+def variant_of(variants: Collection[str]) -> Parameter:
+    """The parameter `variant` of an attack that has these."""
+    expected = expecting(" or ".join(variants), lambda value: value in variants)
+    return Parameter("which form of the algorithm", expected)
 
 
 def _is_filter(value: Any) -> bool:
@@ -240,6 +267,26 @@ PARAMETERS: Mapping[str, Parameter] = {
     "channels": Parameter("the only channels that are changed; none: all", _optional(_channels), _sorted),
 }
 
+# Of a family of attacks alone, so that one of another package may call its own parameters so.
+CORRUPTION: Mapping[str, Parameter] = {
+    "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", one_known("kind", KINDS)),
+    "severity": Parameter("how much of it, from 1 to 5", number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)),
+}
+ACQUISITION: Mapping[str, Parameter] = {
+    "eps_k": Parameter("largest relative change of a point of k-space", _share),
+    "region": Parameter("the part of k-space that may change", one_of(*REGIONS)),
+    "lines": Parameter("one change for each phase-encoding line", flag),
+    "encoding": Parameter("k-space of every slice, or of the volume", one_of(*ENCODINGS)),
+    "eps_p": Parameter("largest relative change of a reading", _share),
+    "angles": Parameter("projections over half a turn", _count),
+    "log_amplitude": Parameter(
+        "largest size of the field's natural logarithm", number("in [0, 3]", lambda value: 0 <= value <= 3)
+    ),
+    "control_points": Parameter("of the spline on each axis", count_of(4)),  # one piece of a cubic one
+    "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", intensity),
+    "pieces": Parameter("linear pieces of the curve", _count),
+}
+
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", intensity)
 LOGIT_STEP = Parameter("length of a step of the gates' scores", _weight)
 RANDOM_CONTROL = Parameter("a null row in place of the attack", one_of("none", "random"))
@@ -251,3 +298,11 @@ STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat mode
 SLICE_BLOCK = Parameter("side of the DCT block of a depth slice in voxels, or two sides", _block(2, "two"), _as_block)
 SPREAD = Parameter("how far the random factors of a spectrum may leave 1", _ratio)
 DROPPED_BAND = Parameter("the frequencies that are dropped", one_of(*BANDS))
+
+EVERY: Mapping[str, Parameter] = {
+    **{name: each for name, each in globals().items() if isinstance(each, Parameter)},
+    **PARAMETERS,
+    **CORRUPTION,
+    **ACQUISITION,
+}
+"""All of these, by the name of the constant where another is more usual: `freqbench/job/keys.json` calls them so."""

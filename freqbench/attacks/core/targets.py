@@ -2,25 +2,27 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from freqbench.core.errors import ParameterError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor  # imported where a map is made, as rules are checked without
 
 Rule = str | tuple[str | int, ...]
 
 LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "erase"
 
 
-def target_map(rule: Rule, labels: Tensor, logits: Tensor) -> Tensor:
+def target_map(rule: Rule, labels: "Tensor", logits: "Tensor") -> "Tensor":
     """The labels to reach, `[B, 1, H, W, D]`, from the truth and, for `least-likely`, the clean volumes' logits.
 
     Rules: `least-likely`: the class of least probability; `next-class`: label + 1, the last class's is background;
     `("swap", a, b)`: a where b is and b where a is, further pairs may follow; `("erase", a)`: background where a is,
     further classes may follow. Swap and erase keep every other label.
     """
+    import torch
+
     num_classes = logits.shape[1]
     if rule == LEAST_LIKELY:
         return logits.argmin(dim=1, keepdim=True)

@@ -13,7 +13,7 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
-from freqbench.audit.probes import Gradients, Saved, read_gradients, read_saved, root_of
+from freqbench.audit.probe_files import Gradients, Saved, read_gradients, read_saved, root_of
 from freqbench.core import storage
 from freqbench.results import Key, Store
 

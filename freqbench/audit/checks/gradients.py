@@ -39,7 +39,7 @@ from freqbench.audit.checks.findings import (
     interval_text,
     unchecked,
 )
-from freqbench.audit.probes import GradientFacts, Gradients
+from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.ops.gradients import share_at_end
 
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})

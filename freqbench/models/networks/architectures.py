@@ -125,7 +125,7 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
             raise UserError(f"{arch}: {unknown('argument', name, set(parameters) - set(architecture.filled_in))}")
-    given = {name: _as_tuples(value) for name, value in args.items()}
+    given = {name: as_tuples(value) for name, value in args.items()}
     own = {name: value for name, value in given.items() if name in architecture.args or value != parameters[name]}
     return {**architecture.args, **own}
 
@@ -251,5 +251,6 @@ def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
         )
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+def as_tuples(value: Any) -> Any:
+    """An argument with a tuple for every list: its one spelling."""
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

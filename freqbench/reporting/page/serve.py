@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench.audit import checks
-from freqbench.audit.probes import read_gradients, read_saved, root_of
+from freqbench.audit.probe_files import read_gradients, read_saved, root_of
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.reporting import audit

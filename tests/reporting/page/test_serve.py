@@ -17,7 +17,7 @@ from audit.planted import gradients
 from fastapi.testclient import TestClient
 from reporting.handmade import job_of, row, table
 
-from freqbench.audit.probes import write
+from freqbench.audit.probe_files import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
 from freqbench.results import CLASS_RECORDS, Store, to_table

@@ -1,0 +1,91 @@
+"""Reads and writes what probes measured: OUT/audit/gradients.json and saved.json."""
+
+from typing import Annotated, TypeVar
+
+from pydantic import Field
+
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
+from freqbench.core.documents import object_of
+
+FOLDER = "audit"
+GRADIENTS, SAVED = "gradients.json", "saved.json"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Found = TypeVar("Found", bound=Strict)
+
+
+class _OfCase(Strict):
+    dataset: str
+    model: str
+    model_id: str
+    case_id: str
+    case_key: str
+
+
+class GradientFacts(_OfCase):
+    """One window of one case, whose loss (Dice + cross-entropy) was differentiated twice and then raised by PGD."""
+
+    window: int
+    precision: str
+    zero_share: Share | None  # of voxels, whose gradient is exactly 0; None where there was no gradient at all
+    sign_agreement: Share | None  # of voxels with a gradient in either pass: of the same sign; None where none has one
+    draws: int | None = None  # that an attacker averages at every pass; None where the defence draws nothing
+    eps: float
+    losses: tuple[float, ...]  # before each step of PGD; none where one is not finite
+    error: str | None = None  # why there was no gradient, or no loss
+
+
+class Gradients(Strict):
+    """The file GRADIENTS: all windows, what PGD was run with, and the versions of what computed it."""
+
+    steps: int
+    step_size: str
+    versions: dict[str, str]
+    windows: tuple[GradientFacts, ...]
+
+
+class SavedScore(_OfCase):
+    """One saved adversarial volume, predicted anew by the model that it was made on; DSC are fractions."""
+
+    attack: str
+    cell_id: str
+    dsc: float  # of the row
+    dsc_stored: float  # of the volume as the store has it
+    dsc_8bit: float  # of the same rounded to 256 intensities, as the papers' code saves volumes
+
+
+class Saved(Strict):
+    """The file SAVED."""
+
+    versions: dict[str, str]
+    volumes: tuple[SavedScore, ...]
+
+
+def root_of(out: str) -> str:
+    """The store of what an audit of `out` computed."""
+    return storage.join(out, FOLDER)
+
+
+def read_gradients(out: str) -> Gradients | None:
+    """What was measured of gradients for the store `out`, if anything; UserError for a file that is not of `write`."""
+    return _read(out, GRADIENTS, Gradients)
+
+
+def read_saved(out: str) -> Saved | None:
+    """The rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
+    return _read(out, SAVED, Saved)
+
+
+def _read(out: str, name: str, kind: type[Found]) -> Found | None:
+    path = storage.join(root_of(out), name)
+    if not storage.exists(path):
+        return None
+    return config.validate(object_of(storage.read_bytes(path), path), kind, path)
+
+
+def write(out: str, found: Gradients | Saved) -> None:
+    """Write either file, whole or not at all; UserError where somebody put another there."""
+    name = GRADIENTS if isinstance(found, Gradients) else SAVED
+    _read(out, name, type(found))
+    storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())

@@ -1,0 +1,71 @@
+"""Remembers on the node's disk which networks passed their checks: to import MONAI for these takes seconds."""
+
+import json
+import os
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import NonNegativeInt, ValidationError
+
+from freqbench.core import limits, node_cache, storage
+from freqbench.core.config import Strict
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+
+
+class Checked(Strict):
+    """What a check of a network found out.
+
+    Attributes:
+        args: the arguments of its class that are not the class's own defaults.
+        migration: that its checkpoint goes through; None: none.
+        flops: of a pass over one window.
+    """
+
+    args: dict[str, Any]
+    migration: str | None
+    flops: NonNegativeInt
+
+
+def place(asked: dict[str, Any]) -> Path | None:
+    """Where the outcome is kept of a check that depends on `asked`, on freqbench's code and on the libraries.
+
+    None where nothing is kept: FREQBENCH_CACHE_GB is 0, the cache cannot be used (which a run tells), or an argument is
+    no plain value.
+    """
+    with suppress(UserError, TypeError):
+        if not node_cache.limit():
+            return None
+        key = digest([asked, os.environ.get(limits.VARIABLE), _code(), version("monai"), version("torch")])
+        return node_cache.part("networks") / f"{key}.json"
+    return None
+
+
+def read(path: Path | None) -> Checked | None:
+    """What is kept at a place; None where nothing is, or what cannot be read."""
+    if path is None or not path.is_file():  # a pipe has no end
+        return None
+    try:
+        return Checked.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def keep(path: Path | None, found: Checked) -> None:
+    """Keep what was found; a disk that is full or refuses costs time at the next command alone."""
+    if path:
+        with suppress(OSError):
+            storage.write_atomic(str(path), json.dumps(found.model_dump()).encode())
+
+
+@cache
+def _code() -> str:
+    """Digest of the modules that make and check networks."""
+    found = blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
