@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from freqbench.attacks.table import ATTACKS, attack_class, make
 else:
     _MODULES = {
-        **dict.fromkeys(("ATTACKS", "attack_class", "make"), "table"),
-        **dict.fromkeys(("Attack", "AttackResult"), "core.base"),
-        **{"LinfGradientAttack": "core.gradient", "Task": "core.task", "with_indices": "core.targets", "PGD": "pgd"},
+        "AttackResult": "core.base",
+        "LinfGradientAttack": "core.gradient",
+        "Task": "core.task",
+        "with_indices": "core.targets",
     }
 
     def __getattr__(name: str) -> Any:
         """Import attacks, and torch with them, on first use: what their parameters may be is read without."""
-        if name in _MODULES:
-            return getattr(importlib.import_module(f"freqbench.attacks.{_MODULES[name]}"), name)
+        if not name.startswith("_"):
+            module = importlib.import_module(f"freqbench.attacks.{_MODULES.get(name, 'table')}")
+            if hasattr(module, name):
+                return getattr(module, name)
         raise AttributeError(f"module 'freqbench.attacks' has no attribute {name!r}")
