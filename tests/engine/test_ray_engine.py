@@ -38,7 +38,7 @@ def session() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqbench.attacks.ATTACKS", {**ATTACKS, "faulty": Faulty})
+    monkeypatch.setitem(ATTACKS, "faulty", Faulty)  # type: ignore[index]
     monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
     monkeypatch.setitem(KNOWN, "datasets", (*KNOWN["datasets"], "faulty"))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from tiny import job, results, small
 from torch import Tensor
 
 from freqbench import models
-from freqbench.attacks import Attack
+from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import KNOWN
@@ -60,7 +60,7 @@ class Fake(Attack):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr("freqbench.attacks.ATTACKS", {**__import__("freqbench").attacks.ATTACKS, "fake": Fake})
+    monkeypatch.setitem(ATTACKS, "fake", Fake)  # type: ignore[index]
     monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "fake"))  # type: ignore[arg-type]
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
