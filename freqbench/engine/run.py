@@ -167,6 +167,7 @@ class _Run:
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
+        self._empty: set[tuple[str, str]] = set()
         self._recorded = 0.0
         # The clean Dice that each model has to reach on its first case of a dataset, until that was seen.
         self._floors = {
@@ -258,6 +259,7 @@ class _Run:
         if outcome.failed:
             self._num_failed += len(outcome.records)
         for record in outcome.records:
+            self._check_label(record)
             self._check_fit(record)
         self._progress.finish(outcome)
         if outcome.glimpse:
@@ -280,11 +282,22 @@ class _Run:
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
+    def _check_label(self, record: Mapping[str, Any]) -> None:
+        """Warn once of a case whose label has no class on the grid that is attacked."""
+        case, dice = (record["dataset"], record["case_id"]), record["dsc_foreground_clean"]
+        if dice is not None and math.isnan(dice) and case not in self._empty:
+            self._empty.add(case)
+            self.warn(
+                f"{record['case_id']} of {record['dataset']}: expected a label with a class beside the background, got "
+                "none on the grid that is attacked: its foreground scores are undefined (NaN): check the label and its "
+                "place, or leave the case out"
+            )
+
     def _check_fit(self, record: Mapping[str, Any]) -> None:
         """Warn if the clean Dice of a model's first case says that its checkpoint does not fit the dataset."""
         key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
         if dice is None or math.isnan(dice) or key not in self._floors:
-            return  # a case without foreground says nothing: the next one is looked at
+            return  # without foreground the next case is looked at
         floor = self._floors.pop(key)
         if dice < floor:
             self.warn(

@@ -85,3 +85,9 @@ def test_volumes_in_0_to_1_under_a_window_of_ct_are_told_with_both(root: Path, b
     ]
     assert "expected intensities on the scale of the window [-175, 250], got 0 to 0.99" in warnings[0]
     assert warned(root, bench, intensity="percentile") == (0, [])
+
+
+def test_a_case_whose_label_is_empty_is_named_once(root: Path, bench: Bench) -> None:
+    changed(root, LABEL, lambda labels: 0 * labels)
+    (text,) = warned(root, bench)[1]
+    assert text.startswith("patient089_frame10 of acdc: expected a label with a class beside the background, got none")
