@@ -54,10 +54,9 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
     rows = _described(records, entries)
     by = [*CURVE, "steps"]
     rows = rows[~rows.groupby(by)["is_failed"].transform("any")]
-    windows = rows["num_windows"].clip(lower=1)
     rows = rows.assign(
         drop=100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]),
-        passes=(rows["num_forwards"] + rows["num_backwards"]) / windows,
+        passes=(rows["num_forwards"] + rows["num_backwards"]) / rows["num_windows"],
     )
     means = rows.groupby(by, as_index=False).agg(
         passes=("passes", "mean"),

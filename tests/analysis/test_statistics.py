@@ -221,9 +221,10 @@ def test_a_table_by_hand() -> None:
         (np.stack([FIRST, FIRST, FIRST], axis=1), None, stats.ttest_1samp(FIRST, 0)),
         (np.stack([FIRST, FIRST, FIRST]), None, stats.ttest_1samp(FIRST, 0)),
         (FIRST[:, None], SECOND[:, None], stats.ttest_rel(FIRST, SECOND)),
+        (FIRST[:2, None], None, stats.ttest_1samp(FIRST[:2], 0)),
         (PATIENTS + FIRST[:3], PATIENTS + SECOND, stats.ttest_ind(FIRST[:3], SECOND, equal_var=False)),
     ],
-    ids=["networks agree", "patients agree", "one network each: paired", "like patients: Welch"],
+    ids=["networks agree", "patients agree", "one network each: paired", "two patients", "like patients: Welch"],
 )
 def test_where_one_spread_is_missing_it_is_a_known_t_test(values: Any, minus: Any, test: Any) -> None:
     found, theirs = nested_interval(values, minus), test.confidence_interval()

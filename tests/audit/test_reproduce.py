@@ -90,6 +90,8 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(mad
     found = [each.comparison.differences for each in all_of(store) if each.verdict == "different" and each.comparison]
     columns = sorted(each.column.rpartition(": ")[2] for differences in found for each in differences)
     assert (len(found), columns) == (2, ["label_voxels", "rows of classes"])
+    (changed,) = (each for differences in found for each in differences if each.column.endswith("label_voxels"))
+    assert (changed.stored, changed.by) == (7, changed.found - 7)
 
 
 def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(

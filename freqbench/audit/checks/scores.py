@@ -148,7 +148,7 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
     budget = setting.budget or 0.0
     if setting.threat_model == "linf":
         return (own["linf"] - budget).dropna()
-    return (own["l2"] - budget * own["num_windows"].clip(lower=1) ** 0.5 * (1 + SLACK)).dropna()
+    return (own["l2"] - budget * own["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:
