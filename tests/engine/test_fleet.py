@@ -32,7 +32,7 @@ METRICS = ("dsc", "hd95")
 
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ATTACKS, "faulty", Faulty)  # type: ignore[index]
+    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "faulty": Faulty})
     monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
     monkeypatch.setattr(ray_workers, "FOLLOW_S", 1.0)
 

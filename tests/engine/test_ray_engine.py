@@ -38,7 +38,7 @@ def session() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ATTACKS, "faulty", Faulty)  # type: ignore[index]
+    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "faulty": Faulty})
     monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
     monkeypatch.setitem(KNOWN, "datasets", (*KNOWN["datasets"], "faulty"))  # type: ignore[arg-type]
@@ -110,8 +110,8 @@ def test_a_unit_handed_ahead_to_a_worker_that_dies_costs_no_try(
 @pytest.mark.integration
 def test_a_hung_attack_is_killed_and_tried_again(tmp_path: Path) -> None:
     units = with_fault(tmp_path / "faults", "hang")
-    listener = run_by_ray(units, METRICS, workers=2, timeout=15)
-    assert [text for text in listener.said if "it took longer than case_timeout = 15 s: it is tried again" in text]
+    listener = run_by_ray(units, METRICS, workers=2, timeout=40)
+    assert [text for text in listener.said if "it took longer than case_timeout = 40 s: it is tried again" in text]
     assert results(listener.outcomes) == results(run_serially(units, metrics=METRICS))
 
 

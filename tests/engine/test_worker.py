@@ -60,7 +60,7 @@ class Fake(Attack):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setitem(ATTACKS, "fake", Fake)  # type: ignore[index]
+    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "fake": Fake})
     monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "fake"))  # type: ignore[arg-type]
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
