@@ -20,7 +20,7 @@ from freqbench.engine import rows
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.grid import Unit
-from freqbench.job.outline import DEFAULT_METRICS
+from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.metrics import voxel_success
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints

@@ -19,8 +19,8 @@ from freqbench.data import Dataset
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import require_order
+from freqbench.models.loading import DEFAULT_ROI, examined
 from freqbench.models.networks.architectures import refusing
-from freqbench.models.resolve import DEFAULT_ROI, examined
 from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT
 from freqbench.models.spec import FROZEN
 

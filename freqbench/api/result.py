@@ -27,8 +27,8 @@ from freqbench.engine import evaluate as engine
 from freqbench.engine import memory, rows, saved_volumes
 from freqbench.engine.evaluate import AttackedVolume
 from freqbench.engine.worker import INFERENCE_WINDOWS
+from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, Cell
-from freqbench.job.schema import attack_of
 from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
 from freqbench.models import ModelSpec, Prediction
 from freqbench.results.volumes import SUFFIX

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +35,8 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, a defect is 70, Ctrl-C is 130."""
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
+    if not sys.warnoptions:  # of libraries, to their callers: what a user should know is said in lines
+        warnings.simplefilter("ignore")
     try:
         try:
             _require_values(sys.argv[1:])

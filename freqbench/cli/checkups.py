@@ -29,6 +29,7 @@ from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metada
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.networks.architectures import skeleton
+from freqbench.models.spec import seed_of
 
 Lines = Iterator[tuple[str, str]]
 
@@ -88,7 +89,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     """What a checkpoint is; with a job, what it makes of the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
-    if checkpoints.seed_of(path) is not None:
+    if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
     elif entry and (entry.bundle or entry.arch in READERS):
         yield "checkpoint", f"{path}: read as {entry.arch or 'bundle'}"
@@ -232,7 +233,7 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
     path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
     known = migrations_of(arch)
-    if not _are_alike(known) or checkpoints.seed_of(path) is not None or read_metadata(path):
+    if not _are_alike(known) or seed_of(path) is not None or read_metadata(path):
         return [entry.migration]
     return [*known]
 

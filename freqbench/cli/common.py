@@ -167,18 +167,14 @@ def stoppable(doing: str) -> Iterator[None]:
 
 
 def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
-    """A job file, nothing of it looked at yet."""
+    """A job file, checked as far as that can be done before attacks and networks are imported."""
     with _uncollected():
         from freqbench.core import config
-        from freqbench.job.keys import require_keys
-        from freqbench.job.outline import Outline
-
-        content = config.read(path, overrides or ())
-        # Before the classes that it names are imported, which takes long.
-        require_keys(config.validate(content, Outline, where=path), path)
+        from freqbench.job.checks import require_sound
         from freqbench.job.schema import JobSpec
 
-        job = config.validate(content, JobSpec, where=path)
+        job = config.load(path, JobSpec, overrides or ())
+        require_sound(job, path)
         return job.model_copy(update={"trust_code": True}) if trusted else job
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def _canonical(value: Any) -> Any:
@@ -30,9 +31,11 @@ def digest(payload: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def window_generator(seed: int, fingerprint: str, window: int) -> torch.Generator:
+def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
     """The CPU generator of one window's draws: seed, the case's content and the window's number, and nothing else.
 
     So budgets, models and ablations start from common random numbers.
     """
+    import torch
+
     return torch.Generator().manual_seed(int(digest(["draw", seed, fingerprint, window]), 16) >> 1)

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt, field_validator
-from torch import Tensor
 
 from freqbench.core.config import Strict
 from freqbench.core.limits import VOXELS, is_number, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Intensity = str | dict[str, float | tuple[float, float]]
 
@@ -27,7 +29,7 @@ class Scaling:
     low: float
     high: float
 
-    def range_of(self, image: Tensor) -> tuple[float, float]:
+    def range_of(self, image: "Tensor") -> tuple[float, float]:
         """The native intensities that become 0 and 1 in this volume (any shape)."""
         if self.kind == "window":
             return self.low, self.high

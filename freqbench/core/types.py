@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from freqbench.core import names
+
+if TYPE_CHECKING:
+    from torch import Tensor  # which takes seconds to import: a dataset is checked without
 
 T = TypeVar("T")
 Shape = tuple[int, int, int]
@@ -59,8 +61,8 @@ class Case:
     """
 
     ref: CaseRef
-    image: Tensor
-    label: Tensor
+    image: "Tensor"
+    label: "Tensor"
     spacing: Spacing
     affine: npt.NDArray[np.float64]
     native_ranges: tuple[tuple[float, float], ...]
@@ -78,8 +80,8 @@ class NativeCase:
     """
 
     ref: CaseRef
-    image: Tensor
-    label: Tensor
+    image: "Tensor"
+    label: "Tensor"
     affine: npt.NDArray[np.float64]
     spacing: Spacing
     source: str

@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from freqbench.core import node_cache, storage
 from freqbench.core.node_cache import limit
 from freqbench.core.types import Case, CaseRef
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
 REVISION = 2
@@ -88,6 +89,7 @@ def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
 
 def _read(path: Path, ref: CaseRef) -> Case | None:
     """The case in a file; None where there is none, or it is damaged."""
+    import torch
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():  # a pipe has no end
@@ -149,7 +151,7 @@ def _listed(suffix: str) -> Iterator[Kept]:
                 yield Kept(facts.st_mtime, path, facts.st_size)
 
 
-def _checksum(facts: str, image: Tensor, label: Tensor) -> str:
+def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:
     """Of all that a file says: a flipped bit would else pass for an intensity."""
     checksum = zlib.crc32(facts.encode())
     for tensor in (image, label):

@@ -5,13 +5,15 @@ are resampled in their plane and the nearest slice is taken along the coarse axi
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from freqbench.core.types import Shape, triple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Of the coarsest to the finest spacing, above which slices are resampled in their plane.
 ANISOTROPY = 3.0
@@ -44,21 +46,25 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
     return None
 
 
-def resample_image(image: Tensor, shape: Shape, coarse: int | None) -> Tensor:
+def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
     """Cubic interpolation of each channel, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
 
     **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume or slice, which moves with a
     perturbation: what is attacked would differ from the clean by more than that.
     """
+    import torch
+
     channels = np.stack([_resized(channel, shape, coarse, order=3) for channel in image.numpy()])
     return torch.from_numpy(channels.clip(0, 1, out=channels))
 
 
-def resample_label(label: Tensor, shape: Shape, coarse: int | None) -> Tensor:
+def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
     """The class whose linearly interpolated indicator is the largest, of equal ones the higher: uint8 `[1, *shape]`.
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
     """
+    import torch
+
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
     for index in np.unique(old):

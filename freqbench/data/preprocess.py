@@ -6,18 +6,19 @@ The order is that of the papers' validation pipelines, or nnU-Net's.
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from freqbench.core.errors import DataError
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.nifti import check_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
@@ -37,6 +38,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     the two differ by the perturbation alone. Raises DataError where the scaling finds no contrast, or no foreground is
     left.
     """
+    import torch
     from monai.data import MetaTensor
     from monai.transforms import CropForegroundd, Orientationd, ResizeWithPadOrCropd, Spacingd, SpatialPadd
 
@@ -85,6 +87,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
 
 
 def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
+    import torch
     from monai.data import MetaTensor
 
     if preprocess.spacing is None:
@@ -97,7 +100,7 @@ def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 
-def _ranges(image: Tensor, preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
+def _ranges(image: "Tensor", preprocess: Preprocess, source: str) -> tuple[tuple[float, float], ...]:
     scaling = parse_intensity(preprocess.intensity)
     ranges = tuple(scaling.range_of(channel) for channel in image)
     for low, high in ranges:
@@ -183,7 +186,7 @@ Volume = npt.NDArray[np.float32]
 LEAST = 1e-5
 
 
-def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> NativeCase:
+def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> NativeCase:
     """The volume of the file with the perturbation carried back to its grid and unit.
 
     `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
@@ -192,6 +195,8 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
     would lead further out, or in by less than LEAST of the range, the voxel stays as it is, as where it is 0.
     `prepare(result, preprocess, clean=native)` brings the result into any space.
     """
+    import torch
+
     if adversarial.shape != case.image.shape:
         raise ValueError(f"expected the case's shape {tuple(case.image.shape)}, got {tuple(adversarial.shape)}")
     to_case = np.linalg.inv(case.affine) @ native.affine
@@ -202,14 +207,14 @@ def attacked_native(native: NativeCase, case: Case, adversarial: Tensor) -> Nati
     return replace(native, image=attacked)
 
 
-def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: Tensor, space: Preprocess) -> float:
+def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: Preprocess) -> float:
     """Root mean square, on the [0, 1] scale, between what was attacked and the same prepared in its space again.
 
     0 to rounding where the space keeps the file's grid; what was added to voxels that `pad_to` made is lost and counts
     too.
     """
     again = prepare(attacked, space, clean=native).image
-    return float((again - adversarial).square_().mean(dtype=torch.float64).sqrt())
+    return float((again - adversarial).square_().double().mean().sqrt())
 
 
 def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:

@@ -24,10 +24,10 @@ from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
 from freqbench.core.types import CaseRef
-from freqbench.job.attacks import attack_identity
+from freqbench.job.attacks import attack_identity, attack_of
+from freqbench.job.checks import models_for
 from freqbench.job.grid import Cell, expand
-from freqbench.job.models import models_for
-from freqbench.job.schema import JobSpec, attack_of
+from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from freqbench.job.outline import Resources
+from freqbench.job.schema import Resources
 
 CORES_A_WORKER = 2
 PROCESS_BYTES = 1 << 30  # interpreter, libraries, a case and its predictions

@@ -1,16 +1,17 @@
 """Makes the attacks of a job, and says what identifies one."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from freqbench.attacks import Attack
+from freqbench.attacks import Attack, attack_class, make, with_indices
+from freqbench.core import names
 from freqbench.core.plugins import provenance
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.models import models_for
-from freqbench.job.schema import JobSpec, attack_of
+from freqbench.job.checks import models_for, require_untargeted
+from freqbench.job.schema import JobSpec
 
 
 def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
@@ -20,13 +21,39 @@ def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Itera
     """
     with sweep.at(f"{where}: datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    names = [entry.name for entry in job.datasets]
+    known = [entry.name for entry in job.datasets]
     sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", names, place):
+        if dataset.name in entry.only("datasets", known, place):
             for written, only in entry.on(dataset.name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
+
+
+def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
+    """An attack with the parameters that a job file writes, for a dataset.
+
+    Args:
+        name: of ATTACKS, `package.module:Class`, or the class itself.
+        written: its parameters as the file gives them.
+        dataset: whose classes and channels it is to take.
+        place: begins the line of an error.
+
+    Raises:
+        UserError: no such attack, or parameters that it or the dataset does not take.
+    """
+    parameters = {key: sweep.parse_value(value) for key, value in written.items()}
+    require_untargeted(parameters.get("targeted"), place)
+    with sweep.at_parameter(place):
+        owner = attack_class(names.ALIASES["attacks"].get(name, name)) if isinstance(name, str) else name
+    with sweep.at_parameter(place, f"{dataset.name}: "):
+        parameters = with_indices(owner.name, parameters, dataset.class_names)
+    with sweep.at_parameter(place):
+        attack = make(owner, **parameters)
+    with sweep.at_parameter(place, f"{dataset.name}: "):
+        attack.check_classes(dataset.num_classes)
+        attack.check_channels(dataset.num_channels)
+    return attack
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params, attacks_on
-from freqbench.job.models import models_of, require_checkpoints, require_models
+from freqbench.job.checks import require_names
+from freqbench.job.models import models_of, require_checkpoints
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
 from freqbench.models.checkpoints import record
@@ -184,17 +185,12 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    sweep.require_distinct("datasets", [entry.name for entry in job.datasets], where)
-    known = [entry.name for entry in job.models]
-    for i, name in enumerate(job.targets if isinstance(job.targets, list) else ()):
-        if name not in known:
-            raise UserError(f"{where}: targets[{i}]: {unknown('model', name, known)}")
+    require_names(job, where)
     datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(attacks_on(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    require_models(job.models, [dataset.name for dataset in datasets], where)
     with sweep.at(where):
         found = [(attack, len(only)) for each in attacks.values() for attack, only in each]
         count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in found)

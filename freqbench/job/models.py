@@ -2,49 +2,20 @@
 
 from collections.abc import Sequence
 
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.errors import UserError
 from freqbench.data import Dataset
 from freqbench.job import sweep
+from freqbench.job.checks import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
-from freqbench.models.resolve import examined
-
-
-def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
-    """Names of the models that a job has for a dataset."""
-    return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
-
-
-def require_models(given: Sequence[ModelEntry], datasets: Sequence[str], where: str) -> None:
-    """Every dataset has models, each of its own name.
-
-    Raises:
-        UserError: one has none, two have one name, or a model is for a dataset that the job does not have.
-    """
-    for i, entry in enumerate(given):
-        for name in entry.datasets or ():
-            if name not in datasets:
-                raise UserError(f"{where}: models[{i}].datasets: {unknown('dataset', name, datasets)}")
-    for dataset in datasets:
-        sweep.require_distinct("models", models_for(given, dataset), where)
-        if not models_for(given, dataset):
-            raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
+from freqbench.models.loading import examined
 
 
 def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> None:
-    """Every model for a dataset can be looked for: names and files, before the first network is made.
-
-    Raises:
-        UserError: as `examined`, or an ensemble of a model that is not there.
-    """
-    known: list[str] = []
+    """Every model for a dataset can be looked for, before the first network is made; raises UserError as `examined`."""
     for i, entry in _members_first(given, dataset):
-        with sweep.at(f"{where}: models[{i}]"):
-            for name in entry.ensemble or ():
-                if name not in known:
-                    raise UserError(f"{entry.name}: ensemble: {unknown('model', name, known)}")
-            if not entry.ensemble:
+        if not entry.ensemble:
+            with sweep.at(f"{where}: models[{i}]"):
                 examined(entry, dataset.class_names)
-        known.append(entry.name)
 
 
 def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:

@@ -14,7 +14,7 @@ from freqbench.core.plugins import trusting
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry, DatasetEntry, at
 from freqbench.models import MODELS, ModelEntry
-from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.spec import TRAIN, seed_of
 
 SMALL = 32  # voxels a side of windows and volumes
 STEPS = 2
@@ -110,7 +110,7 @@ def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
     for entry in job.models:
         path = entry.path
-        if path is None or path.startswith(("zoo://", checkpoints.TRAIN)) or checkpoints.seed_of(path) is not None:
+        if path is None or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
             continue
         try:
             found = storage.exists(storage.filled_in(path, entry.name))

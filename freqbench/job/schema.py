@@ -1,26 +1,50 @@
-"""Says what a job file may hold, and makes the datasets and attacks of its entries."""
+"""Says what a job file may hold, and makes the datasets of its entries; attacks and networks are not imported."""
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 
-from freqbench.attacks import Attack, attack_class, make, with_indices
 from freqbench.core import config, limits, names, plugins
+from freqbench.core.config import FileName, Strict
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
-from freqbench.job.outline import Outline
 from freqbench.job.recipe import TrainingEntry, TrainJob, training_entry
-from freqbench.job.sweep import DatasetEntry
+from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.models import ModelEntry
 
+DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
+
+Auto = Literal["auto"] | PositiveInt
+Metric = Annotated[str, AfterValidator(partial(names.known, "metrics", "metric"))]
 _Training = Annotated[
     TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
 ]
 
 
-class JobSpec(Outline):
+class Resources(Strict):
+    """What a worker may take; recorded with every row, in no identity.
+
+    Attributes:
+        workers: processes; `auto`: one a GPU share, or one for two cores and at least two; the serial engine has one.
+        threads: CPU threads a worker; `auto`: cores / workers.
+        gpus_per_worker: GPUs or a share of one, where there are any; 0: none.
+    """
+
+    workers: Auto = "auto"
+    threads: Auto = "auto"
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+
+
+def _known(entry: AttackEntry) -> AttackEntry:
+    names.known("attacks", "attack", entry.name)
+    return entry
+
+
+class JobSpec(Strict):
     """A job file.
 
     Attributes:
@@ -49,8 +73,21 @@ class JobSpec(Outline):
             store.
     """
 
-    models: Annotated[list[ModelEntry], Field(min_length=1)]  # type: ignore[assignment]  # all of them now
-    training: tuple[_Training, ...] = ()  # type: ignore[assignment]
+    name: Annotated[FileName, Field(pattern=r"^[\w.-]+$")]
+    datasets: Annotated[list[DatasetEntry], Field(min_length=1)]
+    models: Annotated[list[ModelEntry], Field(min_length=1)]
+    attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_known)]], Field(min_length=1)]
+    training: tuple[_Training, ...] = ()
+    targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    compile: bool = False
+    resources: Resources = Resources()
+    window_batch: Auto = "auto"
+    case_timeout: PositiveFloat | None = None
+    save_adversarial: Literal["none", "nifti"] = "none"
+    trust_code: bool = False
 
     @property
     def trains(self) -> bool:
@@ -62,6 +99,20 @@ class JobSpec(Outline):
     def _a_model_each(cls, given: list[ModelEntry]) -> list[ModelEntry]:
         limits.require(sum(entry.replicates for entry in given), limits.MODELS, "models")
         return [network for entry in given for network in entry.networks()]
+
+    @field_validator("attacks")
+    @classmethod
+    def _can_be_made(cls, given: list[AttackEntry]) -> list[AttackEntry]:
+        limits.require(sum(entry.count() for entry in given), limits.CELLS, "attacks")
+        return given
+
+    @field_validator("seeds", "metrics")
+    @classmethod
+    def _each_once(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        for value, count in Counter(given).items():
+            if count > 1:
+                raise UserError(f"expected each once, got {value!r} {count} times: leave one")
+        return given
 
 
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
@@ -77,33 +128,3 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
             found: type[Dataset] = plugins.load_class(loader, Dataset)
         return config.validate(content, found, where)
     return config.validate(content, DATASETS[loader], where)
-
-
-def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """An attack with the parameters that a job file writes, for a dataset.
-
-    Args:
-        name: of ATTACKS, `package.module:Class`, or the class itself.
-        written: its parameters as the file gives them.
-        dataset: whose classes and channels it is to take.
-        place: begins the line of an error.
-
-    Raises:
-        UserError: no such attack, or parameters that it or the dataset does not take.
-    """
-    parameters = {key: sweep.parse_value(value) for key, value in written.items()}
-    if parameters.get("targeted"):
-        raise UserError(
-            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
-        )
-    with sweep.at_parameter(place):
-        owner = attack_class(names.ALIASES["attacks"].get(name, name)) if isinstance(name, str) else name
-    with sweep.at_parameter(place, f"{dataset.name}: "):
-        parameters = with_indices(owner.name, parameters, dataset.class_names)
-    with sweep.at_parameter(place):
-        attack = make(owner, **parameters)
-    with sweep.at_parameter(place, f"{dataset.name}: "):
-        attack.check_classes(dataset.num_classes)
-        attack.check_channels(dataset.num_channels)
-    return attack

@@ -1,22 +1,10 @@
 """Leads from a model's entry in a job file to label maps: networks, checkpoints, defences, inference."""
 
-from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
-from freqbench.models.cost import forward_flops, step_bytes
-from freqbench.models.defences import DEFENCES, Defence
-from freqbench.models.defences.randomized_smoothing import Prediction
-from freqbench.models.foreign import READERS
-from freqbench.models.inference import (
-    SlidingWindowModel,
-    attack_windows,
-    predict,
-    prediction,
-    sliding_windows,
-)
-from freqbench.models.networks.architectures import MODELS, Architecture, build
-from freqbench.models.resolve import load, resolve, resolve_ensemble
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from freqbench.models.settings import Inference, InputAdapter
 from freqbench.models.spec import ModelEntry, ModelSpec
-from freqbench.models.wrapper import SegmentationModel
 
 __all__ = [
     "DEFENCES",
@@ -45,3 +33,33 @@ __all__ = [
     "step_bytes",
     "zoo_names",
 ]
+
+if TYPE_CHECKING:
+    from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
+    from freqbench.models.cost import forward_flops, step_bytes
+    from freqbench.models.defences import DEFENCES, Defence
+    from freqbench.models.defences.randomized_smoothing import Prediction
+    from freqbench.models.foreign import READERS
+    from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
+    from freqbench.models.loading import load, resolve, resolve_ensemble
+    from freqbench.models.networks.architectures import MODELS, Architecture, build
+    from freqbench.models.wrapper import SegmentationModel
+else:
+    _MODULES = {
+        "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
+        "cost": ("forward_flops", "step_bytes"),
+        "defences": ("DEFENCES", "Defence"),
+        "defences.randomized_smoothing": ("Prediction",),
+        "foreign": ("READERS",),
+        "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
+        "loading": ("load", "resolve", "resolve_ensemble"),
+        "networks.architectures": ("MODELS", "Architecture", "build"),
+        "wrapper": ("SegmentationModel",),
+    }
+
+    def __getattr__(name: str) -> Any:
+        """Import networks, and torch with them, on first use: a job's entries are checked without."""
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(importlib.import_module(f"freqbench.models.{module}"), name)
+        raise AttributeError(f"module 'freqbench.models' has no attribute {name!r}")

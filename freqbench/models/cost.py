@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.models.resolve import skeleton, trace, traced_flops
+from freqbench.models.loading import skeleton, trace, traced_flops
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the

@@ -1,13 +1,14 @@
 """Describes what a network wants: its input's axes and intensities, and the sliding window of its predictions."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-import torch
 from pydantic import Field, PositiveFloat, field_validator
-from torch import Tensor
 
 from freqbench.core.config import Strict
 from freqbench.core.types import Shape, triple
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AXES = "HWD"
 T = TypeVar("T")
@@ -87,7 +88,7 @@ class InputAdapter(Strict):
         """What stands for the network's axes (lengths, spacing), in the volume's order H, W, D."""
         return triple(values[self._order.index(axis)] for axis in range(3))
 
-    def to_network(self, images: Tensor) -> Tensor:
+    def to_network(self, images: "Tensor") -> "Tensor":
         """What the network is given for images `[B, C, h, w, d]` in [0, 1]."""
         low, high = self.scale
         # Nothing is computed where nothing is asked for, so that a plain network sees the volume to the bit.
@@ -100,7 +101,7 @@ class InputAdapter(Strict):
         turned = images.flip([2 + axis for axis in self._turned]) if self._turned else images
         return turned.permute(0, 1, *(2 + axis for axis in self._order))
 
-    def from_network(self, logits: Tensor) -> Tensor:
+    def from_network(self, logits: "Tensor") -> "Tensor":
         """Logits of the network in the volume's axes."""
         back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
         return back.flip([2 + axis for axis in self._turned]) if self._turned else back
@@ -114,9 +115,8 @@ class InputAdapter(Strict):
         return tuple(i for i, letter in enumerate(AXES) if f"-{letter}" in self.axes)
 
     @staticmethod
-    def _per_channel(value: float | tuple[float, ...], images: Tensor) -> Tensor:
-        numbers = torch.as_tensor(value, dtype=images.dtype, device=images.device)
-        return numbers.reshape(1, -1, 1, 1, 1)
+    def _per_channel(value: float | tuple[float, ...], images: "Tensor") -> "Tensor":
+        return images.new_tensor(value).reshape(1, -1, 1, 1, 1)
 
 
 DEFAULT_INPUT = InputAdapter()

@@ -1,6 +1,7 @@
 """Defines what a job says of a model, and what that resolves to."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,16 +11,27 @@ from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, field_
 
 from freqbench.core import plugins
 from freqbench.core.config import Architecture, FileName, Strict
+from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.checkpoints.files import TRAIN, seed_of
 from freqbench.models.defences import Defence, defence_of
-from freqbench.models.networks.architectures import MODELS
 from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")
+SEED_DIGITS = 18
+TRAIN = "train://"
+"""Before the name of a network that the job itself trains."""
+
+
+def seed_of(checkpoint: str) -> int | None:
+    """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
+    found = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
+    if found and len(found[1] or "") > SEED_DIGITS:
+        got = f"random:{found[1][:20]}..."
+        raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
+    return int(found[1] or 0) if found else None
 
 
 class Trained(Strict):
@@ -204,6 +216,8 @@ class ModelSpec:
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:
+        from freqbench.models.networks.architectures import MODELS
+
         architecture = MODELS.get(self.arch)
         defaults = architecture.args if architecture else {}
         changed = {k: v for k, v in self.args.items() if k not in defaults or v != defaults[k]}

@@ -20,7 +20,8 @@ from freqbench.core.names import at_home
 from freqbench.job import sweep
 from freqbench.job.recipe import TrainJob
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.models.checkpoints.files import locate, seed_of
+from freqbench.models.checkpoints.files import locate
+from freqbench.models.spec import seed_of
 
 LIMIT_BYTES = 100 << 20
 """Of all that travels: it goes through the memory of the cluster's head, and Ray itself refuses 500 MiB."""

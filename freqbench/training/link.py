@@ -21,8 +21,8 @@ from freqbench.job.recipe import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.job.rehearsal import Missing, name_of
 from freqbench.job.schema import JobSpec
 from freqbench.models import ModelEntry
-from freqbench.models.checkpoints.files import TRAIN, weights_sha256
-from freqbench.models.spec import Trained
+from freqbench.models.checkpoints.files import weights_sha256
+from freqbench.models.spec import TRAIN, Trained
 from freqbench.results import Shard
 from freqbench.training import finished, train
 from freqbench.training.plan import prepare

@@ -14,9 +14,9 @@ from freqbench.core.machine import available_cores
 from freqbench.core.storage import join
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
-from freqbench.job.attacks import attack_identity
+from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.recipe import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
-from freqbench.job.schema import attack_of, build_dataset
+from freqbench.job.schema import build_dataset
 from freqbench.job.sweep import AttackEntry
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training

@@ -37,6 +37,15 @@ WRONG = {
     "no parameter": json.dumps(job(attacks=[{"name": "pgd"}])),
     "range": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1, -1]}])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
+    "source": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "sources": "unte"}])),
+    "target": json.dumps(job(targets=["a", "unte"])),
+    "model twice": json.dumps(job(models=[{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2)),
+    "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
+    "split": json.dumps(job(datasets=[{"name": "phantom", "split": "tset"}])),
+    "window": json.dumps(job(datasets=[{"name": "acdc", "root": ".", "intensity": {"window": [250, -175]}}])),
+    "spacing": json.dumps(job(datasets=[{"name": "acdc", "root": ".", "spacing": [1, 1, 0]}])),
+    "class": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "organs": [["livre"]]}])),
+    "targeted": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "targeted": True}])),
 }
 CHILD = """
 import json, sys
@@ -47,7 +56,7 @@ for name in json.loads(sys.argv[1]):
         app(["plan", name], standalone_mode=False)
     except ValueError as error:
         said[name] = str(error)
-print(json.dumps([said, sorted({"torch", "monai", "numpy", "ray", "pandas", "scipy"} & set(sys.modules))]))
+print(json.dumps([said, sorted({"torch", "monai", "ray", "pandas", "scipy", "nibabel"} & set(sys.modules))]))
 """
 
 
@@ -138,6 +147,16 @@ def test_a_closed_stream_ends_no_command_with_a_traceback(tmp_path: Path, closed
     done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
     assert done.returncode in ((0, 1) if "true" in closed else (0,))
+
+
+def test_a_warning_of_a_library_does_not_stand_before_the_line(tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings\nfrom freqbench.core import config\nfrom freqbench.core.errors import UserError\n"
+        "def read(*_):\n    warnings.warn('a tensor of no elements')\n    raise UserError('expected one, got none')\n"
+        "config.read = read\nfrom freqbench.cli import main\nsys.argv[1:] = ['plan', 'job.yaml']\nmain()"
+    )
+    assert python(tmp_path, "-c", code).stderr == b"error: expected one, got none\n"
+    assert b"UserWarning" in python(tmp_path, "-W", "default", "-c", code).stderr
 
 
 def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(

@@ -9,7 +9,7 @@ import pytest
 from tiny import execute, job
 
 from freqbench.engine.resources import Node, Pool, room, share
-from freqbench.job.outline import Resources
+from freqbench.job.schema import Resources
 
 GIB = 1 << 30
 

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import ARGS, ROI, job, small, write
+from tiny import ARGS, ROI, job, small
 
 from freqbench.attacks import make
 from freqbench.core import config, limits
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.job.grid import expand
-from freqbench.job.outline import Outline
 from freqbench.job.schema import JobSpec
 from freqbench.models import sliding_windows
-from freqbench.models.resolve import skeleton
+from freqbench.models.loading import skeleton
 from freqbench.reporting.papers.recipes import MetricEntry, Recipe
 
 Spoil = Callable[[dict[str, Any]], object]
@@ -174,7 +173,7 @@ def test_names_and_files_of_all_models_come_before_the_first_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
-    module = importlib.import_module("freqbench.models.resolve")
+    module = importlib.import_module("freqbench.models.loading")
     monkeypatch.setattr(module, "skeleton", lambda spec: made.append(spec.name) or skeleton(spec))
     content = job()
     content["models"][1]["checkpoint"] = str(tmp_path / "none.safetensors")
@@ -182,15 +181,3 @@ def test_names_and_files_of_all_models_come_before_the_first_network(
     content = job(models=[*job()["models"], {"name": "e", "ensemble": ["a", "c"]}])
     assert "models[2]: e: ensemble: unknown model 'c'" in refusal(content)
     assert made == []
-
-
-def test_an_outline_refuses_what_the_whole_refuses(tmp_path: Path) -> None:
-    content = job(metrics=["DSC"])
-    lines = []
-    for model in (Outline, JobSpec):
-        with pytest.raises(UserError) as caught:
-            config.load(write(tmp_path, content), model)
-        lines.append(str(caught.value))
-    assert lines[0] == lines[1]
-    assert config.validate(job(), Outline, where="job.yaml").models[0].name == "a"
-    assert job()["models"][0]["roi"] == ROI

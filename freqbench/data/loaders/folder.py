@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field, field_validator
 
 from freqbench.core import names, storage
@@ -176,6 +175,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def native(self, ref: CaseRef) -> NativeCase:
         """As `Dataset.native`; raises DataError for files that changed since they were planned with, too."""
+        import torch
+
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # has a copy that was damaged on this machine fetched again

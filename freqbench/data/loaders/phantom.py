@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from freqbench.core.errors import DataError, unknown
@@ -54,10 +53,7 @@ class Phantom(Dataset):
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """The numbered cases of a split."""
-        split = split or self.split
-        if split not in SPLITS:
-            raise DataError(f"{self.name}: {unknown('split', split, SPLITS)}")
-        numbers = {f"phantom_{number:04d}": number for number in SPLITS[split]}
+        numbers = {f"phantom_{number:04d}": number for number in self._numbers(split or self.split)}
         return tuple(
             CaseRef(
                 case_id=case_id,
@@ -69,8 +65,19 @@ class Phantom(Dataset):
             for case_id in self.chosen(list(numbers))
         )
 
+    def listed_cases(self) -> int | None:
+        """As many as the split has."""
+        return len(self._numbers(self.split))
+
+    def _numbers(self, split: str) -> range:
+        if split not in SPLITS:
+            raise DataError(f"{self.name}: {unknown('split', split, SPLITS)}")
+        return SPLITS[split]
+
     def native(self, ref: CaseRef) -> NativeCase:
         """Draw one patient (some 40 ms at the default shape on one thread)."""
+        import torch
+
         rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
         hu, label = anatomy.draw(rng, self.shape, self.spacing)
         affine = np.diag([*self.spacing, 1.0])
@@ -118,5 +125,5 @@ class StandIn(Phantom):
     def native(self, ref: CaseRef) -> NativeCase:
         """The phantom's volume in every channel, its labels within the classes."""
         drawn = super().native(ref)
-        image, label = torch.cat([drawn.image] * self.channels), drawn.label.clamp(max=self.num_classes - 1)
+        image, label = drawn.image.repeat(self.channels, 1, 1, 1), drawn.label.clamp(max=self.num_classes - 1)
         return replace(drawn, image=image, label=label)

@@ -25,9 +25,6 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
 
 _ZOO = Path(__file__).parents[1] / "zoo"
-SEED_DIGITS = 18
-TRAIN = "train://"
-"""Before the name of a network that the job itself trains."""
 
 _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
@@ -49,15 +46,6 @@ def locate(checkpoint: str) -> str:
 def zoo_names() -> list[str]:
     """The checkpoints that the package carries, as `DATASET/NAME`."""
     return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
-
-
-def seed_of(checkpoint: str) -> int | None:
-    """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
-    found = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
-    if found and len(found[1] or "") > SEED_DIGITS:
-        got = f"random:{found[1][:20]}..."
-        raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
-    return int(found[1] or 0) if found else None
 
 
 def content_sha256(checkpoint: str) -> str:

@@ -1,32 +1,25 @@
-"""Lists the defences around a network: input transformations and randomised smoothing."""
+"""Offers the defences around a network: input transformations and randomised smoothing."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError, unknown
 from freqbench.models.defences.base import Defence
-from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.defences.transforms import (
-    BitDepth,
-    DctQuantization,
-    GaussianSmoothing,
-    MedianSmoothing,
-    RandomResizePad,
-    TotalVariation,
-)
 
 __all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
 
-DEFENCES: Mapping[str, type[Defence]] = {
-    "gaussian_smoothing": GaussianSmoothing,
-    "median_smoothing": MedianSmoothing,
-    "bit_depth": BitDepth,
-    "dct_quantization": DctQuantization,
-    "total_variation": TotalVariation,
-    "random_resize_pad": RandomResizePad,
-    "randomized_smoothing": RandomizedSmoothing,
-}
+if TYPE_CHECKING:
+    from freqbench.models.defences.table import DEFENCES, RandomizedSmoothing
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import defences, and torch with them, on first use."""
+        if name in __all__:
+            from freqbench.models.defences import table
+
+            return getattr(table, name)
+        raise AttributeError(f"module 'freqbench.models.defences' has no attribute {name!r}")
 
 
 def defence_of(content: Any) -> Defence | None:
@@ -36,6 +29,8 @@ def defence_of(content: Any) -> Defence | None:
     name = content.get("name") if isinstance(content, Mapping) else None
     if not isinstance(name, str):
         raise UserError(f"expected a mapping with a name, such as {{name: bit_depth, bits: 3}}, got {content!r:.100}")
+    from freqbench.models.defences.table import DEFENCES
+
     if name not in DEFENCES:
         raise UserError(unknown("defence", name, DEFENCES))
     return validate(dict(content), DEFENCES[name], where=name)

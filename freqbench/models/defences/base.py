@@ -1,14 +1,15 @@
 """Defines what every defence is: a mapping in a job file, and a change of the window that the network sees."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from freqbench.core.config import Strict
 from freqbench.core.identity import digest
 
-Back = Callable[[Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Back = Callable[["Tensor"], "Tensor"]
 
 FIXED = 0
 """The key of draws that are the same wherever nobody gives another."""
@@ -29,11 +30,11 @@ class Defence(Strict):
 
     name: str
 
-    def filtered(self, images: Tensor) -> Tensor:
+    def filtered(self, images: "Tensor") -> "Tensor":
         """What the network sees in place of windows `[B, C, h, w, d]`, as it stands, for one that draws nothing."""
         raise NotImplementedError
 
-    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+    def seen(self, images: "Tensor", seeds: Sequence[int], adaptive: bool) -> tuple["Tensor", Back]:
         """What the network sees of windows `[B, C, h, w, d]` in [0, 1], and how its logits come back onto their grid.
 
         Args:
@@ -65,6 +66,6 @@ def draw_seed(*parts: int | str) -> int:
     return int(digest(["defence", *parts]), 16) >> 1
 
 
-def unchanged(logits: Tensor) -> Tensor:
+def unchanged(logits: "Tensor") -> "Tensor":
     """Logits that stand on the grid of the windows already."""
     return logits

@@ -53,7 +53,7 @@ def job_of(row: Published) -> str:
 @cache
 def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
-    resolving = importlib.import_module("freqbench.models.resolve")  # the package has a function of that name
+    resolving = importlib.import_module("freqbench.models.loading")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolving, "_agreed_args", lambda entry, *_: entry.args)
         patch.setattr(resolving, "_checked", lambda draft, *_: draft)

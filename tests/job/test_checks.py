@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import job_keys
+import job_parameters
 import pytest
 from attacks.examples import EXAMPLES
 from tiny import expanded, job
 
 from freqbench.core import config, names
 from freqbench.core.errors import UserError
-from freqbench.job.keys import require_keys
-from freqbench.job.outline import Outline
+from freqbench.job.checks import require_sound
+from freqbench.job.schema import JobSpec
 
 WRONG: Mapping[str, dict[str, Any]] = {
     "unknown parameter": {"attacks": [{"name": "pgd", "eps": 0.1, "stepsize": 0.1}]},
@@ -31,49 +31,64 @@ WRONG: Mapping[str, dict[str, Any]] = {
     "step of a ratio": {"attacks": [{"name": "sa2", "step_size": 1}]},
     "filter": {"attacks": [{"name": "pgd", "eps": 0.1, "filter": {"kind": "low", "limits": 0}}]},
     "dataset of an attack": {"attacks": [{"name": "fgsm", "eps": 0.1, "datasets": "phantm"}]},
+    "source of an attack": {"attacks": [{"name": "fgsm", "eps": 0.1, "sources": ["a", "unte"]}]},
+    "class of an organ": {"attacks": [{"name": "fgsm", "eps": 0.1, "organs": [["livre"]]}]},
+    "class of a target": {"attacks": [{"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "splene"}}}]},
+    "class swapped with itself": {"attacks": [{"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "liver"}}}]},
+    "other labels": {"attacks": [{"name": "fgsm", "eps": 0.1, "targeted": True}]},
+    "dataset twice": {"datasets": [{"name": "phantom"}] * 2},
+    "model twice": {"models": [{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2},
+    "dataset of a model": {"models": [{"name": "a", "arch": "unet", "checkpoint": "random", "datasets": ["p"]}]},
+    "member of an ensemble": {"models": [*job()["models"], {"name": "e", "ensemble": ["a", "c"]}]},
+    "target": {"targets": ["a", "unte"]},
+    "split": {"datasets": [{"name": "phantom", "split": "tset"}]},
+    "split of a list": {"datasets": [{"name": "acdc", "root": ".", "split": "tset"}]},
+    "no slice": {"datasets": [{"name": "acdc", "root": ".", "split": "test[0-4]"}]},
+    "spacing": {"datasets": [{"name": "acdc", "root": ".", "spacing": [1, 1, 0]}]},
+    "window": {"datasets": [{"name": "acdc", "root": ".", "intensity": {"window": [250, -175]}}]},
     "key of a dataset": {"datasets": [{"name": "phantom", "shap": [16, 16, 16]}]},
     "key of a loader": {"datasets": [{"name": "mine", "loader": "phantom", "root": "."}]},
     "key of a model": {"models": [{"name": "a", "arch": "unet", "chekpoint": "random"}]},
 }
 
 
-def outline(content: Mapping[str, Any]) -> Outline:
-    return config.validate(content, Outline, where="job.yaml")
+def check(content: Mapping[str, Any]) -> None:
+    require_sound(config.validate(content, JobSpec, where="job.yaml"), "job.yaml")
 
 
 @pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
 def test_a_mistake_is_told_as_the_class_tells_it(changes: dict[str, Any]) -> None:
     content = job(**changes)
     with pytest.raises(UserError) as early:
-        require_keys(outline(content), "job.yaml")
+        check(content)
     with pytest.raises(UserError) as late:
         expanded(content)
     assert str(early.value) == str(late.value)
 
 
 def test_the_keys_are_those_of_the_classes() -> None:
-    assert job_keys.DOCUMENT.read_text() == job_keys.written(), "run: python tests/job_keys.py"
+    assert job_parameters.DOCUMENT.read_text() == job_parameters.written(), "run: python tests/job_parameters.py"
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_what_an_attack_takes_is_let_through(name: str) -> None:
-    require_keys(outline(job(attacks=[{"name": name, **EXAMPLES[name]}])), "job.yaml")
+    check(job(attacks=[{"name": name, **EXAMPLES[name]}]))
 
 
 def test_the_budget_may_be_left_to_match_and_nothing_else() -> None:
     matched = {"name": "pgd", "match": {"metric": "ssim_body", "value": 0.9}}
-    require_keys(outline(job(attacks=[matched])), "job.yaml")
+    check(job(attacks=[matched]))
     with pytest.raises(UserError, match=r"^job.yaml: attacks\[0\].steps: expected a whole number"):
-        require_keys(outline(job(attacks=[{**matched, "steps": 0}])), "job.yaml")
+        check(job(attacks=[{**matched, "steps": 0}]))
 
 
 def test_names_of_classes_and_attacks_of_other_packages_are_left_to_the_dataset_and_the_class() -> None:
     organs = {"name": "fgsm", "eps": 0.1, "organs": [["liver"]], "target": {"swap": {"liver": "spleen"}}}
-    require_keys(outline(job(attacks=[organs, {"name": "package.module:Class", "eps": -1}])), "job.yaml")
+    check(job(attacks=[organs, {"name": "package.module:Class", "eps": -1}]))
 
 
 @pytest.mark.parametrize("path", names.packaged_jobs().values(), ids=names.packaged_jobs())
 def test_packaged_jobs_are_let_through(path: Path) -> None:
     content = config.read(str(path))
     if "networks" not in content and "attacks" in content:
-        require_keys(config.validate(content, Outline, where=str(path)), str(path))
+        require_sound(config.validate(content, JobSpec, where=str(path)), str(path))

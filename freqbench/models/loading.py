@@ -22,7 +22,7 @@ from freqbench.models.foreign.common import Description
 from freqbench.models.networks import architectures
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
-from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec
+from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec, seed_of
 from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
 DEFAULT_ROI: Shape = (96, 96, 96)
@@ -46,7 +46,7 @@ def resolve(
     unreadable one, or one that does not fit.
     """
     path, arch, trained, is_own = examined(entry, class_names)
-    seed = checkpoints.seed_of(path)
+    seed = seed_of(path)
     draft = ModelSpec(
         name=entry.name,
         arch=arch,
@@ -87,7 +87,7 @@ def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, s
     """
     path = _weights_path(entry)
     arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
-    says_nothing = checkpoints.seed_of(path) is not None or arch in READERS
+    says_nothing = seed_of(path) is not None or arch in READERS
     trained, is_own = (record.Record(), False) if says_nothing else record.read(path)
     record.require_order(entry.name, path, trained.class_names, class_names)
     return path, _agreed_arch(entry, arch, path, trained.arch), trained, is_own
