@@ -162,8 +162,7 @@ class VAFAOpt(FrequencyAPGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.q_max < self.q_min:
-            self.refuse("q_max", f"expected at least q_min = {self.q_min:g}, got {self.q_max:g}")
+        self.require_together("q_max", self.q_min, self.q_max)
 
     @property
     def bounded_set(self) -> str:

@@ -42,9 +42,7 @@ class RandomNoise(Attack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.linf is None) == (self.l2 is None):
-            got = "none" if self.linf is None else "both"
-            self.refuse("linf", f"expected exactly one of linf and l2, got {got}")
+        self.require_together("linf", self.linf, self.l2)
         if self.l2 is not None:
             # In place of the class's: the budget is the one that is given.
             object.__setattr__(self, "threat_model", "l2")

@@ -77,8 +77,7 @@ class VAFA(FrequencyAttack):
         if self.stretches:
             object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
-        if high < low:
-            self.refuse("q_max", f"expected at least q_min = {low:g}, got {high:g}")
+        self.require_together("q_max", low, high)
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
                 f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "

@@ -5,10 +5,11 @@ parameters.json says which parameters each attack takes (`python tests/job_param
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from freqbench.attacks.core.parameters import EVERY, variant_of, wrong_name
+from freqbench.attacks.core.parameters import EVERY, TOGETHER, Parameter, variant_of, wrong_name
 from freqbench.attacks.core.targets import with_indices
 from freqbench.core import plugins
 from freqbench.core.errors import MissingDataError, UserError, unknown
@@ -23,26 +24,25 @@ OF_CLASSES = ("organs", "target")  # whose names the dataset knows
 
 
 def require_sound(job: JobSpec, where: str) -> None:
-    """Refuse wrong names, keys and values of datasets, splits that are not there, and values of attacks' parameters.
+    """Refuse wrong names, keys and values of datasets, splits that are not there, and parameters of attacks.
 
-    Classes of other packages are left out, as are rules that join several parameters: the classes have these.
+    Classes of other packages are left out, as are rules that need an attack's defaults: the classes have these.
 
     Raises:
         UserError: such a mistake; `where` begins the line.
     """
     require_names(job, where)
-    class_names: dict[str, Sequence[str]] = {}
+    classes: dict[str, Sequence[str] | None] = {}
     for i, entry in enumerate(job.datasets):
-        if not plugins.names_class(entry.class_name):
-            dataset = build_dataset(entry, f"{where}: datasets[{i}]")
-            with sweep.at(f"{where}: datasets[{i}]"):
-                class_names.update(_classes(dataset))
-    names = [dataset.name for dataset in job.datasets]
+        place = f"{where}: datasets[{i}]"
+        dataset = None if plugins.names_class(entry.class_name) else build_dataset(entry, place)
+        with sweep.at(place):
+            classes[entry.name] = _classes(dataset) if dataset else None
     for i, attack in enumerate(job.attacks):
         if keys := ATTACKS.get(attack.class_name):
             place = f"{where}: attacks[{i}]"
-            classes = {name: class_names[name] for name in attack.only("datasets", names, place) if name in class_names}
-            _require_parameters(attack, place, classes, **keys)
+            own = {name: classes[name] for name in attack.only("datasets", list(classes), place)}
+            _require_parameters(attack, place, own, **keys)
 
 
 def require_names(job: JobSpec, where: str) -> None:
@@ -91,19 +91,19 @@ def _require_known(kind: str, given: Sequence[str], known: Sequence[str], place:
             raise UserError(f"{place}: {unknown(kind, name, known)}")
 
 
-def _classes(dataset: Dataset) -> dict[str, Sequence[str]]:
-    """The names of a dataset's classes by its name, nothing where its files are not here; its split is one it has."""
+def _classes(dataset: Dataset) -> Sequence[str] | None:
+    """Names of a dataset's classes, None where its files are not here; a DataError for a split that it lacks."""
     dataset.listed_cases()
     try:
-        return {dataset.name: dataset.class_names}
+        return dataset.class_names
     except MissingDataError:
-        return {}
+        return None
 
 
 def _require_parameters(
     attack: AttackEntry,
     place: str,
-    classes: Mapping[str, Sequence[str]],
+    classes: Mapping[str, Sequence[str] | None],
     takes: Mapping[str, str],
     variants: Collection[str],
     required: Collection[str],
@@ -114,19 +114,23 @@ def _require_parameters(
     choices = attack.choices(place)
     if wrong := wrong_name(known, needed, choices):
         raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
-    for name, values in choices.items():
-        for value in map(sweep.parse_value, values):
-            if name == "targeted":
-                require_untargeted(value, place)
-            for meant in _indices(name, value, classes, place) if name in OF_CLASSES else [value]:
-                if complaint := known[name].check(meant):
-                    raise UserError(f"{place}.{name}: {complaint}")
-
-
-def _indices(name: str, value: Any, classes: Mapping[str, Sequence[str]], place: str) -> Sequence[Any]:
-    """A value with the indices of the classes that it names, for each dataset."""
-    found = []
+    for value in choices.get("targeted", ()):
+        require_untargeted(value, place)
     for dataset, class_names in classes.items():
-        with sweep.at_parameter(place, f"{dataset}: "):
-            found.append(with_indices("", {name: value}, class_names)[name])
-    return found
+        told = {name: values for name, values in choices.items() if class_names is not None or name not in OF_CLASSES}
+        spelled = {}
+        for name, values in told.items():
+            with sweep.at_parameter(place, f"{dataset}: "):
+                given = [{name: sweep.parse_value(value)} for value in values]
+                meant = [with_indices("", each, class_names or ())[name] for each in given]
+            spelled[name] = [_spelled(known[name], value, f"{place}.{name}") for value in meant]
+        for parameter, (names, check) in TOGETHER.items():
+            for values in product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ():
+                if complaint := check(*values):
+                    raise UserError(f"{place}.{parameter}: {complaint}")
+
+
+def _spelled(parameter: Parameter, value: Any, place: str) -> Any:
+    if complaint := parameter.check(value):
+        raise UserError(f"{place}: {complaint}")
+    return None if value is None else parameter.spelled(value)

@@ -35,6 +35,13 @@ WRONG: Mapping[str, dict[str, Any]] = {
     "class of an organ": {"attacks": [{"name": "fgsm", "eps": 0.1, "organs": [["livre"]]}]},
     "class of a target": {"attacks": [{"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "splene"}}}]},
     "class swapped with itself": {"attacks": [{"name": "fgsm", "eps": 0.1, "target": {"swap": {"liver": "liver"}}}]},
+    "organs beside a target": {
+        "attacks": [
+            {"name": "fgsm", "eps": 0.1, "organs": [["spleen"]], "target": [{"erase": "liver"}, "least-likely"]}
+        ]
+    },
+    "table upside down": {"attacks": [{"name": "vafa", "q_min": [5, 30], "q_max": [40, 20]}]},
+    "two norms": {"attacks": [{"name": "random_noise", "linf": 0.1, "l2": 1}]},
     "other labels": {"attacks": [{"name": "fgsm", "eps": 0.1, "targeted": True}]},
     "dataset twice": {"datasets": [{"name": "phantom"}] * 2},
     "model twice": {"models": [{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2},

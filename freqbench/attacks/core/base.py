@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, NoReturn, final
+from typing import Any, ClassVar, NoReturn, final
 
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter, variant_of
+from freqbench.attacks.core.parameters import PARAMETERS, TOGETHER, Parameter, variant_of
 from freqbench.attacks.core.task import Generators, Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
@@ -139,6 +139,11 @@ class Attack(ABC):
     def attacks_volume(self) -> bool:
         """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
         return self.scope == "volume"
+
+    def require_together(self, parameter: str, *values: Any) -> None:
+        """Raise a ParameterError where the rule of TOGETHER for a parameter is broken."""
+        if complaint := TOGETHER[parameter][1](*values):
+            self.refuse(parameter, complaint)
 
     def refuse(self, parameter: str, complaint: str) -> NoReturn:
         """Raise a ParameterError in the attack's name."""

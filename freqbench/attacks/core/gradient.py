@@ -39,9 +39,7 @@ class AimedAttack(Attack):
         if self.targeted and self.organs is not None:
             complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
             self.refuse("targeted", complaint)
-        if self.organs is not None and isinstance(self.target, tuple) and not set(self.organs) & set(self.target[1:]):
-            expected = f"expected one of those to {self.target[0]}, {list(self.target[1:])}"
-            self.refuse("organs", f"{expected}, got {list(self.organs)}: these would keep their labels")
+        self.require_together("organs", self.organs, self.target)
 
     def check_classes(self, num_classes: int) -> None:
         """No class is named beyond the last."""

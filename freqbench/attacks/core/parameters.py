@@ -178,6 +178,30 @@ def _as_block(value: int | Sequence[int]) -> int | tuple[int, ...]:
     return sides[0] if len(set(sides)) == 1 else sides
 
 
+def _table(q_min: float | None, q_max: float) -> str | None:
+    return f"expected at least q_min = {q_min:g}, got {q_max:g}" if q_min is not None and q_max < q_min else None
+
+
+def _moved(organs: Sequence[int] | None, target: Any) -> str | None:
+    if organs is None or not isinstance(target, tuple) or set(organs) & set(target[1:]):
+        return None
+    return (
+        f"expected one of those to {target[0]}, {list(target[1:])}, got {list(organs)}: these would keep their labels"
+    )
+
+
+def _one_norm(linf: float | None, l2: float | None) -> str | None:
+    got = "none" if linf is None else "both"
+    return f"expected exactly one of linf and l2, got {got}" if (linf is None) == (l2 is None) else None
+
+
+TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
+    "q_max": (("q_min", "q_max"), _table),
+    "organs": (("organs", "target"), _moved),
+    "linf": (("linf", "l2"), _one_norm),
+}
+"""Rules that join parameters, by the one that is refused: their names, and a check of their values as spelled."""
+
 _count = count_of(1)
 _odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
 flag = expecting("true or false", lambda value: isinstance(value, bool))
@@ -305,4 +329,4 @@ EVERY: Mapping[str, Parameter] = {
     **CORRUPTION,
     **ACQUISITION,
 }
-"""All of these, by the name of the constant where another is more usual: `freqbench/job/keys.json` calls them so."""
+"""All of these, by the name of the constant where another is more usual, as in `freqbench/job/parameters.json`."""
