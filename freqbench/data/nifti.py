@@ -2,10 +2,12 @@
 
 import gzip
 import io
+import logging
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -223,7 +225,7 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
     import nibabel
 
     try:
-        with gzip.open(io.BytesIO(content)) as stream:
+        with gzip.open(io.BytesIO(content)) as stream, _unlogged():
             image = nibabel.Nifti1Image.from_stream(stream)
             shape = tuple(int(size) for size in image.shape)
             if len(shape) not in (3, 4) or min(shape) < 1 or image.get_data_dtype().kind not in "buif":
@@ -254,22 +256,31 @@ def _open(path: Path) -> Any:
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: convert the file")
     try:
-        image = nibabel.load(path)
+        with _unlogged():
+            image = nibabel.load(path)
     except _damaged() as error:
         raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason(error)}") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
+    header = image.header
+    if header.is_single and (start := image.dataobj.offset) < header.single_vox_offset:
+        raise DataError(
+            f"{path}: expected voxels from byte {header.single_vox_offset} on, behind the header, got a vox_offset of "
+            f"{start}: mend the header"
+        )
     return image
 
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """All voxels `[H, W, D, C]`, scaled by slope and intercept; read to the end, where gzip keeps its checksum."""
+
     image = _open(header.path)
     is_packed = header.path.name.endswith(".gz")
     _check_room(header.path, image, header.path.stat().st_size * (MOST_PACKED if is_packed else 1))
     try:
         with (gzip.open if is_packed else Path.open)(header.path, "rb") as stream:
-            image = type(image).from_stream(stream)
+            with _unlogged():
+                image = type(image).from_stream(stream)
             voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
             for _ in range(MAX_BYTES // 2**20):
                 if not stream.read(2**20):
@@ -280,6 +291,21 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
             f"{_reason(error)}: fetch the file again"
         ) from None
     return voxels.reshape(*header.shape, header.fourth)
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep nibabel from logging, without a file's name, what it mends of a header: what matters is refused here."""
+    logger = logging.getLogger("nibabel.global")
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _damaged() -> tuple[type[Exception], ...]:

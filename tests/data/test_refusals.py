@@ -150,6 +150,10 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         _header(qform_code=1, quatern_b=1),
         *(IMAGE, ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 1 x 1 x 1 RPI (no unit): set the"),
     ),
+    "voxels within the header": (
+        _header(vox_offset=0),
+        *(IMAGE, ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: mend the header"),
+    ),
     "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: mend"),
     "metres": (
         _header(xyzt_units=1),
@@ -166,9 +170,12 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "file", "text"), IN_REFS.values(), ids=IN_REFS)
-def test_refused_before_anything_is_computed(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
+def test_refused_before_anything_is_computed(
+    folder: Folder, spoil: Spoil, file: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     spoil(folder)
     refused(f"/{file}{text}", folder.dataset().refs)
+    assert caplog.messages == []  # of nibabel, which names no file
 
 
 @pytest.mark.parametrize(
@@ -244,6 +251,17 @@ def test_voxels_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> N
     spoil(folder)
     dataset = folder.dataset()
     refused(f"/{file}: expected {text}", lambda: dataset.load(dataset.refs()[1]))
+
+
+def test_what_nibabel_mends_of_a_header_is_not_logged_without_a_name(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    _header(sizeof_hdr=0)(folder)
+    dataset = folder.dataset()
+    dataset.load(dataset.refs()[1])
+    assert caplog.messages == []
+    nibabel.load(folder.root / IMAGE)
+    assert "sizeof_hdr should be 348; set sizeof_hdr to 348" in caplog.messages
 
 
 @pytest.mark.parametrize(

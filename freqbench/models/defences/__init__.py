@@ -10,7 +10,8 @@ from freqbench.models.defences.base import Defence
 __all__ = ["DEFENCES", "Defence", "RandomizedSmoothing", "defence_of"]
 
 if TYPE_CHECKING:
-    from freqbench.models.defences.table import DEFENCES, RandomizedSmoothing
+    from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+    from freqbench.models.defences.table import DEFENCES
 else:
 
     def __getattr__(name: str) -> Any:
