@@ -37,7 +37,7 @@ GUARDED = {
     "torch.jit.load": {"models/foreign/frozen.py"},  # behind require_trust
     "torch.export.load": {"models/foreign/frozen.py"},
     # The first behind require_trust, the others of names in a table of the package's own.
-    "importlib.import_module": {"core/plugins.py", "__init__.py", "attacks/__init__.py"},
+    "importlib.import_module": {"core/plugins.py", "__init__.py", "attacks/__init__.py", "models/__init__.py"},
     "pkgutil.resolve_name": {"models/networks/architectures.py", "models/foreign/nnunet.py"},
 }
 NEVER = (

@@ -93,21 +93,23 @@ def _carried(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Of each attack and of each of its pairs: `rate`, `low`, `high` in per cent."""
-    of_attacks, of_pairs = [], []
-    for (label, threat_model), own in carried.groupby(ATTACK, observed=True):
-        pairs = plain(own.groupby(PAIR, observed=True)[["drop", "own"]].mean().reset_index())
-        of_patients = own.groupby([*PAIR, "patient_id"], observed=True)[["drop", "own"]]
-        sums = of_patients.sum().unstack(fill_value=0.0)
-        counts = of_patients.size().unstack(fill_value=0).to_numpy(float)
-        is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
-        known = np.array([counts.shape[1], *(counts > 0).sum(axis=1)])
-        both = np.vstack([sums["drop"], sums["own"]])
-        found = statistic_intervals(both, np.vstack([counts, counts]), _shares(is_defined), known)
-        of_attacks.append((label, threat_model, *found[0], len(pairs), int((~is_defined).sum())))
-        pairs[["rate", "low", "high"]] = found[1:]
-        of_pairs.append(pairs.assign(label=str(label), threat_model=str(threat_model)))
+    keys, values = [*ATTACK, *PAIR], ["drop", "own"]
+    pairs = plain(carried.groupby(keys, observed=True)[values].mean().reset_index())
+    of_patients = carried.groupby([*keys, "patient_id"], observed=True)[values]
+    sums, counts = of_patients.sum().unstack(fill_value=0.0), of_patients.size().unstack(fill_value=0).to_numpy(float)
+    drops, owns = sums["drop"].to_numpy(), sums["own"].to_numpy()
+    is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
+    of_attacks, of_pairs = [], np.empty((len(pairs), 3))
+    for (label, threat_model), rows in pairs.groupby(ATTACK).indices.items():
+        seen = counts[rows].any(axis=0)
+        count, both = counts[rows][:, seen], np.vstack([drops[rows], owns[rows]])[:, seen]
+        known = np.array([seen.sum(), *(count > 0).sum(axis=1)])
+        found = statistic_intervals(both, np.vstack([count, count]), _shares(is_defined[rows]), known)
+        of_attacks.append((label, threat_model, *found[0], len(rows), int((~is_defined[rows]).sum())))
+        of_pairs[rows] = found[1:]
     columns = [*ATTACK, "rate", "rate_low", "rate_high", "pairs", "undefined"]
-    return pd.DataFrame(of_attacks, columns=columns), pd.concat(of_pairs, ignore_index=True)
+    pairs[["rate", "low", "high"]] = of_pairs
+    return pd.DataFrame(of_attacks, columns=columns), pairs
 
 
 def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
