@@ -125,8 +125,9 @@ def _require_parameters(
                 meant = [with_indices("", each, class_names or ())[name] for each in given]
             spelled[name] = [_spelled(known[name], value, f"{place}.{name}") for value in meant]
         for parameter, (names, check) in TOGETHER.items():
-            for values in product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ():
-                if complaint := check(*values):
+            joined = product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ()
+            for together in joined:
+                if complaint := check(*together):
                     raise UserError(f"{place}.{parameter}: {complaint}")
 
 
