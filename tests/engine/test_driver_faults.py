@@ -15,9 +15,9 @@ import pytest
 from engine.ray_session import machines, start
 from tiny import class_rows, execute, job, rows, small
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
-from freqbench.engine.ray.ray_cluster import existing
+from freqbench.engine.ray.ray_cluster import existing, own
 from freqbench.engine.ray.ray_cluster import machines as alive
 from freqbench.results import Store
 
@@ -176,6 +176,18 @@ def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(
     with (
         pytest.raises(UserError, match=r"^expected a Ray cluster at auto, got ConnectionRefused[^\n]*$"),
         existing("auto"),
+    ):
+        pass
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**_: object) -> None:
+        raise Exception("The current node\ntimed out during startup.")
+
+    monkeypatch.setattr("ray.init", late)
+    with (
+        pytest.raises(EngineLost, match=r"^Ray did not start: The current node timed out during startup: try "),
+        own(2),
     ):
         pass
 

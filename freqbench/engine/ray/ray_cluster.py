@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.interrupt import deferred_interrupt
 from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
@@ -37,6 +37,7 @@ def own(cpus: int) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: Ctrl-C meanwhile.
         UserError: its object store would be a larger file than may be written.
+        EngineLost: it does not start.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if 0 <= most < STORE_BYTES:
@@ -69,7 +70,11 @@ def own(cpus: int) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-            started.result()
+            try:
+                started.result()
+            except Exception as error:  # noqa: BLE001 (a plain one where its processes come up too late)
+                reason = one_line(error).rstrip(".")
+                raise EngineLost(f"Ray did not start: {reason}: try again, or take --engine serial") from None
         try:
             if interrupt.requested:
                 raise KeyboardInterrupt
