@@ -100,7 +100,8 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     drops, owns = sums["drop"].to_numpy(), sums["own"].to_numpy()
     is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
     of_attacks, of_pairs = [], np.empty((len(pairs), 3))
-    for (label, threat_model), rows in pairs.groupby(ATTACK).indices.items():
+    for (label, threat_model), own in pairs.groupby(ATTACK):
+        rows = own.index.to_numpy()
         seen = counts[rows].any(axis=0)
         count, both = counts[rows][:, seen], np.vstack([drops[rows], owns[rows]])[:, seen]
         known = np.array([seen.sum(), *(count > 0).sum(axis=1)])
