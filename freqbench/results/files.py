@@ -91,16 +91,11 @@ class Files:
             found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
             return _filled(found, schema)
 
-    def pieces(
-        self, kind: str, name: str, source: Any, schema: pa.Schema | None = None, is_checked: bool = False
-    ) -> Iterator[pa.Table]:
-        """A file from `open`, or some columns of it (`coded_schema`), a row group at a time; closes it at the end.
-
-        With `is_checked` the checksums of its pages are compared, where it has any.
-        """
+    def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
+        """A file from `open`, or some columns of it (`coded_schema`), a row group at a time; closes it at the end."""
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
-            file = _opened(source, path, kind, schema, is_checked)
+            file = _opened(source, path, kind, schema)
             for number in range(file.num_row_groups):
                 yield _filled(file.read_row_group(number, schema.names, use_threads=False), schema)
 
@@ -180,7 +175,8 @@ class _Ranges(io.RawIOBase):
         return content
 
 
-def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bool = False) -> pq.ParquetFile:
+def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetFile:
+    """A file whose pages are compared with their checksums as they are read: a flipped bit is no number of a table."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in present and name not in LATER]:
@@ -190,7 +186,7 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema, is_checked: bo
         )
     texts = [field.name for field in schema if field.type == _CODED_TEXT]
     return pq.ParquetFile(
-        source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=is_checked
+        source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
     )
 
 

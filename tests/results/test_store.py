@@ -115,6 +115,21 @@ def test_an_unreadable_file_is_named(folder: Path, kind: str, content: bytes | N
         Store(str(folder)).class_records()
 
 
+def test_a_flipped_bit_is_refused_or_changes_no_row(folder: Path) -> None:
+    """Bits of every region: pages of each column, which would decode to other numbers or texts, and the footer."""
+    path, store = folder / "records" / "a-000000.parquet", Store(str(folder))
+    content, rows = path.read_bytes(), repr(store.records().to_pylist())
+    refused: list[str] = []
+    for place in range(4, len(content), len(content) // 150):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 128]) + content[place + 1 :])
+        try:
+            assert repr(store.records().to_pylist()) == rows, place
+        except UserError as error:
+            refused.append(str(error))
+    assert len(refused) > 50
+    assert all("a-000000.parquet: expected" in line for line in refused)
+
+
 def test_a_missing_half_of_a_pair_is_named_and_a_file_with_a_leading_dot_ignored(folder: Path) -> None:
     (folder / "records" / ".a.parquet").write_bytes(b"torn")
     assert len(Store(str(folder)).records()) == 1
