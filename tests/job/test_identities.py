@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from attacks.examples import EXAMPLES
 from tiny import ARGS, ROI, expanded, job, small
 
 from freqbench import models
@@ -42,6 +44,15 @@ def test_ids_of_today_stay() -> None:
     _, grid = expanded(content)
     found = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
     assert found == PINNED
+
+
+def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
+    """Their rows are then the serial engine's, which `test_ray_engine` shows on one attack of each kind."""
+    attacks = [{"name": name, **example} for name, example in EXAMPLES.items()]
+    units = list(expanded(small(attacks=attacks))[1].units())
+    received = pickle.loads(pickle.dumps(units))
+    assert received == units
+    assert [unit.cell.cell_id for unit in received] == [unit.cell.cell_id for unit in units]
 
 
 PINNED = [

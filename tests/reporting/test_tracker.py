@@ -58,6 +58,7 @@ def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
     out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Logged twice, as a run that went on is; the database is a file beside the records."""
+    pytest.importorskip("mlflow", reason="no mlflow here: pip install -e '.[mlflow]'")
     from mlflow import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
