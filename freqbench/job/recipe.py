@@ -153,6 +153,7 @@ class ModelRecipe(Strict):
         random_budget: lowest and highest budget, one drawn uniformly every step in place of the attack's own.
         start: the weights to begin with: another model of the job, a checkpoint, or `scratch`; None: `scratch` for
             `clean`, else the job's one clean model.
+        augmentation: in place of the job's, all of it.
     """
 
     name: FileName
@@ -164,6 +165,7 @@ class ModelRecipe(Strict):
     random_budget: Annotated[tuple[PositiveFloat, PositiveFloat] | None, BeforeValidator(parse_value)] = None
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
+    augmentation: Augmentation | None = None
     steps: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     lr: PositiveFloat | None = None

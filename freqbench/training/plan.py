@@ -139,7 +139,7 @@ def _training(
     training = Training(
         model=model,
         schedule=job.schedule(model),
-        augmentation=job.augmentation,
+        augmentation=model.augmentation or job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
         half=job.half,
@@ -176,7 +176,7 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "seed": job.seed,
         "threads": job.threads,
         "schedule": early | schedule.model_dump(include=set(LATER), exclude_defaults=True),
-        "augmentation": job.augmentation.model_dump(),
+        "augmentation": (model.augmentation or job.augmentation).model_dump(),
     }
     if attack is None:
         return found
