@@ -145,7 +145,19 @@ def test_a_model_overrides_the_jobs_schedule() -> None:
     assert (second.steps, second.lr) == (6, 0.5)
 
 
-@pytest.mark.parametrize("name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus"])
+def test_a_models_own_augmentation_replaces_the_jobs_and_is_recorded() -> None:
+    own = {"flip": 0, "rotate90": 0, "scale_intensity": 1}
+    job = job_of({"name": "own", **NET, "augmentation": own}, augmentation={"shift_intensity": 0.7})
+    of_the_job, of_its_own = planned(job)["net"], planned(job)["own"]
+    assert (of_the_job.augmentation.flip, of_the_job.augmentation.shift_intensity) == (0.2, 0.7)
+    assert (of_its_own.augmentation.flip, of_its_own.augmentation.shift_intensity) == (0, 0.1)
+    assert of_its_own.record["augmentation"] == of_its_own.augmentation.model_dump()
+    assert of_the_job.identity != of_its_own.identity
+
+
+@pytest.mark.parametrize(
+    "name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus", "frequency_networks"]
+)
 def test_the_packaged_jobs_are_valid(name: str) -> None:
     assert load(str(JOBS / f"{name}.yaml"), TrainJob).name == name
 
