@@ -17,7 +17,7 @@ STRONGEST = {"steps": 20, "restarts": 3, "keep": "best"}
 KINDS: Mapping[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
     "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 120},
-    "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 2},
+    "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 1},
     "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
     "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
     "vafa": {"threat_model": "dct-quantization-stretched", "budget_name": "q_max", "num_backwards": 40},

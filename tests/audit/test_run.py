@@ -130,6 +130,7 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
     before, gradients = rows(root_of(out)), read_gradients(out)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
+    assert "looking at the gradients" not in said
     assert rows(root_of(out)) == before
     assert read_gradients(out) == gradients
 

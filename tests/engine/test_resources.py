@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import execute, job
+from tiny import Collector, execute, job
 
 from freqbench.engine.resources import Node, Pool, room, share
+from freqbench.engine.worker import WorkerSpec
 from freqbench.job.schema import Resources
 
 GIB = 1 << 30
@@ -110,6 +112,31 @@ def test_machines_that_join_have_room_and_those_that_go_take_it_along() -> None:
     few = Node(cores=3, gpus=2, memory=64 * GIB)
     assert now_there_is_room([BIG], [BIG, few]) == 2, "four cores a worker"
     assert now_there_is_room([BARE], [BARE] * 9, workers=3) == 3, "as the job says"
+
+
+def test_workers_follow_machines_that_join_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One worker a machine; of three, two are lost while a third joins."""
+    from freqbench.engine.ray import ray_workers
+
+    machines, killed, listener = {"a": BARE}, list[Any](), Collector()
+    actor = SimpleNamespace(ready=SimpleNamespace(remote=object))
+    started = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda spec: actor))
+    monkeypatch.setattr(ray_workers.ray, "remote", lambda **_: lambda worker: started)
+    monkeypatch.setattr(ray_workers.ray, "kill", killed.append)
+    monkeypatch.setattr(ray_workers.ray_cluster, "machines", machines.copy)
+    monkeypatch.setattr(ray_workers, "FOLLOW_S", 0.0)
+    fleet = ray_workers.Fleet(WorkerSpec(run_id="r", metrics=()), Pool(workers=1, threads=1, gpus=0), listener, len)
+    machines |= {"b": BARE, "c": BARE}
+    fleet.follow_machines(num_units=9)
+    machines |= {"d": BARE}
+    del machines["a"], machines["b"]
+    fleet.follow_machines(num_units=9)
+    assert listener.said == [
+        "2 machines joined: 3 workers on 3 from now on",
+        "1 machine joined: 2 workers on 2 from now on",
+        "2 machines gone: 2 workers on 2 from now on",
+    ]
+    assert (len(fleet.slots), len(killed)) == (2, 1)
 
 
 def test_as_long_as_no_machine_comes_or_goes_there_is_room_for_the_workers_that_there_are() -> None:

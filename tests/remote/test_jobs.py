@@ -150,6 +150,14 @@ def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
         asyncio.run(Known().follow("unknown", print))
 
 
+def test_stop_waits_until_the_job_has_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    head, states = Known(), iter([JobStatus.RUNNING, JobStatus.RUNNING, JobStatus.STOPPED])
+    monkeypatch.setattr(jobs, "POLL_S", 0.0)
+    monkeypatch.setattr(head, "stop_job", lambda job_id: True, raising=False)
+    monkeypatch.setattr(head, "get_job_info", lambda job_id: SimpleNamespace(status=next(states)))
+    assert head.stop("known").status == JobStatus.STOPPED
+
+
 def test_ctrl_c_stops_following_and_the_job_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

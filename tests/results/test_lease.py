@@ -82,14 +82,17 @@ def test_a_dead_run_holds_nothing(root: str, written: dict[str, Any], seconds: f
 
 
 def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the clocks of the two say."""
-    monkeypatch.setattr(lease, "POLL_S", 0.01)
+    """Whatever the clocks of the two say, and as soon as it renews."""
+    slept = []
+
+    def renewed(seconds: float) -> None:
+        slept.append(seconds)
+        of_another_machine(root, age=299)
+
     of_another_machine(root, age=300)
-    thread = threading.Timer(0.3, of_another_machine, (root, "a", 299))
-    thread.start()
+    monkeypatch.setattr(time, "sleep", renewed)
     other = Lease(root, "b", fresh_seconds=20).take()
-    thread.join()
-    assert (other or {})["run_id"] == "a"
+    assert ((other or {})["run_id"], slept) == ("a", [lease.POLL_S])
 
 
 def test_only_the_holder_releases_it(root: str) -> None:

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material
         assert all(isinstance(figure, Figure) for figure in found.values()), found
     names = {("phantom",)} if name in ("transfer", "natural", "robust") else {("phantom", "a"), ("phantom", "b")}
     assert set(found) == names
+
+
+def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> None:
+    for label in material.rows["label"].unique():
+        rows = material.rows.assign(drop=(material.rows["label"] == label).astype(float))
+        figure = dict(FIGURES["case"](replace(material, rows=rows)))["phantom", "a"]
+        assert isinstance(figure, Figure)
+        assert figure.get_suptitle().startswith(f"phantom: {label} on a, case ")
 
 
 @pytest.mark.parametrize(
