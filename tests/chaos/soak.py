@@ -78,6 +78,14 @@ class Cluster:
         exports = dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))
         return {**self._environment, **exports}
 
+    def processes(self) -> list[psutil.Process]:
+        """What its nodes have started."""
+        found = []
+        for path in (self._folder / "cluster").glob("node-*.pid"):
+            with suppress(psutil.NoSuchProcess):
+                found += psutil.Process(int(path.read_text())).children(recursive=True)
+        return found
+
     def _call(self, *words: str) -> str:
         command = [str(ROOT / "cluster" / "local.sh"), *words, "--folder", str(self._folder / "cluster")]
         with (self._folder / "local.log").open("a") as log:
@@ -168,10 +176,11 @@ class Soak:
         return self._kill_one(lambda command: "-m freqbench run" in command and "sh -c" not in command)
 
     def _kill_one(self, wanted: Any) -> bool:
+        """One of the cluster's own processes: another cluster may run beside it."""
         found = []
-        for process in psutil.process_iter():
+        for process in self.cluster.processes():
             with suppress(psutil.Error):
-                if wanted(" ".join(process.cmdline())) and process.uids().real == os.getuid():
+                if wanted(" ".join(process.cmdline())):
                     found.append(process)
         if not found:
             return False
