@@ -17,7 +17,7 @@ from freqbench.engine import provenance
 from freqbench.engine import run as runner
 from freqbench.exchange import predictions
 from freqbench.job.grid import further_targets
-from freqbench.results import KEY, Store
+from freqbench.results import KEY, RECORDS, Store
 from freqbench.results.rowid import row_id, sample_rows
 
 SHAPE = [16, 16, 16]
@@ -92,6 +92,17 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(mad
     assert (len(found), columns) == (2, ["label_voxels", "rows of classes"])
     (changed,) = (each for differences in found for each in differences if each.column.endswith("label_voxels"))
     assert (changed.stored, changed.by) == (7, changed.found - 7)
+
+
+def test_what_was_not_computed_then_or_cannot_be_here_is_skipped_with_its_reason() -> None:
+    nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
+    has, lacks = nothing | {"psnr": 30.0}, nothing | {"null_reasons": '{"psnr": "no network"}'}
+    former, missing = comparison.compare(lacks, (), has, ()), comparison.compare(has, (), lacks, ())
+    assert former.skipped == {"psnr": "was not computed then: no network"}
+    assert missing.skipped == {"psnr": "cannot be computed here: no network"}
+    assert former.differences == missing.differences == ()
+    (unexplained,) = comparison.compare(nothing, (), has, ()).differences
+    assert (unexplained.column, unexplained.by) == ("psnr", None)
 
 
 def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(
