@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from tiny import Collector, write
 
-from freqbench.engine.ray import ray_cluster as cluster
-from freqbench.engine.ray import ray_engine
+from freqbench.engine.ray import ray_cluster, ray_engine
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
@@ -31,19 +30,25 @@ def findable_tests() -> Iterator[None]:
 
 @contextmanager
 def ray_session(cpus: int) -> Iterator[None]:
-    with findable_tests(), cluster.own(cpus):
+    with findable_tests(), ray_cluster.own(cpus):
         yield
 
 
 @contextmanager
 def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any]:
-    """A cluster of machines that are processes of this one, with GPUs that are none."""
+    """A cluster of machines that are processes of this one, with GPUs that are none.
+
+    Its token is that of `ray_cluster.own`, as Ray reads one once a process: after a Ray of this process's own no worker
+    would start without it.
+    """
     from ray.cluster_utils import Cluster
 
     machine = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 80 << 20}
     with findable_tests(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_niceness", "0")  # as in cluster.own
+        patch.setenv("RAY_worker_niceness", "0")  # as in ray_cluster.own
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", ray_cluster._token())
         cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False, **head})
         try:
             for _ in range(number - 1):
