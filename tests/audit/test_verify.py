@@ -219,10 +219,20 @@ def test_rows_that_stand_in_two_files_and_agree_are_no_harm(store: Path) -> None
     assert checks(store)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
 
 
-@pytest.mark.parametrize(("by", "is_wrong"), [(0.01, False), (0.03, True)])
-def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(store: Path, by: float, is_wrong: bool) -> None:
+@pytest.mark.parametrize(
+    ("column", "again", "is_wrong"),
+    [
+        ("voxel_success", lambda stored: abs(stored - 0.01), False),
+        ("voxel_success", lambda stored: abs(stored - 0.03), True),
+        ("l2", lambda stored: 1.04 * stored, False),
+        ("l2", lambda stored: 1.06 * stored, True),
+    ],
+)
+def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
+    store: Path, column: str, again: Callable[[float], float], is_wrong: bool
+) -> None:
     row = pq.read_table(pair_of(store)).to_pylist()[0]
-    doubled(store, finished_at=row["finished_at"].replace(year=2099), voxel_success=abs(row["voxel_success"] - by))
+    doubled(store, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
     assert ("doubles" in wrong(store)) is is_wrong
 
 

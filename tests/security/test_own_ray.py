@@ -1,11 +1,14 @@
 """The Ray that `run` starts listens on this machine alone, leaves SIGTERM alone, and is quiet about deaths."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from freqbench.engine.ray import ray_cleanup
 
 ROOT = Path(__file__).parents[2]
 LISTENING = """
@@ -38,3 +41,18 @@ def test_it_listens_on_loopback() -> None:
     assert len(listening) > 3
     assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
     assert done.stdout == ""
+
+
+def test_what_a_driver_that_was_killed_has_started_is_ended_and_nothing_else() -> None:
+    wait, processes = [sys.executable, "-c", "input()"], []
+    try:
+        for mark in ("one driver", "another"):
+            environment = {**os.environ, ray_cleanup.MARK: mark}
+            processes.append(subprocess.Popen(wait, env=environment, stdin=subprocess.PIPE))
+        subprocess.run([sys.executable, ray_cleanup.__file__, "one driver"], stdin=subprocess.DEVNULL, check=True)
+        own, other = processes
+        assert (own.poll(), other.poll()) == (-signal.SIGKILL, None)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
