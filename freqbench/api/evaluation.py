@@ -87,15 +87,21 @@ def evaluate(
     started = time.perf_counter()
     wanted, cell = tuple(metrics), made.cell
     seen = made._seen_by(model)
-    label, num_classes = seen.case.label[0], cell.dataset.num_classes
+    if made.attacked.label is not None and seen.error is not None:
+        raise UserError(
+            f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
+            f"{cell.attack.name} moved the label, got one with another: give both one `preprocess`"
+        )
+    truths, num_classes = (seen.case, made.attacked.shown(seen.case)), cell.dataset.num_classes
+    pairs = list(zip((seen.before, seen.after), truths, strict=True))
     before, after = (
         engine.score_prediction(
-            engine.label_maps(prediction.labels, seen.case, cell.dataset), wanted, prediction.confidence
+            engine.label_maps(prediction.labels, truth, cell.dataset), wanted, prediction.confidence
         )
-        for prediction in (seen.before, seen.after)
+        for prediction, truth in pairs
     )
-    certified, certified_clean = (
-        engine.score_certificate(prediction, label, num_classes) for prediction in (seen.after, seen.before)
+    certified_clean, certified = (
+        engine.score_certificate(prediction, truth.label[0], num_classes) for prediction, truth in pairs
     )
     clean = engine.as_clean(engine.PredictionScores(record=certified_clean, classes=())).record
     facts = {

@@ -88,6 +88,11 @@ class Result:
         return self.volume.label
 
     @property
+    def label_adversarial(self) -> Tensor:
+        """The same as the adversarial volume shows it: another after an attack that moves anatomy."""
+        return self.attacked.shown(self.volume).label
+
+    @property
     def spacing(self) -> Spacing:
         """Millimetres a voxel."""
         return self.volume.spacing

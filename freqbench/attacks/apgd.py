@@ -1,7 +1,7 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import ClassVar
 
@@ -150,6 +150,8 @@ class Space:
     radius: Tensor  # half their distance; the first step is twice as long
     project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
     render: Callable[[Tensor], Tensor]  # makes the volumes of a point
+    # the step of size 1 that raises most, by a gradient
+    towards: Callable[[Tensor], Tensor] = field(default=torch.sgn, kw_only=True)
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
@@ -169,7 +171,7 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
             x, gradient = (
                 torch.where(across(halves, kept), kept, own) for kept, own in zip(best.kept, (x, gradient), strict=True)
             )
-        ahead = space.project(x + factor * space.radius * gradient.sgn())
+        ahead = space.project(x + factor * space.radius * space.towards(gradient))
         if i > 0:
             ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
         x, previous = ahead, x

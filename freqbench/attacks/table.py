@@ -13,6 +13,7 @@ from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.parameters import wrong_name
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
+from freqbench.attacks.deformation import Deformation
 from freqbench.attacks.dfb import DFB, DFB2D
 from freqbench.attacks.difgsm import DIFGSM
 from freqbench.attacks.dynamic_scaling import DynamicScaling
@@ -71,6 +72,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "bias_field": BiasField,
     "sinogram": Sinogram,
     "intensity_curve": IntensityCurve,
+    "deformation": Deformation,
     "random_noise": RandomNoise,
     "corruption": Corruption,
 }

@@ -172,8 +172,8 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             loaded = {}  # one at a time
             loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
         model = loaded[cell.source.model_id]
-        stored = saved_volumes.read(root, cell, ref)[0].adversarial
-        case = cell.dataset.load(ref, cell.source.space)
+        attacked, _ = saved_volumes.read(root, cell, ref)
+        stored, case = attacked.adversarial, attacked.shown(cell.dataset.load(ref, cell.source.space))
         anew = [_dsc(model, image, case, cell.dataset.num_classes) for image in (stored, (stored * 255).round() / 255)]
         if any(map(math.isnan, anew)):
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")

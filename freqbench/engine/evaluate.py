@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -60,6 +60,11 @@ class AttackedVolume:
     num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
     num_backwards: int | None
     losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
+    label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
+
+    def shown(self, case: Case) -> Case:
+        """The case with the label that a prediction of the volume is held against."""
+        return case if self.label is None else replace(case, label=self.label)
 
 
 def attack_case(
@@ -80,6 +85,7 @@ def attack_case(
     The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
     other case of attacks with `needs_reference`: it is stretched to the volume's shape.
     """
+    attack = attack.on_grid(case.spacing)
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     shape = tuple(image.shape[1:])
@@ -94,11 +100,12 @@ def attack_case(
             num_forwards=whole.num_forwards,
             num_backwards=whole.num_backwards,
             losses=(result.losses.cpu(),),
+            label=result.labels[0].cpu() if attack.moves_labels else None,
         )
     other = None
     if reference is not None:
         other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
-    adversarial = image.clone()
+    adversarial, moved = image.clone(), label.clone()
     num_forwards = num_backwards = 0
     losses = []
     for first in range(0, len(windows), window_batch):
@@ -110,8 +117,8 @@ def attack_case(
             generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
         )
-        for (h, w, d), window in zip(batch, result.adversarial, strict=True):
-            adversarial[:, h, w, d] = window
+        for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
+            adversarial[:, h, w, d], moved[:, h, w, d] = window, shown
         num_forwards += model.passes * sum(result.forwards)
         num_backwards += model.passes * sum(result.backwards)
         losses.append(result.losses)
@@ -121,6 +128,7 @@ def attack_case(
         num_forwards=num_forwards,
         num_backwards=num_backwards,
         losses=tuple(each.cpu() for each in losses),
+        label=moved.cpu() if attack.moves_labels else None,
     )
 
 

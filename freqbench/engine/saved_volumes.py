@@ -55,11 +55,13 @@ def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
 
 
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
-    """Write `adversarial`, `clean` (float32) and `label` (uint8), then the facts."""
+    """Write `adversarial`, `clean` (float32), `label` and a moved one (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
     write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
     write(storage.join(place, layout.CLEAN), case.image, case.affine)
     write(storage.join(place, layout.LABEL), case.label, case.affine)
+    if attacked.label is not None:
+        write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
     passes = {name: getattr(attacked, name) for name in PASSES}
     facts = AttackFacts(**passes, attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
@@ -81,11 +83,16 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
-    path = storage.join(place, layout.ADVERSARIAL)
-    voxels = nifti.read_packed(storage.read_bytes(path), path)
-    adversarial = torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
+    adversarial = _read(storage.join(place, layout.ADVERSARIAL))
+    label = _read(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
     passes = {name: getattr(facts, name) for name in PASSES}
-    return AttackedVolume(adversarial=adversarial, **passes), facts.attack_seconds
+    return AttackedVolume(adversarial=adversarial, label=label, **passes), facts.attack_seconds
+
+
+def _read(path: str) -> Tensor:
+    """The volume of a file of `write`, `[C, H, W, D]`."""
+    voxels = nifti.read_packed(storage.read_bytes(path), path)
+    return torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:

@@ -160,7 +160,8 @@ class Worker:
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
             prediction = self._predict(model, adversarial, unit.ref)
-            maps, pred = evaluate.label_maps(prediction.labels, seen, cell.dataset), prediction.labels
+            pred = prediction.labels
+            maps = evaluate.label_maps(pred, attacked.shown(seen), cell.dataset)
             certified = evaluate.score_certificate(prediction, maps.label, maps.num_classes)
             pairs.append(maps)
             shown.append((clean.pred, pred))

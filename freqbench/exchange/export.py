@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from rich.console import Console
@@ -58,12 +58,15 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
     where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
-    last.
+    last. Volumes whose labels moved are left out: third-party tools are scored against the files' own.
 
     `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
     no volume of this grid, or `to` another file in the place of one of these.
     """
     root, former = storage.join(out, VOLUMES), _former(to)
+    moved = sorted({cell.attack.name for cell in grid.cells if cell.attack.moves_labels})
+    tell_left_out(console, "attacks that move labels", moved)
+    grid = replace(grid, cells=tuple(cell for cell in grid.cells if not cell.attack.moves_labels))
     is_saved, written = saved_volumes.saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]

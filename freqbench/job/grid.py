@@ -214,6 +214,15 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue
+            targets = _targets(job, models, source)
+            if attack.moves_labels:
+                within = tuple(target for target in targets if _sees_alike(dataset, source, target))
+                said += [
+                    f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
+                    for target in targets
+                    if target not in within
+                ]
+                targets = within
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -222,7 +231,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     seed=seed,
                     precision=job.precision,
                     compile=job.compile,
-                    targets=_targets(job, models, source),
+                    targets=targets,
                     window_batch=coupled if attack.couples_batch else None,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
@@ -269,6 +278,12 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     grid = expand(extended, where="targets")
     sources = tuple(cell for cell in grid.cells if cell.source.name in own)
     return replace(grid, job=job, cells=sources)
+
+
+def _sees_alike(dataset: Dataset, source: ModelSpec, target: ModelSpec) -> bool:
+    """Whether two models see the dataset in one space."""
+    spaces = [(model.space or dataset.space).identity() for model in (source, target)]
+    return spaces[0] == spaces[1]
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:

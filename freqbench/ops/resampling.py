@@ -1,8 +1,9 @@
-"""Resizes and smooths volumes by one small matrix an axis."""
+"""Resizes and smooths volumes by one small matrix an axis, and reads them between voxels."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -46,10 +47,55 @@ def cubic_spline_matrix(points: int, rows: int) -> Tensor:
     It is read at the voxels' middles, which the `points` - 3 pieces span evenly. Weights are at least 0 and
     sum to 1 in each row.
     """
-    places = (torch.arange(rows, dtype=torch.float64) + 0.5) * (points - CUBIC + 1) / rows
-    gap = (places[:, None] - torch.arange(-1, points - 1)).abs()
+    gap = _to_control_points(points, rows).abs()
     near = 2 / 3 - gap.square() + gap**3 / 2
     return torch.where(gap < 1, near, (2 - gap).clamp(min=0) ** 3 / 6)
+
+
+def cubic_spline_slopes(points: int, rows: int) -> Tensor:
+    """The slope of that spline at the same middles, a voxel being the unit of length, float64 `[rows, points]`."""
+    signed = _to_control_points(points, rows)
+    gap = signed.abs()
+    slopes = torch.where(gap < 1, 1.5 * gap.square() - 2 * gap, -(2 - gap).clamp(min=0).square() / 2)
+    return slopes * signed.sign() * (points - CUBIC + 1) / rows
+
+
+def _to_control_points(points: int, rows: int) -> Tensor:
+    """How far each voxel's middle lies above each control point, in pieces, float64 `[rows, points]`."""
+    places = (torch.arange(rows, dtype=torch.float64) + 0.5) * (points - CUBIC + 1) / rows
+    return places[:, None] - torch.arange(-1, points - 1)
+
+
+def linear_at(x: Tensor, places: Tensor) -> Tensor:
+    """Volumes `[B, C, H, W, D]` at places `[B, 3, h, w, d]` in voxels, linear between them: `[B, C, h, w, d]`.
+
+    Beyond the outermost voxels their value is held. A whole number gives a voxel to the bit.
+    """
+    below = places.detach().floor()
+    ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
+    values = [_gathered(x, h + w + d) for h, w, d in product(*zip(*ends, strict=True))]
+    for share in (places - below).unbind(1):
+        near, far = values[: len(values) // 2], values[len(values) // 2 :]
+        values = [torch.lerp(*pair, share[:, None]) for pair in zip(near, far, strict=True)]
+    return values[0]
+
+
+def nearest_at(x: Tensor, places: Tensor) -> Tensor:
+    """`linear_at` with the value of the nearest voxel, of two the higher; of any type."""
+    h, w, d = _flat_indices(x, (places + 0.5).floor())
+    return _gathered(x, h + w + d)
+
+
+def _flat_indices(x: Tensor, voxels: Tensor) -> tuple[Tensor, ...]:
+    """What whole places `[B, 3, h, w, d]` add to the index into flat volumes, an axis each, `[B, h, w, d]`."""
+    strides = (x.shape[3] * x.shape[4], x.shape[4], 1)
+    axes = zip(voxels.unbind(1), x.shape[2:], strides, strict=True)
+    return tuple(axis.clamp(0, size - 1).long() * stride for axis, size, stride in axes)
+
+
+def _gathered(x: Tensor, index: Tensor) -> Tensor:
+    taken = x.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, x.shape[1], -1))
+    return taken.reshape(*x.shape[:2], *index.shape[1:])
 
 
 def area_matrix(size: int, rows: int) -> Tensor:

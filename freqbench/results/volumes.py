@@ -1,7 +1,8 @@
 """Names the folders and files of a store's volumes: one folder a cell and case below `volumes/`.
 
-volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, prediction_clean-TARGET,
-prediction_adversarial-TARGET, and attack.json, written last: it says that the folder is whole.
+volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
+labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, written last: it says that the folder
+is whole.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,9 @@ from freqbench.core import names, storage
 VOLUMES = "volumes"
 FACTS = "attack.json"
 SUFFIX = ".nii.gz"
-CLEAN, ADVERSARIAL, LABEL = (f"{name}{SUFFIX}" for name in ("clean", "adversarial", "label"))
+CLEAN, ADVERSARIAL, LABEL, MOVED_LABEL = (
+    f"{name}{SUFFIX}" for name in ("clean", "adversarial", "label", "label_adversarial")
+)
 ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
 
 

@@ -100,6 +100,8 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     attack = _attack(model.attack, dataset, f"{place}: attack")
+    if attack and attack.moves_labels:
+        raise UserError(f"{place}: attack: expected one that leaves labels in their place, got {attack.name}")
     quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place)
     for each in quick:

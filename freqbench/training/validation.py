@@ -31,14 +31,15 @@ def case_dice(
     device = next(model.parameters()).device
     found = {}
     for number, case in cases:
-        image = case.image
+        image, label = case.image, case.label
         if attack is not None:
             seed = 0 if attack.is_stochastic else None
             reference = whole[(number + 1) % len(whole)] if attack.needs_reference else None
-            image = attack_case(attack, model, case, seed, window_batch=1, reference=reference).adversarial
+            attacked = attack_case(attack, model, case, seed, window_batch=1, reference=reference)
+            image, label = attacked.adversarial, attacked.shown(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
-        found[number] = dice(pred, case.label, num_classes)
+        found[number] = dice(pred, label, num_classes)
     return found
 
 

@@ -106,8 +106,8 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
         begin = example(name, control="uniform" if name in QUANTISING else "random")(model, images, labels).adversarial
     before = dice_ce(model(begin), labels)
     for targeted, sign in ((False, 1), (True, -1)):
-        adversarial = example(name, targeted=targeted)(model, images, labels).adversarial
-        assert bool((sign * (dice_ce(model(adversarial), labels) - before) > 0).all())
+        result = example(name, targeted=targeted)(model, images, labels)
+        assert bool((sign * (dice_ce(model(result.adversarial), result.labels) - before) > 0).all())
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,18 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("vafa_opt", {"q_max": 4.0}, "q_max: expected at least q_min = 5, got 4"),
     ("random_noise", {"linf": None}, "linf: expected exactly one of linf and l2, got none"),
     ("random_noise", {"l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
-    ("corruption", {"scope": "window"}, "scope: expected volume, got 'window': it is never made of windows one by one"),
+    *(
+        (name, {"scope": "window"}, "scope: expected volume, got 'window': windows made one by one would not fit toge")
+        for name in ("corruption", "deformation")
+    ),
+    ("deformation", {"max_mm": -1}, "max_mm: expected a number of at least 0, got -1"),
+    ("deformation", {"min_jacobian": 0}, "min_jacobian: expected a number in (0, 1), got 0"),
+    ("deformation", {"knot_mm": 0.0}, "knot_mm: expected a number above 0, got 0.0"),
+    (
+        "deformation",
+        {"spacing": (1, 1)},
+        "spacing: expected three numbers above 0 (in a job file a list of lists, [[1, 1, 3]]), got (1, 1)",
+    ),
     # Parameters that an attack does not have
     ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
     ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),

@@ -56,13 +56,16 @@ class AcquisitionAttack(GradientAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """The best point of all runs, or the null row's, and its volumes."""
-        space = self.space(task.clean)
+        return self.search(task, self.space(task.clean))
+
+    def search(self, task: Task, space: Space) -> Tensor:
+        """`perturb`, in a space of which an author may have changed what renders."""
         if self.control == "none":
             task.state = self.run_to_best(
                 task, lambda: climb(task, space, self._start(task, space), self.steps), space.render
             )
         else:
-            task.state = space.project(space.centre + space.radius * _draw(task, space).sgn())
+            task.state = space.project(space.centre + space.radius * space.towards(_draw(task, space)))
         with torch.no_grad():
             return space.render(task.state)
 

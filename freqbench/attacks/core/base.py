@@ -26,6 +26,7 @@ class AttackResult:
 
     Attributes:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
+        labels: `[B, 1, H, W, D]`, those of the call; where the attack `moves_labels`, as `adversarial` shows them.
         state: the final learned state in the layout of the attack's docstring, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
             is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
@@ -34,6 +35,7 @@ class AttackResult:
     """
 
     adversarial: Tensor
+    labels: Tensor
     state: Tensor | None
     losses: Tensor
     forwards: tuple[int, ...]
@@ -65,6 +67,7 @@ class Attack(ABC):
         scopes: the values that `scope` takes.
         may_stop_early: whether a window may take fewer passes than `passes` says.
         needs_reference: whether a call takes `reference`.
+        moves_labels: whether it moves the anatomy: predictions are then held against the result's labels.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -89,6 +92,7 @@ class Attack(ABC):
     scopes: ClassVar[tuple[str, ...]] = ("window",)
     may_stop_early: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    moves_labels: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
     targeted: bool = False
@@ -113,7 +117,7 @@ class Attack(ABC):
             self.refuse("variant", complaint)
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
-            reason = whole if self.scope == "volume" else "it is never made of windows one by one"
+            reason = whole if self.scope == "volume" else "windows made one by one would not fit together"
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
 
     @abstractmethod
@@ -162,6 +166,10 @@ class Attack(ABC):
     def prepare(self, task: Task) -> None:
         """Set a task up before `perturb`: what is raised, where, and towards which labels."""
         return
+
+    def on_grid(self, spacing: Sequence[float]) -> "Attack":
+        """The same for volumes of so many millimetres a voxel; one whose bounds know no length is itself."""
+        return self
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """How far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
@@ -222,6 +230,7 @@ class Attack(ABC):
         forwards, backwards = task.passes
         return AttackResult(
             adversarial=adversarial,
+            labels=task.motion.labels(labels),
             state=task.state,
             losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
             forwards=forwards,

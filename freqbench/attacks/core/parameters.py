@@ -202,6 +202,12 @@ TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
 }
 """Rules that join parameters, by the one that is refused: their names, and a check of their values as spelled."""
 
+
+def _is_spacing(value: Any) -> bool:
+    sides = value if isinstance(value, tuple | list) else ()
+    return len(sides) == 3 and all(is_number(side) and side > 0 for side in sides)
+
+
 _count = count_of(1)
 _odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
 flag = expecting("true or false", lambda value: isinstance(value, bool))
@@ -225,6 +231,7 @@ _filter = expecting(
     '("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or {kind: band, limits: [4, 8]}',
     _is_filter,
 )
+_spacing = expecting("three numbers above 0 (in a job file a list of lists, [[1, 1, 3]])", _is_spacing)
 _organs = expecting("a list of classes (in a job file a list of lists, [[1, 2], [3]])", are_classes)
 _target = expecting(
     "least-likely, next-class, {swap: {a: b}} with two different classes or {erase: a} with one beside background",
@@ -309,6 +316,14 @@ ACQUISITION: Mapping[str, Parameter] = {
     "control_points": Parameter("of the spline on each axis", count_of(4)),  # one piece of a cubic one
     "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", intensity),
     "pieces": Parameter("linear pieces of the curve", _count),
+    "max_mm": Parameter("largest displacement in millimetres", _weight),
+    "min_jacobian": Parameter(
+        "least Jacobian determinant of the displaced volume", number("in (0, 1)", lambda value: 0 < value < 1)
+    ),
+    "knot_mm": Parameter("least distance of the spline's knots in millimetres", _positive),
+    "spacing": Parameter(
+        "millimetres a voxel; none: the case's", _optional(_spacing), lambda sides: tuple(map(float, sides))
+    ),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", intensity)

@@ -45,6 +45,9 @@ STRONGEST |= {
     "kspace": Strongest(names=("eps_k", "region", "lines", "encoding"), form=("kspace", {}), has_slices=False),
     "bias-field": Strongest(names=("log_amplitude", "control_points"), form=("bias_field", {}), has_slices=False),
     "sinogram": Strongest(names=("eps_p", "angles"), form=("sinogram", {}), has_slices=False),
+    "deformation": Strongest(
+        names=("max_mm", "min_jacobian", "knot_mm", "spacing"), form=("deformation", {}), has_slices=False
+    ),
     "intensity-curve": Strongest(names=("deviation", "pieces"), form=("intensity_curve", {}), has_slices=False),
 }
 STRONGEST["linf"] = Strongest(names=("eps",), form=("apgd", {}), has_slices=False)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -50,6 +50,19 @@ def across(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Motion:
+    """How labels follow anatomy that an attack moves.
+
+    Attributes:
+        labels: takes a map of voxels `[B, 1, H, W, D]`, labels or a mask, to where the volumes show what it labels.
+        logits: the same logits `[B, K, H, W, D]`; what they depend on besides is how the labels move.
+    """
+
+    labels: View = lambda labels: labels
+    logits: View = lambda logits: logits
+
+
 class Task:
     """One call of an attack.
 
@@ -66,6 +79,7 @@ class Task:
         best: where `gradient` and `look` offer the volumes that they look at, or None.
         truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
         start: what replaces the draws, or None.
+        motion: of the anatomy, to where the volumes that are looked at next show it; set by attacks that move it.
         reference: volumes of other cases, of the shape of `clean`; None where the attack needs none.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
@@ -107,6 +121,7 @@ class Task:
         self._loss = self._compared_by = "dicece"
         self._raises: Loss = LOSSES[self._loss]
         self.truth: Tensor | None = None
+        self.motion = Motion()
         self._organs: tuple[int, ...] | None = None
         self._rule: Rule | None = None
         self._in_parts = torch.zeros(len(images), 2, dtype=torch.long)
@@ -207,14 +222,14 @@ class Task:
 
     def raised(self, logits: Tensor) -> Tensor:
         """What the attacker raises of logits, `[B]`: the loss, or its negative for a target."""
-        return self.sign * self._raises(logits, self.labels, self.scope)
+        return self.sign * self._raises(self.motion.logits(logits), *self._in_place())
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
         """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse."""
         if raised is not None and self._compared_by == self._loss:
             return raised.detach()
         with torch.no_grad():
-            return self.sign * LOSSES[self._compared_by](logits, self.labels, self.scope)
+            return self.sign * LOSSES[self._compared_by](logits, *self._in_place())
 
     def success(self, x: Tensor) -> Tensor:
         """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
@@ -247,8 +262,9 @@ class Task:
 
         Where two classes share the largest logit, both are taken as predicted: an argmax is slow on a CPU.
         """
-        as_labelled = is_as_labelled(logits.detach(), self.labels)
-        is_open = self.scope.among(as_labelled if self.sign > 0 else ~as_labelled)
+        labels, scope = self._in_place()
+        as_labelled = is_as_labelled(logits.detach(), labels)
+        is_open = scope.among(as_labelled if self.sign > 0 else ~as_labelled)
         return ~is_open.flatten(1).any(dim=1)
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -306,13 +322,21 @@ class Task:
         return self.start.to(self.clean.device, dtype.to_complex() if self.start.is_complex() else dtype)
 
     def _success(self, logits: Tensor) -> Tensor:
-        return -mean_dice(logits.detach(), self.labels if self.truth is None else self.truth, self._organs)
+        truth = self.motion.labels(self.labels if self.truth is None else self.truth)
+        return -mean_dice(logits.detach(), truth, self._organs)
 
     def given_reference(self) -> Tensor:
         """The `reference` of the call; raises UserError where there is none."""
         if self.reference is None:
             raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
         return self.reference
+
+    def _in_place(self) -> tuple[Tensor, Scope]:
+        """Labels and scope where the volumes show them."""
+        voxels, truth = (
+            None if each is None else self.motion.labels(each) for each in (self.scope.voxels, self.scope.truth)
+        )
+        return self.motion.labels(self.labels), replace(self.scope, voxels=voxels, truth=truth)
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._index is None else volumes.index_select(1, self._index)

@@ -1,0 +1,135 @@
+"""An attack that moves the anatomy: predictions are held against the label where the volume shows it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from engine.cases import Threshold, case_of
+from rich.console import Console
+from tiny import class_rows, execute, expanded, job, rows, small
+from torch import Tensor
+
+import freqbench as fb
+from freqbench import metrics
+from freqbench.attacks import make
+from freqbench.core.types import Case
+from freqbench.engine import evaluate, run
+from freqbench.engine.evaluate import attack_case
+from freqbench.exchange import export
+from freqbench.job.grid import further_targets
+from freqbench.models import SegmentationModel
+from freqbench.ops.overlap import mean_dice
+from freqbench.results import Store
+
+DEFORMATION = {"name": "deformation", "max_mm": 12, "knot_mm": 30, "steps": 2, "min_jacobian": 0.3}
+ONE = {"attacks": [DEFORMATION], "metrics": ["dsc", "hd95"], "save_adversarial": "nifti"}
+SERIAL = {"resources": {"workers": 1, "threads": 1}}
+
+
+def ball(**changes: Any) -> Case:
+    axes = torch.meshgrid(*[torch.arange(20.0) - 9.5] * 3, indexing="ij")
+    radius = torch.stack(axes).norm(dim=0)[None]
+    return case_of(torch.sigmoid(6 - radius), radius < 6, **changes)
+
+
+def dice(image: Tensor, label: Tensor) -> float:
+    return float(mean_dice(torch.stack([0.5 - image, image - 0.5], dim=1), label[None]))
+
+
+@pytest.mark.parametrize("side", [20, 12])
+def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
+    """Of one window, and of several that are one volume to the attack: a threshold finds the moved ball."""
+    case, model = ball(), SegmentationModel(Threshold(), (side, side, side)).eval()
+    attacked = attack_case(make("deformation", max_mm=4.0, control="random", knot_mm=8.0), model, case, 0, 2)
+    assert attacked.label is not None
+    assert (attacked.label.dtype, attacked.label.shape) == (torch.uint8, case.label.shape)
+    found = [dice(attacked.adversarial, label) for label in (attacked.label, case.label)]
+    assert found[0] > 0.9 > found[1] + 0.05
+
+
+def test_millimetres_are_those_of_the_case() -> None:
+    """On voxels twice as large the same bound moves half as far."""
+    model = SegmentationModel(Threshold(), (20, 20, 20)).eval()
+    attack = make("deformation", max_mm=4.0, control="random", knot_mm=1000.0)
+    small, large = (attack_case(attack, model, ball(spacing=(side,) * 3), 0, 1).adversarial for side in (1.0, 2.0))
+    half = attack_case(make("deformation", max_mm=2.0, control="random", knot_mm=1000.0), model, ball(), 0, 1)
+    assert torch.equal(large, half.adversarial)
+    assert not torch.equal(small, large)
+
+
+def test_other_attacks_leave_the_case_its_label() -> None:
+    attacked = attack_case(make("fgsm", eps=0.1), SegmentationModel(Threshold(), (20, 20, 20)).eval(), ball(), 0, 1)
+    case = ball()
+    assert attacked.label is None
+    assert attacked.shown(case) is case
+
+
+def load(path: Path) -> Any:
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
+    """By the files: the moved label is saved beside the case's own."""
+    execute(small(**ONE, **SERIAL), tmp_path)
+    (row,) = Store(str(tmp_path)).records().to_pylist()
+    (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
+    label, moved, pred, clean = (
+        load(folder / f"{name}.nii.gz")
+        for name in ("label", "label_adversarial", "prediction_adversarial-a", "prediction_clean-a")
+    )
+    assert not np.array_equal(label, moved)
+    assert row["dsc"] == np.nanmean(metrics.dice(pred, moved, 6)) != np.nanmean(metrics.dice(pred, label, 6))
+    assert row["dsc_clean"] == np.nanmean(metrics.dice(clean, label, 6))
+    counts = {each["class_index"]: each["label_voxels"] for each in Store(str(tmp_path)).class_records().to_pylist()}
+    assert counts == {k: int((moved == k).sum()) for k in range(6)}
+
+
+def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = small(**ONE, **SERIAL, models=job()["models"], targets="source")
+    execute(content, tmp_path / "scored")
+    execute({**content, "targets": "all"}, tmp_path / "run")
+    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    grid = further_targets(expanded(content)[0], ["a", "b"])
+    run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    assert rows(tmp_path / "scored") == rows(tmp_path / "run")
+    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
+
+
+def test_targets_on_another_grid_are_left_out_and_named() -> None:
+    """Only of attacks that move labels."""
+    first, second = job()["models"]
+    apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
+    attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
+    _, grid = expanded(small(models=[first, apart], attacks=attacks))
+    found = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
+    assert found["deformation", "a"] == ["a"]
+    assert found["deformation", "b"] == ["b"]
+    assert found["fgsm", "a"] == ["a", "b"]
+    assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
+    _, same = expanded(small(models=[first, second], attacks=attacks))
+    assert all(len(cell.targets) == 2 for cell in same.cells)
+
+
+def test_third_party_tools_are_not_given_volumes_whose_label_moved(tmp_path: Path) -> None:
+    content = small(**{**ONE, "attacks": [DEFORMATION, {"name": "gn", "std": 0.1}]}, **SERIAL)
+    execute(content, tmp_path / "out")
+    said = io.StringIO()
+    made = export.export(expanded(content)[1], str(tmp_path / "out"), str(tmp_path / "to"), Console(file=said))
+    assert {each.attack for each in made} == {None, "gn"}
+    assert "1 attacks that move labels left out: deformation" in said.getvalue()
+
+
+def test_from_python_scores_are_those_of_the_moved_label() -> None:
+    case = ball()
+    model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
+    given = (case.image, case.label)
+    result = fb.attack(model, given, "deformation", max_mm=4.0, knot_mm=8.0, control="random")
+    assert not torch.equal(result.label_adversarial, result.label)
+    record = fb.evaluate(model, given, result, metrics=["dsc"])
+    assert record["dsc_clean"] == 1
+    assert record["dsc"] == pytest.approx(np.nanmean(metrics.dice(result.prediction, result.label_adversarial[0], 2)))
+    assert record["dsc"] > 0.95
