@@ -57,6 +57,7 @@ REQUIRED: Mapping[str, Any] = {  # values of parameters without a default
     "log_amplitude": 0.5,
     "eps_p": 0.02,
     "deviation": 0.1,
+    "max_mm": 6,
     "band": "low",
     "kind": "motion",
     "severity": 3,

@@ -120,7 +120,8 @@ class Deformation(AcquisitionAttack):
 
     def least_jacobian(self, clean: Tensor, state: Tensor) -> float:
         """The least determinant that a state makes at the voxels of volumes like `clean`."""
-        return float((1 + sum(self.field(clean).invariants(state))).min())
+        trace, minors, determinant = self.field(clean).invariants(state)
+        return float((1 + trace + minors + determinant).min())
 
     def _project(self, c: Tensor, field: "Field") -> Tensor:
         """Control points cut to their ball, then the field of each sample to the share whose determinants are enough.
@@ -216,4 +217,5 @@ def _slope(x: Tensor, axis: int) -> Tensor:
 
 def _unit(gradient: Tensor) -> Tensor:
     """The direction of each control point's gradient; 0 where it has none."""
-    return gradient / gradient.norm(dim=1, keepdim=True).clamp(min=torch.finfo(gradient.dtype).tiny)
+    length: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    return gradient / length.clamp(min=torch.finfo(gradient.dtype).tiny)

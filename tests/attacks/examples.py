@@ -48,7 +48,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "bias_field": {"log_amplitude": 1.0, "steps": 3},
     "sinogram": {"eps_p": 0.1, "steps": 5, "angles": 12},
     "intensity_curve": {"deviation": 0.3, "steps": 3, "pieces": 16},
-    "deformation": {"max_mm": 1.5, "steps": 20, "knot_mm": 3, "loss": "dicece"},
+    "deformation": {"max_mm": 1.5, "steps": 10, "knot_mm": 2},
     "random_noise": {"linf": 8 / 255},
     "corruption": {"kind": "motion", "severity": 3},
 }

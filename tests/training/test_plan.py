@@ -204,6 +204,11 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"validation": {"attack": [{"eps": 1}]}}, rf"{NO_ATTACK}\[{{'eps': 1}}\]"),
     ({"attack": {"eps": 1}}, {}, r"attack\.name: required, but not given"),
     (FAA, {"dataset": {"name": "phantom", "shape": [24, 20, 16], "cases": 1}}, r"at: splits\.select: expected two cas"),
+    (
+        {"attack": {"name": "deformation", "max_mm": 2, "steps": 1}},
+        {},
+        r"^[^\n]*: attack: expected one that leaves labels in their place, got deformation$",
+    ),
 ]
 
 
