@@ -16,7 +16,7 @@ from freqbench.core.types import Spacing, triple
 from freqbench.ops.blocks import along_axes
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix, cubic_spline_slopes, linear_at, nearest_at
 
-HALVINGS = 12  # of the interval in which a field's share is sought
+HALVINGS = 10  # of the interval in which a field's share is sought
 ROUNDING = 1e-5  # of a determinant
 
 
@@ -90,10 +90,11 @@ class Deformation(AcquisitionAttack):
         lines = [torch.arange(size, dtype=clean.dtype, device=clean.device) for size, _ in sides]
         return Field(
             values=triple(cubic_spline_matrix(points, size).to(clean) for points, (size, _) in axes),
-            slopes=triple((cubic_spline_slopes(points, size) / step).to(clean) for points, (size, step) in axes),
+            slopes=triple(
+                (self.max_mm / step * cubic_spline_slopes(points, size)).to(clean) for points, (size, step) in axes
+            ),
             still=torch.stack(torch.meshgrid(*lines, indexing="ij")),
             voxels=self.max_mm / clean.new_tensor([step for _, step in sides]).reshape(3, 1, 1, 1),
-            max_mm=self.max_mm,
         )
 
     def perturb(self, task: Task) -> Tensor:
@@ -147,11 +148,11 @@ class Deformation(AcquisitionAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """What displacements control points c make, `[B, 3, n_h, n_w, n_d]` in parts of `max_mm`.
+    """What displacements control points c make, `[B, 3, n_h, n_w, n_d]` in parts of max_mm.
 
     Attributes:
         values: of the spline along each axis, `[size, n]`.
-        slopes: likewise, a millimetre.
+        slopes: likewise, in max_mm a millimetre.
         still: the voxels' own places, `[3, H, W, D]`.
         voxels: on each axis in max_mm, `[3, 1, 1, 1]`.
     """
@@ -160,7 +161,6 @@ class Field:
     slopes: tuple[Tensor, Tensor, Tensor]
     still: Tensor
     voxels: Tensor
-    max_mm: float
 
     def places(self, c: Tensor) -> Tensor:
         """Where each voxel is read, `[B, 3, H, W, D]`, in voxels."""
@@ -169,8 +169,7 @@ class Field:
     def invariants(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the derivative at each voxel: trace, sum of principal minors, determinant, each `[B, H, W, D]`."""
         h, w, d = (
-            self.max_mm * along_axes(c, [(self.slopes if i == axis else self.values)[i] for i in range(3)])
-            for axis in range(3)
+            along_axes(c, [(self.slopes if i == axis else self.values)[i] for i in range(3)]) for axis in range(3)
         )  # by each axis, [B, 3, H, W, D]
         minors = (
             (h[:, 0] * w[:, 1] - h[:, 1] * w[:, 0])
@@ -200,8 +199,7 @@ class _Followed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         (logits,) = ctx.saved_tensors
-        slopes = (_slope(logits, axis) for axis in (2, 3, 4))
-        return upstream, -torch.stack([(upstream * slope).sum(dim=1) for slope in slopes], dim=1)
+        return upstream, -torch.stack([_uphill(logits, upstream, axis) for axis in (2, 3, 4)], dim=1)
 
 
 def _followed(logits: Tensor, places: Tensor) -> Tensor:
@@ -209,10 +207,14 @@ def _followed(logits: Tensor, places: Tensor) -> Tensor:
     return found
 
 
-def _slope(x: Tensor, axis: int) -> Tensor:
-    """By central differences."""
-    slopes: Tensor = torch.gradient(x, dim=axis)[0] if x.shape[axis] > 1 else torch.zeros_like(x)
-    return slopes
+def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:
+    """The sum over classes of upstream times the logits' central difference along an axis; 0 at both ends."""
+    found, size = torch.zeros_like(logits[:, 0]), logits.shape[axis]
+    if size > 2:
+        slopes = logits.narrow(axis, 2, size - 2) - logits.narrow(axis, 0, size - 2)
+        inner = slopes.mul_(upstream.narrow(axis, 1, size - 2)).sum(dim=1)
+        found.narrow(axis - 1, 1, size - 2).copy_(inner / 2)
+    return found
 
 
 def _unit(gradient: Tensor) -> Tensor:
