@@ -30,7 +30,7 @@ from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
 Verdict = Literal["equal", "close", "different", "not recomputed"]
 
 MOST_DIFFERENCES = 30
-WORDS = {
+WORDS: Mapping[Verdict, str] = {
     "equal": "equal to the bit",
     "close": "equal within the tolerances, not to the bit",
     "different": "DIFFERENT",
@@ -203,22 +203,24 @@ def _validated(content: Any, where: str) -> JobSpec:
 # What is printed
 
 
-def reproduce(out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console) -> bool:
-    """Recompute the row whose id begins with `row`, or so many drawn ones, and say whether none differs."""
+def reproduce(
+    out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console
+) -> Counter[Verdict]:
+    """Recompute the row whose id begins with `row`, or so many drawn ones, and say what came of each."""
     if (row is None) == (count is None):
         got = "none" if row is None else "both"
         raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")
     store = Store(out)
     keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 1, seed)
-    counts: Counter[str] = Counter()
+    counts = Counter[Verdict]()
     for made in Reproducer(store, job).each(keys):
         if row is not None and made.verdict == "not recomputed":
             raise UserError(f"row {made.row_id}: {made.label}: {made.reason}")
         counts[made.verdict] += 1
         _say(made, console)
     if len(keys) > 1:
-        console.print(_total(counts), soft_wrap=True)
-    return not counts["different"]
+        console.print(total(counts), soft_wrap=True)
+    return counts
 
 
 def _say(made: Reproduction, console: Console) -> None:
@@ -255,7 +257,7 @@ def _value(value: Any) -> str:
     return repr(value) if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _total(counts: Mapping[str, int]) -> str:
+def total(counts: Mapping[Verdict, int]) -> str:
     """One line over all rows: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
     parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
     return f"{sum(counts.values())} rows: {', '.join(parts)}"

@@ -35,12 +35,17 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 def show(out: str, with_volumes: bool, console: Console) -> bool:
     """Verify a store, print what each check found, and return whether nothing is wrong."""
-    checks = verify(Store(out), with_volumes)
-    table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=out)
-    for each in checks:
+    return shown(verify(Store(out), with_volumes), out, console)
+
+
+def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
+    """Print what checks found, and return whether nothing is wrong."""
+    found = list(checks)
+    table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
+    for each in found:
         table.add_row(each.name, each.verdict, each.text)
     console.print(table)
-    return all(each.verdict != "wrong" for each in checks)
+    return all(each.verdict != "wrong" for each in found)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from freqbench.cli import audit, cluster, doctor, init, report, run, train, volumes
+from freqbench.cli import audit, cluster, doctor, init, leaderboard, report, run, train, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line
 from freqbench.core.terminal import PlainConsole
@@ -27,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init, run, volumes, train, doctor, cluster, report, audit):
+for group in (init, run, volumes, train, doctor, cluster, report, audit, leaderboard):
     app.add_typer(group.app)
 
 

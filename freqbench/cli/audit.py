@@ -80,8 +80,8 @@ def reproduce(
 
     given = common.stored_job(out, job, trust_code) if job else None
     with trusting(trust_code or bool(given and given.trust_code)):
-        is_same = reproduce.reproduce(out, row, count, seed, given, common.console())
-    if not is_same:
+        counts = reproduce.reproduce(out, row, count, seed, given, common.console())
+    if counts["different"]:
         raise typer.Exit(common.EXIT_FAILED)
 
 

@@ -43,8 +43,8 @@ def all_of(store: Path, job: object = None) -> list[Reproduction]:
 
 def said(store: Path, row: str) -> tuple[bool, str]:
     text = io.StringIO()
-    is_equal = reproduce.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
-    return is_equal, text.getvalue()
+    counts = reproduce.reproduce(str(store), row, None, 0, None, Console(file=text, width=200))
+    return not counts["different"], text.getvalue()
 
 
 def first_id(store: Path, **where: str) -> str:
@@ -257,7 +257,7 @@ def test_a_row_or_a_number_of_rows_is_asked_for(made: Path, row: str | None, cou
 def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
     place, text = copied(made, tmp_path), io.StringIO()
     set_first(place, "records", linf=0.5)
-    assert not reproduce.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))
+    assert reproduce.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))["different"]
     assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")
 
 

@@ -105,7 +105,7 @@ class Beaten:
 
 def strongest(on: Attacked) -> Iterator[Finding]:
     """No attack with the same bounds leaves less than the store's strongest: a finding for each bounds."""
-    claims = list(_claims(on))
+    claims = list(claims_of(on))
     if not claims:
         yield unchecked("needs an untargeted attack with a budget that was optimised on this model")
     comparisons = sum(len(claim.added) for claim in claims)
@@ -113,7 +113,8 @@ def strongest(on: Attacked) -> Iterator[Finding]:
         yield _finding(claim, _beaten(on, claim, comparisons), comparisons)
 
 
-def _claims(on: Attacked) -> Iterator[Claim]:
+def claims_of(on: Attacked) -> Iterator[Claim]:
+    """What a store says of a model: a claim for the bounds of each of its own optimised attacks with a budget."""
     scores = on.scores("fg")
     found = [each for each in on.attacks if each.label in scores]
     made = {each.label: attack for each in found if (attack := _made(each)) is not None}

@@ -58,7 +58,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     title = f"{dataset}: {'training methods' if replicated else 'models'} by the worst case"
     if data.empty:
         return Section(title, text=" ".join(notes))
-    data = _decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
+    data = decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(known) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
     return Section(title, _table(data), text, data)
@@ -95,10 +95,10 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
     if known is not None:
         board, tests, note = _by_method(board, minima, known, [SCORE, *means])
         return board, tests, "; ".join([*notes, note] if note else notes)
-    return board, _tests(minima, board["target_model"].tolist()), "; ".join(notes)
+    return board, pair_tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
 
-def _tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
+def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
     """Points that a model is `behind` each model `ahead` of it, paired by case, with their tests."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     pairs = [
@@ -108,7 +108,7 @@ def _tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
     return t_tests(pd.concat(pairs), ["ahead", "target_model"], "behind") if pairs else pd.DataFrame()
 
 
-def _decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
+def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """With the test against the first of each board, corrected over all pairs of all boards."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:

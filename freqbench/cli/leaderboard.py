@@ -1,0 +1,89 @@
+"""Makes, verifies and shows entries of a leaderboard: the commands `leaderboard entry`, `verify` and `build`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from freqbench.cli import common
+from freqbench.core.errors import UserError
+
+app = typer.Typer()
+board = typer.Typer(
+    help="Entries that anybody can compute again, and a static site that ranks them.", no_args_is_help=True
+)
+app.add_typer(board, name="leaderboard")
+
+
+@board.command()
+def entry(
+    out: common.Out,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Networks of its job [default: all].", metavar="[MODEL]...")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="Folder of entries, a folder each.")] = "entries",
+) -> None:
+    """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
+    from freqbench.job.schema import JobSpec
+    from freqbench.leaderboard.make import make_entry
+
+    job: JobSpec = common.stored_job(out, None, trusted=False)
+    for name in common.unique(models or [each.name for each in job.models]):
+        folder = Path(to) / name
+        is_whole = make_entry(out, name, folder)
+        common.say(f"written: {folder}" if is_whole else f"{folder}/card.yaml: fill it in, then run this command again")
+
+
+@board.command()
+def verify(
+    entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
+    ] = None,
+    job: Annotated[
+        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: the entry's].")
+    ] = None,
+    share: Annotated[float, typer.Option("--share", help="Of its rows that are computed again.")] = 0.1,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of their draw [default: another each time].")] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="Of the audit: the first N cases of each dataset.")] = 5,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of the audit, as of `run`.")] = "auto",
+    trust_code: common.Trust = False,
+) -> None:
+    """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
+    from freqbench.audit.verify import shown
+    from freqbench.leaderboard.entry import read_entry
+    from freqbench.leaderboard.verify import Asked, examine, reasons, recompute
+
+    if not 0 < share <= 1:
+        raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
+    read = read_entry(Path(entry))
+    found = examine(read)
+    if not reasons(found):
+        given = common.stored_job("", job, trust_code) if job else None
+        asked = Asked(
+            checkpoint=checkpoint,
+            job=given,
+            share=share,
+            seed=seed,
+            cases=cases,
+            engine=engine,
+            trust_code=trust_code,
+        )
+        found += recompute(read, asked, common.console())
+    if not shown(found, entry, common.console()):
+        common.say(f"{entry}: refused: {reasons(found)[0]}")
+        raise typer.Exit(common.EXIT_FAILED)
+    common.say(f"{entry}: verified")
+
+
+@board.command()
+def build(
+    entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
+    to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
+) -> None:
+    """Build a static site that ranks the entries of a folder; those that are refused stay out, for the reason said."""
+    from freqbench.leaderboard.site import build_site
+
+    is_whole = build_site(Path(entries), Path(to), common.say)
+    if not is_whole:
+        raise typer.Exit(common.EXIT_FAILED)

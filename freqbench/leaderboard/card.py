@@ -1,0 +1,106 @@
+"""Reads the model card of an entry: what a person says of a network, which nothing here can measure."""
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator
+
+from freqbench.core import config
+from freqbench.core.config import Strict
+from freqbench.core.documents import YAML_BYTES, mapping_of
+
+CARD = "card.yaml"
+LINE, PARAGRAPH = 200, 3000  # letters
+
+_HTTPS = re.compile(r"https://[!#-;=?-~]{1,300}")  # neither quotes nor angle brackets
+_ZOO = re.compile(r"zoo://\w[\w-]*/\w[\w.-]*")
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+", re.ASCII)
+
+TEMPLATE = """\
+# What people read about the network. Fill in every key; paper and bibtex may stay null.
+title: {title}
+authors: ""      # who made it
+summary: ""      # what it is: architecture, size, what makes it robust
+data: ""         # what it was trained on, and where that is to be had
+training: ""     # how: steps, loss, augmentation, attacks
+license: ""      # of the weights, such as Apache-2.0
+contact: ""      # a mail address, or an https address
+checkpoint: {checkpoint}   # where the weights are to be had: an https address, or zoo://DATASET/NAME
+paper: null      # an https address
+bibtex: null     # how to cite it
+"""
+
+
+def _text(longest: int) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not text.strip():
+            raise ValueError("expected a text, got none: fill it in")
+        if len(text) > longest:
+            raise ValueError(f"expected at most {longest} letters, got {len(text)}: shorten it")
+        if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co") and letter != "\n" for letter in text):
+            raise ValueError("expected plain text, got control characters: remove them")
+        return text.strip()
+
+    return AfterValidator(checked)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is an https address of a host, without a user's name before it."""
+    try:
+        parts = urlsplit(text)
+        return bool(_HTTPS.fullmatch(text) and parts.hostname and parts.username is None)
+    except ValueError:
+        return False
+
+
+def _link(text: str) -> str:
+    if not is_address(text):
+        raise ValueError(f"expected an https address, got {text!r:.100}: give one")
+    return text
+
+
+def _place(text: str) -> str:
+    if not (is_address(text) or _ZOO.fullmatch(text)):
+        raise ValueError(f"expected an https address or zoo://DATASET/NAME, got {text!r:.100}: give one")
+    return text
+
+
+def _contact(text: str) -> str:
+    if not (is_address(text) or _MAIL.fullmatch(text)):
+        raise ValueError(f"expected a mail address or an https address, got {text!r:.100}: give one")
+    return text
+
+
+Line = Annotated[str, _text(LINE)]
+Paragraph = Annotated[str, _text(PARAGRAPH)]
+Link = Annotated[str, AfterValidator(_link)]
+
+
+class Card(Strict):
+    """A model card: plain texts; links are https addresses.
+
+    Attributes:
+        checkpoint: where the weights are to be had: an https address, or `zoo://DATASET/NAME`.
+        license: of the weights.
+        contact: a mail address or an https address.
+    """
+
+    title: Line
+    authors: Line
+    summary: Paragraph
+    data: Paragraph
+    training: Paragraph
+    license: Line
+    contact: Annotated[str, AfterValidator(_contact)]
+    checkpoint: Annotated[str, AfterValidator(_place)]
+    paper: Link | None = None
+    bibtex: Paragraph | None = None
+
+
+def read_card(path: Path) -> Card:
+    """The card of an entry; UserError in one line for a key that is missing, unknown, empty, too long or no link."""
+    with path.open("rb") as stream:
+        return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))

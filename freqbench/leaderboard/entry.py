@@ -1,0 +1,231 @@
+"""Makes entries of a leaderboard from a store, and reads them as what they are: files of unknown origin.
+
+An entry is a folder: `card.yaml`, which a person fills in; `store/`, the rows of one network under attacks on itself,
+with those of its audit; `entry.json`, which names the network by its checkpoint's SHA-256, the cases by their digests,
+the worst case of each case and threat model, and every other file by its SHA-256.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from freqbench.analysis.frames import plain
+from freqbench.analysis.tables import case_minima
+from freqbench.audit import checks
+from freqbench.audit.checks.strongest import claims_of
+from freqbench.audit.probe_files import GRADIENTS
+from freqbench.core import config, downloads, names
+from freqbench.core.config import FileName, Strict
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError, one_line
+from freqbench.leaderboard.card import CARD, Card, read_card
+from freqbench.results import Store, index_keys
+from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
+
+SEAL, STORE = "entry.json", "store"
+MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
+MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
+
+_RUN = r"(run\.json|runs/[\w.-]+\.json|(records|class_records)/[\w.-]+\.parquet)"
+_OWN = re.compile(
+    rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.webp)",
+    re.ASCII,
+)
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class WorstCase(Strict):
+    """The lowest foreground DSC that any attack of a threat model and its bounds left of a case; fractions."""
+
+    dataset: str
+    bounds: str
+    case_id: str
+    case_key: str
+    patient_id: str
+    attack: str
+    cell_id: str
+    dsc_foreground: float
+    dsc_foreground_clean: float
+
+
+class Verdict(Strict):
+    """What the audit makes of the network on a dataset."""
+
+    dataset: str
+    verdict: str
+    sentence: str
+
+
+class Told(Strict):
+    """What follows from an entry's store."""
+
+    cases: dict[str, dict[str, str]]  # of each dataset the digests by case
+    threat_models: tuple[str, ...]  # with their bounds
+    worst_cases: tuple[WorstCase, ...]
+    verdicts: tuple[Verdict, ...]
+
+
+class Seal(Told):
+    """The file SEAL.
+
+    Attributes:
+        model: the network's name in the store.
+        checkpoint: SHA-256 of its weights, hex.
+        files: SHA-256 of every other file of the entry, by its path there.
+        versions: of what made the entry.
+    """
+
+    version: Literal[1] = 1
+    model: FileName
+    checkpoint: Sha256
+    files: dict[str, Sha256]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """An entry whose files are those that were sealed."""
+
+    folder: Path
+    card: Card
+    seal: Seal
+
+    @property
+    def name(self) -> str:
+        """What boards and pages call it: its folder's name."""
+        return self.folder.name
+
+    @property
+    def store(self) -> Store:
+        """Its rows."""
+        return Store(str(self.folder / STORE))
+
+
+def read_entry(folder: Path) -> Entry:
+    """An entry whose files are all there, are no more than an entry has, and are those that were sealed.
+
+    Nothing in it is run, unpickled or followed. UserError in one line for links, devices, other files, too many or too
+    large ones, a card or seal that is not one, and a file that was changed.
+    """
+    names.required(folder.name, str(folder))
+    files = files_of(folder)
+    for name in (CARD, SEAL, f"{STORE}/run.json"):
+        if name not in files:
+            raise UserError(f"{folder}: expected {name}, found none: freqbench leaderboard entry writes it")
+    card = read_card(files[CARD])
+    if files[SEAL].stat().st_size > MOST_SEAL:
+        raise UserError(f"{files[SEAL]}: expected at most {MOST_SEAL // 2**20} MiB, got more: make the entry again")
+    sealed = config.validate(object_of(files[SEAL].read_bytes(), str(files[SEAL])), Seal, str(files[SEAL]))
+    found = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
+    for name in sorted(found.keys() | sealed.files.keys()):
+        wanted, got = sealed.files.get(name, "none"), found.get(name, "no file")
+        if wanted != got:
+            raise UserError(
+                f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
+                "it again"
+            )
+    _require_small(folder, [path for name, path in files.items() if name.endswith(".parquet")])
+    return Entry(folder=folder, card=card, seal=sealed)
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files of an entry by their paths in it; UserError for what none has."""
+    if not folder.is_dir() or folder.is_symlink():
+        raise UserError(f"{folder}: expected an entry's folder, got a file, a link or nothing: unpack archives first")
+    found, total = dict[str, Path](), 0
+    for name, path in _below(folder):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: expected a file, got a link, pipe or device: an entry has none")
+        if not _OWN.fullmatch(name):
+            raise UserError(f"{folder}: {name!a:.120}: expected no such file in an entry: remove it")
+        total += path.lstat().st_size
+        found[name] = path
+        if len(found) > MOST_FILES or total > MOST_BYTES:
+            most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
+            raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
+        if name.endswith(".webp") and (path.lstat().st_size > MAX_BYTES or not _is_webp(path)):
+            raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
+    return found
+
+
+def _below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Everything below a folder by its path there; links are not followed."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _is_webp(path: Path) -> bool:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
+
+
+def _require_small(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse Parquet files that say of themselves that they are much larger than they look."""
+    rows = size = 0
+    try:
+        for path in paths:
+            facts = pq.read_metadata(path)
+            rows += facts.num_rows
+            size += sum(facts.row_group(place).total_byte_size for place in range(facts.num_row_groups))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{folder}: expected Parquet files, got another: {one_line(error):.200}") from None
+    if rows > MOST_ROWS or size > MOST_UNPACKED:
+        most = f"{MOST_ROWS:,} rows and {MOST_UNPACKED // 2**30} GiB once read"
+        raise UserError(f"{folder}: expected at most {most}, got more: make an entry of fewer attacks")
+
+
+def told_by(store: Store) -> Told:
+    """Cases, threat models, worst cases and the audit's verdicts, by a store's rows and those of its audit."""
+    evidence = checks.gathered([store], index_keys(store.job()["index"]))
+    records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
+    digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
+    worst: list[WorstCase] = []
+    for on in evidence.models:
+        for claim in claims_of(on):
+            labels = [each.label for each in (*claim.own, *claim.added)]
+            rows = on.rows[on.rows["label"].isin(labels) & on.rows["fg"].notna()]
+            for row in case_minima(rows.assign(_score=rows["fg"]), []).to_dict("records"):
+                copied = {name: row[name] for name in ("case_id", "patient_id", "cell_id")}
+                scores = {name: row[name] for name in ("dsc_foreground", "dsc_foreground_clean")}
+                key = digests[on.dataset, row["case_id"]]
+                place = {"dataset": on.dataset, "bounds": claim.subject, "case_key": key, "attack": row["label"]}
+                worst.append(WorstCase.model_validate({**place, **copied, **scores}))
+    cases: dict[str, dict[str, str]] = {}
+    for (dataset, case), key in sorted(digests.items()):
+        cases.setdefault(str(dataset), {})[str(case)] = str(key)
+    found = checks.verdicts(checks.audited(evidence))
+    return Told(
+        cases=cases,
+        threat_models=tuple(dict.fromkeys(each.bounds for each in worst)),
+        worst_cases=tuple(worst),
+        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in found),
+    )
+
+
+def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A stored job of one network, with its weights at another place."""
+    (model,) = spec["models"]
+    if model.get("trained"):
+        return {**spec, "models": [{**model, "trained": {**model["trained"], "checkpoint": place}}]}
+    return {**spec, "models": [{**model, "bundle" if model.get("bundle") else "checkpoint": place}]}
+
+
+def place_of(spec: Mapping[str, Any]) -> str:
+    """Where a stored job of one network says that its weights are."""
+    (model,) = spec["models"]
+    return str((model.get("trained") or model).get("checkpoint") or model.get("bundle"))

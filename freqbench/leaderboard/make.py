@@ -1,0 +1,184 @@
+"""Makes entries of a leaderboard from a store: the rows of one network under attacks on itself, and their audit."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from freqbench.audit.probe_files import GRADIENTS, Gradients, read_gradients, root_of
+from freqbench.core import config, downloads, names, storage
+from freqbench.core.errors import UserError, unknown
+from freqbench.core.machine import versions
+from freqbench.job.schema import JobSpec
+from freqbench.leaderboard.card import CARD, TEMPLATE, read_card
+from freqbench.leaderboard.entry import SEAL, STORE, Seal, files_of, located, place_of, told_by
+from freqbench.results import KEY, Key, Store, index_keys
+from freqbench.results.glimpses import GLIMPSES, listed
+
+OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
+"""What an entry keeps of a run's file: neither its host nor its process."""
+
+
+def make_entry(out: str, model: str, folder: Path) -> bool:
+    """Write the entry of a network of a store; without a filled-in card only that, for a person to fill in.
+
+    Args:
+        out: a store whose job is done, and whose audit was run.
+        model: the network's name in the job.
+        folder: of the entry; what is there already stays.
+
+    Returns:
+        Whether the entry is whole; False where its card waits to be filled in.
+
+    Raises:
+        UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
+            audit that was not run; a card that is not filled in; a folder that holds something else.
+    """
+    names.required(folder.name, str(folder))
+    store = Store(out)
+    job = store.job()
+    spec = _only(job.get("spec"), model, out)
+    ids = _ids(store, model)
+    keys = _keys(store, ids) & index_keys(job["index"])
+    if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
+        raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
+    audit, gradients = Store(root_of(out)), read_gradients(out)
+    if gradients is None or model not in {each.model for each in gradients.windows}:
+        raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
+    if not (folder / CARD).exists():
+        text = TEMPLATE.format(**{name: yaml_text(value) for name, value in _known(spec, model).items()})
+        storage.write_atomic(str(folder / CARD), text.encode())
+        return False
+    read_card(folder / CARD)
+    runs = _copy(store, folder / STORE, keys, spec)
+    sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
+    if len(sha256) != 1:
+        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run the job anew")
+    own = _keys(audit, ids)
+    _copy(audit, folder / STORE / "audit", own, {**spec, "name": f"{spec['name']}-audit"})
+    kept = tuple(each for each in gradients.windows if each.model == model)
+    probes = Gradients(**{**dict(gradients), "windows": kept}).model_dump_json(indent=1)
+    storage.write_atomic(str(folder / STORE / "audit" / GRADIENTS), probes.encode())
+    cells = {key[:2] for key in keys | own}
+    for root in (out, audit.root):
+        for place, path in listed(root).items():
+            if place in cells:
+                copy = folder / STORE / GLIMPSES / PurePosixPath(path).name
+                storage.write_atomic(str(copy), storage.read_bytes(path))
+    seal(folder, model, sha256.pop())
+    return True
+
+
+def seal(folder: Path, model: str, checkpoint: str) -> None:
+    """Write SEAL over the files that an entry has; `checkpoint` is the SHA-256 of its weights, hex."""
+    files = {name: downloads.digest(path) for name, path in files_of(folder).items() if name != SEAL}
+    told = told_by(Store(str(folder / STORE)))
+    made = Seal(**dict(told), model=model, checkpoint=checkpoint, files=files, versions=versions())
+    storage.write_atomic(str(folder / SEAL), made.model_dump_json(indent=1).encode())
+
+
+def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
+    """A stored job with one network, its attacks on itself, and no path of the machine that made it."""
+    job = config.validate(spec, JobSpec, f"{out}/run.json")
+    found = [entry for entry in job.models if entry.name == model]
+    if not found:
+        raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
+    if len(found) > 1:
+        raise UserError(f"{out}: {model}: expected one network of that name, got {len(found)}: name them apart")
+    if found[0].ensemble or str(found[0].checkpoint).startswith("random"):
+        raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
+    datasets = {entry.name for entry in job.datasets if model_is_for(found[0].datasets, entry.name)}
+    attacks = []
+    for attack in job.attacks:
+        if not (_names(attack.sources, model) and any(_names(attack.datasets, name) for name in datasets)):
+            continue
+        changes: dict[str, Any] = {"sources": [model]} if attack.sources is not None else {}
+        if attack.datasets is not None:
+            changes["datasets"] = sorted(name for name in datasets if _names(attack.datasets, name))
+        if attack.matched is not None:
+            changes["matched"] = tuple(each for each in attack.matched if each.source == model)
+        attacks.append(attack.model_copy(update=changes))
+    kept = {
+        "models": [found[0]],
+        "datasets": [entry for entry in job.datasets if entry.name in datasets],
+        "attacks": attacks,
+        "training": (),
+        "targets": "source",
+        "save_adversarial": "none",
+        "trust_code": False,
+    }
+    content = job.model_copy(update=kept).model_dump(mode="json")
+    place = place_of(content)
+    return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
+
+
+def model_is_for(datasets: Collection[str] | None, name: str) -> bool:
+    """Whether a job's network is for a dataset."""
+    return datasets is None or name in datasets
+
+
+def _names(given: str | list[str] | None, name: str) -> bool:
+    return given is None or given == name or (isinstance(given, list) and (not given or name in given))
+
+
+def _ids(store: Store, model: str) -> set[str]:
+    """The `model_id` of a network: one, or one a space."""
+    rows = store.rows(("source_model", "source_model_id", "target_model_id"))
+    found = {source for name, source, target in rows if name == model and source == target}
+    if not found:
+        raise UserError(f"{store.root}: {model}: expected rows of attacks on it that it was scored on, found none")
+    return found
+
+
+def _keys(store: Store, ids: Collection[str]) -> set[Key]:
+    """The keys of all rows of attacks that some networks made and were scored on."""
+    rows = store.rows((*KEY, "source_model_id"))
+    return {(cell, case, target) for cell, case, target, source in rows if source == target and target in ids}
+
+
+def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write rows of a store as one of their own, without what tells the machine; returns what its runs say."""
+    copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
+    wanted = {row for row in store.rows(mark) if row[:3] in keys}
+    if not copy.is_empty and set(copy.rows(mark)) != wanted:
+        raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
+    found = store.found(keys)
+    runs: dict[str, list[Key]] = {}
+    for key in sorted(found):
+        runs.setdefault(found[key][0]["run_id"], []).append(key)
+    said = []
+    for run_id, own in runs.items():
+        if copy.is_empty or run_id not in copy.run_ids():
+            writer = copy.writer(run_id)
+            writer.add([found[key][0] for key in own], [row for key in own for row in found[key][1]])
+            writer.flush()
+        run, ids = store.run(run_id), {key[2] for key in own}
+        models = {
+            name: {**facts, "checkpoint": PurePosixPath(str(facts.get("checkpoint"))).name}
+            for name, facts in (run.get("models") or {}).items()
+            if name in ids
+        }
+        kept = {name: run[name] for name in OF_RUN if name in run}
+        said.append({**kept, "models": models, "datasets": run.get("datasets"), "job": dict(spec)})
+        copy.write_run(run_id, said[-1])
+    cells: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for cell_id, case_key, target in sorted(found):
+        row = found[cell_id, case_key, target][0]
+        cell = cells.setdefault((cell_id, row["dataset"]), {"targets": [], "cases": []})
+        cell["targets"] = sorted({*cell["targets"], target})
+        cell["cases"] = sorted({*cell["cases"], case_key})
+    index = [{"cell_id": cell_id, "dataset": dataset, **parts} for (cell_id, dataset), parts in cells.items()]
+    copy.write_job({"spec": dict(spec), "index": {"cells": index, "cases": {}}})
+    return said
+
+
+def _known(spec: Mapping[str, Any], model: str) -> dict[str, str]:
+    place = place_of(spec)
+    return {"title": model, "checkpoint": place if place.startswith("zoo://") else ""}
+
+
+def yaml_text(text: str) -> str:
+    """A text as a YAML scalar on one line."""
+    dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
+    return dumped.strip()

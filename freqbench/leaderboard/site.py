@@ -1,0 +1,135 @@
+"""Builds the static site of a leaderboard: plain pages that fetch nothing, ready for GitHub Pages.
+
+What entries say is text to the pages: it is escaped everywhere, links are https addresses alone, and a policy in each
+page lets no script run but the site's own.
+"""
+
+import io
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
+
+from freqbench.analysis.groups import bounds, points
+from freqbench.core import storage
+from freqbench.core.errors import UserError, one_line
+from freqbench.core.machine import versions
+from freqbench.leaderboard.board import SCORE, Board, boards_of
+from freqbench.leaderboard.card import is_address
+from freqbench.leaderboard.entry import STORE, Entry, read_entry
+from freqbench.leaderboard.verify import examine, reasons
+from freqbench.ops.colors import series_style
+from freqbench.reporting.figures.style import new_figure, styled
+from freqbench.results.glimpses import listed
+
+MARK = b'<meta name="generator" content="freqbench leaderboard">'
+INK = "#010203"  # becomes the page's text colour, dark or light
+COPIED = ("style.css", "sort.js")
+
+
+def build_site(entries: Path, to: Path, say: Callable[[str], None]) -> bool:
+    """Build a site of the entries of a folder that `examine` finds nothing wrong with.
+
+    Args:
+        entries: each of its folders is an entry.
+        to: a folder, made where it is not there; an index.html of another maker is refused.
+        say: told one line for each entry that is refused, and where the site is.
+
+    Returns:
+        Whether no entry was refused.
+
+    Raises:
+        UserError: no entry at all, or none that stands.
+    """
+    if not entries.is_dir():
+        raise UserError(f"{entries}: expected a folder of entries, found none: freqbench leaderboard entry makes them")
+    places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
+    found: list[Entry] = []
+    for folder in places:
+        try:
+            entry = read_entry(folder)
+            wrong = reasons(examine(entry))
+        except UserError as error:
+            wrong = [one_line(error)]
+        if wrong:
+            say(f"{folder}: refused: {one_line(wrong[0])}")
+        else:
+            found.append(entry)
+    if not found:
+        raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
+    storage.require_own(str(to / "index.html"), MARK)
+    _write(found, boards_of(found), to)
+    say(f"written: {to / 'index.html'} ({len(found)} of {len(places)} entries)")
+    return len(found) == len(places)
+
+
+def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
+    environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"points": points, "is_address": is_address}
+    by_name = {entry.name: entry for entry in entries}
+    shown = [{"board": board, "rows": _cells(board.rows), "plot": Markup(trade_off(board.rows))} for board in boards]
+
+    def put(name: str, template: str, root: str, **content: Any) -> None:
+        page = environment.get_template(template).render(root=root, version=versions()["freqbench"], **content)
+        storage.write_atomic(str(to / name), page.encode())
+
+    put("index.html", "index.html", "", boards=shown, entries=by_name)
+    put("submit.html", "submit.html", "")
+    for name, entry in by_name.items():
+        own = [(each, row) for each in shown for row in each["rows"] if row["entry"] == name]
+        put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=own, pictures=_pictures(entry, to))
+    for name in COPIED:
+        storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
+    table = pd.concat([board.rows.assign(dataset=board.dataset, bounds=board.bounds) for board in boards])
+    storage.write_atomic(str(to / "leaderboard.csv"), table.to_csv(index=False).encode())
+    storage.write_atomic(str(to / ".nojekyll"), b"")
+
+
+def _cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a board with their intervals as text."""
+    texts = {"interval": bounds(rows), "behind_interval": bounds(rows, "behind_low", "behind_high")}
+    return [{str(name): value for name, value in row.items()} for row in rows.assign(**texts).to_dict("records")]
+
+
+def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
+    """Copy the pictures of an entry's strongest attacks into the site: `file` beside its page, and `text`."""
+    worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
+    found = []
+    for place, path in listed(str(entry.folder / STORE)).items():
+        if each := worst.get(place):
+            file = f"{entry.name}-{each.cell_id}.webp"
+            storage.write_atomic(str(to / "entries" / file), storage.read_bytes(path))
+            lost = points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
+            text = f"{each.attack} ({each.bounds}) on {each.case_id}: {lost} points of foreground DSC lost"
+            found.append({"file": file, "text": text})
+    return sorted(found, key=lambda each: each["text"])
+
+
+def trade_off(rows: pd.DataFrame) -> str:
+    """A board's rows as an SVG element: foreground DSC on clean volumes against the worst case, with its interval."""
+    inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    with styled(), mpl.rc_context({**inks, "svg.fonttype": "none", "svg.hashsalt": "freqbench", "font.size": 9}):
+        figure = new_figure(4.2, 3.0)
+        axes = figure.subplots()
+        for place, row in enumerate(rows.to_dict("records")):
+            style = series_style(place)
+            color = INK if place % 7 == 0 else style.color  # black, which a dark page would swallow
+            away = [[max(0.0, row[SCORE] - row["low"])], [max(0.0, row["high"] - row[SCORE])]]
+            spread = None if np.isnan(away).any() else away
+            axes.errorbar(
+                row["dsc_foreground_clean"], row[SCORE], spread, color=color, marker=style.marker, linestyle="",
+                elinewidth=0.6, label=row["entry"],
+            )  # fmt: skip
+        axes.set(xlabel="clean DSC fg (%)", ylabel="worst-case DSC fg (%)", ylim=(-3, 103))
+        axes.margins(x=0.15)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")

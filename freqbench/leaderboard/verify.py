@@ -1,0 +1,259 @@
+"""Verifies entries: what their files say of each other, then what a computer finds that computes them again."""
+
+import json
+import math
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from freqbench.audit import checks, extra_cells, reproduce, verify
+from freqbench.audit.checks import CHECKS, Evidence, Finding
+from freqbench.audit.checks.contrasts import FAILURE
+from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED
+from freqbench.audit.checks.strongest import claims_of
+from freqbench.audit.store_checks import Check
+from freqbench.core import config, downloads, storage
+from freqbench.core.errors import UserError, one_line
+from freqbench.core.plugins import trusting
+from freqbench.engine import run
+from freqbench.job.grid import Grid, expand
+from freqbench.job.schema import JobSpec
+from freqbench.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
+from freqbench.models.checkpoints.files import locate
+from freqbench.results import KEY, Store, index_keys
+
+PROBED = "zero_gradients"
+"""The check that can always be made once `audit --run` has come to its end."""
+ALWAYS = ("clean", "saved", "bounds")
+"""Checks beside those of gradients and claims that an entry may not violate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How an entry is to be computed again.
+
+    Attributes:
+        checkpoint: its weights; None: from where its card says.
+        job: whose datasets say where data lie here; None: as the entry's job does.
+        share: of its rows.
+        seed: of their draw; None: another each time.
+        cases: of the audit: the first so many of each dataset.
+        engine: of the audit.
+        trust_code: whether third-party code and frozen networks may run.
+    """
+
+    checkpoint: str | None = None
+    job: JobSpec | None = None
+    share: float = 0.1
+    seed: int | None = None
+    cases: int = extra_cells.CASES
+    engine: run.Engine = "auto"
+    trust_code: bool = False
+
+
+def examine(entry: Entry) -> list[Check]:
+    """What an entry's files say of each other; nothing is computed again.
+
+    `job`: it is of the one network; the checks of `freqbench verify`; `rows`: each is ok and on the network itself;
+    `seal`: cases, worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends
+    with the first that is wrong.
+    """
+    found = [_job(entry)]
+    if found[0].verdict == "ok":
+        found += verify.verify(entry.store)
+    for more in (_rows, _seal, _audit):
+        if any(each.verdict == "wrong" for each in found):
+            break
+        found = [*found, more(entry)]
+    return found
+
+
+def _job(entry: Entry) -> Check:
+    """The entry's jobs name one network, and its weights as entries do: nothing is fetched for whoever reads them."""
+    for spec in (entry.store.job().get("spec"), *(each.get("job") for each in entry.store.runs())):
+        try:
+            place = place_of(_spec(entry, spec).model_dump(mode="json"))
+        except UserError as error:
+            return _wrong("job", one_line(error))
+        if not place.startswith("zoo://") and "/" in place:
+            return _wrong("job", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
+    return _ok("job", f"of {entry.seal.model} alone")
+
+
+def _spec(entry: Entry, spec: Any) -> JobSpec:
+    job = config.validate(spec, JobSpec, f"{entry.name}: its job")
+    if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
+        raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
+    return job
+
+
+def _rows(entry: Entry) -> Check:
+    columns = (*KEY, "status", "source_model", "target_model")
+    rows = [row for root in (STORE, f"{STORE}/audit") for row in Store(str(entry.folder / root)).rows(columns)]
+    failed = sum(row[3] != "ok" for row in rows)
+    others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
+    if failed or others:
+        return _wrong("rows", f"{failed} rows failed, {others} are of other networks than {entry.seal.model}")
+    return _ok("rows", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
+
+
+def _seal(entry: Entry) -> Check:
+    told = told_by(entry.store)
+    for name in Told.model_fields:
+        sealed, found = getattr(entry.seal, name), getattr(told, name)
+        if name == "verdicts":  # another release may word its sentences otherwise
+            sealed, found = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, told))
+        if sealed != found:
+            return _wrong("seal", f"{name} are not those of the rows: make the entry again")
+    if not told.worst_cases:
+        return _wrong("seal", "nothing to rank by: expected an attack with a budget that was optimised on the network")
+    return _ok("seal", f"{len(told.worst_cases)} worst cases in {len(told.threat_models)} threat models are the rows'")
+
+
+def _audit(entry: Entry) -> Check:
+    return audited(entry.store)
+
+
+def audited(store: Store) -> Check:
+    """Whether the audit of a store of one network, as far as it was run, lets its numbers stand."""
+    evidence = checks.gathered([store], index_keys(store.job()["index"]))
+    findings = checks.audited(evidence)
+    if found := [*_refused(findings), *_lacking(evidence)]:
+        return _wrong("audit", " ".join(found))
+    doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == IN_DOUBT]
+    return _ok("audit", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
+
+
+def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
+    """Why an audit's findings keep an entry from a board, a sentence each."""
+    for each in checks.verdicts(findings):
+        if each.flags:
+            yield f"Masked gradients on {each.dataset}: {each.sentence}"
+        elif each.verdict == "flagged":
+            yield f"Weak settings on {each.dataset}: {each.sentence}"
+        if PROBED in each.checks[NOT_CHECKED]:
+            yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
+    for found in findings:
+        if found.check in ALWAYS and found.verdict == VIOLATED:
+            yield f"{found.dataset}: {CHECKS[found.check].should}: violated: {found.sentence}"
+
+
+def _lacking(evidence: Evidence) -> Iterator[str]:
+    """The strongest attacks with the bounds of an entry's own that its audit did not run."""
+    for on in evidence.models:
+        for claim in claims_of(on):
+            if claim.lacking and claim.left.min() > FAILURE:
+                forms = ", ".join(claim.lacking)
+                yield f"Not audited on {on.dataset}: {claim.subject}: {forms} not run: freqbench audit OUT --run."
+
+
+# Computed again
+
+
+def recompute(entry: Entry, asked: Asked, console: Console) -> list[Check]:
+    """What computing finds, on a copy of the entry's store: its own files are only read.
+
+    `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
+    the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
+    an audit adds, computed here, show neither masked gradients nor stronger attacks. Ends with the first that is wrong.
+    """
+    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
+        place = asked.checkpoint or entry.card.checkpoint
+        try:
+            local = storage.fetch(locate(place)) if not Path(place).is_dir() else Path(place)
+            if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
+                text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
+                return [_wrong("checkpoint", text)]
+            job = _here(entry, str(local), asked)
+            grid = expand(job, where=f"{entry.name}: its job")
+        except (UserError, OSError) as error:
+            return [_wrong("identities", one_line(error))]
+        found = list(_identities(entry, grid))
+        if any(each.verdict == "wrong" for each in found):
+            return found
+        out = _copied(entry, job, folder)
+        for check in (_again, _audited_again):
+            found.append(check(out, job, asked, console))
+            if found[-1].verdict == "wrong":
+                break
+        return found
+
+
+def _here(entry: Entry, checkpoint: str, asked: Asked) -> JobSpec:
+    """The entry's job with weights and data as they lie here."""
+    content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
+    made = config.validate({**content, "trust_code": asked.trust_code}, JobSpec, f"{entry.name}: its job")
+    if asked.job is None:
+        return made
+    here = {each.name: each for each in asked.job.datasets}
+    return made.model_copy(update={"datasets": [here.get(each.name, each) for each in made.datasets]})
+
+
+def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
+    """Checkpoint, digests of cases and ids of cells, as the job makes them here, against those of the entry."""
+    got = {cell.source.checkpoint_sha256 for cell in grid.cells}
+    if got != {entry.seal.checkpoint}:
+        yield _wrong("checkpoint", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
+        return
+    yield _ok("checkpoint", f"sha256 {entry.seal.checkpoint}")
+    for name, refs in grid.cases.items():
+        here = {ref.case_id: key for ref, key in zip(refs, grid.case_keys[name], strict=True)}
+        for case, key in entry.seal.cases.get(name, {}).items():
+            if here.get(case) != key:
+                got_key = here.get(case, "no such case")
+                text = f"case {case} of {name}: expected the digest {key}, got {got_key}: other data or preprocessing"
+                yield _wrong("identities", text)
+                return
+    wanted, stored = index_keys(grid.index()), set(entry.store.rows(KEY))
+    if wanted != stored:
+        counts = f"{len(wanted - stored)} of {len(wanted)} records that its job asks for have no row, and "
+        yield _wrong("identities", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
+        return
+    yield _ok("identities", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
+
+
+def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
+    """A copy of an entry's store without its audit, whose job says where weights and data lie here."""
+    out = Path(folder) / "store"
+    shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
+    content = job.model_dump(mode="json")
+    for path in (out / "runs").glob("*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "job": content}))
+    Store(str(out)).write_job({**entry.store.job(), "spec": content})
+    return str(out)
+
+
+def _again(out: str, job: JobSpec, asked: Asked, console: Console) -> Check:
+    total = len(Store(out).covered())
+    count, seed = max(1, math.ceil(asked.share * total)), asked.seed
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    counts = reproduce.reproduce(out, None, count, seed, job, console)
+    text = f"{reproduce.total(counts)}, of {total} (seed {seed})"
+    is_same = not counts["different"] and not counts["not recomputed"]
+    return _ok("reproduce", text) if is_same else _wrong("reproduce", text)
+
+
+def _audited_again(out: str, job: JobSpec, asked: Asked, console: Console) -> Check:
+    failed = extra_cells.carry_out(job, out, console, cases=asked.cases, engine=asked.engine)
+    if failed is None:
+        raise KeyboardInterrupt
+    return _wrong("audit", f"{failed} records of the audit failed") if failed else audited(Store(out))
+
+
+def _ok(name: str, text: str) -> Check:
+    return Check(name=name, verdict="ok", text=text)
+
+
+def _wrong(name: str, text: str) -> Check:
+    return Check(name=name, verdict="wrong", text=text)
+
+
+def reasons(found: Sequence[Check]) -> list[str]:
+    """What is wrong, a text each."""
+    return [f"{each.name}: {each.text}" for each in found if each.verdict == "wrong"]

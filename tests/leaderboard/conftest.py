@@ -1,0 +1,86 @@
+"""Entries of two networks for faint balls: a plain one, which stands, and one that hides its gradient."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import audited
+import pytest
+import torch
+import yaml
+from engine.conftest import no_fsync, one_thread
+from rich.console import Console
+from tiny import execute, expanded
+
+from freqbench.audit import extra_cells, probes
+from freqbench.audit.checks import gradients
+from freqbench.audit.extra_cells import carry_out
+from freqbench.core.plugins import trusting
+from freqbench.leaderboard.make import make_entry
+
+__all__ = ["no_fsync", "one_thread"]
+
+CARD: dict[str, Any] = {
+    "title": "Bright",
+    "authors": "The freqbench developers",
+    "summary": "Class 1 where the mean of 27 voxels is bright.",
+    "data": "None.",
+    "training": "None: its weights are 1/27.",
+    "license": "Apache-2.0",
+    "contact": "someone@example.org",
+    "checkpoint": "https://example.org/weights.pt",
+    "paper": None,
+    "bibtex": None,
+}
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    """Fewer steps and queries in what an audit adds."""
+    for name, number in {"STEPS": 8, "QUERIES": 100}.items():
+        patch.setattr(extra_cells, name, number)
+    patch.setattr(probes, "STEPS", 8)
+    patch.setattr(gradients, "FEWEST_QUERIES", 100)
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+
+
+def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A job of both networks, each with a checkpoint file, attacked by PGD and VAFA."""
+    content = audited.job(attacks=list(attacks) or [{**audited.job()["attacks"][0], "steps": 8}])
+    for model in content["models"]:
+        place = folder / f"{model['name']}.pt"
+        if not place.exists():
+            torch.save(audited.Bright(**model["args"]).state_dict(), place)
+        model["checkpoint"] = str(place)
+    return {**content, "save_adversarial": "none", **changes}
+
+
+def attacked(folder: Path, content: dict[str, Any]) -> str:
+    """A store of a job, and its audit."""
+    out = str(folder / "out")
+    with trusting():
+        execute(content, out)
+        assert carry_out(expanded(content)[0], out, Console(file=io.StringIO()), engine="serial") == 0
+    return out
+
+
+def write_card(folder: Path, **changes: Any) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "card.yaml").write_text(yaml.safe_dump({**CARD, **changes}, sort_keys=False))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with checkpoints, a store `out`, and `entries` of both networks; only to be read."""
+    folder = tmp_path_factory.mktemp("leaderboard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        shorten(patch)
+        out = attacked(folder, job(folder))
+        for name in ("plain", "rounded"):
+            write_card(folder / "entries" / name)
+            assert make_entry(out, name, folder / "entries" / name)
+    return folder

@@ -1,0 +1,84 @@
+"""`leaderboard entry`: a card first, then the rows of one network alone, without what tells the machine."""
+
+import json
+import platform
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from called import bench
+from leaderboard.conftest import CARD, write_card
+
+from freqbench.audit.probe_files import root_of
+from freqbench.core.errors import UserError
+from freqbench.leaderboard.entry import read_entry
+from freqbench.leaderboard.make import make_entry
+from freqbench.results import Store
+
+
+def test_the_first_call_writes_a_card_and_the_second_the_entry(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, folder = str(made / "out"), tmp_path / "entries" / "plain"
+    call = ("leaderboard", "entry", out, "plain", "--to", str(folder.parent))
+    code, said, _ = bench(capsys, *call)
+    assert (code, said) == (0, f"{folder}/card.yaml: fill it in, then run this command again\n")
+    assert [path.name for path in folder.iterdir()] == ["card.yaml"]
+    code, _, err = bench(capsys, *call)
+    assert (code, err.startswith(f"error: {folder}/card.yaml: authors: expected a text, got none")) == (2, True)
+    write_card(folder)
+    code, said, _ = bench(capsys, *call)
+    assert (code, said) == (0, f"written: {folder}\n")
+    assert read_entry(folder).seal == read_entry(made / "entries" / "plain").seal
+
+
+def test_a_changed_card_is_sealed_again(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made / "entries" / "plain", tmp_path / "plain"))
+    write_card(folder, title="Brighter")
+    assert make_entry(str(made / "out"), "plain", folder)
+    assert read_entry(folder).card.title == "Brighter"
+
+
+def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(made: Path) -> None:
+    entry = read_entry(made / "entries" / "plain")
+    rows: dict[str, list[float]] = defaultdict(list)
+    for root in (str(made / "out"), root_of(str(made / "out"))):
+        for row in Store(root).records().to_pylist():
+            is_own = row["source_model"] == row["target_model"] == "plain"
+            is_attack = row["threat_model"] == "linf" and row["attack"] != "random_noise"
+            if is_own and is_attack and abs(row["budget"] - 32 / 255) < 1e-9:
+                rows[row["case_id"]].append(row["dsc_foreground"])
+    assert {each.case_id: each.dsc_foreground for each in entry.seal.worst_cases} == {
+        case: min(scores) for case, scores in rows.items()
+    }
+    assert {each.bounds for each in entry.seal.worst_cases} == {"linf eps=32/255"}
+    assert set(Store(str(entry.folder / "store")).rows(("source_model", "target_model"))) == {("plain", "plain")}
+
+
+def test_an_entry_does_not_tell_the_machine(made: Path) -> None:
+    folder = made / "entries" / "plain"
+    texts = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".yaml"))
+    assert str(made) not in texts
+    for path in (folder / "store" / "runs").iterdir():
+        assert not {"host", "pid", "workers"} & json.loads(path.read_text()).keys()
+    assert platform.node() not in texts.replace(CARD["contact"], "")
+
+
+def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
+    out = str(made / "out")
+    with pytest.raises(UserError, match=r"unknown model 'plane'\. Did you mean 'plain'"):
+        make_entry(out, "plane", tmp_path / "plane")
+    copy = shutil.copytree(out, tmp_path / "out")
+    shutil.rmtree(copy / "audit")
+    with pytest.raises(UserError, match=r"plain: expected its audit, found none: freqbench audit .* --run"):
+        make_entry(str(copy), "plain", tmp_path / "plain")
+    shutil.rmtree(copy / "records")
+    with pytest.raises(UserError, match="expected rows of attacks on it"):
+        make_entry(str(copy), "plain", tmp_path / "plain")
+
+
+def test_a_folder_with_other_rows_is_left_alone(made: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(made / "entries" / "rounded", tmp_path / "plain"))
+    with pytest.raises(UserError, match=r"store: expected nothing or the rows of .*, got others"):
+        make_entry(str(made / "out"), "plain", folder)

@@ -1,0 +1,140 @@
+"""Boards compare like with like, and pages show what entries say as text."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from called import bench
+from leaderboard.conftest import write_card
+from scipy import stats
+
+from freqbench.core.errors import UserError
+from freqbench.leaderboard.board import boards_of
+from freqbench.leaderboard.card import Card
+from freqbench.leaderboard.entry import Entry, Seal, WorstCase, read_entry
+from freqbench.leaderboard.make import make_entry
+from freqbench.leaderboard.site import build_site
+
+HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
+
+
+def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> Entry:
+    """An entry by the foreground DSC that is left of its cases, in digests of one letter."""
+    worst = tuple(
+        WorstCase(
+            dataset="phantom",
+            bounds=bounds,
+            case_id=f"case {key}",
+            case_key=key,
+            patient_id=f"patient {key}",
+            attack="pgd" if key in "ab" else "apgd",
+            cell_id="0" * 16,
+            dsc_foreground=score,
+            dsc_foreground_clean=0.9,
+        )
+        for key, score in left.items()
+    )
+    sealed = Seal(
+        cases={}, threat_models=(bounds,), worst_cases=worst, verdicts=(), model=name, checkpoint="0" * 64, files={},
+        versions={},
+    )  # fmt: skip
+    return Entry(folder=Path(name), card=Card.model_construct(title=name), seal=sealed)
+
+
+def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
+    scores = {"weak": [0.1, 0.2, 0.3], "strong": [0.5, 0.55, 0.65]}
+    (board,) = boards_of([entry(name, dict(zip("abc", own, strict=True))) for name, own in scores.items()])
+    assert board.rows["entry"].tolist() == ["strong", "weak"]
+    assert board.rows["rank"].tolist() == [1, 2]
+    assert board.rows["strongest"].tolist() == ["pgd", "pgd"]
+    for row in board.rows.to_dict("records"):
+        own = [100 * each for each in scores[row["entry"]]]
+        low, high = stats.t.interval(0.95, 2, loc=sum(own) / 3, scale=stats.sem(own))
+        assert (row["dsc_foreground"], row["low"], row["high"]) == pytest.approx((sum(own) / 3, low, high))
+    differences = [40, 35, 35]
+    assert board.rows["behind"][1] == pytest.approx(sum(differences) / 3)
+    assert board.rows["order"].tolist() == ["", "holds"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        entry("other", {"a": 0.5, "c": 0.5}),
+        entry("other", {"a": 0.5}),
+        entry("other", {"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
+    ],
+)
+def test_other_cases_or_bounds_are_another_board(other: Entry) -> None:
+    boards = boards_of([entry("one", {"a": 0.5, "b": 0.5}), other])
+    assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
+
+
+@pytest.fixture
+def site(made: Path, tmp_path: Path) -> Path:
+    """A site of the entry that stands, its card written by somebody who means harm, and one beside it."""
+    entries = tmp_path / "entries"
+    shutil.copytree(made / "entries" / "plain", entries / "plain")
+    names = ("title", "authors", "summary", "data", "training", "license", "bibtex")
+    write_card(entries / "plain", **dict.fromkeys(names, HOSTILE))
+    assert make_entry(str(made / "out"), "plain", entries / "plain")
+    shutil.copytree(made / "entries" / "plain", entries / "twin")
+    assert build_site(entries, tmp_path / "site", lambda text: None)
+    return tmp_path / "site"
+
+
+def test_what_a_card_says_is_text(site: Path) -> None:
+    pages = {path.name: path.read_text() for path in site.rglob("*.html")}
+    assert set(pages) == {"index.html", "submit.html", "plain.html", "twin.html"}
+    for page in pages.values():
+        assert HOSTILE not in page
+        assert "<img src=x" not in page
+        assert re.findall(r"<script[^>]*>", page) == [re.search(r'<script src="(\.\./)?sort.js" defer>', page)[0]]  # type: ignore[index]
+        assert "default-src 'none'; script-src 'self'" in page
+    assert pages["plain.html"].count("&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}") == 8
+
+
+def test_pages_show_ranks_plots_pictures_and_links(site: Path, made: Path) -> None:
+    index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
+    worst = read_entry(made / "entries" / "plain").seal.worst_cases
+    mean = 100 * sum(each.dsc_foreground for each in worst) / len(worst)
+    assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
+    assert "balls: linf eps=32/255" in index
+    assert index.count("<svg") == 1
+    assert "#010203" not in index
+    assert '<a href="https://example.org/weights.pt" rel="nofollow noopener noreferrer">' in page
+    assert read_entry(made / "entries" / "plain").seal.checkpoint in page
+    pictures = re.findall(r'<img src="(twin-[0-9a-f]{16}\.webp)"', page)
+    assert pictures
+    assert all((site / "entries" / name).read_bytes()[:4] == b"RIFF" for name in pictures)
+    for link in re.findall(r'href="([^":#]+)"', index):
+        assert (site / link).exists(), link
+
+
+def test_what_is_refused_is_not_built_and_its_reason_is_said(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = Path(shutil.copytree(made / "entries", tmp_path / "entries"))
+    shutil.copytree(entries / "plain", entries / "changed")
+    (entries / "changed" / "card.yaml").write_text("title: mine")
+    (entries / "notes.txt").write_text("not an entry")
+    code, said, _ = bench(capsys, "leaderboard", "build", str(entries), "--to", str(tmp_path / "site"))
+    changed, masked, written = said.splitlines()
+    assert code == 1
+    assert changed.startswith(f"{entries}/changed: refused: {entries}/changed/card.yaml: authors: required")
+    assert masked.startswith(f"{entries}/rounded: refused: audit: Masked gradients on balls: flagged: ")
+    assert written == f"written: {tmp_path / 'site' / 'index.html'} (1 of 3 entries)"
+    assert [path.stem for path in (tmp_path / "site" / "entries").glob("*.html")] == ["plain"]
+
+
+def test_a_site_of_nothing_and_over_another_page_is_refused(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a folder of entries, found none"):
+        build_site(tmp_path / "none", tmp_path / "site", lambda text: None)
+    shutil.copytree(made / "entries" / "rounded", tmp_path / "entries" / "rounded")
+    with pytest.raises(UserError, match="expected an entry that stands, found none of 1"):
+        build_site(tmp_path / "entries", tmp_path / "site", lambda text: None)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("my thesis")
+    with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
+        build_site(made / "entries", tmp_path / "site", lambda text: None)
+    assert (tmp_path / "site" / "index.html").read_text() == "my thesis"

@@ -1,0 +1,185 @@
+"""`leaderboard verify`: what anybody can compute again stands; tampered or masked entries are refused in words."""
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from altered import alter_json, run_file, set_first
+from audit import planted
+from audited import Bright
+from called import bench
+from leaderboard.conftest import attacked, job, write_card
+from rich.console import Console
+from tiny import expanded
+
+from freqbench.audit import extra_cells
+from freqbench.audit.checks import audited
+from freqbench.core.config import validate
+from freqbench.job.schema import JobSpec
+from freqbench.leaderboard import verify
+from freqbench.leaderboard.entry import Entry, read_entry
+from freqbench.leaderboard.make import make_entry, seal
+from freqbench.leaderboard.verify import Asked, examine, reasons, recompute
+
+ASKED = Asked(share=1.0, cases=2, engine="serial", trust_code=True)
+
+
+def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> Entry:
+    """A copy of an entry whose store was changed by somebody who then made its seal fit."""
+    folder = Path(shutil.copytree(made / "entries" / name, to / name))
+    checkpoint = read_entry(folder).seal.checkpoint
+    change(folder / "store")
+    if sealed:
+        seal(folder, name, checkpoint)
+    return read_entry(folder)
+
+
+def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
+    """The reasons of `recompute` with the checkpoint that the entry is of."""
+    place = str(made / f"{entry.name}.pt")
+    return reasons(recompute(entry, replace(ASKED, **{"checkpoint": place, **asked}), Console(file=io.StringIO())))
+
+
+@pytest.fixture
+def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests of other things need not compute."""
+    monkeypatch.setattr(extra_cells, "carry_out", lambda *args, **options: 0)
+    monkeypatch.setattr(verify, "audited", lambda store: verify._ok("audit", ""))
+
+
+def test_files_that_fit_each_other_pass(made: Path) -> None:
+    assert reasons(examine(read_entry(made / "entries" / "plain"))) == []
+
+
+def test_the_same_weights_and_data_give_the_same_rows(made: Path, without_audit: None) -> None:
+    entry = read_entry(made / "entries" / "plain")
+    before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
+    assert computed(entry, made) == []
+    assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_row_that_its_classes_contradict_is_refused(made: Path, tmp_path: Path) -> None:
+    entry = copied(made, tmp_path, lambda store: set_first(store, "records", dsc_foreground=0.99, dsc=0.99))
+    (reason,) = reasons(examine(entry))
+    assert reason.startswith("classes: ")
+
+
+def test_a_row_that_computing_contradicts_is_refused(made: Path, tmp_path: Path, without_audit: None) -> None:
+    entry = copied(made, tmp_path, lambda store: set_first(store, "records", ssim=0.5))
+    assert reasons(examine(entry)) == []
+    (reason,) = computed(entry, made, seed=3)
+    assert reason == "reproduce: 4 rows: 3 equal to the bit, 1 DIFFERENT, of 4 (seed 3)"
+
+
+def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
+    entry, other = read_entry(made / "entries" / "plain"), tmp_path / "other.pt"
+    torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
+    (reason,) = computed(entry, made, checkpoint=str(other))
+    assert reason.startswith(f"checkpoint: {other}: expected sha256 {entry.seal.checkpoint}, got ")
+    assert reason.endswith(": not the weights of this entry")
+
+
+def test_a_checkpoint_that_cannot_be_had_is_refused(made: Path, tmp_path: Path) -> None:
+    entry = read_entry(made / "entries" / "plain")
+    (reason,) = computed(entry, made, checkpoint=str(tmp_path / "none.pt"))
+    assert "none.pt" in reason
+
+
+def test_third_party_code_needs_leave(made: Path) -> None:
+    (reason,) = computed(read_entry(made / "entries" / "plain"), made, trust_code=False)
+    assert "needs --trust-code" in reason
+
+
+def test_other_data_are_refused(made: Path) -> None:
+    content = job(made)
+    content["datasets"] = [{**content["datasets"][0], "side": 18}]
+    other = validate(content, JobSpec, "job")
+    (reason,) = computed(read_entry(made / "entries" / "plain"), made, job=other)
+    assert reason.startswith("identities: case ")
+    assert reason.endswith(": other data or preprocessing")
+
+
+def other_steps(store: Path) -> None:
+    for path in (store / "run.json", run_file(store)):
+        alter_json(path, lambda found: (found["job"].get("spec") or found["job"])["attacks"][0].update(steps=9))
+
+
+def test_rows_of_another_job_are_refused(made: Path, tmp_path: Path) -> None:
+    entry = copied(made, tmp_path, other_steps)
+    (reason,) = computed(entry, made)
+    assert reason == (
+        "identities: 4 of 4 records that its job asks for have no row, and 4 of its rows are none of the job's"
+    )
+
+
+def elsewhere(store: Path) -> None:
+    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
+
+
+def test_reading_an_entry_fetches_nothing(made: Path, tmp_path: Path) -> None:
+    (reason,) = reasons(examine(copied(made, tmp_path, elsewhere)))
+    assert reason.startswith("job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org")
+
+
+def better(store: Path) -> None:
+    alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
+
+
+def test_worst_cases_that_the_rows_contradict_are_refused(made: Path, tmp_path: Path) -> None:
+    entry = copied(made, tmp_path, better, sealed=False)
+    assert reasons(examine(entry)) == ["seal: worst_cases are not those of the rows: make the entry again"]
+
+
+def test_masked_gradients_are_refused_in_words(made: Path) -> None:
+    (reason,) = reasons(examine(read_entry(made / "entries" / "rounded")))
+    assert reason.startswith("audit: Masked gradients on balls: flagged: strongest, unbounded, square, zero_gradients")
+    assert "signs of masked gradients" in reason
+
+
+def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> None:
+    entry = copied(made, tmp_path, lambda store: shutil.rmtree(store / "audit"))
+    (reason,) = reasons(examine(entry))
+    assert "Not audited on balls: its gradients were not measured: freqbench audit OUT --run." in reason
+    assert "linf eps=32/255: apgd (dice), apgd (ce) not run: freqbench audit OUT --run." in reason
+
+
+def test_weak_settings_are_refused_in_words() -> None:
+    rows = planted.healthy()
+    findings = audited(planted.evidence(rows, added=planted.but_for(rows, "fgsm"), gradients=(planted.gradients(),)))
+    (reason,) = verify._refused(findings)
+    assert reason.startswith("Weak settings on phantom: flagged: strongest (a stronger attack with the same bounds")
+    assert "report the stronger attack" in reason
+
+
+def test_a_share_that_is_none_is_one_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = bench(capsys, "leaderboard", "verify", str(made / "entries" / "plain"), "--share", "0")
+    assert (code, err) == (2, "error: --share: expected a number in (0, 1], got 0: 0.1 is a tenth of the rows\n")
+
+
+@pytest.mark.integration
+def test_from_a_store_to_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weak = {"name": "fgsm", "eps": "32/255"}
+    out = attacked(tmp_path, job(tmp_path, models=job(tmp_path)["models"][:1]))
+    assert len(expanded(job(tmp_path))[1].cells) == 2
+    folder = tmp_path / "entries" / "plain"
+    write_card(folder)
+    assert bench(capsys, "leaderboard", "entry", out, "--to", str(folder.parent))[0] == 0
+    given = ("--checkpoint", str(tmp_path / "plain.pt"), "--trust-code", "--engine", "serial", "--cases", "4")
+    code, said, _ = bench(capsys, "leaderboard", "verify", str(folder), *given)
+    assert (code, said.splitlines()[-1]) == (0, f"{folder}: verified")
+    code, said, _ = bench(capsys, "leaderboard", "build", str(folder.parent), "--to", str(tmp_path / "site"))
+    assert (code, said) == (0, f"written: {tmp_path / 'site' / 'index.html'} (1 of 1 entries)\n")
+
+    other = tmp_path / "weak"
+    out = attacked(other, job(other, weak, models=job(other)["models"][:1])) if other.mkdir() is None else ""
+    write_card(other / "entries" / "plain")
+    assert make_entry(out, "plain", other / "entries" / "plain")
+    given = ("--checkpoint", str(other / "plain.pt"), "--trust-code", "--engine", "serial", "--cases", "4")
+    code, said, _ = bench(capsys, "leaderboard", "verify", str(other / "entries" / "plain"), *given)
+    assert code == 1
+    assert f"{other / 'entries' / 'plain'}: refused: audit: Weak settings on balls: flagged: strongest" in said
