@@ -25,7 +25,7 @@ def entry(
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
-    from freqbench.leaderboard.make import make_entry
+    from freqbench.reporting.leaderboard.make import make_entry
 
     job: JobSpec = common.stored_job(out, None, trusted=False)
     for name in common.unique(models or [each.name for each in job.models]):
@@ -51,8 +51,8 @@ def verify(
 ) -> None:
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
     from freqbench.audit.verify import shown
-    from freqbench.leaderboard.entry import read_entry
-    from freqbench.leaderboard.verify import Asked, examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry import read_entry
+    from freqbench.reporting.leaderboard.verify import Asked, examine, reasons, recompute
 
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
@@ -82,7 +82,7 @@ def build(
     to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
 ) -> None:
     """Build a static site that ranks the entries of a folder; those that are refused stay out, for the reason said."""
-    from freqbench.leaderboard.site import build_site
+    from freqbench.reporting.leaderboard.site import build_site
 
     is_whole = build_site(Path(entries), Path(to), common.say)
     if not is_whole:

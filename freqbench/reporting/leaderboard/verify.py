@@ -24,8 +24,8 @@ from freqbench.core.plugins import trusting
 from freqbench.engine import run
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
-from freqbench.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
 from freqbench.models.checkpoints.files import locate
+from freqbench.reporting.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
 from freqbench.results import KEY, Store, index_keys
 
 PROBED = "zero_gradients"

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 from called import bench
-from leaderboard.conftest import write_card
+from reporting.leaderboard.conftest import write_card
 from scipy import stats
 
 from freqbench.core.errors import UserError
-from freqbench.leaderboard.board import boards_of
-from freqbench.leaderboard.card import Card
-from freqbench.leaderboard.entry import Entry, Seal, WorstCase, read_entry
-from freqbench.leaderboard.make import make_entry
-from freqbench.leaderboard.site import build_site
+from freqbench.reporting.leaderboard.board import boards_of
+from freqbench.reporting.leaderboard.card import Card
+from freqbench.reporting.leaderboard.entry import Entry, Seal, WorstCase, read_entry
+from freqbench.reporting.leaderboard.make import make_entry
+from freqbench.reporting.leaderboard.site import build_site
 
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 

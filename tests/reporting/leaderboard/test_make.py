@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from called import bench
-from leaderboard.conftest import CARD, write_card
+from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
-from freqbench.leaderboard.entry import read_entry
-from freqbench.leaderboard.make import make_entry
+from freqbench.reporting.leaderboard.entry import read_entry
+from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results import Store
 
 

@@ -26,7 +26,7 @@ from freqbench.core import config, downloads, names
 from freqbench.core.config import FileName, Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
-from freqbench.leaderboard.card import CARD, Card, read_card
+from freqbench.reporting.leaderboard.card import CARD, Card, read_card
 from freqbench.results import Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
 
@@ -204,7 +204,7 @@ def told_by(store: Store) -> Told:
                 scores = {name: row[name] for name in ("dsc_foreground", "dsc_foreground_clean")}
                 key = digests[on.dataset, row["case_id"]]
                 place = {"dataset": on.dataset, "bounds": claim.subject, "case_key": key, "attack": row["label"]}
-                worst.append(WorstCase.model_validate({**place, **copied, **scores}))
+                worst.append(config.validate({**place, **copied, **scores}, WorstCase, store.root))
     cases: dict[str, dict[str, str]] = {}
     for (dataset, case), key in sorted(digests.items()):
         cases.setdefault(str(dataset), {})[str(case)] = str(key)

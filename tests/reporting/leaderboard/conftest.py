@@ -16,7 +16,7 @@ from freqbench.audit import extra_cells, probes
 from freqbench.audit.checks import gradients
 from freqbench.audit.extra_cells import carry_out
 from freqbench.core.plugins import trusting
-from freqbench.leaderboard.make import make_entry
+from freqbench.reporting.leaderboard.make import make_entry
 
 __all__ = ["no_fsync", "one_thread"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.leaderboard.entry import Entry
+from freqbench.reporting.leaderboard.entry import Entry
 from freqbench.reporting.views.leaderboard import decided, pair_tests
 
 SCORE = "dsc_foreground"

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from leaderboard.conftest import CARD, write_card
+from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.core.errors import UserError
-from freqbench.leaderboard.card import TEMPLATE, is_address, read_card
+from freqbench.reporting.leaderboard.card import TEMPLATE, is_address, read_card
 
 
 def test_a_filled_in_card_is_read(tmp_path: Path) -> None:

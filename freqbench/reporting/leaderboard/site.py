@@ -20,12 +20,13 @@ from freqbench.analysis.groups import bounds, points
 from freqbench.core import storage
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.machine import versions
-from freqbench.leaderboard.board import SCORE, Board, boards_of
-from freqbench.leaderboard.card import is_address
-from freqbench.leaderboard.entry import STORE, Entry, read_entry
-from freqbench.leaderboard.verify import examine, reasons
-from freqbench.ops.colors import series_style
+from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled
+from freqbench.reporting.leaderboard.board import SCORE, Board, boards_of
+from freqbench.reporting.leaderboard.card import is_address
+from freqbench.reporting.leaderboard.entry import STORE, Entry, read_entry
+from freqbench.reporting.leaderboard.verify import examine, reasons
+from freqbench.reporting.render import csv
 from freqbench.results.glimpses import listed
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
@@ -73,7 +74,10 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
-    shown = [{"board": board, "rows": _cells(board.rows), "plot": Markup(trade_off(board.rows))} for board in boards]
+    shown: list[dict[str, Any]] = [
+        {"board": board, "rows": _cells(board.rows), "plot": Markup(trade_off(board.rows, [*by_name]))}
+        for board in boards
+    ]
 
     def put(name: str, template: str, root: str, **content: Any) -> None:
         page = environment.get_template(template).render(root=root, version=versions()["freqbench"], **content)
@@ -86,15 +90,15 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
         put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=own, pictures=_pictures(entry, to))
     for name in COPIED:
         storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
-    table = pd.concat([board.rows.assign(dataset=board.dataset, bounds=board.bounds) for board in boards])
-    storage.write_atomic(str(to / "leaderboard.csv"), table.to_csv(index=False).encode())
+    table = pd.concat([board.rows for board in boards]).rename(columns={"threat_model": "bounds"})
+    storage.write_atomic(str(to / "leaderboard.csv"), csv(table.drop(columns="budget")).encode())
     storage.write_atomic(str(to / ".nojekyll"), b"")
 
 
 def _cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a board with their intervals as text."""
-    texts = {"interval": bounds(rows), "behind_interval": bounds(rows, "behind_low", "behind_high")}
-    return [{str(name): value for name, value in row.items()} for row in rows.assign(**texts).to_dict("records")]
+    shown = rows.assign(interval=bounds(rows)).to_dict("records")
+    return [{str(name): value for name, value in row.items()} for row in shown]
 
 
 def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
@@ -111,15 +115,19 @@ def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
     return sorted(found, key=lambda each: each["text"])
 
 
-def trade_off(rows: pd.DataFrame) -> str:
-    """A board's rows as an SVG element: foreground DSC on clean volumes against the worst case, with its interval."""
+def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
+    """A board's rows as an SVG element: foreground DSC on clean volumes against the worst case, with its interval.
+
+    `names` are those of all entries, so that each looks the same on every board.
+    """
     inks = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    with styled(), mpl.rc_context({**inks, "svg.fonttype": "none", "svg.hashsalt": "freqbench", "font.size": 9}):
-        figure = new_figure(4.2, 3.0)
+    sizes = dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
+    with styled(), mpl.rc_context({**inks, **sizes, "svg.fonttype": "none", "svg.hashsalt": "freqbench"}):
+        figure = new_figure(5.0, 3.2)
         axes = figure.subplots()
-        for place, row in enumerate(rows.to_dict("records")):
-            style = series_style(place)
-            color = INK if place % 7 == 0 else style.color  # black, which a dark page would swallow
+        for row in rows.to_dict("records"):
+            style = series_style(names.index(row["entry"]))
+            color = INK if style.color == BACKGROUND else style.color  # a dark page would swallow black
             away = [[max(0.0, row[SCORE] - row["low"])], [max(0.0, row["high"] - row[SCORE])]]
             spread = None if np.isnan(away).any() else away
             axes.errorbar(

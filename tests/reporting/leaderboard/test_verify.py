@@ -13,7 +13,7 @@ from altered import alter_json, run_file, set_first
 from audit import planted
 from audited import Bright
 from called import bench
-from leaderboard.conftest import attacked, job, write_card
+from reporting.leaderboard.conftest import attacked, job, write_card
 from rich.console import Console
 from tiny import expanded
 
@@ -21,10 +21,10 @@ from freqbench.audit import extra_cells
 from freqbench.audit.checks import audited
 from freqbench.core.config import validate
 from freqbench.job.schema import JobSpec
-from freqbench.leaderboard import verify
-from freqbench.leaderboard.entry import Entry, read_entry
-from freqbench.leaderboard.make import make_entry, seal
-from freqbench.leaderboard.verify import Asked, examine, reasons, recompute
+from freqbench.reporting.leaderboard import verify
+from freqbench.reporting.leaderboard.entry import Entry, read_entry
+from freqbench.reporting.leaderboard.make import make_entry, seal
+from freqbench.reporting.leaderboard.verify import Asked, examine, reasons, recompute
 
 ASKED = Asked(share=1.0, cases=2, engine="serial", trust_code=True)
 

@@ -11,8 +11,8 @@ from freqbench.core import config, downloads, names, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
-from freqbench.leaderboard.card import CARD, TEMPLATE, read_card
-from freqbench.leaderboard.entry import SEAL, STORE, Seal, files_of, located, place_of, told_by
+from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card
+from freqbench.reporting.leaderboard.entry import SEAL, STORE, Seal, files_of, located, place_of, told_by
 from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 
@@ -88,7 +88,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(found)}: name them apart")
     if found[0].ensemble or str(found[0].checkpoint).startswith("random"):
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
-    datasets = {entry.name for entry in job.datasets if model_is_for(found[0].datasets, entry.name)}
+    datasets = {entry.name for entry in job.datasets if _names(found[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:
         if not (_names(attack.sources, model) and any(_names(attack.datasets, name) for name in datasets)):
@@ -113,13 +113,9 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
 
 
-def model_is_for(datasets: Collection[str] | None, name: str) -> bool:
-    """Whether a job's network is for a dataset."""
-    return datasets is None or name in datasets
-
-
-def _names(given: str | list[str] | None, name: str) -> bool:
-    return given is None or given == name or (isinstance(given, list) and (not given or name in given))
+def _names(given: str | Collection[str] | None, name: str) -> bool:
+    """Whether an entry of a job is for a name: one, a list, or all where nothing is given."""
+    return not given or given == name or (not isinstance(given, str) and name in given)
 
 
 def _ids(store: Store, model: str) -> set[str]:

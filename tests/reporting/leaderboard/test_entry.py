@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from freqbench.core.errors import UserError
-from freqbench.leaderboard import entry as entries
-from freqbench.leaderboard.entry import files_of, read_entry
+from freqbench.reporting.leaderboard import entry as entries
+from freqbench.reporting.leaderboard.entry import files_of, read_entry
 
 
 @pytest.fixture
