@@ -55,6 +55,7 @@ def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any
         if not place.exists():
             torch.save(audited.Bright(**model["args"]).state_dict(), place)
         model["checkpoint"] = str(place)
+    content["datasets"] = [{**content["datasets"][0], "cases": 2}]
     return {**content, "save_adversarial": "none", **changes}
 
 

@@ -70,9 +70,10 @@ def test_other_cases_or_bounds_are_another_board(other: Entry) -> None:
     assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
 
 
-@pytest.fixture
-def site(made: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of the entry that stands, its card written by somebody who means harm, and one beside it."""
+    tmp_path = tmp_path_factory.mktemp("site")
     entries = tmp_path / "entries"
     shutil.copytree(made / "entries" / "plain", entries / "plain")
     names = ("title", "authors", "summary", "data", "training", "license", "bibtex")

@@ -1,6 +1,7 @@
 """`leaderboard verify`: what anybody can compute again stands; tampered or masked entries are refused in words."""
 
 import io
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -73,7 +74,7 @@ def test_a_row_that_computing_contradicts_is_refused(made: Path, tmp_path: Path,
     entry = copied(made, tmp_path, lambda store: set_first(store, "records", ssim=0.5))
     assert reasons(examine(entry)) == []
     (reason,) = computed(entry, made, seed=3)
-    assert reason == "reproduce: 4 rows: 3 equal to the bit, 1 DIFFERENT, of 4 (seed 3)"
+    assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 (seed 3)"
 
 
 def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_rows_of_another_job_are_refused(made: Path, tmp_path: Path) -> None:
     entry = copied(made, tmp_path, other_steps)
     (reason,) = computed(entry, made)
     assert reason == (
-        "identities: 4 of 4 records that its job asks for have no row, and 4 of its rows are none of the job's"
+        "identities: 2 of 2 records that its job asks for have no row, and 2 of its rows are none of the job's"
     )
 
 
@@ -137,8 +138,8 @@ def test_worst_cases_that_the_rows_contradict_are_refused(made: Path, tmp_path: 
 
 def test_masked_gradients_are_refused_in_words(made: Path) -> None:
     (reason,) = reasons(examine(read_entry(made / "entries" / "rounded")))
-    assert reason.startswith("audit: Masked gradients on balls: flagged: strongest, unbounded, square, zero_gradients")
-    assert "signs of masked gradients" in reason
+    assert reason.startswith("audit: Masked gradients on balls: flagged: ")
+    assert re.search(r"flagged: [\w, ]*zero_gradients.* signs? of masked gradients in \d+ checks", reason)
 
 
 def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> None:
