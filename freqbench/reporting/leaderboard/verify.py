@@ -133,15 +133,15 @@ def audited(store: Store) -> Check:
 def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
     """Why an audit's findings keep an entry from a board, a sentence each."""
     for each in checks.verdicts(findings):
-        if each.flags:
-            yield f"Masked gradients on {each.dataset}: {each.sentence}"
-        elif each.verdict == "flagged":
-            yield f"Weak settings on {each.dataset}: {each.sentence}"
+        is_weak = any(claim.verdict == VIOLATED for claim in each.claims)
+        signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
+        if found := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
+            yield f"{found.capitalize()} on {each.dataset}: {each.sentence}"
         if PROBED in each.checks[NOT_CHECKED]:
             yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
-    for found in findings:
-        if found.check in ALWAYS and found.verdict == VIOLATED:
-            yield f"{found.dataset}: {CHECKS[found.check].should}: violated: {found.sentence}"
+    for finding in findings:
+        if finding.check in ALWAYS and finding.verdict == VIOLATED:
+            yield f"{finding.dataset}: {CHECKS[finding.check].should}: violated: {finding.sentence}"
 
 
 def _lacking(evidence: Evidence) -> Iterator[str]:
