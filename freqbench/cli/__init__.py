@@ -19,6 +19,8 @@ from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line
 from freqbench.core.terminal import PlainConsole
 
+LONGEST = 3000  # letters of a refusal
+
 app = typer.Typer(
     name="freqbench",
     help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
@@ -80,6 +82,8 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
+    if len(text) > LONGEST:  # a value of thousands of letters stands within
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     PlainConsole(stderr=True).print(f"error: {text}", soft_wrap=True)
     sys.exit(code)
 

@@ -159,6 +159,15 @@ def test_a_warning_of_a_library_does_not_stand_before_the_line(tmp_path: Path) -
     assert b"UserWarning" in python(tmp_path, "-W", "default", "-c", code).stderr
 
 
+def test_a_value_of_thousands_of_letters_is_cut(bench: Bench, tmp_path: Path) -> None:
+    path = write(tmp_path, job(attacks=[{"name": "pgd", "eps": "4/255", "loss": 5000 * "9"}]))
+    code, _, line = bench("plan", path)
+    assert code == 2
+    assert len(line) < 3100
+    assert line.startswith(f"error: {path}: attacks[0].loss: unknown loss '99")
+    assert line.endswith("mask-ce-balanced\n")
+
+
 def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
