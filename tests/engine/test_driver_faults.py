@@ -6,6 +6,7 @@ import random
 import re
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,12 +168,29 @@ def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -
             assert len(alive()) == 2
 
 
-def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def ended_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which the last cluster was killed."""
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("ended_cluster")
+def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As within a job that was submitted to a cluster."""
+    joined: list[str] = []
+    monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        with existing("auto"):
+            assert joined == ["auto"]
+
+
+@pytest.mark.usefixtures("ended_cluster")
+def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended() -> None:
     with (
         pytest.raises(UserError, match=r"^expected a Ray cluster at auto, got ConnectionRefused[^\n]*$"),
         existing("auto"),

@@ -93,9 +93,10 @@ def existing(address: str) -> Iterator[None]:
     with _environment(QUIET):
         import ray
     try:
-        # Ray tries the last one that was started here for minutes too, though it has ended.
+        # By `auto` Ray takes the variable, else the last one that was started here, though it has ended.
+        place = (os.environ.get("RAY_ADDRESS") or address) if address == "auto" else address
         last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
-        place = last.read_text().strip() if address == "auto" and last.is_file() else address
+        place = last.read_text().strip() if place == "auto" and last.is_file() else place
         host, _, port = place.rpartition(":")
         if host and port.isdecimal() and "/" not in place:
             # Ray tries an address for many minutes; a server that is there answers at once.
