@@ -15,9 +15,8 @@ from freqbench.api.result import Result, as_model, cell_of
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.engine import evaluate as engine
-from freqbench.engine import rows
-from freqbench.engine.evaluate import AttackedVolume
+from freqbench.engine import attacking, rows, scoring
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.grid import Unit
 from freqbench.job.schema import DEFAULT_METRICS
@@ -95,15 +94,15 @@ def evaluate(
     truths, num_classes = (seen.case, made.attacked.shown(seen.case)), cell.dataset.num_classes
     pairs = list(zip((seen.before, seen.after), truths, strict=True))
     before, after = (
-        engine.score_prediction(
-            engine.label_maps(prediction.labels, truth, cell.dataset), wanted, prediction.confidence
+        scoring.score_prediction(
+            scoring.label_maps(prediction.labels, truth, cell.dataset), wanted, prediction.confidence
         )
         for prediction, truth in pairs
     )
     certified_clean, certified = (
-        engine.score_certificate(prediction, truth.label[0], num_classes) for prediction, truth in pairs
+        scoring.score_certificate(prediction, truth.label[0], num_classes) for prediction, truth in pairs
     )
-    clean = engine.as_clean(engine.PredictionScores(record=certified_clean, classes=())).record
+    clean = scoring.as_clean(scoring.PredictionScores(record=certified_clean, classes=())).record
     facts = {
         "voxel_success": voxel_success(seen.before.labels, seen.after.labels),
         "resampling_error": seen.error,
@@ -113,13 +112,13 @@ def evaluate(
     volume = made._distances(wanted)
     measured = {
         **made.measured,
-        **{name: getattr(made.attacked, name) for name in engine.PASSES},
+        **{name: getattr(made.attacked, name) for name in attacking.PASSES},
         "finished_at": datetime.now(UTC),
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),
     }
     unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
-    parts = (*map(engine.as_clean, before), *after)
+    parts = (*map(scoring.as_clean, before), *after)
     outcome = rows.scored(unit, made.volume, volume, [parts], [facts], wanted, measured)
     return Record(outcome.records[0], outcome.class_records[0])
 

@@ -23,9 +23,8 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, attacked_native
 from freqbench.data.spaces import in_spaces
-from freqbench.engine import evaluate as engine
-from freqbench.engine import memory, rows, saved_volumes
-from freqbench.engine.evaluate import AttackedVolume
+from freqbench.engine import attacking, memory, rows, saved_volumes, scoring
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, Cell
@@ -206,7 +205,7 @@ class Result:
                 except LpipsUnavailable as error:
                     unavailable = {"lpips": str(error)}
             roi, device = self.cell.source.roi, self.model.device
-            scores = engine.score_volume(self.volume, self.adversarial, metrics, roi, device, unavailable)
+            scores = scoring.score_volume(self.volume, self.adversarial, metrics, roi, device, unavailable)
             self._scores[metrics] = scores
         return self._scores[metrics]
 
@@ -257,7 +256,7 @@ def attack(
     if made.needs_reference:
         reference = dataset.load(dataset.other(volume.ref, cell.seed or 0), source.space)
     started = time.perf_counter()
-    run = partial(engine.attack_case, made, model.network, volume, cell.seed, reference=reference)
+    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, reference=reference)
     if cell.window_batch is None:
         wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
         attacked, window_batch = memory.within_memory(run, wanted, memory.hint_for(made))

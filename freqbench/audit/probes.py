@@ -26,7 +26,7 @@ from freqbench.core import storage
 from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef
-from freqbench.engine import evaluate, saved_volumes
+from freqbench.engine import saved_volumes, scoring
 from freqbench.job.grid import Cell, Grid
 from freqbench.models import SegmentationModel, attack_windows
 from freqbench.ops.gradients import sign_agreement, zero_share
@@ -197,4 +197,4 @@ def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
 
 def _dsc(model: SegmentationModel, image: Tensor, case: Case, num_classes: int) -> float:
     pred = models.predict(model, image)
-    return float(evaluate.score_overlap(pred, case.label[0], num_classes).record["dsc"])
+    return float(scoring.score_overlap(pred, case.label[0], num_classes).record["dsc"])

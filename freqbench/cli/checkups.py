@@ -19,7 +19,7 @@ from freqbench.core.names import ALIASES, at_home
 from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import recognise as recognise_layout
-from freqbench.engine import evaluate, memory, provenance
+from freqbench.engine import memory, provenance, scoring
 from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
@@ -243,7 +243,7 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
     pred, _ = memory.within_memory(partial(models.predict, model, case.image), INFERENCE_WINDOWS)
-    return float(evaluate.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
+    return float(scoring.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
 
 
 def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:

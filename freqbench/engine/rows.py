@@ -11,7 +11,8 @@ from typing import Any
 
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.types import Case
-from freqbench.engine.evaluate import LabelMaps, PredictionScores, native_budget, score_shapes
+from freqbench.engine.attacking import native_budget
+from freqbench.engine.scoring import LabelMaps, PredictionScores, score_shapes
 from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
@@ -152,7 +153,7 @@ class Masks:
 
 
 def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Scores of every prediction in the metrics of `evaluate.SHAPES` that are asked for."""
+    """Scores of every prediction in the metrics of `scoring.SHAPES` that are asked for."""
     return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 

@@ -15,7 +15,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine.evaluate import PASSES, AttackedVolume
+from freqbench.engine.attacking import PASSES, AttackedVolume
 from freqbench.job.grid import Cell
 from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS

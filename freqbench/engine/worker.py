@@ -21,12 +21,13 @@ from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusti
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.data.spaces import in_spaces
-from freqbench.engine import evaluate, memory, rows
+from freqbench.engine import attacking, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
-from freqbench.engine.evaluate import AttackedVolume, PredictionScores
+from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
+from freqbench.engine.scoring import PredictionScores
 from freqbench.job.attacks import attack_identity
 from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores, voxel_success
@@ -113,7 +114,7 @@ class Worker:
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attack a unit's case once and score it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Returns rows without the scores of `evaluate.SHAPES`, and the masks that those are computed from; None where
+        Returns rows without the scores of `scoring.SHAPES`, and the masks that those are computed from; None where
         they are not wanted or the unit failed.
         """
         if self._device.type == "cuda":
@@ -129,7 +130,7 @@ class Worker:
         return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
-        """How far a cell's volume of a case is from the clean one: `evaluate.score_volume`. Errors are raised."""
+        """How far a cell's volume of a case is from the clean one: `scoring.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
             case = self._case(cell.dataset, ref, cell.source.space)
             attacked, _ = self._attack(cell, case)
@@ -150,7 +151,7 @@ class Worker:
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
         volume_seconds = time.perf_counter() - started
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
-        apart = evaluate.SHAPES.intersection(metrics)
+        apart = scoring.SHAPES.intersection(metrics)
         at_once = [metric for metric in metrics if metric not in apart]
         pairs, own, predictions, shown = [], [], [], []
         for target in unit.targets:
@@ -161,11 +162,11 @@ class Worker:
             clean = self._clean_prediction(model, target, cell, seen)
             prediction = self._predict(model, adversarial, unit.ref)
             pred = prediction.labels
-            maps = evaluate.label_maps(pred, attacked.shown(seen), cell.dataset)
-            certified = evaluate.score_certificate(prediction, maps.label, maps.num_classes)
+            maps = scoring.label_maps(pred, attacked.shown(seen), cell.dataset)
+            certified = scoring.score_certificate(prediction, maps.label, maps.num_classes)
             pairs.append(maps)
             shown.append((clean.pred, pred))
-            predictions.append((*clean.scores, *evaluate.score_prediction(maps, at_once, prediction.confidence)))
+            predictions.append((*clean.scores, *scoring.score_prediction(maps, at_once, prediction.confidence)))
             if self.spec.volumes:
                 with self._timed():
                     volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
@@ -173,7 +174,7 @@ class Worker:
             facts = {"voxel_success": voxel_success(clean.pred, pred), "resampling_error": error}
             own.append({**facts, **certified, **clean.certified, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
-        passes = {name: getattr(attacked, name) for name in evaluate.PASSES}
+        passes = {name: getattr(attacked, name) for name in attacking.PASSES}
         outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
@@ -189,7 +190,7 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
-        return evaluate.score_volume(case, adversarial, metrics, cell.source.roi, self._device, self.spec.unavailable)
+        return scoring.score_volume(case, adversarial, metrics, cell.source.roi, self._device, self.spec.unavailable)
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
         key = _case_key(dataset, ref, space)
@@ -214,7 +215,7 @@ class Worker:
 
         def attack(windows: int) -> AttackedVolume:
             with _passes_told(model, self.advance):
-                return evaluate.attack_case(cell.attack, model, case, cell.seed, windows, reference)
+                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, reference)
 
         if cell.window_batch is None:
             kind = _kind(cell)
@@ -259,11 +260,11 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> _Clean:
         def make() -> _Clean:
             prediction = self._predict(model, case.image, case.ref)
-            maps = evaluate.label_maps(prediction.labels, case, cell.dataset)
-            scores = evaluate.score_prediction(maps, self.spec.metrics, prediction.confidence)
-            certificate = evaluate.score_certificate(prediction, maps.label, maps.num_classes)
-            certified = evaluate.as_clean(PredictionScores(record=certificate, classes=())).record
-            return _Clean(pred=maps.pred, scores=tuple(map(evaluate.as_clean, scores)), certified=certified)
+            maps = scoring.label_maps(prediction.labels, case, cell.dataset)
+            scores = scoring.score_prediction(maps, self.spec.metrics, prediction.confidence)
+            certificate = scoring.score_certificate(prediction, maps.label, maps.num_classes)
+            certified = scoring.as_clean(PredictionScores(record=certificate, classes=())).record
+            return _Clean(pred=maps.pred, scores=tuple(map(scoring.as_clean, scores)), certified=certified)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)

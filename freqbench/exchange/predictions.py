@@ -19,11 +19,11 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, nifti
-from freqbench.engine import evaluate, rows, run, saved_volumes
-from freqbench.engine.evaluate import PredictionScores
+from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.progress import Listener
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
+from freqbench.engine.scoring import PredictionScores
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
 from freqbench.job.grid import Grid, Unit
@@ -192,9 +192,9 @@ def _outcomes(
     clean = _read(case.clean, native, table, dataset) if case.clean else None
 
     def scores_of(pred: Tensor) -> list[PredictionScores]:
-        return evaluate.score_prediction(evaluate.label_maps(pred, native, dataset), spec.metrics)
+        return scoring.score_prediction(scoring.label_maps(pred, native, dataset), spec.metrics)
 
-    parts = [] if clean is None else [evaluate.as_clean(part) for part in scores_of(clean)]
+    parts = [] if clean is None else [scoring.as_clean(part) for part in scores_of(clean)]
     for unit, path in zip(case.units, case.paths, strict=True):
         started = time.perf_counter()
         pred = _read(path, native, table, dataset)

@@ -10,7 +10,7 @@ import torch
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.types import Case
-from freqbench.engine.evaluate import attack_case
+from freqbench.engine.attacking import attack_case
 from freqbench.metrics import dice
 
 Scores = npt.NDArray[np.float64]

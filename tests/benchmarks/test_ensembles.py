@@ -18,7 +18,8 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import Case
 from freqbench.data import Phantom
-from freqbench.engine.evaluate import attack_case, score_overlap
+from freqbench.engine.attacking import attack_case
+from freqbench.engine.scoring import score_overlap
 from freqbench.models import SegmentationModel
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(7200)]

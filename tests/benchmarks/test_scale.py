@@ -16,8 +16,8 @@ from measured import ROOT, Measured
 from tiny import JOB, SHAPE, expanded, job, write
 
 from freqbench.engine import rows
-from freqbench.engine.evaluate import PredictionScores
 from freqbench.engine.rows import Outcome
+from freqbench.engine.scoring import PredictionScores
 from freqbench.job.grid import Grid, Unit
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import Scores

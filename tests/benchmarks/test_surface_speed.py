@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from freqbench.engine.evaluate import SHAPES, LabelMaps, score_calibration, score_shapes
+from freqbench.engine.scoring import SHAPES, LabelMaps, score_calibration, score_shapes
 from freqbench.metrics import surface, surface_scores
 
 SHAPE = (200, 200, 120)

@@ -225,7 +225,7 @@ def test_a_wrong_command_line_is_exit_code_2(arguments: list[str], bench: Bench)
 
 
 def test_failed_records_are_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    monkeypatch.setattr("freqbench.engine.evaluate.attack_case", lambda *args: 1 / 0)
+    monkeypatch.setattr("freqbench.engine.attacking.attack_case", lambda *args: 1 / 0)
     code, out, _ = bench("run", write(tmp_path, small()), "--out", str(tmp_path / "out"))
     assert code == 1
     assert "failed: ZeroDivisionError: division by zero" in out
@@ -298,7 +298,7 @@ def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("freqbench.engine.evaluate.attack_case", interrupt)
+    monkeypatch.setattr("freqbench.engine.attacking.attack_case", interrupt)
     code, said, _ = bench("run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
     assert code == 130
     assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"

@@ -38,13 +38,13 @@ def no_lpips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def attacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The attacks that are carried out from now on."""
-    from freqbench.engine import evaluate
+    from freqbench.engine import attacking
 
-    real, done = evaluate.attack_case, list[str]()
+    real, done = attacking.attack_case, list[str]()
 
     def counted(attack: Any, model: Any, case: Any, *args: Any) -> Any:
         done.append(f"{attack.name} {case.ref.case_id}")
         return real(attack, model, case, *args)
 
-    monkeypatch.setattr(evaluate, "attack_case", counted)
+    monkeypatch.setattr(attacking, "attack_case", counted)
     return done

@@ -13,7 +13,7 @@ from freqbench.attacks import Attack, make
 from freqbench.attacks.core.task import Task
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, Shape
-from freqbench.engine.evaluate import attack_case
+from freqbench.engine.attacking import attack_case
 from freqbench.models import SegmentationModel, attack_windows, build
 
 ROI: Shape = (8, 8, 4)

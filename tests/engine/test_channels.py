@@ -8,7 +8,8 @@ from engine.cases import Threshold, case_of, volume
 
 from freqbench.attacks import make
 from freqbench.core.types import Case, Shape
-from freqbench.engine.evaluate import attack_case, score_volume
+from freqbench.engine.attacking import attack_case
+from freqbench.engine.scoring import score_volume
 from freqbench.models import SegmentationModel
 
 ROI: Shape = (8, 8, 8)

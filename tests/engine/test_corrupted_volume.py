@@ -12,7 +12,7 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.identity import window_generator
-from freqbench.engine.evaluate import attack_case
+from freqbench.engine.attacking import attack_case
 from freqbench.job.grid import Unit
 
 ENTRY = {"name": "corruption", "kind": [*KINDS], "severity": 3}

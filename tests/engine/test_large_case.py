@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from freqbench.attacks import make
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine.evaluate import attack_case
+from freqbench.engine.attacking import attack_case
 from freqbench.models import SegmentationModel, attack_windows, build, predict
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from tiny import execute, job, rows
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate
+from freqbench.engine import attacking
 from freqbench.engine.matching import FILE, Found, matched, search
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
@@ -54,7 +54,7 @@ def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float
     values = []
     for ref in grid.cases[cell.dataset.name][:cases]:
         case = cell.dataset.load(ref)
-        adversarial = evaluate.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
+        adversarial = attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
         values.append(image_scores(case.image, adversarial).values[metric])
     return sum(values) / len(values)
 
@@ -148,7 +148,7 @@ def test_what_was_found_before_an_interruption_is_kept(
     tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
-    counted = evaluate.attack_case
+    counted = attacking.attack_case
 
     def interrupt(attack: Any, *args: Any) -> Any:
         if attack.name == "fgsm":
@@ -156,7 +156,7 @@ def test_what_was_found_before_an_interruption_is_kept(
         return counted(attack, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "attack_case", interrupt)
+        patch.setattr(attacking, "attack_case", interrupt)
         with pytest.raises(KeyboardInterrupt):
             found(content, tmp_path)
     attacked.clear()

@@ -14,7 +14,7 @@ from freqbench import models
 from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
-from freqbench.engine import evaluate, memory
+from freqbench.engine import attacking, memory
 from freqbench.engine.memory import (
     MOST_WINDOWS,
     available_bytes,
@@ -152,14 +152,14 @@ def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monk
         measured.append((attack.name, share))
         return 3 if attack.name == "fgsm" else 2
 
-    real = evaluate.attack_case
+    real = attacking.attack_case
 
     def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, reference: Any) -> Any:
         taken.append(window_batch)
         return real(attack, model, case, seed, window_batch, reference)
 
     monkeypatch.setattr(memory, "fitting_windows", fit)
-    monkeypatch.setattr(evaluate, "attack_case", counted)
+    monkeypatch.setattr(attacking, "attack_case", counted)
     attacks = [
         {"name": "fgsm", "eps": [0.1, 0.2]},
         {"name": "bim", "eps": 0.1, "steps": 1},
@@ -218,6 +218,6 @@ def test_what_is_measured_bounds_what_all_steps_of_more_windows_take(name: str) 
     attack = make(name, **EXAMPLES[name] | few)
     reference = case if attack.needs_reference else None
     one = most_bytes(lambda: first_step(attack, model, case))
-    both = most_bytes(lambda: evaluate.attack_case(attack, model, case, 0, 2, reference))
+    both = most_bytes(lambda: attacking.attack_case(attack, model, case, 0, 2, reference))
     assert one < both <= 2 * one / memory.HEADROOM
     assert one <= models.step_bytes(spec)

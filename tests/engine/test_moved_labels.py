@@ -17,8 +17,8 @@ import freqbench as fb
 from freqbench import metrics
 from freqbench.attacks import make
 from freqbench.core.types import Case
-from freqbench.engine import evaluate, run
-from freqbench.engine.evaluate import attack_case
+from freqbench.engine import attacking, run
+from freqbench.engine.attacking import attack_case
 from freqbench.exchange import export
 from freqbench.job.grid import further_targets
 from freqbench.models import SegmentationModel
@@ -92,7 +92,7 @@ def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypat
     content = small(**ONE, **SERIAL, models=job()["models"], targets="source")
     execute(content, tmp_path / "scored")
     execute({**content, "targets": "all"}, tmp_path / "run")
-    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     grid = further_targets(expanded(content)[0], ["a", "b"])
     run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")

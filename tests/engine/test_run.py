@@ -14,7 +14,7 @@ from tiny import class_rows, execute, expanded, job, rows, small
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate, provenance, serial
+from freqbench.engine import attacking, provenance, serial
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
@@ -68,7 +68,7 @@ def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
     before = rows(tmp_path)
     further = small(**{**TWO, "metrics": ["psnr"]})
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "attack_case", lambda *args: 1 / 0)
+        patch.setattr(attacking, "attack_case", lambda *args: 1 / 0)
         assert execute(further, tmp_path).num_failed == 2
     assert rows(tmp_path) == before, "a failed attempt takes no good row away"
     assert execute(further, tmp_path).num_new == 2
@@ -82,14 +82,14 @@ def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
 def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     with monkeypatch.context() as patch:
-        real = evaluate.attack_case
+        real = attacking.attack_case
 
         def fail_at_four(attack: Any, *args: Any) -> Any:
             if attack.eps < 0.02:
                 raise OSError("disk on fire")
             return real(attack, *args)
 
-        patch.setattr(evaluate, "attack_case", fail_at_four)
+        patch.setattr(attacking, "attack_case", fail_at_four)
         summary = execute(small(**TWO), tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 1)
     assert "failed: OSError: disk on fire" in said.getvalue()
@@ -101,7 +101,7 @@ def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: py
 def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: tuple[Path, Summary]
 ) -> None:
-    real, calls = evaluate.attack_case, []
+    real, calls = attacking.attack_case, []
     with monkeypatch.context() as patch:
 
         def interrupt(*args: Any) -> Any:
@@ -110,7 +110,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
                 raise KeyboardInterrupt
             return real(*args)
 
-        patch.setattr(evaluate, "attack_case", interrupt)
+        patch.setattr(attacking, "attack_case", interrupt)
         first = execute(JOB, tmp_path)
     assert first.interrupted
     assert first.num_new == len(rows(tmp_path)) == 8

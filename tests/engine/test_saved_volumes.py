@@ -13,7 +13,7 @@ from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
 
 from freqbench import metrics, models
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate, run, saved_volumes
+from freqbench.engine import attacking, run, saved_volumes
 from freqbench.engine.run import Summary
 from freqbench.job.grid import further_targets
 from freqbench.results import Store, index_keys
@@ -69,7 +69,7 @@ def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkey
     content = {**BOTH, "metrics": ["dsc", "hd95", "psnr"]}
     execute(content, tmp_path / "scored")
     execute({**content, "targets": "all"}, tmp_path / "run")
-    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     summary = score(content, tmp_path / "scored", ["a", "b"])
     assert (summary.num_done, summary.num_new, summary.num_failed) == (4, 4, 0)
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")

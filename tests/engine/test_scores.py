@@ -11,11 +11,11 @@ from freqbench import metrics
 from freqbench.attacks import make
 from freqbench.core.types import Case
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine.evaluate import (
+from freqbench.engine.attacking import native_budget
+from freqbench.engine.scoring import (
     SHAPES,
     LabelMaps,
     as_clean,
-    native_budget,
     score_overlap,
     score_prediction,
     score_shapes,

@@ -18,7 +18,7 @@ from freqbench.core import config
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
 from freqbench.data import Dataset, attacked_native, prepare, resampling_error, spaces
-from freqbench.engine import evaluate, run
+from freqbench.engine import attacking, run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Grid, further_targets
@@ -76,7 +76,7 @@ def by_hand(grid: Grid, source: str) -> tuple[Case, torch.Tensor]:
     cell = next(cell for cell in grid.cells if cell.source.name == source)
     case = cell.dataset.load(grid.cases["d"][0], space_of(cell.dataset, source))
     model = models.load(cell.source, torch.device("cpu"))
-    return case, evaluate.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
+    return case, attacking.attack_case(cell.attack, model, case, cell.seed, 1).adversarial
 
 
 def test_the_budget_is_in_the_source_s_own_unit(data: dict[str, Any], both: list[Outcome]) -> None:
@@ -183,7 +183,7 @@ def test_saved_volumes_are_scored_across_spaces_as_a_run_would_have(
     one_source = job_of(data, A, B, **VOLUMES, targets="source")
     execute(one_source, tmp_path / "scored")
     execute(job_of(data, A, B, **VOLUMES), tmp_path / "run")
-    monkeypatch.setattr(evaluate, "attack_case", lambda *args: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     stored = config.validate(Store(str(tmp_path / "scored")).job()["spec"], JobSpec, "run.json")
     grid = further_targets(stored, ["a", "b"])
     run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
@@ -218,14 +218,14 @@ def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str,
 
 
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = evaluate.attack_case, []
+    real, seen = attacking.attack_case, []
 
     def noted(attack: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case | None = None) -> Any:
         assert reference is not None
         seen.append((case.spacing, reference.spacing, reference.ref.case_id))
         return real(attack, model, case, seed, batch, reference)
 
-    monkeypatch.setattr(evaluate, "attack_case", noted)
+    monkeypatch.setattr(attacking, "attack_case", noted)
     run_all(job_of(data, B, attacks=[{"name": "faa", "bands": 4, "portion": 0.5, "steps": 1}], metrics=["dsc"]))
     assert seen == [((1.5,) * 3, (1.5,) * 3, "y_image")]
 

@@ -12,7 +12,7 @@ from tiny import expanded, small
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import Case, Shape
-from freqbench.engine.evaluate import AttackedVolume, attack_case
+from freqbench.engine.attacking import AttackedVolume, attack_case
 from freqbench.job.grid import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce

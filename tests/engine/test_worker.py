@@ -23,7 +23,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import evaluate, saved_volumes
+from freqbench.engine import attacking, saved_volumes
 from freqbench.engine.rows import score_masks
 from freqbench.engine.worker import LRU, Worker, WorkerSpec
 from freqbench.metrics import dice, hd95
@@ -114,7 +114,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     (unit,) = units_of(content)
     (outcome,) = run_all(content)
     case, model = unit.cell.dataset.load(unit.ref), models.load(unit.cell.source, torch.device("cpu"))
-    adversarial = evaluate.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
+    adversarial = attacking.attack_case(unit.cell.attack, model, case, 3, 1).adversarial
     pred, pred_clean = models.predict(model, adversarial), models.predict(model, case.image)
     record, label = outcome.records[0], case.label[0]
     assert record["dsc"] == np.nanmean(dice(pred, label, 6))
@@ -154,7 +154,7 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[tuple[int | None, str, str]] = []
-    listed, real, whole_split = list[str](), evaluate.attack_case, Phantom.whole_split
+    listed, real, whole_split = list[str](), attacking.attack_case, Phantom.whole_split
 
     def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any = None) -> Any:
         seen.append((seed, case.ref.case_id, reference.ref.case_id))
@@ -162,7 +162,7 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
 
     phantom = {"name": "phantom", "shape": [24, 20, 16], "cases": 2}
     units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))
-    monkeypatch.setattr(evaluate, "attack_case", noted)
+    monkeypatch.setattr(attacking, "attack_case", noted)
     monkeypatch.setattr(Phantom, "whole_split", lambda self: listed.append(self.name) or whole_split(self))
     run_serially(units, metrics=())
     assert listed == ["phantom"]
@@ -258,7 +258,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     made = Hours(monkeypatch)
     made.let_take(models, "load", 3)
     made.let_take(Phantom, "load", 5)
-    made.let_take(evaluate, "attack_case", 7)
+    made.let_take(attacking, "attack_case", 7)
     made.let_take(models, "prediction", 11)
     return made
 

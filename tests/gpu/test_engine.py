@@ -10,7 +10,7 @@ from tiny import ARGS, small
 
 from freqbench import models
 from freqbench.audit.comparison import compare
-from freqbench.engine import evaluate, memory
+from freqbench.engine import attacking, memory
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.grid import Unit
@@ -53,7 +53,7 @@ def test_what_is_said_to_fit_fits_and_a_share_holds_less(cuda: torch.device) -> 
     model, case = models.load(unit.cell.source, cuda), unit.cell.dataset.load(unit.ref)
     windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)
     assert windows > 1
-    evaluate.attack_case(unit.cell.attack, model, case, 0, windows)
+    attacking.attack_case(unit.cell.attack, model, case, 0, windows)
     assert memory.fitting_windows(unit.cell.attack, model, case, 1e-6) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from tiny import execute, expanded, small
 
-from freqbench.engine import evaluate
+from freqbench.engine import attacking
 from freqbench.results import Store
 from freqbench.results.status import facts, tables
 
@@ -26,14 +26,14 @@ def said(out: Path, table: int = 0) -> list[list[str]]:
 
 
 def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = evaluate.attack_case
+    real = attacking.attack_case
 
     def fail_at_four(attack: Any, *args: Any) -> Any:
         if attack.eps < 0.02:
             raise OSError("disk on fire")
         return real(attack, *args)
 
-    monkeypatch.setattr(evaluate, "attack_case", fail_at_four)
+    monkeypatch.setattr(attacking, "attack_case", fail_at_four)
     execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
     _, wider = expanded(small(attacks=[FGSM, {"name": "bim", "eps": "8/255"}], metrics=["dsc"]))
     Store(str(tmp_path)).write_job({"index": wider.index()})

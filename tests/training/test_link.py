@@ -16,7 +16,7 @@ from toy_training import benchmark, training, write
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine import evaluate
+from freqbench.engine import attacking
 from freqbench.engine import run as runner
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
@@ -83,7 +83,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     (row,) = tiny.rows(folder / "runs" / "tiny").values()
     assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
     monkeypatch.setattr(run, "fit", refuse)
-    monkeypatch.setattr(evaluate, "attack_case", refuse)
+    monkeypatch.setattr(attacking, "attack_case", refuse)
     again = started(capsys)
     assert "training" not in again
     assert "\n0 records in 0 s, 1 were there before" in again

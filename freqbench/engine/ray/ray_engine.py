@@ -21,7 +21,6 @@ from ray.util.metrics import Counter
 
 from freqbench.core.interrupt import Interrupt, deferred_interrupt
 from freqbench.engine import rows
-from freqbench.engine.evaluate import SHAPES
 from freqbench.engine.progress import Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
@@ -29,6 +28,7 @@ from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
 from freqbench.engine.rows import Outcome, score_masks
 from freqbench.engine.schedule import Schedule
+from freqbench.engine.scoring import SHAPES
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 

@@ -1,0 +1,110 @@
+"""Attacks one case, without files, processes or a grid."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from freqbench.attacks import Attack
+from freqbench.core.identity import window_generator
+from freqbench.core.types import Case
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
+
+INTENSITY_BUDGETS = ("linf", "gaussian")
+PASSES = ("num_windows", "num_forwards", "num_backwards")  # of AttackedVolume, and columns of RECORDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackedVolume:
+    """An adversarial volume and what it took; numbers are None where the volume was made elsewhere."""
+
+    adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
+    num_windows: int | None  # that were attacked, or by which a volume attacked as one was predicted
+    num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
+    num_backwards: int | None
+    losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
+    label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
+
+    def shown(self, case: Case) -> Case:
+        """The case with the label that a prediction of the volume is held against."""
+        return case if self.label is None else replace(case, label=self.label)
+
+
+def attack_case(
+    attack: Attack,
+    model: SegmentationModel,
+    case: Case,
+    seed: int | None,
+    window_batch: int,
+    reference: Case | None = None,
+) -> AttackedVolume:
+    """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
+
+    Every window starts from the clean volume and has a generator of its own (from the seed, the case's content and the
+    window's number), so the result does not depend on `window_batch` beyond rounding, for attacks that do not couple
+    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
+    attacked as one has the generator of its first window; where it is a single window, the two are the same.
+
+    The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
+    other case of attacks with `needs_reference`: it is stretched to the volume's shape.
+    """
+    attack = attack.on_grid(case.spacing)
+    device = next(model.parameters()).device
+    image, label = case.image.to(device), case.label.to(device)
+    shape = tuple(image.shape[1:])
+    windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    generators = partial(window_generator, seed or 0, case.ref.fingerprint)
+    if attack.attacks_volume and len(windows) > 1:
+        whole = SlidingWindowModel(model, window_batch)
+        result = attack(whole, image[None], label[None], generator=generators(0))
+        return AttackedVolume(
+            adversarial=result.adversarial[0].cpu(),
+            num_windows=len(whole.windows(image[None])),
+            num_forwards=whole.num_forwards,
+            num_backwards=whole.num_backwards,
+            losses=(result.losses.cpu(),),
+            label=result.labels[0].cpu() if attack.moves_labels else None,
+        )
+    other = None
+    if reference is not None:
+        other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
+    adversarial, moved = image.clone(), label.clone()
+    num_forwards = num_backwards = 0
+    losses = []
+    for first in range(0, len(windows), window_batch):
+        batch = windows[first : first + window_batch]
+        result = attack(
+            model,
+            _cut(image, batch),
+            _cut(label, batch),
+            generator=[generators(first + i) for i in range(len(batch))],
+            reference=None if other is None else _cut(other, batch),
+        )
+        for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
+            adversarial[:, h, w, d], moved[:, h, w, d] = window, shown
+        num_forwards += model.passes * sum(result.forwards)
+        num_backwards += model.passes * sum(result.backwards)
+        losses.append(result.losses)
+    return AttackedVolume(
+        adversarial=adversarial.cpu(),
+        num_windows=len(windows),
+        num_forwards=num_forwards,
+        num_backwards=num_backwards,
+        losses=tuple(each.cpu() for each in losses),
+        label=moved.cpu() if attack.moves_labels else None,
+    )
+
+
+def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
+    return torch.stack([volume[:, h, w, d] for h, w, d in windows])
+
+
+def native_budget(attack: Attack, case: Case) -> float | None:
+    """The budget in the data's own unit (HU for CT) where it bounds intensities, and those of all channels alike."""
+    if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
+        return None
+    widths = {high - low for low, high in case.native_ranges}
+    return float(getattr(attack, attack.budget_name)) * widths.pop() if len(widths) == 1 else None
