@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
 from freqbench.attacks.pgd import PGD
 from freqbench.ops.losses import cosine_to_label, dice_ce, voxel_mean
 from freqbench.ops.projections import linf_ball

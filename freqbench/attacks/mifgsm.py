@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import EVEN_STEP, PARAMETERS, Parameter, step_length
+from freqbench.attacks.core.parameters import EVEN_STEP, PARAMETERS, Parameter
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
 
 Gradient = Callable[[Tensor, int], Tensor]

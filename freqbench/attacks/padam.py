@@ -6,8 +6,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
 from freqbench.attacks.pgd import PGD
 from freqbench.ops.projections import linf_ball
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
 
 

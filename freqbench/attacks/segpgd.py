@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.parameters import step_length
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
 from freqbench.attacks.pgd import PGD
 from freqbench.ops.losses import Scope, dice_of_set, is_as_labelled, voxel_cross_entropy, voxel_mean
 from freqbench.ops.projections import linf_ball

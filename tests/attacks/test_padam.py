@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks import PAdam, make
-from freqbench.attacks.core.parameters import step_length
+from freqbench.attacks.core.values import step_length
 
 
 class Quadratic(nn.Module):

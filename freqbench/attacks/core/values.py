@@ -1,0 +1,168 @@
+"""Checks values of parameters, each check saying what was expected instead, and spells equal values alike."""
+
+import math
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from freqbench.attacks.core.targets import are_classes, canonical
+from freqbench.core.errors import unknown
+from freqbench.core.limits import is_number
+
+Check = Callable[[Any], str | None]
+
+
+def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
+    """A check that says what was expected, and what was given."""
+    return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
+
+
+def one_known(kind: str, known: Collection[str]) -> Check:
+    """A check for a name of a table, with a suggestion."""
+    return lambda value: None if isinstance(value, str) and value in known else unknown(kind, str(value), known)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def count_of(least: int) -> Check:
+    """A check for a whole number of at least `least`."""
+    return expecting(f"a whole number of at least {least}", lambda value: _is_count(value) and value >= least)
+
+
+def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
+    """A check for a finite number."""
+    return expecting(f"a number {range_}", lambda value: is_number(value) and is_valid(value))
+
+
+def intensity(value: Any) -> str | None:
+    """The check for a number on the [0, 1] intensity scale."""
+    if is_number(value) and 0 <= value <= 1:
+        return None
+    hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
+    return f"expected a number in [0, 1] or a fraction like 8/255, got {value!r:.300}{hint}"
+
+
+def step_size(value: Any) -> str | None:
+    """The check for a number on that scale, or a part of eps such as `eps/4`."""
+    is_part = isinstance(value, str) and re.fullmatch(r"eps/([0-9]+\.?[0-9]*|\.[0-9]+)", value)
+    if is_part and is_number(part := float(value[4:])) and part > 0:
+        return None
+    complaint = intensity(value)
+    return complaint and complaint.replace("8/255, got", "2/255, or eps/4 for a quarter of eps, got")
+
+
+def _is_schedule(value: Any) -> bool:
+    pairs = value if isinstance(value, tuple | list) else ()
+    return value is None or bool(
+        pairs
+        and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs)
+        and all(factor >= 1 and share > 0 for factor, share in pairs)
+        and pairs[-1][0] == 1
+        and math.isclose(sum(share for _, share in pairs), 1)
+    )
+
+
+def some_of(kind: str, known: Sequence[str], example: str) -> Check:
+    """A check for names of a table, each once; `example` shows some."""
+
+    def check(value: Any) -> str | None:
+        listed = value if isinstance(value, tuple | list) else ()
+        for name in listed:
+            if name not in known:
+                return unknown(kind, str(name), known)
+        if listed and len(set(listed)) == len(listed):
+            return None
+        return (
+            f"expected names such as {example}, each once (in a job file a list of lists, [[{example}]]), got "
+            f"{value!r:.300}"
+        )
+
+    return check
+
+
+def _are_channels(value: Any) -> bool:
+    listed = value if isinstance(value, tuple | list) else (value,)
+    valid = listed and all(type(channel) is int and channel >= 0 for channel in listed)
+    return bool(valid) and len(set(listed)) == len(listed)
+
+
+def block(number: int, word: str) -> Check:
+    """A check for the side of a block, or for so many sides; `word` is the number in letters."""
+
+    def is_block(value: Any) -> bool:
+        sides = value if isinstance(value, tuple | list) else [value]
+        return len(sides) in (1, number) and all(map(_is_count, sides))
+
+    return expecting(f"a whole number of at least 1, or {word} of them", is_block)
+
+
+def one_of(*words: str) -> Check:
+    """A check for one of some words."""
+    return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
+
+
+def _is_filter(value: Any) -> bool:
+    match value:
+        case ["low" | "high", limit]:
+            return type(limit) is int and limit >= 1
+        case ["band", low, high]:
+            return type(low) is type(high) is int and 0 <= low < high
+    return False
+
+
+def optional(check: Check) -> Check:
+    """The check of a value that may be None."""
+    return lambda value: None if value is None else check(value)
+
+
+def _is_spacing(value: Any) -> bool:
+    sides = value if isinstance(value, tuple | list) else ()
+    return len(sides) == 3 and all(is_number(side) and side > 0 for side in sides)
+
+
+def each_once(value: int | Sequence[int]) -> tuple[int, ...]:
+    """Classes or channels, each once."""
+    return (value,) if isinstance(value, int) else tuple(sorted(set(value)))
+
+
+def as_block(value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """One side where all are equal."""
+    sides = (value,) if isinstance(value, int) else tuple(value)
+    return sides[0] if len(set(sides)) == 1 else sides
+
+
+def step_length(step_size: float | str, eps: float) -> float:
+    """A step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
+    return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
+
+
+count = count_of(1)
+odd = expecting("an odd whole number of at least 1", lambda value: _is_count(value) and value % 2 == 1)
+flag = expecting("true or false", lambda value: isinstance(value, bool))
+weight = number("of at least 0", lambda value: value >= 0)
+ratio = number("of at least 0 and below 1", lambda value: 0 <= value < 1)
+share = number("in [0, 1]", lambda value: 0 <= value <= 1)
+part = number("above 0 and at most 1", lambda value: 0 < value <= 1)
+growing = number("of at least 1", lambda value: value >= 1)
+positive = number("above 0", lambda value: value > 0)
+quantum = number("above 0 on the DCT scale of 0..255 intensities", lambda value: value > 0)
+schedule = expecting(
+    "pairs of a factor of eps, at least 1 and at last 1, and a share of the steps, together 1, such as "
+    "[[2, 0.3], [1.5, 0.3], [1, 0.4]] (in a job file inside one list more)",
+    _is_schedule,
+)
+channels = expecting(
+    "a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]])", _are_channels
+)
+band_filter = expecting(
+    '("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or {kind: band, limits: [4, 8]}',
+    _is_filter,
+)
+spacing = expecting("three numbers above 0 (in a job file a list of lists, [[1, 1, 3]])", _is_spacing)
+organs = expecting("a list of classes (in a job file a list of lists, [[1, 2], [3]])", are_classes)
+target = expecting(
+    "least-likely, next-class, {swap: {a: b}} with two different classes or {erase: a} with one beside background",
+    lambda value: canonical(value) is not None,
+)
