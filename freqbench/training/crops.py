@@ -1,5 +1,6 @@
 """Cuts and augments random crops: a batch is a pure function of seed and step, so a resumed run repeats it."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -78,6 +79,11 @@ def _handed_over(sampler: CropSampler, numbers: Sequence[int]) -> tuple[Tensor, 
     return images, labels.to(torch.uint8)  # an eighth to hand over
 
 
+def _left_to_its_parent(_: int) -> None:
+    """SIGTERM to a whole group, as a queue sends it, ends no loader before the step in hand is done and saved."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 @contextmanager
 def loaded(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
@@ -91,6 +97,7 @@ def loaded(
         batch_size=None,
         collate_fn=partial(_handed_over, sampler),
         num_workers=loaders,
+        worker_init_fn=_left_to_its_parent if loaders else None,
         pin_memory=pinned,
         generator=torch.Generator(),  # the global one is left alone
     )

@@ -1,13 +1,14 @@
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from engine.cases import case_of
 
 from freqbench.core.types import Case, Shape
 from freqbench.job.recipe import Augmentation
-from freqbench.training.crops import CropSampler
+from freqbench.training.crops import CropSampler, loaded
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
 
@@ -30,6 +31,19 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert torch.equal(images, fresh_images)
     assert torch.equal(labels, fresh_labels)
     assert not torch.equal(images, other_images)
+
+
+def test_a_loader_outlives_the_sigterm_of_its_group_and_ends_with_its_batches() -> None:
+    sampler = CropSampler([make_case(0)], (6, 6, 4), NONE, seed=0)
+    with loaded(sampler, [[number] for number in range(20)], loaders=1, pinned=False) as batches:
+        seen = [next(batches)]
+        processes = psutil.Process().children()
+        for process in processes:
+            process.terminate()
+        seen += batches
+    assert len(seen) == 20
+    assert processes
+    assert psutil.wait_procs(processes, timeout=20)[1] == []
 
 
 def test_every_case_is_seen_once_before_any_is_seen_again() -> None:
