@@ -167,10 +167,8 @@ def skeleton(spec: ModelSpec) -> nn.Module:
     """
     with architectures.counted():
         if spec.arch in MODELS:
-            extra = _migration(spec).extra
-            return architectures.skeleton(
-                spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
-            )
+            with torch.device("meta"):
+                return _network(spec).eval()
         # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
         return _network(spec).to("meta").eval()
 

@@ -165,17 +165,10 @@ def build(
     return net
 
 
-def skeleton(
-    arch: str,
-    num_classes: int,
-    roi: Shape,
-    args: Mapping[str, Any],
-    num_channels: int = 1,
-    extra: Mapping[str, Any] = MappingProxyType({}),
-) -> nn.Module:
+def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
     """The network of `build` on the meta device: shapes and keys without memory or computing."""
     with torch.device("meta"):
-        return build(arch, num_classes, roi, args, 0, num_channels, extra).eval()
+        return build(arch, num_classes, roi, args).eval()
 
 
 @contextmanager
