@@ -203,24 +203,6 @@ def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -
         raise UserError(f"{complaint}: {one_line(error)}") from error
 
 
-def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
-    """Send one window of shapes through a network on the meta device; a UserError if it does not come through."""
-    size = "x".join(map(str, roi))
-    try:
-        with torch.no_grad():
-            logits = net(torch.empty(1, num_channels, *roi, device="meta"))
-    except REFUSALS as error:
-        if "more than 1 spatial element" in str(error):
-            raise UserError(
-                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
-                "take: enlarge the roi or use fewer strides"
-            ) from None
-        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
-    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-    if got != (1, num_classes, *roi):
-        raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
-
-
 class _SchedulesOnCPU(TorchFunctionMode):
     """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
 
