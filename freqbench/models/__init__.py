@@ -11,7 +11,6 @@ __all__ = [
     "DEFENCES",
     "MODELS",
     "READERS",
-    "Architecture",
     "Defence",
     "Inference",
     "InputAdapter",
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     from freqbench.models.foreign import READERS
     from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
     from freqbench.models.loading import load, resolve, resolve_ensemble
-    from freqbench.models.networks.architectures import MODELS, Architecture, build
+    from freqbench.models.networks.architectures import MODELS, build
     from freqbench.models.wrapper import SegmentationModel
 else:
     _MODULES = {
@@ -54,7 +53,7 @@ else:
         "foreign": ("READERS",),
         "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
         "loading": ("load", "resolve", "resolve_ensemble"),
-        "networks.architectures": ("MODELS", "Architecture", "build"),
+        "networks.architectures": ("MODELS", "build"),
         "wrapper": ("SegmentationModel",),
     }
 
