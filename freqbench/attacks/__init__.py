@@ -3,11 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from freqbench.attacks.core.parameters import PARAMETERS
-
 __all__ = [
     "ATTACKS",
-    "PARAMETERS",
     "PGD",
     "Attack",
     "AttackResult",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from freqbench.attacks.apgd import APGD
 from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SHRINKING, SQUARE
@@ -53,23 +54,12 @@ class AutoAttack(Ensemble):
     @property
     def attacks(self) -> tuple[LinfGradientAttack, ...]:
         """The members by name."""
-        return tuple(self._square() if name == SQUARE else self._by_gradient(name) for name in self.members)
+        return tuple(map(self._named, self.members))
 
-    def _by_gradient(self, name: str) -> LinfGradientAttack:
+    def _named(self, name: str) -> LinfGradientAttack:
+        if name == SQUARE:
+            return Square(eps=self.eps, queries=self.queries, p_init=SQUARE_SHARE, organs=self.organs, keep="best")
         optimiser, _, loss = name.removesuffix(SHRINKING).partition("-")
-        apgd = self.apgd(loss, SCHEDULE if name.endswith(SHRINKING) else None)
-        if optimiser == "apgd":
-            return apgd
-        return PGD(
-            eps=self.eps,
-            steps=self.steps,
-            step_size="eps/4",
-            loss=loss,
-            target=apgd.target,
-            organs=self.organs,
-            restarts=self.restarts,
-            keep="best",
-        )
-
-    def _square(self) -> Square:
-        return Square(eps=self.eps, queries=self.queries, p_init=SQUARE_SHARE, organs=self.organs, keep="best")
+        if optimiser == "pgd":
+            return self.member(PGD, loss, step_size="eps/4")
+        return self.member(APGD, loss, eps_schedule=SCHEDULE if name.endswith(SHRINKING) else None)

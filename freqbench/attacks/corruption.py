@@ -20,14 +20,6 @@ SPIKE_FREQUENCIES = (0.1, 0.4)  # cycles a voxel: the wave is neither a slope no
 Draw = Callable[..., Tensor]
 
 
-def _gaussian_noise(x: Tensor, size: float, draw: Draw) -> Tensor:
-    return x + size * draw(torch.randn)
-
-
-def _rician_noise(x: Tensor, size: float, draw: Draw) -> Tensor:
-    return torch.hypot(x + size * draw(torch.randn), size * draw(torch.randn))
-
-
 def _bias_field(x: Tensor, size: float, draw: Draw) -> Tensor:
     seeds = (draw(torch.rand, (1,))[:, 0] * 2**24).long().tolist()
     return torch.stack([artefacts.unevenly_lit(volume, size, seed) for volume, seed in zip(x, seeds, strict=True)])
@@ -37,10 +29,6 @@ def _motion(x: Tensor, size: float, draw: Draw) -> Tensor:
     poses, moments = size * (2 * draw(torch.rand, (MOVES + 1, 3)) - 1), draw(torch.rand, (MOVES,))
     each = zip(x, poses[..., 0], poses[..., 1:], moments, strict=True)
     return torch.stack([artefacts.with_motion(*volume_and_moves) for volume_and_moves in each])
-
-
-def _low_dose(x: Tensor, size: float, draw: Draw) -> Tensor:
-    return x + size * artefacts.reconstructed_noise(draw(torch.randn))
 
 
 def _spikes(x: Tensor, size: float, draw: Draw) -> Tensor:
@@ -57,7 +45,6 @@ class Kind:
 
     make: Callable[[Tensor, float, Draw], Tensor]
     sizes: tuple[float, float, float, float, float]  # at severities 1 to 5
-    unit: str
     none: float = 0.0
     draws: bool = True
 
@@ -65,33 +52,25 @@ class Kind:
 LADDER = (0.02, 0.04, 0.07, 0.11, 0.16)  # on the [0, 1] intensity scale; 8, 17, 30, 47, 68 HU of the papers' CT window
 
 KINDS: Mapping[str, Kind] = {
-    "gaussian_noise": Kind(_gaussian_noise, LADDER, "standard deviation"),
-    # Of the magnitude |x + std (n + i n')|: air is not dark any more.
-    "rician_noise": Kind(_rician_noise, LADDER, "standard deviation of either channel"),
-    "blur": Kind(
-        lambda x, size, draw: artefacts.blurred(x, size),
-        (0.4, 0.6, 0.9, 1.2, 1.6),
-        "standard deviation in voxels",
-        draws=False,
+    "gaussian_noise": Kind(lambda x, size, draw: x + size * draw(torch.randn), LADDER),  # standard deviation
+    # Standard deviation of either channel, in the magnitude |x + std (n + i n')|: air is not dark any more.
+    "rician_noise": Kind(
+        lambda x, size, draw: torch.hypot(x + size * draw(torch.randn), size * draw(torch.randn)), LADDER
     ),
-    "bias_field": Kind(_bias_field, (0.05, 0.1, 0.17, 0.25, 0.35), "largest coefficient of the log"),
-    "motion": Kind(_motion, (0.5, 1.0, 2.0, 3.5, 5.0), "largest turn in degrees, and shift in voxels"),
-    "ghosting": Kind(
-        lambda x, size, draw: artefacts.with_ghosts(x, size),
-        (0.15, 0.3, 0.5, 0.75, 1.0),
-        "share of their amplitude that every fourth line of k-space loses",
-        draws=False,
-    ),
-    "low_dose": Kind(_low_dose, LADDER, "standard deviation"),
+    # Standard deviation in voxels.
+    "blur": Kind(lambda x, size, draw: artefacts.blurred(x, size), (0.4, 0.6, 0.9, 1.2, 1.6), draws=False),
+    "bias_field": Kind(_bias_field, (0.05, 0.1, 0.17, 0.25, 0.35)),  # largest coefficient of the log
+    "motion": Kind(_motion, (0.5, 1.0, 2.0, 3.5, 5.0)),  # largest turn in degrees, and shift in voxels
+    # Share of their amplitude that every fourth line of k-space loses.
+    "ghosting": Kind(lambda x, size, draw: artefacts.with_ghosts(x, size), (0.15, 0.3, 0.5, 0.75, 1.0), draws=False),
+    # Standard deviation.
+    "low_dose": Kind(lambda x, size, draw: x + size * artefacts.reconstructed_noise(draw(torch.randn)), LADDER),
+    # Side of a voxel over what it was.
     "resolution": Kind(
-        lambda x, size, draw: artefacts.coarser(x, size),
-        (1.25, 1.5, 2.0, 2.5, 3.0),
-        "side of a voxel over what it was",
-        none=1.0,
-        draws=False,
+        lambda x, size, draw: artefacts.coarser(x, size), (1.25, 1.5, 2.0, 2.5, 3.0), none=1.0, draws=False
     ),
-    "contrast": Kind(lambda x, size, draw: x**size, (1.1, 1.3, 1.6, 2.0, 2.5), "exponent", none=1.0, draws=False),
-    "spikes": Kind(_spikes, LADDER, "amplitude of either wave"),
+    "contrast": Kind(lambda x, size, draw: x**size, (1.1, 1.3, 1.6, 2.0, 2.5), none=1.0, draws=False),  # exponent
+    "spikes": Kind(_spikes, LADDER),  # amplitude of either wave
 }
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -79,7 +81,7 @@ class Deformation(AcquisitionAttack):
             radius=clean.new_ones(()),
             project=lambda c: self._project(c, field),
             render=lambda c: _read(clean, field.places(c)),
-            towards=_unit,
+            towards=partial(F.normalize, dim=1, eps=torch.finfo(clean.dtype).tiny),  # of each control point
         )
 
     def field(self, clean: Tensor) -> "Field":
@@ -215,9 +217,3 @@ def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:
         inner = slopes.mul_(upstream.narrow(axis, 1, size - 2)).sum(dim=1)
         found.narrow(axis - 1, 1, size - 2).copy_(inner / 2)
     return found
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """The direction of each control point's gradient; 0 where it has none."""
-    length: Tensor = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
-    return gradient / length.clamp(min=torch.finfo(gradient.dtype).tiny)

@@ -47,8 +47,8 @@ class RescaledMIFGSM(MIFGSM):
         """The gradients through the resized volumes."""
         layout = self.steps, self.num_draws + 3
         given = task.given_start(layout)
-        draws = (task.draw(torch.rand, layout) if given is None else given).tolist()
-        zooms = [[self._zoom(task.clean, *row[i]) for row in draws] for i in range(self.steps)]
+        draws = (task.draw(torch.rand, layout) if given is None else given).movedim(1, 0).tolist()  # step by step
+        zooms = [[Zoom.of(task.clean, self.ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
 
         def gradient(x: Tensor, i: int) -> Tensor:
             if task.best is not None:
@@ -56,9 +56,6 @@ class RescaledMIFGSM(MIFGSM):
             return task.gradient(x, partial(self._loss, task, zooms[i]))
 
         return gradient
-
-    def _zoom(self, like: Tensor, *draws: float) -> Zoom | None:
-        return Zoom.of(like, self.ratio(*draws[:-3]), draws[-3:])
 
     def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
         logits = by_sample(Zoom.undo, zooms, task.logits(x, partial(by_sample, Zoom.zoom, zooms)))

@@ -11,7 +11,7 @@ from torch import Tensor
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
 from freqbench.attacks.core.task import Best, Task
-from freqbench.ops.fourier import amplitude_swap, band_sums, fourier_bands, from_spectrum
+from freqbench.ops.fourier import AXES, amplitude_swap, band_sums, fourier_bands
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image
 
@@ -154,7 +154,7 @@ class FAA(GradientAttack):
 
         def mix(gates: Tensor) -> tuple[Tensor, Tensor]:
             open_bands = self._by_channel(gates).index_select(2, bands.flatten()).reshape(swap.shape)
-            images = (clean + from_spectrum(open_bands * swap, shape)).clamp(0, 1)
+            images = (clean + torch.fft.irfftn(open_bands * swap, s=shape, dim=AXES)).clamp(0, 1)
             return images, (gates * cost).sum(dim=1)
 
         return mix

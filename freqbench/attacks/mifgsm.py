@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
@@ -54,14 +55,9 @@ class MIFGSM(LinfGradientAttack):
         """The paper's iteration."""
         project, gradient = linf_ball(task.clean, self.eps), self.gradients(task)
         x, momentum = task.clean, torch.zeros_like(task.clean)
+        tiny = torch.finfo(x.dtype).tiny
         for i in range(self.steps):
-            momentum = self.decay * momentum + _unit(gradient(x, i))
+            unit = F.normalize(gradient(x, i), p=1, dim=(1, 2, 3, 4), eps=tiny)  # type: ignore[arg-type]
+            momentum = self.decay * momentum + unit
             x = project(x + self.step * momentum.sign())
         return x
-
-
-def _unit(gradient: Tensor) -> Tensor:
-    """Each sample's gradient divided by its L1 norm; 0 where that is 0."""
-    norm = torch.linalg.vector_norm(gradient, ord=1, dim=(1, 2, 3, 4), keepdim=True)
-    unit: Tensor = gradient / norm.clamp_(min=torch.finfo(gradient.dtype).tiny)
-    return unit

@@ -50,10 +50,8 @@ class SEA(Ensemble):
     @property
     def attacks(self) -> tuple[APGD, ...]:
         """One run a loss."""
-        return tuple(
-            self.apgd("mask-ce", SCHEDULE, SegAPGD) if loss == SEGPGD else self.apgd(loss, SCHEDULE)
-            for loss in self.losses
-        )
+        kinds = ((SegAPGD, "mask-ce") if loss == SEGPGD else (APGD, loss) for loss in self.losses)
+        return tuple(self.member(kind, loss, eps_schedule=SCHEDULE) for kind, loss in kinds)
 
 
 @dataclass(frozen=True, kw_only=True)

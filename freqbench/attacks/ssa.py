@@ -88,15 +88,12 @@ class SSA(BlockAttack, LinfGradientAttack):
                 task.look(x)
             total = torch.zeros_like(x)
             for n in range(self.spectra):
-                # With its objective named, as what is transformed is no volume to keep.
-                total += task.gradient(self._simulate(transform, x, *draws(i, n)), task.loss)
+                noise, factors = draws(i, n)
+                shown = transform.volume(transform.spectrum(x + noise - self.grey) * factors) + self.grey
+                total += task.gradient(shown, task.loss)  # its objective named, as what is shown is no volume to keep
                 x = self.carried(x)
             x = project(x + self.eps / self.steps * total.sign())
         return x
-
-    def _simulate(self, transform: BlockDCT, x: Tensor, noise: Tensor, factors: Tensor) -> Tensor:
-        """The volume with noise and with its spectrum multiplied; all in voxel layout, factors of the padded window."""
-        return transform.volume(transform.spectrum(x + noise - self.grey) * factors) + self.grey
 
     def _draws(self, task: Task) -> Draws:
         """A function of step and spectrum: the noise, and the factors, in voxel layout."""

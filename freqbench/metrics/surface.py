@@ -57,14 +57,6 @@ class _Surface:
     shared: Mask
 
 
-@dataclass
-class _Bounds:
-    """What is known of the distances of a set of points: `lower <= distance <= upper`, equal where exact."""
-
-    lower: Values
-    upper: Values
-
-
 def hd95(
     pred: Volume,
     label: Volume,
@@ -222,12 +214,11 @@ def _both_conventions(surfaces: list[tuple[_Surface, _Surface]], spacing: Values
 def _percentiles(pred: _Surface, label: _Surface, spacing: Values) -> tuple[float, float, float]:
     """P95 of the distances prediction to label, label to prediction, and of both sets together; neither is empty."""
     forth, back = _Search(pred, label, spacing), _Search(label, pred, spacing)
-    pairs = (forth.bounds, back.bounds)
-    pooled = _Bounds(*(np.concatenate([getattr(pair, side) for pair in pairs]) for side in ("lower", "upper")))
-    windows = [_window(bounds) for bounds in (*pairs, pooled)]
+    pairs = [forth.bounds, back.bounds]
+    windows = [_window(bounds) for bounds in (*pairs, np.concatenate(pairs, axis=1))]
     forth.settle(windows[0], windows[2])
     back.settle(windows[1], windows[2])
-    distances = forth.bounds.upper, back.bounds.upper
+    distances = forth.bounds[1], back.bounds[1]
     first, second, together = (np.percentile(d, 100 * QUANTILE) for d in (*distances, np.concatenate(distances)))
     return float(first), float(second), float(together)
 
@@ -237,24 +228,27 @@ def _pooled(pred: _Surface, label: _Surface, spacing: Values, window: tuple[floa
     searches = _Search(pred, label, spacing), _Search(label, pred, spacing)
     for search in searches:
         search.settle(window)
-    return np.concatenate([search.bounds.upper for search in searches])
+    return np.concatenate([search.bounds[1] for search in searches])
 
 
-def _window(bounds: _Bounds) -> tuple[float, float]:
-    """Between which lengths the ranks lie that the percentile interpolates."""
-    rank = QUANTILE * (len(bounds.lower) - 1)
+def _window(bounds: Values) -> tuple[float, float]:
+    """Between which lengths the ranks lie that the percentile interpolates, of `bounds` as `_Search` has them."""
+    rank = QUANTILE * (bounds.shape[1] - 1)
     low, high = int(np.floor(rank)), int(np.ceil(rank))
-    return float(np.partition(bounds.lower, low)[low]), float(np.partition(bounds.upper, high)[high])
+    return float(np.partition(bounds[0], low)[low]), float(np.partition(bounds[1], high)[high])
 
 
 class _Search:
-    """Distances from one surface to another: exact or bounded, and exact where `settle` is told that it matters."""
+    """Distances from one surface to another: exact or bounded, and exact where `settle` is told that it matters.
+
+    `bounds` are the lower and the upper one of each point's distance, `[2, N]`, equal where it is exact.
+    """
 
     def __init__(self, source: _Surface, target: _Surface, spacing: Values) -> None:
         self.target, self.spacing = target.points, spacing
         self.open = np.flatnonzero(~source.shared)  # a shared voxel is at distance 0
         self.points = source.points[:, self.open]
-        self.bounds = _Bounds(*np.zeros((2, source.points.shape[1])))
+        self.bounds = np.zeros((2, source.points.shape[1]))
         count = len(self.open)
         if not count:
             return
@@ -269,7 +263,7 @@ class _Search:
 
     def settle(self, *windows: tuple[float, float]) -> None:
         """Make exact every distance that may lie inside one of the windows."""
-        lower, upper = self.bounds.lower[self.open], self.bounds.upper[self.open]
+        lower, upper = self.bounds[:, self.open]
         inside = np.zeros(len(lower), bool)
         for low, high in windows:
             inside |= (upper >= low) & (lower <= high)
@@ -283,7 +277,7 @@ class _Search:
         self._set(self.open[which], self._transform(asked) if is_costly else self._nearest(asked))
 
     def _set(self, which: npt.NDArray[np.intp], exact: Values) -> None:
-        self.bounds.lower[which] = self.bounds.upper[which] = exact
+        self.bounds[:, which] = exact
 
     @cached_property
     def tree(self) -> "KDTree":
@@ -324,8 +318,7 @@ class _Search:
         of_cell[used] = self._nearest(centres)
         from_centre = (self.points % CELL - middle) * self.spacing[:, None]
         reach: Values = np.sqrt((from_centre**2).sum(axis=0)) + SLACK * self.spacing.max()
-        self.bounds.lower[self.open] = np.maximum(of_cell[key] - reach, 0)
-        self.bounds.upper[self.open] = of_cell[key] + reach
+        self.bounds[:, self.open] = np.maximum(of_cell[key] - reach, 0), of_cell[key] + reach
 
     def _look_around(self) -> None:
         """Exact distances of points with a target close by, through a bit map; of the others by KD-tree."""

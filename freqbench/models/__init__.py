@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from freqbench.models.defences import Defence
 from freqbench.models.settings import Inference, InputAdapter
 from freqbench.models.spec import ModelEntry, ModelSpec
 
@@ -10,7 +11,6 @@ __all__ = [
     "DEFENCES",
     "MODELS",
     "READERS",
-    "Architecture",
     "Defence",
     "Inference",
     "InputAdapter",
@@ -37,23 +37,23 @@ __all__ = [
 if TYPE_CHECKING:
     from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
     from freqbench.models.cost import forward_flops, step_bytes
-    from freqbench.models.defences import DEFENCES, Defence
     from freqbench.models.defences.randomized_smoothing import Prediction
+    from freqbench.models.defences.table import DEFENCES
     from freqbench.models.foreign import READERS
     from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
     from freqbench.models.loading import load, resolve, resolve_ensemble
-    from freqbench.models.networks.architectures import MODELS, Architecture, build
+    from freqbench.models.networks.architectures import MODELS, build
     from freqbench.models.wrapper import SegmentationModel
 else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
         "cost": ("forward_flops", "step_bytes"),
-        "defences": ("DEFENCES", "Defence"),
         "defences.randomized_smoothing": ("Prediction",),
+        "defences.table": ("DEFENCES",),
         "foreign": ("READERS",),
         "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
         "loading": ("load", "resolve", "resolve_ensemble"),
-        "networks.architectures": ("MODELS", "Architecture", "build"),
+        "networks.architectures": ("MODELS", "build"),
         "wrapper": ("SegmentationModel",),
     }
 

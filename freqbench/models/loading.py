@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.core import plugins, storage
 from freqbench.core.config import validate
-from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.errors import CheckpointError, UserError, one_line, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape
@@ -167,17 +167,29 @@ def skeleton(spec: ModelSpec) -> nn.Module:
     """
     with architectures.counted():
         if spec.arch in MODELS:
-            extra = _migration(spec).extra
-            return architectures.skeleton(
-                spec.arch, spec.num_classes, spec.network_roi, spec.args, spec.num_channels, extra
-            )
+            with torch.device("meta"):
+                return _network(spec).eval()
         # Constructors of third-party networks may read numbers off tensors, which the meta device does not have.
         return _network(spec).to("meta").eval()
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:
     """Send one window of shapes through a network on the meta device; a UserError where it does not come through."""
-    architectures.trace(spec.arch, net, spec.num_classes, spec.network_roi, spec.num_channels)
+    arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    try:
+        with torch.no_grad():
+            logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
+    except architectures.REFUSALS as error:
+        if "more than 1 spatial element" in str(error):
+            raise UserError(
+                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
+                "take: enlarge the roi or use fewer strides"
+            ) from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
+    expected = (1, spec.num_classes, *roi)
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if got != expected:
+        raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
 
 
 def traced_flops(spec: ModelSpec, net: nn.Module) -> int:

@@ -36,9 +36,3 @@ def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     amplitude = own.abs()
     rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=AXES, keepdim=True)
     return torch.where(amplitude > rounding, (other - amplitude) * own.sgn(), 0.0), amplitude
-
-
-def from_spectrum(spectrum: Tensor, shape: Sequence[int]) -> Tensor:
-    """The volume `[B, C, *shape]` of a spectrum from `torch.fft.rfftn`."""
-    volume: Tensor = torch.fft.irfftn(spectrum, s=tuple(shape), dim=AXES)
-    return volume

@@ -40,7 +40,7 @@ EVERYTHING = Scope()
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
-FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}
+FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}  # which attacks check before they call a loss
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -154,7 +154,6 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
     **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It takes 3 classes.
     """
-    _require_classes("dlr", logits)
     top, order = logits.topk(3, dim=1)
     own = logits.gather(1, labels.long())
     # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
@@ -172,7 +171,6 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
     which is the paper's loss times -1, high far from `labels` like every loss here, with 1e-12 as in `dlr`. A voxel
     whose target is its true label adds 0. It takes 4 classes.
     """
-    _require_classes("dlr-targeted", logits)
     if scope.truth is None:
         raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
     top = logits.topk(4, dim=1).values
@@ -252,11 +250,6 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
     return (values.flatten(1) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-
-
-def _require_classes(loss: str, logits: Tensor) -> None:
-    if logits.shape[1] < FEWEST_CLASSES[loss]:
-        raise UserError(f"{loss}: expected at least {FEWEST_CLASSES[loss]} classes, got {logits.shape[1]}: use ce")
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:

@@ -13,19 +13,20 @@ from freqbench.ops.blocks import along_axes
 CUBIC = 4  # control points of one piece of a cubic spline
 
 
-def gaussian_matrix(size: int, taps: int, sigma: float) -> Tensor:
+def gaussian_matrix(size: int, taps: int, sigma: float, *, hold: bool = False) -> Tensor:
     r"""Smoothing of `size` points by a Gaussian of `taps` weights, an odd number, float64 `[size, size]`.
 
     .. math:: M_{ij} \propto \exp\Bigl(- \frac{(i - j)^2}{2 \sigma^2}\Bigr), \qquad |i - j| \le (taps - 1) / 2
 
-    The weights sum to 1 over all taps; what lies beyond the ends counts 0, so that rows near them sum to less.
+    The weights sum to 1 over all taps. What lies beyond the ends counts 0, so that rows near them sum to less; with
+    `hold` it is what the outermost point is.
     """
-    distance = torch.arange(-(taps // 2), taps // 2 + 1, dtype=torch.float64)
-    weights = torch.exp(-distance.square() / (2 * sigma**2))
-    weights = weights / weights.sum()
-    gaps = torch.arange(size)[:, None] - torch.arange(size)
-    near = gaps.abs() <= taps // 2
-    return torch.where(near, weights[(gaps + taps // 2).clamp(0, taps - 1)], 0.0)
+    offsets = torch.arange(-(taps // 2), taps // 2 + 1)
+    weights = torch.exp(-offsets.double().square() / (2 * sigma**2))
+    places = torch.arange(size)[:, None] + offsets
+    inside = (places >= 0) & (places < size) | hold
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, places.clamp(0, size - 1), torch.where(inside, weights / weights.sum(), 0.0))
 
 
 def linear_matrix(size: int, rows: int) -> Tensor:

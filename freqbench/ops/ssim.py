@@ -37,7 +37,7 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
         A function from a volume y of the same shape to `[B]` in [0, 1]; it can be differentiated once.
     """
     shape = clean.shape[2:]
-    axes = [_Axis.of(size, side).to(clean) for size, side in zip(shape, block or shape, strict=True)]
+    axes = [_Axis.of(clean, size, side) for size, side in zip(shape, block or shape, strict=True)]
     mean = _smooth(clean, axes)
     variance = _smooth(clean.square(), axes) - mean.square()
 
@@ -55,14 +55,14 @@ def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
     `freqbench.ops.body.body_of` the voxels above 0 in any channel; those on the volume's border have none. Negative
     values count as they are, channels equally. A volume without a body is averaged over all positions. Differentiable.
     """
-    axes = [_Axis.of(size, size).to(clean.double()) for size in clean.shape[2:]]
+    x = clean.double()
+    axes = [_Axis.of(x, size, size) for size in x.shape[2:]]
     inside = [torch.from_numpy(body_of((sample > 0).any(dim=0).cpu().numpy())) for sample in clean]
     weights = torch.stack(inside)[:, None].to(clean.device)
     for dim, size in enumerate(clean.shape[2:], start=2):
         weights = weights.narrow(dim, 1, size - 2) if size >= TAPS else weights
     weights = weights | ~weights.flatten(1).any(dim=1).reshape(-1, 1, 1, 1, 1)
     counts = weights.flatten(1).sum(dim=1)
-    x = clean.double()
     mean_x = _smooth(x, axes)
     variance_x = _smooth(x.square(), axes) - mean_x.square()
 
@@ -94,17 +94,13 @@ class _Axis:
     averaging: Tensor  # [1, m] of each block, or [n, m] where the blocks differ
 
     @classmethod
-    def of(cls, size: int, side: int) -> "_Axis":
+    def of(cls, like: Tensor, size: int, side: int) -> "_Axis":
         if size == side > WIDEST_MATRIX:
-            return cls(None, torch.full((1, size - TAPS + 1), 1 / (size - TAPS + 1), dtype=torch.float64))
+            return cls(None, like.new_full((1, size - TAPS + 1), 1 / (size - TAPS + 1)))
         sides = [side] if size % side == 0 else [side] * (size // side) + [size % side]
         parts = [_band(length) for length in sides]
         means = [torch.full((1, len(part)), 1 / len(part), dtype=torch.float64) for part in parts]
-        smoothing, averaging = (torch.block_diag(*rows) for rows in (parts, means))  # type: ignore[no-untyped-call]
-        return cls(smoothing, averaging)
-
-    def to(self, like: Tensor) -> "_Axis":
-        return _Axis(None if self.smoothing is None else self.smoothing.to(like), self.averaging.to(like))
+        return cls(*(torch.block_diag(*rows).to(like) for rows in (parts, means)))  # type: ignore[no-untyped-call]
 
 
 def _band(length: int) -> Tensor:

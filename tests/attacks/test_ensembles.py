@@ -177,17 +177,3 @@ def test_the_worst_of_all_that_lies_in_the_ball_is_kept(classes: tuple[int, ...]
     for i, found in enumerate(scores(result.adversarial, classes)):
         told_inside = [value for value, is_inside in zip(told(model, i, classes), inside, strict=True) if is_inside]
         assert found == min(told_inside) < 1
-
-
-FEW: dict[str, dict[str, Any]] = {
-    "sea": {"steps": 10},
-    "autoattack": {"steps": 3, "members": ("apgd-dlr", "apgd-ce")},
-}
-
-
-@pytest.mark.parametrize("name", FEW)
-def test_labels_of_other_structures_have_no_say(name: str) -> None:
-    images, labels = task()
-    other = torch.where(labels == 1, 1, 2 - labels)
-    one, two = (make(name, eps=EPS, **FEW[name], organs=(1,))(Net(), images, y) for y in (labels, other))
-    assert torch.equal(one.adversarial, two.adversarial)

@@ -97,6 +97,8 @@ def test_a_rule_is_the_attack_on_the_labels_that_it_makes(name: str, form: dict[
         *OBJECTIVES,
         *((name, {**form, "target": ("swap", 1, 0)}) for name, form in OBJECTIVES),
         *(("pgd", {"loss": loss}) for loss in LOSSES if loss != "dlr-targeted"),
+        ("sea", {}),
+        ("autoattack", {"members": ("apgd-dlr", "apgd-ce")}),
     ],
     ids=str,
 )

@@ -101,11 +101,14 @@ def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacin
 
 @pytest.fixture(scope="module")
 def searched() -> tuple[Any, Any, dict[Any, Any]]:
-    """A prediction, its label, and MONAI's and medpy's distances by spacing."""
+    """A prediction, its label, and by spacing MONAI's and medpy's HD95, and NSD and ASSD as they are searched here."""
     label = blobs(3, shape=(40, 36, 30))
     pred = noisy(np.roll(label, 2, 0), 4, 0.05)
-    spacings = (1.0, 1.0, 1.0), (0.7, 1.9, 3.3)
-    return pred, label, {each: [f(pred, label, 4, each) for f in (monai_hd95, medpy_hd95)] for each in spacings}
+
+    def references(*task: Any) -> Any:
+        return monai_hd95(*task), medpy_hd95(*task), nsd(*task[:3], 2.0, task[3]), assd(*task)
+
+    return pred, label, {each: references(pred, label, 4, each) for each in ((1.0, 1.0, 1.0), (0.7, 1.9, 3.3))}
 
 
 @pytest.mark.parametrize(
@@ -123,9 +126,11 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
     pred, label, references = searched
     for name, value in force.items():
         monkeypatch.setattr(surface, name, value)
-    for spacing, (monai, medpy) in references.items():
+    for spacing, (monai, medpy, shares, means) in references.items():
         np.testing.assert_allclose(hd95(pred, label, 4, spacing), monai, rtol=5e-6)
         np.testing.assert_allclose(hd95(pred, label, 4, spacing, convention="medpy"), medpy, rtol=1e-12)
+        np.testing.assert_array_equal(nsd(pred, label, 4, 2.0, spacing), shares)
+        np.testing.assert_allclose(assd(pred, label, 4, spacing), means, rtol=1e-12)
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.9, 3.3)])
@@ -151,17 +156,6 @@ def test_one_pass_gives_what_single_calls_give(spacing: tuple[float, float, floa
     np.testing.assert_allclose(scores["hd95"], hd95(pred, label, 4))
     np.testing.assert_allclose(scores["hd95_mm"], hd95(pred, label, 4, spacing), rtol=1e-12)
     np.testing.assert_allclose(scores["hd95_medpy_mm"], hd95(pred, label, 4, spacing, convention="medpy"), rtol=1e-12)
-
-
-@pytest.mark.parametrize("force", [{"FEW": 0, "CELL": 4, "VOXELS_A_POINT": 0}, {"VOXELS_A_POINT": 10**9}])
-def test_nsd_and_assd_need_no_way_of_searching(monkeypatch: pytest.MonkeyPatch, force: dict[str, int]) -> None:
-    label = blobs(3, shape=(40, 36, 30))
-    masks = noisy(np.roll(label, 3, 0), 4, 0.02), label, 4
-    expected = nsd(*masks, 2.0), assd(*masks)
-    for name, value in {"TARGETS_A_LOOKUP": 10**9, **force}.items():
-        monkeypatch.setattr(surface, name, value)
-    np.testing.assert_array_equal(nsd(*masks, 2.0), expected[0])
-    np.testing.assert_allclose(assd(*masks), expected[1], rtol=1e-12)
 
 
 def test_single_voxels_are_near_up_to_the_tolerance_to_rounding() -> None:

@@ -123,7 +123,7 @@ def test_argument_that_the_migration_gives_is_refused_in_args() -> None:
     roi, args = NETS["swin_unetr"]
     extra = MIGRATIONS["swin_unetr"]["monai-1.4"].extra
     with pytest.raises(UserError, match=r"swin_unetr: args.downsample is what the checkpoint's migration gives"):
-        skeleton("swin_unetr", 4, roi, args | {"downsample": "mergingv2"}, extra=extra)
+        build("swin_unetr", 4, roi, args | {"downsample": "mergingv2"}, extra=extra)
 
 
 def test_the_age_of_a_swin_unetr_is_to_be_stated(legacy: Legacy, tmp_path: Path) -> None:

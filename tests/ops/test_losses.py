@@ -168,13 +168,6 @@ def test_nothing_to_attack_is_no_gradient(name: str) -> None:
     assert bool(value.isfinite().all())
 
 
-@pytest.mark.parametrize(("loss", "fewest"), [("dlr", 3), ("dlr-targeted", 4)])
-def test_dlr_asks_for_enough_classes(loss: str, fewest: int) -> None:
-    labels = torch.zeros(1, 1, 2, 2, 2)
-    with pytest.raises(UserError, match=f"^{loss}: expected at least {fewest} classes, got {fewest - 1}: use ce$"):
-        LOSSES[loss](torch.zeros(1, fewest - 1, 2, 2, 2), labels, Scope(truth=labels))
-
-
 def test_dlr_targeted_asks_for_the_truth() -> None:
     logits, labels, _ = random_task()
     with pytest.raises(UserError, match=r"^dlr-targeted: expected the true labels beside the target"):

@@ -2,13 +2,14 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.apgd import APGD, Schedule
+from freqbench.attacks.apgd import Schedule
 from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SCOPES
@@ -17,6 +18,7 @@ from freqbench.attacks.core.task import Task, across
 from freqbench.core.errors import ParameterError, UserError
 from freqbench.ops.losses import FEWEST_CLASSES
 
+A = TypeVar("A", bound=LinfGradientAttack)
 SCHEDULE: Schedule = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))
 """The radii of SEA's runs, as factors of eps, and their shares of the steps."""
 FEWEST_STEPS = 4  # one for every radius
@@ -95,18 +97,11 @@ class Ensemble(LinfAttack):
         if self.steps < FEWEST_STEPS:
             self.refuse("steps", f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}")
 
-    def apgd(self, loss: str, schedule: Schedule | None = None, kind: type[APGD] = APGD) -> APGD:
-        """Auto-PGD as a member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
-        return kind(
-            eps=self.eps,
-            steps=self.steps,
-            eps_schedule=schedule,
-            loss=loss,
-            target=LEAST_LIKELY if loss == "dlr-targeted" else None,
-            organs=self.organs,
-            restarts=self.restarts,
-            keep="best",
-        )
+    def member(self, kind: Callable[..., A], loss: str, **own: Any) -> A:
+        """A member by gradients; `dlr-targeted` aims for the class of least clean probability at each voxel."""
+        target = LEAST_LIKELY if loss == "dlr-targeted" else None
+        common = {"eps": self.eps, "steps": self.steps, "organs": self.organs, "restarts": self.restarts}
+        return kind(**common, loss=loss, target=target, keep="best", **own)
 
     def perturb(self, task: Task) -> Tensor:
         """The members, each on the samples that are left to it, and of their volumes the worst."""

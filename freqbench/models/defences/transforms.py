@@ -12,7 +12,7 @@ from torch import Tensor
 from freqbench.models.defences.base import Back, Defence
 from freqbench.ops.blocks import Block, along_axes, cut_block, tiled
 from freqbench.ops.dct import BlockDCT
-from freqbench.ops.resampling import Zoom, by_sample
+from freqbench.ops.resampling import Zoom, by_sample, gaussian_matrix
 
 TRUNCATE = 4.0  # in sigmas, as scipy has it
 
@@ -32,17 +32,9 @@ class GaussianSmoothing(Defence):
 
     def filtered(self, images: Tensor) -> Tensor:
         """The blurred windows."""
-        return along_axes(images, [_matrix(size, self.sigma).to(images) for size in images.shape[2:]])
-
-
-def _matrix(size: int, sigma: float) -> Tensor:
-    """The blur of `size` points, float64 `[size, size]`, each row of sum 1."""
-    reach = int(TRUNCATE * sigma + 0.5)
-    offsets = torch.arange(-reach, reach + 1)
-    weights = torch.exp(-offsets.double().square() / (2 * sigma**2))
-    places = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, places, (weights / weights.sum()).expand(size, -1))
+        taps = 2 * int(TRUNCATE * self.sigma + 0.5) + 1
+        sides = images.shape[2:]
+        return along_axes(images, [gaussian_matrix(side, taps, self.sigma, hold=True).to(images) for side in sides])
 
 
 class MedianSmoothing(Defence):

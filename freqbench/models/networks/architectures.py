@@ -165,17 +165,10 @@ def build(
     return net
 
 
-def skeleton(
-    arch: str,
-    num_classes: int,
-    roi: Shape,
-    args: Mapping[str, Any],
-    num_channels: int = 1,
-    extra: Mapping[str, Any] = MappingProxyType({}),
-) -> nn.Module:
+def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
     """The network of `build` on the meta device: shapes and keys without memory or computing."""
     with torch.device("meta"):
-        return build(arch, num_classes, roi, args, 0, num_channels, extra).eval()
+        return build(arch, num_classes, roi, args).eval()
 
 
 @contextmanager
@@ -208,24 +201,6 @@ def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -
         raise
     except refusals as error:
         raise UserError(f"{complaint}: {one_line(error)}") from error
-
-
-def trace(arch: str, net: nn.Module, num_classes: int, roi: Shape, num_channels: int = 1) -> None:
-    """Send one window of shapes through a network on the meta device; a UserError if it does not come through."""
-    size = "x".join(map(str, roi))
-    try:
-        with torch.no_grad():
-            logits = net(torch.empty(1, num_channels, *roi, device="meta"))
-    except REFUSALS as error:
-        if "more than 1 spatial element" in str(error):
-            raise UserError(
-                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
-                "take: enlarge the roi or use fewer strides"
-            ) from None
-        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
-    got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-    if got != (1, num_classes, *roi):
-        raise UserError(f"{arch}: expected logits of shape {(1, num_classes, *roi)}, got {got}: check args and roi")
 
 
 class _SchedulesOnCPU(TorchFunctionMode):
