@@ -26,7 +26,6 @@ from freqbench.data.loaders.phantom import WINDOW_HU, Phantom
 from freqbench.models import ModelEntry, resolve
 from freqbench.results import CLASS_RECORDS, RECORDS
 
-ROOT = Path(__file__).parents[1]
 EPS = 8 / 255
 METRICS = ("dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration", "ssim", "psnr")
 COARSE = {"spacing": [8.0, 8.0, 12.0], "intensity": {"window": list(WINDOW_HU)}, "crop_foreground": False}

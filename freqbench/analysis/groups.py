@@ -1,6 +1,6 @@
 """Picks the rows that count, groups them with intervals, and writes their cells as text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,7 @@ IDENTITY = [
     *("case_id", "patient_id", "seed"),
 ]
 ATTACK = ["label", "threat_model"]
+NULL_ROW = " control="  # of a label: the change without the optimisation
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
 """The columns of RECORDS that `scored` makes its own of."""
 COUNTS = (
@@ -42,6 +43,18 @@ def is_white_box(frame: pd.DataFrame) -> pd.Series:
     """Whether the model whose prediction is scored is the one whose gradients made the volume."""
     same = np.asarray(frame["source_model"].astype(object)) == np.asarray(frame["target_model"].astype(object))
     return pd.Series(same, index=frame.index)
+
+
+def is_null_row(frame: pd.DataFrame) -> pd.Series:
+    """Whether each row is of an attack's change without its optimisation."""
+    return frame["label"].astype(str).str.contains(NULL_ROW, regex=False)
+
+
+def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:
+    """The rows whose `cell_id` and `case_key` have a file, with what is said of it as `file`."""
+    own = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
+    found = [files.get(key) for key in zip(own["cell_id"], own["case_key"], strict=True)]
+    return own.assign(file=pd.Series(found, index=own.index, dtype=object)).dropna(subset="file")
 
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
@@ -88,14 +101,11 @@ def budget_texts(frame: pd.DataFrame) -> pd.Series:
 
 
 def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ATTACK with the `attack`, `budget_name` and `budget` that their label stands for, ordered by attack."""
+    """Rows of ATTACK with the `attack`, `budget_name` and `budget` that their label stands for, by threat model,
+    attack and budget, never by score."""
     settings = plain(frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK))
-    return by_attack(rows.merge(settings, on=ATTACK, how="left"))
-
-
-def by_attack(rows: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
-    """Rows ordered by `first`, threat model, attack and budget, never by score."""
-    return rows.sort_values([*first, "threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
+    rows = rows.merge(settings, on=ATTACK, how="left")
+    return rows.sort_values(["threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
 
 
 def one_patient_note(patients: pd.Series) -> str:

@@ -95,8 +95,6 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
     """Of a summary of one dataset a score: a row an attack and source model after the `clean` row. The columns are
     `attack`, `threat_model`, `source_model`, then the targets by name."""
-    if rows["dataset"].nunique() > 1:
-        raise ValueError("expected records of one dataset: filter them first")
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,11 +59,11 @@ class CropSampler:
         self._seed = seed
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Crops by their numbers, from 0 on: images float32 `[B, C, h, w, d]` and labels int64 `[B, 1, h, w, d]`."""
+        """Crops by their numbers, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""
         crops = [self._crop(number) for number in numbers]
         # As plain tensors: MONAI's metadata would be kept up through the network.
         images, labels = (torch.stack([torch.as_tensor(c[key]) for c in crops]).as_subclass(Tensor) for key in KEYS)
-        return images, labels.long()
+        return images, labels.to(torch.uint8)  # an eighth of int64 to hand over
 
     def _crop(self, number: int) -> dict[str, Any]:
         epoch, position = divmod(number, len(self._cases))
@@ -72,11 +71,6 @@ class CropSampler:
         self._transform.set_random_state(seed=int(digest(["crop", self._seed, number]), 16) % 2**32)
         [crop] = self._transform(self._cases[order[position]])
         return dict(crop)
-
-
-def _handed_over(sampler: CropSampler, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-    images, labels = sampler.crops(numbers)
-    return images, labels.to(torch.uint8)  # an eighth to hand over
 
 
 def _left_to_its_parent(_: int) -> None:
@@ -90,12 +84,12 @@ def loaded(
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
     """Batches of the crops of these numbers, cut ahead of time by so many processes (0: when asked for).
 
-    Labels are uint8; `pinned`: in memory that CUDA copies from while it computes.
+    `pinned`: in memory that CUDA copies from while it computes.
     """
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
         batch_size=None,
-        collate_fn=partial(_handed_over, sampler),
+        collate_fn=sampler.crops,
         num_workers=loaders,
         worker_init_fn=_left_to_its_parent if loaders else None,
         pin_memory=pinned,

@@ -5,12 +5,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.handmade import row, table
+from reporting.handmade import row, stored
 
 from freqbench.analysis.frames import IDENTITY, categorical, classes_frame, of_job, plain, records_frame
 from freqbench.analysis.tables import failures, summary, worst_case
-from freqbench.results import CLASS_RECORDS, KEY, Store, to_table
-from freqbench.results.writer import commit
+from freqbench.results import CLASS_RECORDS, KEY, Store
 
 
 def rows() -> list[dict[str, Any]]:
@@ -30,9 +29,8 @@ def store(tmp_path: Path) -> Store:
     """Those rows as a run commits them, and a failed one that is superseded."""
     made = rows()
     failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
-    commit(str(tmp_path), "run0-000000.parquet", table(failed), to_table(CLASS_RECORDS, []))
-    commit(str(tmp_path), "run1-000000.parquet", table(*made), to_table(CLASS_RECORDS, []))
-    return Store(str(tmp_path))
+    stored(failed, root=tmp_path)
+    return stored(*made, root=tmp_path, name="run1")
 
 
 def test_tables_of_coded_frames_are_those_of_plain_ones(store: Store) -> None:
@@ -48,10 +46,9 @@ def test_texts_sort_as_texts_and_models_compare(store: Store) -> None:
     assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
 
 
-def test_of_several_stores_the_best_row_of_a_key_counts(tmp_path: Path, store: Store) -> None:
+def test_of_several_stores_the_best_row_of_a_key_counts(store: Store) -> None:
     better = rows()[0] | {"dsc": 0.1, "run_id": "run2"}
-    commit(str(tmp_path / "b"), "run2-000000.parquet", table(better), to_table(CLASS_RECORDS, []))
-    both = records_frame([store, Store(str(tmp_path / "b"))], ["dsc"])
+    both = records_frame([store, stored(better)], ["dsc"])
     assert len(both) == 16
     assert both["dsc"].min() == pytest.approx(0.1)
 
@@ -63,13 +60,12 @@ def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_rea
     assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}
 
 
-def test_classes_of_several_stores_are_those_of_the_rows_that_count(tmp_path: Path) -> None:
+def test_classes_of_several_stores_are_those_of_the_rows_that_count() -> None:
     newer, older = row(case=0, dsc=0.8, minute=5), row(case=0, dsc=0.2, minute=1, run_id="old")
-    for name, record in (("a", newer), ("b", older), ("c", newer)):
+    stores = []
+    for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
-        classes = [own | {"class_index": index, "class_name": "organ"} for index in range(2)]
-        commit(str(tmp_path / name), "run-000000.parquet", table(record), to_table(CLASS_RECORDS, classes))
-    stores = [Store(str(tmp_path / name)) for name in ("b", "a", "c")]
+        stores.append(stored(record, classes=[own | {"class_index": i, "class_name": "organ"} for i in range(2)]))
     found = classes_frame(stores, records_frame(stores))
     assert found[["class_index", "dsc"]].to_numpy().tolist() == [[0, 0.8], [1, 0.8]]
     assert isinstance(found["class_name"].dtype, pd.CategoricalDtype)

@@ -7,11 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import pandas as pd
-import pyarrow as pa
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
+from freqbench.results.writer import commit
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -45,21 +45,18 @@ def row(attack: str = "pgd", params: Mapping[str, Any] | None = None, **values: 
     return made
 
 
-def table(*rows: dict[str, Any]) -> pa.Table:
-    """Rows to a table of records."""
-    return to_table(RECORDS, rows)
-
-
-def stored(*rows: dict[str, Any]) -> Store:
-    """Rows to a store in memory."""
-    store = Store(f"memory://{uuid4().hex}")
-    store.writer("run0", interval_s=0).add(rows, [])
+def stored(
+    *rows: dict[str, Any], root: object = None, classes: Sequence[dict[str, Any]] = (), name: str = "run0"
+) -> Store:
+    """Rows to a file of a store, in memory unless its `root` is given."""
+    store = Store(str(root or f"memory://{uuid4().hex}"))
+    commit(store.root, f"{name}-000000.parquet", to_table(RECORDS, rows), to_table(CLASS_RECORDS, classes))
     return store
 
 
 def records(*rows: dict[str, Any]) -> pd.DataFrame:
     """Rows to a data frame of records."""
-    return table(*rows).to_pandas()
+    return to_table(RECORDS, rows).to_pandas()
 
 
 def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

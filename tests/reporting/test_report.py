@@ -98,26 +98,19 @@ def test_former_versions_are_mentioned() -> None:
     assert "1 of them are of a former version" in text
 
 
-def test_stores_are_read_together_one_row_a_key(tmp_path: Path) -> None:
-    stores = [Store(str(tmp_path / name)) for name in ("a", "b")]
-    for minute, store in enumerate(stores):
-        store.writer("run0", interval_s=0).add([row(dsc=0.1 + minute / 10, minute=minute)], [])
+def test_stores_are_read_together_one_row_a_key() -> None:
+    stores = [stored(row(dsc=0.1 + minute / 10, minute=minute)) for minute in range(2)]
     (found,) = pipe_tables(report(stores, format="markdown"))
     assert found[2][2:4] == ["1", "20.0"]
 
 
-def test_the_audit_speaks_of_datasets_with_five_patients(tmp_path: Path) -> None:
-    def reported(name: str, rows: list[dict[str, Any]]) -> str:
-        store = Store(str(tmp_path / name))
-        store.writer("run0", interval_s=0).add(rows, [])
-        return report([store])
-
+def test_the_audit_speaks_of_datasets_with_five_patients() -> None:
     few = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="few") for case in range(4)]
-    text = reported("few", few)
+    text = report([stored(*few)])
     assert "freqbench audit OUT shows all" in text
     assert "Audit: can the numbers" not in text
     many = [row(case=case, dsc=0.9, dsc_clean=0.5, dataset="many", cell_id="many") for case in range(5)]
-    text = reported("both", [*few, *many])
+    text = report([stored(*few, *many)])
     audit = text[text.index("Audit: can the numbers be believed?") :]
     assert " many " in audit
     assert " few " not in audit

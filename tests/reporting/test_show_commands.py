@@ -7,15 +7,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting.handmade import job_of, row, table
+from reporting.handmade import job_of, row, stored
 from typer.testing import CliRunner
 
 from freqbench.cli import report
 from freqbench.cli.report import app
 from freqbench.core.errors import UserError
 from freqbench.reporting import figures
-from freqbench.results import CLASS_RECORDS, Store, to_table
-from freqbench.results.writer import commit
+from freqbench.results import CLASS_RECORDS
 
 CASES = 3
 
@@ -27,12 +26,11 @@ def write(root: Path, rows: list[dict[str, Any]], redistributable: bool = True) 
         own = {column.name: each.get(column.name) for column in CLASS_RECORDS}
         for index, name in enumerate(("background", "organ")):
             classes.append(own | {"class_index": index, "class_name": name, "dsc": each["dsc"], "dsc_clean": 0.9})
-    commit(str(root), "run0-000000.parquet", table(*rows), to_table(CLASS_RECORDS, classes))
-    store = Store(str(root))
+    store = stored(*rows, root=root, classes=classes)
     dataset = {"recipe": {}, "redistributable": redistributable, "cases": {}}
     store.write_run("run0", {"status": "done", "records": len(rows), "failed": 0, "datasets": {"phantom": dataset}})
     store.write_job(job_of(rows))
-    return str(root)
+    return store.root
 
 
 @pytest.fixture

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from reporting.handmade import job_of, row, table
+from reporting.handmade import job_of, row, stored
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from freqbench.core.errors import UserError
 from freqbench.reporting import tracker
-from freqbench.results import CLASS_RECORDS, Store, to_table
-from freqbench.results.writer import commit
 
 
 @pytest.fixture
@@ -25,8 +23,7 @@ def out(tmp_path: Path) -> str:
         rows += [row(target=target, case=i, dsc=0.5 + i / 10, hd95=hd95[i], cell_id="c" * 16) for i in range(3)]
     failed = {"status": "failed", "error": "as asked", "dsc": None}
     rows += [row(case=3, cell_id="c" * 16) | failed, row("gn", cell_id="d" * 16) | failed]
-    commit(str(tmp_path), "r-000000.parquet", table(*rows), to_table(CLASS_RECORDS, []))
-    Store(str(tmp_path)).write_job(job_of(rows))
+    stored(*rows, root=tmp_path).write_job(job_of(rows))
     (tmp_path / "glimpses").mkdir()
     Image.new("RGB", (4, 3), (255, 0, 0)).save(
         tmp_path / "glimpses" / f"{'c' * 16}_{'0' * 16}_50.00.webp", lossless=True

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.patheffects import withStroke
 
+from freqbench.analysis.groups import with_files
 from freqbench.core.errors import UserError
 from freqbench.ops import planes
 from freqbench.ops.colors import class_color, class_colors
@@ -212,11 +213,8 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose volumes are saved, with their `folder`; of several seeds the first."""
-    keys = ["cell_id", "case_key"]
-    folders = pd.DataFrame([(*key, folder) for key, folder in material.folders.items()], columns=[*keys, "folder"])
-    known = rows[rows["cell_id"].isin(folders["cell_id"])].astype(dict.fromkeys(keys, str))
-    saved = known.merge(folders.astype(str), on=keys).sort_values("seed", kind="stable")
+    """The rows whose volumes are saved, with their folder as `file`; of several seeds the first."""
+    saved = with_files(rows, material.folders).sort_values("seed", kind="stable")
     return saved.drop_duplicates(["label", "case_key", "source_model"])
 
 
@@ -233,7 +231,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
 def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:
     """The volumes of one case by attack, with predictions of the target; or what is wrong with them."""
     try:
-        found = {str(row["label"]): case_volumes.read(str(material.root), row["folder"]) for row in rows}
+        found = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
     except (UserError, OSError) as error:
         return str(error)
     lacks = target is not None and any(target not in each.predictions for each in found.values())

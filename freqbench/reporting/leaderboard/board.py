@@ -3,7 +3,6 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
@@ -45,9 +44,10 @@ def boards_of(entries: Sequence[Entry]) -> list[Board]:
     if not found:
         return []
     data = pd.concat([rows.assign(budget=place) for place, (rows, _) in enumerate(found)], ignore_index=True)
-    tests = [pairs.assign(threat_model=rows["threat_model"][0]) for rows, pairs in found]
-    pairs = pd.concat([each.assign(budget=place) for place, each in enumerate(tests)], ignore_index=True)
-    data = decided(data, pairs)
+    tests = [
+        pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(found)
+    ]
+    data = decided(data, pd.concat(tests, ignore_index=True))
     made = [
         Board(dataset=own["dataset"].iloc[0], bounds=own["threat_model"].iloc[0], rows=own.reset_index(drop=True))
         for _, own in data.rename(columns={"target_model": "entry"}).groupby("budget")
@@ -69,4 +69,4 @@ def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         rank=rows[SCORE].rank(ascending=False, method="min").astype(int),
     )
     rows = rows.sort_values(["rank", "target_model"], ignore_index=True)
-    return rows.astype({"rank": np.int64}), pair_tests(cases, rows["target_model"].tolist())
+    return rows, pair_tests(cases, rows["target_model"].tolist())

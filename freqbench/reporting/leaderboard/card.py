@@ -56,27 +56,17 @@ def is_address(text: str) -> bool:
         return False
 
 
-def _link(text: str) -> str:
-    if not is_address(text):
-        raise ValueError(f"expected an https address, got {text!r:.100}: give one")
-    return text
+def _address(expected: str, *others: re.Pattern[str]) -> AfterValidator:
+    def checked(text: str) -> str:
+        if not (is_address(text) or any(other.fullmatch(text) for other in others)):
+            raise ValueError(f"expected {expected}, got {text!r:.100}: give one")
+        return text
 
-
-def _place(text: str) -> str:
-    if not (is_address(text) or _ZOO.fullmatch(text)):
-        raise ValueError(f"expected an https address or zoo://DATASET/NAME, got {text!r:.100}: give one")
-    return text
-
-
-def _contact(text: str) -> str:
-    if not (is_address(text) or _MAIL.fullmatch(text)):
-        raise ValueError(f"expected a mail address or an https address, got {text!r:.100}: give one")
-    return text
+    return AfterValidator(checked)
 
 
 Line = Annotated[str, _text(LINE)]
 Paragraph = Annotated[str, _text(PARAGRAPH)]
-Link = Annotated[str, AfterValidator(_link)]
 
 
 class Card(Strict):
@@ -94,9 +84,9 @@ class Card(Strict):
     data: Paragraph
     training: Paragraph
     license: Line
-    contact: Annotated[str, AfterValidator(_contact)]
-    checkpoint: Annotated[str, AfterValidator(_place)]
-    paper: Link | None = None
+    contact: Annotated[str, _address("a mail address or an https address", _MAIL)]
+    checkpoint: Annotated[str, _address("an https address or zoo://DATASET/NAME", _ZOO)]
+    paper: Annotated[str, _address("an https address")] | None = None
     bibtex: Paragraph | None = None
 
 

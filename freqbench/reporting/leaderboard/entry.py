@@ -5,10 +5,9 @@ with those of its audit; `entry.json`, which names the network by its checkpoint
 the worst case of each case and threat model, and every other file by its SHA-256.
 """
 
-import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,8 +141,8 @@ def files_of(folder: Path) -> dict[str, Path]:
     if not folder.is_dir() or folder.is_symlink():
         raise UserError(f"{folder}: expected an entry's folder, got a file, a link or nothing: unpack archives first")
     found, total = dict[str, Path](), 0
-    for name, path in _below(folder):
-        mode = path.lstat().st_mode
+    for path in folder.rglob("*"):  # which follows no link
+        name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
         if stat.S_ISDIR(mode):
             continue
         if not stat.S_ISREG(mode):
@@ -158,14 +157,6 @@ def files_of(folder: Path) -> dict[str, Path]:
         if name.endswith(".webp") and (path.lstat().st_size > MAX_BYTES or not _is_webp(path)):
             raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
     return found
-
-
-def _below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Everything below a folder by its path there; links are not followed."""
-    for place, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(place, name)
-            yield path.relative_to(folder).as_posix(), path
 
 
 def _is_webp(path: Path) -> bool:

@@ -47,7 +47,9 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
-        text = TEMPLATE.format(**{name: yaml_text(value) for name, value in _known(spec, model).items()})
+        weights = place_of(spec)
+        known = weights if weights.startswith("zoo://") else ""
+        text = TEMPLATE.format(title=_quoted(model), checkpoint=_quoted(known))
         storage.write_atomic(str(folder / CARD), text.encode())
         return False
     read_card(folder / CARD)
@@ -169,12 +171,7 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
     return said
 
 
-def _known(spec: Mapping[str, Any], model: str) -> dict[str, str]:
-    place = place_of(spec)
-    return {"title": model, "checkpoint": place if place.startswith("zoo://") else ""}
-
-
-def yaml_text(text: str) -> str:
+def _quoted(text: str) -> str:
     """A text as a YAML scalar on one line."""
     dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
     return dumped.strip()

@@ -75,7 +75,11 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     environment.filters |= {"points": points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
     shown: list[dict[str, Any]] = [
-        {"board": board, "rows": _cells(board.rows), "plot": Markup(trade_off(board.rows, [*by_name]))}
+        {
+            "board": board,
+            "rows": board.rows.assign(interval=bounds(board.rows)).to_dict("records"),
+            "plot": Markup(trade_off(board.rows, [*by_name])),
+        }
         for board in boards
     ]
 
@@ -93,12 +97,6 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     table = pd.concat([board.rows for board in boards]).rename(columns={"threat_model": "bounds"})
     storage.write_atomic(str(to / "leaderboard.csv"), csv(table.drop(columns="budget")).encode())
     storage.write_atomic(str(to / ".nojekyll"), b"")
-
-
-def _cells(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a board with their intervals as text."""
-    shown = rows.assign(interval=bounds(rows)).to_dict("records")
-    return [{str(name): value for name, value in row.items()} for row in shown]
 
 
 def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:

@@ -67,7 +67,7 @@ def examine(entry: Entry) -> list[Check]:
     found = [_job(entry)]
     if found[0].verdict == "ok":
         found += verify.verify(entry.store)
-    for more in (_rows, _seal, _audit):
+    for more in (_rows, _seal, lambda entry: audited(entry.store)):
         if any(each.verdict == "wrong" for each in found):
             break
         found = [*found, more(entry)]
@@ -114,10 +114,6 @@ def _seal(entry: Entry) -> Check:
     if not told.worst_cases:
         return _wrong("seal", "nothing to rank by: expected an attack with a budget that was optimised on the network")
     return _ok("seal", f"{len(told.worst_cases)} worst cases in {len(told.threat_models)} threat models are the rows'")
-
-
-def _audit(entry: Entry) -> Check:
-    return audited(entry.store)
 
 
 def audited(store: Store) -> Check:

@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import joined_classes
-from freqbench.analysis.groups import is_white_box
+from freqbench.analysis.groups import is_null_row, is_white_box
 from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
@@ -51,7 +51,7 @@ from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
-from freqbench.reporting.page.findings import findings, is_null_row
+from freqbench.reporting.page.findings import findings
 from freqbench.reporting.page.glimpses import shown_glimpses
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
@@ -82,7 +82,7 @@ def page_data(
     Args:
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one a store, `{"store": root, "runs": Store.runs(), "job": Store.job() or None}`.
+        facts: one a store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
         audit: of `freqbench.reporting.audit.page_part`; None where nobody asked.
     """
     everything, left_out = records, records[records["left_out"] != ""]

@@ -2,8 +2,7 @@
 
 `runs` of the page's data: one object a run, `store run_id status started_at heartbeat planned done failed warnings
 versions code host devices engine models datasets seeds`, where `planned`, `done` and `failed` count records of the
-store (`planned` null where its job is not known) and `done` those that are ok. `jobs`: `{store, name, text}`, the job
-as YAML.
+store, `done` those that are ok. `jobs`: `{store, name, text}`, the job as YAML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,8 +53,7 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
     """Every run with the progress of its store."""
     is_ok, found = records["status"] == "ok", []
     for each in facts:
-        job = each.get("job") or {}
-        planned = len(index_keys(job["index"])) if "index" in job else None
+        planned = len(index_keys(each["job"]["index"]))
         own = records["run_id"].isin([run["run_id"] for run in each["runs"]])
         done, failed = int((own & is_ok).sum()), int((own & ~is_ok).sum())
         progress = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
@@ -74,12 +72,9 @@ def jobs(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job's content, from the store's job or its last run."""
-    spec = (facts.get("job") or {}).get("spec")
-    if isinstance(spec, Mapping):
-        return spec
-    last = facts["runs"][-1].get("job") if facts["runs"] else None
-    return last if isinstance(last, Mapping) else {}
+    """The job's content; empty where somebody took it out of the store."""
+    spec = facts["job"].get("spec")
+    return spec if isinstance(spec, Mapping) else {}
 
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:

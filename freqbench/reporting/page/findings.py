@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.groups import is_white_box
-from freqbench.reporting.views.transfer import MIN_DROP, NULL_ROW
+from freqbench.analysis.groups import NULL_ROW, is_null_row, is_white_box
+from freqbench.reporting.views.transfer import MIN_DROP
 
 DROP = "dsc_foreground_drop"
 
@@ -29,11 +29,6 @@ def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
         told += _most_robust(attacks)
         found += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in told]
     return found
-
-
-def is_null_row(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row is of an attack's change without its optimisation."""
-    return rows["label"].astype(str).str.contains(NULL_ROW, regex=False)
 
 
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:

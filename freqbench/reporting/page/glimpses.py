@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from freqbench.analysis.groups import is_white_box
+from freqbench.analysis.groups import is_white_box, with_files
 from freqbench.core import storage
 from freqbench.results.glimpses import MAX_BYTES, listed
 
@@ -24,17 +24,14 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
         records: with `row`, the place of each record in the summary.
         stores: folders or URIs.
     """
-    places = [(*ids, path) for store in stores for ids, path in listed(store).items()]
-    there = pd.DataFrame(places, columns=["cell_id", "case_key", "path"]).drop_duplicates(["cell_id", "case_key"])
-    rows = records[records["cell_id"].isin(there["cell_id"])]
+    files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
+    rows = with_files(records, files)
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
-    keys = dict.fromkeys(("cell_id", "case_key"), str)
-    rows = rows.astype(keys).merge(there.astype(keys), on=["cell_id", "case_key"])
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
     found: list[dict[str, Any]] = []
     room = MOST_BYTES
-    for row, case, drop, path in rows[["row", "case_id", "drop", "path"]].itertuples(index=False, name=None):
+    for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
         with suppress(FileNotFoundError):  # a run has replaced it meanwhile
             image = storage.read_range(path, 0, MAX_BYTES + 1)
             if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis.groups import with_files
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
@@ -25,7 +26,6 @@ FOLDER = "volumes"
 INT16 = 32767
 PACKING = 6  # of 9: the noise of an attack packs no better with more
 
-_COLUMNS = ["cell_id", "case_key", "dataset", "case_id", "label", "source_model", "target_model", "seed", "num_classes"]
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
@@ -146,8 +146,8 @@ def _manifest(
     for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
         class_names[str(cell_id)][int(index)] = str(name)
     cases, faults = [], []
-    for _, group in rows.groupby(["cell_id", "case_key"], sort=False):
-        store = int(group["store"].iloc[0])
+    for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
+        store, _ = group["file"].iloc[0]
         try:
             cases.append(_case(group, class_names, stores[store], partial(key, store)))
         except (UserError, FileNotFoundError) as fault:
@@ -157,22 +157,16 @@ def _manifest(
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
-    """The rows whose volumes are there, with the number of their `store` and their `folder` in it; the first wins."""
-    places = [
-        (*ids, number, folder)
-        for number, store in enumerate(stores)
-        for ids, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
-    ]
-    there = pd.DataFrame(places, columns=["cell_id", "case_key", "store", "folder"])
-    there = there.drop_duplicates(["cell_id", "case_key"])
-    keys = dict.fromkeys(("cell_id", "case_key"), str)
-    shown = records[(records["status"] == "ok") & (records["left_out"] == "")]
-    shown = shown[shown["cell_id"].isin(there["cell_id"])]
-    shown = shown[[*_COLUMNS, *(name for name in ("dsc", "dsc_clean") if name in shown)]].astype(keys)
-    rows = shown.merge(there.astype(keys), on=["cell_id", "case_key"])
+    """The rows whose volumes are there; `file` is the number of their store and their folder in it, the first's."""
+    files = {
+        key: (number, folder)
+        for number, store in reversed([*enumerate(stores)])
+        for key, folder in volumes.whole(storage.join(store, volumes.VOLUMES)).items()
+    }
+    rows = with_files(records[(records["status"] == "ok") & (records["left_out"] == "")], files)
     seeds = rows.groupby(["dataset", "case_id", "source_model", "label"], observed=True)["seed"].transform("nunique")
     labels = rows["label"].astype(str)
-    rows["label"] = labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str))
+    rows = rows.assign(label=labels.where(seeds < 2, labels + " seed=" + rows["seed"].astype("Int64").astype(str)))
     return rows.sort_values(["dataset", "case_id", "source_model", "label", "target_model"], kind="stable")
 
 
@@ -181,7 +175,7 @@ def _case(
 ) -> dict[str, Any]:
     """The entry of one saved volume, from its rows, one a target; UserError for files that cannot be read."""
     row = group.iloc[0]
-    place = storage.join(store, volumes.VOLUMES, str(row["folder"]))
+    place = storage.join(store, volumes.VOLUMES, row["file"][1])
     names.require_inside(store, place)
     files = storage.list_files(place, volumes.SUFFIX)
     for name in files:
@@ -214,8 +208,6 @@ def _case(
 
 def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:
     """DSC of each target, clean and adversarial; None where undefined."""
-    if not {"dsc", "dsc_clean"} <= set(group):
-        return {}
     values = group[["dsc_clean", "dsc"]].astype(float).to_numpy().tolist()
     return {
         str(name): [None if math.isnan(value) else value for value in row]

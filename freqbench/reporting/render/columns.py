@@ -8,29 +8,22 @@ from itertools import groupby, takewhile
 import pandas as pd
 
 from freqbench.analysis.groups import points
+from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
 
-HEADINGS = {
-    "dataset": "dataset",
+HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
     "source_model": "source",
     "target_model": "target",
     "threat_model": "threat\nmodel",
     "cases": "n",
-    "dsc": "DSC",
-    "dsc_drop": "DSC\ndrop",
-    "dsc_foreground": "DSC\nforeground",
     "dsc_foreground_clean": "clean DSC\nforeground",
     "dsc_foreground_drop": "drop\nforeground",
     "hd95": "HD95\nvoxels",
+    "hd95_medpy_mm": "HD95\nmedpy\nmm",
     "hd95_penalised": "HD95\npenalised\nmm",
-    "hd95_penalised_mm": "HD95\npenalised\nmm",
-    "hd95_undefined": "undef",
-    "ssim": "SSIM",
-    "ssim_body": "SSIM\nbody",
-    "lpips": "LPIPS",
-    "lpips_body": "LPIPS\nbody",
     "linf_255": "L-inf\n1/255",
-    "l2_body": "L2\nbody",
+    "volume_error_ml": "volume error\nml",
+    "volume_error_relative": "volume error\n%",
     "num_attacks": "attacks",
     "num_cases": "n",
     "strongest_dsc": "its DSC\nforeground",

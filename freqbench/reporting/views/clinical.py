@@ -8,20 +8,11 @@ from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import CLEAN
 from freqbench.reporting.render import Section
 
-HEADINGS = {
-    "nsd": "NSD",
-    "assd_mm": "ASSD\nmm",
-    "volume_error_ml": "volume error\nml",
-    "volume_error_relative": "volume error\n%",
-    "component_f1": "component\nF1",
-    "betti0_error": "components",
-    "betti1_error": "tunnels",
-    "betti2_error": "cavities",
-    "ece": "ECE",
-    "ece_foreground": "ECE\nforeground",
-    "wrong_confidence": "wrong\nconfidence",
-}
-COLUMNS = (*HEADINGS, *(f"{name}_clean" for name in HEADINGS))
+MEASURES = (
+    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
+    *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
+)
+COLUMNS = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
 FINE = frozenset({"assd_mm", "volume_error_ml"})  # with two digits
 HOW = (
     "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
@@ -35,7 +26,7 @@ def clinical(records: pd.DataFrame) -> list[Section]:
     """A table a dataset and attacked model: the clean volumes, then an attack a row."""
     frame = groups.scored(records, COLUMNS)
     frame = frame[groups.is_white_box(frame)]
-    measured = [name for name in HEADINGS if frame[name].notna().any()]
+    measured = [name for name in MEASURES if frame[name].notna().any()]
     if not measured:
         text = "No record has one: run a job with metrics such as `[dsc, nsd, assd, volume, components, topology]`."
         return [Section("Metrics of clinical practice", text=text)]
@@ -55,6 +46,6 @@ def _section(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
     shown = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
     for name in FINE & {*measured}:
         shown[name] = [groups.points(value, 2) for value in shown[name]]
-    table = shown[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack", **HEADINGS})
+    table = shown[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
     data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
     return Section(title, table, HOW, data)

@@ -147,18 +147,15 @@ def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
     """A row a key: `patient_id`, of each store the foreground DSC `a` and `b` and the papers' `dsc_a` and `dsc_b`, and
     whether they have the row, `in_a` and `in_b`."""
-    number = both.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
-    rows = both.loc[~pd.Series(number).duplicated(), [*keys, "patient_id"]].reset_index(drop=True)
-    for store, mine in (("a", ~both["in_b"].to_numpy()), ("b", both["in_b"].to_numpy())):
-        place = number[mine]
-        for name, column in zip((store, f"dsc_{store}"), values, strict=True):
-            found = np.full(len(rows), np.nan)
-            found[place] = both[column].to_numpy()[mine]
-            rows[name] = found
-        has = np.zeros(len(rows), bool)
-        has[place] = True
-        rows[f"in_{store}"] = has
-    return rows
+    a, b = (
+        both.loc[both["in_b"] == is_b, [*keys, "patient_id", *values]]
+        .drop_duplicates(keys, keep="last")
+        .rename(columns=dict(zip(values, (store, f"dsc_{store}"), strict=True)))
+        for store, is_b in (("a", False), ("b", True))
+    )
+    rows = a.merge(b, on=keys, how="outer", suffixes=("", "_b"), indicator="found")
+    patients = rows["patient_id"].where(rows["patient_id"].notna(), rows["patient_id_b"])
+    return rows.assign(patient_id=patients, in_a=rows["found"] != "right_only", in_b=rows["found"] != "left_only")
 
 
 def _tested(pairs: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ NOTHING = (
 
 HOW_CERTIFIED = (
     "`radius` is the Euclidean norm, over all voxels and on the [0, 1] scale, of the changes of a volume that a "
-    "certificate holds for; `l2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
+    "certificate holds for; `L2` is that of the attack. Certified voxels may change beyond it, not within (but for the "
     "chance alpha of the test). `share` is the certified voxels in per cent, the others abstain; `Dice` is x100, the "
     "mean over foreground classes, to abstain never being right; `bound` is what no change within the radius takes the "
     "Dice below, whatever becomes of the voxels that abstain. Foreground DSC with its interval, and DSC, count the "
@@ -153,7 +153,7 @@ def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
     means = ["dsc_foreground_clean", "hd95_penalised", "dsc", *MEASURED]
     frame = frame.astype(dict.fromkeys(means, float))
     rows = groups.grouped(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
-    rows = groups.by_attack(groups.with_settings(rows, frame), ["target_model"])
+    rows = groups.with_settings(rows, frame).sort_values("target_model", kind="stable", ignore_index=True)
     names = {"target_model": "model", "label": "attack", "source_model": "made on"}
     shown = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
     shown["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]

@@ -6,12 +6,12 @@ import pandas as pd
 
 from freqbench.analysis import groups
 from freqbench.analysis.frames import plain
-from freqbench.analysis.groups import ATTACK, points
+from freqbench.analysis.groups import ATTACK, NULL_ROW, points
 from freqbench.analysis.tables import CLEAN, failures
 from freqbench.audit.checks.findings import counted
 from freqbench.core.errors import one_line
 from freqbench.reporting.render import Section
-from freqbench.reporting.views.transfer import NULL_ROW, OF_MODELS, PAIR
+from freqbench.reporting.views.transfer import OF_MODELS, PAIR
 
 COLUMNS = (*groups.SCORES, "error")
 SCORE, ON_CLEAN, DROP = "dsc_foreground", "dsc_foreground_clean", "dsc_foreground_drop"
@@ -62,7 +62,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     """A row a source, a column a target, of the attack that takes most from the models that it was not made on."""
-    carried = frame[~groups.is_white_box(frame) & ~frame["label"].astype(str).str.contains(NULL_ROW, regex=False)]
+    carried = frame[~groups.is_white_box(frame) & ~groups.is_null_row(frame)]
     drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
     if drops.empty:
         return

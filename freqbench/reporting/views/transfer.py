@@ -20,7 +20,6 @@ MIN_DROP = 1.0
 PAIR = ["source_model", "target_model"]
 DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
-NULL_ROW = " control="  # of a label: the change without the optimisation
 OF_MODELS = {name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on")}
 """Names of models that a table has a column for beside the models' own."""
 DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
@@ -131,7 +130,7 @@ def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     rows = groups.grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
     rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(own, on=ATTACK), frame)
     rows = rows.assign(budget_text=groups.budget_texts(rows).astype(object))
-    is_ranked = (rows["threat_model"] != UNBOUNDED) & ~rows["label"].str.contains(NULL_ROW, regex=False)
+    is_ranked = (rows["threat_model"] != UNBOUNDED) & ~groups.is_null_row(rows)
     ranked = rows.assign(budget_name=rows["budget_name"].fillna(""), rate=rows["rate"].where(is_ranked))
     budgets = ranked.groupby(["threat_model", "budget_name", "budget_text"])
     rows["rank"] = budgets["rate"].rank(ascending=False, method="min").astype("Int64")
@@ -154,7 +153,6 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     rates = pairs.rename(columns={"low": "rate_low", "high": "rate_high", "own": "white_box_drop"})
     keys = [*ATTACK, *PAIR]
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
-    rows = groups.by_attack(rows)
     rows["cell"] = [_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
     lines = [*ATTACK, "source_model"]
     wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")

@@ -19,87 +19,68 @@ def copy(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made / "entries" / "plain", tmp_path / "plain"))
 
 
-def a_link(folder: Path) -> None:
-    (folder / "store" / "records" / "x.parquet").symlink_to("/etc/passwd")
+def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(change((folder / name).read_text()))
 
 
-def a_linked_folder(folder: Path) -> None:
-    shutil.rmtree(folder / "store" / "glimpses", ignore_errors=True)
-    (folder / "store" / "glimpses").symlink_to("/etc")
-
-
-def a_pipe(folder: Path) -> None:
-    os.mkfifo(folder / "store" / "runs" / "x.json")
-
-
-def code(folder: Path) -> None:
-    (folder / "conftest.py").write_text("raise SystemExit")
-
-
-def a_name_that_turns(folder: Path) -> None:
-    (folder / "store" / "runs" / "a\u202e.json").write_text("{}")
-
-
-def no_picture(folder: Path) -> None:
-    (folder / "store" / "glimpses").mkdir(exist_ok=True)
-    (folder / "store" / "glimpses" / "0_0_1.webp").write_text("<script>")
-
-
-def a_row(folder: Path) -> None:
+def shortened(folder: Path) -> None:
     path = next((folder / "store" / "records").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def its_card(folder: Path) -> None:
-    path = folder / "card.yaml"
-    path.write_text(path.read_text().replace("Bright", "Brighter"))
+def with_a_linked_folder(folder: Path) -> None:
+    shutil.rmtree(folder / "store" / "glimpses", ignore_errors=True)
+    (folder / "store" / "glimpses").symlink_to("/etc")
 
 
-def an_added_file(folder: Path) -> None:
-    (folder / "store" / "runs" / "x.json").write_text("{}")
+def with_no_picture(folder: Path) -> None:
+    (folder / "store" / "glimpses").mkdir(exist_ok=True)
+    (folder / "store" / "glimpses" / "0_0_1.webp").write_text("<script>")
 
 
-def a_missing_file(folder: Path) -> None:
-    (folder / "store" / "audit" / "gradients.json").unlink()
+CHANGED = r"expected sha256 \w{12}, got \w{12}: changed since the entry was made"
+WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link": (
+        lambda folder: (folder / "store/records/x.parquet").symlink_to("/etc/passwd"),
+        "x.parquet: expected a file, got a link, pipe or device",
+    ),
+    "a linked folder": (with_a_linked_folder, "glimpses: expected a file, got a link"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "store/runs/x.json"), "x.json: expected a file, got a link, pipe or"),
+    "code": (
+        lambda folder: (folder / "conftest.py").write_text("raise SystemExit"),
+        "'conftest.py': expected no such file in an entry",
+    ),
+    "a name that turns": (
+        lambda folder: (folder / "store/runs/a\u202e.json").write_text("{}"),
+        r"a\\u202e.json': expected no such file",
+    ),
+    "no picture": (with_no_picture, "expected a WebP picture"),
+    "a row": (shortened, f"parquet: {CHANGED}"),
+    "its card": (edited("card.yaml", lambda text: text.replace("Bright", "Brighter")), f"card.yaml: {CHANGED}"),
+    "an added file": (
+        lambda folder: (folder / "store/runs/x.json").write_text("{}"),
+        "x.json: expected sha256 none, got",
+    ),
+    "a missing file": (
+        lambda folder: (folder / "store/audit/gradients.json").unlink(),
+        r"gradients.json: expected sha256 \w{12}, got no file",
+    ),
+    "no seal": (lambda folder: (folder / "entry.json").unlink(), "expected entry.json, found none"),
+    "a deep seal": (edited("entry.json", lambda _: "[" * 10**5), "entry.json: not readable as JSON"),
+    "an endless seal": (
+        edited("entry.json", lambda _: " " * (entries.MOST_SEAL + 1)),
+        "entry.json: expected at most 16 MiB",
+    ),
+    "a key more": (
+        edited("entry.json", lambda text: json.dumps({**json.loads(text), "script": 1})),
+        "unknown key 'script'",
+    ),
+}
 
 
-def no_seal(folder: Path) -> None:
-    (folder / "entry.json").unlink()
-
-
-def a_deep_seal(folder: Path) -> None:
-    (folder / "entry.json").write_text("[" * 10**5)
-
-
-def an_endless_seal(folder: Path) -> None:
-    (folder / "entry.json").write_bytes(b" " * (entries.MOST_SEAL + 1))
-
-
-def a_key_more(folder: Path) -> None:
-    path = folder / "entry.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "script": 1}))
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        (a_link, "x.parquet: expected a file, got a link, pipe or device"),
-        (a_linked_folder, "glimpses: expected a file, got a link"),
-        (a_pipe, "x.json: expected a file, got a link, pipe or device"),
-        (code, "'conftest.py': expected no such file in an entry"),
-        (a_name_that_turns, r"a\\u202e.json': expected no such file"),
-        (no_picture, "expected a WebP picture"),
-        (a_row, r"parquet: expected sha256 \w{12}, got \w{12}: changed since the entry was made"),
-        (its_card, r"card.yaml: expected sha256 \w{12}, got \w{12}: changed since the entry was made"),
-        (an_added_file, "x.json: expected sha256 none, got"),
-        (a_missing_file, r"gradients.json: expected sha256 \w{12}, got no file"),
-        (no_seal, "expected entry.json, found none"),
-        (a_deep_seal, "entry.json: not readable as JSON"),
-        (an_endless_seal, "entry.json: expected at most 16 MiB"),
-        (a_key_more, "unknown key 'script'"),
-    ],
-)
-def test_what_does_not_belong_is_one_line(copy: Path, change: Callable[[Path], None], complaint: str) -> None:
+@pytest.mark.parametrize("what", WRONG)
+def test_what_does_not_belong_is_one_line(copy: Path, what: str) -> None:
+    change, complaint = WRONG[what]
     read_entry(copy)
     change(copy)
     with pytest.raises(UserError, match=complaint) as caught:

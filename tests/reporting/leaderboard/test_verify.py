@@ -63,10 +63,29 @@ def test_the_same_weights_and_data_give_the_same_rows(made: Path, without_audit:
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_row_that_its_classes_contradict_is_refused(made: Path, tmp_path: Path) -> None:
-    entry = copied(made, tmp_path, lambda store: set_first(store, "records", dsc_foreground=0.99, dsc=0.99))
-    (reason,) = reasons(examine(entry))
-    assert reason.startswith("classes: ")
+def elsewhere(store: Path) -> None:
+    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
+
+
+def better(store: Path) -> None:
+    alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
+
+
+@pytest.mark.parametrize(
+    ("change", "sealed", "said"),
+    [
+        (lambda store: set_first(store, "records", dsc_foreground=0.99, dsc=0.99), True, "classes: "),
+        (better, False, "seal: worst_cases are not those of the rows: make the entry again"),
+        # reading an entry fetches nothing
+        (elsewhere, True, "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"),
+    ],
+    ids=["classes contradict a row", "rows contradict a worst case", "weights elsewhere"],
+)
+def test_files_that_contradict_each_other_are_refused(
+    made: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str
+) -> None:
+    (reason,) = reasons(examine(copied(made, tmp_path, change, sealed=sealed)))
+    assert reason.startswith(said)
 
 
 def test_a_row_that_computing_contradicts_is_refused(made: Path, tmp_path: Path, without_audit: None) -> None:
@@ -115,24 +134,6 @@ def test_rows_of_another_job_are_refused(made: Path, tmp_path: Path) -> None:
     assert reason == (
         "identities: 2 of 2 records that its job asks for have no row, and 2 of its rows are none of the job's"
     )
-
-
-def elsewhere(store: Path) -> None:
-    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
-
-
-def test_reading_an_entry_fetches_nothing(made: Path, tmp_path: Path) -> None:
-    (reason,) = reasons(examine(copied(made, tmp_path, elsewhere)))
-    assert reason.startswith("job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org")
-
-
-def better(store: Path) -> None:
-    alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
-
-
-def test_worst_cases_that_the_rows_contradict_are_refused(made: Path, tmp_path: Path) -> None:
-    entry = copied(made, tmp_path, better, sealed=False)
-    assert reasons(examine(entry)) == ["seal: worst_cases are not those of the rows: make the entry again"]
 
 
 def test_masked_gradients_are_refused_in_words(made: Path) -> None:

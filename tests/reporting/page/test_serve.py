@@ -15,19 +15,17 @@ import pytest
 import uvicorn
 from audit.planted import gradients
 from fastapi.testclient import TestClient
-from reporting.handmade import job_of, row, table
+from reporting.handmade import job_of, row, stored
 
 from freqbench.audit.probe_files import write
 from freqbench.core.errors import UserError
 from freqbench.reporting.page import serve
-from freqbench.results import CLASS_RECORDS, Store, to_table
-from freqbench.results.writer import commit
+from freqbench.results import Store
 
 
 def add(root: Path, name: str, rows: list[dict[str, Any]], all_rows: list[dict[str, Any]]) -> None:
     """Commit rows to a store whose job wants all of them."""
-    commit(str(root), f"{name}-000000.parquet", table(*rows), to_table(CLASS_RECORDS, []))
-    store = Store(str(root))
+    store = stored(*rows, root=root, name=name)
     store.write_run("run0", {"status": "running", "records": len(rows), "failed": 0, "heartbeat": name})
     store.write_job(job_of(all_rows))
 

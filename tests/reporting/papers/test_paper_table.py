@@ -18,7 +18,6 @@ from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.paper_table import NOT_OURS, judge, paper_table
 from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.report import FORMATS, report
-from freqbench.results import Store
 
 PLACE = ["dataset", "model", "training", "attack", "params", "metric"]
 SHA = "ab" * 32
@@ -174,8 +173,8 @@ def test_a_store_and_a_recipe_of_ones_own_with_the_authors_checkpoint(tmp_path: 
     text = (recipes.FOLDER / "vafa_table5.yaml").read_text()
     own = tmp_path / "mine.yaml"
     own.write_text(text.replace("name: unetr, title: UNETR", f"name: unetr, title: UNETR, checkpoints: ['{SHA}']"))
-    store, rows = Store(str(tmp_path / "out")), planted.records("vafa_table5")
-    store.writer("run0", interval_s=0).add(rows, [])
+    rows = planted.records("vafa_table5")
+    store = stored(*rows)
     store.write_run("run0", {"models": {row["source_model_id"]: {"sha256": SHA} for row in rows}})
     data = pd.read_csv(io.StringIO(report([store], format="csv", table=str(own)))).fillna({"verdict": ""})
     assert data.groupby("model")["verdict"].unique().to_dict() == {"UNETR": ["parity"], "UNETR++": ["not comparable"]}
