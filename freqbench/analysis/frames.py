@@ -67,18 +67,11 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """The class rows whose record is among the records, with these columns of it."""
-    of_record, of_class = np.zeros(len(records), np.int64), np.zeros(len(classes), np.int64)
-    is_known = np.ones(len(classes), bool)
-    for name in KEY:
-        coded, other = records[name].astype("category").cat, classes[name].astype("category").cat
-        codes = coded.categories.astype(object).get_indexer(other.categories.astype(object))
-        codes = codes[other.codes.to_numpy()]
-        is_known &= codes >= 0
-        of_record = of_record * len(coded.categories) + coded.codes.to_numpy()
-        of_class = of_class * len(coded.categories) + codes
-    place = np.where(is_known, pd.Index(of_record).get_indexer(pd.Index(of_class)), -1)
-    found = classes[place >= 0]
-    return found.assign(**records[list(columns)].take(place[place >= 0]).set_axis(found.index))
+    keys = list(KEY)
+    known = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
+    # of the same categories, as codes are joined faster than texts
+    coded = {name: classes[name].astype("category").cat.set_categories(known[name].cat.categories) for name in keys}
+    return classes.assign(**coded).dropna(subset=keys).merge(known, on=keys)
 
 
 def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
