@@ -42,9 +42,9 @@ class Material:
     root: str | None
 
     @cached_property
-    def labels(self) -> dict[str, int]:
-        """The attacks, each with its place, as `families` without their budgets and `threats` for threat models."""
-        return places(self.rows, "label")
+    def places(self) -> dict[str, dict[str, int]]:
+        """`places` of each column."""
+        return {column: places(self.rows, column) for column in ("label", "family", "threat_model")}
 
     @cached_property
     def styles(self) -> dict[str, SeriesStyle]:
@@ -52,19 +52,9 @@ class Material:
         pairs = self.rows[["label", "family"]].drop_duplicates().astype(str)
         family_of = dict(pairs.itertuples(index=False, name=None))
         return {
-            label: series_style(place)._replace(color=series_style(self.families[family_of[label]]).color)
-            for label, place in self.labels.items()
+            label: series_style(place)._replace(color=series_style(self.places["family"][family_of[label]]).color)
+            for label, place in self.places["label"].items()
         }
-
-    @cached_property
-    def families(self) -> dict[str, int]:
-        """See `labels`."""
-        return places(self.rows, "family")
-
-    @cached_property
-    def threats(self) -> dict[str, int]:
-        """See `labels`."""
-        return places(self.rows, "threat_model")
 
     @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:

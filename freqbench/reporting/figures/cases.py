@@ -225,7 +225,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
     cases = rows.groupby("case_key", observed=True)["drop"].agg(["size", "mean"])
     chosen = cases.sort_values(["size", "mean"], kind="stable").index[-1]
     found = rows[rows["case_key"] == chosen].to_dict("records")
-    return str(found[0]["case_id"]), sorted(found, key=lambda row: material.labels[row["label"]])
+    return str(found[0]["case_id"]), sorted(found, key=lambda row: material.places["label"][row["label"]])
 
 
 def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:

@@ -44,7 +44,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         yield "no attack was run with several budgets"
         return
     groups = list(table.groupby(["threat_model", "budget_name"], sort=False))
-    styles = _styles(material.families, table["family"])
+    styles = _styles(material, table, "family")
     figure, axes = style.panels(len(groups), 4, (0.7, 1.6), len(styles), ("", SCORE))
     for axis, ((threat, name), panel) in zip(axes, groups, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
@@ -66,9 +66,9 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
     yield figure
 
 
-def _styles(places: Mapping[str, int], names: pd.Series) -> dict[str, SeriesStyle]:
-    found = set(names)
-    return {name: series_style(place) for name, place in places.items() if name in found}
+def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
+    found = set(table[column])
+    return {name: series_style(place) for name, place in material.places[column].items() if name in found}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -81,7 +81,7 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     if not columns:
         yield "no distance was measured inside the body"
         return
-    styles, kinds = _styles(material.families, table["family"]), _styles(material.threats, table["threat_model"])
+    styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
     figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
@@ -129,7 +129,7 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
     if not columns or table["drop"].isna().all():
         yield "neither passes nor seconds are stored"
         return
-    styles = _styles(material.families, table["family"])
+    styles = _styles(material, table, "family")
     figure, axes = style.panels(len(columns), 2, (0, 2.3), len(styles), ("", DROP))
     for axis, column in zip(axes, columns, strict=True):
         for number, (family, look) in enumerate(styles.items(), 1):
@@ -202,7 +202,7 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     table = figure_data.intervals(rows, ["label"], "seam_energy")
     if table.empty:
         yield "no seam is stored: volumes of one window, or records older than the column"
-    for shown in chunks([*_styles(material.labels, table["label"])], MOST_LISTED):
+    for shown in chunks([*_styles(material, table, "label")], MOST_LISTED):
         part = table.set_index("label").loc[list(shown)]
         figure, axis = style.listing(shown, 0.9 + 0.16 * len(shown))
         bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
@@ -225,7 +225,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         yield "no attack has both an L2 inside the body and a foreground DSC"
         return
     groups = list(table.groupby("threat_model", sort=False))
-    styles = _styles(material.families, table["family"])
+    styles = _styles(material, table, "family")
     figure, axes = style.panels(len(groups), 3, (0.7, 1.8), len(styles), (DISTANCES["l2_body"], DROP))
     for axis, (threat, panel) in zip(axes, groups, strict=True):
         for family, series in panel.groupby("family", sort=False):

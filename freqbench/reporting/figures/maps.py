@@ -124,7 +124,7 @@ def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     table = figure_data.pairs(rows)
     if table.empty:
         yield "no case has a DSC on both volumes"
-    for shown in chunks([label for label in material.labels if label in set(table["label"])], MOST_PAIRS):
+    for shown in chunks([label for label in material.places["label"] if label in set(table["label"])], MOST_PAIRS):
         counts = table.loc[table["label"].isin(shown), "label"].value_counts()
         most = int(counts.max())
         figure, axis = style.listing(shown, 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))

@@ -20,7 +20,7 @@ def distances(monkeypatch: pytest.MonkeyPatch, *rows: Sequence[object]) -> Figur
     table = pd.DataFrame([(*row[:-1], 3, row[-1]) for row in rows], columns=POINTS)
     monkeypatch.setattr(figure_data, "drops_by_distance", lambda rows: table.assign(label=table["family"]))
     families = {name: i for i, name in enumerate(table["family"].unique())}
-    (figure,) = distance(SimpleNamespace(families=families), table, "phantom", "unet")
+    (figure,) = distance(SimpleNamespace(places={"family": families}), table, "phantom", "unet")
     return figure
 
 
