@@ -35,9 +35,10 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
     """What the strongest attack of a threat model takes, what of it transfers, and what it takes unoptimised."""
     source, label, drop = row["source_model"], str(row["label"]), row[DROP]
     before = row["dsc_foreground"] + drop
+    n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
     text = (
         f"{row['threat_model']}: {label} takes {drop:.1f} points of foreground DSC from {source} "
-        f"({before:.1f} to {row['dsc_foreground']:.1f}, {_cases(row)})"
+        f"({before:.1f} to {row['dsc_foreground']:.1f}, {n})"
     )
     same = rows[(rows["source_model"] == source) & (rows["label"].astype(str) == label) & ~is_white_box(rows)]
     same = same[same[DROP].notna()]
@@ -68,7 +69,3 @@ def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
         f"{max(0.0, least[DROP]):.1f} points from it ({least['label']}); {most['source_model']} loses up to "
         f"{most[DROP]:.1f} ({most['label']}).",
     )
-
-
-def _cases(row: pd.Series) -> str:
-    return f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"

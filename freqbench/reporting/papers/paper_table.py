@@ -73,7 +73,7 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
 def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
     """A row each cell, and the reasons for its verdict or its lack."""
-    checkpoints = _checkpoints(facts)
+    checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
     for cell, each in zip(recipe.cells, found, strict=True):
         printed, note = _printed(recipe, cell)
@@ -143,11 +143,6 @@ def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
     labels = cell.labels
     place = (recipe.published.source, recipe.published.table, labels["dataset"], labels["model"], labels["training"])
     return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
-
-
-def _checkpoints(facts: Facts) -> dict[str, str]:
-    """Model id to the sha256 of its checkpoint."""
-    return {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
 
 
 def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
