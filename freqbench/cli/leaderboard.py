@@ -52,7 +52,7 @@ def verify(
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
     from freqbench.audit.verify import shown
     from freqbench.reporting.leaderboard.entry import read_entry
-    from freqbench.reporting.leaderboard.verify import Asked, examine, reasons, recompute
+    from freqbench.reporting.leaderboard.verify import examine, reasons, recompute
 
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
@@ -60,16 +60,17 @@ def verify(
     found = examine(read)
     if not reasons(found):
         given = common.stored_job("", job, trust_code) if job else None
-        asked = Asked(
+        found += recompute(
+            read,
+            common.console(),
             checkpoint=checkpoint,
-            job=given,
             share=share,
-            seed=seed,
             cases=cases,
             engine=engine,
             trust_code=trust_code,
+            job=given,
+            seed=seed,
         )
-        found += recompute(read, asked, common.console())
     if not shown(found, entry, common.console()):
         common.say(f"{entry}: refused: {reasons(found)[0]}")
         raise typer.Exit(common.EXIT_FAILED)

@@ -6,7 +6,6 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +31,6 @@ PROBED = "zero_gradients"
 """The check that can always be made once `audit --run` has come to its end."""
 ALWAYS = ("clean", "saved", "bounds")
 """Checks beside those of gradients and claims that an entry may not violate."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """How an entry is to be computed again.
-
-    Attributes:
-        checkpoint: its weights; None: from where its card says.
-        job: whose datasets say where data lie here; None: as the entry's job does.
-        share: of its rows.
-        seed: of their draw; None: another each time.
-        cases: of the audit: the first so many of each dataset.
-        engine: of the audit.
-        trust_code: whether third-party code and frozen networks may run.
-    """
-
-    checkpoint: str | None = None
-    job: JobSpec | None = None
-    share: float = 0.1
-    seed: int | None = None
-    cases: int = extra_cells.CASES
-    engine: run.Engine = "auto"
-    trust_code: bool = False
 
 
 def examine(entry: Entry) -> list[Check]:
@@ -152,42 +128,59 @@ def _lacking(evidence: Evidence) -> Iterator[str]:
 # Computed again
 
 
-def recompute(entry: Entry, asked: Asked, console: Console) -> list[Check]:
+def recompute(
+    entry: Entry,
+    console: Console,
+    *,
+    checkpoint: str | None,
+    share: float,
+    cases: int,
+    engine: run.Engine,
+    trust_code: bool,
+    job: JobSpec | None = None,
+    seed: int | None = None,
+) -> list[Check]:
     """What computing finds, on a copy of the entry's store: its own files are only read.
 
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
     an audit adds, computed here, show neither masked gradients nor stronger attacks. Ends with the first that is wrong.
+
+    Args:
+        checkpoint: its weights; None: from where its card says.
+        share: of its rows, in (0, 1]; `seed` of their draw, None: another each time.
+        cases: of the audit, the first so many of each dataset; `engine` of the audit.
+        trust_code: whether third-party code and frozen networks may run.
+        job: whose datasets say where data lie here; None: as the entry's job does.
     """
-    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(asked.trust_code):
-        place = asked.checkpoint or entry.card.checkpoint
+    with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
+        place = checkpoint or entry.card.checkpoint
         try:
             local = storage.fetch(locate(place)) if not Path(place).is_dir() else Path(place)
             if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
                 return [_wrong("checkpoint", text)]
-            job = _here(entry, str(local), asked)
-            grid = expand(job, where=f"{entry.name}: its job")
+            here = _here(entry, str(local), job, trust_code)
+            grid = expand(here, where=f"{entry.name}: its job")
         except (UserError, OSError) as error:
             return [_wrong("identities", one_line(error))]
         found = list(_identities(entry, grid))
-        if any(each.verdict == "wrong" for each in found):
+        if found[-1].verdict == "wrong":
             return found
-        out = _copied(entry, job, folder)
-        for check in (_again, _audited_again):
-            found.append(check(out, job, asked, console))
-            if found[-1].verdict == "wrong":
-                break
+        out = _copied(entry, here, folder)
+        found.append(_again(out, here, share, seed, console))
+        if found[-1].verdict == "ok":
+            found.append(_audited_again(out, here, cases, engine, console))
         return found
 
 
-def _here(entry: Entry, checkpoint: str, asked: Asked) -> JobSpec:
+def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
     """The entry's job with weights and data as they lie here."""
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
-    made = config.validate({**content, "trust_code": asked.trust_code}, JobSpec, f"{entry.name}: its job")
-    if asked.job is None:
+    made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
+    if job is None:
         return made
-    here = {each.name: each for each in asked.job.datasets}
+    here = {each.name: each for each in job.datasets}
     return made.model_copy(update={"datasets": [here.get(each.name, each) for each in made.datasets]})
 
 
@@ -225,9 +218,9 @@ def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
     return str(out)
 
 
-def _again(out: str, job: JobSpec, asked: Asked, console: Console) -> Check:
+def _again(out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
     total = len(Store(out).covered())
-    count, seed = max(1, math.ceil(asked.share * total)), asked.seed
+    count = max(1, math.ceil(share * total))
     seed = secrets.randbelow(2**31) if seed is None else seed
     counts = reproduce.reproduce(out, None, count, seed, job, console)
     text = f"{reproduce.total(counts)}, of {total} (seed {seed})"
@@ -235,8 +228,8 @@ def _again(out: str, job: JobSpec, asked: Asked, console: Console) -> Check:
     return _ok("reproduce", text) if is_same else _wrong("reproduce", text)
 
 
-def _audited_again(out: str, job: JobSpec, asked: Asked, console: Console) -> Check:
-    failed = extra_cells.carry_out(job, out, console, cases=asked.cases, engine=asked.engine)
+def _audited_again(out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
+    failed = extra_cells.carry_out(job, out, console, cases=cases, engine=engine)
     if failed is None:
         raise KeyboardInterrupt
     return _wrong("audit", f"{failed} records of the audit failed") if failed else audited(Store(out))

@@ -4,7 +4,6 @@ import io
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import verify
 from freqbench.reporting.leaderboard.entry import Entry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
-from freqbench.reporting.leaderboard.verify import Asked, examine, reasons, recompute
+from freqbench.reporting.leaderboard.verify import examine, reasons, recompute
 
-ASKED = Asked(share=1.0, cases=2, engine="serial", trust_code=True)
+ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
 def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> Entry:
@@ -41,8 +40,8 @@ def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "pla
 
 def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
     """The reasons of `recompute` with the checkpoint that the entry is of."""
-    place = str(made / f"{entry.name}.pt")
-    return reasons(recompute(entry, replace(ASKED, **{"checkpoint": place, **asked}), Console(file=io.StringIO())))
+    weights = {"checkpoint": str(made / f"{entry.name}.pt")}
+    return reasons(recompute(entry, Console(file=io.StringIO()), **{**ASKED, **weights, **asked}))
 
 
 @pytest.fixture
