@@ -19,27 +19,19 @@ KEYS = ("image", "label")
 
 def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
     """A crop around foreground or background 1:1, flips, quarter turns, intensity: the papers' chain."""
-    from monai.transforms import (
-        Compose,
-        RandCropByPosNegLabeld,
-        RandFlipd,
-        RandRotate90d,
-        RandScaleIntensityd,
-        RandShiftIntensityd,
-    )
+    from monai import transforms
 
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
     indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
-    crop = RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
-    square = roi[0] == roi[1]
-    turns = [RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))] if square else []
-    return Compose(
+    crop = transforms.RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
+    turn = transforms.RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))
+    return transforms.Compose(
         [
             crop,
-            *(RandFlipd(keys=KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
-            *turns,
-            RandScaleIntensityd(keys="image", factors=0.1, prob=augmentation.scale_intensity),
-            RandShiftIntensityd(keys="image", offsets=0.1, prob=augmentation.shift_intensity),
+            *(transforms.RandFlipd(keys=KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
+            *([turn] if roi[0] == roi[1] else []),
+            transforms.RandScaleIntensityd(keys="image", factors=0.1, prob=augmentation.scale_intensity),
+            transforms.RandShiftIntensityd(keys="image", offsets=0.1, prob=augmentation.shift_intensity),
         ]
     )
 

@@ -8,7 +8,6 @@ from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,7 +19,7 @@ from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import FIGURES, file_stem, write_figures
 from freqbench.reporting.figures.style import PAGE, plain
-from freqbench.results import CLASS_RECORDS, Store, to_table
+from freqbench.results import Store
 
 SMOKE = ("budget", "transfer", "natural")  # panels, matrices, a listing
 OTHERS = ("tradeoff", "distance", "organs", "pairs", "bands", "cost", "seams")
@@ -50,10 +49,6 @@ def material(store: Path) -> Material:
 def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Leaves these figures alone to be written."""
     return lambda *names: monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
-
-
-def no_classes() -> pd.DataFrame:
-    return to_table(CLASS_RECORDS, []).to_pandas()
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -98,14 +93,14 @@ def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
 
 def test_what_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs", "organs", "natural", *CASES)
-    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), no_classes(), None, str(tmp_path))
+    written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), classes(), None, str(tmp_path))
     for name in CASES:
         (reason,) = [text for of, text in written.reasons.items() if of.startswith(f"{name}: phantom")]
         assert reason == "no volumes are saved: run the job with save_adversarial: nifti"
     assert written.reasons["organs: phantom, unet"] == "no Dice of single classes is stored"
     assert written.reasons["natural: phantom"].startswith("no model was both corrupted and attacked")
     assert [Path(path).name for path in written.paths] == ["pairs-phantom-unet.pdf", "pairs-phantom-unet.png"]
-    failed = write_figures(records(row(status="failed", error="died")), no_classes(), None, str(tmp_path))
+    failed = write_figures(records(row(status="failed", error="died")), classes(), None, str(tmp_path))
     assert (failed.paths, set(failed.reasons)) == ((), {"pairs", "organs", "natural", *CASES})
 
 
@@ -127,7 +122,7 @@ def test_names_from_data_are_text_and_nothing_else(only: Callable[..., None], tm
     pairs = product(UNTRUSTED[1:3], repeat=2)
     only("pairs", "transfer")
     made = records(*(row(source=source, target=target, **values) for source, target in pairs))
-    written = write_figures(made, no_classes(), None, str(tmp_path))
+    written = write_figures(made, classes(), None, str(tmp_path))
     assert [Path(path).name.split("-")[0] for path in written.paths] == 4 * ["pairs"] + 2 * ["transfer"]
     assert {Path(path) for path in written.paths} == {*tmp_path.iterdir()}
 
@@ -149,7 +144,7 @@ def test_two_names_that_look_alike_are_two_files(only: Callable[..., None], tmp_
     only("pairs")
     splits = (("a-b", "c"), ("a", "b-c"))
     rows = [row(dataset=dataset, source=model, target=model, dsc=0.5, dsc_clean=0.9) for dataset, model in splits]
-    written = write_figures(records(*rows), no_classes(), None, str(tmp_path))
+    written = write_figures(records(*rows), classes(), None, str(tmp_path))
     assert len([path for path in written.paths if "/pairs-a-b-c" in path]) == len([*tmp_path.iterdir()]) == 4
 
 
@@ -157,7 +152,7 @@ def test_intervals_of_dsc_end_at_0_and_100() -> None:
     """Student's t of two patients that differ much goes far beyond."""
     scores = [(budget, case, dsc) for budget in (4 / 255, 8 / 255) for case, dsc in enumerate((0.1, 0.9))]
     made = records(*(row("pgd", budget=budget, case=case, dsc_foreground=dsc) for budget, case, dsc in scores))
-    ((_, figure),) = FIGURES["budget"](Material(shown_rows(made), no_classes(), None))
+    ((_, figure),) = FIGURES["budget"](Material(shown_rows(made), classes(), None))
     assert isinstance(figure, Figure)
     bars = [tuple(segment[:, 1]) for bars in figure.axes[0].collections for segment in bars.get_segments()]
     assert bars == [pytest.approx((0, 100))] * 2
