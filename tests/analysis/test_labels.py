@@ -1,10 +1,9 @@
 """Values are written as people write them, and attacks are named by what tells them apart."""
 
-import json
 from typing import Any
 
-import pandas as pd
 import pytest
+from reporting.handmade import records, row
 
 from freqbench.analysis.labels import attack_labels, value_text
 
@@ -21,27 +20,16 @@ def test_values(name: str, value: Any, text: str) -> None:
     assert value_text(name, value) == text
 
 
-KINDS: dict[str, dict[str, Any]] = {
-    "segpgd": {"budget_name": "eps", "budget": 8 / 255},
-    "vafa": {"budget_name": "q_max", "budget": 20.0},
-    "corruption": {"budget_name": "severity", "budget": 3.0},
-    "random_noise": {"budget_name": "l2", "budget": 20.0},
-    "faa": {"budget_name": "portion", "budget": 0.1},
-    "fgsm": {"budget_name": None, "budget": None},
-}
+COLUMNS = ("variant", "precision", "compile", "budget_name", "budget")
 
 
 def labels_of(attack: str, *settings: dict[str, Any]) -> list[str]:
-    """Labels of rows of one attack; each setting may have columns beside its parameters."""
-    kind = {"attack": attack, "variant": "released", "precision": "fp32", "compile": False, **KINDS[attack]}
+    """Labels of rows of one attack; each setting may have COLUMNS beside its parameters."""
     rows = []
     for setting in settings:
-        columns = {name: setting[name] for name in kind if name in setting}
-        params = {name: value for name, value in setting.items() if name not in kind}
-        own = kind | columns
-        budget = {own["budget_name"]: own["budget"]} if own["budget_name"] else {}
-        rows.append(own | {"params": json.dumps(budget | params)})
-    return attack_labels(pd.DataFrame(rows)).astype(object).tolist()
+        own = {name: setting[name] for name in COLUMNS if name in setting}
+        rows.append(row(attack, {name: setting[name] for name in setting if name not in COLUMNS}, **own))
+    return attack_labels(records(*rows)).astype(object).tolist()
 
 
 LINF = {"budget_name": "linf", "budget": 8 / 255}

@@ -17,6 +17,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 ATTACKS: dict[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "segpgd": {"threat_model": "linf", "budget_name": "eps", "budget": 8 / 255},
+    "fgsm": {"threat_model": "linf"},
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
