@@ -6,7 +6,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from freqbench.analysis.frames import joined_classes, plain
+from freqbench.analysis.frames import class_drops, plain
 from freqbench.analysis.groups import is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals, t_intervals
@@ -150,10 +150,8 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
     """Mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case has a class;
     and the number of cases that have each class. The rows are of one dataset and model, the classes of any."""
-    joined = joined_classes(rows, classes[classes["class_index"] > 0], ["label"])
-    joined = joined.astype(dict.fromkeys(("case_key", "class_name", "label"), str))
-    joined["drop"] = 100 * (joined["dsc_clean"].astype(float) - joined["dsc"].astype(float))
-    joined = joined[joined["drop"].notna()]
+    drops = class_drops(rows, classes, ["label"]).dropna(subset="drop")
+    joined = drops.astype(dict.fromkeys(("case_key", "class_name", "label"), str))
     parts = ["class_index", "class_name"]
     matrix = joined.groupby(["label", *parts])["drop"].mean().unstack(parts).sort_index(axis=1)
     cases = joined.groupby(parts)["case_key"].nunique().reindex(matrix.columns)

@@ -1,6 +1,6 @@
 """Draws natural beside adversarial robustness: drops by severity, by kind and attack, and what both leave."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,15 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freqbench.ops.colors import SeriesStyle, series_style
+from freqbench.ops.colors import series_style
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
-from freqbench.reporting.figures.curves import MOST_LISTED, chunks
+from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
 from freqbench.reporting.figures.style import DROP, GREY, GRID, PAGE, SCORE, counted, legend, line_handle, plain, reach
 from freqbench.reporting.views.natural import GROUPS, Comparison, compared
 
 LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
-Styles = Mapping[str, SeriesStyle]
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:

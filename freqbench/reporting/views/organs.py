@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.analysis.frames import joined_classes, plain
+from freqbench.analysis.frames import class_drops, plain
 from freqbench.analysis.groups import ATTACK, points
 from freqbench.reporting.render import Section
 from freqbench.results import KEY
@@ -26,7 +26,8 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice."""
     frame = groups.scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
-    joined = frame.head(0) if classes.empty else _joined(frame, classes)
+    columns = [*GROUP, "case_id", "patient_id", "seed"]
+    joined = frame.head(0) if classes.empty else class_drops(frame, classes, columns)
     if joined.empty:
         return [Section("Organs", text=_nothing(frame, classes))]
     rows = groups.with_settings(groups.grouped(joined, [*GROUP, "class_index"], "drop"), frame)
@@ -41,14 +42,6 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
         table = _table(own, known, of_clean.set_index("class_index"))
         sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
     return sections
-
-
-def _joined(frame: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """The rows of foreground classes of each record, with the groups' columns, `clean` and `drop`."""
-    columns = [*GROUP, "case_id", "patient_id", "seed"]
-    joined = joined_classes(frame, classes[classes["class_index"] > 0], columns)
-    clean, attacked = (100 * joined[name].astype(float) for name in ("dsc_clean", "dsc"))
-    return joined.assign(clean=clean, drop=clean - attacked)
 
 
 def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
