@@ -51,7 +51,7 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_AUTH_TOKEN": _token(),  # so that Ray writes none into the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_health_check_period_ms": "1000",  # five are missed by a node process that has died; a slow one has 10 s each
+        "RAY_health_check_period_ms": "1000",  # a dead node process misses five; a slow one has 10 s for each
         "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: not one of several machines, so on loopback
         **QUIET,
