@@ -165,16 +165,6 @@ def test_bf16_alone_is_left_out_and_a_csv_says_so_on_stderr(tmp_path: Path, benc
     assert err.splitlines()[1].startswith(line)
 
 
-def test_report_shows_only_the_job_s_own_cells(tmp_path: Path, bench: Bench) -> None:
-    for eps in ("4/255", "8/255"):
-        path = write(tmp_path, small(attacks=[{"name": "fgsm", "eps": eps}], metrics=["dsc"]))
-        assert bench("run", path, "--out", str(tmp_path / "out"))[0] == 0
-    _, out, _ = bench("report", str(tmp_path / "out"))
-    assert "1 ok, 0 failed, 0 not done, of 1" in out
-    assert "eps=8/255" in out
-    assert "eps=4/255" not in out
-
-
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from engine.cases import run_all, run_serially, units_of
-from tiny import job, results, small
+from tiny import job, small
 from torch import Tensor
 
 from freqbench import models
@@ -130,24 +130,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     assert [row["pred_voxels_clean"] for row in classes] == [int((pred_clean == k).sum()) for k in range(6)]
 
 
-def test_a_unit_is_the_same_to_the_bit_in_another_worker_and_order() -> None:
-    content = job(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
-    units = units_of(content)
-    first, second = make_worker(), make_worker()
-    forth = {id(unit): results([first.run(unit)[0]]) for unit in units}
-    back = {id(unit): results([second.run(unit)[0]]) for unit in units[::-1]}
-    assert forth == back
-
-
 FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
-
-
-def test_a_case_has_the_same_reference_however_many_cases_are_asked_for() -> None:
-    """One alone has one too."""
-    phantom = {"name": "phantom", "shape": [24, 20, 16]}
-    (alone,), (among, _) = (run_all(small(attacks=[FAA], datasets=[{**phantom, "cases": n}])) for n in (1, 2))
-    assert not alone.failed
-    assert results([alone]) == results([among])
 
 
 def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_listed_once(
