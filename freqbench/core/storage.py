@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -203,7 +204,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
             raise downloads.no_file(path)
         local = Path(inner)
     else:
-        local = downloads.copy(path, fs, inner, verify=sha256 is not None)
+        find = partial(downloads.found, path, fs, inner)
+        local = downloads.copied(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
         raise UserError(
             f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "

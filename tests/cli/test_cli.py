@@ -55,12 +55,8 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_commands_are_those_that_are_promised() -> None:
     own = {"init", "plan", "run", "converge", "schema", "score", "export", "train", "doctor"}
-    on_a_cluster = {"submit", "status", "stop", "list"}
-    assert set(COMMANDS) == own | on_a_cluster | {"report", "open", "compare", "serve"} | {
-        "audit",
-        "reproduce",
-        "verify",
-    }
+    on_a_cluster, shown = {"submit", "status", "stop", "list"}, {"report", "open", "compare", "serve"}
+    assert set(COMMANDS) == own | on_a_cluster | shown | {"audit", "reproduce", "verify"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from engine.cases import run_all, run_serially, units_of
+from engine.faults import add_attack
 from tiny import job, small
 from torch import Tensor
 
 from freqbench import models
-from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
-from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes
@@ -60,8 +60,7 @@ class Fake(Attack):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "fake": Fake})
-    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "fake"))  # type: ignore[arg-type]
+    add_attack(monkeypatch, Fake)
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
     return Fake
