@@ -38,12 +38,6 @@ def is_ok(table: pa.Table) -> Mask:
     return words.mask([text == "ok" for text in words.texts])
 
 
-def agree(one: Floats, other: Floats, slack: Floats) -> Mask:
-    """Where numbers are equal, both NaN, or not further apart than the slack."""
-    agrees: Mask = (one == other) | (np.isnan(one) & np.isnan(other)) | (np.abs(one - other) <= slack)
-    return agrees
-
-
 @lru_cache(maxsize=2**20)
 def _hash_text(text: str | None) -> int:
     packed = b"\x00null" if text is None else text.encode(errors="replace")

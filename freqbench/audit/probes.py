@@ -25,7 +25,7 @@ from freqbench.audit.probe_files import (
 from freqbench.core import storage
 from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case, CaseRef, triple
 from freqbench.engine import saved_volumes, scoring
 from freqbench.job.grid import Cell, Grid
 from freqbench.models import SegmentationModel, attack_windows
@@ -87,8 +87,7 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
     """Facts of the windows of a case with most foreground."""
     case = cell.dataset.load(ref, cell.source.space)
-    height, width, depth = case.image.shape[1:]
-    windows = attack_windows((height, width, depth), model.roi)
+    windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     foreground = [int((case.label[:, h, w, d] > 0).sum()) for h, w, d in windows]
     chosen = sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]
     for number in chosen:

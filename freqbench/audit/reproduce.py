@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.comparison import Cause, Comparison, Difference, Row, causes, changed_inputs, compare
-from freqbench.core import config, storage
+from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
@@ -21,7 +21,7 @@ from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import Cell, Grid, Unit, expand, further_targets
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
 from freqbench.results import Key, Store
 from freqbench.results.rowid import find_row, row_id, sample_rows
@@ -127,7 +127,7 @@ class Reproducer:
         text = json.dumps(content, sort_keys=True)
         if text not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
-            job = self._job or _validated(content, where)
+            job = self._job or stored_job(content, is_trusted(), where)
             self._grids[text] = adversarial_volumes.joined(expand(job, where=where), self._store.root)
         grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
@@ -192,12 +192,6 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     except LpipsUnavailable as error:
         return {"lpips": str(error)}
     return {}
-
-
-def _validated(content: Any, where: str) -> JobSpec:
-    """A stored job; whoever can write to a store must not be able to have code run here."""
-    stored = {**content, "trust_code": is_trusted()} if isinstance(content, dict) else content
-    return config.validate(stored, JobSpec, where=where)
 
 
 # What is printed

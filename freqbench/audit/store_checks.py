@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.audit.arrays import Floats, Hashes, Mask, agree, among, floats, hash_rows, is_ok, valid
+from freqbench.audit.arrays import Floats, Hashes, Mask, among, floats, hash_rows, is_ok, valid
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
@@ -245,9 +245,8 @@ class _ClassSums:
         for name in (*MEANS, *COUNTS):
             stored = floats(records[name])
             expected = sums[name, "total"] / (sums[name, "defined"] if name in MEANS else 1.0)
-            slack = ROUNDING * np.maximum(1.0, np.abs(expected))
             compared = is_whole & valid(records[name]) & (sums[name, "asked"] > 0)
-            wrong = compared & ~agree(stored, expected, slack)
+            wrong = compared & ~np.isclose(stored, expected, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
             text = f"{name}: {{:g}}, the classes say {{:g}}"
             findings.wrong_rows("classes", where, records, wrong, text, stored, expected)
 
@@ -315,8 +314,9 @@ class Survey:
         for name in SCORES:
             one, other = floats(before[name]), floats(after[name])
             tolerance = TOLERANCES["records"].get(name, EXACT)
-            slack = np.where(is_copy, 0.0, tolerance.absolute + tolerance.relative * np.abs(one))
-            differs = is_pair & valid(before[name]) & valid(after[name]) & ~agree(one, other, slack)
+            absolute, relative = (np.where(is_copy, 0.0, part) for part in (tolerance.absolute, tolerance.relative))
+            agrees = np.isclose(other, one, rtol=relative, atol=absolute, equal_nan=True)
+            differs = is_pair & valid(before[name]) & valid(after[name]) & ~agrees
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
             self._findings.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         rest = f"; {len(chosen) - MOST_DOUBLES} of their rows were not compared" if len(chosen) > MOST_DOUBLES else ""

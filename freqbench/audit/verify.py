@@ -13,14 +13,14 @@ from rich.table import Column, Table
 
 from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
 from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
-from freqbench.core import config, storage
+from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.data import case_key_of
 from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import expand
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import stored_job
 from freqbench.metrics import METRICS
 from freqbench.results import SCHEMA_VERSION, Shard, Store
 from freqbench.results.rowid import row_id
@@ -141,7 +141,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         if not isinstance(spec, dict):
             continue
         try:
-            made = config.validate({**spec, "trust_code": False}, JobSpec, where="the stored job")
+            made = stored_job(spec, trusted=False, where="the stored job")
             grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
             expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:

@@ -95,7 +95,5 @@ def _confess(error: Exception) -> NoReturn:
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     with tempfile.NamedTemporaryFile("w", prefix="freqbench-", suffix=".log", delete=False, errors="replace") as log:
         log.write(f"{' '.join(sys.argv)}\n{used}\n{''.join(traceback.format_exception(error))}")
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    text = f"error: this is a defect, please report it: {what:.300} ({used}; log: {log.name})"
-    PlainConsole(stderr=True).print(text, soft_wrap=True)
-    sys.exit(EXIT_DEFECT)
+    what = one_line(f"{type(error).__name__}: {error}")
+    _refuse(f"this is a defect, please report it: {what:.300} ({used}; log: {log.name})", EXIT_DEFECT)

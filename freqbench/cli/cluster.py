@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from freqbench.cli import common
 from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from freqbench.job.recipe import TrainingEntry
@@ -100,24 +100,24 @@ def status(
         if as_json:
             common.put_json(of_store)
         else:
-            _show(tables(of_store))
+            common.console().print(*tables(of_store))
         return
     head = _jobs().Head(address)
     details = head.details(of)
     found = _facts(details)
     store: dict[str, Any] | None = None
     if not as_json:
-        _show([_table(of, found)])
+        common.console().print(_table(of, found))
         for line in head.log(of).splitlines()[-LAST_LINES:]:
             common.say(line)
     if out := found.get("out"):
         try:
             store = facts(out)
             if not as_json:
-                _show(tables(store))
+                common.console().print(*tables(store))
         except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
             with common.aside(as_json):
-                common.say(f"{out} cannot be read from here: {' '.join(str(error).split())[:200]}")
+                common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
     if as_json:
         named = {name.removesuffix(" (UTC)"): value for name, value in found.items()}
         common.put_json({"id": of, **named, "store": store})
@@ -212,11 +212,6 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
 def _hint(head: Any) -> str:
     """What to add to a command so that it finds the head."""
     return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
-
-
-def _show(tables: Iterable[Table]) -> None:
-    for table in tables:
-        common.console().print(table)
 
 
 def _table(title: str, facts: Mapping[str, str]) -> Table:

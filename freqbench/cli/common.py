@@ -191,18 +191,14 @@ def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool 
 
 def stored_job(out: str, path: str | None, trusted: bool) -> Any:
     """The job of a store, or of a file in its place."""
-    from freqbench.core import config
     from freqbench.engine import matching
-    from freqbench.job.schema import JobSpec
+    from freqbench.job import schema
     from freqbench.results import Store
     from freqbench.training import link
 
     if path:
         return matching.matched(link.present(job_of(path, None, trusted), path), out, say, path, compute=False)
-    # Whoever can write to a store must not be able to have code run here.
-    stored = Store(out).job().get("spec")
-    content = {**stored, "trust_code": trusted} if isinstance(stored, dict) else stored
-    return config.validate(content, JobSpec, where=f"{out}/run.json")
+    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json")
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> Any:

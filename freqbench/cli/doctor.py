@@ -44,7 +44,7 @@ def cache_show() -> None:
     if copies := node_cache.size("files"):
         common.say(f"{copies / 1e9:.2f} GB of files fetched from URIs: {node_cache.part('files')}")
     size = f"{cache.total() / 1e9:.2f} of {node_cache.limit() / 1e9:g} GB"
-    common.say(f"{len(cache.entries())} volumes, {size}: {cache.folder()}")
+    common.say(f"{len(cache.entries())} volumes, {size}: {node_cache.part('volumes')}")
 
 
 @cache.command("clear")

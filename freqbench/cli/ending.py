@@ -8,6 +8,7 @@ import typer
 
 from freqbench.cli import common
 from freqbench.cli.report import write_page
+from freqbench.core.errors import one_line
 
 NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}")
 
@@ -41,4 +42,4 @@ def _write_page(out: str) -> None:
     try:
         write_page([out], None, with_volumes=False, yes=False)
     except Exception as error:  # noqa: BLE001 (no fault of a page is one of the run)
-        common.say(f"no page: {' '.join(str(error).split()) or type(error).__name__}")
+        common.say(f"no page: {one_line(error)}")

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,11 +66,6 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
 def no_file(uri: str) -> NoFileError:
     """What is raised where no file is."""
     return NoFileError(f"{uri}: expected a file, found none: check the path")
-
-
-def copy(uri: str, fs: fsspec.AbstractFileSystem, inner: str, verify: bool) -> Path:
-    """The copy of one remote file; see `found` and `copied`."""
-    return copied(uri, fs, partial(found, uri, fs, inner), verify) / PurePosixPath(inner).name
 
 
 def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:

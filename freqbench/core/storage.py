@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -65,12 +66,17 @@ def read_bytes(path: str) -> bytes:
 
     Raises UserError for a pipe or device, which has no end, StorageRefused or StorageUnavailable as `write_atomic`.
     """
-    return _read(path)
+    return read_range(path, None, None)
 
 
-def read_range(path: str, start: int, end: int) -> bytes:
+def read_range(path: str, start: int | None, end: int | None) -> bytes:
     """The bytes of one object from `start` on, before `end`; as `read_bytes`."""
-    return _read(path, start, end)
+    fs, inner = opened(path)
+    if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
+        raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
+    with told(path, fs):
+        content: bytes = fs.cat_file(inner, start=start, end=end)
+    return content
 
 
 def size(path: str) -> int:
@@ -78,15 +84,6 @@ def size(path: str) -> int:
     fs, inner = opened(path)
     with told(path, fs):
         return int(fs.size(inner))
-
-
-def _read(path: str, start: int | None = None, end: int | None = None) -> bytes:
-    fs, inner = opened(path)
-    if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
-        raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
-    with told(path, fs):
-        content: bytes = fs.cat_file(inner, start=start, end=end)
-    return content
 
 
 def write_atomic(path: str, data: bytes) -> None:
@@ -207,7 +204,8 @@ def fetch(path: str, sha256: str | None = None) -> Path:
             raise downloads.no_file(path)
         local = Path(inner)
     else:
-        local = downloads.copy(path, fs, inner, verify=sha256 is not None)
+        find = partial(downloads.found, path, fs, inner)
+        local = downloads.copied(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name
     if sha256 is not None and (content := downloads.digest(local)) != sha256:
         raise UserError(
             f"{path}: expected sha256 {sha256[:12]}..., got {content[:12]}...: the file was changed since it was "

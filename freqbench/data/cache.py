@@ -49,15 +49,10 @@ def libraries() -> tuple[str, ...]:
     return tuple(version(name) for name in LIBRARIES)
 
 
-def folder() -> Path:
-    """Where volumes are kept: `volumes` in the node's cache; raises UserError where that is another folder."""
-    return node_cache.part("volumes")
-
-
 def require_usable() -> None:
-    """Raises as `limit` and `folder`: before a run, not once a case."""
+    """Raises as `limit` and `node_cache.part`: before a run, not once a case."""
     limit()
-    folder()
+    node_cache.part("volumes")
 
 
 def entries() -> tuple[Kept, ...]:
@@ -79,7 +74,7 @@ def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
     most = limit()
     if not most:
         return make()
-    path = folder() / f"{key}.safetensors"
+    path = node_cache.part("volumes") / f"{key}.safetensors"
     case = _read(path, ref)
     if case is None:
         case = make()

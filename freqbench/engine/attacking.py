@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks import Attack
 from freqbench.core.identity import window_generator
-from freqbench.core.types import Case
+from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
@@ -54,8 +54,8 @@ def attack_case(
     attack = attack.on_grid(case.spacing)
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
-    shape = tuple(image.shape[1:])
-    windows = attack_windows((shape[0], shape[1], shape[2]), model.roi)
+    shape = triple(image.shape[1:])
+    windows = attack_windows(shape, model.roi)
     generators = partial(window_generator, seed or 0, case.ref.fingerprint)
     if attack.attacks_volume and len(windows) > 1:
         whole = SlidingWindowModel(model, window_batch)

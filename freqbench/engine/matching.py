@@ -158,7 +158,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     elif missing:
         from freqbench.engine.worker import Worker, WorkerSpec  # with all that it measures by
 
-        if any(each.match.metric == "lpips_body" for each in missing.values()):
+        if any(each.budget.match.metric == "lpips_body" for each in missing.values()):
             prepare_lpips()
         threads, batch = job.resources.threads, job.window_batch
         spec = WorkerSpec(
@@ -202,11 +202,6 @@ class _Asked:
     refs: tuple[CaseRef, ...]
 
     @property
-    def match(self) -> Match:
-        """The distance that is sought."""
-        return self.budget.match
-
-    @property
     def budget_name(self) -> str:
         """The parameter that is sought."""
         return str(self.cell.attack.budget_name)
@@ -215,20 +210,14 @@ class _Asked:
     def key(self) -> str:
         """16 hex digits of all that the budget depends on."""
         case_keys = [self.cell.dataset.case_key(ref) for ref in self.refs]
-        return digest([METHOD, self.cell.cell_id, case_keys, self.match.metric, self.match.value])
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The budgets to search between."""
-        low, high = BOUNDS[self.budget_name]
-        if self.budget_name == "q_max" and isinstance(self.cell.attack, FrequencyAttack):
-            low = max(low, self.cell.attack.bounds[0])  # q_min
-        return low, high
+        return digest([METHOD, self.cell.cell_id, case_keys, self.budget.match.metric, self.budget.match.value])
 
     def find(self, worker: "Worker") -> Record:
         """Attack until the distance is met."""
-        cell, match, name = self.cell, self.match, self.budget_name
-        low, high = self.bounds
+        cell, match, name = self.cell, self.budget.match, self.budget_name
+        low, high = BOUNDS[name]
+        if name == "q_max" and isinstance(cell.attack, FrequencyAttack):
+            low = max(low, cell.attack.bounds[0])  # q_min
         turned = match.metric == "ssim_body"  # a similarity: 1 less it is the distance
         value = 1 - match.value if turned else match.value
         found = search(lambda budget: self._distance(worker, budget), value, low, high)
@@ -259,7 +248,7 @@ class _Asked:
         return self.budget.model_copy(update={"parameters": parameters, "reached": record.reached})
 
     def _distance(self, worker: "Worker", budget: float) -> float:
-        metric = self.match.metric
+        metric = self.budget.match.metric
         change: dict[str, Any] = {self.budget_name: budget}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the grid is made

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
-from freqbench.core.types import Case
+from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
@@ -108,8 +108,7 @@ def windows_within(available: int, one_window: int) -> int:
 def first_step(attack: Attack, model: SegmentationModel, case: Case) -> None:
     """Run an attack on the first window of a case until a step with a gradient is done."""
     device = next(model.parameters()).device
-    height, width, depth = case.image.shape[1:]
-    h, w, d = attack_windows((height, width, depth), model.roi)[0]
+    h, w, d = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, h, w, d].to(device) for volume in (case.image, case.label))
     with suppress(_EnoughError):
         attack(_UntilStep(model), window, label, reference=window if attack.needs_reference else None)

@@ -26,7 +26,7 @@ from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Grid, Unit
-from freqbench.job.plan import Plan, current_plan, volumes_root
+from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store, index_keys
@@ -82,7 +82,7 @@ def execute(
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
     covered = store.covered()
-    plan = current_plan(grid.shard(shard or Shard()), covered, saved_volumes.saved(root) if root else None)
+    plan = make_plan(grid.shard(shard or Shard()), covered, saved_volumes.saved(root) if root else None)
     content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": grid.index()})
     num_others = len(covered.keys() - index_keys(content["index"]))
     del covered
@@ -117,7 +117,7 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
     """
     cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
-    plan = current_plan(grid, store.covered())
+    plan = make_plan(grid, store.covered())
     is_saved = saved_volumes.saved(root)
     saved = tuple(unit for unit in plan.units if is_saved(unit.cell, unit.ref))
     if plan.units and not saved:

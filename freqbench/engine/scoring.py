@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core.types import Case, NativeCase, Shape, Spacing
+from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
 from freqbench.metrics import (
     METRICS,
@@ -62,8 +62,7 @@ def score_volume(
     """
     body = body_mask(case.image)
     clean, attacked = case.image.to(device), adversarial.to(device)
-    height, width, depth = case.image.shape[1:]
-    seams = seam_scores(clean, attacked, attack_windows((height, width, depth), roi))
+    seams = seam_scores(clean, attacked, attack_windows(triple(case.image.shape[1:]), roi))
     parts = [image_scores(case.image, adversarial, body), energy_scores(clean, attacked), seams]
     if "lpips" in metrics and "lpips" in unavailable:
         columns = METRICS["lpips"].columns

@@ -1,7 +1,7 @@
 """Plans what is left of a grid in a store, and estimates what that costs; resuming and `status` start here too."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,18 +49,21 @@ class Plan:
         return sum(len(unit.targets) for unit in self.units)
 
 
-def make_plan(grid: Grid, covered: Covered, again: Collection[Key] = ()) -> Plan:
-    """What is left of a grid, given the metrics that each good row covers, and keys to compute anew all the same."""
+def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
+    """What is left of a grid, given the metrics that each good row of a store covers (`Store.covered`).
+
+    `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
+    its rows are enough.
+    """
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
     for cell in grid.cells:
         name = cell.dataset.name
         for ref, case_key in zip(grid.cases[name], grid.case_keys[name], strict=True):
-            missing = []
+            missing, lacks_volume = [], bool(covered) and is_saved is not None and not is_saved(cell, ref)
             for target in cell.targets:
-                key = cell.cell_id, case_key, target.model_id
-                present = covered.get(key)
-                if present is None or not wanted <= present or key in again:
+                present = covered.get((cell.cell_id, case_key, target.model_id))
+                if present is None or not wanted <= present or lacks_volume:
                     missing.append(target)
                     former |= present or frozenset()
             num_done += len(cell.targets) - len(missing)
@@ -68,19 +71,6 @@ def make_plan(grid: Grid, covered: Covered, again: Collection[Key] = ()) -> Plan
                 units.append(Unit(cell=cell, ref=ref, targets=tuple(missing)))
     metrics = (*grid.metrics, *sorted(former - wanted))
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
-
-
-def current_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """What is left of a grid, given what a store has (`Store.covered`).
-
-    `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
-    its rows are enough.
-    """
-    unsaved = set()
-    if is_saved and covered:
-        units = (unit for unit in grid.units() if not is_saved(unit.cell, unit.ref))
-        unsaved = {unit.cell.key(unit.ref, target) for unit in units for target in unit.targets}
-    return make_plan(grid, covered, again=unsaved)
 
 
 def volumes_root(grid: Grid, out: str) -> str | None:
@@ -122,7 +112,7 @@ class Outlook:
 def outlook(
     grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
 ) -> Outlook:
-    """What is missing, done and left of a grid; `is_saved` as of `current_plan`, `price` of a worker's hour."""
+    """What is missing, done and left of a grid; `is_saved` as of `make_plan`, `price` of a worker's hour."""
     store = Store(out)
     found = Outlook(
         job=grid.job.name,
@@ -134,7 +124,7 @@ def outlook(
     )
     if lacking:
         return found
-    todo = current_plan(grid, {} if store.is_empty else store.covered(), is_saved)
+    todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
     hours, basis = _hours(todo, store) if todo.units else (0.0, None)
     cost = None if price is None else price * hours
     return replace(

@@ -115,6 +115,12 @@ class JobSpec(Strict):
         return given
 
 
+def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
+    """The job that a store holds, with `trusted` for its `trust_code`: who writes to a store must not run code here."""
+    stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
+    return config.validate(stored, JobSpec, where)
+
+
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
     """The dataset of a job file's entry, read or not; `where` begins the line of an error.
 

@@ -14,9 +14,10 @@ and so are those of _OF_LABELS, which came later. On larger volumes, where a
 voxel counts less, all are generous; after many steps they may be narrow.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +29,7 @@ class Tolerance:
 
     def allows(self, stored: float, found: float) -> bool:
         """Whether a number agrees with the one that is stored."""
-        if stored == found or (math.isnan(stored) and math.isnan(found)):
-            return True
-        return abs(stored - found) <= self.absolute + self.relative * abs(stored)
+        return bool(np.isclose(found, stored, rtol=self.relative, atol=self.absolute, equal_nan=True))
 
     def __str__(self) -> str:
         parts = [f"{self.absolute:g}"] if self.absolute else []

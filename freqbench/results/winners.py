@@ -88,7 +88,5 @@ def _shared(column: pa.ChunkedArray) -> list[Any]:
 def _ranks(column: pa.ChunkedArray) -> Numbers:
     """For each text its place among the sorted texts of the column; null is last."""
     words = Words(column)
-    places = np.empty(len(words.texts), np.int64)
-    places[pc.array_sort_indices(pa.array(words.texts, pa.string())).to_numpy()] = np.arange(len(words.texts))
-    ranks: Numbers = places[words.codes]
+    ranks: Numbers = pc.rank(pa.array(words.texts, pa.string())).cast(pa.int64()).to_numpy()[words.codes]
     return ranks

@@ -13,7 +13,7 @@ from tiny import ARGS, ROI, small, write
 from freqbench.results import Store
 
 FRAMES = [(f"patient089_frame{frame}", "Tr") for frame in ("01", "10")]
-IMAGE, LABEL = (f"training/patient089/patient089_frame10{end}.nii.gz" for end in ("", "_gt"))
+LABEL = "training/patient089/patient089_frame10_gt.nii.gz"
 
 
 @pytest.fixture
@@ -34,26 +34,6 @@ def job(root: Path, **keys: Any) -> str:
 def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
     voxels = nibabel.load(root / path).get_fdata()
     downloads.put(root / path, change(voxels).astype("float32"))
-
-
-@pytest.mark.parametrize(
-    ("absent", "what"),
-    [([LABEL], "the label map of case patient089_frame10"), ([IMAGE, LABEL], "the image of case patient089_frame10")],
-)
-def test_a_frame_without_its_label_and_one_that_is_not_there_are_refused(
-    root: Path, bench: Bench, absent: list[str], what: str
-) -> None:
-    for path in absent:
-        (root / path).unlink()
-    complaint = f"{root / absent[0]}: expected {what}, found no file: check `root` and the list"
-    code, out, _ = bench("plan", job(root))
-    assert (code, f"missing: dataset acdc: {complaint}" in out) == (0, True)
-    code, out, err = bench("run", job(root), "--out", str(root.parent / "out"))
-    assert (code, out, err.count("\n"), complaint in err) == (2, "", 1, True)
-    assert not (root.parent / "out").exists()
-    code, out, _ = bench("doctor", "--data", str(root))
-    assert code == 1
-    assert absent[0] in next(line for line in out.splitlines() if "problem:" in line and "validation" in line)
 
 
 def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:

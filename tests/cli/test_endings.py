@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from called import Bench
+from job.test_checks import WRONG as MISTAKES
 from tiny import job, write
 
 import freqbench.core.config
@@ -24,6 +25,7 @@ def python(folder: Path, *arguments: str, **variables: str) -> subprocess.Comple
 
 
 WRONG = {
+    **{name: json.dumps(job(**changes)) for name, changes in MISTAKES.items()},
     "syntax": "{name: [",
     "key": json.dumps(job(attack=[])),
     "attack": json.dumps(job(attacks=[{"name": "pdg"}])),
@@ -31,21 +33,8 @@ WRONG = {
     "architecture": json.dumps(job(models=[{"name": "a", "arch": "UNET3", "checkpoint": "random"}])),
     "metric": json.dumps(job(metrics=["DCS"])),
     "number": json.dumps(job(seeds=[10**30])),
-    "key of a dataset": json.dumps(job(datasets=[{"name": "phantom", "shap": [16, 16, 16]}])),
-    "key of a model": json.dumps(job(models=[{"name": "a", "arch": "unet", "chekpoint": "random"}])),
-    "parameter": json.dumps(job(attacks=[{"name": "pgd", "eps": 0.1, "stepsize": 0.1}])),
-    "no parameter": json.dumps(job(attacks=[{"name": "pgd"}])),
-    "range": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1, -1]}])),
     "grid": json.dumps(job(attacks=[{"name": "pgd", "eps": [0.1] * 4000, "steps": [1] * 4000}])),
-    "source": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "sources": "unte"}])),
-    "target": json.dumps(job(targets=["a", "unte"])),
-    "model twice": json.dumps(job(models=[{"name": "a", "arch": "unet", "checkpoint": "random"}] * 2)),
     "overlap": json.dumps(job(models=[{**job()["models"][0], "inference": {"overlap": 1}}])),
-    "split": json.dumps(job(datasets=[{"name": "phantom", "split": "tset"}])),
-    "window": json.dumps(job(datasets=[{"name": "acdc", "root": ".", "intensity": {"window": [250, -175]}}])),
-    "spacing": json.dumps(job(datasets=[{"name": "acdc", "root": ".", "spacing": [1, 1, 0]}])),
-    "class": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "organs": [["livre"]]}])),
-    "targeted": json.dumps(job(attacks=[{"name": "fgsm", "eps": 0.1, "targeted": True}])),
 }
 CHILD = """
 import json, sys

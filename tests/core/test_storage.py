@@ -8,9 +8,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
-from freqbench.core import downloads, storage
+from freqbench.core import storage
 from freqbench.core.errors import UserError
 
 
@@ -61,19 +60,6 @@ def test_a_local_file_is_not_copied(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.bin").write_bytes(b"x")
     assert storage.fetch(str(tmp_path / "a.bin")) == tmp_path / "a.bin"
     assert not cache.exists()
-
-
-def test_a_remote_file_is_fetched_once_and_anew_when_it_changes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = "memory://tests-storage/a.bin"
-    monkeypatch.setattr(downloads, "FRESH_S", 0.0)
-    storage.write_atomic(path, b"old")
-    first = storage.fetch(path)
-    assert cache in first.parents
-    with monkeypatch.context() as patch:
-        patch.setattr(MemoryFileSystem, "get_file", lambda *_: pytest.fail("read again"))
-        assert storage.fetch(path) == first
-    storage.write_atomic(path, b"new")
-    assert storage.fetch(path).read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

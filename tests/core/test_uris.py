@@ -20,8 +20,6 @@ from freqbench.data import Dataset
 from freqbench.engine import retry, run
 from freqbench.job.schema import build_dataset
 from freqbench.models import ModelEntry, ModelSpec, resolve
-from freqbench.models.checkpoints.files import save_checkpoint
-from freqbench.models.networks import architectures
 
 CPU = torch.device("cpu")
 DATA = {"name": "small", "loader": "decathlon", "split": "validation", "intensity": {"window": [0, 200]}}
@@ -39,7 +37,7 @@ def here(tmp_path: Path) -> Path:
     """A folder `data` with three cases, and a checkpoint beside it."""
     (tmp_path / "here" / "data").mkdir(parents=True)
     Folder(tmp_path / "here" / "data")
-    checkpoint(tmp_path / "here" / "unet.safetensors", seed=0)
+    tiny.save_weights(tmp_path / "here" / "unet.safetensors", num_classes=3)
     return tmp_path / "here"
 
 
@@ -54,14 +52,6 @@ def upload(folder: Path, uri: str) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             storage.write_atomic(storage.join(uri, path.relative_to(folder).as_posix()), path.read_bytes())
-
-
-def checkpoint(path: Path | str, seed: int) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = architectures.build("unet", 3, (16, 16, 16), tiny.ARGS, seed, 1, {})
-    record = {"arch": "unet", "args": tiny.ARGS, "roi": tiny.ROI, "num_classes": 3, "training": {}}
-    save_checkpoint(str(path), net.state_dict(), record, half=False)
 
 
 def dataset(root: Path | str, **more: Any) -> Dataset:
@@ -141,7 +131,7 @@ def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused
 ) -> None:
     """And fetched again where its copy was damaged on the node."""
     uri = f"{s3_root}/{name}"
-    checkpoint(tmp_path / "unet.safetensors", seed=0)
+    tiny.save_weights(tmp_path / "unet.safetensors", num_classes=3)
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
     storage.write_atomic(uri, (tmp_path / name).read_bytes())
     s3.requests()

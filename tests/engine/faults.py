@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from torch import Tensor
 
+from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.pgd import PGD
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 
@@ -29,6 +32,12 @@ def happens(place: str, times: int) -> bool:
             continue
         return True
     return False
+
+
+def add_attack(patch: pytest.MonkeyPatch, attack: type[Attack]) -> None:
+    """Have jobs know an attack by its name."""
+    patch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, attack.name: attack})
+    patch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], attack.name))  # type: ignore[arg-type]
 
 
 def die() -> None:

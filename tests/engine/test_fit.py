@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import ARGS, ROI, execute, expanded, small
+from tiny import ARGS, ROI, execute, expanded, save_weights, small
 
-from freqbench import models
 from freqbench.engine.run import MISFIT_CAUSES, _Run
 from freqbench.job.plan import make_plan
 from freqbench.results import Store
@@ -21,8 +20,7 @@ SHAPE = [16, 16, 16]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Weights that nobody trained, in a file as if somebody had."""
     path = tmp_path_factory.mktemp("weights") / "own.safetensors"
-    weights = models.build("unet", 6, (16, 16, 16), ARGS, seed=3).state_dict()
-    models.save_checkpoint(path, weights, {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}, half=False)
+    save_weights(path, seed=3)
     return str(path)
 
 

@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 from engine.cases import run_serially, units_of
-from engine.faults import Faulty
+from engine.faults import Faulty, add_attack
 from engine.ray_session import machines, run_by_ray
 from tiny import Collector, results, small
 
-from freqbench.attacks import ATTACKS
-from freqbench.core.names import KNOWN
 from freqbench.engine import resources
 from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.ray.ray_cluster import existing
@@ -32,8 +30,7 @@ METRICS = ("dsc", "hd95")
 
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "faulty": Faulty})
-    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
+    add_attack(monkeypatch, Faulty)
     monkeypatch.setattr(ray_workers, "FOLLOW_S", 1.0)
 
 

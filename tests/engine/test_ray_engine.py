@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from attacks.examples import EXAMPLES
 from engine.cases import run_serially, units_of
-from engine.faults import Faulty, FaultyPhantom
+from engine.faults import Faulty, FaultyPhantom, add_attack
 from engine.ray_session import ray_session, run_by_ray
 from third_party.own import units as foreign_units
 from tiny import SHAPE, Collector, job, results, small
@@ -38,8 +38,7 @@ def session() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "faulty": Faulty})
-    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "faulty"))  # type: ignore[arg-type]
+    add_attack(monkeypatch, Faulty)
     monkeypatch.setattr("freqbench.job.schema.DATASETS", {**DATASETS, "faulty": FaultyPhantom})
     monkeypatch.setitem(KNOWN, "datasets", (*KNOWN["datasets"], "faulty"))  # type: ignore[arg-type]
 

@@ -7,7 +7,6 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 import torch
 from tiny import class_rows, execute, expanded, job, rows, small
@@ -141,22 +140,6 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
     assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
 
 
-def test_what_was_reported_as_stored_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At each report the store is read as a second process would."""
-    monkeypatch.setattr(runner, "COMMIT_EVERY_S", 0.0)
-    reported: list[tuple[int, int]] = []
-
-    class Checked(runner.RunProgress):
-        def store(self, stored: int) -> None:
-            super().store(stored)
-            reported.append((self._stored, len(Store(str(tmp_path)).covered())))
-
-    monkeypatch.setattr(runner, "RunProgress", Checked)
-    execute(small(**TWO), tmp_path)
-    assert all(said == there for said, there in reported)
-    assert {(1, 1), (2, 2)} <= set(reported)
-
-
 def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,18 +192,14 @@ def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> Non
     assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 records")
 
 
-@pytest.mark.parametrize("scheme", ["file", "memory"])
-def test_a_store_may_be_a_uri(tmp_path: Path, scheme: str) -> None:
-    out = {"file": f"file://{tmp_path}/uri", "memory": f"memory://{tmp_path.name}"}[scheme]
-    try:
-        execute(small(**TWO, save_adversarial="nifti"), out)
-        assert execute(small(**TWO), out).num_done == 2
-        execute(small(**TWO), tmp_path / "folder")
-        assert rows(out) == rows(tmp_path / "folder")
-        assert class_rows(out) == class_rows(tmp_path / "folder")
-    finally:
-        if scheme == "memory":
-            fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
+def test_a_store_may_be_the_uri_of_a_folder(tmp_path: Path) -> None:
+    """One in object storage is in `tests/core/test_uris.py`."""
+    out = f"file://{tmp_path}/uri"
+    execute(small(**TWO, save_adversarial="nifti"), out)
+    assert execute(small(**TWO), out).num_done == 2
+    execute(small(**TWO), tmp_path / "folder")
+    assert rows(out) == rows(tmp_path / "folder")
+    assert class_rows(out) == class_rows(tmp_path / "folder")
 
 
 def test_ids_of_runs_that_start_within_a_second_are_ordered_by_time() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from exchange import elsewhere
 from rich.console import Console
-from tiny import ARGS, ROI, class_rows, execute, expanded, job, rows, small
+from tiny import ROI, class_rows, execute, expanded, job, rows, save_weights, small
 
-from freqbench import metrics, models
+from freqbench import metrics
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking, run, saved_volumes
 from freqbench.engine.run import Summary
@@ -78,10 +78,8 @@ def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkey
 
 @pytest.mark.integration
 def test_a_further_checkpoint_is_scored_by_ray_as_a_run_would_have(tmp_path: Path) -> None:
-    net = models.build("unet", 6, (16, 16, 16), ARGS, seed=5)
-    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
     path = tmp_path / "later.safetensors"
-    models.save_checkpoint(path, net.state_dict(), metadata, half=False)
+    save_weights(path, seed=5)
     execute(small(**ONE), tmp_path / "scored")
     two_workers = small(**{**ONE, "resources": {"workers": 2, "threads": 1}})
     assert score(two_workers, tmp_path / "scored", [str(path)]).num_new == 2

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from engine.cases import run_all, run_serially, units_of
-from tiny import job, results, small
+from engine.faults import add_attack
+from tiny import job, small
 from torch import Tensor
 
 from freqbench import models
-from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core.input_space import Preprocess
-from freqbench.core.names import KNOWN
 from freqbench.core.types import Case, CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import attacking, saved_volumes
@@ -60,8 +60,7 @@ class Fake(Attack):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    monkeypatch.setattr("freqbench.attacks.table.ATTACKS", {**ATTACKS, "fake": Fake})
-    monkeypatch.setitem(KNOWN, "attacks", (*KNOWN["attacks"], "fake"))  # type: ignore[arg-type]
+    add_attack(monkeypatch, Fake)
     monkeypatch.setattr(Fake, "batches", [])
     monkeypatch.setattr(Fake, "fits", 99)
     return Fake
@@ -130,24 +129,7 @@ def test_scores_are_those_of_the_predictions_by_hand() -> None:
     assert [row["pred_voxels_clean"] for row in classes] == [int((pred_clean == k).sum()) for k in range(6)]
 
 
-def test_a_unit_is_the_same_to_the_bit_in_another_worker_and_order() -> None:
-    content = job(attacks=[{"name": "pgd", "eps": "8/255", "steps": 2}])
-    units = units_of(content)
-    first, second = make_worker(), make_worker()
-    forth = {id(unit): results([first.run(unit)[0]]) for unit in units}
-    back = {id(unit): results([second.run(unit)[0]]) for unit in units[::-1]}
-    assert forth == back
-
-
 FAA = {"name": "faa", "bands": 8, "portion": 0.25, "steps": 1}
-
-
-def test_a_case_has_the_same_reference_however_many_cases_are_asked_for() -> None:
-    """One alone has one too."""
-    phantom = {"name": "phantom", "shape": [24, 20, 16]}
-    (alone,), (among, _) = (run_all(small(attacks=[FAA], datasets=[{**phantom, "cases": n}])) for n in (1, 2))
-    assert not alone.failed
-    assert results([alone]) == results([among])
 
 
 def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_listed_once(

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from attacks.examples import EXAMPLES
-from tiny import ARGS, ROI, expanded, job, small
+from tiny import ARGS, expanded, job, save_weights, small
 
-from freqbench import models
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.plugins import provenance
-from freqbench.data.loaders.phantom import Phantom
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.job.grid import Cell
 
@@ -126,26 +123,9 @@ def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -
     assert "window_batch" not in coupled("paper", 3).params
 
 
-@pytest.mark.parametrize(("name", "differs"), [("faa", True), ("pgd", False)])
-def test_where_references_are_drawn_from_is_in_the_id_of_attacks_that_need_one_alone(name: str, differs: bool) -> None:
-    """The same patients under another split have other cases beside them; how many are asked for does not matter."""
-    attack = {"name": name} if name == "faa" else {"name": name, "eps": "8/255"}
-    first, other, fewer = (
-        cell_of(small(attacks=[attack], datasets=[{"name": "phantom", "shape": [24, 20, 16], **changes}])).cell_id
-        for changes in ({"split": "test"}, {"split": "train"}, {"split": "test", "cases": 1})
-    )
-    assert (first != other) == differs
-    assert first == fewer
-
-
 def test_the_id_hangs_on_weights_and_not_on_their_path(tmp_path: Path) -> None:
-    net = models.build("unet", 6, (16, 16, 16), ARGS)
-    metadata = {"arch": "unet", "args": ARGS, "roi": ROI, "num_classes": 6}
-    models.save_checkpoint(tmp_path / "a.safetensors", net.state_dict(), metadata, half=False)
-    (tmp_path / "b.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
-    with torch.no_grad():
-        next(net.parameters()).add_(1e-3)
-    models.save_checkpoint(tmp_path / "c.safetensors", net.state_dict(), metadata, half=False)
+    for name, seed in {"a": 0, "b": 0, "c": 1}.items():
+        save_weights(tmp_path / f"{name}.safetensors", seed=seed)
     a, b, c = (
         cell_of(small(models=[{"name": "m", "checkpoint": str(tmp_path / f"{name}.safetensors")}])).cell_id
         for name in "abc"
@@ -209,10 +189,3 @@ def test_two_splits_of_one_recipe_share_cells_and_no_key() -> None:
     _, grid = expanded(content)
     assert len({cell.cell_id for cell in grid.cells}) == 1
     assert len({unit.cell.key(unit.ref, unit.cell.source) for unit in grid.units()}) == 2
-
-
-def test_a_case_key_hangs_on_recipe_and_content() -> None:
-    one, two = Phantom(name="a", cases=2).refs()
-    assert Phantom(name="b", split="train").case_key(one) == Phantom(name="a").case_key(one)
-    assert Phantom(name="a").case_key(one) != Phantom(name="a").case_key(two)
-    assert Phantom(name="a").case_key(one) != Phantom(name="a", shape=(24, 20, 16)).case_key(one)

@@ -36,7 +36,6 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "attack without name": (lambda c: c["attacks"][0].pop("name"), "attacks[0].name: required", "not given"),
     "list of attack names": (lambda c: c["attacks"][0].update(name=["pgd"]), "attacks[0].name:", "got ['pgd']"),
     "attack as a word": (lambda c: c["attacks"].insert(0, "pgd"), "attacks[0]:", "got 'pgd'"),
-    "no metric": (lambda c: c.update(metrics=[]), "metrics: expected a list of at least 1, got []", ""),
     "longest eps": (lambda c: c["attacks"][1].update(eps="9" * 5000), "attacks[1].eps: expected a number", "'9999"),
     "top key": (lambda c: c.update(dataset=[]), "unknown key 'dataset'.", "'datasets'?"),
     "dataset key": (lambda c: c["datasets"][0].update(splt=1), "datasets[0]: unknown key 'splt'.", "'split'?"),
@@ -71,7 +70,7 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "targets as a word": (lambda c: c.update(targets="a"), "targets: ", "'all' or 'source' or a valid list, got 'a'"),
     "threads": (lambda c: c["resources"].update(threads=0), "resources.threads: ", "'auto' or greater than 0, got 0"),
     "metric": (lambda c: c.update(metrics=["dcs"]), "metrics[0]: unknown metric 'dcs'.", "'dsc'?"),
-    "no metrics": (lambda c: c.update(metrics=[]), "metrics: ", "at least 1"),
+    "no metrics": (lambda c: c.update(metrics=[]), "metrics: expected a list of at least 1, got []", ""),
     "metric twice": (
         lambda c: c.update(metrics=["dsc", "ssim", "dsc"]),
         "metrics: expected each once",

@@ -2,7 +2,6 @@
 
 import os
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,8 +48,3 @@ def put(store: Store, name: str, *records: Row) -> None:
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test pulls the plug, and waiting for the disk would be most of the time."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def rows() -> SimpleNamespace:
-    return SimpleNamespace(record=make_record, failed=make_failed, classes=make_classes, put=put, START=START)

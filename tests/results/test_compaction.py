@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from results.conftest import make_classes, make_record, put
 
 from freqbench.core import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
@@ -99,13 +99,13 @@ def test_a_large_pair_is_rewritten_once_a_tenth_of_it_is_superseded(lost: int, m
 
 
 def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_records(
-    tmp_path: Path, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, large, touched = Store(str(tmp_path)), "compacted-a-000001.parquet", list[str]()
-    rows.put(store, large, *(rows.record(number, cell_id=f"cell{number}") for number in range(300)))
+    put(store, large, *(make_record(number, cell_id=f"cell{number}") for number in range(300)))
     sizes = [storage.size(str(tmp_path / kind / large)) for kind in ("records", "class_records")]
     for number in range(3):
-        rows.put(store, f"run-{number:06d}.parquet", rows.record(cell_id=f"new{number}"))
+        put(store, f"run-{number:06d}.parquet", make_record(cell_id=f"new{number}"))
     monkeypatch.setattr(compaction, "FULL_BYTES", 2 * sum(sizes))
     before = seen(store)
     for step in STEPS[2:]:
@@ -127,15 +127,14 @@ def test_a_run_of_few_rows_touches_a_large_pair_only_to_read_columns_of_its_reco
 
 
 @pytest.fixture
-def filled(tmp_path: Path, rows: SimpleNamespace) -> Callable[[str], Store]:
+def filled(tmp_path: Path) -> Callable[[str], Store]:
     """A store of which a compaction died half-way: rows stand in several files, and some are superseded."""
     made = Store(str(tmp_path / "made"))
-    record = rows.record
     for number in range(4):
-        again = record(number, cell_id="again", dsc=number / 10, run_id=f"run{number}")
-        rows.put(made, f"run{number}-000000.parquet", again, record(number, cell_id=f"cell{number}"))
-    rows.put(made, "compacted-b-000000.parquet", *(record(number, cell_id=f"cell{number}") for number in (0, 1)))
-    rows.put(made, "compacted-a-000002.parquet", *(record(number, cell_id=f"cell{number}") for number in (1, 2)))
+        again = make_record(number, cell_id="again", dsc=number / 10, run_id=f"run{number}")
+        put(made, f"run{number}-000000.parquet", again, make_record(number, cell_id=f"cell{number}"))
+    put(made, "compacted-b-000000.parquet", *(make_record(number, cell_id=f"cell{number}") for number in (0, 1)))
+    put(made, "compacted-a-000002.parquet", *(make_record(number, cell_id=f"cell{number}") for number in (1, 2)))
 
     def fill(name: str) -> Store:
         return Store(str(shutil.copytree(made.root, tmp_path / name)))
@@ -170,14 +169,14 @@ def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     [("run", "compacted-h"), ("compacted-00aa", "compacted-00a0"), ("compacted-zza0", "compacted-zzaa")],
 )
 def test_a_row_that_is_left_to_another_file_stays_when_that_file_is_rewritten(
-    tmp_path: Path, rows: SimpleNamespace, own: str, other: str
+    tmp_path: Path, own: str, other: str
 ) -> None:
     """One compaction has left a row out for the copy in a merged file, and is about to delete its own; two others then
     rewrite the merged file, one after the other. The second of them must not leave the row to the file that goes."""
     store = Store(str(tmp_path))
     own = f"{own}-000000.parquet"
-    rows.put(store, own, rows.record())
-    rows.put(store, f"{other}-000001.parquet", rows.record(), rows.record(1, cell_id="other"))
+    put(store, own, make_record())
+    put(store, f"{other}-000001.parquet", make_record(), make_record(1, cell_id="other"))
     before, real = seen(store), storage.remove
     with pytest.MonkeyPatch.context() as patch:
 
@@ -306,13 +305,11 @@ def test_rows_that_are_merged_share_a_row_group(filled: Callable[[str], Store]) 
 
 
 @pytest.mark.parametrize("moment", ["read_bytes", "write_atomic", "remove"])
-def test_rows_committed_during_a_compaction_stay(
-    filled: Callable[[str], Store], rows: SimpleNamespace, moment: str
-) -> None:
+def test_rows_committed_during_a_compaction_stay(filled: Callable[[str], Store], moment: str) -> None:
     store = filled("out")
     before = seen(store)
     with pytest.MonkeyPatch.context() as patch:
-        first_do(patch, moment, lambda: rows.put(store, "run9-000000.parquet", rows.record(9, cell_id="new")))
+        first_do(patch, moment, lambda: put(store, "run9-000000.parquet", make_record(9, cell_id="new")))
         store.compact()
     after = seen(store)
     assert [len(part) for part in after] == [len(before[0]) + 1, len(before[1]) + 2]
@@ -324,25 +321,25 @@ def test_rows_committed_during_a_compaction_stay(
 
 @pytest.mark.parametrize(("step", "committed"), [(0, 0), (1, 0), (2, 1)])
 def test_a_flush_that_dies_at_any_step_commits_all_or_nothing_and_can_be_tried_again(
-    tmp_path: Path, rows: SimpleNamespace, step: int, committed: int
+    tmp_path: Path, step: int, committed: int
 ) -> None:
     store = Store(str(tmp_path))
-    rows.put(store, "run1-000000.parquet", rows.record())
+    put(store, "run1-000000.parquet", make_record())
     writer = store.writer("run0")
-    writer.add([rows.record(cell_id="new")], rows.classes(rows.record(cell_id="new")))
+    writer.add([make_record(cell_id="new")], make_classes(make_record(cell_id="new")))
     with pytest.MonkeyPatch.context() as patch, suppress(Killed):
         die_at(patch, step)
         writer.flush()
     assert [len(part) for part in seen(store)] == [1 + committed, 2 + 2 * committed]
-    writer.add([rows.record(2, cell_id="second")], [])
+    writer.add([make_record(2, cell_id="second")], [])
     assert writer.flush() == 2 - committed
     assert [len(part) for part in seen(store)] == [3, 4]
 
 
-def test_a_commit_that_raised_but_reached_the_store_counts_once(tmp_path: Path, rows: SimpleNamespace) -> None:
+def test_a_commit_that_raised_but_reached_the_store_counts_once(tmp_path: Path) -> None:
     """A remote put can time out after it has succeeded."""
     writer = Store(str(tmp_path)).writer("run0")
-    writer.add([rows.record()], rows.classes(rows.record()))
+    writer.add([make_record()], make_classes(make_record()))
     real = storage.write_atomic
     with pytest.MonkeyPatch.context() as patch:
 

@@ -57,9 +57,3 @@ def test_what_could_not_be_written_waits(tmp_path: Path) -> None:
     (tmp_path / "glimpses").unlink()
     run.flush()
     assert cases(str(tmp_path)) == {CELL: "a"}
-
-
-def test_files_of_other_names_are_no_glimpses(tmp_path: Path) -> None:
-    for name in ("x.webp", f"{CELL}_{CELL}_1.webp", f"{CELL}_{CELL}_nan.webp", f"{CELL}_{CELL}_1.00.png"):
-        storage.write_atomic(f"{tmp_path}/glimpses/{name}", b"")
-    assert listed(str(tmp_path)) == {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from benchmarks.test_scale import answer
+from results.conftest import make_record, put
 from rich.console import Console
 from s3_server import S3
 from tiny import expanded, small
@@ -29,43 +30,43 @@ def methods(s3: S3, part: str = "") -> Counter[str]:
 
 
 @pytest.fixture
-def store(s3_root: str, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A file a record, more than are read at once, and one that is superseded."""
     monkeypatch.setattr(files, "AT_ONCE", 4)
     store = Store(s3_root)
     for number in range(NUM_FILES - 1):
-        rows.put(store, f"run-{number:06d}.parquet", rows.record(number, cell_id=f"cell{number:02d}"))
-    rows.put(store, f"run-{NUM_FILES:06d}.parquet", rows.record(NUM_FILES, cell_id="cell00", dsc=0.25))
+        put(store, f"run-{number:06d}.parquet", make_record(number, cell_id=f"cell{number:02d}"))
+    put(store, f"run-{NUM_FILES:06d}.parquet", make_record(NUM_FILES, cell_id="cell00", dsc=0.25))
     return store
 
 
-def expected(rows: SimpleNamespace) -> list[dict[str, Any]]:
-    first = [rows.record(number, cell_id=f"cell{number:02d}") for number in range(1, NUM_FILES - 1)]
-    return [*first, rows.record(NUM_FILES, cell_id="cell00", dsc=0.25)]
+def expected() -> list[dict[str, Any]]:
+    first = [make_record(number, cell_id=f"cell{number:02d}") for number in range(1, NUM_FILES - 1)]
+    return [*first, make_record(NUM_FILES, cell_id="cell00", dsc=0.25)]
 
 
-def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, store: Store, rows: SimpleNamespace) -> None:
+def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, store: Store) -> None:
     s3.requests()
-    assert store.records().to_pylist() == expected(rows)
+    assert store.records().to_pylist() == expected()
     assert methods(s3, ".parquet") == {"GET": NUM_FILES}, "a request a file"
     store.compact()
-    assert store.records().to_pylist() == expected(rows)
-    assert len(store.class_records()) == 2 * len(expected(rows))
-    assert len(store.covered()) == len(expected(rows))
+    assert store.records().to_pylist() == expected()
+    assert len(store.class_records()) == 2 * len(expected())
+    assert len(store.covered()) == len(expected())
 
 
-def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store, rows: SimpleNamespace) -> None:
+def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store) -> None:
     s3.fault("refuse", match="/records/compacted", status=403)
     with pytest.raises(OSError, match="fault on demand"):
         store.compact()
-    assert store.records().to_pylist() == expected(rows)
+    assert store.records().to_pylist() == expected()
     store.compact()
-    assert store.records().to_pylist() == expected(rows)
+    assert store.records().to_pylist() == expected()
 
 
-def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str, rows: SimpleNamespace) -> None:
+def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str) -> None:
     store = Store(s3_root)
-    rows.put(store, MERGED, *(rows.record(number, cell_id=f"cell{number}") for number in range(100)))
+    put(store, MERGED, *(make_record(number, cell_id=f"cell{number}") for number in range(100)))
     s3.requests()
     assert len(store.covered()) == 100
     assert methods(s3, MERGED)["GET"] > 1
@@ -75,9 +76,9 @@ def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root
 
 
 @pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])
-def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, rows: SimpleNamespace, name: str) -> None:
+def test_a_file_out_of_reach_is_not_called_torn(s3: S3, s3_root: str, name: str) -> None:
     store = Store(s3_root)
-    rows.put(store, name, rows.record())
+    put(store, name, make_record())
     s3.fault("refuse", method="GET", match=name, times=99, status=403)
     with pytest.raises(OSError, match="fault on demand") as refused:
         store.covered()

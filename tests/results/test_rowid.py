@@ -2,9 +2,9 @@
 
 import hashlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from results.conftest import make_failed, make_record
 
 from freqbench.core.errors import UserError
 from freqbench.results import Store
@@ -12,11 +12,11 @@ from freqbench.results.rowid import find_row, row_id, sample_rows
 
 
 @pytest.fixture
-def store(tmp_path: Path, rows: SimpleNamespace) -> Store:
+def store(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
     made = Store(str(tmp_path))
-    found = [rows.record(number, cell_id=f"cell{number}") for number in range(299)]
-    made.writer("run0", interval_s=0).add([*found, rows.failed(300, cell_id="failed")], [])
+    found = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made.writer("run0", interval_s=0).add([*found, make_failed(300, cell_id="failed")], [])
     return made
 
 

@@ -4,11 +4,11 @@ import json
 import math
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from results.conftest import make_classes, make_failed, make_record
 
 from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
@@ -16,10 +16,10 @@ from freqbench.results.schema import VERSION_FIELD
 from freqbench.results.writer import commit as write_pair
 
 
-def commit(store: Store, rows: SimpleNamespace, run_id: str, *records: dict) -> None:
+def commit(store: Store, run_id: str, *records: dict) -> None:
     """One committed pair of files with these records and two classes each."""
     records = tuple(row | {"run_id": run_id} for row in records)
-    store.writer(run_id, interval_s=0).add(records, [row for record in records for row in rows.classes(record)])
+    store.writer(run_id, interval_s=0).add(records, [row for record in records for row in make_classes(record)])
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -27,9 +27,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/{request.param}")
 
 
-def test_what_is_written_is_read(store: Store, rows: SimpleNamespace) -> None:
-    row = rows.record(hd95=math.nan, lpips_distance=None, null_reasons='{"lpips_distance": "no weights"}')
-    commit(store, rows, "run0", row)
+def test_what_is_written_is_read(store: Store) -> None:
+    row = make_record(hd95=math.nan, lpips_distance=None, null_reasons='{"lpips_distance": "no weights"}')
+    commit(store, "run0", row)
     (read,) = store.records().to_pylist()
     assert math.isnan(read["hd95"])
     assert read | {"hd95": 0} == row | {"hd95": 0}
@@ -42,44 +42,44 @@ def test_an_empty_store_has_tables_of_the_schema(store: Store) -> None:
     assert store.runs() == []
 
 
-def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.record(2, dsc=0.2), rows.failed(2, cell_id="bad", error="new"))
-    commit(store, rows, "b", rows.record(1, dsc=0.1), rows.failed(1, cell_id="bad", error="old"))
-    commit(store, rows, "c", rows.failed(3))
+def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(store: Store) -> None:
+    commit(store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
+    commit(store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
+    commit(store, "c", make_failed(3))
     found = store.records(("error", "dsc", "cell_id"))
     assert found.column_names == ["error", "dsc", "cell_id"]
     assert [tuple(row.values()) for row in found.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
 
 
-def test_each_part_of_the_key_tells_rows_apart(store: Store, rows: SimpleNamespace) -> None:
+def test_each_part_of_the_key_tells_rows_apart(store: Store) -> None:
     others = [{}, {"cell_id": "c"}, {"case_key": "c"}, {"target_model_id": "c"}]
-    commit(store, rows, "a", *(rows.record(minute, **other) for minute, other in enumerate(others)))
-    assert store.records()["finished_at"].to_pylist() == [rows.record(minute)["finished_at"] for minute in range(4)]
+    commit(store, "a", *(make_record(minute, **other) for minute, other in enumerate(others)))
+    assert store.records()["finished_at"].to_pylist() == [make_record(minute)["finished_at"] for minute in range(4)]
 
 
-def test_class_rows_are_those_of_the_winning_record(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.record(1, dsc=0.1), rows.record(2, dsc=0.2), rows.record(3, cell_id="c", dsc=0.3))
-    commit(store, rows, "b", rows.record(4, dsc=0.4))
+def test_class_rows_are_those_of_the_winning_record(store: Store) -> None:
+    commit(store, "a", make_record(1, dsc=0.1), make_record(2, dsc=0.2), make_record(3, cell_id="c", dsc=0.3))
+    commit(store, "b", make_record(4, dsc=0.4))
     found = store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
     assert found.select(["dsc", "class_index"]).to_pylist() == [
         {"dsc": dsc, "class_index": index} for dsc in (0.3, 0.4) for index in (0, 1)
     ]
 
 
-def test_covered_are_the_ok_keys_with_their_metrics(store: Store, rows: SimpleNamespace) -> None:
-    commit(store, rows, "a", rows.record(metrics="dsc,hd95"), rows.failed(cell_id="b"), rows.record(2, case_key="c"))
-    commit(store, rows, "b", rows.record(3, case_key="c", metrics=""))
+def test_covered_are_the_ok_keys_with_their_metrics(store: Store) -> None:
+    commit(store, "a", make_record(metrics="dsc,hd95"), make_failed(cell_id="b"), make_record(2, case_key="c"))
+    commit(store, "b", make_record(3, case_key="c", metrics=""))
     assert store.covered() == {
         ("cell0", "case0", "id_unet"): frozenset({"dsc", "hd95"}),
         ("cell0", "c", "id_unet"): frozenset(),
     }
 
 
-def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(store: Store, rows: SimpleNamespace) -> None:
+def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(store: Store) -> None:
     """The same record in two files, as a compaction that died leaves it, shows its classes once."""
-    row = rows.record()
+    row = make_record()
     for name in ("a", "b"):
-        write_pair(store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, rows.classes(row)))
+        write_pair(store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, make_classes(row)))
     assert len(store.class_records()) == 2
 
 
@@ -97,9 +97,9 @@ def test_runs_and_job_come_back(store: Store) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, rows: SimpleNamespace) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A local store with one committed file."""
-    commit(Store(str(tmp_path)), rows, "a", rows.record())
+    commit(Store(str(tmp_path)), "a", make_record())
     return tmp_path
 
 
@@ -166,12 +166,10 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     assert {column.name for column in RECORDS if column.is_later and column.required} == set()
 
 
-def test_columns_that_came_later_are_null_in_older_files_and_compacting_keeps_them_so(
-    tmp_path: Path, rows: SimpleNamespace
-) -> None:
+def test_columns_that_came_later_are_null_in_older_files_and_compacting_keeps_them_so(tmp_path: Path) -> None:
     root = shutil.copytree(EXAMPLE, tmp_path / "out")
     store = Store(str(root))
-    commit(store, rows, "new", rows.record(nsd=0.5))
+    commit(store, "new", make_record(nsd=0.5))
     for _ in range(2):
         found = store.records(["nsd", "dsc"]).to_pylist()
         assert sorted(row["nsd"] for row in found if row["nsd"] is not None) == [0.5]

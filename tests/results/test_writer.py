@@ -2,56 +2,56 @@
 
 from datetime import datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from results.conftest import make_classes, make_record
 
 from freqbench.results import RECORDS, Store, to_table
 from freqbench.results import writer as writer_module
 
 
 def test_five_thousand_rows_are_committed_at_once_and_fewer_after_the_interval(
-    tmp_path: Path, rows: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert writer_module.MAX_RECORDS == 5000
     monkeypatch.setattr(writer_module, "MAX_RECORDS", 3)
     writer = Store(str(tmp_path)).writer("run0")
-    assert [writer.add([rows.record(cell_id=str(n))], []) for n in range(7)] == [0, 0, 3, 0, 0, 3, 0]
+    assert [writer.add([make_record(cell_id=str(n))], []) for n in range(7)] == [0, 0, 3, 0, 0, 3, 0]
     waiting = Store(str(tmp_path)).writer("run0", interval_s=0.0)
-    assert waiting.add([rows.record()], []) == 1
+    assert waiting.add([make_record()], []) == 1
     assert waiting.flush_due() == 0
 
 
-def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path, rows: SimpleNamespace) -> None:
+def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     writer = store.writer("run0")
     for _ in range(2):
-        writer.add([rows.record()], rows.classes(rows.record()))
+        writer.add([make_record()], make_classes(make_record()))
     assert writer.flush() == 1
     assert len(store.class_records()) == 2
 
 
-def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path, rows: SimpleNamespace) -> None:
+def test_a_second_writer_of_a_run_overwrites_nothing(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     for number in range(2):
-        store.writer("run0", interval_s=0).add([rows.record(cell_id=str(number))], [])
+        store.writer("run0", interval_s=0).add([make_record(cell_id=str(number))], [])
     assert len(store.records()) == 2
 
 
-def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path, rows: SimpleNamespace) -> None:
+def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    first, second = rows.classes(rows.record(cell_id="bad"))
+    first, second = make_classes(make_record(cell_id="bad"))
     refused: list[tuple[str, list[Any], list[Any]]] = [
-        ("'dsc' must be double", [rows.record(cell_id="bad", dsc="half")], []),
-        ("'seed' must be int64", [rows.record(cell_id="good"), rows.record(1, seed="first")], []),
-        ("'label_voxels' must be int64", [rows.record(cell_id="bad")], [first, second | {"label_voxels": "many"}]),
-        ("class row has no record", [rows.record(1)], rows.classes(rows.record(2))),
-        ("row of another run", [rows.record(run_id="run1")], []),
+        ("'dsc' must be double", [make_record(cell_id="bad", dsc="half")], []),
+        ("'seed' must be int64", [make_record(cell_id="good"), make_record(1, seed="first")], []),
+        ("'label_voxels' must be int64", [make_record(cell_id="bad")], [first, second | {"label_voxels": "many"}]),
+        ("class row has no record", [make_record(1)], make_classes(make_record(2))),
+        ("row of another run", [make_record(run_id="run1")], []),
     ]
     writer = store.writer("run0")
-    writer.add([rows.record()], [])
+    writer.add([make_record()], [])
     for message, records, classes in refused:
         with pytest.raises(ValueError, match=message):
             writer.add(records, classes)
@@ -70,13 +70,11 @@ def test_a_refused_row_does_not_spoil_the_others(tmp_path: Path, rows: SimpleNam
         ({"finished_at": datetime(2026, 1, 1)}, "'finished_at': a time needs a zone"),
     ],
 )
-def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(
-    rows: SimpleNamespace, change: dict[str, Any], message: str
-) -> None:
+def test_a_row_that_does_not_fit_is_a_mistake_of_the_program(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        to_table(RECORDS, [rows.record() | change])
+        to_table(RECORDS, [make_record() | change])
 
 
-def test_numpy_scalars_are_taken(rows: SimpleNamespace) -> None:
-    table = to_table(RECORDS, [rows.record(dsc=np.float64(0.25), num_windows=np.int64(3))])
+def test_numpy_scalars_are_taken() -> None:
+    table = to_table(RECORDS, [make_record(dsc=np.float64(0.25), num_windows=np.int64(3))])
     assert (table["dsc"].to_pylist(), table["num_windows"].to_pylist()) == ([0.25], [3])

@@ -41,14 +41,7 @@ GUARDED = {
     "pkgutil.resolve_name": {"models/networks/architectures.py", "models/foreign/nnunet.py"},
 }
 NEVER = (
-    *(
-        "pickle.load",
-        "pickle.loads",
-        "torch.hub.load",
-        "torch.package.PackageImporter",
-        "yaml.load",
-        "yaml.unsafe_load",
-    ),
+    *("pickle.load", "pickle.loads", "torch.hub.load", "torch.package.PackageImporter", "yaml.load"),
     *("yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "eval", "os.system", "__import__"),
 )
 FOREIGN = {"cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "ray.cloudpickle"}

@@ -170,7 +170,8 @@ def test_a_compaction_leaves_files_of_another_name_or_with_further_columns(fille
 
 def test_a_glimpse_replaces_the_one_of_its_cell_alone(tmp_path: Path) -> None:
     cell, case = DIGEST, "f" * 16
-    others = ("thesis.webp", f"{cell}.webp", f"{cell}_{case}.webp", f"{cell}_{case}_1.webp", f"{cell}_{case}_1.00.png")
+    endings = (".webp", f"_{case}.webp", f"_{case}_1.webp", f"_{case}_nan.webp", f"_{case}_1.00.png")
+    others = ("thesis.webp", *(f"{cell}{ending}" for ending in endings))
     put(tmp_path / "glimpses", *others)
     for drop in (10, 20):
         glimpses = Glimpses(str(tmp_path))
