@@ -5,7 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -15,6 +24,9 @@ from freqbench.core.errors import UserError, unknown
 
 FileName = Annotated[str, AfterValidator(names.required)]
 """A name that files and folders are called by."""
+
+Threads = Annotated[PositiveInt, Field(le=512)]
+"""CPU threads of torch; of far more than a machine has, their start ends the process without a word."""
 
 Architecture = Annotated[str, AfterValidator(partial(names.known, "models", "architecture"))]
 """A network's class, by freqbench's own name of it or as `package.module:Class`."""

@@ -19,11 +19,12 @@ from pydantic import (
 )
 
 from freqbench.core import limits
-from freqbench.core.config import Architecture, FileName, Strict, explain
+from freqbench.core.config import Architecture, FileName, Strict, Threads, explain
 from freqbench.core.errors import UserError
 from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
 
 INHERITED = ("arch", "args", "roi")
+BatchSize = Annotated[PositiveInt, Field(le=4096)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -73,7 +74,7 @@ class Schedule(Strict):
     """
 
     steps: PositiveInt = 90_000
-    batch_size: PositiveInt = 4
+    batch_size: BatchSize = 4
     lr: PositiveFloat = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     warmup_steps: Annotated[int, Field(ge=0)] = 900
@@ -167,7 +168,7 @@ class ModelRecipe(Strict):
     start: Annotated[str, Field(min_length=1)] | None = None
     augmentation: Augmentation | None = None
     steps: PositiveInt | None = None
-    batch_size: PositiveInt | None = None
+    batch_size: BatchSize | None = None
     lr: PositiveFloat | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -225,12 +226,12 @@ class TrainJob(Schedule):
     replicates: PositiveInt = 1
     augmentation: Augmentation = Augmentation()
     half: bool = False
-    threads: PositiveInt | None = None
+    threads: Threads | None = None
     validation: Validation = Validation()
     licence: str | None = None
     engine: Literal["local", "ray"] = "local"
     workers: PositiveInt = 2
-    loaders: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    loaders: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
 
     @field_validator("models")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from freqbench.core import config, limits, names, plugins
-from freqbench.core.config import FileName, Strict
+from freqbench.core.config import FileName, Strict, Threads
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
@@ -35,7 +35,7 @@ class Resources(Strict):
     """
 
     workers: Auto = "auto"
-    threads: Auto = "auto"
+    threads: Literal["auto"] | Threads = "auto"
     gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
 
 

@@ -66,8 +66,8 @@ class CropSampler:
 
 
 def _left_to_its_parent(_: int) -> None:
-    """SIGTERM to a whole group, as a queue sends it, ends no loader before the step in hand is done and saved."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """The first SIGTERM, as a queue sends it to all at once, ends no loader: the step in hand is done and saved."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 @contextmanager

@@ -68,6 +68,11 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
     "no targets": (lambda c: c.update(targets=[]), "targets: ", "at least 1"),
     "target": (lambda c: c.update(targets=["a", "unte"]), "targets[1]: unknown model 'unte'.", "Known: a, b"),
     "targets as a word": (lambda c: c.update(targets="a"), "targets: ", "'all' or 'source' or a valid list, got 'a'"),
+    "threads of no machine": (  # torch ends without a word when it cannot start them
+        lambda c: c["resources"].update(threads=100_000),
+        "resources.threads: ",
+        "'auto' or less than or equal to 512, got 100000",
+    ),
     "threads": (lambda c: c["resources"].update(threads=0), "resources.threads: ", "'auto' or greater than 0, got 0"),
     "metric": (lambda c: c.update(metrics=["dcs"]), "metrics[0]: unknown metric 'dcs'.", "'dsc'?"),
     "no metrics": (lambda c: c.update(metrics=[]), "metrics: expected a list of at least 1, got []", ""),
