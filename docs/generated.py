@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS, Attack, LearnedAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.cli import app
 from freqbench.core.names import packaged_jobs
@@ -298,8 +298,11 @@ def draw(name: str) -> Figure:
     dataset: Dataset = DATASETS["phantom"](name="phantom", cases=2)
     image, label = _slab(dataset, 0)
     attack = example(name, **QUICK, **({"ssim_weight": 0.0} if name == "sa2_2d" else {}))  # its SSIM asks for a cube
-    reference = {"reference": _slab(dataset, 1)[0]} if attack.needs_reference else {}
-    adversarial = attack(_unet(dataset.num_classes), image, label, **reference).adversarial
+    model, other = _unet(dataset.num_classes), _slab(dataset, 1)
+    more = {"reference": other[0]} if attack.needs_reference else {}
+    if isinstance(attack, LearnedAttack):
+        more["learned"] = attack.learn(model, [(other[0][0], other[1][0])], model.roi)
+    adversarial = attack(model, image, label, **more).adversarial
     change = (adversarial - image)[0, 0, :, :, 8]
     bound = max(float(change.abs().max()), 1 / 255)
     figure = Figure(figsize=(7.5, 2.7), layout="constrained")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, AttackResult
+from freqbench.attacks import Attack, AttackResult, LearnedAttack
 from freqbench.core.identity import digest
-from freqbench.core.types import Case
+from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
 
 
@@ -140,9 +140,24 @@ def _is_json(value: Any) -> bool:
 
 
 def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> AttackResult:
-    reference: dict[str, Any] = {"reference": images.square()} if attack.needs_reference else {}
+    more: dict[str, Any] = {"reference": images.square()} if attack.needs_reference else {}
+    if isinstance(attack, LearnedAttack):
+        more["learned"] = _learned(attack, model, seeds[0])
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return attack(model, images, labels, generator=generators, **reference)
+    return attack(model, images, labels, generator=generators, **more)
+
+
+def _learned(attack: LearnedAttack, model: nn.Module, seed: int) -> Tensor:
+    """From two volumes, which are not those that are attacked."""
+    images, labels = (torch.cat([each, each.flip(2)]).flip(3) for each in volumes(1))
+    cases = list(zip(images.to(next(model.parameters())), labels, strict=True))
+    windows = list[bool]()
+    hook = model.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
+    found = attack.learn(model, cases, triple(images.shape[2:]), torch.Generator().manual_seed(seed))
+    hook.remove()
+    taken, promised = (len(windows), sum(windows)), tuple(len(cases) * passes for passes in attack.learning_passes)
+    _require(taken == promised, attack, f"promised {promised} passes to learn, forward and backward, and took {taken}")
+    return found
 
 
 def _used() -> SmallNet:
@@ -169,7 +184,8 @@ def _check_passes(attack: Attack) -> None:
     batch = _attacked(attack, model, images, labels, (1, 2))
     hook.remove()
     _require(batch.adversarial.dtype == torch.float64, attack, "expected float64 of float64 volumes")
-    _require(sum(windows) == sum(batch.forwards), attack, f"counted {batch.forwards} forward passes of {sum(windows)}")
+    passes = sum(windows) - (2 * attack.learning_passes[0] if isinstance(attack, LearnedAttack) else 0)
+    _require(passes == sum(batch.forwards), attack, f"counted {batch.forwards} forward passes of {passes}")
     for taken, promised in zip((batch.forwards, batch.backwards), attack.passes, strict=True):
         fits = all(count <= promised if attack.may_stop_early else count == promised for count in taken)
         _require(fits, attack, f"promised {promised} passes a sample, forward or backward, and took {taken}")

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import fspath
 from pathlib import PurePath
 from typing import Any
@@ -43,6 +43,7 @@ class Model:
     spec: ModelSpec
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
+    _learned: dict[str, Tensor] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         spec, roi = self.spec, "x".join(map(str, self.spec.roi))

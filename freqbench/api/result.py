@@ -17,17 +17,17 @@ from torch.nn.utils.rnn import pad_sequence
 from freqbench import models
 from freqbench.api.case import AnyPath, Case, as_case, require_class
 from freqbench.api.model import Model
-from freqbench.attacks import Attack, attack_class
+from freqbench.attacks import Attack, LearnedAttack, attack_class
 from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, attacked_native
 from freqbench.data.spaces import in_spaces
-from freqbench.engine import attacking, memory, rows, saved_volumes, scoring
+from freqbench.engine import attacking, learning, memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.attacks import attack_of
-from freqbench.job.grid import COUPLED_WINDOWS, Cell
+from freqbench.job.grid import COUPLED_WINDOWS, Cell, learning_cases
 from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
 from freqbench.models import ModelSpec, Prediction
 from freqbench.results.volumes import SUFFIX
@@ -60,6 +60,7 @@ class Result:
         cell: dataset, attack with all its parameters, and seed, as a job's grid has them.
         attacked: the volume and the passes that it took.
         measured: columns of a record that tell of this execution.
+        learned: what the attack learned from other cases, on the CPU; None where it learns nothing.
     """
 
     model: Model
@@ -68,6 +69,7 @@ class Result:
     cell: Cell
     attacked: AttackedVolume
     measured: Mapping[str, Any]
+    learned: Tensor | None = None
     _views: dict[Model, _View] = field(default_factory=dict)
     _scores: dict[tuple[str, ...], Scores] = field(default_factory=dict)
 
@@ -228,6 +230,9 @@ def attack(
 ) -> Result:
     """Attack a case, window by window, or with `scope="volume"` as one through the model's sliding window.
 
+    An attack that learns from other cases (`universal`) does so at its first call with a model, on the case's dataset;
+    later calls of equal parameters take what it learned.
+
     Args:
         model: from `load_model`; its gradients are followed.
         case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors, see Case.
@@ -255,8 +260,18 @@ def attack(
     volume, reference = case._in(dataset, source.space), None
     if made.needs_reference:
         reference = dataset.load(dataset.other(volume.ref, cell.seed or 0), source.space)
+    learned = None
+    if isinstance(made, LearnedAttack):
+        refs = learning_cases(dataset, made, [volume.ref])
+        cell = replace(cell, learns_from=refs)
+        learned = model._learned.get(cell.cell_id)
+        if learned is None:
+            loads = [partial(dataset.load, ref, source.space) for ref in refs]
+            windows = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
+            learned = learning.learn(made, model.network, loads, cell.seed, windows).cpu()
+            model._learned[cell.cell_id] = learned
     started = time.perf_counter()
-    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, reference=reference)
+    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, reference=reference, learned=learned)
     if cell.window_batch is None:
         wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
         attacked, window_batch = memory.within_memory(run, wanted, memory.hint_for(made))
@@ -264,7 +279,9 @@ def attack(
         attacked, window_batch = memory.at_once(run, cell.window_batch), cell.window_batch
     seconds = time.perf_counter() - started
     measured = {"attack_seconds": seconds, "window_batch": window_batch, "threads": torch.get_num_threads()}
-    return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured)
+    return Result(
+        model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
+    )
 
 
 def as_model(given: Model) -> Model:

@@ -8,6 +8,7 @@ __all__ = [
     "PGD",
     "Attack",
     "AttackResult",
+    "LearnedAttack",
     "LinfGradientAttack",
     "Task",
     "attack_class",
@@ -16,7 +17,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from freqbench.attacks.core.base import Attack, AttackResult
+    from freqbench.attacks.core.base import Attack, AttackResult, LearnedAttack
     from freqbench.attacks.core.gradient import LinfGradientAttack
     from freqbench.attacks.core.targets import with_indices
     from freqbench.attacks.core.task import Task
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "AttackResult": "core.base",
+        "LearnedAttack": "core.base",
         "LinfGradientAttack": "core.gradient",
         "Task": "core.task",
         "with_indices": "core.targets",

@@ -34,6 +34,7 @@ from freqbench.attacks.sinogram import Sinogram
 from freqbench.attacks.square import Square
 from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.tifgsm import TIFGSM
+from freqbench.attacks.universal import Universal
 from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.core import names, plugins
 from freqbench.core.errors import ParameterError, UserError, unknown
@@ -73,6 +74,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sinogram": Sinogram,
     "intensity_curve": IntensityCurve,
     "deformation": Deformation,
+    "universal": Universal,
     "random_noise": RandomNoise,
     "corruption": Corruption,
 }

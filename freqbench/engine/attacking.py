@@ -40,6 +40,7 @@ def attack_case(
     seed: int | None,
     window_batch: int,
     reference: Case | None = None,
+    learned: Tensor | None = None,
 ) -> AttackedVolume:
     """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
 
@@ -49,7 +50,8 @@ def attack_case(
     attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
     The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
-    other case of attacks with `needs_reference`: it is stretched to the volume's shape.
+    other case of attacks with `needs_reference`: it is stretched to the volume's shape; `learned` is what a
+    LearnedAttack learned.
     """
     attack = attack.on_grid(case.spacing)
     device = next(model.parameters()).device
@@ -59,7 +61,7 @@ def attack_case(
     generators = partial(window_generator, seed or 0, case.ref.fingerprint)
     if attack.attacks_volume and len(windows) > 1:
         whole = SlidingWindowModel(model, window_batch)
-        result = attack(whole, image[None], label[None], generator=generators(0))
+        result = attack(whole, image[None], label[None], generator=generators(0), learned=learned)
         return AttackedVolume(
             adversarial=result.adversarial[0].cpu(),
             num_windows=len(whole.windows(image[None])),
@@ -82,6 +84,7 @@ def attack_case(
             _cut(label, batch),
             generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
+            learned=learned,
         )
         for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d], moved[:, h, w, d] = window, shown

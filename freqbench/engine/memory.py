@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack
+from freqbench.attacks import Attack, LearnedAttack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, attack_windows
@@ -106,11 +106,14 @@ def windows_within(available: int, one_window: int) -> int:
 
 
 def first_step(attack: Attack, model: SegmentationModel, case: Case) -> None:
-    """Run an attack on the first window of a case until a step with a gradient is done."""
+    """Run an attack on the first window of a case, or have it learn from it, until a step with a gradient is done."""
     device = next(model.parameters()).device
     h, w, d = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, h, w, d].to(device) for volume in (case.image, case.label))
     with suppress(_EnoughError):
+        if isinstance(attack, LearnedAttack):
+            attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi)
+            return
         attack(_UntilStep(model), window, label, reference=window if attack.needs_reference else None)
 
 

@@ -20,6 +20,7 @@ from freqbench.core.machine import available_cores
 from freqbench.data import cache
 from freqbench.engine import provenance, saved_volumes, serial
 from freqbench.engine.additions import Additions
+from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import Listener, RunProgress
 from freqbench.engine.resources import Node, room, share
 from freqbench.engine.retry import Patience
@@ -184,6 +185,7 @@ class _Run:
                 unavailable=self._unavailable(),
                 window_batch=None if self._job.window_batch == "auto" else self._job.window_batch,
                 volumes=volumes,
+                learned=storage.join(self._store.root, LEARNED),
                 reuse=reuse,
                 trust_code=self._job.trust_code,
             )
@@ -239,6 +241,8 @@ class _Run:
             if address:
                 nodes = list(ray_cluster.machines().values())
                 saved_volumes.require_shared(spec.volumes, len(nodes))
+                if len(nodes) > 1 and "://" not in self._store.root:
+                    spec = replace(spec, learned=None)  # nodes do not share the folder: each learns by itself
                 pool = share(resources, nodes, len(units), model_bytes, grows=True)
                 following = partial(room, resources, pool, model_bytes)
             workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from freqbench import models
+from freqbench.attacks import LearnedAttack
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.data.spaces import in_spaces
-from freqbench.engine import attacking, memory, rows, scoring
+from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.glimpses import Glimpser
@@ -35,7 +36,7 @@ from freqbench.models import ModelSpec, Prediction, SegmentationModel
 
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
-PREDICTION_BYTES = 1 << 30
+PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
 INFERENCE_WINDOWS = 12
 
 V = TypeVar("V")
@@ -53,6 +54,7 @@ class WorkerSpec:
     window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
+    learned: str | None = None  # folder or URI of what attacks learned; None to keep none
     reuse: bool = False  # read adversarial volumes from there instead of attacking
     trust_code: bool = False
 
@@ -105,6 +107,7 @@ class Worker:
         self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: LRU[_Clean] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
+        self._learned: LRU[Tensor] = LRU(LEARNED_BYTES, lambda tensor: tensor.nbytes)
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
         self._glimpser = Glimpser()
@@ -212,10 +215,11 @@ class Worker:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
+        learned = self._learning(cell, model, case)
 
         def attack(windows: int) -> AttackedVolume:
             with _passes_told(model, self.advance):
-                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, reference)
+                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, reference, learned)
 
         if cell.window_batch is None:
             kind = _kind(cell)
@@ -243,6 +247,21 @@ class Worker:
                 self._splits[name] = cell.dataset.whole_split()
         other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
         return self._case(cell.dataset, other, cell.source.space)
+
+    def _learning(self, cell: Cell, model: SegmentationModel, case: Case) -> Tensor | None:
+        """What the attack learned from other cases, if it does: once a cell, wherever its file is kept."""
+        attack, space = cell.attack, cell.source.space
+        if not isinstance(attack, LearnedAttack):
+            return None
+        loads = [partial(self._case, cell.dataset, ref, space) for ref in cell.learns_from]
+
+        def make() -> Tensor:
+            windows = self.spec.window_batch or memory.fitting_windows(attack, model, case, self.spec.gpu_share)
+            with _passes_told(model, lambda passes: self.advance(0)):  # none of them is one of the unit's
+                return learning.learn(attack, model, loads, cell.seed, windows)
+
+        kept = partial(learning.kept, self.spec.learned, cell, attack, len(case.image), make)
+        return self._learned.get(cell.cell_id, kept)
 
     def _predict(self, model: SegmentationModel, image: Tensor, ref: CaseRef) -> Prediction:
         def predict(windows: int) -> Prediction:

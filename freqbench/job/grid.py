@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Any
 
-from freqbench.attacks import Attack
+from freqbench.attacks import Attack, LearnedAttack
 from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
@@ -34,7 +34,7 @@ class Cell:
     """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
 
     `window_batch` is how many windows are attacked at once where the attack couples them; None where it does not, as
-    their number is then free.
+    their number is then free. `learns_from` are the cases that a LearnedAttack learns from.
     """
 
     dataset: Dataset
@@ -45,6 +45,7 @@ class Cell:
     compile: bool
     targets: tuple[ModelSpec, ...]
     window_batch: int | None = None
+    learns_from: tuple[CaseRef, ...] = ()
 
     @cached_property
     def cell_id(self) -> str:
@@ -61,6 +62,7 @@ class Cell:
                 **self._coupling,
                 # What the reference is drawn from, not which it is: that depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
+                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.learns_from else {}),
             }
         )
 
@@ -88,6 +90,14 @@ class Cell:
         if not isinstance(attack, BlockAttack) or attack.attacks_volume:
             return ""
         return "x".join(map(str, attack.shortened(self.source.roi) or ()))
+
+    @property
+    def learning_passes(self) -> int:
+        """Forward and backward passes over windows that it takes to learn, once for all cases."""
+        if not isinstance(self.attack, LearnedAttack):
+            return 0
+        passes = self.attack.learning_passes
+        return sum(Unit(cell=self, ref=ref, targets=()).passes_of(*passes) for ref in self.learns_from)
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """The key of one record."""
@@ -119,7 +129,10 @@ class Unit:
     @property
     def passes(self) -> int:
         """Forward and backward passes over windows, those of every draw of a random defence."""
-        forwards, backwards = self.cell.attack.passes
+        return self.passes_of(*self.cell.attack.passes)
+
+    def passes_of(self, forwards: int, backwards: int) -> int:
+        """The same of so many forward and backward passes of a sample."""
         if self.cell.attack.attacks_volume and self.num_windows > 1:
             forwards += backwards  # see SlidingWindowModel
         return self.num_windows * (forwards + backwards) * self.cell.source.passes
@@ -198,14 +211,19 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     said = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
+    lists: dict[tuple[str, str, int | None], tuple[CaseRef, ...]] = {}
     twice = 0
     for i, dataset in enumerate(datasets):
         with sweep.at(f"{where}: datasets[{i}]"):
-            cases[dataset.name] = sweep.with_own_files(dataset.refs()[:limit_cases])
+            refs = dataset.refs()
+            cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
             if not cases[dataset.name]:
                 raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+            for attack, _ in attacks[dataset.name]:
+                if isinstance(attack, LearnedAttack):
+                    lists[dataset.name, attack.learn_split, attack.learn_cases] = learning_cases(dataset, attack, refs)
         require_checkpoints(job.models, dataset, where)
     for dataset in datasets:
         models = models_of(job.models, dataset, where)
@@ -223,6 +241,9 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     if target not in within
                 ]
                 targets = within
+            learns_from: tuple[CaseRef, ...] = ()
+            if isinstance(attack, LearnedAttack):
+                learns_from = lists[dataset.name, attack.learn_split, attack.learn_cases]
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -233,6 +254,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     compile=job.compile,
                     targets=targets,
                     window_batch=coupled if attack.couples_batch else None,
+                    learns_from=learns_from,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:
@@ -245,6 +267,28 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     return Grid(
         job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said))
     )
+
+
+def learning_cases(dataset: Dataset, attack: LearnedAttack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
+    """The cases that an attack learns from, none of them among those that are scored.
+
+    Raises:
+        UserError: no such split or not as many cases, or one of them or its patient is scored too.
+    """
+    known = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
+    refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
+    if not refs:
+        raise UserError(
+            f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
+            "set learn_split, or from Python call `learn` of the attack"
+        )
+    shared = [ref.case_id for ref in refs if ref.fingerprint in known or ref.patient_id in known]
+    if shared:
+        raise UserError(
+            f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
+            f"{attack.learn_split!r} (first: {shared[0]}): set another learn_split, or other cases to score"
+        )
+    return refs
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:

@@ -140,7 +140,9 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
         row[1] += 1
         row[2] += unit.passes
     for cell in grid.cells:
-        rows[cell.dataset.name, cell.source.name, cell.attack.name][0] += 1
+        row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
+        row[0] += 1
+        row[2] += cell.learning_passes
     for (dataset, source, attack), (cells, units, passes) in rows.items():
         where = {"dataset": dataset, "source": source, "attack": attack}
         yield {**where, "cells": cells, "cases": units // cells, "window_passes": passes}
@@ -186,12 +188,15 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
     models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     rate = _rate()
-    seconds, is_rough = 0.0, False
+    seconds, is_rough, learning = 0.0, False, set[str]()
     for unit in plan.units:
-        source = unit.cell.source.model_id
+        source, passes = unit.cell.source.model_id, unit.passes
+        if unit.cell.cell_id not in learning:
+            learning.add(unit.cell.cell_id)
+            passes += unit.cell.learning_passes
         known = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= a_record is None or (unit.passes > 0 and known is None)
-        seconds += unit.passes * (known or forward[source] / rate)
+        is_rough |= a_record is None or (passes > 0 and known is None)
+        seconds += passes * (known or forward[source] / rate)
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))

@@ -11,6 +11,7 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
 from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
+from freqbench.data.loaders.phantom import REHEARSED
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry, DatasetEntry, at
 from freqbench.models import MODELS, ModelEntry
@@ -27,7 +28,7 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
 }
-EFFORT = ("steps", "queries", "num_spectra")
+EFFORT = ("steps", "queries", "num_spectra", "learn_cases")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +141,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
         found["classes"] = list(dataset.class_names)
     with suppress(DataError):
         found["channels"] = dataset.num_channels
-    found["split"] = "train"  # the longest
+    found["split"] = REHEARSED
     asked = dataset.cases
     found["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
     return DatasetEntry(name=entry.name, loader="stand_in", **{**found, **changes})

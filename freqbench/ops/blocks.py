@@ -38,6 +38,13 @@ def tiled(mask: Tensor, like: Tensor) -> Tensor:
     return mask.repeat([size // side for size, side in zip(like.shape[2:], mask.shape, strict=True)]).to(like.device)
 
 
+def repeated(tile: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tile `[C, h, w, d]` side by side from the first voxel on, cut to `[C, *shape]`; differentiable."""
+    h, w, d = shape
+    counts = (-(-size // side) for size, side in zip(shape, tile.shape[1:], strict=True))
+    return tile.repeat(1, *counts)[:, :h, :w, :d]
+
+
 def split(x: Tensor, block: Block) -> Tensor:
     """Voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from freqbench import models
-from freqbench.attacks import Attack
+from freqbench.attacks import Attack, LearnedAttack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
@@ -195,7 +195,10 @@ def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack |
     if entry is None:
         return None
     written = entry.model_dump()
-    return attack_of(written.pop("name"), written, dataset, place)
+    attack = attack_of(written.pop("name"), written, dataset, place)
+    if isinstance(attack, LearnedAttack):
+        raise UserError(f"{place}: expected one that learns from no other cases, got {attack.name}: take pgd")
+    return attack
 
 
 def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from toy.attack import Walk
 
-from freqbench.attacks import ATTACKS, Attack, AttackResult, make
+from freqbench.attacks import ATTACKS, Attack, AttackResult, LearnedAttack, make
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.core.types import triple
 from freqbench.testing import SmallNet as SmallNet
 from freqbench.testing import volumes as volumes
 
@@ -49,6 +50,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sinogram": {"eps_p": 0.1, "steps": 5, "angles": 12},
     "intensity_curve": {"deviation": 0.3, "steps": 3, "pieces": 16},
     "deformation": {"max_mm": 1.5, "steps": 10, "knot_mm": 2},
+    "universal": {"eps": 8 / 255, "steps": 5},
     "random_noise": {"linf": 8 / 255},
     "corruption": {"kind": "motion", "severity": 3},
 }
@@ -72,8 +74,8 @@ def generators(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-class Referred:
-    """An attack that is called with the reference that it needs: each sample's own volume, squared."""
+class Supplied:
+    """An attack that is called with what it needs: each sample's own volume, squared, or what it learns from them."""
 
     def __init__(self, attack: Attack) -> None:
         self._attack = attack
@@ -82,12 +84,17 @@ class Referred:
         return getattr(self._attack, name)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> AttackResult:
-        return self._attack(model, images, labels, reference=images.square(), **options)
+        if isinstance(self._attack, LearnedAttack):
+            cases = list(zip(images, labels, strict=True))
+            options["learned"] = self._attack.learn(model, cases, triple(images.shape[2:]))
+        else:
+            options["reference"] = images.square()
+        return self._attack(model, images, labels, **options)
 
 
 def example(name: str, **changes: Any) -> Any:
     attack = make(CLASSES[name], **(SETTINGS[name] | changes))
-    return Referred(attack) if attack.needs_reference else attack
+    return Supplied(attack) if attack.needs_reference or isinstance(attack, LearnedAttack) else attack
 
 
 def takes(name: str, parameter: str) -> bool:

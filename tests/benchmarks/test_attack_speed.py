@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.attacks import ATTACKS, Attack, LearnedAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import triple
 from freqbench.models import SegmentationModel, build
@@ -51,6 +51,7 @@ BOUNDS: list[tuple[str, dict[str, Any], tuple[float, float]]] = [
     # The determinants at every voxel, twice a step, and the volume read between voxels, each way. What is done once (a
     # projection, a volume, the check of both bounds) counts half here, as there are two steps.
     ("deformation", {"max_mm": 3, "keep": "last"}, (1.45, 1.45)),
+    ("universal", EPS, (1.15, 1.15)),
     ("segpgd", EPS, (1.12, 1.12)),
     ("cospgd", EPS, (1.12, 1.12)),
     ("ssa", {**EPS, "num_spectra": SPECTRA}, (1.15 * SPECTRA, 1.20 * SPECTRA)),
@@ -119,6 +120,9 @@ class Bench:
             torch.autograd.grad(self.model(x), x, self.upstream)
 
     def attack(self, attack: Attack) -> None:
+        if isinstance(attack, LearnedAttack):  # to learn is what takes steps
+            attack.learn(self.model, list(zip(self.images, self.labels, strict=True)), self.model.roi)
+            return
         reference = self.images.flip(2) if attack.needs_reference else None
         attack(self.model, self.images, self.labels, reference=reference)
 

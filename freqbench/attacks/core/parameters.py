@@ -138,6 +138,17 @@ PARAMETERS: Mapping[str, Parameter] = {
 }
 
 # Of a family of attacks alone, so that one of another package may call its own parameters so.
+LEARNED: Mapping[str, Parameter] = {
+    "learn_split": Parameter(
+        "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
+    ),
+    "learn_cases": Parameter("its first so many cases; none: all", values.optional(values.count)),
+    "tile": Parameter(
+        "side of the tile in voxels, or three sides; none: the model's window",
+        values.optional(values.block(3, "three")),
+        values.as_block,
+    ),
+}
 CORRUPTION: Mapping[str, Parameter] = {
     "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
     "severity": Parameter(
@@ -179,11 +190,15 @@ SLICE_BLOCK = Parameter(
     "side of the DCT block of a depth slice in voxels, or two sides", values.block(2, "two"), values.as_block
 )
 SPREAD = Parameter("how far the random factors of a spectrum may leave 1", values.ratio)
+LEARNED_LOSS = Parameter(
+    "what is raised", values.one_known("loss", [loss for loss in LOSSES if not loss.startswith(("dlr", "mask"))])
+)
 DROPPED_BAND = Parameter("the frequencies that are dropped", values.one_of(*BANDS))
 
 EVERY: Mapping[str, Parameter] = {
     **{name: each for name, each in globals().items() if isinstance(each, Parameter)},
     **PARAMETERS,
+    **LEARNED,
     **CORRUPTION,
     **ACQUISITION,
 }

@@ -81,6 +81,7 @@ class Task:
         start: what replaces the draws, or None.
         motion: of the anatomy, to where the volumes that are looked at next show it; set by attacks that move it.
         reference: volumes of other cases, of the shape of `clean`; None where the attack needs none.
+        learned: what the attack learned from other cases; None where it learns nothing.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
         num_forwards: model passes of all samples; `num_backwards`: gradient passes.
@@ -97,6 +98,7 @@ class Task:
         generator: Generators | None,
         start: Tensor | Mapping[str, Tensor] | None,
         reference: Tensor | None = None,
+        learned: Tensor | None = None,
         channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
@@ -113,6 +115,7 @@ class Task:
         self.best: Best | None = None
         self.start = start
         self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
+        self.learned = None if learned is None else learned.detach().to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
         self.num_forwards = 0
@@ -330,6 +333,12 @@ class Task:
         if self.reference is None:
             raise UserError(f"{self._name}: expected a reference, got none: give volumes of another case")
         return self.reference
+
+    def given_learned(self) -> Tensor:
+        """What the call was given as `learned`; raises UserError where there is none."""
+        if self.learned is None:
+            raise UserError(f"{self._name}: expected what it learned, got none: give learned=attack.learn(model, ...)")
+        return self.learned
 
     def _in_place(self) -> tuple[Tensor, Scope]:
         """Labels and scope where the volumes show them."""

@@ -18,6 +18,8 @@ REVISION = 1
 
 FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
 WINDOW_HU = (-175.0, 250.0)
+REHEARSED = "rehearsed"
+"""The split of a stand-in whose cases stand for those that are scored."""
 SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
 
 Side = Annotated[int, Field(ge=16, le=512)]
@@ -121,6 +123,12 @@ class StandIn(Phantom):
     def recipe(self) -> dict[str, Any]:
         """The phantom's, classes and channels."""
         return {**super().recipe(), "classes": self.classes, "channels": self.channels}
+
+    def _numbers(self, split: str) -> range:
+        """In a rehearsal other cases for any other split, whatever it is called where the dataset is real."""
+        if self.split != REHEARSED:
+            return super()._numbers(split)
+        return range(64) if split == REHEARSED else range(3000, 4000)
 
     def native(self, ref: CaseRef) -> NativeCase:
         """The phantom's volume in every channel, its labels within the classes."""

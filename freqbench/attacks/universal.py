@@ -1,0 +1,148 @@
+"""A universal perturbation: one for all cases.  Hendrik Metzen et al., ICCV 2017, arXiv:1704.05712."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks.core.base import SLACK, LearnedAttack, LinfAttack
+from freqbench.attacks.core.gradient import AimedAttack
+from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.targets import LEAST_LIKELY
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
+from freqbench.core.errors import UserError
+from freqbench.core.types import Shape, triple
+from freqbench.ops.blocks import repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Universal(AimedAttack, LearnedAttack, LinfAttack):
+    r"""One tile v, repeated over each volume from its first voxel on; it is learned from other cases.
+
+    With T the repetition, m cases (x_k, y_k) to learn from and v = 0 at first:
+
+    .. math:: a(x) = \mathrm{clamp}(x + T v, 0, 1), \qquad v \leftarrow \mathrm{clamp}\Bigl(v + step\_size \,
+              \mathrm{sign} \sum_{k=1}^m \frac{d}{dv} L\bigl(f(a(x_k)), y_k\bigr), -eps, eps\Bigr)
+
+    f gives the logits of the whole volume as it is predicted, through the sliding window where it has several, so that
+    a tile of any size is learned for all the places in which windows show it. A case to score is not looked at: to
+    attack it takes no pass of any network, and the volumes of one tile are scored on other networks like any others.
+
+    `control: random`: a tile of random signs at eps, drawn from the seed alone, the same for all cases and networks.
+
+    Args:
+        steps: of the tile; each takes all cases to learn from, with one forward and one backward pass each (through a
+            sliding window two forward).
+        step_size: length of a step on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on.
+        tile: its side in voxels, or three; None: the model's window. A tile that is larger than all volumes is one
+            perturbation for the whole volume.
+        loss: a name of `freqbench.ops.losses.LOSSES`, but those that mask voxels or compare logits.
+
+    `learned`: the tile, `[C, h, w, d]`, with the channels that are attacked.
+
+    **As in the paper**: one tile, repeated; signs of the gradient summed over all cases and all repetitions; the bound.
+    The tile that Moosavi-Dezfooli et al. (CVPR 2017, arXiv:1610.08401) learn case by case is a classifier's.
+    **Differs from the paper**, which lowers a weighted cross-entropy towards a target: by default the loss of the truth
+    is raised; `target: {erase: a}` is next to their removal of one class, labels of one map with `targeted=True` to
+    their static target. Volumes are clamped to [0, 1] while the tile is learned, too.
+    """
+
+    name: ClassVar[str] = "universal"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **PARAMETERS,
+        **LEARNED,
+        "loss": LEARNED_LOSS,
+        "control": RANDOM_CONTROL,
+    }
+    scopes: ClassVar[tuple[str, ...]] = ("volume",)
+    passes: ClassVar[tuple[int, int]] = (0, 0)
+
+    steps: int = 10
+    step_size: float | str = "eps/4"
+    tile: int | Shape | None = None
+    loss: str = "dicece"
+    control: str = "none"
+    scope: str = "volume"
+    variant: str = "paper"
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Only the null row is drawn."""
+        return self.control == "random"
+
+    @property
+    def learning_passes(self) -> tuple[int, int]:
+        """One of each a step, and a forward pass for the clean prediction that `least-likely` needs."""
+        steps = 0 if self.control == "random" else self.steps
+        return steps * (2 if self.target == LEAST_LIKELY else 1), steps
+
+    def learn(
+        self,
+        model: nn.Module,
+        cases: Iterable[tuple[Tensor, Tensor]],
+        window: Shape,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The paper's iteration, or the null row's draw."""
+        generator = generator or torch.Generator().manual_seed(0)
+        image = next((image for image, _ in cases), None)
+        if image is None:
+            raise UserError(f"{self.name}: expected cases to learn from, got none: give one or more")
+        sides = triple((self.tile,) * 3 if isinstance(self.tile, int) else self.tile or window)
+        with torch.inference_mode(False), torch.enable_grad():
+            tile = torch.zeros(len(self.channels or image), *sides, dtype=image.dtype, device=image.device)
+            if self.control == "random":
+                draw = torch.randn(tile.shape, generator=generator).to(tile)
+                return torch.full_like(tile, self.eps).copysign(draw)
+            step = step_length(self.step_size, self.eps)
+            for _ in range(self.steps):
+                gradient = torch.zeros_like(tile)
+                for image, label in cases:
+                    gradient += self._gradient(tile, model, image[None], label[None], generator)
+                tile = (tile + step * gradient.sign()).clamp(-self.eps, self.eps)
+        return tile
+
+    def perturb(self, task: Task) -> Tensor:
+        """Add the tile."""
+        return _with_tile(task.clean, task.given_learned())
+
+    def check_learned(self, learned: Tensor, num_channels: int) -> None:
+        """A tile of the attacked channels within eps."""
+        channels = len(self.channels or range(num_channels))
+        if learned.ndim != 4 or len(learned) != channels or not learned.numel():
+            shape = "x".join(map(str, learned.shape))
+            raise UserError(f"{self.name}: expected a learned tile [{channels}, h, w, d], got {shape}: learn it again")
+        if not (largest := float(learned.abs().max())) <= self.eps + SLACK:
+            raise UserError(
+                f"{self.name}: expected a learned tile within eps = {self.eps:.6g}, got {largest:.6g}: learn it again"
+            )
+
+    def _gradient(
+        self, tile: Tensor, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """That of one case's loss by the tile."""
+        self._check(images, labels)
+        self.check_channels(images.shape[1])
+        task = Task(
+            self.name,
+            model,
+            images,
+            labels,
+            targeted=self.targeted,
+            # A random defence is to draw anew in each step.
+            generator=torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator))),
+            start=None,
+            channels=self.channels,
+            check_classes=self.check_classes,
+        )
+        with task.evaluation_mode():
+            task.aim(self.loss, self.organs, self.target)
+            return task.gradient(tile, lambda point: task.loss(_with_tile(task.clean, point)))
+
+
+def _with_tile(clean: Tensor, tile: Tensor) -> Tensor:
+    return (clean + repeated(tile, clean.shape[2:])).clamp(0, 1)

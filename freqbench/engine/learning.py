@@ -1,0 +1,107 @@
+"""Has an attack learn from the cases of its cell, once, and keeps what it learned: `learned/CELL_ID.safetensors`."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from freqbench.attacks import LearnedAttack
+from freqbench.core import names, storage
+from freqbench.core.errors import UserError, one_line
+from freqbench.core.identity import window_generator
+from freqbench.core.types import Case
+from freqbench.engine import memory
+from freqbench.job.grid import Cell
+from freqbench.models import SegmentationModel, SlidingWindowModel
+
+LEARNED = "learned"
+
+Load = Callable[[], Case]
+
+
+def learn(
+    attack: LearnedAttack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int
+) -> Tensor:
+    """What an attack learns from cases, each read when its turn comes; on the model's device.
+
+    Args:
+        model: on the device to compute on.
+        seed: of the draws, the same for all cases; None where the attack draws nothing.
+        windows: of a volume at once, or fewer where these do not fit.
+    """
+    device = next(model.parameters()).device
+
+    def run(windows: int) -> Tensor:
+        generator = window_generator(seed or 0, LEARNED, 0)
+        return attack.learn(_AsPredicted(model, windows), _OnDevice(cases, device), model.roi, generator)
+
+    return memory.within_memory(run, windows)[0]
+
+
+def kept(root: str | None, cell: Cell, attack: LearnedAttack, num_channels: int, make: Callable[[], Tensor]) -> Tensor:
+    """What a cell's attack learned, on the CPU: from its file below `root`, or made and written; None keeps nothing.
+
+    Two workers that learn at a time find the same on one kind of device; what the first has written is heeded.
+
+    Raises:
+        UserError: the file is not what the attack can have learned.
+    """
+    if root is None:
+        return make().cpu()
+    path = storage.join(root, f"{cell.cell_id}.safetensors")
+    names.require_inside(root.rpartition("/")[0] or ".", path)
+    if storage.exists(path):
+        return _read(path, attack, num_channels)
+    started = time.perf_counter()
+    found = make().cpu()
+    seconds = time.perf_counter() - started
+    if storage.exists(path):
+        return _read(path, attack, num_channels)
+    facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
+    storage.write_atomic(path, save({LEARNED: found.contiguous()}, facts))
+    return found
+
+
+def _read(path: str, attack: LearnedAttack, num_channels: int) -> Tensor:
+    try:
+        found = load(storage.read_bytes(path))[LEARNED]
+        attack.check_learned(found, num_channels)
+    except (SafetensorError, KeyError, UserError) as error:
+        why = one_line(error)
+        raise UserError(f"{path}: expected what {attack.name} learned, got another file ({why}): remove it") from None
+    return found
+
+
+@dataclass(frozen=True)
+class _OnDevice:
+    """Images and labels, anew at each iteration, so that no more than one case need be held."""
+
+    cases: Sequence[Load]
+    device: torch.device
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for read in self.cases:
+            case = read()
+            yield case.image.to(self.device), case.label.to(self.device)
+
+
+class _AsPredicted(nn.Module):
+    """A model of whole volumes: itself where one window holds the volume, else its sliding window."""
+
+    def __init__(self, model: SegmentationModel, windows: int) -> None:
+        super().__init__()
+        self.model, self.sliding = model, SlidingWindowModel(model, windows)
+
+    @property
+    def takes_keys(self) -> bool:
+        return self.model.takes_keys
+
+    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
+        whole = len(self.sliding.windows(images)) == 1
+        logits: Tensor = (self.model if whole else self.sliding)(images, keys)
+        return logits
