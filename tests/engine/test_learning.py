@@ -1,0 +1,245 @@
+"""Attacks that learn: once a cell, on cases that are not scored, kept in the store, taken to other networks."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from engine.cases import case_of, run_all, units_of, volume
+from tiny import SHAPE, class_rows, execute, expanded, job, rows, small
+
+import freqbench as fb
+from freqbench import models
+from freqbench.attacks import make
+from freqbench.attacks.universal import Universal
+from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
+from freqbench.data.loaders.phantom import Phantom
+from freqbench.engine import learning
+from freqbench.engine.memory import first_step
+from freqbench.job import plan
+from freqbench.job.grid import learning_cases
+from freqbench.job.rehearsal import rehearsed
+from freqbench.models import SegmentationModel, SlidingWindowModel
+from freqbench.results import Store
+from freqbench.testing import SmallNet
+
+UNIVERSAL = {"name": "universal", "eps": "8/255", "learn_cases": 2, "steps": 2}
+PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 2}
+ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The radius of each attack that learns from now on."""
+    real, found = Universal.learn, list[float]()
+
+    def noted(self: Universal, *args: Any) -> Any:
+        found.append(self.eps)
+        return real(self, *args)
+
+    monkeypatch.setattr(Universal, "learn", noted)
+    return found
+
+
+def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:
+    """First one case, then another run of all: the rows are those of one run."""
+    content = small(**{**ONE, "attacks": [{**UNIVERSAL, "eps": ["4/255", "8/255"]}]})
+    execute({**content, "datasets": [{**PHANTOM, "cases": 1}]}, tmp_path / "out")
+    assert sorted(learned) == [4 / 255, 8 / 255]
+    kept = {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")}
+    assert {path.stem for path in kept} == {cell.cell_id for cell in expanded(content)[1].cells}
+    execute(content, tmp_path / "out")
+    assert len(learned) == 2
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/learned/*")} == kept
+    execute(content, tmp_path / "anew")
+    assert len(learned) == 4
+    assert rows(tmp_path / "out") == rows(tmp_path / "anew")
+    assert class_rows(tmp_path / "out") == class_rows(tmp_path / "anew")
+    assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"ok"}
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: str) -> None:
+    """By the saved volumes, where nothing was clamped; the null row's has the same size everywhere."""
+    content = small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti")
+    execute(content, tmp_path)
+    changes, free = [], []
+    for folder in sorted(path.parent for path in tmp_path.glob("volumes/*/*/attack.json")):
+        clean, made = (nibabel.load(folder / f"{name}.nii.gz").get_fdata() for name in ("clean", "adversarial"))
+        changes.append(made - clean)
+        free.append((made > 0) & (made < 1))
+    both = free[0] & free[1]
+    assert both.sum() > 500
+    assert np.allclose(changes[0][both], changes[1][both], atol=1e-7)
+    assert max(np.abs(change).max() for change in changes) <= 8 / 255 + 1e-7
+    if control == "random":
+        assert np.allclose(np.abs(changes[0][both]), 8 / 255, atol=1e-7)
+    window = 16  # the tile is the model's, and begins anew behind it
+    again = both[window:] & both[: SHAPE[0] - window]
+    assert np.allclose(changes[0][window:][again], changes[0][: SHAPE[0] - window][again], atol=1e-7)
+
+
+def test_what_is_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> None:
+    execute(job(**ONE, metrics=["dsc"]), tmp_path)
+    found = Store(str(tmp_path)).records().to_pylist()
+    pairs = {(row["source_model"], row["target_model"]) for row in found if row["status"] == "ok"}
+    assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
+    assert len(list(tmp_path.glob("learned/*"))) == 2
+    assert {(row["num_forwards"], row["num_backwards"]) for row in found} == {(0, 0)}
+
+
+def test_without_a_store_each_worker_learns_and_finds_the_same() -> None:
+    """So does `reproduce`."""
+    first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
+    assert {row["status"] for row in first} == {"ok"}
+    assert [row["dsc"] for row in first] == [row["dsc"] for row in again]
+    assert [row["l2"] for row in first] == [row["l2"] for row in again]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", "empty", "wide"])
+def test_a_file_that_is_not_what_was_learned_fails_in_one_line(tmp_path: Path, content: Any) -> None:
+    from safetensors.torch import save
+
+    (cell,) = expanded(small(**ONE))[1].cells
+    path = tmp_path / "learned" / f"{cell.cell_id}.safetensors"
+    path.parent.mkdir()
+    tensors = {"empty": {"other": torch.zeros(1)}, "wide": {"learned": torch.full((1, 16, 16, 16), 0.1)}}
+    path.write_bytes(content if isinstance(content, bytes) else save(tensors[content]))
+    execute(small(**ONE), tmp_path)
+    (error,) = {row["error"] for row in Store(str(tmp_path)).records().to_pylist()}
+    assert f"{path}: expected what universal learned, got another file (" in error
+    assert error.endswith("): remove it")
+
+
+def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "learned").symlink_to(tmp_path / "elsewhere")
+    execute(small(**ONE), tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"failed"}
+
+
+def test_what_a_volume_of_several_windows_teaches_is_the_loss_of_its_prediction() -> None:
+    """Through the sliding window, whose overlapping windows show a tile at several places."""
+    model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
+    image = volume((12, 9, 4))
+    case = case_of(image, (image > 0.5).long())
+    attack = make("universal", eps=0.1, steps=2, learn_cases=1)
+    found = learning.learn(attack, model, [lambda: case], None, windows=2)
+    expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
+    assert torch.equal(found, expected)
+    alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
+    within = learning.learn(attack, model, [lambda: alone], None, windows=2)
+    assert torch.equal(within, attack.learn(model, [(alone.image, alone.label)], model.roi))
+
+
+def test_the_memory_of_a_step_is_that_of_learning() -> None:
+    model, asked = SegmentationModel(SmallNet(), (8, 6, 4)).eval(), list[bool]()
+    image = volume((8, 6, 4))
+    model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
+    first_step(make("universal", eps=0.1), model, case_of(image, (image > 0.5).long()))
+    assert asked == [True]
+
+
+def cell_id(**changes: Any) -> str:
+    attack = {**UNIVERSAL, **{key: value for key, value in changes.items() if key != "cases"}}
+    (cell,) = expanded(small(attacks=[attack], datasets=[{**PHANTOM, "cases": changes.get("cases", 2)}]))[1].cells
+    return cell.cell_id
+
+
+def test_the_cases_to_learn_from_are_in_the_id_and_those_to_score_are_not() -> None:
+    assert cell_id() == cell_id(cases=3)
+    assert len({cell_id(), cell_id(learn_cases=3), cell_id(learn_split="validation")}) == 3
+    (cell,) = expanded(small(**ONE))[1].cells
+    other = replace(cell.learns_from[0], fingerprint="f" * 16)
+    assert replace(cell, learns_from=(other, *cell.learns_from[1:])).cell_id != cell.cell_id
+
+
+@pytest.mark.parametrize(
+    ("entry", "dataset", "expected"),
+    [
+        ({}, {"split": "train"}, "universal: expected to learn from no case or patient that is scored, got 2 of the "
+         "split 'train' (first: phantom_0000): set another learn_split, or other cases to score"),
+        ({"learn_split": "trian"}, {}, "unknown split 'trian'. Did you mean 'train'?"),
+        ({"learn_cases": 65}, {}, "expected at most 64 `cases`, got 65: ask for fewer"),
+    ],
+)  # fmt: skip
+def test_lists_that_cannot_be_learned_from_are_refused_before_the_run(entry: Any, dataset: Any, expected: str) -> None:
+    content = small(attacks=[{**UNIVERSAL, **entry}], datasets=[{**PHANTOM, **dataset}])
+    with pytest.raises(UserError) as caught:
+        expanded(content)
+    assert str(caught.value).startswith("job.yaml: datasets[0]: ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_cases_of_a_split_may_be_learned_from() -> None:
+    cases = ["phantom_0005", "phantom_0006"]
+    (cell,) = expanded(small(attacks=[UNIVERSAL], datasets=[{**PHANTOM, "split": "train", "cases": cases}]))[1].cells
+    assert [ref.case_id for ref in cell.learns_from] == ["phantom_0000", "phantom_0001"]
+
+
+def test_another_scan_of_a_patient_that_is_scored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = CaseRef(case_id="p_later", patient_id="p", fingerprint="b" * 16, shape=(8, 8, 8))
+    scored = CaseRef(case_id="p_early", patient_id="p", fingerprint="a" * 16, shape=(8, 8, 8))
+    monkeypatch.setattr(Phantom, "refs", lambda self, split=None: (scan,))
+    attack = make("universal", eps=0.1)
+    assert isinstance(attack, Universal)
+    with pytest.raises(UserError, match=r"no case or patient that is scored, got 1 .*first: p_later"):
+        learning_cases(Phantom(name="p"), attack, [scored])
+
+
+def test_a_plan_counts_what_it_takes_to_learn_once_a_cell() -> None:
+    """Each case of two windows, 24x20x16 in windows of 16, in each step forward twice and back; then nothing a case."""
+    grid = expanded(small(**{**ONE, "attacks": [{**UNIVERSAL, "control": ["none", "random"]}]}))[1]
+    windows = 2 * 2  # with half a window's overlap, on 24 and 20 voxels
+    assert [cell.learning_passes for cell in grid.cells] == [2 * 2 * windows * 3, 0]
+    ((row,),) = [list(plan._counted(grid))]
+    assert row["window_passes"] == 2 * 2 * windows * 3
+    assert {unit.passes for unit in grid.units()} == {0}
+
+
+def test_a_rehearsal_learns_from_other_stand_ins_whatever_the_split_is_called(tmp_path: Path) -> None:
+    real = {"name": "heart", "loader": "decathlon", "root": "/nowhere", "split": "validation", "cases": 2}
+    attacks = [{**UNIVERSAL, "learn_split": split} for split in ("training", "train", "test[0:9]")]
+    spec = expanded(small(**ONE))[0].model_validate(small(attacks=attacks, datasets=[real]))
+    dry = rehearsed(spec).model_dump(exclude_unset=True)
+    grid = expanded(dry)[1]
+    scored = {ref.case_id for refs in grid.cases.values() for ref in refs}
+    assert len(grid.cells) == 3
+    assert all(cell.learns_from and not {ref.case_id for ref in cell.learns_from} & scored for cell in grid.cells)
+    execute(dry, tmp_path)
+    assert {row["status"] for row in Store(str(tmp_path)).records().to_pylist()} == {"ok"}
+
+
+@pytest.fixture
+def model() -> Any:
+    unit = units_of(small(**ONE))[0]
+    network = models.load(unit.cell.source, torch.device("cpu"))
+    return fb.load_model(network.net, roi=unit.cell.source.roi, num_classes=6)
+
+
+def test_from_python_a_model_learns_at_the_first_call(model: Any, learned: list[float]) -> None:
+    cases = fb.load_dataset("phantom", shape=SHAPE, cases=2)
+    first, second = (fb.attack(model, case, "universal", eps="8/255", learn_cases=2, steps=2) for case in cases)
+    assert learned == [8 / 255]
+    assert torch.equal(first.learned, second.learned)
+    change = (second.adversarial - second.clean)[:, :16, :16, :16]
+    free = (second.adversarial > 0)[:, :16, :16, :16] & (second.adversarial < 1)[:, :16, :16, :16]
+    assert torch.allclose(change[free], first.learned[free], atol=1e-6)
+    fb.attack(model, cases[0], "universal", eps="4/255", learn_cases=2, steps=1)
+    assert learned == [8 / 255, 4 / 255]
+    assert fb.attack(model, cases[0], "fgsm", eps="4/255").learned is None
+
+
+def test_from_python_a_case_that_is_learned_from_is_refused_and_arrays_have_no_split(model: Any) -> None:
+    case = fb.load_dataset("phantom", shape=SHAPE, split="train", cases=1)[0]
+    with pytest.raises(UserError, match=r"got 1 of the split 'train' \(first: phantom_0000\)"):
+        fb.attack(model, case, "universal", eps="8/255")
+    with pytest.raises(UserError, match=r"^universal: expected a dataset whose split 'train' has cases to learn from"):
+        fb.attack(model, (case.image, case.label), "universal", eps="8/255")
