@@ -93,7 +93,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("random_noise", {"l2": 1.0}, "linf: expected exactly one of linf and l2, got both"),
     *(
         (name, {"scope": "window"}, "scope: expected volume, got 'window': windows made one by one would not fit toge")
-        for name in ("corruption", "deformation")
+        for name in ("corruption", "deformation", "universal")
     ),
     ("deformation", {"max_mm": -1}, "max_mm: expected a number of at least 0, got -1"),
     ("deformation", {"min_jacobian": 0}, "min_jacobian: expected a number in (0, 1), got 0"),
@@ -103,6 +103,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"spacing": (1, 1)},
         "spacing: expected three numbers above 0 (in a job file a list of lists, [[1, 1, 3]]), got (1, 1)",
     ),
+    ("universal", {"learn_cases": 0}, "learn_cases: expected a whole number of at least 1, got 0"),
+    ("universal", {"learn_split": 3}, "learn_split: expected a split's name, got 3"),
+    ("universal", {"tile": (8, 8)}, "tile: expected a whole number of at least 1, or three of them, got (8, 8)"),
+    ("universal", {"loss": "mask-ce"}, "loss: unknown loss 'mask-ce'"),
+    ("universal", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
     # Parameters that an attack does not have
     ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
     ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
