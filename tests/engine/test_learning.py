@@ -92,12 +92,13 @@ def test_what_is_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> N
     assert {(row["num_forwards"], row["num_backwards"]) for row in found} == {(0, 0)}
 
 
-def test_without_a_store_each_worker_learns_and_finds_the_same() -> None:
+def test_without_a_store_each_worker_learns_once_and_finds_the_same(learned: list[float]) -> None:
     """So does `reproduce`."""
     first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
     assert {row["status"] for row in first} == {"ok"}
     assert [row["dsc"] for row in first] == [row["dsc"] for row in again]
     assert [row["l2"] for row in first] == [row["l2"] for row in again]
+    assert len(learned) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", "empty", "wide"])
@@ -134,7 +135,10 @@ def test_what_a_volume_of_several_windows_teaches_is_the_loss_of_its_prediction(
     expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
     assert torch.equal(found, expected)
     alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
+    asked = list[bool]()
+    model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
     within = learning.learn(attack, model, [lambda: alone], None, windows=2)
+    assert asked == [True, True], "a volume of one window takes no forward pass twice"
     assert torch.equal(within, attack.learn(model, [(alone.image, alone.label)], model.roi))
 
 
@@ -184,8 +188,11 @@ def test_other_cases_of_a_split_may_be_learned_from() -> None:
     assert [ref.case_id for ref in cell.learns_from] == ["phantom_0000", "phantom_0001"]
 
 
-def test_another_scan_of_a_patient_that_is_scored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = CaseRef(case_id="p_later", patient_id="p", fingerprint="b" * 16, shape=(8, 8, 8))
+@pytest.mark.parametrize(("patient", "content"), [("p", "b"), ("q", "a")])
+def test_a_scored_patient_s_other_scan_and_a_copy_under_another_name_are_refused(
+    monkeypatch: pytest.MonkeyPatch, patient: str, content: str
+) -> None:
+    scan = CaseRef(case_id="p_later", patient_id=patient, fingerprint=content * 16, shape=(8, 8, 8))
     scored = CaseRef(case_id="p_early", patient_id="p", fingerprint="a" * 16, shape=(8, 8, 8))
     monkeypatch.setattr(Phantom, "refs", lambda self, split=None: (scan,))
     attack = make("universal", eps=0.1)
