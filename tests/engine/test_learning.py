@@ -19,7 +19,6 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.data.loaders.phantom import Phantom
 from freqbench.engine import learning
-from freqbench.engine.memory import first_step
 from freqbench.job import plan
 from freqbench.job.grid import learning_cases
 from freqbench.job.rehearsal import rehearsed
@@ -140,14 +139,6 @@ def test_what_a_volume_of_several_windows_teaches_is_the_loss_of_its_prediction(
     within = learning.learn(attack, model, [lambda: alone], None, windows=2)
     assert asked == [True, True], "a volume of one window takes no forward pass twice"
     assert torch.equal(within, attack.learn(model, [(alone.image, alone.label)], model.roi))
-
-
-def test_the_memory_of_a_step_is_that_of_learning() -> None:
-    model, asked = SegmentationModel(SmallNet(), (8, 6, 4)).eval(), list[bool]()
-    image = volume((8, 6, 4))
-    model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
-    first_step(make("universal", eps=0.1), model, case_of(image, (image > 0.5).long()))
-    assert asked == [True]
 
 
 def cell_id(**changes: Any) -> str:

@@ -11,7 +11,7 @@ from engine.live import most_bytes
 from tiny import small
 
 from freqbench import models
-from freqbench.attacks import ATTACKS, make
+from freqbench.attacks import ATTACKS, LearnedAttack, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, memory
@@ -129,7 +129,8 @@ def test_a_measured_step_is_one_with_a_gradient_on_one_window(
     attack = make(name, **EXAMPLES[name])
     first_step(attack, *model_and_case)
     assert all(windows == 1 for windows, _ in passes)
-    assert [keeps for _, keeps in passes].count(True) == min(1, attack.passes[1])
+    backwards = attack.learning_passes[1] if isinstance(attack, LearnedAttack) else attack.passes[1]
+    assert [keeps for _, keeps in passes].count(True) == min(1, backwards)
     assert len(passes) <= 3
     assert not model_and_case[0].training
 
@@ -154,9 +155,9 @@ def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monk
 
     real = attacking.attack_case
 
-    def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, reference: Any) -> Any:
+    def counted(attack: Any, model: Any, case: Any, seed: Any, window_batch: int, *more: Any) -> Any:
         taken.append(window_batch)
-        return real(attack, model, case, seed, window_batch, reference)
+        return real(attack, model, case, seed, window_batch, *more)
 
     monkeypatch.setattr(memory, "fitting_windows", fit)
     monkeypatch.setattr(attacking, "attack_case", counted)

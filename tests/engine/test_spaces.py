@@ -220,10 +220,10 @@ def test_a_volume_is_attacked_through_the_source_s_own_weighting(data: dict[str,
 def test_a_reference_comes_in_the_source_s_space(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     real, seen = attacking.attack_case, []
 
-    def noted(attack: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case | None = None) -> Any:
+    def noted(attack: Any, model: Any, case: Case, seed: Any, batch: int, reference: Case | None, *more: Any) -> Any:
         assert reference is not None
         seen.append((case.spacing, reference.spacing, reference.ref.case_id))
-        return real(attack, model, case, seed, batch, reference)
+        return real(attack, model, case, seed, batch, reference, *more)
 
     monkeypatch.setattr(attacking, "attack_case", noted)
     run_all(job_of(data, B, attacks=[{"name": "faa", "bands": 4, "portion": 0.5, "steps": 1}], metrics=["dsc"]))

@@ -138,9 +138,9 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
     seen: list[tuple[int | None, str, str]] = []
     listed, real, whole_split = list[str](), attacking.attack_case, Phantom.whole_split
 
-    def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any = None) -> Any:
+    def noted(attack: Any, model: Any, case: Any, seed: Any, batch: int, reference: Any, *more: Any) -> Any:
         seen.append((seed, case.ref.case_id, reference.ref.case_id))
-        return real(attack, model, case, seed, batch, reference)
+        return real(attack, model, case, seed, batch, reference, *more)
 
     phantom = {"name": "phantom", "shape": [24, 20, 16], "cases": 2}
     units = units_of(small(attacks=[FAA], seeds=[0, 1, 2], datasets=[phantom]))
