@@ -69,7 +69,7 @@ def kept(root: str | None, cell: Cell, attack: LearnedAttack, num_channels: int,
 
 def _read(path: str, attack: LearnedAttack, num_channels: int) -> Tensor:
     try:
-        found = load(storage.read_bytes(path))[LEARNED]
+        found: Tensor = load(storage.read_bytes(path))[LEARNED]
         attack.check_learned(found, num_channels)
     except (SafetensorError, KeyError, UserError) as error:
         why = one_line(error)
