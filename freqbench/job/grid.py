@@ -50,6 +50,7 @@ class Cell:
     @cached_property
     def cell_id(self) -> str:
         """16 hex digits of all that the adversarial volumes depend on beside the case."""
+        is_learned = isinstance(self.attack, LearnedAttack)
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
@@ -62,7 +63,7 @@ class Cell:
                 **self._coupling,
                 # What the reference is drawn from, not which it is: that depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
-                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.learns_from else {}),
+                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if is_learned else {}),
             }
         )
 

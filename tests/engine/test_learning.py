@@ -153,6 +153,8 @@ def test_the_cases_to_learn_from_are_in_the_id_and_those_to_score_are_not() -> N
     (cell,) = expanded(small(**ONE))[1].cells
     other = replace(cell.learns_from[0], fingerprint="f" * 16)
     assert replace(cell, learns_from=(other, *cell.learns_from[1:])).cell_id != cell.cell_id
+    plain = replace(cell, attack=make("fgsm", eps=0.1))  # as an audit makes cells of others
+    assert plain.cell_id == replace(plain, learns_from=()).cell_id
 
 
 @pytest.mark.parametrize(
