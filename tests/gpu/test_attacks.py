@@ -10,7 +10,7 @@ from attacks.examples import SmallNet, example, generators, takes, volumes
 from gpu.card import Card, WaitError
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, AttackResult
+from freqbench.attacks import ATTACKS, AttackResult, LearnedAttack
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.models import SegmentationModel, build
 from freqbench.ops.losses import LOSSES
@@ -100,10 +100,11 @@ def test_an_attack_does_what_it_does_on_the_cpu_without_a_wait(
     name: str, options: dict[str, Any], device: torch.device
 ) -> None:
     """In float64, where devices differ by less than what decides a sign. Between the members of an ensemble the host
-    asks which samples are left; members are attacks of their own here."""
+    asks which samples are left; members are attacks of their own here. Who learns is handed case after case."""
     attack, net = made(name, **options), SmallNet().double()
     here = attacked(attack, net, CPU, dtype=torch.float64)
-    there = net.to(device) if issubclass(ATTACKS[name], Ensemble) else Guarded(net.to(device), attack.passes[0])
+    waits = issubclass(ATTACKS[name], Ensemble | LearnedAttack)
+    there = net.to(device) if waits else Guarded(net.to(device), attack.passes[0])
     found = attacked(attack, there, device, dtype=torch.float64)
     assert found.adversarial.device.type == device.type
     assert (found.forwards, found.backwards) == (here.forwards, here.backwards)

@@ -11,7 +11,7 @@ from attacks.small import Net
 from scipy.special import expit
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, PGD, make
+from freqbench.attacks import ATTACKS, PGD, LearnedAttack, make
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
@@ -204,6 +204,8 @@ def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -
 
     def attacked() -> Tensor:
         more: dict[str, Any] = {"reference": images.flip(2)} if attack.needs_reference else {}
+        if isinstance(attack, LearnedAttack):
+            more["learned"] = attack.learn(model, [(images[0].flip(1), labels[0].flip(1))], model.roi)
         return attack(model, images, labels, generator=window_generator(0, "case", 0), **more).adversarial
 
     first = attacked()
