@@ -17,8 +17,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from freqbench.attacks.core.base import Attack, AttackResult, LearnedAttack
+    from freqbench.attacks.core.base import Attack, AttackResult
     from freqbench.attacks.core.gradient import LinfGradientAttack
+    from freqbench.attacks.core.learned import LearnedAttack
     from freqbench.attacks.core.targets import with_indices
     from freqbench.attacks.core.task import Task
     from freqbench.attacks.pgd import PGD
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "AttackResult": "core.base",
-        "LearnedAttack": "core.base",
+        "LearnedAttack": "core.learned",
         "LinfGradientAttack": "core.gradient",
         "Task": "core.task",
         "with_indices": "core.targets",

@@ -8,10 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import AimedAttack
 from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES, Parameter
 from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task, across
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_prox
 
 FIRST_MULTIPLIER, MULTIPLIERS = 1.0, (1e-12, 1.0)

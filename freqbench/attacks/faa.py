@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
-from freqbench.attacks.core.task import Best, Task
+from freqbench.attacks.core.task import Task
 from freqbench.ops.fourier import AXES, amplitude_swap, band_sums, fourier_bands
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image

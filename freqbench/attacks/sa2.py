@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
-from freqbench.attacks.core.task import Best, Task, across
+from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block, tiled

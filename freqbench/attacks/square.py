@@ -6,8 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.task import Task, across
+from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.base import SLACK, LearnedAttack, LinfAttack
+from freqbench.attacks.core.base import SLACK, LinfAttack
 from freqbench.attacks.core.gradient import AimedAttack
+from freqbench.attacks.core.learned import LearnedAttack
 from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL, Parameter
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
@@ -125,20 +126,9 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
         self, tile: Tensor, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
         """That of one case's loss by the tile."""
-        self._check(images, labels)
-        self.check_channels(images.shape[1])
-        task = Task(
-            self.name,
-            model,
-            images,
-            labels,
-            targeted=self.targeted,
-            # A random defence is to draw anew in each step.
-            generator=torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator))),
-            start=None,
-            channels=self.channels,
-            check_classes=self.check_classes,
-        )
+        # A random defence is to draw anew in each step.
+        draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        task = self.task(model, images, labels, generator=draws)
         with task.evaluation_mode():
             task.aim(self.loss, self.organs, self.target)
             return task.gradient(tile, lambda point: task.loss(_with_tile(task.clean, point)))

@@ -83,7 +83,7 @@ def loaded(
         batch_size=None,
         collate_fn=sampler.crops,
         num_workers=loaders,
-        worker_init_fn=_left_to_its_parent if loaders else None,
+        worker_init_fn=_left_to_its_parent,
         pin_memory=pinned,
         generator=torch.Generator(),  # the global one is left alone
     )

@@ -1,7 +1,7 @@
 """Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NoReturn, final
 
@@ -12,7 +12,6 @@ from freqbench.attacks.core.parameters import PARAMETERS, TOGETHER, Parameter, v
 from freqbench.attacks.core.task import Generators, Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
-from freqbench.core.types import Shape
 from freqbench.ops.dct import keep_cube
 
 SLACK = 1e-6
@@ -207,24 +206,8 @@ class Attack(ABC):
             UserError: images, labels, generator, start, reference or learned are not what they must be.
             ThreatModelError: the result left the attack's own bound by more than 1e-6.
         """
-        self._check(images, labels)
-        self.check_channels(images.shape[1])
-        self._check_reference(images, reference)
-        self._check_learned(images, learned)
         with torch.inference_mode(False), torch.enable_grad():
-            task = Task(
-                self.name,
-                model,
-                images,
-                labels,
-                targeted=self.targeted,
-                generator=generator,
-                start=start,
-                reference=reference,
-                learned=learned,
-                channels=self.channels,
-                check_classes=self.check_classes,
-            )
+            task = self.task(model, images, labels, generator, start, reference, learned)
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
@@ -240,6 +223,35 @@ class Attack(ABC):
             losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
             forwards=forwards,
             backwards=backwards,
+        )
+
+    def task(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: Generators | None = None,
+        start: Start | None = None,
+        reference: Tensor | None = None,
+        learned: Tensor | None = None,
+    ) -> Task:
+        """The task of a call, all that is given checked."""
+        self._check(images, labels)
+        self.check_channels(images.shape[1])
+        self._check_reference(images, reference)
+        self._check_learned(images, learned)
+        return Task(
+            self.name,
+            model,
+            images,
+            labels,
+            targeted=self.targeted,
+            generator=generator,
+            start=start,
+            reference=reference,
+            learned=learned,
+            channels=self.channels,
+            check_classes=self.check_classes,
         )
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
@@ -307,54 +319,3 @@ class LinfAttack(Attack):
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """The largest voxel change beyond `eps`."""
         return float((adversarial - clean).abs().max()) - self.eps
-
-
-@dataclass(frozen=True, kw_only=True)
-class LearnedAttack(Attack):
-    """An attack that learns from some cases of a dataset, once for all others, what it does to them.
-
-    In a job each cell learns once, on a list without a case or patient of those that are scored; from Python by
-    `learn`, whose result each call takes as `learned`.
-
-    Args:
-        learn_split: the split of the dataset to learn on.
-        learn_cases: its first so many cases; None: all.
-    """
-
-    learn_split: str = "train"
-    learn_cases: int | None = 8
-
-    @abstractmethod
-    def learn(
-        self,
-        model: nn.Module,
-        cases: Iterable[tuple[Tensor, Tensor]],
-        window: Shape,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """What a call takes as `learned`: the same for equal arguments on one device.
-
-        Args:
-            model: as of a call, for one volume at a time.
-            cases: to learn from, on the model's device, iterated once a step: images `[C, H, W, D]` in [0, 1] and
-                labels `[1, H, W, D]` as of a call, which may differ in size.
-            window: voxels of the model's window.
-            generator: of all draws; None stands for seed 0.
-
-        Raises:
-            UserError: no cases, or images or labels are not what they must be.
-        """
-
-    @property
-    @abstractmethod
-    def learning_passes(self) -> tuple[int, int]:
-        """Forward and backward passes that `learn` takes a case."""
-
-    @abstractmethod
-    def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
-
-    def _check_learned(self, images: Tensor, learned: Tensor | None) -> None:
-        if learned is None:
-            raise UserError(f"{self.name}: expected what it learned, got none: give learned=attack.learn(model, ...)")
-        self.check_learned(learned, images.shape[1])

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Schedule
 from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY
-from freqbench.attacks.core.task import Task, across
+from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ParameterError, UserError
 from freqbench.ops.losses import FEWEST_CLASSES
 

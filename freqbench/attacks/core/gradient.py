@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack, LinfAttack
+from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.parameters import SCOPES
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, highest_class
-from freqbench.attacks.core.task import Best, Task
+from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
 

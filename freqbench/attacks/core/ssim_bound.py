@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import SLACK
-from freqbench.attacks.core.task import across
+from freqbench.attacks.core.best import across
 from freqbench.core.errors import UserError
 from freqbench.ops.ssim import body_ssim
 

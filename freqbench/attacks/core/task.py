@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
@@ -18,36 +19,6 @@ from freqbench.ops.overlap import mean_dice
 T = TypeVar("T")
 Generators = torch.Generator | Sequence[torch.Generator]
 View = Callable[[Tensor], Tensor]
-
-
-class Best:
-    """Of all that was offered, what has the highest value, sample by sample, without asking the device.
-
-    `values` are the highest so far, `[B]`, `kept` the tensors that came with them, each `[B, ...]`; both are empty
-    before the first offer. With `by_success`, values are those of `Task.success`: they move in leaps, so that of equal
-    ones the last is kept, as the loss still rises; else the first.
-    """
-
-    def __init__(self, *, by_success: bool = False) -> None:
-        self.by_success = by_success
-        self._is_above = torch.ge if by_success else torch.gt
-        self.values = torch.empty(0)
-        self.kept: tuple[Tensor, ...] = ()
-
-    def offer(self, values: Tensor, *tensors: Tensor) -> None:
-        """Take the samples whose value beats the one that is kept; the first offer is taken whole."""
-        if not self.kept:
-            self.values, self.kept = values, tensors
-            return
-        better = self._is_above(values, self.values)
-        self.values = torch.where(better, values, self.values)
-        pairs = zip(tensors, self.kept, strict=True)
-        self.kept = tuple(torch.where(across(better, new), new, old) for new, old in pairs)
-
-
-def across(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask of samples `[B]` that meets a tensor `[B, ...]`."""
-    return mask.reshape(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +66,8 @@ class Task:
         labels: Tensor,
         *,
         targeted: bool,
-        generator: Generators | None,
-        start: Tensor | Mapping[str, Tensor] | None,
+        generator: Generators | None = None,
+        start: Tensor | Mapping[str, Tensor] | None = None,
         reference: Tensor | None = None,
         learned: Tensor | None = None,
         channels: tuple[int, ...] | None = None,
@@ -168,7 +139,6 @@ class Task:
             self.labels[samples],
             targeted=False,
             generator=[self._generators[i] for i in samples],
-            start=None,
             channels=self._channels,
             check_classes=self._check_classes,
         )
