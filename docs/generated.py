@@ -295,25 +295,25 @@ def gpu_tables(path: Path) -> str:
 
 def draw(name: str) -> Figure:
     """One slice of a phantom: clean, attacked in a few steps on the packaged UNet, and the change."""
-    dataset: Dataset = DATASETS["phantom"](name="phantom", cases=2)
-    image, label = _slab(dataset, 0)
+    image, label = _slab(0)
     attack = example(name, **QUICK, **({"ssim_weight": 0.0} if name == "sa2_2d" else {}))  # its SSIM asks for a cube
-    model, other = _unet(dataset.num_classes), _slab(dataset, 1)
+    model, other = _unet(), _slab(1)
     more = {"reference": other[0]} if attack.needs_reference else {}
     if isinstance(attack, LearnedAttack):
         more["learned"] = attack.learn(model, [(other[0][0], other[1][0])], model.roi)
     adversarial = attack(model, image, label, **more).adversarial
     change = (adversarial - image)[0, 0, :, :, 8]
     bound = max(float(change.abs().max()), 1 / 255)
-    figure = Figure(figsize=(7.5, 2.7), layout="constrained")
+    figure = Figure(figsize=(7.5, 2.7))
     panels = [(image, "gray", (0, 1), "clean"), (adversarial, "gray", (0, 1), f"after {name}")]
-    axes = figure.subplots(1, 3)
+    *axes, bar = figure.subplots(1, 4, width_ratios=(1, 1, 1, 0.06))
+    figure.subplots_adjust(left=0.01, right=0.92, bottom=0.04, top=0.92, wspace=0.04)
     for ax, (volume, cmap, limits, title) in zip(axes[:2], panels, strict=True):
         ax.imshow(volume[0, 0, :, :, 8].T, cmap=cmap, vmin=limits[0], vmax=limits[1], origin="lower")
         ax.set_title(title, fontsize=10)
     shown = axes[2].imshow(change.T, cmap="RdBu_r", vmin=-bound, vmax=bound, origin="lower")
     axes[2].set_title("change", fontsize=10)
-    figure.colorbar(shown, ax=axes[2], shrink=0.8)
+    figure.colorbar(shown, cax=bar)
     for ax in axes:
         ax.set_axis_off()
         ax.invert_xaxis()  # the patient's right on the left, as in every other picture
@@ -321,14 +321,20 @@ def draw(name: str) -> Figure:
 
 
 @cache
-def _unet(num_classes: int) -> SegmentationModel:
+def _phantom() -> Dataset:
+    return DATASETS["phantom"](name="phantom", cases=2)
+
+
+@cache
+def _unet() -> SegmentationModel:
     entry = ModelEntry(name="unet", arch="unet", checkpoint="zoo://phantom/unet")
-    return load(resolve(entry, num_classes), torch.device("cpu"))
+    return load(resolve(entry, _phantom().num_classes), torch.device("cpu"))
 
 
-def _slab(dataset: Dataset, number: int) -> tuple[Tensor, Tensor]:
+@cache
+def _slab(number: int) -> tuple[Tensor, Tensor]:
     """The middle of a phantom, `[1, 1, 64, 64, 16]`: quick to attack."""
-    case = dataset.load(dataset.refs()[number])
+    case = _phantom().load(_phantom().refs()[number])
     return case.image[None, :, 8:72, :, 8:24], case.label[None, :, 8:72, :, 8:24].long()
 
 
