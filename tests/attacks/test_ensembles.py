@@ -119,6 +119,7 @@ def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
     ids=["all members", "autoattack", "sea"],
 )
 def test_members_together_take_the_passes_promised(attack: Attack) -> None:
+    torch.manual_seed(0)  # of other weights nothing may be left before the last member's turn
     result = attack(nn.Conv3d(1, 4, 3, padding=1), *task())
     assert (result.num_forwards, result.num_backwards) == attack.passes
 

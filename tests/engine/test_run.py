@@ -177,7 +177,7 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
     assert run["models"][grid.cells[0].source.model_id]["name"] == "a"
     ref = grid.cases["phantom"][0]
     assert run["datasets"]["phantom"]["cases"] == {ref.case_id: ref.fingerprint}
-    assert run["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(run["versions"]["torch"])  # a wheel of an index says "+cu130" there alone
     assert {run["run_id"]} == set(store.records()["run_id"].to_pylist())
     assert json.loads((tmp_path / "run.json").read_text())["runs"] == [run["run_id"]]
 

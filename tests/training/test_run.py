@@ -112,7 +112,7 @@ def test_training_json_says_what_made_the_weights(trained: Trained) -> None:
     content = json.loads((out / "vaft" / "training.json").read_text())
     assert TrainJob.model_validate(content["job"]) == job
     assert content["identity"] == identities(job)["vaft"]
-    assert content["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(content["versions"]["torch"])  # a wheel of an index says "+cu130" there alone
     assert content["seconds"]["steps"] > content["seconds"]["waited_for_crops"] > 0
     assert content["seconds"]["gpu"] == 0 or torch.cuda.is_available()
 
