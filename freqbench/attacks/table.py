@@ -27,6 +27,7 @@ from freqbench.attacks.mifgsm import MIFGSM
 from freqbench.attacks.padam import PAdam
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.random_noise import RandomNoise
+from freqbench.attacks.rays import RayS
 from freqbench.attacks.sa2 import SA2, SA2In2D
 from freqbench.attacks.sea import SEA
 from freqbench.attacks.segpgd import SegPGD
@@ -66,6 +67,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "padam": PAdam,
     "almaprox": ALMAProx,
     "square": Square,
+    "rays": RayS,
     "sea": SEA,
     "autoattack": AutoAttack,
     "faa": FAA,

@@ -108,6 +108,7 @@ def converge(
     out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
+    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, of a search.")] = "100,300,1000",
     losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
     restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
     engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As of `run`.")] = "auto",
@@ -117,7 +118,8 @@ def converge(
 ) -> None:
     """Show how much more passes, other losses and restarts add to each attack of a job, and recommend settings.
 
-    Every attack that follows a gradient is run at each number of steps, loss and number of restarts on a few cases,
+    Every attack that follows a gradient is run at each number of steps, every search without one at each number of
+    queries, with each loss and number of restarts, on a few cases,
     into a store of its own; the same command goes on where it was stopped. OUT then has converge.csv (the curves),
     converge.yaml (the recommended attacks for a job file), converge.pdf and converge.png.
     """
@@ -131,6 +133,7 @@ def converge(
 
     effort = Effort(
         steps=_numbers("--steps", steps),
+        queries=_numbers("--queries", queries),
         losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
         restarts=_numbers("--restarts", restarts),
     )

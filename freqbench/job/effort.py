@@ -1,4 +1,4 @@
-"""Multiplies the gradient attacks of a job by steps, losses and restarts, for `freqbench converge`."""
+"""Multiplies the attacks of a job by steps or queries, losses and restarts, for `freqbench converge`."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ from freqbench.job.sweep import AttackEntry, at_parameter
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)
-EFFORT = ("steps", "loss", "restarts")
+CHOICES = ("loss", "restarts")
 MINIMAL = "linf-minimal"
 """The threat model of attacks whose steps make the change smaller, not the drop larger."""
 
@@ -27,18 +27,21 @@ class Effort:
     """What every attack is multiplied by.
 
     Attributes:
-        steps: two or more numbers that increase.
+        steps: two or more numbers that increase, for attacks that follow a gradient.
+        queries: likewise, for attacks that search without one.
         losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`.
         restarts: numbers that increase, for attacks that draw; others have one run.
     """
 
     steps: tuple[int, ...] = (5, 10, 20, 40, 80)
+    queries: tuple[int, ...] = (100, 300, 1000)
     losses: tuple[str, ...] = ("dice", "ce", "dicece")
     restarts: tuple[int, ...] = (1, 3)
 
     def __post_init__(self) -> None:
         for option, values, fewest, example in (
             ("steps", self.steps, 2, "5,10,20"),
+            ("queries", self.queries, 2, "100,300"),
             ("restarts", self.restarts, 1, "1,3"),
         ):
             if len(values) < fewest or min(values) < 1 or any(b <= a for a, b in pairwise(values)):
@@ -60,7 +63,7 @@ class Varied:
 
     Attributes:
         grid: of the store, each cell scored on the model that it attacks.
-        entries: by cell id, the entry of a job file that makes the cell's attack; EFFORT and the budget always in it.
+        entries: by cell id, the entry of a job file that makes the cell's attack; effort and budget always in it.
         left_out: the attacks of the job that are not looked at, by name.
     """
 
@@ -70,11 +73,12 @@ class Varied:
 
 
 def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Varied:
-    """A job with each attack that follows a gradient in steps at every number of steps, loss and number of restarts.
+    """A job with each attack at every number of steps or queries, loss and number of restarts.
 
-    The other parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without
-    steps along a gradient are left out, and those of the threat model `linf-minimal`, whose steps lessen the change.
-    Rows are computed in fp32, on the first so many cases of each dataset.
+    Steps are multiplied where an attack follows a gradient in them, queries where it searches without one. The other
+    parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without either are
+    left out, and those of the threat model `linf-minimal`, whose steps lessen the change. Rows are computed in fp32, on
+    the first so many cases of each dataset.
 
     Raises:
         UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
@@ -84,15 +88,16 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
     own = expand(job, cases, where)
     cells: dict[tuple[str, str], Cell] = {}
     for cell in own.cells:
-        if _is_looked_at(cell.attack):
-            for attack in _at_every_effort(cell, effort, where):
+        if counted := _counted(cell.attack):
+            for attack in _at_every_effort(cell, counted, effort, where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
     names = [cell.attack.name for cell in own.cells]
     left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
     if not cells:
         raise UserError(
-            f"{where}: attacks: expected one that follows a gradient in steps, got {', '.join(left_out)}: add one"
+            f"{where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
+            f"{', '.join(left_out)}: add one"
         )
     grid = replace(own, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
@@ -100,16 +105,21 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
     return Varied(grid=grid, entries=entries, left_out=tuple(left_out))
 
 
-def _is_looked_at(attack: Attack) -> bool:
-    takes_steps = any(field.name == "steps" for field in fields(attack))
-    return takes_steps and attack.passes[1] > 0 and attack.threat_model != MINIMAL
+def _counted(attack: Attack) -> str:
+    """The parameter that says how long an attack goes on: `steps`, or of a search `queries`; empty: it is left out."""
+    known, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
+    if attack.threat_model == MINIMAL:
+        return ""
+    if "steps" in known:
+        return "steps" if backwards > 0 else ""
+    return "queries" if "queries" in known and forwards > 0 else ""
 
 
-def _at_every_effort(cell: Cell, effort: Effort, where: str) -> Iterator[Attack]:
-    """The attack of a cell at every number of steps, loss and number of restarts that it takes."""
+def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> Iterator[Attack]:
+    """The attack of a cell at every number of steps or queries, loss and number of restarts that it takes."""
     attack = cell.attack
     known = {field.name for field in fields(attack)}
-    choices: dict[str, tuple[Any, ...]] = {"steps": effort.steps}
+    choices: dict[str, tuple[Any, ...]] = {counted: getattr(effort, counted)}
     if "loss" in known:
         choices["loss"] = effort.losses
     if "restarts" in known:
@@ -128,7 +138,7 @@ def _entry(attack: Attack) -> dict[str, Any]:
     name = changed.pop("name")
     budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
     known = {field.name for field in fields(attack)}
-    effort = {key: getattr(attack, key) for key in EFFORT if key in known}
+    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in known}
     if isinstance(attack, GradientAttack) and "loss" in effort:
         effort["loss"] = attack.loss_name  # the field is None where it is the variant's
     others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}

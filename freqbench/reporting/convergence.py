@@ -33,19 +33,19 @@ SETTING = [
     *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
     *("cases", "patients", "l2_body", "seconds", "cell_id"),
 ]
-EFFORT = ("steps", "loss", "restarts")
+CHOICES = ("loss", "restarts")
 
 Entry = Mapping[str, Any]
 
 
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """One row a setting: dataset, model, attack, loss, restarts and steps.
+    """One row a setting: dataset, model, attack, loss, restarts and steps, which of a search are its queries.
 
     A setting that failed on some case is left out, as its mean would be of other cases than those beside it.
 
     Args:
         records: rows of RECORDS with COLUMNS, white-box.
-        entries: by cell id, the entry of a job file that makes the attack, with `steps`.
+        entries: by cell id, the entry of a job file that makes the attack, with `steps` or `queries`.
 
     Returns:
         The columns of SETTING, each curve by its passes. `passes`: forward and backward, of one window; `best`: the
@@ -96,14 +96,16 @@ def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFr
 
 def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
     """Budget, attack and effort of an entry, each as tables show it."""
-    others = {key: value for key, value in entry.items() if key not in ("name", budget_name, *EFFORT)}
+    counted = "steps" if "steps" in entry else "queries"
+    others = {key: value for key, value in entry.items() if key not in ("name", budget_name, counted, *CHOICES)}
     words = [f"{key}={value_text(key, v[0] if isinstance(v, list) else v)}" for key, v in others.items()]
     return {
         "budget": "" if pd.isna(budget) else f"{budget_name}={value_text(str(budget_name), budget)}",
         "attack": " ".join([str(entry["name"]), *words]),
         "loss": "",
         "restarts": 1,
-        **{key: entry[key] for key in EFFORT if key in entry},
+        **{key: entry[key] for key in CHOICES if key in entry},
+        "steps": entry[counted],
     }
 
 
@@ -174,9 +176,9 @@ def sections(table: pd.DataFrame) -> list[Section]:
     for (dataset, model), own in table.groupby(["dataset", "model"], sort=False):
         of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (
-            f"Mean drop of foreground DSC in points by the number of steps, n = {own['cases'].max()}; `enough` are the "
-            f"passes a window (forward + backward) from which on more add less than {ENOUGH:g} points, with a + where "
-            "the curve still rises at its end."
+            "Mean drop of foreground DSC in points by the number of steps, or of a search's queries, n = "
+            f"{own['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
+            f"than {ENOUGH:g} points, with a + where the curve still rises at its end."
         )
         found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")

@@ -42,6 +42,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "padam": {"eps": 8 / 255, "steps": 12},
     "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
     "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
+    "rays": {"eps": 8 / 255, "queries": 40, "dice": 0.2},
     "sea": {"eps": 8 / 255, "steps": 10},
     "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "members": ("apgd-ce", "apgd-dlr", "square")},
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},

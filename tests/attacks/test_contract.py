@@ -33,6 +33,7 @@ from freqbench.testing import check_attack
 
 TWO_CLASSES: dict[str, dict[str, Any]] = {
     "square": {"queries": 600, "p_init": 0.05},
+    "rays": {"queries": 600, "dice": 0.71},
     "autoattack": {"members": ("apgd-ce", "square")},
 }
 LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack)]

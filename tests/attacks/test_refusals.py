@@ -108,7 +108,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("universal", {"tile": (8, 8)}, "tile: expected a whole number of at least 1, or three of them, got (8, 8)"),
     ("universal", {"loss": "mask-ce"}, "loss: unknown loss 'mask-ce'"),
     ("universal", {"control": "uniform"}, "control: expected none or random, got 'uniform'"),
+    ("rays", {"dice": 50}, "dice: expected a number in [0, 1], got 50"),
+    ("rays", {"queries": 0}, "queries: expected a whole number of at least 1, got 0"),
+    ("rays", {"organs": (1, -1)}, "organs: expected a list of classes"),
+    ("rays", {"targeted": True}, "targeted: expected false, got true: the decision is one on the Dice against"),
     # Parameters that an attack does not have
+    ("rays", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
     ("vafa_2d", {"ssim_weight": 1.0}, "ssim_weight: unknown parameter 'ssim_weight'"),
     ("segpgd", {"loss": "ce"}, "loss: unknown parameter 'loss'"),
     ("pgd", {"step": 3}, "step: unknown parameter 'step'. Did you mean 'steps'?"),
@@ -243,7 +248,10 @@ def test_what_a_call_cannot_take_is_one_line(
     ("name", "changes", "expected"),
     [
         ("pgd", {"loss": "dlr"}, "loss: expected at least 3 classes for dlr, got 2: use ce"),
-        *((name, {"organs": (2,)}, "organs: expected classes in 0..1, got 2") for name in ("vafa", "almaprox", "sea")),
+        *(
+            (name, {"organs": (2,)}, "organs: expected classes in 0..1, got 2")
+            for name in ("vafa", "almaprox", "sea", "rays")
+        ),
         ("pgd", {"target": ("erase", 5)}, "target: expected classes in 0..1, got 5"),
         ("sea", {"losses": ("dice", "dlr")}, "losses: expected at least 3 classes for dlr, got 2: leave it out"),
         (

@@ -224,7 +224,7 @@ def test_a_step_costs_hardly_more_than_the_bare_step(
 def test_what_a_step_of_the_others_costs(at: Bench, name: str, measured: list[Any]) -> None:
     """No bound is set. An attack without steps is one."""
     attack = few_steps(name, **OTHERS.get(name, EPS if takes(name, "eps") else {}))
-    measured.append(row(at, attack, STEPS if takes(name, "steps") or name == "square" else 1, ROUNDS // 3, None))
+    measured.append(row(at, attack, STEPS if takes(name, "steps") or takes(name, "queries") else 1, ROUNDS // 3, None))
 
 
 @pytest.mark.benchmark

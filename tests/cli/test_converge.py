@@ -57,7 +57,7 @@ def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: 
         (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
         (
             ("--set", "attacks.0={name: fgsm, eps: 8/255}"),
-            "expected one that follows a gradient in steps, got fgsm, gn",
+            "expected one that follows a gradient in steps or searches by queries, got fgsm, gn",
         ),
     ],
 )

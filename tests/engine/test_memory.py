@@ -199,7 +199,7 @@ def test_running_out_halves_the_windows_of_a_volume_attacked_as_one(monkeypatch:
 
 
 KINDS = (
-    *("pgd", "apgd", "cospgd", "ssa", "padam", "almaprox", "square", "faa"),
+    *("pgd", "apgd", "cospgd", "ssa", "padam", "almaprox", "square", "rays", "faa"),
     *("vafa", "sa2", "sa2_opt", "kspace", "sinogram"),
 )
 

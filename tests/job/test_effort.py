@@ -14,7 +14,7 @@ from freqbench.job.effort import Effort, Varied, varied
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 
-EFFORT = Effort(steps=(2, 4), losses=("dice", "ce"), restarts=(1, 3))
+EFFORT = Effort(steps=(2, 4), queries=(3, 6), losses=("dice", "ce"), restarts=(1, 3))
 
 
 def found(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
@@ -50,13 +50,29 @@ def test_the_loss_of_a_variant_is_named() -> None:
 
 def test_what_takes_no_steps_along_a_gradient_is_left_out_and_null_rows_with_it() -> None:
     attacks = [
-        *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}, {"name": "square", "eps": "8/255"}),
+        *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}),
         *({"name": "almaprox"}, {"name": "sa2", "rho": 0.4, "control": ["none", "random"]}),
     ]
     given = found(attacks)
-    assert given.left_out == ("fgsm", "gn", "square", "almaprox")
+    assert given.left_out == ("fgsm", "gn", "almaprox")
     assert {cell.attack.name for cell in given.grid.cells} == {"sa2"}
     assert all("control" not in entry for entry in given.entries.values())
+
+
+def test_a_search_is_multiplied_by_queries_and_by_what_else_it_takes() -> None:
+    attacks = [{"name": name, "eps": "8/255", "queries": [10, 20]} for name in ("square", "rays")]
+    given = found(attacks, Effort(queries=(3, 6), losses=("dice",)))
+    names = ("name", "steps", "queries", "loss", "restarts")
+    assert [tuple(entry.get(name) for name in names) for entry in given.entries.values()] == [
+        *(("square", None, queries, "dice", restarts) for queries in (3, 6) for restarts in (1, 3)),
+        *(("rays", None, queries, None, None) for queries in (3, 6)),
+    ]
+    assert given.left_out == ()
+
+
+def test_an_ensemble_with_a_search_is_multiplied_by_steps_alone() -> None:
+    given = found([{"name": "autoattack", "eps": "8/255", "queries": 7}], Effort(steps=(4, 8), restarts=(1,)))
+    assert [(entry["steps"], entry["queries"]) for entry in given.entries.values()] == [(4, 7), (8, 7)]
 
 
 def test_steps_of_the_job_do_not_multiply_once_more() -> None:
@@ -99,6 +115,10 @@ def test_the_job_of_the_store_expands_to_the_same_cells(attack: dict[str, Any]) 
         ({"steps": (10, 10)}, "such as 5,10,20, got 10,10"),
         ({"steps": (10,)}, "--steps: expected two or more"),
         ({"steps": (0, 10)}, "--steps: expected two or more"),
+        (
+            {"queries": (10,)},
+            "--queries: expected two or more whole numbers of at least 1 that increase, such as 100",
+        ),
         ({"restarts": (3, 1)}, "--restarts: expected whole numbers of at least 1 that increase, such as 1,3, got 3,1"),
         ({"losses": ()}, "--losses: expected one or more"),
         ({"losses": ("dise",)}, "--losses: unknown loss 'dise'. Did you mean 'dice'?"),
@@ -111,8 +131,8 @@ def test_an_effort_that_cannot_be_is_refused(changes: dict[str, Any], complaint:
 
 def test_a_job_without_a_gradient_attack_is_refused() -> None:
     attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}]
-    text = "job.yaml: attacks: expected one that follows a gradient in steps, got fgsm, gn: add one"
-    with pytest.raises(UserError, match=re.escape(text)):
+    text = "expected one that follows a gradient in steps or searches by queries, got fgsm, gn: add one"
+    with pytest.raises(UserError, match=re.escape(f"job.yaml: attacks: {text}")):
         found(attacks)
 
 

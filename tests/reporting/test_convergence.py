@@ -102,6 +102,17 @@ def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
     assert table["best"].tolist() == pytest.approx([50, 50])
 
 
+def test_the_queries_of_a_search_are_its_steps_and_those_of_an_ensemble_are_not() -> None:
+    entries = {
+        "search": {"name": "rays", "eps": 8 / 255, "queries": 300},
+        "ensemble": {"name": "autoattack", "eps": 8 / 255, "queries": 60, "steps": 20, "restarts": 1},
+    }
+    rows = [stored("search", 0, 0.4, 150), stored("ensemble", 0, 0.3, 20)]
+    table = convergence.settings(records(*rows), entries)
+    shown = table[["attack", "loss", "restarts", "steps"]].to_numpy().tolist()
+    assert shown == [["autoattack queries=60", "", 1, 20], ["rays", "", 1, 300]]
+
+
 def test_a_setting_that_failed_on_a_case_is_left_out_and_named() -> None:
     rows = [stored("few", case, 0.5, 10) for case in (0, 1)]
     rows += [stored("many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]

@@ -193,6 +193,9 @@ SPREAD = Parameter("how far the random factors of a spectrum may leave 1", value
 LEARNED_LOSS = Parameter(
     "what is raised", values.one_known("loss", [loss for loss in LOSSES if not loss.startswith(("dlr", "mask"))])
 )
+DECISION = Parameter(
+    "mean Dice at which, or below, a sample has fallen; none: half of the clean sample's", values.optional(values.share)
+)
 DROPPED_BAND = Parameter("the frequencies that are dropped", values.one_of(*BANDS))
 
 EVERY: Mapping[str, Parameter] = {

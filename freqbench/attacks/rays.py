@@ -1,0 +1,124 @@
+"""RayS, a search by decisions alone.  Chen and Gu, KDD 2020, arXiv:2006.12792."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.best import across
+from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES, Parameter
+from freqbench.attacks.core.task import Task
+
+BISECTIONS = 10
+FIRST_STEP, LARGEST_STEP, GROWTH = 2**-8, 1 / 2, 1.5  # of the radius
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayS(LinfAttack):
+    r"""Seeks the signs that lead to a decision at the smallest radius: is the mean Dice of a sample at most `dice`?
+
+    The answer is all that it learns of the network: no logit, no loss, no gradient. Over signs s of all voxels it
+    lowers
+
+    .. math:: r(s) = \min \bigl\{ r : \mathrm{Dice}\bigl(f(\mathrm{clamp}(x + r s, 0, 1)), y\bigr) \le dice \bigr\}
+
+    It begins with s = 1, for which ten queries halve the interval [0, 1] of r. Each further query turns the signs of
+    one run of voxels, in the order of memory: of all, of each half, each quarter, ... down to single voxels, and over
+    again. It asks at the radius (1 - d) r, and keeps turn and radius where the decision is reached there; d is then
+    multiplied by 1.5, and otherwise divided by the fourth root of that, so that one query in five succeeds. Nothing is
+    drawn.
+
+    Volumes that are asked about may lie outside the ball, the result does not: it is clean + eps s, which the last
+    query asks about. Where eps undoes a decision that a smaller r had reached, it is clean + r s. A search whose r ends
+    above eps has failed by its own measure: the result is its projection onto the ball, and that is what is scored.
+
+    Why RayS: it searches corners of the ball, where strong attacks of the ball end. Boundary Attack (Brendel et al.,
+    ICLR 2018, arXiv:1712.04248) walks over all intensities, and HopSkipJump (Chen et al., IEEE S&P 2020,
+    arXiv:1904.02144) estimates a gradient of as many numbers as voxels, from one answer a query.
+
+    Args:
+        queries: forward passes, beside the one for `dice: none`.
+        dice: mean Dice (`freqbench.ops.overlap.mean_dice`) at which, or below, a sample has fallen. None: half of the
+            clean sample's, for one forward pass more, as networks, cases and windows begin at different Dice. Where eps
+            is too small to halve it, a higher threshold leads to stronger volumes.
+        organs: the only classes in the Dice. None: the foreground.
+
+    `state`: the smallest radius at which each sample fell, `[B]`; infinite where none was found.
+
+    **Differs from the paper**: the decision is about the Dice, not a class; every query both turns signs and shrinks
+    the radius, where the paper asks at the radius at hand and then halves an interval after each success; no run stops
+    early.
+    """
+
+    name: ClassVar[str] = "rays"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "dice": DECISION}
+    scopes: ClassVar[tuple[str, ...]] = SCOPES
+
+    queries: int = 10_000
+    dice: float | None = None
+    organs: tuple[int, ...] | None = None
+    variant: str = "paper"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.targeted:
+            self.refuse("targeted", "expected false, got true: the decision is one on the Dice against the truth")
+
+    @property
+    def passes(self) -> tuple[int, int]:
+        """The queries, and one forward pass for the clean Dice where `dice` is half of it."""
+        return self.queries + (self.dice is None), 0
+
+    def check_classes(self, num_classes: int) -> None:
+        """No organ is named beyond the last class."""
+        if (highest := max(self.organs or (0,))) >= num_classes:
+            self.refuse("organs", f"expected classes in 0..{num_classes - 1}, got {highest}")
+
+    def prepare(self, task: Task) -> None:
+        """The classes in the Dice."""
+        task.aim("dice", self.organs, None)
+
+    def perturb(self, task: Task) -> Tensor:
+        """The search, and its signs at eps."""
+        clean = task.clean
+        fallen = task.success(clean) / 2 if self.dice is None else -self.dice
+
+        def along(signs: Tensor, radius: Tensor) -> Tensor:
+            return (clean + across(radius, clean) * signs.reshape(clean.shape)).clamp(0, 1)
+
+        def falls(signs: Tensor, radius: Tensor) -> Tensor:
+            return task.success(along(signs, radius)) >= fallen
+
+        signs, radius = torch.ones_like(clean).flatten(1), clean.new_ones(len(clean))
+        low, step = torch.zeros_like(radius), torch.full_like(radius, FIRST_STEP)
+        for _ in range(min(BISECTIONS, self.queries - 1)):
+            middle = (low + radius) / 2
+            fell = falls(signs, middle)
+            low, radius = torch.where(fell, low, middle), torch.where(fell, middle, radius)
+        for query in range(self.queries - 1 - BISECTIONS):
+            turned, smaller = _turned(signs, query), (1 - step) * radius
+            fell = falls(turned, smaller)
+            signs = torch.where(across(fell, signs), turned, signs)
+            radius = torch.where(fell, smaller, radius)
+            step = torch.where(fell, GROWTH * step, GROWTH**-0.25 * step).clamp(max=LARGEST_STEP)
+        edge = torch.full_like(radius, self.eps)
+        fell = falls(signs, edge)
+        task.state = torch.where(radius < 1, radius, math.inf)
+        return along(signs, torch.where(fell, edge, radius.clamp(max=self.eps)))
+
+
+def _turned(signs: Tensor, query: int) -> Tensor:
+    """Signs `[B, N]` but for one run: of all, the first half, the second, the first quarter, ..., the last voxel."""
+    length = signs.shape[1]
+    finest = math.ceil(math.log2(length))
+    number = query % (2 ** (finest + 1) - 1) + 1
+    level = number.bit_length() - 1
+    part = number - 2**level
+    turned = signs.clone()
+    turned[:, part * length >> level : (part + 1) * length >> level] *= -1
+    return turned

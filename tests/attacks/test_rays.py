@@ -1,0 +1,136 @@
+"""RayS: the least radius where it is known, what it asks the network, and what it makes of the answers."""
+
+from typing import Any
+
+import pytest
+import torch
+from attacks.asked import EPS, Asked, run, task, told
+from attacks.examples import Threshold
+from attacks.small import Net
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, make
+from freqbench.attacks.rays import _turned
+from freqbench.ops.overlap import mean_dice
+
+
+def search(**changes: Any) -> tuple[Asked, AttackResult]:
+    return run("rays", **({"queries": 150} | changes))
+
+
+def ramp() -> tuple[Tensor, Tensor]:
+    """48 voxels from 0.4 to 0.6 in a random order, of which a threshold model finds the 24 above 0.5."""
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(3))
+    images = torch.linspace(0.4, 0.6, 48, dtype=torch.float64)[order].reshape(1, 1, 4, 3, 4)
+    return images, (images > 0.5).long()
+
+
+class Linear(nn.Module):
+    """Class 1 in all of a volume while w . x is below a bound, then class 0."""
+
+    def __init__(self, weights: Tensor, bound: float) -> None:
+        super().__init__()
+        self.weights, self.bound = weights, bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = (self.bound - (x * self.weights).flatten(1).sum(1)).reshape(-1, 1, 1, 1, 1).expand_as(x)
+        return torch.cat([-margin, margin], dim=1)
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.08])
+def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
+    """The least L-infinity distance to w . x = b is (b - w . clean) / |w|_1, along the signs of w."""
+    weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    images = torch.full_like(weights, 0.5)
+    network = Linear(weights, float((images * weights).sum() + radius * weights.abs().sum()))
+    found = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
+    assert radius <= float(found.state) == pytest.approx(radius, rel=1e-3)
+    assert torch.equal((found.adversarial - images).sign(), weights.sign())
+    fell = bool((network(found.adversarial).argmax(1) == 0).all())
+    assert fell is (radius < EPS)
+
+
+@pytest.mark.parametrize(("factor", "fell"), [(1.01, True), (0.9, False)])
+def test_a_success_within_eps_is_one_of_the_result(factor: float, fell: bool) -> None:
+    """And where the least radius is beyond eps, the result is what the ball leaves of it, a failure."""
+    images, labels = ramp()
+    kind = {"queries": 4000, "dice": 0.5}
+    radius = float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
+    eps = factor * radius
+    adversarial = make("rays", eps=eps, **kind)(Threshold(), images, labels).adversarial
+    assert (float(mean_dice(Threshold()(adversarial), labels)) <= 0.5) is fell
+    assert float((adversarial - images).abs().max()) == pytest.approx(eps)
+
+
+class Between(nn.Module):
+    """Right everywhere but where an intensity lies in an interval."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wrong = ((x > 0.12) & (x < 0.65)).to(x)
+        return torch.cat([wrong, 1 - wrong], dim=1)
+
+
+def test_a_success_that_eps_would_undo_is_kept_at_its_radius() -> None:
+    images = torch.full((1, 1, 4, 4, 4), 0.1)
+    found = make("rays", eps=0.6, queries=40, dice=0.5)(Between(), images, torch.ones_like(images).long())
+    assert (
+        float((found.adversarial - images).max()) == pytest.approx(float(found.state)) == pytest.approx(0.02, rel=2e-3)
+    )
+
+
+class NoBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        raise AssertionError("a gradient was taken")
+
+
+class Sealed(nn.Module):
+    """A network without a gradient, which tells nothing but its labels: the logits are 1 there and 0 elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = Net()(NoBackward.apply(x))
+        return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1.0)
+
+
+def test_labels_are_all_that_it_learns_of_a_network_and_no_gradient_is_taken() -> None:
+    sealed, open_ = (make("rays", eps=EPS, queries=100)(net, *task()) for net in (Sealed(), Net()))
+    assert torch.equal(sealed.adversarial, open_.adversarial)
+    assert sealed.backwards == (0,) * 3
+
+
+def test_a_query_is_one_forward_pass_and_the_clean_volume_is_one_more() -> None:
+    for dice, passes in ((None, 151), (0.4, 150)):
+        model, result = search(dice=dice)
+        assert (len(model.volumes), result.forwards, result.backwards) == (passes, (passes,) * 3, (0,) * 3)
+        assert not any(model.with_gradient)
+        assert torch.equal(model.volumes[0], task()[0]) is (dice is None)
+
+
+def test_without_a_threshold_it_is_half_the_clean_dice() -> None:
+    """The network is right everywhere, so that half is 0.5."""
+    assert torch.equal(search()[1].adversarial, search(dice=0.5)[1].adversarial)
+    assert not torch.equal(search()[1].adversarial, search(dice=0.3)[1].adversarial)
+
+
+def test_signs_and_radius_are_those_of_the_last_decision() -> None:
+    """Sample by sample: among all that was asked, none beyond the last success is nearer and a success."""
+    model, result = search(dice=0.5)
+    images = task()[0]
+    for i in range(3):
+        sizes = [float((asked[i] - images[i]).abs().max()) for asked in model.volumes[:-1]]
+        fallen = [size for size, dice in zip(sizes, told(model, i), strict=False) if dice <= 0.5]
+        assert float(result.state[i]) == pytest.approx(min(fallen), abs=1e-6)
+
+
+def test_runs_are_all_then_halves_then_quarters_down_to_voxels_and_begin_again() -> None:
+    """Of 6 voxels there are levels of 1, 2, 4 and 8 runs, of which some of the last have no voxel."""
+    signs = torch.ones(2, 6)
+    runs = [(_turned(signs, query)[1] < 0).nonzero().flatten().tolist() for query in range(16)]
+    assert runs[:7] == [[0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4, 5], [0], [1, 2], [3], [4, 5]]
+    assert [run for run in runs[7:15] if run] == [[0], [1], [2], [3], [4], [5]]
+    assert runs[15] == runs[0]
+    assert bool((signs == 1).all())
