@@ -134,3 +134,10 @@ def test_runs_are_all_then_halves_then_quarters_down_to_voxels_and_begin_again()
     assert [run for run in runs[7:15] if run] == [[0], [1], [2], [3], [4], [5]]
     assert runs[15] == runs[0]
     assert bool((signs == 1).all())
+
+
+def test_a_dice_at_the_threshold_has_fallen() -> None:
+    """The network is right up to a radius of 0.02, and a threshold of 1 is met at every radius."""
+    images = torch.full((1, 1, 4, 4, 4), 0.1)
+    found = make("rays", eps=EPS, queries=40, dice=1.0)(Between(), images, torch.ones_like(images).long())
+    assert float(found.state) < 1e-3

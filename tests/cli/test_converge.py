@@ -41,6 +41,21 @@ def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(path: s
     assert "2 of 3 records are in" in more
 
 
+def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path, bench: Bench) -> None:
+    """One pass a query, and of `rays` one for the clean Dice."""
+    attacks = [
+        {"name": "rays", "eps": "32/255"},
+        {"name": "pgd", "eps": "32/255"},
+        {"name": "random_noise", "linf": 0.1},
+    ]
+    job = write(tmp_path, small(attacks=attacks, metrics=["dsc"]))
+    code, text, _ = bench("converge", job, "--out", str(out), *OPTIONS, "--queries", "3,12")
+    assert (code, "left out, as more steps add nothing to their drop: random_noise" in text) == (0, True)
+    curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
+    found = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
+    assert found == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
+
+
 def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
     """The entry expands to a cell of the store, so a job with it finds its rows there."""
     assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
@@ -54,6 +69,7 @@ def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: 
     [
         (("--steps", "20,10"), "--steps: expected two or more whole numbers of at least 1 that increase"),
         (("--steps", "ten"), "--steps: expected whole numbers between commas, such as 5,10,20, got 'ten'"),
+        (("--queries", "100"), "--queries: expected two or more whole numbers of at least 1 that increase"),
         (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
         (
             ("--set", "attacks.0={name: fgsm, eps: 8/255}"),
