@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,8 +163,15 @@ def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tens
     for prefix, keys in checkpoints.stripped(found):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
+                arch = "slices" if arch in MODELS and _is_planar(found.values()) else arch
                 return prefix, arch, dict(zip(keys, found.values(), strict=True))
     return "", None, dict(found)
+
+
+def _is_planar(weights: Iterable[Tensor]) -> bool:
+    """Whether the convolutions among weights are those of a 2D network."""
+    dims = {weight.ndim for weight in weights}
+    return 4 in dims and 5 not in dims
 
 
 def _migration(arch: str, found: Mapping[str, Tensor]) -> str:

@@ -243,7 +243,7 @@ def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | 
 def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
     args = complete_args(arch, {**(trained or {}), **entry.args})
     original = args if trained is None else complete_args(arch, trained)
-    for name in entry.args:
+    for name in entry.args.keys() - MODELS[arch].tuning:
         if args.get(name) != original.get(name):
             raise UserError(
                 f"{entry.name}: args.{name} is {entry.args[name]!r} here, but {entry.path} was trained otherwise: "

@@ -219,8 +219,8 @@ class ModelSpec:
         from freqbench.models.networks.architectures import MODELS
 
         architecture = MODELS.get(self.arch)
-        defaults = architecture.args if architecture else {}
-        changed = {k: v for k, v in self.args.items() if k not in defaults or v != defaults[k]}
+        defaults, tuning = (architecture.args, architecture.tuning) if architecture else ({}, ())
+        changed = {k: v for k, v in self.args.items() if k not in tuning and (k not in defaults or v != defaults[k])}
         later = {  # left out where it is not asked for, so that ids of earlier runs stay
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,

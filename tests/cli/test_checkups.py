@@ -87,7 +87,7 @@ def test_every_architecture_is_known_by_its_keys(arch: str, tmp_path: Path) -> N
     prefix = ["", "model.", "module.net."][list(models.MODELS).index(arch) % 3]
     args = SEGRESNET if arch == "segresnet" else SMALL_ARGS[arch]
     wanted = skeleton(arch, 3, SIZE, args).state_dict()
-    torch.save({prefix + key: torch.zeros(1) for key in wanted}, tmp_path / "m.pt")
+    torch.save({prefix + key: torch.zeros([1] * value.ndim) for key, value in wanted.items()}, tmp_path / "m.pt")
     lines = dict(said(tmp_path / "m.pt"))
     assert lines["architecture"].startswith(f"{arch} (")
     assert (f"behind {prefix}" in lines["weights"]) == bool(prefix)

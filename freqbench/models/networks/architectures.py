@@ -36,6 +36,7 @@ class Architecture:
         multiple: from the arguments to what each axis of the ROI must be a multiple of.
         axes: the axis order of its input, as in `InputAdapter`.
         roi: voxels of its window, in its own axis order, where a job gives none.
+        tuning: arguments that change memory and time alone: neither identity nor a checkpoint depends on them.
     """
 
     title: str
@@ -43,17 +44,19 @@ class Architecture:
     target: str
     args: Mapping[str, Any]
     filled_in: tuple[str, ...]
-    multiple: Callable[[Mapping[str, Any]], Shape]
+    multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]
     axes: str = AXES
     roi: Shape = (96, 96, 96)
+    tuning: tuple[str, ...] = ()
 
 
 _CHANNELS = ("spatial_dims", "in_channels", "out_channels")
 
 
-def _stride_product(args: Mapping[str, Any]) -> Shape:
-    per_axis = np.prod([np.broadcast_to(stride, 3) for stride in args["strides"]], axis=0)
-    return triple(map(int, per_axis))
+def _stride_product(args: Mapping[str, Any]) -> tuple[int, ...]:
+    dims = args.get("spatial_dims", 3)
+    per_axis = np.prod([np.broadcast_to(stride, dims) for stride in args["strides"]], axis=0)
+    return tuple(map(int, per_axis))
 
 
 def total_stride(stem: Sequence[int]) -> Shape:
@@ -61,6 +64,20 @@ def total_stride(stem: Sequence[int]) -> Shape:
     if len(stem) != 3 or min(stem) < 1:
         raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
     return triple(8 * side for side in stem)
+
+
+def in_plane(axis: int) -> tuple[int, ...]:
+    """The two axes of a slice, of three without `axis`; a ValueError where that is none of them."""
+    if type(axis) is not int or axis not in range(3):
+        raise ValueError(f"expected axis of 0, 1 or 2, got {axis!r}")
+    return tuple(each for each in range(3) if each != axis)
+
+
+def _slice_multiple(args: Mapping[str, Any]) -> Shape:
+    """That of the 2D network in the plane; any number of slices."""
+    sides = MODELS[args["network"]].multiple({**args, "spatial_dims": 2})
+    per_axis = dict(zip(in_plane(args["axis"]), sides, strict=False))  # some state three whatever the dimensions
+    return triple(per_axis.get(axis, 1) for axis in range(3))
 
 
 MODELS: Mapping[str, Architecture] = {
@@ -106,7 +123,18 @@ MODELS: Mapping[str, Architecture] = {
         axes="DHW",
         roi=(64, 128, 128),
     ),
+    "slices": Architecture(
+        title="a 2D network over slices (2D, 2.5D)",
+        citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",
+        target="freqbench.models.networks.slices:SliceNetwork",
+        args={"network": "unet", "slices": 3, "axis": 2},
+        filled_in=("in_channels", "out_channels", "img_size"),
+        multiple=_slice_multiple,
+        tuning=("chunk",),
+    ),
 }
+PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" in architecture.filled_in)
+"""Those that are 2D networks too."""
 
 
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,17 +145,33 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
-    architecture = MODELS[arch]
-    signature = inspect.signature(pkgutil.resolve_name(architecture.target)).parameters
-    parameters = {name: parameter.default for name, parameter in signature.items()}
+    given = {name: as_tuples(value) for name, value in args.items()}
+    parameters: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    filled_in: set[str] = set()
+    for architecture in _parts(arch, given):
+        signature = inspect.signature(pkgutil.resolve_name(architecture.target)).parameters.values()
+        parameters |= {each.name: each.default for each in signature if each.kind is not each.VAR_KEYWORD}
+        defaults |= architecture.args
+        filled_in |= {*architecture.filled_in}
     for name in args:
-        if name in architecture.filled_in:
+        if name in filled_in:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
-            raise UserError(f"{arch}: {unknown('argument', name, set(parameters) - set(architecture.filled_in))}")
-    given = {name: as_tuples(value) for name, value in args.items()}
-    own = {name: value for name, value in given.items() if name in architecture.args or value != parameters[name]}
-    return {**architecture.args, **own}
+            raise UserError(f"{arch}: {unknown('argument', name, parameters.keys() - filled_in)}")
+    own = {name: value for name, value in given.items() if name in defaults or value != parameters[name]}
+    return {**defaults, **own}
+
+
+def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
+    """The architectures whose arguments one takes: of `slices`, its 2D network's too."""
+    outer = MODELS[arch]
+    if "network" not in outer.args:
+        return (outer,)
+    network = str(args.get("network", outer.args["network"]))
+    if network not in PLANAR:
+        raise UserError(f"{arch}: args.network: {unknown('2D network', network, PLANAR)}")
+    return MODELS[network], outer
 
 
 def build(
@@ -154,14 +198,26 @@ def build(
     for name in complete.keys() & extra.keys():
         raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
     architecture = MODELS[arch]
-    known = {"spatial_dims": 3, "in_channels": num_channels, "out_channels": num_classes, "img_size": roi}
-    fixed = {name: known[name] for name in architecture.filled_in}
-    cls = pkgutil.resolve_name(architecture.target)
-    with seeded(seed), refusing(f"{arch}: {cls.__name__} refuses its args"):
-        if "img_size" in fixed:
+    with seeded(seed), refusing(f"{arch}: {architecture.target.partition(':')[2]} refuses its args"):
+        if "img_size" in architecture.filled_in:
             _check_roi(arch, roi, architecture.multiple(complete))
-        net: nn.Module = cls(**fixed, **complete, **extra)
+        net = construct(arch, num_channels, num_classes, roi, {**complete, **extra})
         _check_roi(arch, roi, architecture.multiple(complete))
+    return net
+
+
+def construct(
+    arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
+) -> nn.Module:
+    """A network of MODELS with these arguments and those that freqbench fills in; of as many axes as `img_size`."""
+    known = {
+        "spatial_dims": len(img_size),
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "img_size": img_size,
+    }
+    fixed = {name: known[name] for name in MODELS[arch].filled_in}
+    net: nn.Module = pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
     return net
 
 
@@ -213,7 +269,7 @@ class _SchedulesOnCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_roi(arch: str, roi: Shape, multiple: Shape) -> None:
+def _check_roi(arch: str, roi: Shape, multiple: tuple[int, ...]) -> None:
     if min(multiple) < 1:
         raise ValueError(f"expected strides and patches of at least 1, got a product of {min(multiple)}")
     fits = all(size > 0 and size % factor == 0 for size, factor in zip(roi, multiple, strict=True))

@@ -1,0 +1,93 @@
+"""Runs a 2D network over the slices of a volume: plain 2D, or 2.5D with neighbouring slices as channels.
+
+Stacks of slices, of which the middle one is predicted: Han, *Automatic Liver Lesion Segmentation Using a Deep
+Convolutional Neural Network Method*, 2017, arXiv:1704.07239.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from freqbench.models.networks.architectures import construct, in_plane
+
+
+class SliceNetwork(nn.Module):
+    """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`, each slice by a 2D network.
+
+    The 2D network has `slices * in_channels` input channels: the slice itself in the middle, its neighbours in their
+    order along the axis, each with all its channels. Beyond the edge of the window the edge slice is repeated. The
+    state dict is that of the 2D network, key by key.
+
+    A job file passes the arguments of the 2D network's class beside these:
+
+        arch: slices
+        args: {network: unet, slices: 5, axis: 2, channels: [32, 64, 128], strides: [2, 2]}
+
+    Args:
+        img_size: voxels of a window in the network's own axis order.
+        network: architecture of the 2D network.
+        slices: slices in a stack, odd; 1 is a plain 2D network.
+        axis: axis of the network's input, 0, 1 or 2, that the slices are stacked along: 2 for axial slices where the
+            input has the axes HWD.
+        chunk: slices that pass through the 2D network at once. Where gradients are asked for, activations of one chunk
+            are held, and those of the others computed again on the way back.
+        args: of the 2D network's class.
+
+    Batch norm in training mode takes its statistics from a chunk, and counts a chunk twice where it is computed again.
+
+    Raises ValueError for an even number of slices, an axis that is none, or numbers below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        img_size: Sequence[int],
+        network: str,
+        slices: int,
+        axis: int,
+        chunk: int = 16,
+        **args: Any,
+    ) -> None:
+        super().__init__()
+        for name, number in {"slices": slices, "chunk": chunk}.items():
+            if type(number) is not int or number < 1:
+                raise ValueError(f"expected {name} of a positive integer, got {number!r}")
+        if slices % 2 == 0:
+            raise ValueError(f"expected an odd number of slices, the middle one being predicted, got {slices}")
+        self.slices = slices
+        self.axis = axis
+        self.chunk = chunk
+        plane = [img_size[side] for side in in_plane(axis)]
+        self.net = construct(network, slices * in_channels, out_channels, plane, args)
+        self.register_state_dict_post_hook(_leave_prefix_out)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at full size of images `[B, in_channels, *img_size]`."""
+        lined = images.movedim(2 + self.axis, 1)  # [B, n, C, h, w]
+        batch, length = lined.shape[:2]
+        reach = self.slices // 2
+        padded = torch.cat([lined[:, :1]] * reach + [lined] + [lined[:, -1:]] * reach, dim=1)
+        stacks = torch.stack([padded[:, start : start + length] for start in range(self.slices)], dim=2)
+        parts = torch.split(stacks.flatten(2, 3).flatten(0, 1), self.chunk)  # [chunk, slices * C, h, w] each
+        recomputed = torch.is_grad_enabled() and len(parts) > 1
+        logits = torch.cat(
+            [checkpoint(self.net, part, use_reentrant=False) if recomputed else self.net(part) for part in parts]
+        )
+        return logits.reshape(batch, length, *logits.shape[1:]).movedim(1, 2 + self.axis)
+
+
+def _leave_prefix_out(module: nn.Module, weights: dict[str, Tensor], prefix: str, metadata: dict[str, Any]) -> None:
+    """Names the weights as the 2D network does."""
+    for key in [key for key in weights if key.startswith(f"{prefix}net.")]:
+        weights[prefix + key.removeprefix(f"{prefix}net.")] = weights.pop(key)
+
+
+def _put_prefix_back(module: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+    """Names the 2D network's weights as the module that holds it does."""
+    for key in [key for key in weights if key.startswith(prefix)]:
+        weights[f"{prefix}net.{key.removeprefix(prefix)}"] = weights.pop(key)
