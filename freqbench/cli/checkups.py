@@ -40,6 +40,7 @@ SIGNS: Mapping[str, str] = {
     "swin_unetr": "swinViT.",
     "segresnet": "convInit.",
     "unetr_pp": "unetr_pp_encoder.",
+    "segmamba": "vit.gscs.",
     "nnunet": "decoder.seg_layers.",
 }
 

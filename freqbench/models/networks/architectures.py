@@ -123,6 +123,16 @@ MODELS: Mapping[str, Architecture] = {
         axes="DHW",
         roi=(64, 128, 128),
     ),
+    "segmamba": Architecture(
+        title="SegMamba",
+        citation="Xing et al., MICCAI 2024, arXiv:2401.13560",
+        target="freqbench.models.networks.segmamba:SegMamba",
+        args={},
+        filled_in=("in_channels", "out_channels"),
+        multiple=lambda args: (16, 16, 16),
+        axes="DHW",
+        roi=(128, 128, 128),
+    ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",
         citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",
