@@ -97,6 +97,30 @@ def test_under_autocast_the_scan_has_full_precision() -> None:
     assert torch.equal(half, exact.bfloat16())
 
 
+class OnCUDA(Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_the_kernel_computes_float32_on_a_gpu_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given what `selective_scan_fn(u, delta, A, B, C, D)` of mamba-ssm takes."""
+    calls: list[tuple[Tensor, ...]] = []
+
+    def kernel(*given: Tensor) -> Tensor:
+        calls.append(given)
+        return given[0]
+
+    monkeypatch.setattr(selective_scan, "cuda_scan", kernel)
+    exact, single = arguments(10), [each.float() for each in arguments(10)]
+    selective_scan.selective_scan(*single)
+    selective_scan.selective_scan(exact[0].as_subclass(OnCUDA), *exact[1:])
+    assert not calls, "on a CPU, and in float64"
+    selective_scan.selective_scan(single[0].as_subclass(OnCUDA), *single[1:])
+    [given] = calls
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(single, given, strict=True))
+
+
 @pytest.mark.gpu
 def test_kernel_of_mamba_ssm_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mamba_ssm", reason="mamba-ssm is not installed")
@@ -199,6 +223,16 @@ def test_gradient_reaches_every_voxel() -> None:
     assert logits.shape == (1, 3, *ROI)
     assert images.grad is not None
     assert (images.grad != 0).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_sample_does_not_depend_on_the_others_of_its_batch(precision: str) -> None:
+    model = load(resolve(entry(), 3), torch.device("cpu"), precision)
+    images = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        both, last = model(images), model(images[1:])
+    tolerance = 1e-4 if precision == "fp32" else 0.1
+    torch.testing.assert_close(both[1:], last, rtol=tolerance, atol=tolerance)
 
 
 def test_steps_start_between_a_thousandth_and_a_tenth() -> None:

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from tiny import execute, rows, small
 from torch import Tensor, nn
+from training.conftest import job_of
 
 import freqbench as fb
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models import ModelEntry, build, load, resolve, save_checkpoint
 from freqbench.models.networks.architectures import construct
 from freqbench.models.networks.slices import SliceNetwork
+from freqbench.training import train
+from freqbench.training.state import read_log
 
 CPU = torch.device("cpu")
 ROI = (16, 12, 8)
@@ -165,6 +168,15 @@ def test_a_job_attacks_it_beside_a_3d_network(tmp_path: Path) -> None:
     ]
     execute(small(models=models), tmp_path)
     assert len(rows(tmp_path)) >= 4
+
+
+def test_training_lowers_its_loss_and_stores_what_a_job_names(tmp_path: Path) -> None:
+    net = {"name": "net", "arch": "slices", "args": {**ARGS, "slices": 3, "chunk": 8}, "roi": [16, 16, 16]}
+    [result] = train(job_of(models=[net], steps=20, validate_every=10), str(tmp_path), progress=False)
+    first, last = read_log(str(tmp_path / "net"))
+    spec = resolve(ModelEntry(name="m", checkpoint=result.path), 6)
+    assert (spec.arch, spec.roi, spec.args["chunk"]) == ("slices", (16, 16, 16), 8)
+    assert last.loss < 0.9 * first.loss
 
 
 REFUSED: dict[str, dict[str, Any]] = {
