@@ -153,6 +153,21 @@ def test_layer_adds_three_orders_of_the_tokens() -> None:
     torch.testing.assert_close(layer(tokens, slices=3), summed @ layer.out_proj.weight.T, rtol=1e-10, atol=1e-10)
 
 
+def test_what_mamba_and_the_gated_convolution_make_is_added_to_the_voxels() -> None:
+    net = build("segmamba", 3, ROI, TINY)
+    assert isinstance(net, segmamba.SegMamba)
+    voxels = torch.rand(1, 4, 4, 4, 6, generator=torch.Generator().manual_seed(1))
+    layer, gsc = net.vit.stages[0], net.vit.gscs[0]
+    with torch.no_grad():
+        assert not torch.allclose(layer(voxels), voxels)
+        assert not torch.allclose(gsc(voxels), voxels)
+        layer.get_parameter("0.mamba.out_proj.weight").zero_()
+        gsc.get_parameter("proj4.weight").zero_()
+        gsc.get_parameter("proj4.bias").zero_()
+        assert torch.equal(layer(voxels), voxels)
+        assert torch.equal(gsc(voxels), voxels)
+
+
 def mamba_of(layer: segmamba.ToM, order: str, tokens: Tensor) -> Tensor:
     """The block of Gu and Dao before its projection out, written for one order of tokens `[B, L, C]`."""
     weight = {key: value.detach() for key, value in layer.state_dict().items()}

@@ -32,8 +32,8 @@ class SegMamba(nn.Module):
 
     **Differs from** the authors' code: slices across which a layer scans are those of the first axis at any window
     (there: 64, 32, 16 and 8 at the four stages, which are those of windows of 128); `feat_size` also sets the channels
-    before the last convolution (there: 48). State dicts have the authors' names and shapes; the equality of outputs
-    was not measured, as no weights of theirs are published with outputs.
+    before the last convolution (there: 48). State dicts have the names and shapes of their code; that outputs are
+    theirs, and that axes D, H, W are those of their training, was read off the code and not measured.
 
     Args:
         feat_size: channels of the four stages.
