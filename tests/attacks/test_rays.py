@@ -122,7 +122,7 @@ def test_signs_and_radius_are_those_of_the_last_decision() -> None:
     images = task()[0]
     for i in range(3):
         sizes = [float((asked[i] - images[i]).abs().max()) for asked in model.volumes[:-1]]
-        fallen = [size for size, dice in zip(sizes, told(model, i), strict=False) if dice <= 0.5]
+        fallen = [size for size, dice in zip(sizes, told(model, i)[:-1], strict=True) if dice <= 0.5]
         assert float(result.state[i]) == pytest.approx(min(fallen), abs=1e-6)
 
 

@@ -59,6 +59,10 @@ def _stride_product(args: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(map(int, per_axis))
 
 
+def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
+    return (side,) * args.get("spatial_dims", 3)
+
+
 def total_stride(stem: Sequence[int]) -> Shape:
     """What each axis of a window of UNETR++ must be a multiple of: its stem, and 2 between each of four stages."""
     if len(stem) != 3 or min(stem) < 1:
@@ -76,7 +80,7 @@ def in_plane(axis: int) -> tuple[int, ...]:
 def _slice_multiple(args: Mapping[str, Any]) -> Shape:
     """That of the 2D network in the plane; any number of slices."""
     sides = MODELS[args["network"]].multiple({**args, "spatial_dims": 2})
-    per_axis = dict(zip(in_plane(args["axis"]), sides, strict=False))  # some state three whatever the dimensions
+    per_axis = dict(zip(in_plane(args["axis"]), sides, strict=True))
     return triple(per_axis.get(axis, 1) for axis in range(3))
 
 
@@ -95,7 +99,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.unetr:UNETR",
         args={"proj_type": "perceptron"},
         filled_in=(*_CHANNELS, "img_size"),
-        multiple=lambda args: (16, 16, 16),
+        multiple=lambda args: _on_each_axis(16, args),
     ),
     "swin_unetr": Architecture(
         title="SwinUNETR",
@@ -103,7 +107,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.swin_unetr:SwinUNETR",
         args={"feature_size": 48},
         filled_in=_CHANNELS,
-        multiple=lambda args: (args.get("patch_size", 2) ** 5,) * 3,
+        multiple=lambda args: _on_each_axis(args.get("patch_size", 2) ** 5, args),
     ),
     "segresnet": Architecture(
         title="SegResNet",
@@ -111,7 +115,7 @@ MODELS: Mapping[str, Architecture] = {
         target="monai.networks.nets.segresnet:SegResNet",
         args={"init_filters": 32},
         filled_in=_CHANNELS,
-        multiple=lambda args: (2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1),) * 3,
+        multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4))) - 1), args),
     ),
     "unetr_pp": Architecture(
         title="UNETR++",
