@@ -1,8 +1,10 @@
 """Makes of records the small tables that figures show, in the units shown."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -130,6 +132,48 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
     params = both.drop_duplicates("label").set_index("label")["params"]
     controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]
     return table.assign(is_null=[control != "none" for control in controls])
+
+
+def factors(rows: pd.DataFrame) -> pd.DataFrame:
+    """Drops of settings that differ in one parameter from a common one: the one that most others of its attack so
+    differ from, null rows aside. Attacks of which one parameter alone varies so are left out.
+
+    Returns:
+        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (as JSON),
+        `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over patients, `n` cases.
+    """
+    shown = rows[rows["drop"].notna()]
+    texts = dict.fromkeys(shown["params"].astype(str))
+    settings = {text: object_of(text, "params") for text in texts}
+    settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
+    drops = intervals(shown.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
+    found = []
+    for attack, own in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
+        by_factor = {text: _one_apart({other: settings[other] for other in own.index}, text) for text in own.index}
+        common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
+        for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
+            for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
+                place = {"attack": attack, "factor": factor, "value": json.dumps(settings[text][factor])}
+                found.append(
+                    place | {"is_common": text == common} | own.loc[text, ["mean", "low", "high", "n"]].to_dict()
+                )
+    return pd.DataFrame(found, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
+
+
+def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, list[str]]:
+    """The settings that differ from one of them in a single parameter, by that parameter."""
+    found: dict[str, list[str]] = {}
+    for other, setting in settings.items():
+        changed = [name for name, value in setting.items() if value != settings[text].get(name)]
+        if len(changed) == 1:
+            found.setdefault(changed[0], []).append(other)
+    return found
+
+
+def _in_order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, then all else by its JSON."""
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if is_number else 0.0, json.dumps(value)
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -40,6 +40,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "budget": _each(curves.budget, *MODEL),
     "tradeoff": _each(curves.tradeoff, *MODEL),
     "distance": _each(curves.distance, *MODEL),
+    "factors": _each(curves.factors, *MODEL),
     "transfer": _each(maps.transfer, *DATASET),
     "organs": _each(maps.organs, *MODEL),
     "pairs": _each(maps.pairs, *MODEL),

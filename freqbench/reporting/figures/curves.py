@@ -248,6 +248,33 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     yield figure
 
 
+def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
+    """Drop against one parameter of an attack at a time, the others fixed: a panel a parameter. The setting that all
+    panels of an attack share is a ring."""
+    table = figure_data.factors(rows)
+    if table.empty:
+        yield "no attack was run with two of its parameters changed one at a time"
+        return
+    groups = list(table.groupby(["attack", "factor"], sort=False))
+    looks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
+    figure, axes = style.panels(len(groups), 4, (0.5, 1.5), len(looks) + 1, ("", DROP))
+    for axis, ((attack, factor), panel) in zip(axes, groups, strict=True):
+        places = np.arange(len(panel))
+        style.error_bars(axis, places, panel["mean"], looks[attack], yerr=style.reach(panel), linestyle="none")
+        axis.plot(places[panel["is_common"]], panel["mean"][panel["is_common"]], color="black", **RING)
+        axis.set_xticks(places, [plain(value.strip('"'), 12) for value in panel["value"]])
+        axis.set_xlim(-0.5, len(panel) - 0.5)
+        axis.set_title(plain(f"{attack}: {factor}", 30), loc="left")
+        axis.axhline(0, color=GREY, linewidth=0.6)
+        axis.grid(axis="y", **GRID)
+    axes[0].set_ylim(min(-5.0, 1.1 * table["mean"].min()), min(100.0, 1.1 * max(table["mean"].max(), 10.0) + 5))
+    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
+    figure.suptitle(f"{title}, {counted(table['n'].astype(int).tolist())}: {style.interval_words(table)}")
+    handles = [*map(line_handle, looks.values()), Line2D([], [], color="black", **RING)]
+    legend(figure, handles, [*map(plain, looks), "the setting that the others differ from"])
+    yield figure
+
+
 @style.styled()
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Drop against passes of `convergence.settings`, one panel a dataset, model, threat model and budget.

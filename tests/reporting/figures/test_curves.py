@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
-from freqbench.reporting.figures.curves import LARGE, _log_axis, convergence_figure, distance
+from freqbench.reporting.figures.curves import LARGE, _log_axis, convergence_figure, distance, factors
 
 POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
 
@@ -72,6 +72,23 @@ def test_a_logarithmic_axis_of_two_decades_has_ticks_at_powers_of_ten_alone(high
     axis = Figure().subplots()
     _log_axis(axis, pd.Series([1.0, highest]))
     assert (2.0 in axis.xaxis.get_major_locator().tick_values(1.0, highest)) == has_twos
+
+
+def test_factors_have_a_panel_each_and_a_ring_at_the_setting_they_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [("vafa", "block", "8", False, 20.0), ("vafa", "block", "16", True, 10.0)]
+    values += [("vafa", "renormalize", "false", False, 5.0), ("vafa", "renormalize", "null", True, 10.0)]
+    table = pd.DataFrame(values, columns=["attack", "factor", "value", "is_common", "mean"])
+    table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, n=3)
+    monkeypatch.setattr(figure_data, "factors", lambda rows: table)
+    (figure,) = factors(SimpleNamespace(), table, "phantom", "unet")
+    found = panels(figure)
+    assert set(found) == {"vafa: block", "vafa: renormalize"}
+    for axis, words, points, ring in (
+        (found["vafa: block"], ["8", "16"], ((0.0, 20.0), (1.0, 10.0)), ((1.0, 10.0),)),
+        (found["vafa: renormalize"], ["false", "null"], ((0.0, 5.0), (1.0, 10.0)), ((1.0, 10.0),)),
+    ):
+        assert [label.get_text() for label in axis.get_xticklabels()] == words
+        assert {points, ring} <= set(drawn(axis))
 
 
 def settings(*rows: Sequence[object]) -> pd.DataFrame:

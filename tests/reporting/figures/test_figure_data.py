@@ -49,6 +49,31 @@ def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:
     assert (found["label"], found["mean"], found["n"], found["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
+def test_factors_are_what_differs_in_one_parameter_from_the_setting_that_most_differ_from_so() -> None:
+    """Null rows and a setting that differs in two are aside; numbers by size, other values after them."""
+
+    def setting(dsc: float, q_max: float = 20, **changed: Any) -> dict[str, Any]:
+        params = {"block": 16, "keep": None, "control": "none"}
+        return row("vafa", params | changed, budget=q_max, dsc=dsc, dsc_clean=0.9)
+
+    rows = [setting(0.8), setting(0.6, q_max=30), setting(0.85, q_max=10), setting(0.7, block=8)]
+    rows += [setting(0.5, keep=False), setting(0.4, keep="best"), setting(0.2, block=8, q_max=30)]
+    rows += [setting(0.9, control="random"), *(row(budget=eps / 255, dsc=0.5) for eps in (2, 4))]
+    table = figure_data.factors(shown_rows(records(*rows)))
+    found = list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None))
+    assert found == [
+        ("block", "8", False, pytest.approx(20)),
+        ("block", "16", True, pytest.approx(10)),
+        ("keep", "false", False, pytest.approx(40)),
+        ("keep", '"best"', False, pytest.approx(50)),
+        ("keep", "null", True, pytest.approx(10)),
+        ("q_max", "10", False, pytest.approx(5)),
+        ("q_max", "20", True, pytest.approx(10)),
+        ("q_max", "30", False, pytest.approx(30)),
+    ]
+    assert set(table["attack"]) == {"vafa"}  # of pgd one parameter alone changes
+
+
 def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
     def pair(source: str, target: str, dsc: float, attack: str = "pgd") -> dict[str, Any]:
         return row(attack, source=source, target=target, dsc=dsc, dsc_clean=0.9)
