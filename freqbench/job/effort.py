@@ -110,8 +110,8 @@ def _counted(attack: Attack) -> str:
     known, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
     if attack.threat_model == MINIMAL:
         return ""
-    if "steps" in known:
-        return "steps" if backwards > 0 else ""
+    if "steps" in known and backwards > 0:
+        return "steps"
     return "queries" if "queries" in known and forwards > 0 else ""
 
 
