@@ -38,7 +38,7 @@ class BASES(SurrogateAttack, LinfGradientAttack):
     Args:
         queries: forward passes of the attacked network; each comes with `steps` of every surrogate.
         steps: gradient steps a query; each takes one forward and one backward pass of every surrogate.
-        step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the paper's.
+        step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, as in the authors' code.
         weight_step: what a turn adds to a weight, or takes from it.
 
     `state`: the weights with which the search ended, `[B, n]`, in the order of the surrogates.
