@@ -38,14 +38,14 @@ class BASES(SurrogateAttack, LinfGradientAttack):
     Args:
         queries: forward passes of the attacked network; each comes with `steps` of every surrogate.
         steps: gradient steps a query; each takes one forward and one backward pass of every surrogate.
-        step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, as in the authors' code.
+        step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the authors'.
         weight_step: what a turn adds to a weight, or takes from it.
 
     `state`: the weights with which the search ended, `[B, n]`, in the order of the surrogates.
 
-    **Differs from the authors' code**: weights stay at least 0 and sum to 1, and move by 0.2 in place of 0.005, which
-    on the phantom's networks does next to nothing; the loss, in place of a classifier's margin; no run stops early; the
-    result is the best volume, not the last.
+    **Differs from the authors' code**: weights stay at least 0 and sum to 1; they move by 0.2 in place of 0.005, which
+    on the phantom's networks takes little more than equal weights; the loss, in place of a classifier's margin; no run
+    stops early; the result is the best volume, not the last.
     """
 
     name: ClassVar[str] = "bases"
