@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
-from freqbench.attacks import ATTACKS, Attack, LearnedAttack, make
+from freqbench.attacks import ATTACKS, Attack, LearnedAttack, SurrogateAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.cli import app
 from freqbench.core.names import packaged_jobs
@@ -62,9 +62,13 @@ REQUIRED: Mapping[str, Any] = {  # values of parameters without a default
     "kind": "motion",
     "severity": 3,
 }
-QUICK: Mapping[str, Any] = {  # of the pictures
+QUICK: dict[str, Any] = {  # of the pictures
     **{"steps": 5, "queries": 20, "num_spectra": 2, "bands": 24},
     **{"members": ("apgd-dice", "square"), "losses": ("mask-ce",)},  # of the ensembles
+}
+QUICK_TOO: dict[str, dict[str, Any]] = {
+    "sa2_2d": {"ssim_weight": 0.0},  # its SSIM asks for a cube
+    "bases": {"queries": 3},  # a query is five steps of two networks
 }
 
 
@@ -247,6 +251,8 @@ def passes_of(name: str) -> tuple[str, str]:
     whole = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
     if isinstance(attack, Ensemble):
         return "its members'", whole
+    if isinstance(attack, SurrogateAttack):
+        return "1 + 0", f"{whole}, of each surrogate {' + '.join(map(str, attack.surrogate_passes))}"
     for knob in ("steps", "queries"):
         if number := getattr(attack, knob, None):
             twice = example(name, **{knob: 2 * number}).passes
@@ -296,11 +302,13 @@ def gpu_tables(path: Path) -> str:
 def draw(name: str) -> Figure:
     """One slice of a phantom: clean, attacked in a few steps on the packaged UNet, and the change."""
     image, label = _slab(0)
-    attack = example(name, **QUICK, **({"ssim_weight": 0.0} if name == "sa2_2d" else {}))  # its SSIM asks for a cube
-    model, other = _unet(), _slab(1)
-    more = {"reference": other[0]} if attack.needs_reference else {}
+    attack = example(name, **(QUICK | QUICK_TOO.get(name, {})))
+    model, other = _network("unet"), _slab(1)
+    more: dict[str, Any] = {"reference": other[0]} if attack.needs_reference else {}
     if isinstance(attack, LearnedAttack):
         more["learned"] = attack.learn(model, [(other[0][0], other[1][0])], model.roi)
+    if isinstance(attack, SurrogateAttack):
+        more["surrogates"] = [_network("unet-vaft"), _network("segresnet")]
     adversarial = attack(model, image, label, **more).adversarial
     change = (adversarial - image)[0, 0, :, :, 8]
     bound = max(float(change.abs().max()), 1 / 255)
@@ -326,8 +334,8 @@ def _phantom() -> Dataset:
 
 
 @cache
-def _unet() -> SegmentationModel:
-    entry = ModelEntry(name="unet", arch="unet", checkpoint="zoo://phantom/unet")
+def _network(name: str) -> SegmentationModel:
+    entry = ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
     return load(resolve(entry, _phantom().num_classes), torch.device("cpu"))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, AttackResult, LearnedAttack
+from freqbench.attacks import Attack, AttackResult, LearnedAttack, SurrogateAttack
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
@@ -42,7 +42,7 @@ def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def check_attack(attack: Attack) -> None:
-    """Check an attack on two small volumes and a small network of three classes.
+    """Check an attack on two small volumes and a small network of three classes, or three where it takes surrogates.
 
     It draws if and only if it says so, and only from its generators; leaves model and inputs as found, in inference
     mode too; takes the passes that it promised; and gives a batch what it gives its samples, unless it couples them.
@@ -144,7 +144,24 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
     if isinstance(attack, LearnedAttack):
         more["learned"] = _learned(attack, model, seeds[0])
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    if isinstance(attack, SurrogateAttack):
+        return _by_surrogates(attack, model, images, labels, generator=generators, **more)
     return attack(model, images, labels, generator=generators, **more)
+
+
+def _by_surrogates(attack: SurrogateAttack, model: nn.Module, images: Tensor, *rest: Any, **more: Any) -> AttackResult:
+    """With two, which are to be left as found."""
+    windows = list[bool]()
+    with torch.inference_mode(False):
+        surrogates = [_used().to(images.dtype) for _ in range(2)]
+    for each in surrogates:
+        each.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
+    result = attack(model, images, *rest, surrogates=surrogates, **more)
+    taken, promised = (len(windows), sum(windows)), tuple(2 * passes for passes in attack.surrogate_passes)
+    _require(taken == promised, attack, f"promised {promised} passes of two surrogates, and took {taken}")
+    left = all(_state(each) == _state(_used().to(images.dtype)) for each in surrogates)
+    _require(left, attack, "expected surrogates as they were found, got another mode or tensor")
+    return result
 
 
 def _learned(attack: LearnedAttack, model: nn.Module, seed: int) -> Tensor:

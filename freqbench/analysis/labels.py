@@ -25,7 +25,7 @@ NOTABLE = frozenset(
 )
 RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
 JOINTS = {
-    **dict.fromkeys(("organs", "channels", "members", "losses"), "+"),
+    **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
     **dict.fromkeys(("target", "filter"), ":"),
     "eps_schedule": ",",
 }

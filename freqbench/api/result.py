@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from freqbench import models
 from freqbench.api.case import AnyPath, Case, as_case, require_class
 from freqbench.api.model import Model
-from freqbench.attacks import Attack, LearnedAttack, attack_class
+from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack, attack_class
 from freqbench.core import names, types
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef, Spacing
@@ -28,8 +28,9 @@ from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, Cell, learning_cases
+from freqbench.job.models import surrogates_of
 from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
-from freqbench.models import ModelSpec, Prediction
+from freqbench.models import ModelSpec, Prediction, SegmentationModel
 from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
@@ -226,6 +227,7 @@ def attack(
     *,
     seed: int = 0,
     window_batch: int | None = None,
+    surrogates: Sequence[Model] = (),
     **parameters: Any,
 ) -> Result:
     """Attack a case, window by window, or with `scope="volume"` as one through the model's sliding window.
@@ -240,6 +242,8 @@ def attack(
         seed: of the draws, for attacks that draw.
         window_batch: windows attacked at once. None: as `window_batch: auto` of a job, 1 on a CPU, as many as its
             memory holds on a GPU, and 4 for attacks that couple the windows of a batch.
+        surrogates: models from `load_model` whose gradients an attack such as `bases` follows, on the device of
+            `model`, which is then only asked for predictions.
         parameters: of the attack, as in a job file; budgets such as `eps` are on the [0, 1] intensity scale, as a
             number or as `"8/255"`.
 
@@ -253,6 +257,8 @@ def attack(
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
     dataset, source = model._fitted(case)
+    if surrogates:
+        parameters["surrogates"] = tuple(as_model(each).spec.name for each in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
     cell = cell_of(model, dataset, source, made, seed if made.is_stochastic else None)
     if made.couples_batch:
@@ -270,10 +276,17 @@ def attack(
             windows = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
             learned = learning.learn(made, model.network, loads, cell.seed, windows).cpu()
             model._learned[cell.cell_id] = learned
+    followed: list[SegmentationModel] = []
+    if isinstance(made, SurrogateAttack):
+        networks = {each.spec.name: each for each in surrogates}
+        specs = {given: each._fitted(case)[1] for given, each in networks.items()}
+        cell = replace(cell, surrogates=surrogates_of(made, source, specs))
+        followed = [networks[spec.name].network for spec in cell.surrogates]
+    given: dict[str, Any] = {"reference": reference, "learned": learned, "surrogates": followed}
     started = time.perf_counter()
-    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, reference=reference, learned=learned)
+    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, **given)
     if cell.window_batch is None:
-        wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
+        wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0, followed)
         attacked, window_batch = memory.within_memory(run, wanted, memory.hint_for(made))
     else:
         attacked, window_batch = memory.at_once(run, cell.window_batch), cell.window_batch

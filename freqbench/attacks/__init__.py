@@ -10,6 +10,7 @@ __all__ = [
     "AttackResult",
     "LearnedAttack",
     "LinfGradientAttack",
+    "SurrogateAttack",
     "Task",
     "attack_class",
     "make",
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from freqbench.attacks.core.base import Attack, AttackResult
     from freqbench.attacks.core.gradient import LinfGradientAttack
     from freqbench.attacks.core.learned import LearnedAttack
+    from freqbench.attacks.core.surrogates import SurrogateAttack
     from freqbench.attacks.core.targets import with_indices
     from freqbench.attacks.core.task import Task
     from freqbench.attacks.pgd import PGD
@@ -29,6 +31,7 @@ else:
         "AttackResult": "core.base",
         "LearnedAttack": "core.learned",
         "LinfGradientAttack": "core.gradient",
+        "SurrogateAttack": "core.surrogates",
         "Task": "core.task",
         "with_indices": "core.targets",
     }

@@ -7,6 +7,7 @@ from typing import Any
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
+from freqbench.attacks.bases import BASES
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.core.base import Attack
@@ -68,6 +69,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "almaprox": ALMAProx,
     "square": Square,
     "rays": RayS,
+    "bases": BASES,
     "sea": SEA,
     "autoattack": AutoAttack,
     "faa": FAA,

@@ -130,10 +130,13 @@ def _commit(code: Row | None) -> str:
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
     """Why no cell of the same job's grid is that of a record: what of its models, data and settings is another now."""
-    models = {model.name: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    models = {model.name: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
     known = run.get("models") or {}
+    own = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]
+    surrogates = object_of(stored["params"], "params").get("surrogates", ())
+    own += [(facts["name"], model_id) for model_id, facts in known.items() if facts["name"] in surrogates]
     found = []
-    for name, model_id in dict.fromkeys((stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")):
+    for name, model_id in dict.fromkeys(own):
         then, now = (known.get(model_id) or {}).get("sha256"), models.get(name)
         if now is None:
             found.append(f"model {name}: the job has none of that name")

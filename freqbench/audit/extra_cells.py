@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from freqbench.attacks import Attack, make
+from freqbench.attacks import Attack, SurrogateAttack, make
 from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.probe_files import root_of
@@ -271,6 +271,7 @@ def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, .
         seed=seed if attack.is_stochastic else None,
         targets=targets or (template.source,),
         window_batch=template.window_batch if attack.couples_batch else None,
+        surrogates=template.surrogates if isinstance(attack, SurrogateAttack) else (),
         precision=PRECISION,
         compile=False,
     )

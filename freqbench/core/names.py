@@ -24,7 +24,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "attacks": (
         *("gn", "fgsm", "bim", "pgd", "apgd", "segpgd", "cospgd", "ssa", "ssa_2d", "vafa", "vafa_2d", "vafa_opt"),
         *("vafa_opt_2d", "sa2", "sa2_2d", "sa2_opt", "sa2_opt_2d", "dfb", "dfb_2d", "mifgsm", "difgsm", "tifgsm"),
-        *("dynamic_scaling", "padam", "almaprox", "square", "rays", "sea", "autoattack", "faa", "kspace"),
+        *("dynamic_scaling", "padam", "almaprox", "square", "rays", "bases", "sea", "autoattack", "faa", "kspace"),
         *("bias_field", "sinogram", "intensity_curve", "deformation", "universal", "random_noise", "corruption"),
     ),
     "datasets": (

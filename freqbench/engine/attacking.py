@@ -41,6 +41,7 @@ def attack_case(
     window_batch: int,
     reference: Case | None = None,
     learned: Tensor | None = None,
+    surrogates: Sequence[SegmentationModel] = (),
 ) -> AttackedVolume:
     """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
 
@@ -51,7 +52,8 @@ def attack_case(
 
     The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
     other case of attacks with `needs_reference`: it is stretched to the volume's shape; `learned` is what a
-    LearnedAttack learned.
+    LearnedAttack learned; `surrogates` are the models whose gradients a SurrogateAttack follows, on the same device.
+    Passes are those of `model` alone.
     """
     attack = attack.on_grid(case.spacing)
     device = next(model.parameters()).device
@@ -60,8 +62,8 @@ def attack_case(
     windows = attack_windows(shape, model.roi)
     generators = partial(window_generator, seed or 0, case.ref.fingerprint)
     if attack.attacks_volume and len(windows) > 1:
-        whole = SlidingWindowModel(model, window_batch)
-        result = attack(whole, image[None], label[None], generator=generators(0), learned=learned)
+        whole, *others = (SlidingWindowModel(each, window_batch) for each in (model, *surrogates))
+        result = attack(whole, image[None], label[None], generator=generators(0), learned=learned, surrogates=others)
         return AttackedVolume(
             adversarial=result.adversarial[0].cpu(),
             num_windows=len(whole.windows(image[None])),
@@ -85,6 +87,7 @@ def attack_case(
             generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
             learned=learned,
+            surrogates=surrogates,
         )
         for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d], moved[:, h, w, d] = window, shown

@@ -1,14 +1,14 @@
 """Fits as many windows as possible into a device's memory, and fewer where it runs out after all."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, LearnedAttack
+from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, attack_windows
@@ -64,7 +64,13 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
 
 
-def fitting_windows(attack: Attack, model: SegmentationModel, case: Case, share: float) -> int:
+def fitting_windows(
+    attack: Attack,
+    model: SegmentationModel,
+    case: Case,
+    share: float,
+    surrogates: Sequence[SegmentationModel] = (),
+) -> int:
     """How many windows of a case an attack may take at once; 1 on a CPU, which gains nothing from more.
 
     On a GPU, the memory of the attack's first step on one window is measured, and the free memory divided by it;
@@ -76,7 +82,7 @@ def fitting_windows(attack: Attack, model: SegmentationModel, case: Case, share:
     allocated = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        first_step(attack, model, case)
+        first_step(attack, model, case, surrogates)
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
@@ -105,14 +111,24 @@ def windows_within(available: int, one_window: int) -> int:
     return max(1, min(MOST_WINDOWS, int(fitting)))
 
 
-def first_step(attack: Attack, model: SegmentationModel, case: Case) -> None:
-    """Run an attack on the first window of a case, or have it learn from it, until a step with a gradient is done."""
+def first_step(
+    attack: Attack, model: SegmentationModel, case: Case, surrogates: Sequence[SegmentationModel] = ()
+) -> None:
+    """Run an attack on the first window of a case, or have it learn from it, until a step with a gradient is done.
+
+    Of surrogates that is one of each, after a pass of the model.
+    """
     device = next(model.parameters()).device
     h, w, d = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, h, w, d].to(device) for volume in (case.image, case.label))
     with suppress(_EnoughError):
         if isinstance(attack, LearnedAttack):
             attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi)
+            return
+        if isinstance(attack, SurrogateAttack):
+            with torch.no_grad():
+                model(window)
+            attack(model, window, label, surrogates=[_UntilStep(each) for each in surrogates])
             return
         attack(_UntilStep(model), window, label, reference=window if attack.needs_reference else None)
 

@@ -32,7 +32,7 @@ def now() -> str:
 
 def collect(grid: Grid) -> dict[str, Any]:
     """Versions, code, devices, and the fingerprints of models and data."""
-    models = {model.model_id: model for cell in grid.cells for model in (cell.source, *cell.targets)}
+    models = {model.model_id: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     return {
         "started_at": now(),

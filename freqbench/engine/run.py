@@ -223,7 +223,7 @@ class _Run:
         has_ray = importlib.util.find_spec("ray") is not None
         if engine == "ray" and not has_ray:
             raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
-        models = {model.model_id: model for unit in units for model in (unit.cell.source, *unit.targets)}
+        models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
         model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
         one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
         pool = share(resources, [one], len(units), model_bytes)

@@ -29,7 +29,6 @@ from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import PredictionScores
-from freqbench.job.attacks import attack_identity
 from freqbench.job.grid import Cell, Unit
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
@@ -216,15 +215,18 @@ class Worker:
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
         learned = self._learning(cell, model, case)
+        surrogates = [self._model(spec, cell) for spec in cell.surrogates]
 
         def attack(windows: int) -> AttackedVolume:
-            with _passes_told(model, self.advance):
-                return attacking.attack_case(cell.attack, model, case, cell.seed, windows, reference, learned)
+            with _passes_told((model, *surrogates), self.advance):
+                return attacking.attack_case(
+                    cell.attack, model, case, cell.seed, windows, reference, learned, surrogates
+                )
 
         if cell.window_batch is None:
             kind = _kind(cell)
             wanted = self._window_batches.get(kind) or self.spec.window_batch
-            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
+            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
             started = time.perf_counter()
             attacked, self._window_batch = memory.within_memory(attack, wanted, memory.hint_for(cell.attack))
             self._window_batches[kind] = self._window_batch
@@ -257,7 +259,7 @@ class Worker:
 
         def make() -> Tensor:
             windows = self.spec.window_batch or memory.fitting_windows(attack, model, case, self.spec.gpu_share)
-            with _passes_told(model, lambda passes: self.advance(0)):  # none of them is one of the unit's
+            with _passes_told((model,), lambda passes: self.advance(0)):  # none of them is one of the unit's
                 return learning.learn(attack, model, loads, cell.seed, windows)
 
         kept = partial(learning.kept, self.spec.learned, cell, attack, len(case.image), make)
@@ -307,28 +309,29 @@ def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hasha
 
 def _kind(cell: Cell) -> str:
     """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
-    attack = {name: value for name, value in attack_identity(cell.attack).items() if name != cell.attack.budget_name}
+    attack = {name: value for name, value in cell.attack_identity.items() if name != cell.attack.budget_name}
     return digest([cell.source.model_id, cell.precision, cell.compile, attack])
 
 
 @contextmanager
-def _passes_told(model: SegmentationModel, advance: Callable[[int], None]) -> Iterator[None]:
-    """Tells the passes that go through a model within: one a window, two where a gradient is asked for.
+def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
+    """Tells the passes that go through models within: one a window, two where a gradient is asked for.
 
     They are counted as they are asked for, so that no device is waited for.
     """
     made = 0
 
-    def count(_: Any, shown: tuple[Tensor, ...], logits: Tensor) -> None:
+    def count(model: SegmentationModel, shown: tuple[Tensor, ...], logits: Tensor) -> None:
         nonlocal made
         made += len(logits) * model.passes * (2 if logits.requires_grad else 1)
         advance(made)
 
-    hook = model.register_forward_hook(count)
+    hooks = [model.register_forward_hook(count) for model in networks]
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _model_bytes(model: SegmentationModel) -> int:

@@ -94,7 +94,7 @@ def joined(grid: Grid, out: str) -> Grid:
 
 
 def _cell(template: Cell, label: str, content: str) -> Cell:
-    return replace(template, attack=Imported(label=label, content=content), seed=None, window_batch=None)
+    return replace(template, attack=Imported(label=label, content=content), seed=None, window_batch=None, surrogates=())
 
 
 def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:

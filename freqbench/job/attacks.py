@@ -67,8 +67,8 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
     return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
 
 
-def attack_params(attack: Attack, **besides: int | str) -> str:
-    """All parameters of an attack, and what stands besides them, as JSON text."""
+def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
+    """All parameters of an attack, and what stands besides them or in their place, as JSON text."""
     values = {field.name: getattr(attack, field.name) for field in fields(attack)}
     return json.dumps(values | besides, sort_keys=True)
 

@@ -69,6 +69,10 @@ def require_names(job: JobSpec, where: str) -> None:
     for i, attack in enumerate(job.attacks):
         attack.only("datasets", datasets, f"{where}: attacks[{i}]")
         attack.only("sources", models, f"{where}: attacks[{i}]")
+        if "surrogates" in ATTACKS.get(attack.class_name, {}).get("takes", ()):
+            place = f"{where}: attacks[{i}]"
+            for names in attack.choices(place).get("surrogates", ()):
+                _require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
 
 
 def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
@@ -88,7 +92,7 @@ def require_untargeted(value: Any, place: str) -> None:
 def _require_known(kind: str, given: Sequence[str], known: Sequence[str], place: str) -> None:
     for name in given:
         if name not in known:
-            raise UserError(f"{place}: {unknown(kind, name, known)}")
+            raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def _classes(dataset: Dataset) -> Sequence[str] | None:

@@ -108,10 +108,10 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
 def _counted(attack: Attack) -> str:
     """The parameter that says how long an attack goes on: `steps`, or of a search `queries`; empty: it is left out."""
     known, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
-    if attack.threat_model == MINIMAL:
+    if attack.threat_model == MINIMAL or getattr(attack, "control", "none") != "none":
         return ""
-    if "steps" in known:
-        return "steps" if backwards > 0 else ""
+    if "steps" in known and backwards > 0:
+        return "steps"
     return "queries" if "queries" in known and forwards > 0 else ""
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Any
 
-from freqbench.attacks import Attack, LearnedAttack
+from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
 from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
@@ -19,7 +19,7 @@ from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params, attacks_on
 from freqbench.job.checks import require_names
-from freqbench.job.models import models_of, require_checkpoints
+from freqbench.job.models import models_of, require_checkpoints, surrogates_of
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import ModelEntry, ModelSpec, attack_windows, sliding_windows
 from freqbench.models.checkpoints import record
@@ -34,7 +34,8 @@ class Cell:
     """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
 
     `window_batch` is how many windows are attacked at once where the attack couples them; None where it does not, as
-    their number is then free. `learns_from` are the cases that a LearnedAttack learns from.
+    their number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models
+    whose gradients a SurrogateAttack follows.
     """
 
     dataset: Dataset
@@ -46,6 +47,20 @@ class Cell:
     targets: tuple[ModelSpec, ...]
     window_batch: int | None = None
     learns_from: tuple[CaseRef, ...] = ()
+    surrogates: tuple[ModelSpec, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Those that its volumes are made with."""
+        return self.source, *self.surrogates
+
+    @property
+    def attack_identity(self) -> dict[str, Any]:
+        """As of the attack, its surrogates by what they compute in place of their names."""
+        own = attack_identity(self.attack)
+        if isinstance(self.attack, SurrogateAttack):
+            own["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
+        return own
 
     @cached_property
     def cell_id(self) -> str:
@@ -56,7 +71,7 @@ class Cell:
                 "protocol": PROTOCOL_VERSION,
                 "recipe": self.dataset.whole_recipe(),
                 "source": self.source.model_id,
-                "attack": attack_identity(self.attack),
+                "attack": self.attack_identity,
                 "seed": self.seed,
                 "precision": self.precision,
                 "compile": self.compile,
@@ -72,10 +87,12 @@ class Cell:
         """All parameters of the attack as JSON text, and what the cell makes of them.
 
         That is `window_batch`, the windows attacked at once, where the attack couples them, and `block_cut`, the sides
-        of its block, where the source's ROI cuts it.
+        of its block, where the source's ROI cuts it. Of surrogates it names those that it has.
         """
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
-        return attack_params(self.attack, **self._coupling, **cut)
+        names = [surrogate.name for surrogate in self.surrogates]
+        own = {"surrogates": names} if isinstance(self.attack, SurrogateAttack) else {}
+        return attack_params(self.attack, **self._coupling, **cut, **own)
 
     @property
     def _coupling(self) -> dict[str, int]:
@@ -98,7 +115,8 @@ class Cell:
         if not isinstance(self.attack, LearnedAttack):
             return 0
         passes = self.attack.learning_passes
-        return sum(Unit(cell=self, ref=ref, targets=()).passes_of(*passes) for ref in self.learns_from)
+        units = (Unit(cell=self, ref=ref, targets=()) for ref in self.learns_from)
+        return sum(unit.passes_of(self.source, *passes) for unit in units)
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
         """The key of one record."""
@@ -121,22 +139,32 @@ class Unit:
     @property
     def num_windows(self) -> int:
         """Windows to run; an upper bound where the source's space crops to foreground."""
-        source = self.cell.source
-        shape = self.cell.dataset.shape_in(self.ref, source.space)
-        if self.cell.attack.attacks_volume:
-            return len(sliding_windows(shape, source.roi, source.inference.overlap))
-        return len(attack_windows(shape, source.roi))
+        return self._windows(self.cell.source)
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes over windows, those of every draw of a random defence."""
-        return self.passes_of(*self.cell.attack.passes)
+        """Forward and backward passes over windows, those of every draw of a random defence and of all surrogates."""
+        return sum(map(self.passes_on, self.cell.models))
 
-    def passes_of(self, forwards: int, backwards: int) -> int:
-        """The same of so many forward and backward passes of a sample."""
-        if self.cell.attack.attacks_volume and self.num_windows > 1:
+    def passes_on(self, model: ModelSpec) -> int:
+        """The same of the source alone, which rows count, or of one surrogate."""
+        attack = self.cell.attack
+        if isinstance(attack, SurrogateAttack) and model is not self.cell.source:
+            return self.passes_of(model, *attack.surrogate_passes)
+        return self.passes_of(model, *attack.passes)
+
+    def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
+        """The same of so many forward and backward passes of a sample by a model."""
+        windows = self._windows(model)
+        if self.cell.attack.attacks_volume and windows > 1:
             forwards += backwards  # see SlidingWindowModel
-        return self.num_windows * (forwards + backwards) * self.cell.source.passes
+        return windows * (forwards + backwards) * model.passes
+
+    def _windows(self, model: ModelSpec) -> int:
+        shape = self.cell.dataset.shape_in(self.ref, model.space)
+        if self.cell.attack.attacks_volume:
+            return len(sliding_windows(shape, model.roi, model.inference.overlap))
+        return len(attack_windows(shape, model.roi))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +273,12 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             learns_from: tuple[CaseRef, ...] = ()
             if isinstance(attack, LearnedAttack):
                 learns_from = lists[dataset.name, attack.learn_split, attack.learn_cases]
+            surrogates: tuple[ModelSpec, ...] = ()
+            if isinstance(attack, SurrogateAttack):
+                with sweep.at(where):
+                    surrogates = surrogates_of(attack, source, models)
+                if source.name in attack.surrogates:
+                    said.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -256,6 +290,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     targets=targets,
                     window_batch=coupled if attack.couples_batch else None,
                     learns_from=learns_from,
+                    surrogates=surrogates,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:

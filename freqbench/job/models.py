@@ -1,8 +1,9 @@
-"""Resolves the models of a job for one dataset, and refuses two that cannot be told apart."""
+"""Resolves the models of a job for one dataset, refuses two that cannot be told apart, and finds surrogates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from freqbench.core.errors import UserError
+from freqbench.attacks import SurrogateAttack
+from freqbench.core.errors import UserError, unknown
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.checks import models_for
@@ -38,6 +39,35 @@ def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict
                     )
             models[entry.name] = model
     return {name: models[name] for name in models_for(given, dataset.name)}
+
+
+def surrogates_of(attack: SurrogateAttack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
+    """The models whose gradients an attack on a source follows, by name; the source is none, nor an ensemble with it.
+
+    Raises:
+        UserError: an unknown name, no other model than the source, or one that does not see what the source sees.
+    """
+    place = f"{attack.name}.surrogates"
+    for name in attack.surrogates:
+        if name not in models:
+            raise UserError(f"{place}: {unknown('model', name, models)}")
+    named = [models[name] for name in attack.surrogates]
+    found = [model for model in named if source.model_id not in {each.model_id for each in (model, *model.members)}]
+    if not found:
+        got = ", ".join(attack.surrogates) or "none"
+        raise UserError(
+            f"{place}: expected other models of the job than {source.name}, which is attacked, got {got}: name some, "
+            "or say in sources which models to attack"
+        )
+    for model in found:
+        for what in ("num_classes", "num_channels", "roi", "space"):
+            ours, theirs = getattr(source, what), getattr(model, what)
+            if ours != theirs:
+                raise UserError(
+                    f"{place}: expected models of the same {what} as {source.name}, {ours}, got {theirs} of "
+                    f"{model.name}: state one for both, or leave it out"
+                )
+    return tuple(found)
 
 
 def _members_first(given: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:

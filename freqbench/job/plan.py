@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 from rich.table import Table
 
+from freqbench.attacks import ATTACKS, SurrogateAttack
 from freqbench.core import storage
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
@@ -185,18 +186,23 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
     cores reach now, beside all else that they do, or that a card usually reaches: right to a factor of some five.
     """
     a_pass, a_record = _measured(store)
-    models = {model.model_id: model for unit in plan.units for model in (unit.cell.source, *unit.targets)}
+    models = {model.model_id: model for unit in plan.units for model in (*unit.cell.models, *unit.targets)}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     rate = _rate()
     seconds, is_rough, learning = 0.0, False, set[str]()
     for unit in plan.units:
-        source, passes = unit.cell.source.model_id, unit.passes
+        source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
         if unit.cell.cell_id not in learning:
             learning.add(unit.cell.cell_id)
             passes += unit.cell.learning_passes
         known = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
         is_rough |= a_record is None or (passes > 0 and known is None)
-        seconds += passes * (known or forward[source] / rate)
+        if known:
+            seconds += passes * known
+        else:
+            operations = passes * forward[source]
+            operations += sum(unit.passes_on(each) * forward[each.model_id] for each in unit.cell.surrogates)
+            seconds += operations / rate
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
@@ -241,11 +247,14 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
     grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
     a_pass: dict[tuple[str, str | None], float] = {}
     a_record = None
+    by_surrogates = {name for name, attack in ATTACKS.items() if issubclass(attack, SurrogateAttack)}
     for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):
         if row["score_seconds_count"]:
             a_record = row["score_seconds_sum"] / row["score_seconds_count"]
         if row["passes_sum"] and row["attack_seconds_sum"]:
             a_pass[row["source_model_id"], row["attack"]] = row["attack_seconds_sum"] / row["passes_sum"]
+            if row["attack"] in by_surrogates:
+                continue  # whose seconds are those of other networks
             a_pass[row["source_model_id"], None] = row["attack_seconds_sum"] / row["passes_sum"]
     return a_pass, a_record
 

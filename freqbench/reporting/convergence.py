@@ -96,7 +96,7 @@ def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFr
 
 def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
     """Budget, attack and effort of an entry, each as tables show it."""
-    counted = "steps" if "steps" in entry else "queries"
+    counted = next(key for key in reversed(list(entry)) if key in ("steps", "queries"))  # the effort stands last
     others = {key: value for key, value in entry.items() if key not in ("name", budget_name, counted, *CHOICES)}
     words = [f"{key}={value_text(key, v[0] if isinstance(v, list) else v)}" for key, v in others.items()]
     return {

@@ -1,5 +1,6 @@
 """An example of every attack, and networks and volumes for the tests that all attacks go through."""
 
+import copy
 from dataclasses import fields
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from toy.attack import Walk
 
-from freqbench.attacks import ATTACKS, Attack, AttackResult, LearnedAttack, make
+from freqbench.attacks import ATTACKS, Attack, AttackResult, LearnedAttack, SurrogateAttack, make
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.core.types import triple
@@ -43,6 +44,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "almaprox": {"share": 0.9, "steps": 20, "step_size": 0.02},
     "square": {"eps": 8 / 255, "queries": 40, "p_init": 0.3},
     "rays": {"eps": 8 / 255, "queries": 40, "dice": 0.2},
+    "bases": {"eps": 8 / 255, "queries": 7, "steps": 4, "weight_step": 0.2},
     "sea": {"eps": 8 / 255, "steps": 10},
     "autoattack": {"eps": 8 / 255, "steps": 8, "queries": 20, "members": ("apgd-ce", "apgd-dlr", "square")},
     "faa": {"portion": 0.34, "bands": 12, "steps": 2, "reconstruction_weight": 0.0},
@@ -76,7 +78,7 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 class Supplied:
-    """An attack that is called with what it needs: each sample's own volume, squared, or what it learns from them."""
+    """An attack called with what it needs: samples' own volumes, squared, what it learns from them, or surrogates."""
 
     def __init__(self, attack: Attack) -> None:
         self._attack = attack
@@ -88,14 +90,31 @@ class Supplied:
         if isinstance(self._attack, LearnedAttack):
             cases = list(zip(images, labels, strict=True))
             options["learned"] = self._attack.learn(model, cases, triple(images.shape[2:]))
+        elif isinstance(self._attack, SurrogateAttack):
+            options["surrogates"] = [twin(model), twin(model)]
         else:
             options["reference"] = images.square()
         return self._attack(model, images, labels, **options)
 
 
+def twin(model: Any) -> Any:
+    """A network like another, whose passes nobody counts."""
+    made = copy.deepcopy(model)
+    for module in made.modules():
+        module._forward_hooks.clear()
+    return made
+
+
+def entry(name: str, **changes: Any) -> dict[str, Any]:
+    """The example of a job with the models a and b, on a alone; b is the surrogate of attacks that take any."""
+    others = {"surrogates": [["b"]]} if issubclass(ATTACKS[name], SurrogateAttack) else {}
+    return {"name": name, "sources": "a", **EXAMPLES[name], **others, **changes}
+
+
 def example(name: str, **changes: Any) -> Any:
     attack = make(CLASSES[name], **(SETTINGS[name] | changes))
-    return Supplied(attack) if attack.needs_reference or isinstance(attack, LearnedAttack) else attack
+    needs_more = attack.needs_reference or isinstance(attack, LearnedAttack | SurrogateAttack)
+    return Supplied(attack) if needs_more else attack
 
 
 def takes(name: str, parameter: str) -> bool:

@@ -50,10 +50,11 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
 def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it() -> None:
     """Loss, organs, rules, restarts and the best iterate are at work in `LinfGradientAttack.perturb`.
 
-    Ensembles have members that do; Square takes the same and follows none; a smallest norm has an objective of its own.
+    Ensembles have members that do; Square takes the same and follows none, BASES those of other networks; a smallest
+    norm has an objective of its own.
     """
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
-    assert set(GRADIENT) ^ following == {"square", "almaprox", *ENSEMBLES}
+    assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", *ENSEMBLES}
     own = [attack for attack in ATTACKS.values() if issubclass(attack, LinfGradientAttack)]
     assert {attack.perturb for attack in own} == {LinfGradientAttack.perturb}
 

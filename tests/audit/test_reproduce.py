@@ -171,6 +171,18 @@ def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypa
     assert re.search(named, found.reason)
 
 
+def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_weights(tmp_path / WEIGHTS, seed=1)
+    models = [{**JOB["models"][0], "name": "other", "checkpoint": WEIGHTS}, JOB["models"][1]]
+    attack = {"name": "bases", "eps": 0.1, "queries": 1, "steps": 1, "surrogates": [["other"]], "sources": "b"}
+    execute(job(models=models, attacks=[attack], datasets=DATASETS, targets="source"), tmp_path / "out")
+    assert {each.verdict for each in all_of(tmp_path / "out")} == {"equal"}
+    save_weights(tmp_path / WEIGHTS, seed=2)
+    (found,) = all_of(tmp_path / "out")
+    assert re.search(r"checkpoint of other: sha256 \w{12} then, \w{12} now", found.reason)
+
+
 def test_data_of_another_recipe_are_named(made: Path) -> None:
     spec, _ = expanded(job(attacks=ATTACKS, datasets=[{"name": "phantom", "shape": [20, 20, 16], "cases": 1}]))
     (found,) = {each.reason for each in all_of(made, spec)}

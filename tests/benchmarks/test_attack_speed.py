@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.attacks import ATTACKS, Attack, LearnedAttack, make
+from freqbench.attacks import ATTACKS, Attack, LearnedAttack, SurrogateAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import triple
 from freqbench.models import SegmentationModel, build
@@ -64,6 +64,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "corruption": {"kind": "motion", "severity": 3},
     "dfb_2d": {"band": "low"},
     "ssa_2d": {**EPS, "num_spectra": SPECTRA},
+    "bases": {**EPS, "queries": 1},
 }
 BOUNDED = {name for name, _, _ in BOUNDS}
 # Ensembles take the steps of their members.
@@ -124,7 +125,8 @@ class Bench:
             attack.learn(self.model, list(zip(self.images, self.labels, strict=True)), self.model.roi)
             return
         reference = self.images.flip(2) if attack.needs_reference else None
-        attack(self.model, self.images, self.labels, reference=reference)
+        surrogates = [self.model] if isinstance(attack, SurrogateAttack) else []
+        attack(self.model, self.images, self.labels, reference=reference, surrogates=surrogates)
 
     def compare(self, attack: Attack, steps: int, rounds: int) -> tuple[float, float, float]:
         """Seconds of a bare step and of the attack's, and the median of their ratios."""

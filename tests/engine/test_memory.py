@@ -11,7 +11,7 @@ from engine.live import most_bytes
 from tiny import small
 
 from freqbench import models
-from freqbench.attacks import ATTACKS, LearnedAttack, make
+from freqbench.attacks import ATTACKS, LearnedAttack, SurrogateAttack, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, memory
@@ -126,10 +126,12 @@ def model_and_case() -> tuple[SegmentationModel, Case]:
 def test_a_measured_step_is_one_with_a_gradient_on_one_window(
     name: str, passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]
 ) -> None:
+    """Of each surrogate too."""
     attack = make(name, **EXAMPLES[name])
-    first_step(attack, *model_and_case)
+    surrogates = [model_and_case[0]] if isinstance(attack, SurrogateAttack) else []
+    first_step(attack, *model_and_case, surrogates)
     assert all(windows == 1 for windows, _ in passes)
-    backwards = attack.learning_passes[1] if isinstance(attack, LearnedAttack) else attack.passes[1]
+    backwards = attack.learning_passes[1] if isinstance(attack, LearnedAttack) else attack.passes[1] + len(surrogates)
     assert [keeps for _, keeps in passes].count(True) == min(1, backwards)
     assert len(passes) <= 3
     assert not model_and_case[0].training
@@ -149,7 +151,7 @@ def test_a_cpu_measures_nothing_and_a_step_behind_passes_without_gradient_is_rea
 def test_each_model_and_kind_of_attack_is_measured_once_whatever_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     measured, taken = [], []
 
-    def fit(attack: Any, model: SegmentationModel, case: Case, share: float) -> int:
+    def fit(attack: Any, model: SegmentationModel, case: Case, share: float, surrogates: Any) -> int:
         measured.append((attack.name, share))
         return 3 if attack.name == "fgsm" else 2
 

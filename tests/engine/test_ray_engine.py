@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks.examples import EXAMPLES
+from attacks.examples import EXAMPLES, entry
 from engine.cases import run_serially, units_of
 from engine.faults import Faulty, FaultyPhantom, add_attack
 from engine.ray_session import ray_session, run_by_ray
@@ -25,7 +25,7 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.grid import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
-FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "autoattack", "faa", "corruption")  # one of each kind
+FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "bases", "autoattack", "faa", "corruption")  # one of each kind
 MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vafa", "sa2")}
 MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
@@ -62,9 +62,10 @@ def test_rows_are_those_of_the_serial_engine_and_a_unit_that_always_kills_its_wo
     is_short = workers == 2
     monkeypatch.setattr(retry, "TRIES", workers - 1)
     names = FEW if is_short else ATTACKS
-    entries = [{"name": name, **EXAMPLES[name], **({} if is_short else MORE.get(name, {}))} for name in names]
+    entries = [entry(name, **({} if is_short else MORE.get(name, {}))) for name in names]
     shape = [16, 16, 16] if is_short else SHAPE
-    good = units_of(small(attacks=entries, datasets=[{"name": "phantom", "shape": shape, "cases": 1}]))
+    phantom = {"name": "phantom", "shape": shape, "cases": 1}
+    good = units_of(job(attacks=entries, datasets=[phantom], targets=["a"]))
     good += foreign_units()
     outcomes = run_by_ray(with_fault(tmp_path / "faults", "die", 99, good), METRICS, workers).outcomes
     (failed,) = [outcome for outcome in outcomes if outcome.failed]

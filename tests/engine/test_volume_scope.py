@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from attacks.examples import EXAMPLES
+from attacks.examples import EXAMPLES, entry, twin
 from engine.cases import case_of, volume
-from tiny import expanded, small
+from tiny import expanded, job
 
-from freqbench.attacks import ATTACKS, make
+from freqbench.attacks import ATTACKS, SurrogateAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
@@ -49,7 +49,9 @@ def make_case(model: SegmentationModel, shape: Shape) -> Case:
 
 
 def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
-    return attack_case(make(name, scope=scope, **PARAMETERS[name]), model, case, 0, window_batch)
+    attack = make(name, scope=scope, **PARAMETERS[name])
+    surrogates = [twin(model)] if isinstance(attack, SurrogateAttack) else []
+    return attack_case(attack, model, case, 0, window_batch, surrogates=surrogates)
 
 
 def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:
@@ -97,11 +99,11 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     case = make_case(model, LONG)
     counted.clear()
     found = attacked(name, model, case, scope, 3)
-    (cell,) = expanded(small(attacks=[{"name": name, "scope": scope, **PARAMETERS[name]}]))[1].cells
+    (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
     assert sum(counted) == found.num_forwards
     assert max(counted) == 3
-    assert unit.passes == found.num_forwards + found.num_backwards
+    assert unit.passes_on(unit.cell.source) == found.num_forwards + found.num_backwards
     windows = attack_windows if scope == "window" else sliding_windows
     assert unit.num_windows == found.num_windows == len(windows(LONG, ROI))
 

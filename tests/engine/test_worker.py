@@ -263,7 +263,7 @@ def test_the_share_of_a_card_is_set_before_windows_are_measured(monkeypatch: pyt
         torch.cuda, "set_per_process_memory_fraction", lambda share, device: done.append(("set", share))
     )
 
-    def measure(attack: Any, model: Any, case: Any, share: float) -> int:
+    def measure(attack: Any, model: Any, case: Any, share: float, *surrogates: Any) -> int:
         done.append(("measured", share))
         return 1
 

@@ -70,6 +70,16 @@ def test_a_search_is_multiplied_by_queries_and_by_what_else_it_takes() -> None:
     assert given.left_out == ()
 
 
+def test_a_search_by_gradients_of_surrogates_is_multiplied_by_queries_and_keeps_its_steps() -> None:
+    """Its null row asks as often, and is left out like every other."""
+    attack = {"name": "bases", "eps": "8/255", "steps": 5, "surrogates": [["b"]], "sources": "a"}
+    attack["control"] = ["none", "uniform"]
+    given = found([attack], Effort(queries=(3, 6), losses=("dice",)), models=JOB["models"])
+    parts = [(entry["steps"], entry["queries"], entry["surrogates"]) for entry in given.entries.values()]
+    assert parts == [(5, 3, [["b"]]), (5, 6, [["b"]])]
+    assert {cell.surrogates[0].name for cell in given.grid.cells} == {"b"}
+
+
 def test_an_ensemble_with_a_search_is_multiplied_by_steps_alone() -> None:
     given = found([{"name": "autoattack", "eps": "8/255", "queries": 7}], Effort(steps=(4, 8), restarts=(1,)))
     assert [(entry["steps"], entry["queries"]) for entry in given.entries.values()] == [(4, 7), (8, 7)]

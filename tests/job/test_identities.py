@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from attacks.examples import EXAMPLES
+from attacks.examples import EXAMPLES, entry
 from tiny import ARGS, expanded, job, save_weights, small
 
 from freqbench.attacks import PGD, Attack, make
@@ -45,8 +45,7 @@ def test_ids_of_today_stay() -> None:
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
     """Their rows are then the serial engine's, which `test_ray_engine` shows on one attack of each kind."""
-    attacks = [{"name": name, **example} for name, example in EXAMPLES.items()]
-    units = list(expanded(small(attacks=attacks))[1].units())
+    units = list(expanded(job(attacks=list(map(entry, EXAMPLES)), targets="source"))[1].units())
     received = pickle.loads(pickle.dumps(units))
     assert received == units
     assert [unit.cell.cell_id for unit in received] == [unit.cell.cell_id for unit in units]

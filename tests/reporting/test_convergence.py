@@ -105,12 +105,17 @@ def test_settings_are_means_over_cases_by_passes_of_one_window() -> None:
 def test_the_queries_of_a_search_are_its_steps_and_those_of_an_ensemble_are_not() -> None:
     entries = {
         "search": {"name": "rays", "eps": 8 / 255, "queries": 300},
+        "few steps": {"name": "bases", "eps": 8 / 255, "steps": 3, "surrogates": [["b", "c"]], "queries": 30},
         "ensemble": {"name": "autoattack", "eps": 8 / 255, "queries": 60, "steps": 20, "restarts": 1},
     }
-    rows = [stored("search", 0, 0.4, 150), stored("ensemble", 0, 0.3, 20)]
+    rows = [stored("search", 0, 0.4, 150), stored("few steps", 0, 0.4, 150), stored("ensemble", 0, 0.3, 20)]
     table = convergence.settings(records(*rows), entries)
     shown = table[["attack", "loss", "restarts", "steps"]].to_numpy().tolist()
-    assert shown == [["autoattack queries=60", "", 1, 20], ["rays", "", 1, 300]]
+    assert shown == [
+        ["autoattack queries=60", "", 1, 20],
+        ["bases steps=3 surrogates=b+c", "", 1, 30],
+        ["rays", "", 1, 300],
+    ]
 
 
 def test_a_setting_that_failed_on_a_case_is_left_out_and_named() -> None:

@@ -218,6 +218,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         r"attack: expected one that learns from no other cases, got univ",
     ),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
+    ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
 ]
 
 

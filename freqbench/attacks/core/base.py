@@ -189,6 +189,7 @@ class Attack(ABC):
         start: Start | None = None,
         reference: Tensor | None = None,
         learned: Tensor | None = None,
+        surrogates: Sequence[nn.Module] = (),
     ) -> AttackResult:
         """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
 
@@ -201,13 +202,14 @@ class Attack(ABC):
             start: replaces the random draw, in the layout of the attack's docstring.
             reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one a sample.
             learned: for a LearnedAttack, what `learn` returned, the same for all samples.
+            surrogates: for a SurrogateAttack, the networks whose gradients it follows; each is run and left as `model`.
 
         Raises:
-            UserError: images, labels, generator, start, reference or learned are not what they must be.
+            UserError: images, labels, generator, start, reference, learned or surrogates are not what they must be.
             ThreatModelError: the result left the attack's own bound by more than 1e-6.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            task = self.task(model, images, labels, generator, start, reference, learned)
+            task = self.task(model, images, labels, generator, start, reference, learned, surrogates)
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
@@ -234,12 +236,14 @@ class Attack(ABC):
         start: Start | None = None,
         reference: Tensor | None = None,
         learned: Tensor | None = None,
+        surrogates: Sequence[nn.Module] = (),
     ) -> Task:
         """The task of a call, all that is given checked."""
         self._check(images, labels)
         self.check_channels(images.shape[1])
         self._check_reference(images, reference)
         self._check_learned(images, learned)
+        self._check_surrogates(surrogates)
         return Task(
             self.name,
             model,
@@ -250,6 +254,7 @@ class Attack(ABC):
             start=start,
             reference=reference,
             learned=learned,
+            surrogates=surrogates,
             channels=self.channels,
             check_classes=self.check_classes,
         )
@@ -288,6 +293,10 @@ class Attack(ABC):
             raise UserError(
                 f"{self.name}: expected nothing learned, got a tensor: this attack learns from no other case"
             )
+
+    def _check_surrogates(self, surrogates: Sequence[nn.Module]) -> None:
+        if surrogates:
+            raise UserError(f"{self.name}: expected no surrogates, got some: this attack has no use for them")
 
     def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())

@@ -149,6 +149,22 @@ LEARNED: Mapping[str, Parameter] = {
         values.as_block,
     ),
 }
+SURROGATES: Mapping[str, Parameter] = {
+    "surrogates": Parameter(
+        "other models of the job, whose gradients are followed",
+        values.expecting(
+            "names of models, each once (in a job file a list of lists, [[unetr, segresnet]])",
+            lambda value: (
+                isinstance(value, tuple)
+                and len(set(value)) == len(value)
+                and all(isinstance(name, str) for name in value)
+            ),
+        ),
+    ),
+    "weight_step": Parameter(
+        "step of a surrogate's weight", values.number("above 0 and below 1", lambda value: 0 < value < 1)
+    ),
+}
 CORRUPTION: Mapping[str, Parameter] = {
     "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
     "severity": Parameter(
@@ -180,9 +196,11 @@ ACQUISITION: Mapping[str, Parameter] = {
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", values.intensity)
 LOGIT_STEP = Parameter("length of a step of the gates' scores", values.weight)
+UNIFORM_CONTROL = Parameter("a null row in place of the attack", values.one_of("none", "uniform"))
 RANDOM_CONTROL = Parameter("a null row in place of the attack", values.one_of("none", "random"))
 RATIO_STEP = Parameter("length of a step, in multiplier", values.ratio)
 EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", values.optional(values.step_size))
+LONG_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: 3 eps / steps", values.optional(values.step_size))
 VARIANT_LOSS = Parameter("what is raised; none: the variant's", values.optional(_LOSS))
 SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", values.quantum)
 STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", values.flag)
@@ -202,6 +220,7 @@ EVERY: Mapping[str, Parameter] = {
     **{name: each for name, each in globals().items() if isinstance(each, Parameter)},
     **PARAMETERS,
     **LEARNED,
+    **SURROGATES,
     **CORRUPTION,
     **ACQUISITION,
 }

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -70,10 +71,12 @@ class Task:
         start: Tensor | Mapping[str, Tensor] | None = None,
         reference: Tensor | None = None,
         learned: Tensor | None = None,
+        surrogates: Sequence[nn.Module] = (),
         channels: tuple[int, ...] | None = None,
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
         self._name, self._model, self._channels, self._check_classes = name, model, channels, check_classes
+        self._surrogates = tuple(surrogates)
         self._generators = _one_a_sample(name, generator, len(images))
         self._seeds = [generator.initial_seed() for generator in self._generators]
         self._before_parts: list[Tensor] | None = None
@@ -151,6 +154,15 @@ class Task:
             row[samples] = values
             self.losses.append(row)
 
+    def on_surrogates(self) -> list["Task"]:
+        """The same volumes, labels and aim on each surrogate; passes and losses are its own."""
+        tasks = []
+        for network in self._surrogates:
+            task = copy(self)
+            task._model, task.best, task.losses = network, None, []
+            tasks.append(task)
+        return tasks
+
     @property
     def passes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Forward and backward passes of every sample, those in parts with them."""
@@ -162,9 +174,11 @@ class Task:
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
-        """The model in evaluation mode; every module's own mode is given back."""
-        modes = [(module, module.training) for module in self._model.modules()]
-        self._model.eval()
+        """The model and its surrogates in evaluation mode; every module's own mode is given back."""
+        networks = (self._model, *self._surrogates)
+        modes = [(module, module.training) for network in networks for module in network.modules()]
+        for network in networks:
+            network.eval()
         try:
             yield
         finally:

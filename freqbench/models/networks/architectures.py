@@ -60,7 +60,8 @@ def _stride_product(args: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
-    return (side,) * args.get("spatial_dims", 3)
+    dims: int = args.get("spatial_dims", 3)
+    return (side,) * dims
 
 
 def total_stride(stem: Sequence[int]) -> Shape:

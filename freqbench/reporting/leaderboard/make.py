@@ -95,6 +95,11 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     for attack in job.attacks:
         if not (_names(attack.sources, model) and any(_names(attack.datasets, name) for name in datasets)):
             continue
+        if "surrogates" in attack.own:
+            raise UserError(
+                f"{out}: {model}: expected attacks that need no other network than the entry's, got {attack.name} with "
+                "surrogates: run the job without it, to another store"
+            )
         changes: dict[str, Any] = {"sources": [model]} if attack.sources is not None else {}
         if attack.datasets is not None:
             changes["datasets"] = sorted(name for name in datasets if _names(attack.datasets, name))

@@ -11,7 +11,7 @@ from attacks.small import Net
 from scipy.special import expit
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, PGD, LearnedAttack, make
+from freqbench.attacks import ATTACKS, PGD, LearnedAttack, SurrogateAttack, make
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
@@ -188,7 +188,7 @@ DEFENCES = {
     "naive bits": ({"name": "bit_depth", "bits": 2}, False),
     "resized": ({"name": "random_resize_pad", "smallest": 0.6, "eot": 2}, True),
 }
-DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "faa")  # each way of asking the network
+DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa")  # each way of asking the network
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,8 @@ def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -
         more: dict[str, Any] = {"reference": images.flip(2)} if attack.needs_reference else {}
         if isinstance(attack, LearnedAttack):
             more["learned"] = attack.learn(model, [(images[0].flip(1), labels[0].flip(1))], model.roi)
+        if isinstance(attack, SurrogateAttack):
+            more["surrogates"] = [model, SegmentationModel(Net(), model.roi).eval()]
         return attack(model, images, labels, generator=window_generator(0, "case", 0), **more).adversarial
 
     first = attacked()

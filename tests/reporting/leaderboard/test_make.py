@@ -78,6 +78,17 @@ def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
         make_entry(str(copy), "plain", tmp_path / "plain")
 
 
+def test_an_entry_is_of_one_network_alone(made: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made / "out", tmp_path / "out"))
+    job = Store(str(out)).job()
+    job["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
+    Store(str(out)).write_job(job)
+    with pytest.raises(
+        UserError, match=r"plain: expected attacks that need no other network .*, got bases with surrog"
+    ):
+        make_entry(str(out), "plain", tmp_path / "plain")
+
+
 def test_a_folder_with_other_rows_is_left_alone(made: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(made / "entries" / "rounded", tmp_path / "plain"))
     with pytest.raises(UserError, match=r"store: expected nothing or the rows of .*, got others"):

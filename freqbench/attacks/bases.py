@@ -1,0 +1,111 @@
+"""BASES, a search for the weights of surrogates.  Cai et al., NeurIPS 2022, arXiv:2208.03610."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.core.best import Best, across
+from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import LONG_STEP, PARAMETERS, SURROGATES, UNIFORM_CONTROL, Parameter
+from freqbench.attacks.core.surrogates import SurrogateAttack
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.values import step_length
+from freqbench.ops.projections import linf_ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class BASES(SurrogateAttack, LinfGradientAttack):
+    r"""PGD on a weighted mean of surrogates' losses; the attacked network is asked which weights hurt it most.
+
+    With surrogates f_i and weights w_i, at first equal, of which each is at least 0 and all sum to 1, G runs `steps` of
+
+    .. math:: x \leftarrow P\Bigl(x + step\_size \, \mathrm{sign} \sum_i w_i \frac{d}{dx} L\bigl(f_i(x), y\bigr)\Bigr)
+
+    where P projects onto the eps-ball and [0, 1]. The first query is about x = G(clean, w). Then surrogates take turns:
+    `weight_step` is added to and taken from w_i (what falls below 0 is 0, and the sum is made 1 again), x' = G(x, w')
+    is run from the last volume x for both, and the network is asked about both. It goes on from the x' and w' with the
+    higher loss, sample by sample. The result is the volume with the highest loss of all that were asked about.
+
+    A query is a forward pass of the attacked network, of which no gradient is ever taken. Its answer is the loss, as of
+    Square: `loss`, for masked losses the cross-entropy. It takes what gradient attacks take.
+
+    `control: uniform`: equal weights that are never searched. Every query goes on from the last volume, so that as many
+    queries come with as many gradients of the surrogates. So it is with a single surrogate.
+
+    Args:
+        queries: forward passes of the attacked network; each comes with `steps` of every surrogate.
+        steps: gradient steps a query; each takes one forward and one backward pass of every surrogate.
+        step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the authors'.
+        weight_step: what a turn adds to a weight, or takes from it.
+
+    `state`: the weights with which the search ended, `[B, n]`, in the order of the surrogates.
+
+    **Differs from the authors' code**: weights stay at least 0 and sum to 1; they move by 0.2 in place of 0.005, which
+    on the phantom's networks takes little more than equal weights; the loss, in place of a classifier's margin; no run
+    stops early; the result is the best volume, not the last.
+    """
+
+    name: ClassVar[str] = "bases"
+    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **PARAMETERS,
+        **SURROGATES,
+        "step_size": LONG_STEP,
+        "control": UNIFORM_CONTROL,
+    }
+
+    queries: int = 50
+    steps: int = 10
+    step_size: float | str | None = None
+    weight_step: float = 0.2
+    control: str = "none"
+    variant: str = "paper"
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One forward pass a query."""
+        return self.queries, 0
+
+    @property
+    def surrogate_passes(self) -> tuple[int, int]:
+        """One of each a step."""
+        return self.queries * self.steps, self.queries * self.steps
+
+    def run(self, task: Task) -> Tensor:
+        """The search."""
+        surrogates, project = task.on_surrogates(), linf_ball(task.clean, self.eps)
+        step = 3 * self.eps / self.steps if self.step_size is None else step_length(self.step_size, self.eps)
+
+        def raised(x: Tensor, weights: Tensor) -> Tensor:
+            for _ in range(self.steps):
+                gradients = [across(w, x) * each.gradient(x) for w, each in zip(weights.T, surrogates, strict=True)]
+                x = project(x + step * torch.stack(gradients).sum(dim=0).sign())
+            return x
+
+        count = len(surrogates)
+        is_searched = self.control == "none" and count > 1
+        x, weights = task.clean, task.clean.new_full((len(task.clean), count), 1 / count)
+        best, asked, turn = Best(), 0, 0
+        while asked < self.queries:
+            moves = (self.weight_step, -self.weight_step) if turn and is_searched else (0.0,)
+            ahead = Best()
+            for move in moves[: self.queries - asked]:
+                tried = _moved(weights, (turn - 1) % count, move)
+                volumes = raised(x, tried)
+                ahead.offer(task.look(volumes), volumes, tried)
+            x, weights = ahead.kept
+            best.offer(ahead.values, x)
+            asked, turn = asked + len(moves), turn + 1
+        task.state = weights
+        (x,) = best.kept
+        return x
+
+
+def _moved(weights: Tensor, i: int, move: float) -> Tensor:
+    """Weights `[B, n]` with the i-th moved, at least 0, and a sum of 1."""
+    moved = weights.clone()
+    moved[:, i] = (moved[:, i] + move).clamp(min=0)
+    return moved / moved.sum(dim=1, keepdim=True)

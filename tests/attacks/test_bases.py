@@ -1,0 +1,175 @@
+"""BASES: weights that are known, what it asks the network and its surrogates, and what it makes of the answers."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from attacks.asked import Asked
+from attacks.examples import SmallNet
+from attacks.test_rays import NoBackward
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, SurrogateAttack, make
+from freqbench.core.errors import UserError
+from freqbench.ops.losses import dice_ce
+from freqbench.testing import volumes
+
+EPS = 4 / 255
+ANGLES = torch.linspace(0, 2 * math.pi, 401, dtype=torch.float64)[:-1].reshape(1, 1, 10, 8, 5)
+FIRST, SECOND = ANGLES.cos(), ANGLES.sin()
+
+
+class Linear(nn.Module):
+    """Class 1 in all of a volume while w . (x - 0.5) is below a bound; it is hardly sure of anything.
+
+    So all losses have gradients of one length, along w.
+    """
+
+    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
+        super().__init__()
+        self.weights, self.bound = weights, bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
+        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
+        return torch.cat([-margin, margin], dim=1)
+
+
+def mixed(*weights: float) -> Tensor:
+    """The signs of the weighted gradients of the surrogates FIRST and SECOND."""
+    return (weights[0] * FIRST + weights[1] * SECOND).sign()
+
+
+def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND), **changes: Any) -> AttackResult:
+    images = torch.full((batch, *ANGLES.shape[1:]), 0.5, dtype=torch.float64)
+    attack = make("bases", **({"eps": EPS, "queries": 41, "weight_step": 0.05, "loss": "ce"} | changes))
+    networks = [each if isinstance(each, nn.Module) else Linear(each) for each in surrogates]
+    return attack(victim, images, torch.ones_like(images).long(), surrogates=networks)
+
+
+@pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
+def test_the_weights_that_hurt_a_linear_network_most_are_found(best: tuple[float, float]) -> None:
+    """Its signs are those of a weighted sum, and the nearer the weights, the more signs are right."""
+    found = search(Linear(mixed(*best)))
+    assert found.state is not None
+    assert found.state[0].tolist() == pytest.approx(best, abs=0.05)
+    assert float(found.state.sum()) == pytest.approx(1)
+    moved = (found.adversarial - 0.5).sign()
+    assert float((moved == mixed(*best)).double().mean()) > 0.98
+
+
+def test_equal_weights_hurt_it_less_and_are_those_of_the_null_row() -> None:
+    """Of the circle's angles the signs are wrong between the two directions: 2 (45 - 14) of 360 degrees."""
+    found = search(Linear(mixed(0.8, 0.2)), control="uniform")
+    assert torch.allclose(found.adversarial, 0.5 + EPS * mixed(0.5, 0.5), atol=1e-9)
+    assert found.state is not None
+    assert found.state.tolist() == [[0.5, 0.5]]
+    agreed = float(((found.adversarial - 0.5).sign() == mixed(0.8, 0.2)).double().mean())
+    assert agreed == pytest.approx(1 - 2 * (45 - math.degrees(math.atan(0.25))) / 360, abs=0.01)
+
+
+def test_each_sample_has_weights_of_its_own() -> None:
+    found = search(Linear(torch.cat([mixed(0.8, 0.2), mixed(0.3, 0.7)])), batch=2)
+    assert found.state is not None
+    assert found.state.flatten().tolist() == pytest.approx([0.8, 0.2, 0.3, 0.7], abs=0.05)
+
+
+def test_a_weight_does_not_fall_below_zero() -> None:
+    found = search(Linear(mixed(1, -1)), weight_step=0.4)
+    assert found.state is not None
+    assert bool((found.state >= 0).all())
+    assert float(found.state.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "runs"),
+    [
+        *(({"control": "uniform", "queries": queries}, queries) for queries in (1, 4)),
+        *(({"queries": queries}, runs) for queries, runs in ((1, 1), (2, 2), (3, 2), (4, 3), (5, 3))),
+        ({"queries": 4, "surrogates": (FIRST,)}, 4),
+    ],
+)
+def test_a_run_begins_where_the_kept_one_ended(changes: dict[str, Any], runs: int) -> None:
+    """Two steps of eps / 20 a query: of a pair of queries one is kept, without a search every one."""
+    moved = (search(Linear(FIRST), **changes, steps=2, step_size="eps/20").adversarial - 0.5).abs().max()
+    assert float(moved) == pytest.approx(EPS * 2 * runs / 20)
+
+
+def test_the_paper_s_step_is_three_radii_over_all_steps() -> None:
+    moved = search(Linear(FIRST), queries=1, steps=12).adversarial - 0.5
+    assert float(moved.abs().max()) == pytest.approx(EPS)
+    moved = search(Linear(FIRST), queries=1, steps=4, step_size="eps/8").adversarial - 0.5
+    assert float(moved.abs().max()) == pytest.approx(EPS / 2)
+
+
+def nets(*seeds: int) -> list[Asked]:
+    made = []
+    for seed in seeds:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            made.append(Asked(SmallNet()))
+            made[-1].net.first.reset_parameters()  # type: ignore[union-attr, operator]
+    return made
+
+
+@pytest.mark.parametrize("queries", [1, 6, 7])
+@pytest.mark.parametrize("control", ["none", "uniform"])
+def test_passes_are_those_that_were_promised_and_the_network_is_asked_without_a_gradient(
+    queries: int, control: str
+) -> None:
+    victim, *surrogates = nets(1, 2, 3)
+    attack = make("bases", eps=EPS, queries=queries, steps=3, control=control)
+    assert isinstance(attack, SurrogateAttack)
+    found = attack(victim, *volumes(), surrogates=surrogates)
+    assert (len(victim.volumes), found.forwards, found.backwards) == (queries, (queries,) * 2, (0,) * 2)
+    assert not any(victim.with_gradient)
+    assert found.losses.shape == (0, 2)
+    assert [len(each.volumes) for each in surrogates] == [3 * queries] * 2
+    assert all(all(each.with_gradient) for each in surrogates)
+    assert attack.passes == (queries, 0)
+    assert attack.surrogate_passes == (3 * queries,) * 2
+
+
+class Sealed(SmallNet):
+    """A network without a gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(NoBackward.apply(x))
+
+
+def test_no_gradient_of_the_network_is_taken() -> None:
+    """Neither its own nor one through its answers."""
+    attack, (_, *surrogates) = make("bases", eps=EPS, queries=5, steps=2, keep="best"), nets(1, 2, 3)
+    sealed, open_ = (attack(net, *volumes(), surrogates=surrogates) for net in (Sealed(), SmallNet()))
+    assert torch.equal(sealed.adversarial, open_.adversarial)
+
+
+@pytest.mark.parametrize(("keep", "more"), [("last", 0), ("best", 1)])
+def test_the_result_is_the_volume_with_the_highest_loss_of_all_that_were_asked_about(keep: str, more: int) -> None:
+    """Sample by sample; the loss is Dice + cross-entropy. It is not the last, and none that surrogates alone saw."""
+    victim, *surrogates = nets(1, 2, 3)
+    images, labels = volumes(3)
+    attack = make("bases", eps=EPS, queries=9, steps=2, step_size="eps/2", weight_step=0.9, keep=keep)
+    found = attack(victim, images, labels, surrogates=surrogates)
+    losses = torch.stack([dice_ce(logits, labels) for logits in victim.logits])
+    assert len(losses) == 9 + more
+    assert bool((losses[7:9] < losses.amax(0)).all(0).any())
+    for i, query in enumerate(losses[:9].argmax(0).tolist()):
+        assert torch.equal(found.adversarial[i], victim.volumes[query][i])
+
+
+def test_surrogates_go_where_the_network_s_least_likely_classes_are() -> None:
+    """The network is sure of class 1 at first, its surrogates of class 0, whose own target would be the other way."""
+    surrogates = [Linear(each, bound=-1.0) for each in (FIRST, SECOND)]
+    towards, rule = (search(Linear(FIRST), surrogates=surrogates, target=t) for t in ("least-likely", "next-class"))
+    assert torch.equal(towards.adversarial, rule.adversarial)
+    assert (towards.num_forwards, rule.num_forwards) == (42, 41)
+    assert float(((rule.adversarial - 0.5) * FIRST).sum()) > 0
+
+
+def test_what_is_not_given_or_not_wanted_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"^bases: expected surrogates, got none: give networks, surrogates=\[...\]$"):
+        make("bases", eps=EPS)(SmallNet(), *volumes())
+    with pytest.raises(UserError, match=r"^pgd: expected no surrogates, got some: this attack has no use for them$"):
+        make("pgd", eps=EPS)(SmallNet(), *volumes(), surrogates=[SmallNet()])

@@ -1,0 +1,296 @@
+"""Attacks by surrogates: which models these are, what they are in an id, and who loads and hands them over."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine.cases import run_all, units_of
+from tiny import JOB, NUM_WINDOWS, SHAPE, Collector, execute, expanded, small
+
+import freqbench as fb
+from freqbench import models
+from freqbench.attacks import make
+from freqbench.audit import extra_cells
+from freqbench.core.errors import UserError
+from freqbench.engine import memory, provenance, serial
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.job import plan
+from freqbench.job.rehearsal import rehearsed
+from freqbench.models import SegmentationModel
+from freqbench.results import Store
+
+A, B = JOB["models"]
+C = {**A, "name": "c", "checkpoint": "random:3"}
+SECOND = {"name": "second", "loader": "phantom", "shape": SHAPE, "cases": 1}
+PHANTOM = {"name": "phantom", "shape": SHAPE, "cases": 1}
+BASES: dict[str, Any] = {
+    "name": "bases", "eps": "8/255", "queries": 3, "steps": 2, "surrogates": [["b", "c"]], "sources": "a"
+}  # fmt: skip
+
+
+def content(*attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return small(**{"attacks": list(attacks) or [BASES], "models": [A, B, C], "targets": "source", **changes})
+
+
+def bases(**changes: Any) -> dict[str, Any]:
+    return {**BASES, **changes}
+
+
+def cells(*attacks: dict[str, Any], **changes: Any) -> Any:
+    return expanded(content(*attacks, **changes))[1].cells
+
+
+def test_a_cell_has_the_models_that_are_named_and_its_row_says_which() -> None:
+    (cell,) = cells()
+    assert (cell.source.name, [each.name for each in cell.surrogates]) == ("a", ["b", "c"])
+    (outcome,) = run_all(content())
+    (row,) = outcome.records
+    assert (row["status"], row["source_model"], row["target_model"]) == ("ok", "a", "a")
+    assert '"surrogates": ["b", "c"]' in row["params"]
+
+
+def test_a_row_counts_the_queries_of_the_attacked_network_alone() -> None:
+    (row,) = run_all(content())[0].records
+    assert (row["num_forwards"], row["num_backwards"]) == (3 * NUM_WINDOWS, 0)
+    (unit,) = units_of(content())
+    assert [unit.passes_on(model) for model in unit.cell.models] == [3 * NUM_WINDOWS, *[12 * NUM_WINDOWS] * 2]
+
+
+def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
+    grid = expanded(content())[1]
+    ((row,),) = [list(plan._counted(grid))]
+    assert row["window_passes"] == (3 + 2 * 12) * NUM_WINDOWS
+    whole = expanded(content(bases(scope="volume")))[1]
+    windows = 2 * 2  # with half a window's overlap, on 24 and 20 voxels; the way back runs them forward once more
+    ((row,),) = [list(plan._counted(whole))]
+    assert row["window_passes"] == (3 + 2 * 18) * windows
+    assert plan.outlook(grid, (), None, str(tmp_path)).hours_left > 0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("scope", ["window", "volume"])
+def test_progress_is_told_of_all_passes(scope: str) -> None:
+    listener = Collector()
+    (unit,) = units_of(content(bases(scope=scope)))
+    serial.run([unit], WorkerSpec(run_id="r", metrics=()), listener)
+    told = [passes for _, passes in listener.passes]
+    assert told == sorted(told)
+    assert told[-1] == unit.passes == sum(map(unit.passes_on, unit.cell.models))
+
+
+def test_seconds_of_surrogates_are_not_taken_for_those_of_the_network_in_other_attacks(tmp_path: Path) -> None:
+    """A plan takes seconds a query for the attack itself, and for attacks without rows those of other attacks."""
+    execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}), tmp_path)
+    before, _ = plan._measured(Store(str(tmp_path)))
+    execute(content({"name": "fgsm", "eps": 0.1, "sources": "a"}, BASES), tmp_path)
+    after, _ = plan._measured(Store(str(tmp_path)))
+    (cell,) = cells()
+    source = cell.source.model_id
+    assert after[source, None] == before[source, None] == after[source, "fgsm"]
+    (row,) = [row for row in Store(str(tmp_path)).records().to_pylist() if row["attack"] == "bases"]
+    assert after[source, "bases"] == pytest.approx(row["attack_seconds"] / row["num_forwards"])
+
+
+def test_volumes_through_sliding_windows_take_the_passes_that_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = SegmentationModel.forward, dict[int, int]()
+
+    def counted(self: SegmentationModel, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        asked[id(self)] = asked.get(id(self), 0) + len(images)
+        return real(self, images, *rest)
+
+    monkeypatch.setattr(SegmentationModel, "forward", counted)
+    (unit,) = units_of(content(bases(scope="volume")))
+    outcome, _ = Worker(WorkerSpec(run_id="r", metrics=())).run(unit)
+    assert not outcome.failed
+    assert sorted(asked.values()) == [3 * 4, *[(2 * 6) * 4] * 2]
+    assert outcome.records[0]["num_forwards"] == unit.passes_on(unit.cell.source) == 3 * 4
+
+
+def test_weights_of_a_surrogate_are_in_the_id_and_its_name_is_not() -> None:
+    (cell,) = cells()
+    (other,) = cells(models=[A, B, {**C, "checkpoint": "random:4"}])
+    (renamed,) = cells(bases(surrogates=[["b", "d"]]), models=[A, B, {**C, "name": "d"}])
+    (beside,) = cells(models=[A, B, C, {**C, "name": "e", "checkpoint": "random:5"}])
+    assert cell.cell_id == renamed.cell_id == beside.cell_id
+    assert cell.cell_id != other.cell_id
+    assert (
+        len({each.cell_id for each in cells(*(bases(surrogates=[names]) for names in (["b"], ["c"], ["c", "b"])))}) == 3
+    )
+    plain = replace(cell, attack=make("fgsm", eps=0.1))  # as an audit makes cells of others
+    assert plain.cell_id == replace(plain, surrogates=()).cell_id
+
+
+def test_a_surrogate_s_new_weights_are_attacked_anew_and_others_are_not(tmp_path: Path) -> None:
+    for checkpoint, new in (("random:3", 1), ("random:3", 0), ("random:4", 1)):
+        changed = content(models=[A, B, {**C, "checkpoint": checkpoint}], metrics=["dsc"])
+        assert execute(changed, tmp_path).num_new == new
+
+
+def test_a_model_is_no_surrogate_of_itself() -> None:
+    """Each is attacked by all others of the list, and a line says so."""
+    everyone = bases(surrogates=[["a", "b", "c"]], sources=["a", "b"])
+    _, grid = expanded(content(everyone))
+    found = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
+    assert found == {"a": ["b", "c"], "b": ["a", "c"]}
+    assert [text for text in grid.warnings if "surrogate" in text] == [
+        f"bases: {name} is no surrogate of itself: left out there" for name in ("a", "b")
+    ]
+    assert '"surrogates": ["a", "c"]' in grid.cells[1].params
+    (cell,) = cells(everyone | {"sources": "a"})
+    assert cell.cell_id == cells()[0].cell_id
+
+
+def test_nor_is_an_ensemble_that_it_is_a_member_of() -> None:
+    ensemble = {"name": "mean", "ensemble": ["a", "b"]}
+    (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, ensemble])
+    assert [each.name for each in cell.surrogates] == ["c"]
+
+
+WIDE = {**A, "name": "wide", "roi": [24, 16, 16]}
+OTHER = {**A, "name": "other", "datasets": ["second"]}
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"surrogates": [["b", "d"]]}, "attacks[0].surrogates: unknown model 'd'"),
+        ({"surrogates": [["b", "other"]]}, "bases.surrogates: unknown model 'other'"),
+        ({"surrogates": [["a"]]}, "bases.surrogates: expected other models of the job than a, which is attacked, got "
+         "a: name some, or say in sources which models to attack"),
+        ({"surrogates": [[]]}, "expected other models of the job than a, which is attacked, got none: name some"),
+        ({"surrogates": [["wide", "b"]]}, "bases.surrogates: expected models of the same roi as a, (16, 16, 16), got "
+         "(24, 16, 16) of wide: state one for both, or leave it out"),
+        ({"surrogates": ["b", "c"]}, "attacks[0].surrogates: expected names of models, each once (in a job file a list "
+         "of lists, [[unetr, segresnet]]), got 'b'"),
+        ({"surrogates": [["b", "b"]]}, "attacks[0].surrogates: expected names of models, each once"),
+    ],
+)  # fmt: skip
+def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        cells(bases(**entry), models=[A, B, C, WIDE, OTHER], datasets=[PHANTOM, SECOND])
+    assert str(caught.value).startswith("job.yaml: ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_surrogates_or_on_an_attack_that_takes_none_a_job_is_refused() -> None:
+    missing = {key: value for key, value in BASES.items() if key != "surrogates"}
+    with pytest.raises(UserError, match=r"bases\.surrogates: expected other models of the job than a, .* got none"):
+        cells(missing)
+    with pytest.raises(UserError, match=r"attacks\[0\]\.surrogates: unknown parameter 'surrogates'"):
+        cells({"name": "fgsm", "eps": "8/255", "surrogates": [["b"]]})
+
+
+def test_a_worker_loads_each_model_once_and_hands_over_those_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, loaded = models.load, list[str]()
+
+    def noted(spec: Any, *args: Any) -> Any:
+        loaded.append(spec.name)
+        return real(spec, *args)
+
+    monkeypatch.setattr(models, "load", noted)
+    outcomes = run_all(content(bases(sources=["a", "b"], surrogates=[["a", "c"]], queries=[1, 2])))
+    assert not any(outcome.failed for outcome in outcomes)
+    assert sorted(loaded) == ["a", "b", "c"]
+
+
+def test_volumes_are_those_of_the_attack_with_these_networks() -> None:
+    (unit,) = units_of(content(bases(scope="volume"), datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 1}]))
+    attack, case = unit.cell.attack, unit.cell.dataset.load(unit.ref)
+    a, b, c = (models.load(spec, torch.device("cpu")) for spec in unit.cell.models)
+    found = attack(a, case.image[None], case.label[None], surrogates=[b, c])
+    distances = Worker(WorkerSpec(run_id="r", metrics=())).distances(unit.cell, unit.ref, ("l2",))
+    assert distances.values["l2"] == pytest.approx(float((found.adversarial - case.image).norm()), rel=1e-5)
+    swapped = attack(a, case.image[None], case.label[None], surrogates=[b, a])
+    assert not torch.equal(swapped.adversarial, found.adversarial)
+
+
+def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+
+    def fit(attack: Any, model: Any, case: Any, share: float, surrogates: Any) -> int:
+        measured.append(len(surrogates))
+        return 1
+
+    monkeypatch.setattr(memory, "fitting_windows", fit)
+    run_all(content(bases(surrogates=[["b", "c"], ["b"]]), {"name": "fgsm", "eps": 0.1, "sources": "a"}))
+    assert sorted(measured) == [0, 1, 2], "each list of surrogates once"
+
+
+def test_a_run_s_file_has_the_fingerprints_of_surrogates() -> None:
+    found = provenance.collect(expanded(content())[1])["models"]
+    assert sorted(model["name"] for model in found.values()) == ["a", "b", "c"]
+
+
+def test_a_rehearsal_has_the_same_surrogates(tmp_path: Path) -> None:
+    dry = rehearsed(expanded(content(bases(queries=50)))[0]).model_dump(exclude_unset=True)
+    (cell,) = expanded(dry)[1].cells
+    assert [each.name for each in cell.surrogates] == ["b", "c"]
+    assert cell.attack.passes == (2, 0)
+    execute(dry, tmp_path)
+    assert {row["status"] for row in Store(str(tmp_path)).records().to_pylist()} == {"ok"}
+
+
+def loaded(entry: dict[str, Any], name: str, **changes: Any) -> fb.Model:
+    settings = {"arch": "unet", "args": entry["args"], "roi": [16, 16, 16], "num_classes": 6, **changes}
+    return fb.load_model(entry["checkpoint"], name=name, device="cpu", **settings)
+
+
+def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
+    a, b, c = (loaded(entry, entry["name"]) for entry in (A, B, C))
+    case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
+    parameters = {key: value for key, value in BASES.items() if key not in ("name", "sources", "surrogates")}
+    found = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
+    (cell,) = cells()
+    assert found.cell.cell_id == cell.cell_id
+    assert (found.num_forwards, found.num_backwards) == (3 * NUM_WINDOWS, 0)
+    (row,) = run_all(content())[0].records
+    assert fb.evaluate(a, case, found, metrics=["dsc"])["dsc"] == row["dsc"]
+
+
+@pytest.mark.parametrize(
+    ("surrogates", "expected"),
+    [
+        ((), "bases.surrogates: expected other models of the job than a, which is attacked, got none"),
+        (("a",), "bases.surrogates: expected other models of the job than a, which is attacked, got a"),
+        (("b", "b"), "bases.surrogates: expected names of models, each once"),
+        (("wide",), "bases.surrogates: expected models of the same roi as a, (16, 16, 16), got (24, 16, 16) of wide"),
+        (("few",), "few: expected cases of 4 classes (background included), got 6 of phantom"),
+        (("two",), "two: expected images [2, H, W, D], got [1, 24, 20, 16]"),
+    ],
+)
+def test_from_python_what_cannot_be_is_one_line(surrogates: tuple[str, ...], expected: str) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "wide": {"roi": [24, 16, 16]},
+        "few": {"num_classes": 4},
+        "two": {"num_channels": 2},
+    }
+    made = {name: loaded(A, name, **kinds.get(name, {})) for name in ("a", *surrogates)}
+    if "b" in made:
+        made["b"] = loaded(B, "b")
+    case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
+    with pytest.raises(UserError) as caught:
+        fb.attack(made["a"], case, "bases", eps="8/255", surrogates=[made[name] for name in surrogates])
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
+    a, case = loaded(A, "a"), fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
+    with pytest.raises(UserError, match="expected a model of load_model, got str"):
+        fb.attack(a, case, "bases", eps="8/255", surrogates=["b"])  # type: ignore[list-item]
+    with pytest.raises(UserError, match=r"^pgd\.surrogates: unknown parameter 'surrogates'"):
+        fb.attack(a, case, "pgd", eps="8/255", surrogates=[loaded(B, "b")])
+
+
+def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
+    probe = extra_cells.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
+    found = {
+        (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
+        for cell in probe.grid.cells
+        if cell.source.name == "a"
+    }
+    assert found.pop(("bases", "none")) == found.pop(("bases", "uniform")) == ["b", "c"]
+    assert ("square", None) in found
+    assert set(map(tuple, found.values())) == {()}
