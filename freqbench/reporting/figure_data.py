@@ -139,8 +139,9 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
     differ from, null rows aside. Attacks of which one parameter alone varies so are left out.
 
     Returns:
-        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (as JSON),
-        `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over patients, `n` cases.
+        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number as
+        text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
+        patients, `n` cases.
     """
     shown = rows[rows["drop"].notna()]
     texts = dict.fromkeys(shown["params"].astype(str))
@@ -153,10 +154,9 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
         common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
         for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
             for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
-                place = {"attack": attack, "factor": factor, "value": json.dumps(settings[text][factor])}
-                found.append(
-                    place | {"is_common": text == common} | own.loc[text, ["mean", "low", "high", "n"]].to_dict()
-                )
+                value = settings[text][factor]
+                words = f"{value:g}" if type(value) in (int, float) else json.dumps(value)
+                found.append((attack, factor, words, text == common, *own.loc[text, ["mean", "low", "high", "n"]]))
     return pd.DataFrame(found, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
 
 

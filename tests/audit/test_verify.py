@@ -111,9 +111,13 @@ def test_a_store_of_another_version_is_refused_in_one_line(store: Path) -> None:
         verify(Store(str(store)))
 
 
-def test_the_stored_example_of_this_version_is_sound() -> None:
-    found = checks(Path(__file__).parents[1] / "results" / "version_1")
+def test_the_stored_example_of_this_revision_is_sound_and_an_older_one_has_other_cells() -> None:
+    folder = Path(__file__).parents[1] / "results"
+    found = checks(folder / "revision_2")
     assert {name for name, check in found.items() if check.verdict != "ok"} == {"volumes"}
+    older = checks(folder / "version_1")  # of revision 1 of the phantom
+    assert {name for name, check in older.items() if check.verdict != "ok"} == {"volumes", "cells"}
+    assert "of the same settings" in older["cells"].text
 
 
 # values

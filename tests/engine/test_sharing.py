@@ -21,7 +21,7 @@ from freqbench.results.status import facts, tables
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 MANY = small(
     metrics=["dsc"],
-    attacks=[{"name": "gn", "std": [0.01 * number for number in range(1, 10)]}],
+    attacks=[{"name": "gn", "std": [0.02 * number for number in range(1, 10)]}],
     datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1}],
 )
 

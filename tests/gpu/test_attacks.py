@@ -1,5 +1,6 @@
 """Every attack on a device of its own: it does there what it does on the CPU, and nothing in its steps waits for it."""
 
+import copy
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -60,6 +61,10 @@ class Guarded(nn.Module):
     def __init__(self, net: nn.Module, passes: int) -> None:
         super().__init__()
         self.net, self._passes, self._asked = net, passes, 0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        """A surrogate made like it asks nothing of the device."""
+        return copy.deepcopy(self.net, memo)
 
     def forward(self, x: Tensor) -> Tensor:
         self._asked += 1
