@@ -139,8 +139,8 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
     differ from, null rows aside. Attacks of which one parameter alone varies so are left out.
 
     Returns:
-        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number as
-        text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
+        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number
+        as text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
         patients, `n` cases.
     """
     shown = rows[rows["drop"].notna()]
