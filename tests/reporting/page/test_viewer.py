@@ -215,6 +215,7 @@ def test_blend_and_wipe_show_both(opened: Open) -> None:
 @pytest.mark.integration
 def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, made: Any) -> None:
     page = opened()
+    page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
     bare = seen(page)
     page.get_by_label("Fill", exact=True).select_option("label")
