@@ -131,7 +131,8 @@ def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
     f = np.hypot(x, y)
     power = f * np.exp(-np.square((f - 1.36) / 1.78) / 2) * np.square(np.sinc(SCAN_SLICE_CM * z))
     noise = np.fft.ifftn(np.fft.fftn(rng.standard_normal(shape)) * np.sqrt(power)).real
-    return (noise / noise.std()).astype(np.float32)
+    unit: Field = (noise / noise.std()).astype(np.float32)
+    return unit
 
 
 def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
