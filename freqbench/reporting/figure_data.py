@@ -150,7 +150,8 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
     drops = intervals(shown.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
     found = []
     for attack, own in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
-        by_factor = {text: _one_apart({other: settings[other] for other in own.index}, text) for text in own.index}
+        own_settings = {text: settings[text] for text in own.index}
+        by_factor = {text: _one_apart(own_settings, text) for text in own_settings}
         common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
         for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
             for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
