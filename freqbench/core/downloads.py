@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import node_cache
+from freqbench.core import limits, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import told, version_of
 
@@ -77,7 +77,8 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
         find: looks up each file's facts; given True, anew, as they were not so.
         verify: also fetch again what is no longer what was fetched, by its hash (once a process).
 
-    Raises StorageRefused or StorageUnavailable where object storage does not give them.
+    Raises UserError where one is larger than `limits.FILE`; StorageRefused or StorageUnavailable where object storage
+    does not give them.
     """
     for number in range(TRIES):
         there = find(number > 0)
@@ -136,7 +137,7 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
     os.close(handle)
     try:
         with told(uri, fs):
-            fs.get_file(info["name"], temporary)
+            fs.get_file(info["name"], temporary, callback=_Bounded(uri, info.get("size")))
             now = fs.info(info["name"])
         if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
             return False
@@ -147,6 +148,19 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
     note.write_text(json.dumps({**hashes(folder), name: digest(target)}))
     settle(note, record)
     return True
+
+
+class _Bounded(fsspec.Callback):  # type: ignore[misc]
+    """Ends a transfer that is announced as, or becomes, larger than a file may be."""
+
+    def __init__(self, uri: str, announced: int | None) -> None:
+        super().__init__()
+        self._what = f"bytes of {uri}"
+        limits.require(announced or 0, limits.FILE, self._what)
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        limits.require(self.value, limits.FILE, self._what)
 
 
 @contextmanager

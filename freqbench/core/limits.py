@@ -15,6 +15,7 @@ MODELS = 1_000
 MODULES = 3_000  # of a network
 VOXELS = 2**31  # of a volume: 8 GiB in float32
 WINDOWS = 100_000  # of a volume
+FILE = 2**34  # bytes of one that is fetched
 TABLE = 20_000  # cells of one in a report
 
 _LARGEST = 2**63 - 1

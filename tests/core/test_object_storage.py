@@ -5,8 +5,11 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import fsspec
@@ -15,7 +18,7 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import S3
 
-from freqbench.core import downloads, filesystems, names, node_cache, storage
+from freqbench.core import downloads, filesystems, limits, names, node_cache, storage
 from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
@@ -222,8 +225,8 @@ def test_an_object_that_changes_while_it_is_fetched_is_fetched_again(monkeypatch
     path, real = "memory://tests-object/a.bin", MemoryFileSystem.get_file
     storage.write_atomic(path, OLD)
 
-    def get_file(self: Any, *arguments: Any) -> None:
-        real(self, *arguments)
+    def get_file(self: Any, *arguments: Any, **options: Any) -> None:
+        real(self, *arguments, **options)
         if storage.read_bytes(path) == OLD:
             storage.write_atomic(path, NEW)
 
@@ -251,6 +254,48 @@ def test_a_cache_that_is_cleared_while_an_object_is_fetched_costs_another_fetch(
     finally:
         storage.remove(path)
     assert cleared == [len(b"content")]
+
+
+def test_a_file_that_is_announced_too_large_is_never_begun(
+    s3: S3, s3_root: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = storage.join(s3_root, "large.bin")
+    storage.write_atomic(path, OLD)
+    s3.requests()
+    monkeypatch.setattr(limits, "FILE", len(OLD) - 1)
+    with pytest.raises(UserError, match=rf"^expected at most 2,999 bytes of {path}, got 3,000: "):
+        storage.fetch(path)
+    assert gets(s3) == []
+    monkeypatch.setattr(limits, "FILE", len(OLD))
+    assert storage.fetch(path).read_bytes() == OLD
+
+
+class _Endless(BaseHTTPRequestHandler):
+    """Never says how long a file is, and never comes to its end."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(bytes(2**16))
+
+    def log_message(self, format: str, *args: Any) -> None: ...
+
+
+def test_a_file_without_an_end_is_left_where_it_gets_too_large(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "FILE", 2**20)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Endless) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        path = f"http://127.0.0.1:{server.server_port}/weights.pt"
+        with pytest.raises(UserError, match=f"^expected at most 1,048,576 bytes of {path}, got "):
+            storage.fetch(path)
+        server.shutdown()
+    assert not list(cache.rglob("*.tmp"))
+    assert not list(cache.rglob("weights.pt"))
 
 
 def test_prefetching_gives_what_is_there_and_lets_the_rest_be(s3: S3, s3_root: str) -> None:
