@@ -13,6 +13,7 @@ from torch import nn
 
 from freqbench.attacks import APGD, PGD, SEA, Attack, AutoAttack, Square, make
 from freqbench.attacks.core.parameters import MEMBERS
+from freqbench.core.errors import UserError
 
 CLASSICAL = ("apgd-ce", "apgd-dlr", "square")
 SMALL: dict[str, Any] = {"steps": 6, "queries": 20, "members": CLASSICAL}
@@ -56,6 +57,24 @@ def test_members_ask_what_they_would_ask_alone() -> None:
     own = [asked for k, asked in enumerate(model.volumes) if k not in (7, 15, 36, 37)]
     alone = [asked for name, parameters in ALONE for asked in run(name, **parameters)[0].volumes]
     assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
+
+
+def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
+    warm, result = run("autoattack", steps=6, members=("apgd-ce", "apgd-dicece", "pgd-ce"), warm_start=True)
+    assert all(min(told(warm, i)) > 0 for i in range(3))  # none has fallen: all are in every pass
+    for begin in (8, 16):
+        before = [told(warm, i)[:begin] for i in range(3)]
+        worst = torch.stack([warm.volumes[int(np.argmin(dice))][i] for i, dice in enumerate(before)])
+        torch.testing.assert_close(scores(warm.volumes[begin]), [min(dice) for dice in before])
+        torch.testing.assert_close(warm.volumes[begin], worst)
+    cold, _ = run("autoattack", steps=6, members=("apgd-ce", "apgd-dicece", "pgd-ce"))
+    assert not torch.equal(cold.volumes[8], warm.volumes[8])
+    assert scores(result.adversarial) == [min(told(warm, i)) for i in range(3)]
+
+
+def test_a_warm_start_has_one_run_a_member() -> None:
+    with pytest.raises(UserError, match=r"^autoattack: warm_start: expected false with restarts = 2, got true: "):
+        AutoAttack(eps=EPS, restarts=2, warm_start=True)
 
 
 def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:

@@ -41,6 +41,8 @@ class Ensemble(LinfAttack):
         scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
             prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
             is a window, whose Dice says nothing of the case's.
+        warm_start: members that draw where they begin follow the first from the worst volume so far in place of their
+            own draw, so that the ensemble goes on from its strongest member; not with `restarts`.
 
     A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
     ensemble's own affair; it is judged by the truth, and refuses `targeted` and a `start`.
@@ -58,9 +60,12 @@ class Ensemble(LinfAttack):
     restarts: int = 1
     variant: str = "paper"
     scope: str = "volume"
+    warm_start: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.warm_start and self.restarts > 1:
+            self.refuse("warm_start", f"expected false with restarts = {self.restarts}, got true: runs would be one")
         if self.targeted:
             self.refuse("targeted", "expected false, got true: members are judged by the Dice against the truth")
 
@@ -108,10 +113,11 @@ class Ensemble(LinfAttack):
         """The members, each on the samples that are left to it, and of their volumes the worst."""
         worst = task.clean.clone()
         lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
-        for attack in self.attacks:
+        for number, attack in enumerate(self.attacks):
             left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
-                volumes, dice = self._run(attack, task, left)
+                start = (worst - task.clean)[left] if self.warm_start and number > 0 else None
+                volumes, dice = self._run(attack, task, left, start)
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])
@@ -119,10 +125,13 @@ class Ensemble(LinfAttack):
         task.losses += [task.clean.new_full((len(worst),), math.nan)] * missing
         return worst
 
-    def _run(self, attack: LinfGradientAttack, task: Task, samples: list[int]) -> tuple[Tensor, Tensor]:
-        """A member's volumes of some samples, and their mean Dice."""
+    def _run(
+        self, attack: LinfGradientAttack, task: Task, samples: list[int], start: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """A member's volumes of some samples, from `start` where it draws one, and their mean Dice."""
         part = task.part(samples)
         attack.prepare(part)
+        part.start = start
         part.truth = task.labels[samples]
         volumes = attack.perturb(part).detach()
         dice = -part.success(volumes)

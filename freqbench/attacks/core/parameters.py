@@ -67,6 +67,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", values.step_size),
     "steps": Parameter("gradient steps", values.count),
     "random_start": Parameter("begin at a uniform draw from the ball", values.flag),
+    "warm_start": Parameter("members begin at the worst volume so far", values.flag),
     "eps_schedule": Parameter(
         "pairs of a factor of eps and a share of the steps; none: eps throughout",
         values.schedule,
