@@ -162,6 +162,14 @@ def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path
         assert bool(stored & {cell.cell_id for cell in planned.grid.cells}) == is_there
 
 
+def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
+    whole = job(attacks=ATTACKS)
+    alone, _ = expanded({**whole, "models": whole["models"][:1]})
+    planned = extra_cells.planned(alone, str(tmp_path / "empty"), 1, None, print, compute=False)
+    assert {model.name for cell in planned.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
+    assert {cell.source.name for cell in planned.own.cells} == {"plain"}
+
+
 def strongest(
     spec: JobSpec,
     place: str,
