@@ -51,6 +51,11 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "rho": (2**-10, 0.999),
     "q_max": (2**-4, 2.0**14),
     "severity": (2**-4, 5.0),
+    "eps_k": (2**-12, 1.0),
+    "eps_p": (2**-12, 1.0),
+    "log_amplitude": (2**-10, 3.0),
+    "deviation": INTENSITY,
+    "max_mm": (2**-4, 64.0),
 }
 FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 
