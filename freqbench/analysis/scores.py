@@ -31,6 +31,8 @@ _PENALISED = f"{_HD}, foreground classes, a missed class counts the volume's dia
 _MEAN = "mean over foreground classes"
 _SHARE = f"magnitude over the true volume, {_MEAN}"
 _SAME = "the same inside the body, without the air around the patient"
+_MOVED = "of a voxel, by attacks that move the anatomy"
+_JACOBIAN = "least determinant of the displacement's Jacobian; 100: no change of volume"
 SCORES: tuple[Score, ...] = (
     Score("dsc_foreground", "dsc_foreground", "DSC foreground", "x100", "higher", _FOREGROUND, 100, 1, True),
     Score("dsc_foreground_drop", "dsc_foreground", "drop", "points", "lower", f"DSC foreground {_LOST}", 100, 1, True),
@@ -64,6 +66,9 @@ SCORES: tuple[Score, ...] = (
     Score("linf_255", "linf", "L-inf", "1/255", "lower", "largest change of a voxel", 255, 1, True),
     Score("l2", "l2", "L2", "intensity 0..1", "lower", "Euclidean norm of the change", 1, 2),
     Score("l2_body", "l2_body", "L2 body", "intensity 0..1", "lower", _SAME, 1, 2, True),
+    Score("displacement_mean_mm", "displacement_mean_mm", "mean displacement mm", "mm", "lower", _MOVED, 1, 2),
+    Score("displacement_max_mm", "displacement_max_mm", "largest displacement mm", "mm", "lower", _MOVED, 1, 2),
+    Score("jacobian_min", "jacobian_min", "least Jacobian %", "%", "higher", _JACOBIAN, 100),
     Score("voxel_success", "voxel_success", "flipped", "%", "lower", "voxels whose predicted class changed", 100, 2),
     Score("energy_low", "energy_low", "energy low", "DCT", "lower", "mean coefficient of the change, low band", 1, 4),
     Score("energy_middle", "energy_middle", "energy mid", "DCT", "lower", "the same in the middle band", 1, 4),

@@ -33,6 +33,8 @@ ATTACK_TABLE = [
     *("hd95", "hd95_cases", "hd95_undefined", "ssim", "ssim_body", "lpips", "lpips_body"),
     *("linf_255", "l2_body"),
 ]
+MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
+"""Columns of ATTACK_TABLE where an attack moved the anatomy."""
 
 _THREAT = [*PAIR, "threat_model", "budget"]
 WORST_CASE = [
@@ -82,14 +84,18 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; None: white-box."""
+    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; None: white-box.
+
+    Those of MOVED follow that have a value.
+    """
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
     attacked = attacked[attacked["target_model"] == wanted]
     clean = rows[rows["attack"] == CLEAN].drop(columns="source_model")
     clean = attacked[PAIR].drop_duplicates().merge(clean, on=["dataset", "target_model"])
     both = pd.concat([clean, attacked], ignore_index=True)
-    return both.sort_values(PAIR, kind="stable", ignore_index=True)[ATTACK_TABLE]
+    moved = [name for name in MOVED if both[name].notna().any()]
+    return both.sort_values(PAIR, kind="stable", ignore_index=True)[[*ATTACK_TABLE, *moved]]
 
 
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:

@@ -112,7 +112,7 @@ def evaluate(
     volume = made._distances(wanted)
     measured = {
         **made.measured,
-        **{name: getattr(made.attacked, name) for name in attacking.PASSES},
+        **{name: getattr(made.attacked, name) for name in attacking.TOLD},
         "finished_at": datetime.now(UTC),
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),

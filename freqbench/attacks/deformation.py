@@ -1,6 +1,6 @@
 """Smooth deformations of the anatomy, the label moving with it.  After Xiao et al., ICLR 2018, arXiv:1801.02612."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -116,6 +116,17 @@ class Deformation(AcquisitionAttack):
         """Also how far the least determinant falls below its bound."""
         outside = super().excess(clean, adversarial, state)
         return outside if state is None else max(outside, self.min_jacobian - self.least_jacobian(clean, state))
+
+    def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
+        """Mean and largest displacement of the voxels in millimetres, and the least determinant."""
+        if state is None:
+            return {}
+        lengths = self.max_mm * along_axes(state, self.field(clean).values).norm(dim=1)
+        return {
+            "displacement_mean_mm": float(lengths.mean()),
+            "displacement_max_mm": float(lengths.max()),
+            "jacobian_min": self.least_jacobian(clean, state),
+        }
 
     def beyond(self, state: Tensor) -> float:
         """By how much the longest displacement exceeds max_mm, in parts of it."""

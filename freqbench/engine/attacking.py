@@ -1,6 +1,6 @@
 """Attacks one case, without files, processes or a grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,17 +14,25 @@ from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
-PASSES = ("num_windows", "num_forwards", "num_backwards")  # of AttackedVolume, and columns of RECORDS
+TOLD = (
+    *("num_windows", "num_forwards", "num_backwards"),
+    *("displacement_mean_mm", "displacement_max_mm", "jacobian_min"),
+)
+"""Of AttackedVolume, and columns of RECORDS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedVolume:
-    """An adversarial volume and what it took; numbers are None where the volume was made elsewhere."""
+    """An adversarial volume, what it took and how far it was moved; numbers are None where the volume was made
+    elsewhere, those of the displacement where nothing was moved too."""
 
     adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
     num_windows: int | None  # that were attacked, or by which a volume attacked as one was predicted
     num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
     num_backwards: int | None
+    displacement_mean_mm: float | None = None
+    displacement_max_mm: float | None = None
+    jacobian_min: float | None = None
     losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
     label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
 
@@ -71,13 +79,15 @@ def attack_case(
             num_backwards=whole.num_backwards,
             losses=(result.losses.cpu(),),
             label=result.labels[0].cpu() if attack.moves_labels else None,
+            **attack.displacement(image[None], result.state),
         )
     other = None
     if reference is not None:
         other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
     num_forwards = num_backwards = 0
-    losses = []
+    losses: list[Tensor] = []
+    displacement: Mapping[str, float] = {}
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
@@ -94,6 +104,8 @@ def attack_case(
         num_forwards += model.passes * sum(result.forwards)
         num_backwards += model.passes * sum(result.backwards)
         losses.append(result.losses)
+        if attack.attacks_volume:
+            displacement = attack.displacement(image[None], result.state)
     return AttackedVolume(
         adversarial=adversarial.cpu(),
         num_windows=len(windows),
@@ -101,6 +113,7 @@ def attack_case(
         num_backwards=num_backwards,
         losses=tuple(each.cpu() for each in losses),
         label=moved.cpu() if attack.moves_labels else None,
+        **displacement,
     )
 
 

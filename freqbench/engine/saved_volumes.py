@@ -15,20 +15,23 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine.attacking import PASSES, AttackedVolume
+from freqbench.engine.attacking import TOLD, AttackedVolume
 from freqbench.job.grid import Cell
 from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS
 
 
 class AttackFacts(Strict):
-    """What a saved volume took to make, None where nobody knows; its file is written last and says that the volume is
-    whole."""
+    """What a saved volume took to make and how far it was moved, None where nobody knows or nothing was; its file is
+    written last and says that the volume is whole."""
 
     num_windows: int | None
     num_forwards: int | None
     num_backwards: int | None
     attack_seconds: float | None
+    displacement_mean_mm: float | None = None
+    displacement_max_mm: float | None = None
+    jacobian_min: float | None = None
 
 
 def cell_folder(cell: Cell) -> str:
@@ -62,8 +65,8 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     write(storage.join(place, layout.LABEL), case.label, case.affine)
     if attacked.label is not None:
         write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
-    passes = {name: getattr(attacked, name) for name in PASSES}
-    facts = AttackFacts(**passes, attack_seconds=attack_seconds)
+    told = {name: getattr(attacked, name) for name in TOLD}
+    facts = AttackFacts(**told, attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 
@@ -85,8 +88,8 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
     adversarial = _read(storage.join(place, layout.ADVERSARIAL))
     label = _read(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
-    passes = {name: getattr(facts, name) for name in PASSES}
-    return AttackedVolume(adversarial=adversarial, label=label, **passes), facts.attack_seconds
+    told = {name: getattr(facts, name) for name in TOLD}
+    return AttackedVolume(adversarial=adversarial, label=label, **told), facts.attack_seconds
 
 
 def _read(path: str) -> Tensor:

@@ -176,8 +176,8 @@ class Worker:
             facts = {"voxel_success": voxel_success(clean.pred, pred), "resampling_error": error}
             own.append({**facts, **certified, **clean.certified, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
-        passes = {name: getattr(attacked, name) for name in attacking.PASSES}
-        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | passes)
+        told = {name: getattr(attacked, name) for name in attacking.TOLD}
+        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | told)
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
         return outcome, Masks(pairs=tuple(pairs), metrics=metrics) if apart else None

@@ -188,6 +188,16 @@ RECORDS: tuple[Column, ...] = (
         "root mean square of what the volume lost on its way to the native grid and back, for targets that see it "
         "through that grid; null where source and target share a space",
     ),
+    *_later(
+        _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null where nothing is moved"),
+        _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
+        _score(
+            "jacobian_min",
+            "ratio",
+            "higher",
+            "least determinant of the displacement's Jacobian at a voxel, likewise; 1: no change of volume",
+        ),
+    ),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _score(
         "certified_radius",

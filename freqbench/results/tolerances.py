@@ -76,6 +76,9 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "linf": Tolerance(absolute=1e-4, relative=0.2),
         **dict.fromkeys(("l2", "l2_body", "seam_energy"), Tolerance(relative=0.05)),
         **dict.fromkeys(("energy_low", "energy_middle", "energy_high"), Tolerance(absolute=1e-5, relative=0.05)),
+        "displacement_mean_mm": Tolerance(absolute=0.01, relative=0.05),
+        "displacement_max_mm": Tolerance(absolute=0.01, relative=0.05),
+        "jacobian_min": Tolerance(absolute=0.05),
         "eps_native": Tolerance(relative=1e-9),
         "resampling_error": Tolerance(absolute=1e-5, relative=0.02),
         # Attacks that stop when they are done may be done earlier.

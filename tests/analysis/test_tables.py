@@ -20,6 +20,7 @@ from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
 
 PGD = "pgd eps=8/255"
+MOVED = ["displacement_mean_mm", "displacement_max_mm", "jacobian_min"]
 
 
 def only(frame: pd.DataFrame, attack: str) -> Any:
@@ -42,6 +43,14 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> Non
     assert found[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
     assert transfer_table(summary(frame))["unet"].tolist() == pytest.approx([80, 15])
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
+
+
+def test_displacements_are_shown_where_an_attack_moved_the_anatomy() -> None:
+    moved = {"displacement_mean_mm": 1.5, "displacement_max_mm": 3.0, "jacobian_min": 0.5}
+    first, second = row(**moved), row(case=1, **{**moved, "jacobian_min": 0.7})
+    table = attack_table(summary(records(first, second)))
+    assert only(table, PGD)[MOVED].tolist() == pytest.approx([1.5, 3, 60])
+    assert not {*MOVED} & {*attack_table(summary(records(row())))}
 
 
 def test_undefined_values_are_left_out_and_counted() -> None:

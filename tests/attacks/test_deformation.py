@@ -97,17 +97,36 @@ def attacked(attack: Deformation, model: nn.Module | None = None, **options: Any
     return attack(model or SmallNet().double(), IMAGES, LABELS, generator=generators(1), **options)
 
 
-def test_the_determinant_of_a_field_that_is_known() -> None:
-    """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product."""
+def test_a_stretch_is_told_as_its_millimetres_and_its_determinant() -> None:
+    """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product.
+
+    The first control point is a knot's distance before the volume, and voxels are read at their middles.
+    """
     attack = deformation(max_mm=30.0)
     values = attack.field(IMAGES).values
     rates = (0.1, -0.2, 0.3)
     state = torch.zeros_like(attack.space(IMAGES).centre)
+    moved = []
     for axis, (rate, matrix, size, step) in enumerate(zip(rates, values, SHAPE, SPACING, strict=True)):
         pieces = matrix.shape[1] - 3
-        ramp = torch.arange(pieces + 3, dtype=torch.float64) * size * step / pieces * rate / 30.0
+        knot = size * step / pieces
+        ramp = torch.arange(pieces + 3, dtype=torch.float64) * knot * rate / 30.0
         state[:, axis] = ramp.reshape([-1 if i == axis else 1 for i in range(3)])
-    assert attack.least_jacobian(IMAGES, state) == pytest.approx(1.1 * 0.8 * 1.3, abs=1e-12)
+        moved.append(rate * ((np.arange(size) + 0.5) * step + knot))
+    lengths = np.linalg.norm(np.meshgrid(*moved, indexing="ij"), axis=0)
+    assert attack.displacement(IMAGES, state) == {
+        "displacement_mean_mm": pytest.approx(lengths.mean(), abs=1e-12),
+        "displacement_max_mm": pytest.approx(lengths.max(), abs=1e-12),
+        "jacobian_min": pytest.approx(1.1 * 0.8 * 1.3, abs=1e-12),
+    }
+
+
+def test_a_shift_is_told_as_its_millimetres() -> None:
+    """All voxels alike, none squeezed; without a state nothing is told."""
+    attack = deformation(max_mm=4.0)
+    found = attack.displacement(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
+    assert list(found.values()) == pytest.approx([3.0, 3.0, 1.0], abs=1e-12)
+    assert attack.displacement(IMAGES, None) == {} == make("pgd", eps=0.1).displacement(IMAGES, IMAGES)
 
 
 def test_the_least_determinant_is_that_of_differences_of_the_field() -> None:

@@ -1,6 +1,7 @@
 """An attack that moves the anatomy: predictions are held against the label where the volume shows it."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import freqbench as fb
 from freqbench import metrics
 from freqbench.attacks import make
 from freqbench.core.types import Case
-from freqbench.engine import attacking, run
+from freqbench.engine import attacking, run, saved_volumes
 from freqbench.engine.attacking import attack_case
 from freqbench.exchange import export
 from freqbench.job.grid import further_targets
@@ -88,6 +89,55 @@ def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> Non
     assert counts == {k: int((moved == k).sum()) for k in range(6)}
 
 
+MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, tmp_path: Path) -> None:
+    """In millimetres of the case, and null where nothing moves."""
+    attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
+    execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
+    found = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
+    mean, largest, least = found["deformation"]
+    assert 0.1 < mean < largest <= 3
+    assert 0.3 <= least < 1
+    assert found["fgsm"] == [None, None, None]
+
+
+@pytest.mark.parametrize("side", [20, 12])
+def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) -> None:
+    """Of one window, and of several: the same field on voxels of twice the length is twice as long."""
+    model = SegmentationModel(Threshold(), (side, side, side)).eval()
+    small, large = (
+        attack_case(
+            make("deformation", max_mm=4.0 * times, control="random", knot_mm=1000.0),
+            model,
+            ball(spacing=(times, times, times)),
+            0,
+            2,
+        )
+        for times in (1.0, 2.0)
+    )
+    assert torch.equal(small.adversarial, large.adversarial)
+    found = [[getattr(each, name) for name in MOVED] for each in (small, large)]
+    assert found[1] == pytest.approx([2 * found[0][0], 2 * found[0][1], found[0][2]])
+    assert 1 < found[0][1] <= 4
+
+
+def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -> None:
+    content = small(**ONE, **SERIAL)
+    execute(content, tmp_path)
+    (facts,) = tmp_path.glob("volumes/*/*/attack.json")
+    known = json.loads(facts.read_text())
+    assert known["displacement_max_mm"] > 0
+    facts.write_text(json.dumps({name: value for name, value in known.items() if name not in MOVED}))
+    cell = expanded(content)[1].cells[0]
+    (ref,) = cell.dataset.refs()
+    attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
+    assert attacked.label is not None
+    assert attacked.displacement_max_mm is None
+
+
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = small(**ONE, **SERIAL, models=job()["models"], targets="source")
     execute(content, tmp_path / "scored")
@@ -133,3 +183,5 @@ def test_from_python_scores_are_those_of_the_moved_label() -> None:
     assert record["dsc_clean"] == 1
     assert record["dsc"] == pytest.approx(np.nanmean(metrics.dice(result.prediction, result.label_adversarial[0], 2)))
     assert record["dsc"] > 0.95
+    assert 0 < record["displacement_mean_mm"] < record["displacement_max_mm"] <= 4
+    assert record["jacobian_min"] >= 0.5

@@ -1,14 +1,20 @@
 """The jobs of the papers' tables can be tried without their data. That each published number has its cell is shown by
 the tests of the tables."""
 
+import json
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
 
 from freqbench.core import config
 from freqbench.job.grid import Grid, expand
 from freqbench.job.rehearsal import counted, missing, rehearsed
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, build_dataset
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -90,3 +96,30 @@ def test_attacks_whose_radius_shrinks_are_tried_with_a_step_for_every_radius() -
     attacks = [cell.attack for cell in tried("suite_hippocampus").cells]
     assert {"sea", "autoattack"} <= {attack.name for attack in attacks}
     assert {attack.steps for attack in attacks if getattr(attack, "eps_schedule", None)} == {4}
+
+
+def test_hecktor_is_read_by_the_list_that_was_released_and_shown_as_its_networks_saw_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file stored LPS, windowed and in MONAI's orientation PLS, with all of its voxels."""
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
+    voxels = np.random.default_rng(0).uniform(-300, 400, (6, 5, 4)).astype(np.float32)
+    label = np.random.default_rng(1).integers(0, 3, voxels.shape).astype(np.uint8)
+    line = {"image": "ct/CHUV-048_ct_trans.nii.gz", "label": "gtvt/CHUV-048_gtvt_trans.nii.gz"}
+    for path, values in ((line["image"], voxels), (line["label"], label)):
+        (tmp_path / "hecktor" / path).parent.mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "hecktor" / path)
+    (tmp_path / "hecktor/dataset_hecktor.json").write_text(json.dumps({"train": [], "test": [line]}))
+    monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
+    spec = job("malik_main")
+    dataset = build_dataset(next(entry for entry in spec.datasets if entry.name == "hecktor"), "malik_main")
+    (ref,) = dataset.refs()
+    case = dataset.load(ref)
+    networks = [model for model in spec.models if model.datasets == ("hecktor",)]
+    expected = Orientation("PLS", labels=None)(MetaTensor((voxels[None] + 175) / 425, affine)).clamp(0, 1).as_tensor()
+    for network in networks:
+        assert network.input is not None
+        assert torch.allclose(network.input.to_network(case.image[None])[0], expected.float(), atol=1e-6)
+    assert len(networks) == 4
+    assert dataset.num_classes == 3
+    assert int(case.label.max()) == 2

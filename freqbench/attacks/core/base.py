@@ -167,6 +167,10 @@ class Attack(ABC):
         """Set a task up before `perturb`: what is raised, where, and towards which labels."""
         return
 
+    def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
+        """How far volumes like `clean` were moved by a state, as columns of a record; empty where none was moved."""
+        return {}
+
     def on_grid(self, spacing: Sequence[float]) -> "Attack":
         """The same for volumes of so many millimetres a voxel; one whose bounds know no length is itself."""
         return self

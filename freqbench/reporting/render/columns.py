@@ -22,6 +22,8 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
     "hd95_medpy_mm": "HD95\nmedpy\nmm",
     "hd95_penalised": "HD95\npenalised\nmm",
     "linf_255": "L-inf\n1/255",
+    "displacement_mean_mm": "displacement\nmean\nmm",
+    "displacement_max_mm": "displacement\nlargest\nmm",
     "volume_error_ml": "volume error\nml",
     "volume_error_relative": "volume error\n%",
     "num_attacks": "attacks",
