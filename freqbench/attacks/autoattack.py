@@ -33,7 +33,8 @@ class AutoAttack(Ensemble):
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
     reward, by a gradient for every class of one decision, of which a volume has as many as voxels. Cases are judged one
     by one, and the threshold is a number, where Daza et al. take half the mean Dice of the data set, run Auto-PGD five
-    times (`restarts`), and let Square Attack lower the mean Dice itself, where ours raises Dice + cross-entropy.
+    times (`restarts`), and let Square Attack lower the mean Dice itself, where ours raises Dice + cross-entropy. Their
+    code also has PGD, and runs each member by itself on the clean volumes: `jobs/rog_msd.yaml`.
     `apgd-dlr-targeted` has one target a voxel, where Croce and Hein take nine in turn.
     """
 

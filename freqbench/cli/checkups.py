@@ -41,6 +41,7 @@ SIGNS: Mapping[str, str] = {
     "segresnet": "convInit.",
     "unetr_pp": "unetr_pp_encoder.",
     "segmamba": "vit.gscs.",
+    "rog": "backbone.0.cells.",
     "nnunet": "decoder.seg_layers.",
 }
 

@@ -2,6 +2,7 @@
 the tests of the tables."""
 
 import json
+import re
 from pathlib import Path
 
 import nibabel
@@ -15,8 +16,10 @@ from freqbench.core import config
 from freqbench.job.grid import Grid, expand
 from freqbench.job.rehearsal import counted, missing, rehearsed
 from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.models import build
 
-JOBS = Path(__file__).parents[2] / "jobs"
+ROOT = Path(__file__).parents[2]
+JOBS = ROOT / "jobs"
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +126,79 @@ def test_hecktor_is_read_by_the_list_that_was_released_and_shown_as_its_networks
     assert len(networks) == 4
     assert dataset.num_classes == 3
     assert int(case.label.max()) == 2
+
+
+# ROG on the Medical Segmentation Decathlon
+
+TASKS = ("brain", "heart", "liver", "hippocampus", "prostate", "lung", "pancreas", "vessel", "spleen", "colon")
+
+
+def part_of_rog(model: str, *tasks: str) -> JobSpec:
+    """The job on some tasks, with one of the two networks of each."""
+    spec = job("rog_msd")
+    datasets = [entry for entry in spec.datasets if entry.name in tasks]
+    models = [entry for entry in spec.models if entry.name == model and set(entry.datasets or ()) <= {*tasks}]
+    attacks = [
+        entry.model_copy(update={"datasets": [task for task in tasks if task in (entry.datasets or tasks)]})
+        for entry in spec.attacks
+    ]
+    return spec.model_copy(update={"datasets": datasets, "models": models, "attacks": attacks})
+
+
+def test_what_rog_lacks_is_ten_tasks_and_two_networks_of_each() -> None:
+    lacking = missing(job("rog_msd"))
+    models = {f"model {name} of {task}" for task in TASKS for name in ("rog-clean", "rog-free_at")}
+    assert {each.what for each in lacking} == {f"dataset {task}" for task in TASKS} | models
+    assert all("http" in each.source for each in lacking)
+
+
+def test_rog_is_planned_on_all_tasks_without_data_and_checkpoints() -> None:
+    """Every window suits its strides, every normalisation the task's channels."""
+    spec = part_of_rog("rog-clean", *TASKS)
+    grid = expand(counted(spec, missing(spec)))
+    channels = {cell.dataset.name: cell.source.num_channels for cell in grid.cells}
+    assert channels == dict.fromkeys(TASKS, 1) | {"brain": 4, "prostate": 2}
+    with_dlr = {cell.dataset.name for cell in grid.cells if getattr(cell.attack, "members", ()) == ("apgd-dlr",)}
+    assert {*TASKS} - with_dlr == {"heart", "lung", "spleen", "colon"}, "the ratio takes three classes"
+
+
+def test_rog_is_tried_on_phantoms() -> None:
+    assert len(expand(rehearsed(part_of_rog("rog-free_at", "brain", "heart"))).cells) == 5 + 4
+
+
+def test_the_authors_lists_and_checkpoints_of_rog_are_read_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("FREQBENCH_CHECKPOINTS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    task = tmp_path / "msd" / "Task04_Hippocampus"
+    image = np.random.default_rng(0).integers(0, 900, (35, 51, 35)).astype(np.float32)
+    for kind, voxels in {"imagesTr": image, "labelsTr": (image > 300).astype(np.uint8)}.items():
+        (task / kind).mkdir(parents=True)
+        for number in (1, 7):
+            case = nibabel.Nifti1Image(voxels + number % 2, np.eye(4))
+            nibabel.save(case, task / kind / f"hippocampus_00{number}.nii.gz")
+    pairs = [(f"./{kind}/hippocampus_00{n}.nii.gz" for kind in ("imagesTr", "labelsTr")) for n in (1, 7)]
+    training = [dict(zip(("image", "label"), pair, strict=True)) for pair in pairs]
+    names = {"0": "background", "1": "Anterior", "2": "Posterior"}
+    (task / "dataset.json").write_text(json.dumps({"name": "hippocampus", "labels": names, "training": training}))
+    (lists := tmp_path / "ROG" / "Tasks" / task.name).mkdir(parents=True)
+    (lists / "val_fold0.csv").write_text(f"image,label\n{training[1]['image']},{training[1]['label']}\n")
+    page = (ROOT / "docs" / "how-to" / "paper-tables.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(block, {})
+
+    place = tmp_path / "rog" / task.name / "clean" / "fold_0"
+    place.mkdir(parents=True)
+    net = build("rog", 3, (32, 48, 32), {"strides": [[1, 1, 1], [1, 1, 1], [2, 2, 2]]})
+    state = {f"module.ROG.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "rng": np.random.RandomState(0).get_state()}, place / "best_dice.pth.tar")
+
+    spec = part_of_rog("rog-clean", "hippocampus")
+    assert not missing(spec)
+    grid = expand(spec)
+    (case,) = grid.cases["hippocampus"]
+    assert case.case_id == "hippocampus_007"
+    assert {cell.source.roi for cell in grid.cells} == {(32, 48, 32)}
+    assert len(grid.cells) == 5

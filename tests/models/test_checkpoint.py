@@ -71,6 +71,17 @@ def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet:
     assert same(loaded(path), tiny_unet.state_dict())
 
 
+@pytest.mark.parametrize("core", ["_core", "core"])
+def test_numpy_arrays_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
+    """Those of numpy's random state, of the Dice of every class, of strings; under numpy 1's names too."""
+    path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
+    beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text}
+    torch.save({"state_dict": tiny_unet.state_dict(), **beside}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", f"cnumpy.{core}.multiarray\n".encode()))
+    assert same(loaded(path), tiny_unet.state_dict())
+    assert not isinstance(files.read_content(str(path))["dice"], np.ndarray), "bytes of a stranger make no array"
+
+
 def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.Module) -> None:
     path = tmp_path / "m.safetensors"
     save_checkpoint(path, tiny_unet.state_dict(), {}, half=True)

@@ -4,12 +4,13 @@ Antonelli et al., Nature Communications 2022, arXiv:2106.05735.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, model_validator
 
 from freqbench.core import storage
-from freqbench.core.errors import unknown
+from freqbench.core.errors import MissingDataError, unknown
 from freqbench.data.loaders.decathlon import Decathlon
 
 MR = None  # intensities without a unit: percentiles of each volume
@@ -27,6 +28,8 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
     "Task09_Spleen": (-57.0, 164.0),
     "Task10_Colon": (-57.0, 175.0),
 }
+CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}
+"""Of the tasks that have several."""
 
 
 def task_of(value: object) -> str:
@@ -62,6 +65,14 @@ class MSD(Decathlon):
             return values
         window = TASKS[task_of(values["task"])]
         return {**values, "intensity": {"window": window} if window else "percentile"}
+
+    @cached_property
+    def num_channels(self) -> int:
+        """As the header of the first case says; where no case is there, the task's."""
+        try:
+            return super().num_channels
+        except MissingDataError:
+            return CHANNELS.get(self.task, 1)
 
     def _root(self) -> str:
         root = super()._root().rstrip("/")

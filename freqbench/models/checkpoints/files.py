@@ -1,7 +1,7 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
-`.pt` and `.pth` are read with `weights_only=True` (numpy scalars allowed, as released checkpoints hold them beside
-their weights) and `.safetensors` by its own library, so that no file can run code.
+`.pt` and `.pth` are read with `weights_only=True` (of numpy, which released checkpoints hold beside their weights,
+scalars are read and arrays passed over) and `.safetensors` by its own library, so that no file can run code.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 # What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ROG.")
 
 
 def locate(checkpoint: str) -> str:
@@ -253,11 +253,21 @@ def _describe(content: Any) -> str:
     return f"a {type(content).__name__}"
 
 
-# Files written under numpy 1 name the first function by its old module.
+class _Passed:
+    """Stands for a numpy array: to make one of bytes that anybody wrote is no safe thing, and none is a weight."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+# Files written under numpy 1 name functions by their old module.
 _SAFE: list[Any] = [
     np._core.multiarray.scalar,  # type: ignore[attr-defined]
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
     np.dtype,
+    *((_Passed, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
+    (_Passed, "numpy.ndarray"),
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
 ]
 

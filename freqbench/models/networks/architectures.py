@@ -71,6 +71,14 @@ def total_stride(stem: Sequence[int]) -> Shape:
     return triple(8 * side for side in stem)
 
 
+def lattice_stride(strides: Sequence[Sequence[int]]) -> Shape:
+    """What each axis of a window of ROG must be a multiple of: three strides, and 2 twice in the lattice."""
+    is_right = [len(each) if isinstance(each, Sequence) else 1 for each in strides] == [3, 3, 3]
+    if not is_right or min(map(min, strides)) < 1:
+        raise ValueError(f"expected strides of three times 3 positive integers, got {strides}")
+    return triple(4 * math.prod(axis) for axis in zip(*strides, strict=True))
+
+
 def in_plane(axis: int) -> tuple[int, ...]:
     """The two axes of a slice, of three without `axis`; a ValueError where that is none of them."""
     if type(axis) is not int or axis not in range(3):
@@ -137,6 +145,15 @@ MODELS: Mapping[str, Architecture] = {
         multiple=lambda args: (16, 16, 16),
         axes="DHW",
         roi=(128, 128, 128),
+    ),
+    "rog": Architecture(
+        title="ROG",
+        citation="Daza et al., MICCAI 2021, arXiv:2107.04263",
+        target="freqbench.models.networks.rog:ROG",
+        args={"strides": ((2, 2, 1), (2, 2, 1), (2, 2, 2))},
+        filled_in=("in_channels", "out_channels"),
+        multiple=lambda args: lattice_stride(args["strides"]),
+        roi=(192, 192, 48),
     ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",

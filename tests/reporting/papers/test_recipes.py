@@ -72,6 +72,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
         ("acdc_sa2", "sa2_acdc", {"AutoAttack", "SSA"}),  # too dear; in need of cubes: rows of their own
         ("acdc_table6", str(ROOT / "jobs" / "tables" / "acdc_table6.yaml"), set()),
         ("malik_main", str(ROOT / "jobs" / "tables" / "malik_white_box.yaml"), set()),
+        ("rog_msd", str(ROOT / "jobs" / "tables" / "rog_msd.yaml"), set()),
     ],
 )
 def test_a_job_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:

@@ -1,0 +1,164 @@
+"""Builds ROG: a triangular lattice of cells that exchange features between four resolutions.
+
+Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263.  Names of
+modules are those of the authors' code.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqbench.core.types import Shape, triple
+from freqbench.models.networks.architectures import lattice_stride
+
+_LEVELS, _DEPTHS = 4, 9
+_STEM = -1  # the level of the first stem
+
+
+class ROG(nn.Module):
+    """`[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; see `strides` for its windows.
+
+    Published: two strided stems; nine layers, in which cells stand at every other resolution, the coarsest being
+    reached in the middle; a cell takes the sum of what arrives from its own resolution and from both beside it, adds
+    two depthwise separable convolutions, and passes the result on by 1x1x1 convolutions; swish, instance norm, 64 to
+    512 channels, no bias. The skip from the first stem, a convolution, upsampling and a last one make the logits.
+
+    **Differs from** the authors' code: nothing. State dicts have its names and shapes without the prefix `module.ROG.`,
+    and logits and gradients agree with its own to 1e-12 in float64, for the strides of all ten tasks.
+
+    Args:
+        strides: of the first stem, of the second, and between the two finest resolutions, each of three axes; the
+            coarser ones are a factor of 2 apart, so that a side of a window is a multiple of 4 times the product of its
+            axis's strides. They depend on the task in the authors' code.
+        channels: of the finest resolution of the lattice.
+
+    Raises ValueError for other than three strides of three positive integers, or for channels that are odd.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        strides: Sequence[Sequence[int]] = ((2, 2, 1), (2, 2, 1), (2, 2, 2)),
+        channels: int = 64,
+    ) -> None:
+        super().__init__()
+        lattice_stride(strides)
+        if channels < 2 or channels % 2:
+            raise ValueError(f"expected channels of a positive even integer, got {channels}")
+        half = channels // 2
+        first, second, third = map(triple, strides)
+        self.stem = nn.ModuleList(
+            [
+                nn.Sequential(
+                    *(_Separable(in_channels, half), _Norm(half), nn.SiLU()),
+                    *(_Separable(half, half, first), _Norm(half), nn.SiLU()),
+                ),
+                nn.Sequential(
+                    *(_Separable(half, half), _Norm(half), nn.SiLU()),
+                    *(_Separable(half, channels, second), _Norm(channels)),
+                ),
+            ]
+        )
+        factors = (second, third, (2, 2, 2), (2, 2, 2))  # of each level, to the next finer resolution
+        self.backbone = nn.ModuleList(_Layer(depth, channels, factors) for depth in range(_DEPTHS))
+        self.combination = nn.Sequential(nn.SiLU(), nn.Conv3d(half, half, 3, padding=1, bias=False), _Norm(half))
+        self.factor = first
+        self.final = nn.Sequential(nn.SiLU(), nn.Conv3d(half, out_channels, 1, bias=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits at full size of images `[B, in_channels, h, w, d]`."""
+        fine = self.stem[0](images)
+        waiting = {0: self.stem[1](fine)}
+        for layer in self.backbone:
+            waiting = layer(waiting)
+        combined = self.combination(waiting[_STEM] + fine)
+        logits: Tensor = self.final(_upsampled(combined, self.factor))
+        return logits
+
+
+def _has_cell(depth: int, level: int) -> bool:
+    """Whether the lattice has a cell there: a triangle over nine layers, of which each has every other level."""
+    return 0 <= level <= min(depth, _DEPTHS - 1 - depth, _LEVELS - 1) and (depth - level) % 2 == 0
+
+
+class _Layer(nn.Module):
+    """The cells of one depth, the finest first."""
+
+    def __init__(self, depth: int, channels: int, factors: Sequence[Shape]) -> None:
+        super().__init__()
+        self.levels = [level for level in range(_LEVELS) if _has_cell(depth, level)]
+        self.cells = nn.ModuleList(_Cell(depth, level, channels << level, factors) for level in self.levels)
+
+    def forward(self, waiting: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """The sums of features that wait at each level behind this layer, from those before it."""
+        after = dict(waiting)
+        for level, cell in zip(self.levels, self.cells, strict=True):
+            for way, features in cell(after.pop(level)).items():
+                there = after.get(level + way)
+                after[level + way] = features if there is None else there + features
+        return after
+
+
+class _Cell(nn.Module):
+    """y = x + core(x); projections of y go to the next layer one level up and one down, y itself skips a layer."""
+
+    def __init__(self, depth: int, level: int, channels: int, factors: Sequence[Shape]) -> None:
+        super().__init__()
+        self.factor = factors[level]
+        self.passes_on = _has_cell(depth + 2, level)
+        self.up = self.down = None
+        if level or depth == _DEPTHS - 1:  # the very last cell leads back to the stem's resolution
+            self.up = _projection(channels, channels // 2, (1, 1, 1))
+        if _has_cell(depth + 1, level + 1):
+            self.down = _projection(channels, channels * 2, factors[level + 1])
+        self.core = nn.Sequential(
+            *(nn.SiLU(), _Separable(channels, channels), _Norm(channels)),
+            *(nn.SiLU(), _Separable(channels, channels), _Norm(channels)),
+        )
+
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
+        """Features by how many levels down they go."""
+        x = x + self.core(x)
+        leaving = {}
+        if self.up:
+            leaving[-1] = _upsampled(self.up(x), self.factor)
+        if self.passes_on:
+            leaving[0] = x
+        if self.down:
+            leaving[1] = self.down(x)
+        return leaving
+
+
+class _Separable(nn.Module):
+    """A convolution of 3x3x3 in each channel by itself, then one of 1x1x1 across channels."""
+
+    def __init__(self, before: int, after: int, stride: Shape = (1, 1, 1)) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(before, before, 3, stride, padding=1, groups=before, bias=False)
+        self.pointwise = nn.Conv3d(before, after, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed: Tensor = self.pointwise(self.conv(x))
+        return mixed
+
+
+class _Norm(nn.Module):
+    """Instance norm, under the authors' name."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm3d(channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normalised: Tensor = self.norm(x)
+        return normalised
+
+
+def _projection(before: int, after: int, stride: Shape) -> nn.Sequential:
+    return nn.Sequential(nn.SiLU(), nn.Conv3d(before, after, 1, stride, bias=False), _Norm(after))
+
+
+def _upsampled(x: Tensor, factor: Shape) -> Tensor:
+    return F.interpolate(x, scale_factor=list(map(float, factor)), mode="trilinear", align_corners=True)
