@@ -28,6 +28,7 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "segresnet": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
     "segmamba": {"feat_size": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "hidden_size": 8},
+    "vista3d": {"feature_size": 8, "blocks_down": [1, 1]},
     "slices": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
 }
 EFFORT = ("steps", "queries", "num_spectra", "learn_cases")
