@@ -20,7 +20,7 @@ from freqbench.api.model import Model
 from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack, attack_class
 from freqbench.core import names, types
 from freqbench.core.errors import UserError
-from freqbench.core.types import CaseRef, Spacing
+from freqbench.core.types import Spacing
 from freqbench.data import Dataset, attacked_native
 from freqbench.data.spaces import in_spaces
 from freqbench.engine import attacking, learning, memory, rows, saved_volumes, scoring
@@ -194,7 +194,7 @@ class Result:
             own = self.cell.source.space
             adversarial, error = in_spaces(dataset, self.volume, self.adversarial, own)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
-            before, after = (_predicted(model, image, volume.ref) for image in (volume.image, adversarial))
+            before, after = (_predicted(model, image, volume) for image in (volume.image, adversarial))
             self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
         return self._views[model]
 
@@ -213,9 +213,11 @@ class Result:
         return self._scores[metrics]
 
 
-def _predicted(model: Model, image: Tensor, ref: CaseRef) -> Prediction:
+def _predicted(model: Model, image: Tensor, case: types.Case) -> Prediction:
+    network = model.network.for_case(case)
+
     def predict(windows: int) -> Prediction:
-        return models.prediction(model.network, image, windows, ref.fingerprint, with_confidence=True)
+        return models.prediction(network, image, windows, case.ref.fingerprint, with_confidence=True)
 
     return memory.within_memory(predict, INFERENCE_WINDOWS)[0]
 

@@ -85,16 +85,19 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
-    """Facts of the windows of a case with most foreground."""
+    """Facts of the windows of a case with most foreground, of a model that takes prompts with most of these."""
     case = cell.dataset.load(ref, cell.source.space)
+    model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    foreground = [int((case.label[:, h, w, d] > 0).sum()) for h, w, d in windows]
+    told = case.label if model.prompts is None else model.prompts[0].cpu()  # without a prompt there is no gradient
+    foreground = [int((told[:, h, w, d] > 0).sum()) for h, w, d in windows]
     chosen = sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]
     for number in chosen:
         h, w, d = windows[number]
         error, zero, agreement, losses = None, None, None, list[float]()
         try:
-            zero, agreement, losses = _look(model, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
+            shown = model.on([windows[number]])
+            zero, agreement, losses = _look(shown, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
         except RuntimeError as caught:
             error = one_line(caught)
             if not any(text in error for text in NO_GRADIENT):
@@ -195,5 +198,5 @@ def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
 
 
 def _dsc(model: SegmentationModel, image: Tensor, case: Case, num_classes: int) -> float:
-    pred = models.predict(model, image)
+    pred = models.predict(model.for_case(case), image)
     return float(scoring.score_overlap(pred, case.label[0], num_classes).record["dsc"])

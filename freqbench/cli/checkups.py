@@ -42,6 +42,7 @@ SIGNS: Mapping[str, str] = {
     "unetr_pp": "unetr_pp_encoder.",
     "segmamba": "vit.gscs.",
     "rog": "backbone.0.cells.",
+    "vista3d": "point_head.",
     "nnunet": "decoder.seg_layers.",
 }
 
@@ -251,7 +252,7 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
     """The foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
-    pred, _ = memory.within_memory(partial(models.predict, model, case.image), INFERENCE_WINDOWS)
+    pred, _ = memory.within_memory(partial(models.predict, model.for_case(case), case.image), INFERENCE_WINDOWS)
     return float(scoring.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
 
 

@@ -61,9 +61,13 @@ def attack_case(
     The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
     other case of attacks with `needs_reference`: it is stretched to the volume's shape; `learned` is what a
     LearnedAttack learned; `surrogates` are the models whose gradients a SurrogateAttack follows, on the same device.
-    Passes are those of `model` alone.
+    Passes are those of `model` alone. Where one of the models takes prompts, those of the case's label, windows are
+    attacked one by one, unless the attack couples them.
     """
     attack = attack.on_grid(case.spacing)
+    model, *surrogates = (each.for_case(case) for each in (model, *surrogates))
+    if not attack.couples_batch and any(each.takes_prompts for each in (model, *surrogates)):
+        window_batch = 1
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     shape = triple(image.shape[1:])
@@ -91,13 +95,13 @@ def attack_case(
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
         result = attack(
-            model,
+            model.on(batch),
             _cut(image, batch),
             _cut(label, batch),
             generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
             learned=learned,
-            surrogates=surrogates,
+            surrogates=[each.on(batch) for each in surrogates],
         )
         for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d], moved[:, h, w, d] = window, shown

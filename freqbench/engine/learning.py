@@ -38,7 +38,8 @@ def learn(
 
     def run(windows: int) -> Tensor:
         generator = window_generator(seed or 0, LEARNED, 0)
-        return attack.learn(_AsPredicted(model, windows), _OnDevice(cases, device), model.roi, generator)
+        learner = _AsPredicted(model, windows)
+        return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), model.roi, generator)
 
     return memory.within_memory(run, windows)[0]
 
@@ -79,14 +80,16 @@ def _read(path: str, attack: LearnedAttack, num_channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """Images and labels, anew at each iteration, so that no more than one case need be held."""
+    """Images and labels, anew at each iteration, so that no more than one case need be held; each is told first."""
 
     cases: Sequence[Load]
     device: torch.device
+    tell: Callable[[Case], None]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for read in self.cases:
             case = read()
+            self.tell(case)
             yield case.image.to(self.device), case.label.to(self.device)
 
 
@@ -96,6 +99,10 @@ class _AsPredicted(nn.Module):
     def __init__(self, model: SegmentationModel, windows: int) -> None:
         super().__init__()
         self.model, self.sliding = model, SlidingWindowModel(model, windows)
+
+    def turn_to(self, case: Case) -> None:
+        """Show it volumes of this case from here on."""
+        self.model = self.sliding.model = self.model.for_case(case)
 
     @property
     def takes_keys(self) -> bool:

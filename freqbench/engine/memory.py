@@ -119,8 +119,9 @@ def first_step(
     Of surrogates that is one of each, after a pass of the model.
     """
     device = next(model.parameters()).device
-    h, w, d = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
-    window, label = (volume[None, :, h, w, d].to(device) for volume in (case.image, case.label))
+    first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
+    window, label = (volume[None, :, *first].to(device) for volume in (case.image, case.label))
+    model, *surrogates = (each.for_case(case).on([first]) for each in (model, *surrogates))
     with suppress(_EnoughError):
         if isinstance(attack, LearnedAttack):
             attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi)

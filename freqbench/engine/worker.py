@@ -162,7 +162,7 @@ class Worker:
             adversarial, error = in_space(target.space)
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
-            prediction = self._predict(model, adversarial, unit.ref)
+            prediction = self._predict(model, adversarial, seen)
             pred = prediction.labels
             maps = scoring.label_maps(pred, attacked.shown(seen), cell.dataset)
             certified = scoring.score_certificate(prediction, maps.label, maps.num_classes)
@@ -265,9 +265,11 @@ class Worker:
         kept = partial(learning.kept, self.spec.learned, cell, attack, len(case.image), make)
         return self._learned.get(cell.cell_id, kept)
 
-    def _predict(self, model: SegmentationModel, image: Tensor, ref: CaseRef) -> Prediction:
+    def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:
+        shown, key = model.for_case(case), case.ref.fingerprint
+
         def predict(windows: int) -> Prediction:
-            return models.prediction(model, image, windows, ref.fingerprint, "calibration" in self.spec.metrics)
+            return models.prediction(shown, image, windows, key, "calibration" in self.spec.metrics)
 
         found, self._inference_batch = memory.within_memory(predict, self._inference_batch)
         return found
@@ -280,7 +282,7 @@ class Worker:
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> _Clean:
         def make() -> _Clean:
-            prediction = self._predict(model, case.image, case.ref)
+            prediction = self._predict(model, case.image, case)
             maps = scoring.label_maps(prediction.labels, case, cell.dataset)
             scores = scoring.score_prediction(maps, self.spec.metrics, prediction.confidence)
             certificate = scoring.score_certificate(prediction, maps.label, maps.num_classes)

@@ -257,6 +257,11 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     for dataset in datasets:
         models = models_of(job.models, dataset, where)
         for model in models.values():
+            if model.is_prompted:
+                said.append(
+                    f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
+                    "much, and of no other"
+                )
             said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:

@@ -29,6 +29,7 @@ SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "unetr_pp": {"feature_size": 4, "dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1], "stem": [2, 2, 2]},
     "segmamba": {"feat_size": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "hidden_size": 8},
     "rog": {"strides": [[1, 1, 1], [1, 1, 1], [2, 2, 2]], "channels": 4},
+    "vista3d": {"feature_size": 8, "blocks_down": [1, 1]},
     "slices": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
 }
 EFFORT = ("steps", "queries", "num_spectra", "learn_cases")

@@ -132,7 +132,8 @@ def _add_scores(
     slab: "_Slab", model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int]
 ) -> None:
     """Run a batch of windows; by its end all that it made is let go, before the next one is run."""
-    scores = model.scores(_cut(volume, windows).to(next(model.parameters()).device), model.inference.mirror, keys)
+    crops = _cut(volume, windows).to(next(model.parameters()).device)
+    scores = model.on(windows).scores(crops, model.inference.mirror, keys)
     weights = window_weights(model, scores)
     for window, part in zip(windows, scores, strict=True):
         slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))
@@ -242,7 +243,7 @@ class SlidingWindowModel(nn.Module):
         own = None
         if keys is not None:
             own = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
-        return self.model.averaged(self.model(crops, own))
+        return self.model.averaged(self.model.on(windows)(crops, own))
 
 
 class _Stitched(torch.autograd.Function):

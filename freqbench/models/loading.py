@@ -17,6 +17,7 @@ from freqbench.core.types import Shape
 from freqbench.models import known
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations, record
+from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import architectures
@@ -76,6 +77,11 @@ def resolve(
         adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
         roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
         draft = replace(draft, roi=roi, input=adapter)
+        if draft.is_prompted and isinstance(entry.defence, RandomResizePad):
+            raise UserError(
+                f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
+                "the points: take another defence or points: 0"
+            )
         return _remembered(entry, draft, trained.args, is_own)
     return _checked(draft, entry.migration)
 
@@ -105,6 +111,11 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
             raise UserError(
                 f"{entry.name}: ensemble: expected members without a random defence, got {member.name} with "
                 f"{member.defence.name}: put the defence around the ensemble"
+            )
+        if member.is_prompted:
+            raise UserError(
+                f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: set "
+                "points: 0"
             )
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")

@@ -98,7 +98,11 @@ class InputAdapter(Strict):
             images = images - self._per_channel(self.mean, images)
         if self.std != 1.0:
             images = images / self._per_channel(self.std, images)
-        turned = images.flip([2 + axis for axis in self._turned]) if self._turned else images
+        return self.to_network_axes(images)
+
+    def to_network_axes(self, volumes: "Tensor") -> "Tensor":
+        """Volumes `[B, C, h, w, d]` in the network's axes, their values as they are."""
+        turned = volumes.flip([2 + axis for axis in self._turned]) if self._turned else volumes
         return turned.permute(0, 1, *(2 + axis for axis in self._order))
 
     def from_network(self, logits: "Tensor") -> "Tensor":

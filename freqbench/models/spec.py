@@ -34,6 +34,10 @@ def seed_of(checkpoint: str) -> int | None:
     return int(found[1] or 0) if found else None
 
 
+def _is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
+    return arch == "vista3d" and bool(args.get("points"))
+
+
 class Trained(Strict):
     """What a `train://` checkpoint came to; `freqbench.training.link` adds it, and a store's job keeps it.
 
@@ -104,6 +108,11 @@ class ModelEntry(Strict):
     def is_to_train(self) -> bool:
         """Whether its weights are those of a training job."""
         return str(self.checkpoint).startswith(TRAIN)
+
+    @property
+    def is_prompted(self) -> bool:
+        """Whether the network is shown points from a case's label."""
+        return _is_prompted(self.arch, self.args)
 
     def networks(self) -> list["ModelEntry"]:
         """The entry of each replicate."""
@@ -276,6 +285,11 @@ class ModelSpec:
     def is_random(self) -> bool:
         """Whether its weights are untrained."""
         return self.seed is not None
+
+    @property
+    def is_prompted(self) -> bool:
+        """As of a `ModelEntry`."""
+        return _is_prompted(self.arch, self.args)
 
     @property
     def needs_trust(self) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from itertools import combinations
 
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import Shape, triple
+from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.prompts import PointPrompts
 from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -38,6 +40,10 @@ class SegmentationModel(nn.Module):
     D = 1 the logits themselves. With `adaptive=False`, and for defences that draw nothing, it is one pass f(T(x)), of
     one draw that is the same for every window and step. `scores` is what predicts: one draw a window, others than an
     attacker's.
+
+    A network with a `prompt_policy` (`freqbench.models.prompts`) is asked with prompts beside the images, drawn from
+    the label of a case once: `for_case` gives the model with them, `on` that of some windows. Padding, mirroring and
+    the order of axes are those of the images; no defence touches them.
 
     Args:
         net: the bare network.
@@ -71,6 +77,8 @@ class SegmentationModel(nn.Module):
         self.inference = inference
         self.defence = defence
         self.adaptive = adaptive
+        self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
+        self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
         _allow_tf32(False)
         if compile:
             net.compile()
@@ -89,6 +97,29 @@ class SegmentationModel(nn.Module):
     def smoothing(self) -> RandomizedSmoothing | None:
         """What votes in place of a single prediction of a volume; None: nothing does."""
         return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the network is asked with prompts, so that callers ask the model of `for_case`."""
+        return self._policy is not None
+
+    def for_case(self, case: Case) -> "SegmentationModel":
+        """The model with the prompts of a case, the same for its clean and all its attacked volumes.
+
+        Modules, and so weights and hooks, are shared. A model that takes no prompts is itself.
+        """
+        return self._prompted(self._policy.drawn(case)[None]) if self._policy else self
+
+    def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
+        """The model of `for_case` for a batch of windows of its volume, in their order: their prompts alone."""
+        if self.prompts is None:
+            return self
+        return self._prompted(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
+
+    def _prompted(self, prompts: Tensor) -> "SegmentationModel":
+        model = copy(self)
+        model.prompts = prompts.to(next(self.parameters()).device)
+        return model
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Logits as an attacker asks for them; a UserError where an axis is longer than the ROI.
@@ -120,7 +151,7 @@ class SegmentationModel(nn.Module):
             mean = mean * share
         for count in range(1, len(mirror) + 1):
             for axes in combinations([2 + AXES.index(axis) for axis in mirror], count):
-                mean.add_(self.averaged(self._run(padded.flip(axes))).flip(axes), alpha=share)
+                mean.add_(self.averaged(self._run(padded.flip(axes), axes)).flip(axes), alpha=share)
         return back(mean[:, :, h, w, d])
 
     def averaged(self, logits: Tensor) -> Tensor:
@@ -150,12 +181,15 @@ class SegmentationModel(nn.Module):
         widths = [[axis.start, full - axis.stop] for axis, full in axes][::-1]
         return F.pad(images, [width for pair in widths for width in pair])
 
-    def _run(self, images: Tensor) -> Tensor:
+    def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
+        """Logits of padded windows; `mirrored` are the axes over which they are turned round."""
+        prompts = (self._padded_prompts(len(images)).flip(tuple(mirrored)),) if self.takes_prompts else ()
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                logits = self.adapter.from_network(self.net(self.adapter.to_network(images)))
+                given = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
+                logits = self.adapter.from_network(self.net(*given))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -164,6 +198,11 @@ class SegmentationModel(nn.Module):
             if images.requires_grad:
                 images.register_hook(lambda _: _allow_tf32(False))  # type: ignore[no-untyped-call]
         return logits.float() if half else logits
+
+    def _padded_prompts(self, batch: int) -> Tensor:
+        if self.prompts is None:
+            raise UserError("expected a network without prompts, or the model of a case: ask model.for_case(case)")
+        return self._padded(self.prompts).expand(batch, -1, -1, -1, -1)
 
 
 def _allow_tf32(allowed: bool) -> None:

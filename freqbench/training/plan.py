@@ -159,7 +159,8 @@ def _training(
         fingerprints={role: [*(r.fingerprint for r in refs[role]), *taught.get(role, ())] for role in TAUGHT_BY},
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
-    models.resolve(training.entry("random"), num_classes)
+    if models.resolve(training.entry("random"), num_classes).is_prompted:
+        raise UserError(f"{model.name}: expected args without points, as training shows a network none: leave them out")
     return training
 
 

@@ -171,6 +171,7 @@ def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
 
 
 NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "
+POINTS = {"arch": "vista3d", "args": {"points": 1, "blocks_down": [1, 1], "feature_size": 8}, "roi": [16, 16, 16]}
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"attack": None}, {}, "expected an attack for objective: at, got none"),
     ({"objective": "clean"}, {}, "expected no attack for objective: clean"),
@@ -218,6 +219,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         r"attack: expected one that learns from no other cases, got univ",
     ),
     ({}, {"validation": {"attack": {"name": "universal", "eps": 0.1}}}, "expected one that learns from no other cases"),
+    (POINTS, {}, "^at: expected args without points, as training shows a network none: leave them out$"),
     ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
 ]
 

@@ -226,6 +226,10 @@ def _files(path: str, config: Config) -> dict[str, Path]:
 
 def _network(config: Config) -> _Network:
     """The sizes in `network_def`, if weights of its class mean today what they meant when they were saved."""
+    if "vista3d" in str(config.content.get("network_def")).lower():
+        raise UserError(
+            f"{config.file}: a VISTA3D, which is asked for classes: give {_WEIGHTS} as the checkpoint of arch vista3d"
+        )
     definition = config.find("network_def")
     if not isinstance(definition, Mapping) or "_target_" not in definition:
         raise UserError(f"{config.file}: expected network_def with a _target_, got {type(definition).__name__}")

@@ -155,6 +155,15 @@ MODELS: Mapping[str, Architecture] = {
         multiple=lambda args: lattice_stride(args["strides"]),
         roi=(192, 192, 48),
     ),
+    "vista3d": Architecture(
+        title="VISTA3D, prompted by classes or points",
+        citation="He et al., CVPR 2025, arXiv:2406.05285",
+        target="freqbench.models.networks.vista3d:VISTA3D",
+        args={},
+        filled_in=("in_channels", "out_channels"),
+        multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
+        roi=(128, 128, 128),
+    ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",
         citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",

@@ -90,6 +90,8 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(found)}: name them apart")
     if found[0].ensemble or str(found[0].checkpoint).startswith("random"):
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
+    if found[0].is_prompted:
+        raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
     datasets = {entry.name for entry in job.datasets if _names(found[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:

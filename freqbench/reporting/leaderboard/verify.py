@@ -66,6 +66,8 @@ def _spec(entry: Entry, spec: Any) -> JobSpec:
     job = config.validate(spec, JobSpec, f"{entry.name}: its job")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
+    if job.models[0].is_prompted:
+        raise UserError(f"{entry.name}: its job: expected a network that sees nothing of a label, got args.points")
     return job
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from called import bench
 from reporting.leaderboard.conftest import CARD, write_card
+from tiny import small
 
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
@@ -38,6 +39,14 @@ def test_a_changed_card_is_sealed_again(made: Path, tmp_path: Path) -> None:
     write_card(folder, title="Brighter")
     assert make_entry(str(made / "out"), "plain", folder)
     assert read_entry(folder).card.title == "Brighter"
+
+
+def test_a_network_that_sees_points_from_the_labels_is_refused(tmp_path: Path) -> None:
+    """It is told where each organ is, and would be ranked beside networks that find out."""
+    model = {"name": "p", "arch": "vista3d", "checkpoint": "a.pt", "args": {"points": 1}}
+    Store(str(tmp_path / "out")).write_job({"spec": small(models=[model]), "index": {"cells": [], "cases": {}}})
+    with pytest.raises(UserError, match=r"p: expected a network that sees nothing of a label, got args\.points$"):
+        make_entry(str(tmp_path / "out"), "p", tmp_path / "p")
 
 
 def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(made: Path) -> None:

@@ -66,6 +66,11 @@ def elsewhere(store: Path) -> None:
     alter_json(run_file(store), lambda found: found["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
 
 
+def prompted(store: Path) -> None:
+    seen = {"arch": "vista3d", "args": {"points": 1}}
+    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(seen))
+
+
 def better(store: Path) -> None:
     alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
 
@@ -77,8 +82,9 @@ def better(store: Path) -> None:
         (better, False, "seal: worst_cases are not those of the rows: make the entry again"),
         # reading an entry fetches nothing
         (elsewhere, True, "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"),
+        (prompted, True, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
     ],
-    ids=["classes contradict a row", "rows contradict a worst case", "weights elsewhere"],
+    ids=["classes contradict a row", "rows contradict a worst case", "weights elsewhere", "prompts"],
 )
 def test_files_that_contradict_each_other_are_refused(
     made: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str

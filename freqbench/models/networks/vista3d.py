@@ -1,0 +1,171 @@
+"""Builds VISTA3D for a dataset's classes, prompted by their names alone or by points inside each of them.
+
+He, Guo, Tang, Myronenko, Nath, Xu, Yang, Zhao, Simon, Belue, Harmon, Turkbey, Xu, Li, *VISTA3D: A Unified Segmentation
+Foundation Model For 3D Medical Imaging*, CVPR 2025, arXiv:2406.05285.  The network is MONAI's, the numbers and names of
+the classes are those of its bundle `vista3d` (0.6.0).
+"""
+
+from collections.abc import Sequence
+
+import monai.networks.nets as nets
+import torch
+from monai.networks.nets.vista3d import ClassMappingClassify, PointMappingSAM
+from torch import Tensor
+
+from freqbench.core.errors import unknown
+from freqbench.models.prompts import PointPrompts
+
+_VERTEBRAE = [f"{part}{i}" for part, count in {"L": 5, "T": 12, "C": 7}.items() for i in range(count, 0, -1)]
+_SIDES = ("left", "right")
+
+
+def _on_both_sides(*names: str) -> list[str]:
+    return [f"{side} {name}" for name in names for side in _SIDES]
+
+
+NAMES = (
+    *("liver", "kidney", "spleen", "pancreas", "right kidney", "aorta", "inferior vena cava", "right adrenal gland"),
+    *("left adrenal gland", "gallbladder", "esophagus", "stomach", "duodenum", "left kidney", "bladder"),
+    *("prostate or uterus", "portal vein and splenic vein", "rectum", "small bowel", "lung", "bone", "brain"),
+    *("lung tumor", "pancreatic tumor", "hepatic vessel", "hepatic tumor", "colon cancer primaries"),
+    *("left lung upper lobe", "left lung lower lobe"),
+    *("right lung upper lobe", "right lung middle lobe", "right lung lower lobe"),
+    *(f"vertebrae {name}" for name in _VERTEBRAE),
+    *("trachea", *_on_both_sides("iliac artery", "iliac vena"), "colon"),
+    *(f"{side} rib {i}" for side in _SIDES for i in range(1, 13)),
+    *_on_both_sides("humerus", "scapula", "clavicula", "femur", "hip"),
+    "sacrum",
+    *_on_both_sides("gluteus maximus", "gluteus medius", "gluteus minimus", "autochthon", "iliopsoas"),
+    *("left atrial appendage", "brachiocephalic trunk"),
+    *_on_both_sides("brachiocephalic vein", "common carotid artery"),
+    *("costal cartilages", "heart", *_on_both_sides("kidney cyst"), "prostate", "pulmonary vein", "skull"),
+    *("spinal cord", "sternum", *_on_both_sides("subclavian artery"), "superior vena cava", "thyroid gland"),
+    *("vertebrae S1", "bone lesion", "kidney mass", "liver tumor", "vertebrae L6", "airway"),
+)
+"""Of the bundle's classes 1 to 132, in their order."""
+UNTRAINED = (16, 18, 129, 130, 131)
+"""Those that the bundle numbers and does not support."""
+PARTS = {2: (14, 5), 20: (28, 29, 30, 31, 32), 21: (*range(33, 57), *range(63, 98), 114, 120, 122)}
+"""Those that the bundle asks for part by part: kidney, lung and bone."""
+EMBEDDINGS = 512  # of the network, more than there are classes
+ABSENT = -1e-3
+
+
+class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
+    """`[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; multiples of 16 voxels an axis.
+
+    The network answers each class by itself: the logit of background is 0, so that a voxel is what the largest positive
+    logit says, as the bundle has it. Without `points` it is asked for its classes by their numbers (the automatic mode)
+    and sees nothing of a label. With `points` it is asked by clicks inside each class (the interactive mode, without
+    the automatic one beneath): `prompts`, `[B, 1, h, w, d]`, hold the class of a clicked voxel and 0 elsewhere, and a
+    class without a click in the window is answered by background there, 0.001 ahead, so that where windows overlap
+    those with a click decide. `PointPrompts` says where the clicks are.
+
+    **Differs from** the bundle: with points, windows are those of the sliding window (there: around each click), all
+    classes of a volume are asked for at once, and parts without a click are not removed afterwards. A window of a
+    volume smaller than 128 voxels is padded with zeros (there: with its edge). Outputs of the bundle's checkpoint were
+    not compared.
+
+    Args:
+        classes: what each foreground class of the dataset is, in its order: a name of `NAMES` or its number. Numbers
+            from 133 on are classes that the bundle does not know, for points or for a network trained here; None: such
+            numbers for all.
+        points: clicks a class; 0 is the automatic mode.
+        point_seed: of the places of the clicks.
+        feature_size: channels after the first convolution and of the embeddings, a multiple of 8.
+        blocks_down: residual blocks of each stage; the first stage has the window's resolution.
+
+    Raises ValueError for a class that is not known or given twice, another number of classes than the dataset's, or
+    fewer than 0 points.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        out_channels: int = 2,
+        classes: Sequence[str | int] | None = None,
+        points: int = 0,
+        point_seed: int = 0,
+        feature_size: int = 48,
+        blocks_down: Sequence[int] = (1, 2, 2, 4, 4),
+    ) -> None:
+        if type(points) is not int or points < 0:
+            raise ValueError(f"expected points of at least 0, got {points!r}: 0 asks by the classes alone")
+        first = len(NAMES) + 1
+        numbers = [_number(each) for each in (range(first, first + out_channels - 1) if classes is None else classes)]
+        if len(numbers) != out_channels - 1 or len({*numbers}) < len(numbers):
+            raise ValueError(
+                f"expected classes to name each of the {out_channels - 1} foreground classes of the dataset once, in "
+                f"its order, got {list(classes or ())}"
+            )
+        encoder = nets.SegResNetDS2(
+            in_channels=in_channels,
+            blocks_down=tuple(blocks_down),
+            norm="instance",
+            out_channels=feature_size,
+            init_filters=feature_size,
+            dsdepth=1,
+        )
+        super().__init__(
+            image_encoder=encoder,
+            class_head=ClassMappingClassify(n_classes=EMBEDDINGS, feature_size=feature_size, use_mlp=True),
+            point_head=PointMappingSAM(feature_size=feature_size, n_classes=EMBEDDINGS, last_supported=len(NAMES)),
+        )
+        self.prompt_policy = PointPrompts(count=points, seed=point_seed) if points else None
+        self.numbers = numbers
+        self.parts = [PARTS.get(number, (number,)) for number in numbers]
+        asked = torch.tensor([[number] for parts in self.parts for number in parts])
+        self.register_buffer("asked", asked, persistent=False)
+
+    def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        """Logits; without the `prompts` that it takes, those of a click in the middle for each class (for its cost)."""
+        if self.prompt_policy is None:
+            logits = self._by_classes(images)
+        else:
+            each = [None] * len(images) if prompts is None else prompts.unbind()
+            logits = torch.cat([self._by_points(*pair) for pair in zip(images[:, None], each, strict=True)])
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+
+    def _by_classes(self, images: Tensor) -> Tensor:
+        _, features = self.image_encoder(images, with_point=False, with_label=True)
+        found, _ = self.class_head(features, self.asked)
+        of_each = found.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
+        return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
+
+    def _by_points(self, image: Tensor, prompts: Tensor | None) -> Tensor:
+        """Logits `[1, K - 1, h, w, d]` of one image and its clicks `[1, h, w, d]`."""
+        absent = 0 * image[:, 0] + ABSENT  # a constant with a gradient, of zeros
+        if prompts is None:
+            middle = torch.tensor([[side // 2 for side in image.shape[2:]]], device=image.device)
+            clicks = [middle] * len(self.numbers)
+        else:
+            clicks = [(prompts[0] == index).nonzero() for index in range(1, len(self.numbers) + 1)]
+        if not any(map(len, clicks)):
+            return torch.stack([absent] * len(clicks), dim=1)
+        features, _ = self.image_encoder(image, with_point=True, with_label=False)
+        logits = [
+            self._of_class(features, number, points) if len(points) else absent
+            for number, points in zip(self.numbers, clicks, strict=True)
+        ]
+        return torch.stack(logits, dim=1)
+
+    def _of_class(self, features: Tensor, number: int, points: Tensor) -> Tensor:
+        # On the CPU, as positions that depend on values cannot be told on the meta device.
+        kinds = self.convert_point_label(torch.ones(1, len(points), dtype=torch.long), [number])
+        found: Tensor = self.point_head(features, points[None].float(), kinds, class_vector=[number])
+        return found[:, 0]
+
+
+def _number(given: str | int) -> int:
+    """The number of a class; a ValueError where it has none."""
+    if isinstance(given, str):
+        names = {name: number for number, name in enumerate(NAMES, start=1) if number not in UNTRAINED}
+        if given not in names:
+            raise ValueError(unknown("class", given, names))
+        return names[given]
+    if type(given) is not int or given in UNTRAINED or not 0 < given < EMBEDDINGS:
+        raise ValueError(
+            f"expected a class's name or its number in 1..{EMBEDDINGS - 1}, of 1..{len(NAMES)} none of "
+            f"{', '.join(map(str, UNTRAINED))}, got {given!r}"
+        )
+    return given

@@ -1,0 +1,67 @@
+"""Draws the points that a promptable network is shown, from the label of a case, before anything is attacked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
+from freqbench.core.types import Case
+
+_CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointPrompts:
+    """Clicks inside each class, as a user of the network would make them.
+
+    They lie in the largest component of the class, each on a voxel whose distance from the component's surface is at
+    least half of the largest one there, or on the deepest voxels where these are too few.  They depend on the label,
+    the content of the case's files, the class and the seed, and on nothing else.
+
+    Attributes:
+        count: points of each class, at least 1.
+        seed: of the draws.
+    """
+
+    count: int
+    seed: int = 0
+
+    def drawn(self, case: Case) -> Tensor:
+        """The class of each voxel that is clicked, 0 elsewhere: uint8 `[1, H, W, D]`.
+
+        Raises UserError where the largest component of a class has fewer voxels than there are points.
+        """
+        from scipy.ndimage import find_objects
+
+        label = case.label[0].numpy()
+        prompts = np.zeros_like(label)
+        for index, box in enumerate(find_objects(label), start=1):
+            if box is None:
+                continue
+            depth = _depth(label[box] == index, case.spacing)
+            if (size := np.count_nonzero(depth)) < self.count:
+                raise UserError(
+                    f"{case.ref.case_id}: expected at least {self.count} voxels in the largest component of class "
+                    f"{index}, as a network is prompted by as many points, got {size}: set args.points to at most "
+                    f"{size}"
+                )
+            least = min(depth.max() / 2, np.partition(depth, -self.count, axis=None)[-self.count])
+            inside = np.argwhere(depth >= least)
+            seed = int(digest(["points", self.seed, case.ref.fingerprint, index]), 16)
+            chosen = np.random.default_rng(seed).choice(len(inside), self.count, replace=False)
+            prompts[box][tuple(inside[chosen].T)] = index
+        return torch.from_numpy(prompts)[None]
+
+
+def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """The distance of each voxel of the largest component from what is outside it, in millimetres; 0 there."""
+    from scipy.ndimage import distance_transform_edt, label
+
+    components, _ = label(mask, _CORNERS)
+    largest = components == 1 + np.bincount(components[mask])[1:].argmax()
+    found: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
+    return found

@@ -1,0 +1,225 @@
+"""Points of a promptable network: where they lie, and that the network sees them where the image has them."""
+
+from dataclasses import replace
+from functools import cache, partial
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import LearnedAttack, make
+from freqbench.audit import probes
+from freqbench.core.errors import UserError
+from freqbench.core.types import Case, CaseRef, Shape, Spacing, triple
+from freqbench.engine import learning, memory
+from freqbench.engine.attacking import attack_case
+from freqbench.job.grid import Cell
+from freqbench.models import SegmentationModel, attack_windows, predict
+from freqbench.models.prompts import PointPrompts
+from freqbench.models.settings import Inference, InputAdapter
+from freqbench.models.wrapper import MeanOfProbabilities
+
+ROI = (8, 12, 16)
+POLICY = PointPrompts(count=3)
+
+
+def case_of(label: Tensor, image: Tensor | None = None, spacing: Spacing = (1.0, 1.0, 1.0)) -> Case:
+    shape = triple(label.shape)
+    return Case(
+        ref=CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=shape),
+        image=torch.zeros(1, *shape) if image is None else image,
+        label=label[None].to(torch.uint8),
+        spacing=spacing,
+        affine=np.eye(4),
+        native_ranges=((0.0, 1.0),),
+        original_spacing=spacing,
+    )
+
+
+def blocks(*boxes: tuple[int, Shape, Shape], shape: Shape = (20, 20, 20)) -> Tensor:
+    """A label of boxes, each a class, its first voxel and its size."""
+    label = torch.zeros(shape, dtype=torch.uint8)
+    for index, (h, w, d), (a, b, c) in boxes:
+        label[h : h + a, w : w + b, d : d + c] = index
+    return label
+
+
+def clicked(label: Tensor, policy: PointPrompts = POLICY, spacing: Spacing = (1.0, 1.0, 1.0)) -> dict[int, Tensor]:
+    """The voxels `[N, 3]` of each class that has any."""
+    prompts = policy.drawn(case_of(label, spacing=spacing))
+    assert prompts.shape == (1, *label.shape)
+    assert prompts.dtype == torch.uint8
+    return {int(index): (prompts[0] == index).nonzero() for index in prompts.unique() if index}
+
+
+# Where points lie
+
+
+def test_points_lie_deep_in_the_largest_component() -> None:
+    """Of a block of 8 voxels a side the deepest are 4 away from what is outside, the outermost 1."""
+    label = blocks((1, (2, 2, 2), (8, 8, 8)), (1, (14, 14, 14), (4, 4, 4)), (4, (14, 0, 0), (3, 3, 3)))
+    found = clicked(label, PointPrompts(count=27))
+    assert {index: len(points) for index, points in found.items()} == {1: 27, 4: 27}
+    assert int(found[1].min()) >= 3
+    assert int(found[1].max()) <= 8
+
+
+def test_depth_is_in_millimetres() -> None:
+    """With slices 8 mm apart, the outermost of them are as deep as any voxel."""
+    label = blocks((1, (2, 2, 2), (8, 8, 4)))
+    points = clicked(label, PointPrompts(count=6 * 6 * 4), (1.0, 1.0, 8.0))[1]
+    assert {*points[:, 2].tolist()} == {2, 3, 4, 5}
+    assert (int(points[:, :2].min()), int(points[:, :2].max())) == (3, 8)
+
+
+def test_edge_of_a_volume_is_a_surface() -> None:
+    points = clicked(blocks((1, (0, 0, 0), (20, 8, 20))), PointPrompts(count=50))[1]
+    assert (int(points[:, 1].min()), int(points[:, 1].max())) == (1, 6)
+
+
+def test_where_few_voxels_are_deep_the_deepest_are_taken() -> None:
+    """A bar of one voxel's width has no inside: all of its voxels are asked for."""
+    assert len(clicked(blocks((2, (3, 3, 3), (1, 1, 5))), PointPrompts(count=5))[2]) == 5
+
+
+def test_points_depend_on_the_seed_and_on_no_other_draws() -> None:
+    label = blocks((1, (2, 2, 2), (8, 8, 8)), (2, (12, 12, 12), (6, 6, 6)))
+    first = clicked(label)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    again, other = clicked(label), clicked(label, replace(POLICY, seed=1))
+    assert all(torch.equal(first[index], again[index]) for index in (1, 2))
+    assert not any(torch.equal(first[index], other[index]) for index in (1, 2))
+
+
+def test_points_of_a_class_do_not_depend_on_the_other_classes() -> None:
+    alone = clicked(blocks((2, (12, 12, 12), (6, 6, 6))))
+    beside = clicked(blocks((1, (2, 2, 2), (8, 8, 8)), (2, (12, 12, 12), (6, 6, 6))))
+    assert torch.equal(alone[2], beside[2])
+    assert list(alone) == [2], "a class that the label lacks has none"
+
+
+def test_too_few_voxels_are_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        clicked(blocks((1, (0, 0, 0), (1, 1, 2)), (1, (9, 9, 9), (1, 1, 1))))
+    assert str(caught.value) == (
+        "c: expected at least 3 voxels in the largest component of class 1, as a network is prompted by as many "
+        "points, got 2: set args.points to at most 2"
+    )
+
+
+# What the network sees
+
+
+class Witness(nn.Module):
+    """A network that checks that prompts are where the image is bright, and keeps how many classes it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt_policy = POLICY
+        self.weight = nn.Parameter(torch.tensor([1.0, 2.0, 1.0]))
+        self.seen: list[int] = []
+
+    def forward(self, images: Tensor, prompts: Tensor) -> Tensor:
+        assert prompts.shape == images.shape
+        assert torch.equal(images > 0.5, prompts > 0)
+        self.seen += [int(each.count_nonzero()) for each in prompts]
+        return images * self.weight.view(1, 3, 1, 1, 1)
+
+
+@cache
+def bright_where_clicked() -> Case:
+    return bright(blocks((1, (1, 2, 3), (6, 6, 6)), (2, (10, 10, 10), (8, 8, 8)), shape=(22, 21, 19)))
+
+
+def bright(label: Tensor) -> Case:
+    """A volume that is 1 at the points of its label and 0 elsewhere."""
+    return case_of(label, (POLICY.drawn(case_of(label)) > 0).float())
+
+
+def witness(roi: Shape = ROI, mirror: str = "", axes: str = "HWD") -> tuple[Witness, SegmentationModel]:
+    net, inference = Witness(), Inference(mirror=mirror)
+    return net, SegmentationModel(net, roi, adapter=InputAdapter(axes=axes), inference=inference).eval()
+
+
+@pytest.mark.parametrize("axes", ["HWD", "D-WH", "-WD-H"])
+@pytest.mark.parametrize("roi", [ROI, (32, 8, 24), (24, 24, 24)])
+def test_prompts_are_cut_padded_mirrored_and_turned_as_windows_are(axes: str, roi: Shape) -> None:
+    case = bright_where_clicked()
+    net, model = witness(roi, "HD", axes)
+    predict(model.for_case(case), case.image, window_batch=3)
+    assert sum(net.seen) >= 4 * 6, "each point in one window at least, four times mirrored"
+
+
+@pytest.mark.parametrize("scope", ["window", "volume"])
+@pytest.mark.parametrize("window_batch", [1, 4])
+def test_every_step_of_an_attack_sees_the_prompts_of_its_window(scope: str, window_batch: int) -> None:
+    case = bright_where_clicked()
+    net, model = witness()
+    result = attack_case(make("pgd", eps=0.1, steps=2, scope=scope), model, case, 0, window_batch)
+    assert not torch.equal(result.adversarial, case.image)
+    steps = 2 if scope == "window" else 4
+    tiles = attack_windows(triple(case.label.shape[1:]), ROI)
+    prompts = POLICY.drawn(case)
+    in_tiles = sum(int(prompts[:, h, w, d].count_nonzero()) for h, w, d in tiles)
+    assert sum(net.seen) >= steps * (in_tiles if scope == "window" else 6)
+
+
+def test_an_attack_of_several_networks_shows_each_sample_its_own_prompts() -> None:
+    """Members of `autoattack` go on with the windows that none has broken yet: class 1 is found."""
+    case = bright(blocks((2, (1, 1, 1), (5, 5, 5)), (1, (9, 1, 1), (5, 5, 5)), shape=(16, 12, 16)))
+    net, model = witness()
+    attack = make("autoattack", eps=0.1, steps=2, scope="window", members=("apgd-dice", "pgd-dicece"))
+    result = attack_case(attack, model, case, 0, window_batch=2)
+    assert net.seen
+    first, second = (losses.isnan().sum() for losses in torch.cat(result.losses, dim=1).unbind(dim=1))
+    assert first > second, "the window of class 2 has lost all to the first member"
+
+
+def test_surrogates_are_shown_prompts_too() -> None:
+    case = bright_where_clicked()
+    (net, model), (other, surrogate) = witness(), witness()
+    attack = make("bases", eps=0.1, queries=2, surrogates=("a", "b"))
+    attack_case(attack, model, case, 0, 4, surrogates=[surrogate, surrogate])
+    assert net.seen
+    assert other.seen
+
+
+def test_what_is_learned_from_several_cases_sees_the_prompts_of_each() -> None:
+    net, model = witness()
+    cases = [bright_where_clicked(), bright(blocks((1, (5, 5, 5), (9, 9, 9)), shape=(22, 21, 19)))]
+    attack = cast(LearnedAttack, make("universal", eps=0.1, steps=2))
+    learned = learning.learn(attack, model, [partial(cases.__getitem__, i) for i in range(2)], 0, 3)
+    assert learned.any()
+    assert {*net.seen} > {0}
+
+
+def test_memory_is_measured_and_gradients_are_probed_with_the_prompts() -> None:
+    small = [(1, (h, w, d), (2, 2, 2)) for h in (10, 13, 16, 19) for w in range(1, 20, 3) for d in range(1, 17, 3)]
+    case = bright(blocks((1, (1, 1, 1), (4, 4, 4)), *small, shape=(22, 21, 19)))
+    net, model = witness()
+    memory.first_step(make("pgd", eps=0.1, steps=2), model, case)
+    assert len(net.seen) == 1
+    cell = SimpleNamespace(
+        dataset=SimpleNamespace(name="d", load=lambda ref, space: case, case_key=lambda ref: "k"),
+        source=SimpleNamespace(name="m", model_id="i", space=None),
+    )
+    facts = [*probes.facts_of_case(model, cast(Cell, cell), case.ref, 0.01, print)]
+    assert facts
+    assert all(net.seen[1:]), "windows with a prompt"
+
+
+def test_a_model_that_is_asked_without_its_prompts_says_so() -> None:
+    _, model = witness()
+    with pytest.raises(UserError, match=r"ask model\.for_case\(case\)$"):
+        model(torch.zeros(1, 1, *ROI))
+
+
+def test_a_model_without_prompts_is_itself_for_every_case() -> None:
+    model = SegmentationModel(nn.Conv3d(1, 2, 1), ROI)
+    assert model.for_case(bright_where_clicked()) is model
+    assert model.on(attack_windows((22, 21, 19), ROI)) is model
+    assert not SegmentationModel(MeanOfProbabilities([model]), ROI).takes_prompts

@@ -1,0 +1,251 @@
+"""VISTA3D: MONAI's network with a dataset's classes, by their names or by points; refusals; a job that attacks it."""
+
+from pathlib import Path
+from typing import Any
+
+import monai.networks.nets as nets
+import pytest
+import torch
+from tiny import ROI as TINY_ROI
+from tiny import execute, expanded, rows, small
+from torch import Tensor
+
+from freqbench.core.errors import UserError
+from freqbench.models import ModelEntry, build, load, resolve
+from freqbench.models.defences import defence_of
+from freqbench.models.networks import vista3d
+from freqbench.models.networks.architectures import skeleton
+
+TINY: dict[str, Any] = {"feature_size": 8, "blocks_down": [1, 1]}
+ROI = (16, 16, 16)
+
+
+def network(classes: list[str | int], **args: Any) -> vista3d.VISTA3D:
+    net = build("vista3d", len(classes) + 1, ROI, {**TINY, "classes": classes, **args}).eval()
+    assert isinstance(net, vista3d.VISTA3D)
+    return net.requires_grad_(False)
+
+
+def images(batch: int = 1) -> Tensor:
+    return torch.rand(batch, 1, *ROI, generator=torch.Generator().manual_seed(2))
+
+
+def prompts(*points: tuple[int, int, int, int]) -> Tensor:
+    """Of one window, each point's class and voxel."""
+    found = torch.zeros(1, 1, *ROI, dtype=torch.uint8)
+    for index, h, w, d in points:
+        found[0, 0, h, w, d] = index
+    return found
+
+
+# The network
+
+
+def test_weights_have_the_names_and_shapes_of_the_bundle() -> None:
+    with torch.device("meta"):
+        theirs = nets.vista3d132(encoder_embed_dim=48, in_channels=1).state_dict()
+    ours = skeleton("vista3d", 4, (128, 128, 128), {}).state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+
+
+NUMBERS = {
+    "liver": 1,
+    "left kidney": 14,
+    "hepatic tumor": 26,
+    "right lung lower lobe": 32,
+    "vertebrae L5": 33,
+    "vertebrae T12": 38,
+    "vertebrae C1": 56,
+    "right iliac vena": 61,
+    "left rib 12": 74,
+    "right rib 1": 75,
+    "right hip": 96,
+    "right iliopsoas": 107,
+    "left common carotid artery": 112,
+    "skull": 120,
+    "thyroid gland": 126,
+    "airway": 132,
+}
+
+
+def test_classes_have_the_numbers_of_the_bundle() -> None:
+    assert network([*NUMBERS]).numbers == [*NUMBERS.values()]
+    assert len(vista3d.NAMES) == 132
+
+
+def test_automatic_mode_is_monai_s_forward_pass_beside_a_background_of_zero() -> None:
+    net = network(["spleen", 1, "aorta"])
+    logits = net(images(2))
+    theirs = nets.VISTA3D.forward(net, images(2), class_vector=torch.tensor([[3], [1], [6]]))
+    torch.testing.assert_close(logits[:, 1:], theirs.transpose(0, 1), rtol=1e-5, atol=1e-5)
+    assert not logits[:, 0].any()
+
+
+def test_kidney_is_the_larger_answer_of_its_two_parts() -> None:
+    parts = network(["left kidney", "right kidney"])(images())
+    whole = network(["kidney", "liver"])(images())
+    torch.testing.assert_close(whole[:, 1], parts[:, 1:].amax(dim=1), rtol=1e-5, atol=1e-5)
+    assert sum(map(len, vista3d.PARTS.values())) == 2 + 5 + 24 + 35 + 3
+
+
+@pytest.mark.parametrize(("given", "kind"), [("spleen", 1), ("hepatic tumor", 3), (200, 1)])
+def test_points_are_monai_s_positive_clicks_of_the_class(given: str | int, kind: int) -> None:
+    """Clicks in tumours are of a kind of their own; 200 is a class that the bundle does not know."""
+    net = network([given], points=2)
+    number = torch.tensor([net.numbers])
+    clicks = torch.tensor([[[3.0, 4.0, 5.0], [3.0, 9.0, 2.0]]])
+    theirs = nets.VISTA3D.forward(
+        net, images(), point_coords=clicks, point_labels=torch.tensor([[kind, kind]]), prompt_class=number
+    )
+    logits = net(images(), prompts((1, 3, 4, 5), (1, 3, 9, 2)))
+    torch.testing.assert_close(logits[:, 1:], theirs, rtol=1e-5, atol=1e-5)
+    other = nets.VISTA3D.forward(
+        net, images(), point_coords=clicks, point_labels=torch.tensor([[4 - kind] * 2]), prompt_class=number
+    )
+    assert not torch.allclose(logits[:, 1:], other)
+
+
+def test_samples_and_classes_are_answered_by_their_own_points() -> None:
+    net = network(["liver", "spleen"], points=1)
+    one, two = prompts((1, 3, 3, 3)), prompts((1, 3, 3, 3), (2, 9, 9, 9))
+    both = net(images(2), torch.cat([one, two]))
+    torch.testing.assert_close(both[:1], net(images(2)[:1], one), rtol=1e-5, atol=1e-5)
+    alone = net(images(2)[1:], prompts((2, 9, 9, 9)))
+    torch.testing.assert_close(both[1:, 2], alone[:, 2], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(both[0, 1], both[1, 1])
+
+
+def test_a_class_without_a_point_is_background_by_a_thousandth() -> None:
+    net = network(["liver", "spleen"], points=1)
+    logits = net(images(), prompts((2, 5, 5, 5)))
+    assert torch.equal(logits[:, 1], torch.full((1, *ROI), -1e-3))
+    assert logits[:, 2].std() > 0
+    assert not net(images(), prompts()).argmax(dim=1).any()
+
+
+@pytest.mark.parametrize("points", [0, 1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_reaches_every_voxel(points: int, precision: str) -> None:
+    entry = ModelEntry(name="m", arch="vista3d", checkpoint="random", args={**TINY, "points": points}, roi=ROI)
+    model = load(resolve(entry, 3), torch.device("cpu"), precision)
+    model.prompts = prompts((1, 5, 5, 5)) if points else None
+    x = images().requires_grad_()
+    logits = model(x)
+    (gradient,) = torch.autograd.grad(logits[:, 1].square().sum(), x)
+    assert logits.shape == (1, 3, *ROI)
+    assert (gradient != 0).float().mean() > 0.99
+
+
+def test_a_window_without_points_has_a_gradient_of_zeros() -> None:
+    x = images().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(["liver"], points=1)(x, prompts()).sum(), x)
+    assert not gradient.any()
+
+
+# What a job says of it
+
+
+def entry(**args: Any) -> ModelEntry:
+    return ModelEntry(name="m", arch="vista3d", checkpoint="random", args=TINY | args, roi=ROI)
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "name": ({"classes": ["livre", "spleen"]}, "unknown class 'livre'. Did you mean 'liver'?"),
+    "untrained": ({"classes": ["rectum", "liver"]}, "unknown class 'rectum'"),
+    "number": ({"classes": [18, 1]}, "expected a class's name or its number in 1..511, of 1..132 none of 16, 18, 129,"),
+    "none": ({"classes": [0, 1]}, "expected a class's name or its number in 1..511"),
+    "few": ({"classes": ["liver"]}, "expected classes to name each of the 2 foreground classes of the dataset once"),
+    "twice": ({"classes": ["liver", 1]}, "expected classes to name each of the 2 foreground classes of the dataset on"),
+    "points": ({"points": -1}, "expected points of at least 0, got -1: 0 asks by the classes alone"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusal_is_one_clear_line(case: str) -> None:
+    args, text = REFUSED[case]
+    with pytest.raises(UserError) as caught:
+        resolve(entry(**args), 3)
+    assert str(caught.value).startswith(f"vista3d: VISTA3D refuses its args: {text}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_defence_that_moves_the_window_is_refused_beside_points() -> None:
+    def moving(points: int) -> ModelEntry:
+        return entry(points=points).model_copy(update={"defence": defence_of({"name": "random_resize_pad"})})
+
+    with pytest.raises(UserError, match=r"expected no random_resize_pad beside args\.points"):
+        resolve(moving(1), 3)
+    assert resolve(moving(0), 3).defence
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+def test_a_checkpoint_of_the_bundle_serves_both_modes(tmp_path: Path, key: str | None) -> None:
+    theirs = network(["liver", "spleen"])
+    weights = theirs.state_dict()
+    torch.save({key: weights} if key else weights, tmp_path / "model.pt")
+    found = entry(classes=["liver", "spleen"], points=1).model_copy(update={"checkpoint": str(tmp_path / "model.pt")})
+    for args in (found.args, {**found.args, "points": 0}):
+        model = load(resolve(found.model_copy(update={"args": args}), 3), torch.device("cpu"))
+        assert all(torch.equal(model.net.state_dict()[name], value) for name, value in weights.items())
+
+
+def test_prompts_are_part_of_a_model_s_identity() -> None:
+    specs = [resolve(entry(**args), 3) for args in ({}, {"points": 1}, {"points": 2}, {"points": 1, "point_seed": 1})]
+    assert len({spec.model_id for spec in specs}) == 4
+    assert [spec.is_prompted for spec in specs] == [False, True, True, True]
+
+
+def test_an_ensemble_of_prompted_members_is_refused() -> None:
+    prompted = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": {**TINY, "points": 1}, "roi": TINY_ROI}
+    plain = small()["models"][0]
+    with pytest.raises(UserError, match=r"expected members without prompts, got p with args\.points: set points: 0"):
+        expanded(small(models=[prompted, plain, {"name": "both", "ensemble": ["p", plain["name"]]}]))
+
+
+# From a job to its rows
+
+
+def prompted_job() -> dict[str, Any]:
+    """PGD by a network that sees points and by one that does not, each scored on both."""
+    args = {**TINY, "classes": ["spleen", "liver", "aorta", "stomach", 200], "points": 2}
+    model = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": args, "roi": TINY_ROI}
+    attacks = [{"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}]
+    dataset = {"name": "phantom", "shape": [20, 16, 16], "cases": 1}
+    models = [model, small()["models"][0]]
+    return small(models=models, attacks=attacks, datasets=[dataset], metrics=["dsc"])
+
+
+def test_a_run_tells_that_its_points_come_from_labels() -> None:
+    warnings = expanded(prompted_job())[1].warnings
+    assert [text.partition(":")[0] for text in warnings if "sees points from the labels" in text] == ["p"]
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], out: Path) -> list[Tensor]:
+    """The prompts of every window that the prompted network met in a job, in their order."""
+    found: list[Tensor] = []
+    forward = vista3d.VISTA3D.forward
+
+    def kept(self: vista3d.VISTA3D, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        if prompts is not None:
+            found.extend(prompts.clone().unbind())
+        return forward(self, images, prompts)
+
+    monkeypatch.setattr(vista3d.VISTA3D, "forward", kept)
+    execute(content, out)
+    monkeypatch.undo()
+    assert {row["status"] for row in rows(out).values()} == {"'ok'"}
+    assert len(rows(out)) == 4
+    return found
+
+
+def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = shown(monkeypatch, prompted_job(), tmp_path / "a")
+    windows = first[:2]
+    assert any(each.any() for each in windows)
+    # A step forward and back, then the clean volume and those of both sources.
+    assert len(first) == 2 * (2 + 3)
+    assert all(torch.equal(each, windows[i % 2]) for i, each in enumerate(first))
+    again = shown(monkeypatch, prompted_job(), tmp_path / "b")
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True)), "by another worker"
