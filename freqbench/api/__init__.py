@@ -5,6 +5,7 @@ threads and `window_batch`. A mistake in what is given is a `freqbench.core.erro
 and is raised before anything is computed.
 """
 
+from freqbench.api.attacking import attack as attack
 from freqbench.api.case import Case as Case
 from freqbench.api.case import Cases as Cases
 from freqbench.api.case import load_dataset as load_dataset
@@ -14,4 +15,3 @@ from freqbench.api.evaluation import load_results as load_results
 from freqbench.api.model import Model as Model
 from freqbench.api.model import load_model as load_model
 from freqbench.api.result import Result as Result
-from freqbench.api.result import attack as attack

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor
-from freqbench.api.model import Model
-from freqbench.api.result import Result, as_model, cell_of
+from freqbench.api.model import Model, as_model, cell_of
+from freqbench.api.result import Result
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest

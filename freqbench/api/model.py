@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.api.case import AnyPath, Case, _Arrays, kind_of
+from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.data import Dataset
+from freqbench.job.grid import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import require_order
@@ -222,3 +224,16 @@ def _of_network(
         adaptive=entry.adaptive,
     )
     return Model(network=network, spec=spec)
+
+
+def as_model(given: Model) -> Model:
+    """A model of `load_model`; a UserError for anything else."""
+    if not isinstance(given, Model):
+        raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")
+    return given
+
+
+def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
+    """The cell that a job's grid would have for this."""
+    about: dict[str, Any] = {"precision": model.network.precision, "compile": False, "targets": (source,)}
+    return Cell(dataset=dataset, source=source, attack=made, seed=seed, **about)
