@@ -38,7 +38,7 @@ def case_dice(
             attacked = attack_case(attack, model, case, seed, window_batch=1, reference=reference)
             image, label = attacked.adversarial, attacked.shown(case).label
         with torch.no_grad():
-            pred = models.predict(model.for_case(case), image.to(device)).cpu()
+            pred = models.predict(model, image.to(device)).cpu()
         found[number] = dice(pred, label, num_classes)
     return found
 
