@@ -7,8 +7,8 @@ and is raised before anything is computed.
 
 from freqbench.api.attacking import attack as attack
 from freqbench.api.case import Case as Case
-from freqbench.api.case import Cases as Cases
-from freqbench.api.case import load_dataset as load_dataset
+from freqbench.api.dataset import Cases as Cases
+from freqbench.api.dataset import load_dataset as load_dataset
 from freqbench.api.evaluation import Record as Record
 from freqbench.api.evaluation import evaluate as evaluate
 from freqbench.api.evaluation import load_results as load_results

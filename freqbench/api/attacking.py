@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from freqbench.api.case import Case, as_case, require_class
+from freqbench.api.case import Case, as_case
 from freqbench.api.model import Model, as_model, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack, attack_class
 from freqbench.core import names
 from freqbench.core.errors import UserError
+from freqbench.core.plugins import require_class
 from freqbench.engine import attacking, learning, memory
 from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases

@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core import config, plugins, types
+from freqbench.core import config, types
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, NativeCase, nifti
-from freqbench.data.loaders.folder import Entry, ListedFolder
-from freqbench.job.schema import build_dataset
+from freqbench.data.loaders.entry import Entry
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
 
@@ -105,8 +105,8 @@ class Case:
         files = {"image": images, "label_map": fspath(label), "labels": labels or MOST_CLASSES}
         content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
         dataset = config.validate(content, _Files, "from_nifti")
-        case = Cases(dataset)[0]
-        return case if labels else case._of(case.volume, dataset, ())
+        (ref,) = dataset.refs()
+        return cls._of(dataset.load(ref), dataset, dataset.class_names if labels else ())
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
@@ -250,63 +250,3 @@ class _Files(ListedFolder):
 
     def _parsed(self, line: Any) -> Entry:
         return Entry(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])
-
-
-class Cases(Sequence[Case]):
-    """The cases of a dataset; each is read when it is asked for, by its place or a slice.
-
-    Attributes:
-        dataset: what they come from.
-    """
-
-    def __init__(self, dataset: Dataset, refs: tuple[CaseRef, ...] | None = None) -> None:
-        self.dataset = dataset
-        self._refs = dataset.refs() if refs is None else refs
-
-    def __len__(self) -> int:
-        return len(self._refs)
-
-    def __repr__(self) -> str:
-        return f"<Cases of {self.dataset.name}, {self.dataset.split}: {', '.join(ref.case_id for ref in self._refs)}>"
-
-    @overload
-    def __getitem__(self, index: int) -> Case: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Cases": ...
-    def __getitem__(self, index: int | slice) -> "Case | Cases":
-        if isinstance(index, slice):
-            return Cases(self.dataset, self._refs[index])
-        return Case._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
-
-
-def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
-    """The cases of a dataset, as a sequence that reads each when it is asked for.
-
-    Args:
-        loader: a name of `freqbench.data.DATASETS` (`phantom`, `decathlon`, `msd`, `nnunet_raw`, ...), or a class.
-        keys: what the dataset's entry in a job file may hold: `split`, `cases` (how many, or which), and the loader's
-            own, such as `root`, `spacing` and `intensity`; `name` is what results call it, by default the loader.
-
-    Raises:
-        UserError: a loader or key that is not known, or data that is missing or damaged.
-    """
-    keys = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in keys.items()}
-    require_class(loader, Dataset)
-    if not isinstance(loader, str):
-        return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
-    return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
-
-
-def require_class(given: object, base: type) -> None:
-    """Refuse what is neither a name nor a class of a kind, and the path of a class, which would run what is there."""
-    if not isinstance(given, str):
-        if not (isinstance(given, type) and issubclass(given, base)):
-            expected = f"a name or a class of {base.__name__}"
-            raise UserError(f"expected {expected}, got {kind_of(given)}: derive yours from it")
-    elif plugins.names_class(given) and not plugins.is_trusted():
-        raise UserError(f"{given}: expected a name or a class, got the path of a class: import it, and give the class")
-
-
-def kind_of(given: object) -> str:
-    """What an error calls an object of the wrong type."""
-    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import AnyPath, Case, _Arrays, kind_of
+from freqbench.api.case import AnyPath, Case, _Arrays
 from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.job.grid import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
-from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
+from freqbench.audit.store_checks import Check, Findings
+from freqbench.audit.store_survey import CELL, MOST_KINDS, Row, Survey
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line

@@ -99,3 +99,18 @@ def _typed_sha256(cls: type, path: str) -> str:
 @lru_cache  # a grid asks for every cell, and a process runs one version of a file
 def _sha256(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def require_class(given: object, base: type) -> None:
+    """Refuse what is neither a name nor a class of a kind, and the path of a class, which would run what is there."""
+    if not isinstance(given, str):
+        if not (isinstance(given, type) and issubclass(given, base)):
+            expected = f"a name or a class of {base.__name__}"
+            raise UserError(f"expected {expected}, got {kind_of(given)}: derive yours from it")
+    elif names_class(given) and not is_trusted():
+        raise UserError(f"{given}: expected a name or a class, got the path of a class: import it, and give the class")
+
+
+def kind_of(given: object) -> str:
+    """What an error calls an object of the wrong type."""
+    return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__

@@ -23,6 +23,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
+from freqbench.core.search import log_ratio, search
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.checks import models_for
@@ -36,11 +37,7 @@ if TYPE_CHECKING:
 
 FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
-TOLERANCE = 0.01  # of the distance: near enough to stop
 MISS = 0.05  # of the distance: too far off to count as equal
-WIDTH = 0.002  # of the budget: where the search gives up
-STRIDE = 4.0  # from budget to budget until one leads beyond the value
-NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -95,53 +92,6 @@ def read_budgets(out: str) -> dict[str, Record]:
     except UserError as error:
         why = one_line(error)
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A budget of three digits, the distance at it, and how many budgets were tried."""
-
-    budget: float
-    distance: float
-    tried: int
-
-
-def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Found:
-    """The least budget that leads to a distance, by bisection; where none does, the one that comes nearest.
-
-    Budgets grow by STRIDE from the least on until one leads beyond the value, as not every distance grows all the way:
-    that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
-    missed). Between this one and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
-    Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines. Budgets and
-    the value are above 0.
-
-    >>> search(lambda eps: 100 * eps, 3.0, 0.001, 1.0)
-    Found(budget=0.03, distance=3.0, tried=5)
-    """
-    from scipy.optimize import brentq
-
-    tried: dict[float, float] = {}
-
-    def gap(exponent: float) -> float:
-        budget = min(max(float(f"{math.exp(exponent):.3g}"), low), high)
-        if budget not in tried:
-            tried[budget] = distance(budget)
-        off = _off(tried[budget], value)
-        return 0.0 if abs(off) <= TOLERANCE else off  # at 0 the search ends
-
-    below, last = math.log(low), math.log(high)
-    while gap(below) < 0 and below < last:
-        above = min(below + math.log(STRIDE), last)
-        if gap(above) >= 0:
-            brentq(gap, below, above, xtol=WIDTH)
-            break
-        below = above
-    nearest = min(tried, key=lambda budget: abs(_off(tried[budget], value)))
-    return Found(budget=nearest, distance=tried[nearest], tried=len(tried))
-
-
-def _off(distance: float, value: float) -> float:
-    return math.log(max(distance, NOTHING) / value)
 
 
 def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
@@ -227,7 +177,7 @@ class _Asked:
         value = 1 - match.value if turned else match.value
         found = search(lambda budget: self._distance(worker, budget), value, low, high)
         reached = 1 - found.distance if turned else found.distance
-        if abs(_off(found.distance, value)) > MISS:
+        if abs(log_ratio(found.distance, value)) > MISS:
             raise UserError(
                 f"{self.place}.value: expected a {match.metric} that {name} from {low:g} to {high:g} leads to on "
                 f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.folder import Entry
+from freqbench.data.loaders.entry import Entry
 
 from .conftest import Folder, refused
 from .downloads import SHAPE, volume

@@ -13,8 +13,9 @@ from tiny import execute, job, rows
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.search import Found, search
 from freqbench.engine import attacking
-from freqbench.engine.matching import BOUNDS, FILE, Found, matched, search
+from freqbench.engine.matching import BOUNDS, FILE, matched
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import image_scores

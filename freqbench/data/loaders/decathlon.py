@@ -13,7 +13,8 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti, tolerances
-from freqbench.data.loaders.folder import Entry, ListedFolder, UnlabelledError, expanded, join
+from freqbench.data.loaders.entry import Entry, UnlabelledError, expanded, join
+from freqbench.data.loaders.folder import ListedFolder
 
 
 class Decathlon(ListedFolder):

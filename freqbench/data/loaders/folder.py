@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from freqbench.core import names, storage
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
+from freqbench.core import storage
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
+from freqbench.data.loaders.entry import Entry, UnlabelledError, expanded
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
 # To be raised with every change of what `load` makes of the same files.
@@ -28,32 +29,6 @@ T = TypeVar("T")
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
-
-
-class UnlabelledError(DataError):
-    """A case for which the list names no label map."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One case of a folder: its name and its files as paths or URIs."""
-
-    case_id: str
-    patient_id: str
-    image: str
-    label: str
-    further: tuple[str, ...] = ()  # the files of further channels, in order
-    masks: tuple[str, ...] = ()  # a mask a class from 1 on, where these make the label map; `label` is the first
-
-    def __post_init__(self) -> None:
-        try:
-            names.required(self.case_id, "case")
-        except UserError as error:
-            raise DataError(f"{self.image}: {error}") from None
-
-    def files(self) -> tuple[str, ...]:
-        """All of them, each once."""
-        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,19 +271,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
-
-
-def expanded(text: str, name: str) -> str:
-    """`storage.filled_in`, of a dataset."""
-    try:
-        return storage.filled_in(text, name)
-    except UserError as error:
-        raise MissingDataError(str(error)) from None
-
-
-def join(root: str, path: str) -> str:
-    """A path below the root, itself where it is absolute."""
-    return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))
 
 
 def _asked(ask: Callable[[str], T], path: str, what: str) -> T:

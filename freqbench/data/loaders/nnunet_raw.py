@@ -9,7 +9,8 @@ from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.data import nifti
-from freqbench.data.loaders.folder import Entry, ListedFolder, expanded, join
+from freqbench.data.loaders.entry import Entry, expanded, join
+from freqbench.data.loaders.folder import ListedFolder
 
 IGNORE = "ignore"
 

@@ -10,7 +10,7 @@ from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
 from freqbench.data import nifti
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.folder import Entry, UnlabelledError, join
+from freqbench.data.loaders.entry import Entry, UnlabelledError, join
 
 SPLITS = Path(__file__).parents[1] / "splits"
 

@@ -17,7 +17,8 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, unkn
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
-from freqbench.data.loaders.folder import Entry, ListedFolder
+from freqbench.data.loaders.entry import Entry
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.data.tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}

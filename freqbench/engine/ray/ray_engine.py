@@ -17,12 +17,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, ObjectLostError, RayError, RayTaskError
-from ray.util.metrics import Counter
 
 from freqbench.core.interrupt import Interrupt, deferred_interrupt
 from freqbench.engine import rows
 from freqbench.engine.progress import Listener
 from freqbench.engine.ray import ray_cluster
+from freqbench.engine.ray.ray_metrics import Meters
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt
@@ -67,25 +67,6 @@ def run(
         driver.close()
 
 
-class _Meters:
-    """Counts by attack, which Ray shows to Prometheus where its metrics are on, as `ray_freqbench_records_total`."""
-
-    def __init__(self) -> None:
-        self._records = Counter("freqbench_records", "records that came through, failed ones too", ("attack",))
-        self._failures = Counter("freqbench_failures", "of those, the ones without scores", ("attack",))
-        self._seconds = Counter("freqbench_device_seconds", "seconds of workers on them, without loading", ("attack",))
-
-    def worked(self, attack: str, seconds: float) -> None:
-        if seconds > 0:  # Ray refuses to count nothing
-            self._seconds.inc(seconds, {"attack": attack})
-
-    def stored(self, outcome: Outcome) -> None:
-        for record in outcome.records:
-            self._records.inc(1, {"attack": record["attack"]})
-            if outcome.failed:
-                self._failures.inc(1, {"attack": record["attack"]})
-
-
 @dataclass(kw_only=True)
 class _Scoring:
     attempt: Attempt
@@ -101,7 +82,7 @@ class _Driver:
         self._spec = spec
         self._fleet = fleet
         self._listener = listener
-        self._meters = _Meters()
+        self._meters = Meters()
         self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit, of those that were put back
         self._scorings: dict[Ref, _Scoring] = {}
