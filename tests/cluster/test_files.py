@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from freqbench.engine.ray.ray_engine import _Meters
+from freqbench.engine.ray.ray_metrics import Meters
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
@@ -154,7 +154,7 @@ def test_the_manifest_has_the_fields_of_kuberay_alone() -> None:
 def test_the_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
     """By attack, which is the one label that the counters have of their own."""
     text = (FOLDER / "grafana.json").read_text(encoding="utf-8")
-    exported = {f"ray_{meter.info['name']}_total": meter.info["tag_keys"] for meter in vars(_Meters()).values()}
+    exported = {f"ray_{meter.info['name']}_total": meter.info["tag_keys"] for meter in vars(Meters()).values()}
     assert set(re.findall(r"ray_\w+", text)) == set(exported) == set(re.findall(r"ray_freqbench_\w+", README))
     dashboard = json.loads(text)
     places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]

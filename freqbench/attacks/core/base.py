@@ -8,8 +8,10 @@ from typing import Any, ClassVar, NoReturn, final
 import torch
 from torch import Tensor, nn
 
+from freqbench.attacks.core import inputs
+from freqbench.attacks.core.draws import Generators
 from freqbench.attacks.core.parameters import PARAMETERS, TOGETHER, Parameter, variant_of
-from freqbench.attacks.core.task import Generators, Task
+from freqbench.attacks.core.task import Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.ops.dct import keep_cube
@@ -243,9 +245,9 @@ class Attack(ABC):
         surrogates: Sequence[nn.Module] = (),
     ) -> Task:
         """The task of a call, all that is given checked."""
-        self._check(images, labels)
+        inputs.check_volumes(self.name, images, labels)
         self.check_channels(images.shape[1])
-        self._check_reference(images, reference)
+        inputs.check_reference(self.name, images, reference, needed=self.needs_reference)
         self._check_learned(images, learned)
         self._check_surrogates(surrogates)
         return Task(
@@ -262,35 +264,6 @@ class Attack(ABC):
             channels=self.channels,
             check_classes=self.check_classes,
         )
-
-    def _check(self, images: Tensor, labels: Tensor) -> None:
-        if images.ndim != 5 or 0 in images.shape:
-            got = _sizes(images.shape)
-            raise UserError(f"{self.name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
-        if images.dtype not in (torch.float32, torch.float64):
-            raise UserError(f"{self.name}: expected float32 or float64 images, got {images.dtype}: convert them")
-        shape = (len(images), 1, *images.shape[2:])
-        if labels.shape != shape:
-            got = f"{_sizes(shape)}, got {_sizes(labels.shape)}"
-            raise UserError(f"{self.name}: expected labels [B, 1, H, W, D] beside the images, {got}")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise UserError(f"{self.name}: expected integer labels, got {labels.dtype}: convert them")
-        if outside := _outside(images):
-            reason = "rescale intensities in the dataset, not in the attack."
-            raise UserError(f"{self.name}: expected images in [0, 1], got {outside}: {reason}")
-
-    def _check_reference(self, images: Tensor, reference: Tensor | None) -> None:
-        if reference is None and self.needs_reference:
-            raise UserError(f"{self.name}: expected a reference, got none: give volumes of another case")
-        if reference is None:
-            return
-        if not self.needs_reference:
-            raise UserError(f"{self.name}: expected no reference, got one: this attack has no use for it")
-        if reference.shape != images.shape:
-            got = f"{_sizes(images.shape)}, got {_sizes(reference.shape)}"
-            raise UserError(f"{self.name}: expected a reference of the images' shape {got}: resize it")
-        if outside := _outside(reference):
-            raise UserError(f"{self.name}: expected a reference in [0, 1], got {outside}: rescale it")
 
     def _check_learned(self, images: Tensor, learned: Tensor | None) -> None:
         if learned is not None:
@@ -309,15 +282,6 @@ class Attack(ABC):
         excess = self.excess(clean, adversarial, state)
         if not excess <= SLACK:
             raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
-
-
-def _sizes(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
-def _outside(images: Tensor) -> str | None:
-    low, high = (float(bound) for bound in images.aminmax())
-    return None if low >= 0 and high <= 1 else f"[{low:.4g}, {high:.4g}]"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.core.best import Best
+from freqbench.attacks.core.draws import Draws, Generators
+from freqbench.attacks.core.inputs import check_logits
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, target_map
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
@@ -18,7 +20,6 @@ from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss, Scope, is_as_labelle
 from freqbench.ops.overlap import mean_dice
 
 T = TypeVar("T")
-Generators = torch.Generator | Sequence[torch.Generator]
 View = Callable[[Tensor], Tensor]
 
 
@@ -77,9 +78,7 @@ class Task:
     ) -> None:
         self._name, self._model, self._channels, self._check_classes = name, model, channels, check_classes
         self._surrogates = tuple(surrogates)
-        self._generators = _one_a_sample(name, generator, len(images))
-        self._seeds = [generator.initial_seed() for generator in self._generators]
-        self._before_parts: list[Tensor] | None = None
+        self._draws = Draws(name, generator, len(images))
         # Once, as a list copied to a device in every pass makes the host wait there.
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
@@ -131,17 +130,13 @@ class Task:
 
         Every part begins to draw where the first one did, so that an attack draws the same whatever went before it.
         """
-        if self._before_parts is None:
-            self._before_parts = [generator.get_state() for generator in self._generators]
-        for i in samples:
-            self._generators[i].set_state(self._before_parts[i])
         return Task(
             self._name,
             self._model,
             self.images[samples],
             self.labels[samples],
             targeted=False,
-            generator=[self._generators[i] for i in samples],
+            generator=self._draws.set_back(samples),
             channels=self._channels,
             check_classes=self._check_classes,
         )
@@ -193,12 +188,14 @@ class Task:
         """One forward pass, `[B, K, H, W, D]`; `view` makes what the model is shown of whole volumes."""
         shown = self.whole(x) if view is None else view(self.whole(x))
         if getattr(self._model, "takes_keys", False) is True:
-            keys = [int(digest(["attack", seed, self.num_forwards]), 16) >> 1 for seed in self._seeds]
+            keys = [int(digest(["attack", seed, self.num_forwards]), 16) >> 1 for seed in self._draws.seeds]
             logits: Tensor = self._model(shown, keys=keys)
         else:
             logits = self._model(shown)
         if self.num_forwards == 0:
-            self._check_logits(logits)
+            check_logits(self._name, logits, self.labels)
+            if self._check_classes is not None:
+                self._check_classes(logits.shape[1])
             self._set_target(logits.detach())
         self.num_forwards += 1
         return logits
@@ -290,9 +287,7 @@ class Task:
         Drawn in float32, so that float64 runs see the same numbers; `layout` is a sample's, None: that of the images.
         """
         shape = tuple(layout or self.clean.shape[1:])
-        draws = torch.stack(
-            [sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators]
-        )
+        draws = self._draws.stacked(sample, shape)
         if self.clean.is_cuda and not draws.is_cuda:
             draws = draws.pin_memory()  # without it the copy waits for the steps before it
         return draws.to(self.clean, non_blocking=True)
@@ -339,31 +334,3 @@ class Task:
             self.scope = replace(self.scope, truth=self.labels)
             self.labels = target_map(self._rule, self.labels, logits)
             self.sign = -1.0
-
-    def _check_logits(self, logits: Tensor) -> None:
-        batch, _, *space = self.clean.shape
-        if logits.ndim != 5 or logits.shape[0] != batch or list(logits.shape[2:]) != space:
-            raise UserError(
-                f"{self._name}: expected logits [{batch}, K, {', '.join(map(str, space))}] from the model, "
-                f"got {list(logits.shape)}"
-            )
-        low, high = (int(bound) for bound in self.labels.aminmax())
-        num_classes = logits.shape[1]
-        if low < 0 or high >= num_classes:
-            raise UserError(
-                f"{self._name}: expected labels in 0..{num_classes - 1} for {num_classes} classes of the model, "
-                f"got {low}..{high}: map the dataset's labels"
-            )
-        if self._check_classes is not None:
-            self._check_classes(num_classes)
-
-
-def _one_a_sample(owner: str, generator: Generators | None, batch: int) -> list[torch.Generator]:
-    """Those given, or one for all; None stands for seed 0."""
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
-    if isinstance(generator, torch.Generator):
-        generator = [generator] * batch
-    if len(generator) != batch:
-        raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
-    return list(generator)

@@ -1,0 +1,43 @@
+"""Draws for every sample of a call from a generator of its own."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from freqbench.core.errors import UserError
+
+Generators = torch.Generator | Sequence[torch.Generator]
+
+
+class Draws:
+    """The generators of a call's samples, one each; `seeds` are those that they began with.
+
+    Args:
+        owner: the attack's name, for errors.
+        generator: those of the samples, or one for all; None stands for seed 0.
+        batch: number of samples.
+    """
+
+    def __init__(self, owner: str, generator: Generators | None, batch: int) -> None:
+        if generator is None:
+            generator = torch.Generator().manual_seed(0)
+        if isinstance(generator, torch.Generator):
+            generator = [generator] * batch
+        if len(generator) != batch:
+            raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
+        self._generators = list(generator)
+        self._before: list[Tensor] | None = None
+        self.seeds = [each.initial_seed() for each in self._generators]
+
+    def set_back(self, samples: Sequence[int]) -> list[torch.Generator]:
+        """The generators of some samples, set back to where they stood at the first call of this."""
+        if self._before is None:
+            self._before = [generator.get_state() for generator in self._generators]
+        for i in samples:
+            self._generators[i].set_state(self._before[i])
+        return [self._generators[i] for i in samples]
+
+    def stacked(self, sample: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
+        """A draw of `torch.rand` or `torch.randn` of each, float32 `[B, *shape]`, on the generators' device."""
+        return torch.stack([sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators])
