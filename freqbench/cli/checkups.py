@@ -43,6 +43,7 @@ SIGNS: Mapping[str, str] = {
     "segmamba": "vit.gscs.",
     "rog": "backbone.0.cells.",
     "vista3d": "point_head.",
+    "sam_med3d": "mask_decoder.",
     "nnunet": "decoder.seg_layers.",
 }
 

@@ -31,7 +31,7 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
         *("phantom", "stand_in", "decathlon", "synapse", "acdc", "msd", "amos", "totalsegmentator", "nnunet_raw"),
     ),
     "models": (
-        *("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp", "segmamba", "rog", "vista3d", "slices"),
+        *("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp", "segmamba", "rog", "vista3d", "sam_med3d", "slices"),
         *("nnunet", "bundle", "torchscript", "torch_export"),
     ),
     "metrics": (

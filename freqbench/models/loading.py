@@ -80,7 +80,7 @@ def resolve(
         if draft.is_prompted and isinstance(entry.defence, RandomResizePad):
             raise UserError(
                 f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
-                "the points: take another defence or points: 0"
+                "the points: take another defence, or a network without points"
             )
         return _remembered(entry, draft, trained.args, is_own)
     return _checked(draft, entry.migration)
@@ -114,8 +114,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
             )
         if member.is_prompted:
             raise UserError(
-                f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: set "
-                "points: 0"
+                f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: take "
+                "networks without points"
             )
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")

@@ -1,5 +1,6 @@
-"""Draws the points that a promptable network is shown, from the label of a case, before anything is attacked."""
+"""Draws the points that a promptable network is shown, from a case's label, before any attack, and asks it by them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,8 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.types import Case
 
+ABSENT = -1e-3
+"""The logit of a class that nobody asks for in a window, where that of background is 0."""
 _CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
 
 
@@ -65,3 +68,32 @@ def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> 
     largest = components == 1 + np.bincount(components[mask])[1:].argmax()
     found: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
     return found
+
+
+def answers_to_clicks(
+    images: Tensor,
+    prompts: Tensor | None,
+    classes: int,
+    embed: Callable[[Tensor], Tensor],
+    answer: Callable[[Tensor, int, Tensor], Tensor],
+) -> Tensor:
+    """Logits `[B, classes, h, w, d]` of a network that is asked for one class at a time; ABSENT without a click.
+
+    Args:
+        images: `[B, C, h, w, d]`.
+        prompts: the class, from 1, of each clicked voxel and 0 elsewhere, `[B, 1, h, w, d]`; None: a click in the
+            middle for each class.
+        embed: features of one image `[1, C, h, w, d]` with a click in it.
+        answer: logits `[1, h, w, d]` from these features for a class, from 1, and its clicks `[N, 3]`, in voxels.
+    """
+    logits = []
+    for i, image in enumerate(images[:, None]):
+        if prompts is None:
+            clicks = [torch.tensor([[side // 2 for side in image.shape[2:]]], device=image.device)] * classes
+        else:
+            clicks = [(prompts[i, 0] == index).nonzero() for index in range(1, classes + 1)]
+        absent = 0 * image[:, 0] + ABSENT  # a constant with a gradient, of zeros
+        features = embed(image) if any(map(len, clicks)) else absent
+        answers = [answer(features, j, points) if len(points) else absent for j, points in enumerate(clicks, start=1)]
+        logits.append(torch.stack(answers, dim=1))
+    return torch.cat(logits)

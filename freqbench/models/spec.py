@@ -35,7 +35,7 @@ def seed_of(checkpoint: str) -> int | None:
 
 
 def _is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
-    return arch == "vista3d" and bool(args.get("points"))
+    return arch == "sam_med3d" or (arch == "vista3d" and bool(args.get("points")))
 
 
 class Trained(Strict):

@@ -160,7 +160,10 @@ def _training(
         loaders=enough if job.loaders == "auto" else job.loaders,
     )
     if models.resolve(training.entry("random"), num_classes).is_prompted:
-        raise UserError(f"{model.name}: expected args without points, as training shows a network none: leave them out")
+        raise UserError(
+            f"{model.name}: expected a network without points, as training shows it none: leave args.points out, or "
+            "take another arch"
+        )
     return training
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: what released files look like is read, everything else is one clear line."""
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +81,13 @@ def test_numpy_arrays_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: 
     path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", f"cnumpy.{core}.multiarray\n".encode()))
     assert same(loaded(path), tiny_unet.state_dict())
     assert not isinstance(files.read_content(str(path))["dice"], np.ndarray), "bytes of a stranger make no array"
+
+
+def test_options_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    path = tmp_path / "m.pt"
+    torch.save({"model_state_dict": tiny_unet.state_dict(), "args": argparse.Namespace(lr=0.1, gpu_ids=[0])}, path)
+    assert same(loaded(path), tiny_unet.state_dict())
+    assert not isinstance(files.read_content(str(path))["args"], argparse.Namespace)
 
 
 def test_half_stored_weights_come_back_as_float32(tmp_path: Path, tiny_unet: nn.Module) -> None:

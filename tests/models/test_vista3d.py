@@ -198,7 +198,7 @@ def test_prompts_are_part_of_a_model_s_identity() -> None:
 def test_an_ensemble_of_prompted_members_is_refused() -> None:
     prompted = {"name": "p", "arch": "vista3d", "checkpoint": "random", "args": {**TINY, "points": 1}, "roi": TINY_ROI}
     plain = small()["models"][0]
-    with pytest.raises(UserError, match=r"expected members without prompts, got p with args\.points: set points: 0"):
+    with pytest.raises(UserError, match=r"expected members without prompts, got p with args\.points: take networks wi"):
         expanded(small(models=[prompted, plain, {"name": "both", "ensemble": ["p", plain["name"]]}]))
 
 

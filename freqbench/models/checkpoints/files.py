@@ -1,7 +1,8 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
-`.pt` and `.pth` are read with `weights_only=True` (of numpy, which released checkpoints hold beside their weights,
-scalars are read and arrays passed over) and `.safetensors` by its own library, so that no file can run code.
+`.pt` and `.pth` are read with `weights_only=True` (of what released checkpoints hold beside their weights, numpy's
+scalars are read, its arrays and argparse's options passed over) and `.safetensors` by its own library, so that no file
+can run code.
 """
 
 import hashlib
@@ -254,7 +255,7 @@ def _describe(content: Any) -> str:
 
 
 class _Passed:
-    """Stands for a numpy array: to make one of bytes that anybody wrote is no safe thing, and none is a weight."""
+    """Stands for numpy arrays, which are not safely made of bytes that anybody wrote, and for argparse's options."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -268,6 +269,7 @@ _SAFE: list[Any] = [
     np.dtype,
     *((_Passed, f"numpy.{core}.multiarray._reconstruct") for core in ("_core", "core")),
     (_Passed, "numpy.ndarray"),
+    (_Passed, "argparse.Namespace"),
     *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
 ]
 

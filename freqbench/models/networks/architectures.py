@@ -164,6 +164,15 @@ MODELS: Mapping[str, Architecture] = {
         multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
         roi=(128, 128, 128),
     ),
+    "sam_med3d": Architecture(
+        title="SAM-Med3D, prompted by points",
+        citation="Wang et al., 2023, arXiv:2310.15161",
+        target="freqbench.models.networks.sam_med3d:SAMMed3D",
+        args={},
+        filled_in=("in_channels", "out_channels", "img_size"),
+        multiple=lambda args: (16, 16, 16),
+        roi=(128, 128, 128),
+    ),
     "slices": Architecture(
         title="a 2D network over slices (2D, 2.5D)",
         citation="stacks of slices as channels: Han, 2017, arXiv:1704.07239",

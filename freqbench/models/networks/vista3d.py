@@ -13,7 +13,7 @@ from monai.networks.nets.vista3d import ClassMappingClassify, PointMappingSAM
 from torch import Tensor
 
 from freqbench.core.errors import unknown
-from freqbench.models.prompts import PointPrompts
+from freqbench.models.prompts import PointPrompts, answers_to_clicks
 
 _VERTEBRAE = [f"{part}{i}" for part, count in {"L": 5, "T": 12, "C": 7}.items() for i in range(count, 0, -1)]
 _SIDES = ("left", "right")
@@ -48,7 +48,6 @@ UNTRAINED = (16, 18, 129, 130, 131)
 PARTS = {2: (14, 5), 20: (28, 29, 30, 31, 32), 21: (*range(33, 57), *range(63, 98), 114, 120, 122)}
 """Those that the bundle asks for part by part: kidney, lung and bone."""
 EMBEDDINGS = 512  # of the network, more than there are classes
-ABSENT = -1e-3
 
 
 class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
@@ -122,8 +121,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         if self.prompt_policy is None:
             logits = self._by_classes(images)
         else:
-            each = [None] * len(images) if prompts is None else prompts.unbind()
-            logits = torch.cat([self._by_points(*pair) for pair in zip(images[:, None], each, strict=True)])
+            logits = answers_to_clicks(images, prompts, len(self.numbers), self._embedded, self._of_class)
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
     def _by_classes(self, images: Tensor) -> Tensor:
@@ -132,27 +130,15 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         of_each = found.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
         return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
 
-    def _by_points(self, image: Tensor, prompts: Tensor | None) -> Tensor:
-        """Logits `[1, K - 1, h, w, d]` of one image and its clicks `[1, h, w, d]`."""
-        absent = 0 * image[:, 0] + ABSENT  # a constant with a gradient, of zeros
-        if prompts is None:
-            middle = torch.tensor([[side // 2 for side in image.shape[2:]]], device=image.device)
-            clicks = [middle] * len(self.numbers)
-        else:
-            clicks = [(prompts[0] == index).nonzero() for index in range(1, len(self.numbers) + 1)]
-        if not any(map(len, clicks)):
-            return torch.stack([absent] * len(clicks), dim=1)
-        features, _ = self.image_encoder(image, with_point=True, with_label=False)
-        logits = [
-            self._of_class(features, number, points) if len(points) else absent
-            for number, points in zip(self.numbers, clicks, strict=True)
-        ]
-        return torch.stack(logits, dim=1)
+    def _embedded(self, image: Tensor) -> Tensor:
+        features: Tensor = self.image_encoder(image, with_point=True, with_label=False)[0]
+        return features
 
-    def _of_class(self, features: Tensor, number: int, points: Tensor) -> Tensor:
+    def _of_class(self, features: Tensor, index: int, clicks: Tensor) -> Tensor:
+        number = self.numbers[index - 1]
         # On the CPU, as positions that depend on values cannot be told on the meta device.
-        kinds = self.convert_point_label(torch.ones(1, len(points), dtype=torch.long), [number])
-        found: Tensor = self.point_head(features, points[None].float(), kinds, class_vector=[number])
+        kinds = self.convert_point_label(torch.ones(1, len(clicks), dtype=torch.long), [number])
+        found: Tensor = self.point_head(features, clicks[None].float(), kinds, class_vector=[number])
         return found[:, 0]
 
 
