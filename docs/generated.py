@@ -63,12 +63,12 @@ REQUIRED: Mapping[str, Any] = {  # values of parameters without a default
     "severity": 3,
 }
 QUICK: dict[str, Any] = {  # of the pictures
-    **{"steps": 3, "queries": 20, "num_spectra": 2, "bands": 24},
+    **{"steps": 4, "queries": 20, "num_spectra": 2, "bands": 24},
     **{"members": ("apgd-dice", "square"), "losses": ("mask-ce",)},  # of the ensembles
 }
 QUICK_TOO: dict[str, dict[str, Any]] = {
     "sa2_2d": {"ssim_weight": 0.0},  # its SSIM asks for a cube
-    "bases": {"queries": 3},  # a query is three steps of two networks
+    "bases": {"queries": 3},  # a query is four steps of two networks
 }
 
 
