@@ -1,7 +1,9 @@
 """Boards compare like with like, and pages show what entries say as text."""
 
+import hashlib
 import re
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from freqbench.reporting.leaderboard.entry import Entry, Seal, WorstCase, read_e
 from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.reporting.leaderboard.site import build_site
 
+ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 
 
@@ -55,6 +58,14 @@ def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() 
     differences = [40, 35, 35]
     assert board.rows["behind"][1] == pytest.approx(sum(differences) / 3)
     assert board.rows["order"].tolist() == ["", "holds"]
+
+
+@pytest.mark.parametrize("name", ["unet", "unet-vaft"])
+def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: str) -> None:
+    found = read_entry(ENTRIES / name)
+    assert found.card.checkpoint == f"zoo://phantom/{name}"
+    weights = files("freqbench.models.zoo") / "phantom" / f"{name}.safetensors"
+    assert found.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
