@@ -114,6 +114,7 @@ def dice_by_hand(job: dict[str, Any]) -> float:
     return float(np.nanmean(dice(models.predict(model, case.image), case.label[0], 6)[1:]))
 
 
+@pytest.mark.integration
 def test_the_clean_dice_of_a_swin_unetr_is_shown_under_both_and_the_better_one_is_to_be_put(swin: Path) -> None:
     lines = said(swin, swin_job(swin, min_dice=0))
     expected = {name: dice_by_hand(swin_job(swin, migration=name)) for name in ("none", "monai-1.4")}

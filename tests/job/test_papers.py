@@ -152,6 +152,7 @@ def test_what_rog_lacks_is_ten_tasks_and_two_networks_of_each() -> None:
     assert all("http" in each.source for each in lacking)
 
 
+@pytest.mark.integration
 def test_rog_is_planned_on_all_tasks_without_data_and_checkpoints() -> None:
     """Every window suits its strides, every normalisation the task's channels."""
     spec = part_of_rog("rog-clean", *TASKS)
