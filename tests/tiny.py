@@ -15,7 +15,8 @@ from freqbench.core import config
 from freqbench.engine import run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
-from freqbench.job.grid import Grid, Unit, expand
+from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
 

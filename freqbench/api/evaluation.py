@@ -18,7 +18,7 @@ from freqbench.core.identity import digest
 from freqbench.engine import attacking, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.exchange.adversarial_volumes import Imported
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.job.schema import DEFAULT_METRICS
 from freqbench.metrics import voxel_success
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape

@@ -18,7 +18,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import require_order

@@ -24,7 +24,7 @@ from freqbench.data.spaces import in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import INFERENCE_WINDOWS
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
 from freqbench.models import ModelSpec, Prediction
 from freqbench.results.volumes import SUFFIX

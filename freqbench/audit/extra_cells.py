@@ -23,7 +23,8 @@ from freqbench.core.plugins import trusting
 from freqbench.engine import matching, run
 from freqbench.job import plan
 from freqbench.job.attacks import attack_entry
-from freqbench.job.grid import Cell, Grid, expand
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec, attack_windows

@@ -27,7 +27,8 @@ from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef, triple
 from freqbench.engine import saved_volumes, scoring
-from freqbench.job.grid import Cell, Grid
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid
 from freqbench.models import SegmentationModel, attack_windows
 from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store

@@ -20,7 +20,8 @@ from freqbench.engine import saved_volumes
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
-from freqbench.job.grid import Cell, Grid, Unit, expand, further_targets
+from freqbench.job.cells import Cell, Unit
+from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
 from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
 from freqbench.results import Key, Store

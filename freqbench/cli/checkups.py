@@ -27,6 +27,7 @@ from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.checkpoints.fit import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.networks.architectures import skeleton
 from freqbench.models.spec import seed_of
@@ -164,7 +165,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
     """What stands before every key, the architecture by the keys behind it, and the weights under these."""
-    for prefix, keys in checkpoints.stripped(found):
+    for prefix, keys in stripped(found):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
                 arch = "slices" if arch in MODELS and _is_planar(found.values()) else arch

@@ -15,7 +15,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from freqbench.core.types import Case
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.ops.colors import class_colors
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.results.glimpses import MAX_BYTES, Glimpse

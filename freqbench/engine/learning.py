@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case
 from freqbench.engine import memory
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 from freqbench.models import SegmentationModel, SlidingWindowModel
 
 LEARNED = "learned"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from freqbench.engine.rows import Outcome
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2

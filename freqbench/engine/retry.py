@@ -9,7 +9,7 @@ from functools import wraps
 from typing import ParamSpec, TypeVar
 
 from freqbench.core.errors import StorageUnavailable, UserError
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 TRIES = 3
 NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also be what ends machines

@@ -13,7 +13,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.types import Case
 from freqbench.engine.attacking import native_budget
 from freqbench.engine.scoring import LabelMaps, PredictionScores, score_shapes
-from freqbench.job.grid import Cell, Unit
+from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS

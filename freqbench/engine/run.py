@@ -26,7 +26,8 @@ from freqbench.engine.resources import Node, room, share
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Grid, Unit
+from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.models import step_bytes

@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
 from freqbench.engine.attacking import TOLD, AttackedVolume
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS
 

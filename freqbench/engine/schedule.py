@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 Place = tuple[str, tuple[str, str]]
 

@@ -10,7 +10,7 @@ from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 
 def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:

@@ -29,7 +29,7 @@ from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import PredictionScores
-from freqbench.job.grid import Cell, Unit
+from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores, voxel_success
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
 

@@ -19,7 +19,8 @@ from freqbench.engine.additions import Additions, ImportedCell
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Summary
 from freqbench.exchange.export import tell_left_out
-from freqbench.job.grid import Cell, Grid
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 

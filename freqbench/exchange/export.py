@@ -14,7 +14,8 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import saved_volumes
-from freqbench.job.grid import Cell, Grid
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid
 from freqbench.results.volumes import VOLUMES
 
 CLEAN = "clean"

@@ -26,7 +26,8 @@ from freqbench.engine.run import Summary
 from freqbench.engine.scoring import PredictionScores
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
-from freqbench.job.grid import Grid, Unit
+from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan
 from freqbench.metrics import METRICS, Scores, voxel_success
 from freqbench.models import ModelSpec

@@ -12,7 +12,8 @@ from freqbench.attacks import ATTACKS, SurrogateAttack
 from freqbench.core import storage
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
-from freqbench.job.grid import Cell, Grid, Unit
+from freqbench.job.cells import Cell, Unit
+from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
 from freqbench.models import forward_flops, sliding_windows
 from freqbench.results import Key, Store

@@ -17,6 +17,7 @@ from freqbench.core.types import Shape
 from freqbench.models import known
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations, record
+from freqbench.models.checkpoints.fit import check_fit
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
@@ -373,7 +374,7 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
             found = _migration(draft).convert(found, wanted)
         else:
             found = _weights(draft, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
+        check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=_content_sha256(draft))
     flops = traced_flops(draft, net)
     return replace(draft, flops=flops) if draft.arch in MODELS else draft

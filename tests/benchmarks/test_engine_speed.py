@@ -31,7 +31,7 @@ from freqbench.engine.ray.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Masks, Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.job.schema import Resources
 from freqbench.results import Store
 

@@ -18,7 +18,8 @@ from tiny import JOB, SHAPE, expanded, job, write
 from freqbench.engine import rows
 from freqbench.engine.rows import Outcome
 from freqbench.engine.scoring import PredictionScores
-from freqbench.job.grid import Grid, Unit
+from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import Scores
 from freqbench.results import Store

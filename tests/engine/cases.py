@@ -12,7 +12,7 @@ from freqbench.core.types import Case, CaseRef, Shape
 from freqbench.engine import serial
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 
 def volume(shape: Shape, channels: int = 1, seed: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from tiny import JOB, SHAPE, expanded, job
 
 from freqbench.engine.schedule import Schedule
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 STEPS = [1, 2, 3, 5, 8, 12, 18, 27]
 NUM_MODELS, NUM_CASES = 4, 12

@@ -14,7 +14,7 @@ from tiny import Collector, write
 from freqbench.engine.ray import ray_cluster, ray_engine
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 TESTS = str(Path(__file__).parents[1])
 ROOT = Path(TESTS).parent

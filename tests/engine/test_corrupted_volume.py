@@ -13,7 +13,7 @@ from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.identity import window_generator
 from freqbench.engine.attacking import attack_case
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 ENTRY = {"name": "corruption", "kind": [*KINDS], "severity": 3}
 

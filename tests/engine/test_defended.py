@@ -11,7 +11,7 @@ from tiny import ARGS, ROI, class_rows, execute, results, rows, small
 
 from freqbench.engine import serial
 from freqbench.engine.rows import Outcome
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 SMOOTHING = {"name": "randomized_smoothing", "sigma": 0.005, "samples": 32, "selection_samples": 4, "tau": 0.6}
 DEFENCES: dict[str, dict[str, Any]] = {

@@ -20,7 +20,7 @@ from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.job.schema import Resources
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]

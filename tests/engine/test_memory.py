@@ -24,7 +24,7 @@ from freqbench.engine.memory import (
     within_memory,
 )
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.models import ModelEntry, SegmentationModel
 
 GIB = 1 << 30

@@ -16,7 +16,7 @@ from freqbench.engine import serial
 from freqbench.engine.progress import Clock, RunProgress
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.job.plan import make_plan
 
 

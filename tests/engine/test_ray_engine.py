@@ -22,7 +22,7 @@ from freqbench.engine.ray import ray_engine, ray_workers
 from freqbench.engine.resources import Pool
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 FEW = ("pgd", "vafa", "sa2_2d", "almaprox", "square", "bases", "autoattack", "faa", "corruption")  # one of each kind

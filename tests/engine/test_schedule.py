@@ -8,7 +8,7 @@ from engine.known import NUM_MODELS, grid, lower_bound, simulated, steps_of
 from tiny import expanded, job
 
 from freqbench.engine.schedule import Schedule
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 
 def all_units() -> list[Unit]:

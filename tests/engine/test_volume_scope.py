@@ -13,7 +13,7 @@ from freqbench.attacks import ATTACKS, SurrogateAttack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
 from freqbench.ops.losses import dice_ce
 from freqbench.ops.overlap import mean_dice

@@ -13,7 +13,7 @@ from freqbench.audit.comparison import compare
 from freqbench.engine import attacking, memory
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 METRICS = ("dsc", "hd95", "ssim", "psnr")
 ATTACKS: list[dict[str, Any]] = [

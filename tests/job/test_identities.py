@@ -16,7 +16,7 @@ from tiny import ARGS, expanded, job, save_weights, small
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.plugins import provenance
 from freqbench.job.attacks import attack_identity, attack_params
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 
 Change = Callable[[dict[str, Any]], object]
 

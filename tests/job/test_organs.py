@@ -6,7 +6,7 @@ from typing import Any
 from data import downloads
 from tiny import JOB, SHAPE, expanded, small
 
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 
 
 def cells(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cell, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from freqbench.core.errors import UserError
-from freqbench.metrics import assd, hd95, hd95_penalised, nsd, surface, surface_scores, undefined_classes
+from freqbench.metrics import assd, hd95, hd95_penalised, nearest, nsd, surface_scores, undefined_classes
 
 CASES = ("normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin")
 SPACING = (0.8, 0.8, 2.5)
@@ -125,7 +125,7 @@ def searched() -> tuple[Any, Any, dict[Any, Any]]:
 def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, searched: Any, force: Any) -> None:
     pred, label, references = searched
     for name, value in force.items():
-        monkeypatch.setattr(surface, name, value)
+        monkeypatch.setattr(nearest, name, value)
     for spacing, (monai, medpy, shares, means) in references.items():
         np.testing.assert_allclose(hd95(pred, label, 4, spacing), monai, rtol=5e-6)
         np.testing.assert_allclose(hd95(pred, label, 4, spacing, convention="medpy"), medpy, rtol=1e-12)
@@ -137,8 +137,8 @@ def test_every_way_of_searching_gives_the_same(monkeypatch: pytest.MonkeyPatch, 
 def test_far_false_voxels_are_exact_in_both_conventions(monkeypatch: pytest.MonkeyPatch, spacing: Any) -> None:
     """P95 of one direction and of both pooled lie far apart here, so that each needs other distances exactly: a ball,
     and a prediction with the ball and single false voxels far from it."""
-    monkeypatch.setattr(surface, "FEW", 0)
-    monkeypatch.setattr(surface, "CELL", 2)
+    monkeypatch.setattr(nearest, "FEW", 0)
+    monkeypatch.setattr(nearest, "CELL", 2)
     grid = np.indices((40, 36, 30)) - np.array([14, 14, 12])[:, None, None, None]
     label = ((grid**2).sum(axis=0) <= 81).astype(np.uint8)
     masks = label | (np.random.default_rng(6).random(label.shape) < 0.01), label, 2, spacing

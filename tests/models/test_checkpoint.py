@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import CheckpointError
 from freqbench.models import ModelEntry, load, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
+from freqbench.models.checkpoints.fit import strip_prefix
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI
@@ -54,12 +55,12 @@ NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight"
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "net._orig_mod.", "network.model."])
 def test_prefixes_of_wrappers_are_taken_off(prefix: str, wanted: tuple[str, ...]) -> None:
     found = {prefix + key: torch.ones(1) for key in wanted}
-    assert tuple(files.strip_prefix(found, wanted)) == wanted
+    assert tuple(strip_prefix(found, wanted)) == wanted
 
 
 @pytest.mark.parametrize("found", [("model.a", "b"), ("student.a", "student.b"), ("model.c", "model.d"), ()])
 def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stays(found: tuple[str, ...]) -> None:
-    assert tuple(files.strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
+    assert tuple(strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
 
 
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:

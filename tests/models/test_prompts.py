@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef, Shape, Spacing, triple
 from freqbench.engine import learning, memory
 from freqbench.engine.attacking import attack_case
-from freqbench.job.grid import Cell
+from freqbench.job.cells import Cell
 from freqbench.models import SegmentationModel, attack_windows, predict
 from freqbench.models.prompts import PointPrompts
 from freqbench.models.settings import Inference, InputAdapter

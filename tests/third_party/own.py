@@ -8,7 +8,7 @@ from typing import Any
 from tiny import expanded, small
 
 from freqbench.core.plugins import trusting
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 from freqbench.models import ModelEntry, ModelSpec, resolve
 
 ROI = [16, 16, 16]

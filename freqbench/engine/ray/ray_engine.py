@@ -30,7 +30,7 @@ from freqbench.engine.rows import Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import SHAPES
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.grid import Unit
+from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0

@@ -11,9 +11,8 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,13 @@ from torch import Tensor
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
+from freqbench.models.checkpoints.fit import strip_prefix
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 
 _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
-# What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ROG.")
 
 
 def locate(checkpoint: str) -> str:
@@ -182,63 +180,6 @@ def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None,
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             return key, content[key]
     return None, content
-
-
-def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Weights without the prefixes that wrappers and authors' modules put before every key, in any order and number.
-
-    One comes off only if all keys carry it, and as many come off as make the most keys the network's (`wanted`): the
-    keys of MONAI's UNet themselves begin with `model.`.
-    """
-    theirs = set(wanted)
-    _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
-    return dict(zip(keys, found.values(), strict=True))
-
-
-def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """What may stand before every key, nothing first, and the keys without it."""
-    before, keys = "", list(found)
-    yield before, keys
-    while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
-        before, keys = before + prefix, [key.removeprefix(prefix) for key in keys]
-        yield before, keys
-
-
-def check_fit(
-    name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
-) -> None:
-    """Refuse, in one line, a checkpoint whose keys, shapes or integers are not those of its network (meta will do)."""
-    missing = [key for key in wanted if key not in found]
-    unexpected = [key for key in found if key not in wanted]
-    shared = [key for key in wanted if key in found]
-    misshapen = [key for key in shared if wanted[key].shape != found[key].shape]
-    for key in shared:
-        if wanted[key].is_floating_point() and not found[key].is_floating_point():
-            raise CheckpointError(
-                f"{name}: checkpoint {path}: {key}: expected {wanted[key].dtype}, got {found[key].dtype}: save float32 "
-                "weights"
-            )
-    if not (missing or unexpected or misshapen):
-        return
-    classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
-    if classes is not None and not missing and not unexpected:
-        raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}")
-    shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
-    counts = ", ".join(
-        f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")
-        for keys, kind in ((missing, "keys missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-    )
-    raise CheckpointError(f"{name}: checkpoint {path} does not fit: {counts}. Check arch, args and migration")
-
-
-def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
-    """The checkpoint's number of classes if every differing length is `num_classes` there and one number here."""
-    pairs = chain.from_iterable(zip_longest(wanted, found) for wanted, found in shapes)
-    lengths = {(wanted, found) for wanted, found in pairs if wanted != found}
-    if len(lengths) != 1:
-        return None
-    ((wanted, found),) = lengths
-    return found if wanted == num_classes else None
 
 
 def _local(checkpoint: str) -> Path:

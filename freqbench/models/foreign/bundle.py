@@ -7,8 +7,6 @@ MONAI's own parser, which runs what stands behind a `$`, resolves it.
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,13 +14,13 @@ from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Millimetres, Preprocess
-from freqbench.core.plugins import is_trusted, require_trust
+from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
-from freqbench.models.networks.architectures import REFUSALS
+from freqbench.models.foreign.bundle_config import Config, read_config
+from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint
 from freqbench.models.settings import Finite, InputAdapter
 
 _WEIGHTS = "models/model.pt"
@@ -32,8 +30,6 @@ _TRANSFORMS = "preprocessing::transforms"
 _NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
 # In the order in which freqbench applies them: only so do they mean the same.
 _ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
-# What code of a bundle may raise beside the refusals of networks.
-_FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)
 
 
 class BundleArgs(Strict):
@@ -73,74 +69,6 @@ class _Range(BaseModel):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Values of a configuration by their id, `network_def::out_channels`, as MONAI's parser names them."""
-
-    file: Path
-    content: Mapping[str, Any]
-
-    def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
-        """What stands under an id, its own reference or expression resolved and those inside it left; None: nothing."""
-        if id in seen:
-            raise CheckpointError(f"{self.file}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
-        parent, _, last = id.rpartition("::")
-        holder = self.find(parent, seen) if parent else self.content
-        node = None
-        if isinstance(holder, Mapping):
-            node = holder.get(last)
-        elif isinstance(holder, list) and last.isdigit() and int(last) < len(holder):
-            node = holder[int(last)]
-        if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
-            return node
-        if node.startswith("$"):
-            require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
-            return self.parsed(id)
-        found = self.find(node[1:].replace("#", "::"), (*seen, id))
-        if found is None:
-            raise CheckpointError(f"{self.file}: {id} refers to {node}, which is not in the file")
-        return found
-
-    def value(self, id: str) -> Any:
-        """As `find`, with all inside it resolved too; an object that would have to be made needs trust."""
-        found = self.find(id)
-        if isinstance(found, Mapping):
-            if "_target_" in found:
-                require_trust(f"{self.file}: {id} is an object of {found['_target_']}")
-                return self.parsed(id)
-            return {key: self.value(f"{id}::{key}") for key in found}
-        if isinstance(found, list):
-            return [self.value(f"{id}::{i}") for i in range(len(found))]
-        return found
-
-    def given(self, id: str, *names: str) -> dict[str, Any]:
-        """The values under an id that are there."""
-        found = {name: self.value(f"{id}::{name}") for name in names}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def items(self, id: str) -> list[str]:
-        """The ids of the items of the list under an id; none if there is no list."""
-        found = self.find(id)
-        return [f"{id}::{i}" for i in range(len(found))] if isinstance(found, list) else []
-
-    def parsed(self, id: str) -> Any:
-        """What MONAI's parser makes of an id: this runs the bundle's code, and so needs trust."""
-        require_trust(f"{self.file}: {id}")
-        try:
-            return self._parser.get_parsed_content(id)
-        except _FAILURES as error:
-            raise CheckpointError(
-                f"{self.file}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
-                "folder on PYTHONPATH"
-            ) from None
-
-    @cached_property
-    def _parser(self) -> Any:
-        from monai.bundle import ConfigParser
-
-        return ConfigParser(dict(self.content))
-
-
 def describe(path: str, args: Mapping[str, Any]) -> Description:
     """What a bundle, a folder, says of its model.
 
@@ -152,7 +80,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     expression or a third-party class without trust, overlapping classes, or no window size.
     """
     validate(dict(args), BundleArgs, path)
-    config = _config(path)
+    config = read_config(path)
     told = _network(config)
     for id in config.items("postprocessing::transforms"):
         if config.value(f"{id}::sigmoid") is True:
@@ -180,7 +108,7 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """The network of `network_def` with fresh weights, on the CPU or the meta device; `describe` checks `args`."""
-    config = _config(path)
+    config = read_config(path)
     _network(config)
     where = f"{config.file}: network_def"
     if is_trusted():
@@ -196,19 +124,6 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights of `models/model.pt`, on the CPU: weights only, trusted or not."""
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
-
-
-def _config(path: str) -> Config:
-    names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
-    file = next((file for name in names if (file := Path(path, name)).is_file()), None)
-    if file is None:
-        raise CheckpointError(
-            f"{path}: expected a MONAI bundle with configs/inference.json (or .yaml), found none: give the folder that "
-            "holds configs/ and models/"
-        )
-    metadata = Path(path, "configs", "metadata.json")
-    meta = read_object(metadata) if metadata.is_file() else {}
-    return Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
 
 
 def _weights(path: str) -> Path:

@@ -13,7 +13,8 @@ from reporting.handmade import START, shown
 
 from freqbench.core import config
 from freqbench.engine.rows import cell_columns
-from freqbench.job.grid import Cell, Grid, expand
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid, expand
 from freqbench.job.rehearsal import counted, missing
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes

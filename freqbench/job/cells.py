@@ -1,0 +1,154 @@
+"""Says what a grid consists of: cells and units, the identities that records are kept under, and their passes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
+from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
+from freqbench.core.identity import digest
+from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
+from freqbench.job.attacks import attack_identity, attack_params
+from freqbench.models import ModelSpec, attack_windows, sliding_windows
+from freqbench.results import Key
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
+
+    `window_batch` is how many windows are attacked at once where the attack couples them; None where it does not, as
+    their number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models
+    whose gradients a SurrogateAttack follows.
+    """
+
+    dataset: Dataset
+    source: ModelSpec
+    attack: Attack
+    seed: int | None
+    precision: str
+    compile: bool
+    targets: tuple[ModelSpec, ...]
+    window_batch: int | None = None
+    learns_from: tuple[CaseRef, ...] = ()
+    surrogates: tuple[ModelSpec, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelSpec, ...]:
+        """Those that its volumes are made with."""
+        return self.source, *self.surrogates
+
+    @property
+    def attack_identity(self) -> dict[str, Any]:
+        """As of the attack, its surrogates by what they compute in place of their names."""
+        own = attack_identity(self.attack)
+        if isinstance(self.attack, SurrogateAttack):
+            own["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
+        return own
+
+    @cached_property
+    def cell_id(self) -> str:
+        """16 hex digits of all that the adversarial volumes depend on beside the case."""
+        is_learned = isinstance(self.attack, LearnedAttack)
+        return digest(
+            {
+                "protocol": PROTOCOL_VERSION,
+                "recipe": self.dataset.whole_recipe(),
+                "source": self.source.model_id,
+                "attack": self.attack_identity,
+                "seed": self.seed,
+                "precision": self.precision,
+                "compile": self.compile,
+                **self._coupling,
+                # What the reference is drawn from, not which it is: that depends on the seed and the case.
+                **({"references": self.dataset.references} if self.attack.needs_reference else {}),
+                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if is_learned else {}),
+            }
+        )
+
+    @property
+    def params(self) -> str:
+        """All parameters of the attack as JSON text, and what the cell makes of them.
+
+        That is `window_batch`, the windows attacked at once, where the attack couples them, and `block_cut`, the sides
+        of its block, where the source's ROI cuts it. Of surrogates it names those that it has.
+        """
+        cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
+        names = [surrogate.name for surrogate in self.surrogates]
+        own = {"surrogates": names} if isinstance(self.attack, SurrogateAttack) else {}
+        return attack_params(self.attack, **self._coupling, **cut, **own)
+
+    @property
+    def _coupling(self) -> dict[str, int]:
+        return {} if self.window_batch is None else {"window_batch": self.window_batch}
+
+    @property
+    def block_cut(self) -> str:
+        """Sides of the attack's block where the source's ROI cuts it, else nothing.
+
+        In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none.
+        """
+        attack = self.attack
+        if not isinstance(attack, BlockAttack) or attack.attacks_volume:
+            return ""
+        return "x".join(map(str, attack.shortened(self.source.roi) or ()))
+
+    @property
+    def learning_passes(self) -> int:
+        """Forward and backward passes over windows that it takes to learn, once for all cases."""
+        if not isinstance(self.attack, LearnedAttack):
+            return 0
+        passes = self.attack.learning_passes
+        units = (Unit(cell=self, ref=ref, targets=()) for ref in self.learns_from)
+        return sum(unit.passes_of(self.source, *passes) for unit in units)
+
+    def key(self, ref: CaseRef, target: ModelSpec) -> Key:
+        """The key of one record."""
+        return self.cell_id, self.dataset.case_key(ref), target.model_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """One cell on one case with the targets still wanted: what a worker is given."""
+
+    cell: Cell
+    ref: CaseRef
+    targets: tuple[ModelSpec, ...]
+
+    @property
+    def name(self) -> str:
+        """What a user calls it."""
+        return f"{self.cell.attack.name} on {self.cell.source.name}, {self.ref.case_id}"
+
+    @property
+    def num_windows(self) -> int:
+        """Windows to run; an upper bound where the source's space crops to foreground."""
+        return self._windows(self.cell.source)
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes over windows, those of every draw of a random defence and of all surrogates."""
+        return sum(map(self.passes_on, self.cell.models))
+
+    def passes_on(self, model: ModelSpec) -> int:
+        """The same of the source alone, which rows count, or of one surrogate."""
+        attack = self.cell.attack
+        if isinstance(attack, SurrogateAttack) and model is not self.cell.source:
+            return self.passes_of(model, *attack.surrogate_passes)
+        return self.passes_of(model, *attack.passes)
+
+    def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
+        """The same of so many forward and backward passes of a sample by a model."""
+        windows = self._windows(model)
+        if self.cell.attack.attacks_volume and windows > 1:
+            forwards += backwards  # see SlidingWindowModel
+        return windows * (forwards + backwards) * model.passes
+
+    def _windows(self, model: ModelSpec) -> int:
+        shape = self.cell.dataset.shape_in(self.ref, model.space)
+        if self.cell.attack.attacks_volume:
+            return len(sliding_windows(shape, model.roi, model.inference.overlap))
+        return len(attack_windows(shape, model.roi))

@@ -1,0 +1,133 @@
+"""Says how a network is trained: lists of cases, steps, augmentation, consistency, and how weights are judged.
+
+The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
+18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+)
+
+from freqbench.core.config import Strict
+from freqbench.job.sweep import AttackEntry
+
+BatchSize = Annotated[PositiveInt, Field(le=4096)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Splits(Strict):
+    """The dataset's lists: learned from, used to choose the best weights, and measured once at the end.
+
+    `selected_on_test` lets `select` and `test` share cases, as in the papers' lists of two: the figure on `test` is
+    then flattered, and the record of the weights says so.
+    """
+
+    train: str
+    select: str
+    test: str
+    selected_on_test: bool = False
+
+
+class Augmentation(Strict):
+    """Probabilities of the random changes of a crop.
+
+    Attributes:
+        flip: of mirroring, on each axis; three values for axes that differ (anatomy with a left and a right side).
+        rotate90: of one to three quarter turns in the first two axes; left out where the ROI is not square there.
+        scale_intensity: of multiplying by a factor from [0.9, 1.1].
+        shift_intensity: of adding an offset from [-0.1, 0.1].
+    """
+
+    flip: Probability | tuple[Probability, Probability, Probability] = 0.2
+    rotate90: Probability = 0.2
+    scale_intensity: Probability = 0.1
+    shift_intensity: Probability = 0.1
+
+
+class Schedule(Strict):
+    """How long and how fast one network learns.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: crops a step.
+        lr: learning rate at the end of the warm-up.
+        weight_decay: of AdamW.
+        warmup_steps: steps of linear rise before the cosine decay to zero.
+        validate_every: steps between two validations; one more stands at the end.
+        max_minutes: stop at the next step after so many minutes of training; the learning rate follows `steps` anyway.
+        accumulate: parts that a step's crops go through the network in, where all do not fit at once.
+        clip_norm: the gradient's L2 norm is cut to it; None: as it is.
+        precision: of the network: `bf16` under autocast, `fp32`, or `auto`: bf16 on CUDA.
+    """
+
+    steps: PositiveInt = 90_000
+    batch_size: BatchSize = 4
+    lr: PositiveFloat = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    warmup_steps: Annotated[int, Field(ge=0)] = 900
+    validate_every: PositiveInt = 1800
+    max_minutes: PositiveFloat | None = None
+    accumulate: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+class FrequencyConsistency(Strict):
+    """The term of VAFT that keeps the spectra of clean and attacked logits together.
+
+    Attributes:
+        form: `released`: the sum of differences over the sum of the clean spectrum; `paper`: the differences' plain L1
+            norm, which grows with the crop.
+        block: `whole`: one transform over the crop, as released; or the voxels of a block a side.
+    """
+
+    weight: PositiveFloat = 1.0
+    form: Literal["released", "paper"] = "released"
+    block: Literal["whole"] | PositiveInt = "whole"
+
+
+OWN = "own"
+
+
+class Validation(Strict):
+    """How weights are judged on the select list.
+
+    Attributes:
+        attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
+            the network is trained on (a `clean` network has none), or a list of these. None: QUICK_ATTACK for networks
+            trained on a `linf` attack, `own` for those on another, else none.
+        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
+            (the mean over attacks), `worst` (of each case the lowest under any attack), or the `mean` of `clean` and
+            `attacked`; None: `mean` where there is an attack, as training on attacks only lowers clean Dice, else
+            `clean`.
+    """
+
+    attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None
+    choose_by: Literal["clean", "attacked", "mean", "worst"] | None = None
+
+    @field_validator("attack", mode="before")
+    @classmethod
+    def _attacks(cls, given: Any) -> Any:
+        def is_attack(one: Any) -> bool:
+            return one == OWN or isinstance(one, AttackEntry) or (isinstance(one, dict) and "name" in one)
+
+        if given is None or is_attack(given):
+            return given
+        if not (isinstance(given, list | tuple) and given and all(map(is_attack, given))):
+            raise ValueError(f"expected an attack {{name: ..., ...}}, {OWN}, or a list of these, got {given!r:.300}")
+        return given
+
+    @property
+    def attacks(self) -> tuple[AttackEntry | Literal["own"], ...]:
+        """What `attack` says, one or several; none where it says nothing."""
+        if self.attack is None:
+            return ()
+        return self.attack if isinstance(self.attack, tuple) else (self.attack,)
+
+
+QUICK_ATTACK = AttackEntry.model_validate({"name": "pgd", "eps": "4/255", "steps": 3, "step_size": "2/255"})
