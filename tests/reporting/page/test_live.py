@@ -35,7 +35,7 @@ def test_new_data_keep_the_filters_unchanged_ones_are_not_sent_again_and_a_serve
             page.clock.fast_forward(10_000)
             page.wait_for_selector(f"#panel-table .status:has-text('{said}')")
             page.clock.fast_forward(10_000)
-            page.wait_for_function("document.querySelector('header [role=status]').textContent.includes('live')")
+            page.wait_for_selector("header [role=status]:has-text('live')")
             page.wait_for_timeout(300)
         assert answers == [200, 200, 304, 200, 304]
         assert page.locator("#panel-table details.menu.active").count() == 1

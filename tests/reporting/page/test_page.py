@@ -14,6 +14,7 @@ from generated_page import data_of, grid
 
 from freqbench.reporting.page import build_page
 
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 HOSTILE = "<script>alert(1)</script>"
 BOLD = "<b>&lt;</b>"
 TABS = ("overview", "table", "transfer", "curves", "organs", "audit", "volumes", "facts")
@@ -46,7 +47,10 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def visit(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
-    """Opens the page at a hash; what must not happen (errors, requests, dialogs) fails the test when it ends."""
+    """Opens the page at a hash; what must not happen (errors, requests, dialogs) fails the test when it ends.
+
+    The page forbids `eval`, so `wait_for_function` holds only where its first look succeeds: wait for a selector.
+    """
     wrong: list[str] = []
     contexts = []
 
@@ -96,7 +100,7 @@ def test_a_filter_changes_the_rows_which_stand_by_threat_model_and_sort_within_i
     page.click("#panel-table summary:has-text('Attack')")
     page.check("#panel-table input[value=pgd]")
     assert rows_said(page).startswith("8 rows of 32")
-    page.wait_for_function(f"document.querySelectorAll({ROW!r}).length === 8")
+    playwright.expect(page.locator(ROW)).to_have_count(8)
     assert all(text.startswith("pgd") for text in page.locator(f"{ROW} [col-id=attack]").all_inner_texts())
 
 
@@ -123,7 +127,7 @@ def test_a_row_opens_its_cases_and_a_case_its_classes_and_command(visit: Callabl
     assert page.locator("dialog .reproduce code").inner_text() in commands
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog", state="hidden")
-    page.wait_for_function("!location.hash.includes('row=')")
+    page.wait_for_url(lambda url: "row=" not in url)
 
 
 @pytest.mark.integration

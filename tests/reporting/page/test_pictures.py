@@ -16,6 +16,7 @@ from freqbench.reporting.page import build_page, page_data
 from freqbench.reporting.page import glimpses as shown
 from freqbench.results.glimpses import Glimpse, Glimpses
 
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 CASES = 3
 
 
@@ -124,8 +125,7 @@ def test_pictures_come_before_tables_and_a_click_or_a_key_leads_to_the_rows(over
     assert order == sorted(order)
     assert overview.evaluate("document.documentElement.scrollWidth") == 390
     assert overview.locator(".heat-table td.null").count() == 2
-    loaded = "[...document.querySelectorAll('.strip img')].filter(each => each.naturalWidth === 488).length"
-    overview.wait_for_function(f"{loaded} > 0")
+    playwright.expect(overview.locator(".strip img").first).to_have_js_property("naturalWidth", 488)
     assert overview.locator(".strip img").count() == 6
     overview.locator(".heat-table button").first.focus()
     overview.keyboard.press("Enter")

@@ -19,7 +19,7 @@ from volumes_page import DIST, VIEWER, rows_of, write_page
 from freqbench.ops.colors import class_color
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
 
 Open = Callable[..., Any]
 
