@@ -8,7 +8,7 @@ from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.checks import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
-from freqbench.models.loading import examined
+from freqbench.models.examining import examined
 
 
 def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> None:

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from freqbench.models.defences.table import DEFENCES
     from freqbench.models.foreign import READERS
     from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
-    from freqbench.models.loading import load, resolve, resolve_ensemble
+    from freqbench.models.loading import load
     from freqbench.models.networks.architectures import MODELS, build
+    from freqbench.models.resolving import resolve, resolve_ensemble
     from freqbench.models.wrapper import SegmentationModel
 else:
     _MODULES = {
@@ -52,8 +53,9 @@ else:
         "defences.table": ("DEFENCES",),
         "foreign": ("READERS",),
         "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
-        "loading": ("load", "resolve", "resolve_ensemble"),
+        "loading": ("load",),
         "networks.architectures": ("MODELS", "build"),
+        "resolving": ("resolve", "resolve_ensemble"),
         "wrapper": ("SegmentationModel",),
     }
 

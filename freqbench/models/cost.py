@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.core.plugins import trusting
-from freqbench.models.loading import skeleton, trace, traced_flops
+from freqbench.models.loading import skeleton
+from freqbench.models.networks import architectures
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
@@ -40,6 +41,34 @@ def step_bytes(spec: ModelSpec) -> int:
     return int(counter.total + weights)
 
 
+def trace(spec: ModelSpec, net: nn.Module) -> None:
+    """Send one window of shapes through a network on the meta device; a UserError where it does not come through."""
+    arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
+    try:
+        with torch.no_grad():
+            logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
+    except architectures.REFUSALS as error:
+        if "more than 1 spatial element" in str(error):
+            raise UserError(
+                f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "
+                "take: enlarge the roi or use fewer strides"
+            ) from None
+        raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
+    expected = (1, spec.num_classes, *roi)
+    got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if got != expected:
+        raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
+
+
+def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
+    """As `trace`, and the floating-point operations on the way (a multiplication and an addition are two)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        trace(spec, net)
+    return int(counter.get_total_flops())
+
+
 def _countable(spec: ModelSpec) -> nn.Module | None:
     """The network of shapes alone; None where there is none."""
     if spec.arch in FROZEN:
@@ -61,5 +90,5 @@ class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         returned = func(*args, **(kwargs or {}))
         if not func.is_view:
-            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor))
+            self.total += sum(leaf.nbytes for leaf in tree_leaves(returned) if isinstance(leaf, Tensor))
         return returned

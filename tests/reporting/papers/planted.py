@@ -54,7 +54,7 @@ def job_of(row: Published) -> str:
 @cache
 def grid(job: str) -> Grid:
     """The grid of a paper's job with its attacks, stand-ins for data and checkpoints, no network built."""
-    resolving = importlib.import_module("freqbench.models.loading")
+    resolving = importlib.import_module("freqbench.models.resolving")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolving, "_agreed_args", lambda entry, *_: entry.args)
         patch.setattr(resolving, "_checked", lambda draft, *_: draft)
