@@ -27,11 +27,17 @@ class PointPrompts:
 
     Attributes:
         count: points of each class, at least 1.
-        seed: of the draws.
+        seed: of the draws, a whole number.
+
+    Raises ValueError for a seed that is none.
     """
 
     count: int
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int:
+            raise ValueError(f"expected point_seed of a whole number, got {self.seed!r}")
 
     def drawn(self, case: Case) -> Tensor:
         """The class of each voxel that is clicked, 0 elsewhere: uint8 `[1, H, W, D]`.

@@ -235,6 +235,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
         {"prompt_embed_dim": 64},
         ROI,
     ),
+    "SAMMed3D refuses its args: expected point_seed of a whole number, got '1'": ({"point_seed": "1"}, ROI),
     "unknown argument 'classes'": ({"classes": ["liver", "spleen"]}, ROI),
     "SAMMed3D refuses its args: expected a roi of equal sides of at most 224 voxels, got 32x16x16": ({}, (32, 16, 16)),
     "SAMMed3D refuses its args: expected a roi of equal sides of at most 224 voxels, got 240x240x240": ({}, (240,) * 3),
