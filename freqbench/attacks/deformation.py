@@ -41,7 +41,8 @@ class Deformation(AcquisitionAttack):
     until it does not. That is in the set, though not its nearest point. Auto-PGD steps along the gradient of each
     control point at unit length. All channels share one field.
 
-    Windows that are moved one by one would tear label and anatomy where they meet: there is `scope: volume` alone.
+    Windows that are moved one by one would tear label and anatomy where they meet: there is `scope: volume` alone. So
+    would channels that stay, or a part of the change: all channels move, and there is no `filter`.
 
     Args:
         max_mm: largest displacement, in millimetres.
@@ -68,6 +69,18 @@ class Deformation(AcquisitionAttack):
     knot_mm: float = 16.0
     spacing: Spacing | None = None
     scope: str = "volume"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.filter is not None:
+            self.refuse("filter", f"expected none, got {self.filter!r}: the label moves with all of the change")
+
+    def check_channels(self, num_channels: int) -> None:
+        """All of them are moved, as the label is."""
+        super().check_channels(num_channels)
+        if self.channels is not None and len(self.channels) < num_channels:
+            got = f"{num_channels}, got {list(self.channels)}"
+            self.refuse("channels", f"expected all {got}: the label moves, and the anatomy of the others would not")
 
     def on_grid(self, spacing: Sequence[float]) -> Attack:
         """With the case's spacing, where none was given."""

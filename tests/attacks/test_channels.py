@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from attacks.asked import Asked
-from attacks.examples import SmallNet, every_attack, example, generators, volumes
+from attacks.examples import CLASSES, SmallNet, example, generators, volumes
 from torch import Tensor
 
 from freqbench.attacks import make
+from freqbench.core.errors import ParameterError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.fourier import fourier_bands
 
@@ -21,7 +22,7 @@ class OnlySecond(SmallNet):
         return super().forward(x[:, 1:])
 
 
-@every_attack
+@pytest.mark.parametrize("name", [name for name, attack in CLASSES.items() if not attack.moves_labels])
 def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
     """By a network that has no use for the other, which comes back to the bit."""
     images, labels = volumes(3, channels=2)
@@ -32,6 +33,16 @@ def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
     assert torch.equal(both.losses.nan_to_num(-1), alone.losses.nan_to_num(-1))
     assert (both.state is None) == (alone.state is None)
     assert both.state is None or torch.equal(both.state, alone.state)
+
+
+def test_channels_beside_a_label_that_moves_are_not_left_where_they_are() -> None:
+    images, labels = volumes(channels=2)
+    with pytest.raises(ParameterError, match=r"deformation: channels: expected all 2, got \[1\]: the label moves"):
+        example("deformation", channels=(1,))(SmallNet(2), images, labels)
+    every, named = (
+        example("deformation", **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (0, 1)})
+    )
+    assert torch.equal(every.adversarial, named.adversarial)
 
 
 @pytest.mark.parametrize("name", ["pgd", "difgsm", "dynamic_scaling", "autoattack"])

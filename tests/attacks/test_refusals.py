@@ -103,6 +103,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"spacing": (1, 1)},
         "spacing: expected three numbers above 0 (in a job file a list of lists, [[1, 1, 3]]), got (1, 1)",
     ),
+    ("deformation", {"filter": ("low", 3)}, "filter: expected none, got ('low', 3): the label moves with all of the"),
     ("universal", {"learn_cases": 0}, "learn_cases: expected a whole number of at least 1, got 0"),
     ("universal", {"learn_split": 3}, "learn_split: expected a split's name, got 3"),
     ("universal", {"tile": (8, 8)}, "tile: expected a whole number of at least 1, or three of them, got (8, 8)"),
