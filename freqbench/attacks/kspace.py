@@ -53,26 +53,33 @@ class KSpace(AcquisitionAttack):
 
     def space(self, clean: Tensor) -> Space:
         """A disc for each point or line of k-space."""
-        axes = [
-            axis for axis in (2, 3, 4) if not (axis == 2 and self.lines) and not (axis == 4 and self.encoding == "2d")
-        ]
-        spectrum = torch.fft.fftn(clean, dim=axes)
-        free = self._free(spectrum.shape, axes).to(clean)
+        spectrum = torch.fft.fftn(clean, dim=self._axes)
+        free = self._free(spectrum.shape).to(clean)
         centre = torch.zeros_like(spectrum[:, :, :1] if self.lines else spectrum)
 
         def project(u: Tensor) -> Tensor:
             return free * u * (self.eps_k / u.abs().clamp(min=torch.finfo(clean.dtype).tiny)).clamp(max=1)
 
         def render(u: Tensor) -> Tensor:
-            change: Tensor = torch.fft.ifftn(u * spectrum, dim=axes).real
+            change: Tensor = torch.fft.ifftn(u * spectrum, dim=self._axes).real
             return (clean + change).clamp(0, 1)
 
         return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
 
-    def _free(self, shape: torch.Size, axes: list[int]) -> Tensor:
+    def beyond(self, state: Tensor) -> float:
+        """Also the largest change outside the region, where there is none."""
+        outside = state * (1 - self._free(state.shape).to(state.device))
+        return max(super().beyond(state), float(outside.abs().max()))
+
+    @property
+    def _axes(self) -> list[int]:
+        """Those that k-space has frequencies along."""
+        return [2] * (not self.lines) + [3] + [4] * (self.encoding == "3d")
+
+    def _free(self, shape: torch.Size) -> Tensor:
         """1 at the frequencies of the region, else 0; it broadcasts over k-space."""
         highest = torch.zeros([1] * len(shape))
-        for axis in axes:
+        for axis in self._axes:
             along = torch.fft.fftfreq(shape[axis]).abs() * 2
             highest = torch.maximum(highest, along.reshape([-1 if i == axis else 1 for i in range(len(shape))]))
         if self.region == "all":

@@ -139,6 +139,18 @@ def test_a_point_outside_the_set_and_a_volume_of_another_point_are_an_excess(nam
     assert attack.excess(IMAGES, made, None) == math.inf
 
 
+@pytest.mark.parametrize("lines", [False, True])
+@pytest.mark.parametrize("region", ["centre", "periphery"])
+def test_a_change_of_k_space_outside_its_region_is_an_excess(region: str, lines: bool) -> None:
+    attack = make("kspace", eps_k=0.1, region=region, lines=lines, encoding="3d")
+    assert isinstance(attack, AcquisitionAttack)
+    space = attack.space(IMAGES)
+    everywhere = torch.full_like(space.centre, 0.05)
+    assert attack.excess(IMAGES, space.render(everywhere), everywhere) == pytest.approx(0.05)
+    inside = space.project(everywhere)
+    assert attack.excess(IMAGES, space.render(inside), inside) <= 0
+
+
 def test_a_curve_that_falls_is_an_excess() -> None:
     attack = make("intensity_curve", deviation=0.2, pieces=10)
     assert isinstance(attack, AcquisitionAttack)
