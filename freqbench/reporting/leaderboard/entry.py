@@ -188,6 +188,8 @@ def told_by(store: Store) -> Told:
     worst: list[WorstCase] = []
     for on in evidence.models:
         for claim in claims_of(on):
+            if not claim.forms:
+                continue  # an audit knows no strongest attack: weak settings would rank highest
             labels = [each.label for each in (*claim.own, *claim.added)]
             rows = on.rows[on.rows["label"].isin(labels) & on.rows["fg"].notna()]
             for row in case_minima(rows.assign(_score=rows["fg"]), []).to_dict("records"):

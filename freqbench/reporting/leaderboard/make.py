@@ -118,8 +118,15 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         "trust_code": False,
     }
     content = job.model_copy(update=kept).model_dump(mode="json")
+    content["datasets"] = [{key: _named(value) for key, value in each.items()} for each in content["datasets"]]
     place = place_of(content)
     return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
+
+
+def _named(value: Any) -> Any:
+    """The last part of an absolute path; anything else as it is."""
+    is_absolute = isinstance(value, str) and value.startswith(("/", "~"))
+    return PurePosixPath(value).name if is_absolute else value
 
 
 def _names(given: str | Collection[str] | None, name: str) -> bool:

@@ -90,7 +90,8 @@ def _seal(entry: Entry) -> Check:
         if sealed != found:
             return _wrong("seal", f"{name} are not those of the rows: make the entry again")
     if not told.worst_cases:
-        return _wrong("seal", "nothing to rank by: expected an attack with a budget that was optimised on the network")
+        wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
+        return _wrong("seal", f"nothing to rank by: expected {wanted}")
     return _ok("seal", f"{len(told.worst_cases)} worst cases in {len(told.threat_models)} threat models are the rows'")
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from called import bench
-from reporting.leaderboard.conftest import CARD, write_card
-from tiny import small
+from reporting.leaderboard.conftest import CARD, job, write_card
+from tiny import execute, small
 
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
-from freqbench.reporting.leaderboard.entry import read_entry
+from freqbench.core.plugins import trusting
+from freqbench.reporting.leaderboard.entry import read_entry, told_by
 from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results import Store
 
@@ -65,6 +66,15 @@ def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(made:
     assert set(Store(str(entry.folder / "store")).rows(("source_model", "target_model"))) == {("plain", "plain")}
 
 
+def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path) -> None:
+    """An audit could not tell that FAA of one step is weak."""
+    attacks = [{"name": "pgd", "eps": "32/255", "steps": 1}, {"name": "faa", "portion": 0.1, "bands": 4, "steps": 1}]
+    out = str(tmp_path / "out")
+    with trusting():
+        execute(job(tmp_path, *attacks, models=job(tmp_path)["models"][:1]), out)
+    assert told_by(Store(out)).threat_models == ("linf eps=32/255",)
+
+
 def test_an_entry_does_not_tell_the_machine(made: Path) -> None:
     folder = made / "entries" / "plain"
     texts = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".yaml"))
@@ -72,6 +82,19 @@ def test_an_entry_does_not_tell_the_machine(made: Path) -> None:
     for path in (folder / "store" / "runs").iterdir():
         assert not {"host", "pid", "workers"} & json.loads(path.read_text()).keys()
     assert platform.node() not in texts.replace(CARD["contact"], "")
+
+
+def test_an_entry_does_not_tell_where_its_data_lie(made: Path, tmp_path: Path) -> None:
+    """Whoever verifies it has them elsewhere, and says where by --job."""
+    out, folder = Path(shutil.copytree(made / "out", tmp_path / "out")), tmp_path / "plain"
+    stored = Store(str(out)).job()
+    stored["spec"]["datasets"][0].update(root="/home/me/data/balls", list="~/lists/mine.json", split="test")
+    Store(str(out)).write_job(stored)
+    write_card(folder)
+    assert make_entry(str(out), "plain", folder)
+    (dataset,) = read_entry(folder).store.job()["spec"]["datasets"]
+    assert (dataset["root"], dataset["list"], dataset["split"]) == ("balls", "mine.json", "test")
+    assert not any("/home/me" in path.read_text() for path in folder.rglob("*.json"))
 
 
 def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
@@ -89,9 +112,9 @@ def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
 
 def test_an_entry_is_of_one_network_alone(made: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(made / "out", tmp_path / "out"))
-    job = Store(str(out)).job()
-    job["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
-    Store(str(out)).write_job(job)
+    stored = Store(str(out)).job()
+    stored["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
+    Store(str(out)).write_job(stored)
     with pytest.raises(
         UserError, match=r"plain: expected attacks that need no other network .*, got bases with surrog"
     ):
