@@ -10,11 +10,11 @@ import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from freqbench.analysis.frames import plain
 from freqbench.analysis.tables import case_minima
@@ -30,6 +30,7 @@ from freqbench.results import Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
 
 SEAL, STORE = "entry.json", "store"
+VERSION = 1
 MOST_FILES, MOST_BYTES, MOST_SEAL = 2000, 2**27, 2**24
 MOST_ROWS, MOST_UNPACKED = 1_000_000, 2**31
 
@@ -83,11 +84,18 @@ class Seal(Told):
         versions: of what made the entry.
     """
 
-    version: Literal[1] = 1
+    version: int = VERSION
     model: FileName
     checkpoint: Sha256
     files: dict[str, Sha256]
     versions: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_version(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and (version := given.get("version", VERSION)) != VERSION:
+            raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: update freqbench")
+        return given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,6 +71,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         edited("entry.json", lambda _: " " * (entries.MOST_SEAL + 1)),
         "entry.json: expected at most 16 MiB",
     ),
+    "a newer seal": (
+        edited("entry.json", lambda text: json.dumps({**json.loads(text), "version": 2, "signature": "x"})),
+        r"entry\.json: expected an entry of version 1, got 2: update freqbench$",
+    ),
     "a key more": (
         edited("entry.json", lambda text: json.dumps({**json.loads(text), "script": 1})),
         "unknown key 'script'",
