@@ -56,6 +56,16 @@ def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path,
     assert found == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
 
 
+def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench: Bench) -> None:
+    pgd = {"name": "pgd", "eps": "32/255", "step_size": ["eps/2", "eps/8"]}
+    assert (
+        bench("converge", write(tmp_path, small(attacks=[pgd], metrics=["dsc"])), "--out", str(out), *OPTIONS)[0] == 0
+    )
+    curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
+    found = {(row["attack"], row["steps"]) for row in curves}
+    assert found == {(f"pgd step_size=eps/{part}", steps) for part in "28" for steps in "12"}
+
+
 def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
     """The entry expands to a cell of the store, so a job with it finds its rows there."""
     assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
