@@ -147,6 +147,11 @@ def test_masked_gradients_are_refused_in_words(made: Path) -> None:
     assert re.search(r"flagged: [\w, ]*zero_gradients.* signs? of masked gradients in \d+ checks", reason)
 
 
+def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(made: Path) -> None:
+    (reason,) = computed(read_entry(made / "entries" / "rounded"), made)
+    assert reason.startswith("audit: Masked gradients on balls: flagged: ")
+
+
 def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> None:
     entry = copied(made, tmp_path, lambda store: shutil.rmtree(store / "audit"))
     (reason,) = reasons(examine(entry))
