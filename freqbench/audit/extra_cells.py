@@ -18,6 +18,8 @@ from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS, measure_gradients, num_passes, rescore_saved
+from freqbench.core import config, storage
+from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.engine import matching, run
@@ -35,6 +37,7 @@ CASES = 5
 LARGEST = 3  # as many attacks are listed as taking most passes
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
+CONVERGED = "-converge/converge.yaml"  # behind a store's path: what `freqbench converge` recommends for its job
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
@@ -120,7 +123,8 @@ def planned(
     For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
-    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds.
+    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
+    what `freqbench converge` recommends within them, where it was run for the store's job.
     Without `compute` nothing is attacked, and noise whose budget is not known has the largest one.
     """
     own = expand(job, cases, where=out)
@@ -129,7 +133,8 @@ def planned(
     seed = job.seeds[0]
     cells: dict[tuple[str, str], Cell] = {}
     noise = _noise(own, store, cases, say, compute)
-    for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *_strongest(own, seed), *noise):
+    strongest = (*_strongest(own, seed), *_recommended(own, out, cases, say))
+    for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *strongest, *noise):
         key = cell.dataset.name, cell.cell_id
         former = cells.get(key)
         targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
@@ -182,18 +187,46 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
 
     A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
     """
-    longest: dict[Hashable, Cell] = {}
-    for cell in filter(lambda each: is_claimed(each.attack), own.cells):
-        claim = cell.dataset.name, cell.source.name, limits_of(cell.attack)
-        former = longest.get(claim)
-        if former is None or num_steps(cell.attack) > num_steps(former.attack):
-            longest[claim] = cell
-    for cell in longest.values():
+    for cell in _longest(own).values():
         for form in strongest_forms(cell.attack):
             strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
             yield _with(cell, strong, seed)
             for control in CONTROLS if hasattr(form, "control") else ():
                 yield _with(cell, _changed(strong, {"control": control}), seed)
+
+
+def _longest(own: Grid) -> dict[Hashable, Cell]:
+    """By dataset, source and bounds, the attack of most steps that a claim rests on."""
+    longest: dict[Hashable, Cell] = {}
+    for cell in filter(lambda each: is_claimed(each.attack), own.cells):
+        claim = _claim_of(cell)
+        former = longest.get(claim)
+        if former is None or num_steps(cell.attack) > num_steps(former.attack):
+            longest[claim] = cell
+    return longest
+
+
+def _claim_of(cell: Cell) -> Hashable:
+    return cell.dataset.name, cell.source.name, limits_of(cell.attack)
+
+
+def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
+    """What `freqbench converge` found strong within the bounds of the job's claims."""
+    path = f"{out.rstrip('/')}{CONVERGED}"
+    if not storage.exists(path):
+        return
+    try:
+        attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
+        changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
+        job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
+        found = expand(job, cases, where=path).cells
+    except UserError as error:
+        say(f"nothing of {path}: {error}")
+        return
+    claims = _longest(own)
+    for cell in found:
+        if _claim_of(cell) in claims:
+            yield _with(cell, cell.attack, job.seeds[0])
 
 
 def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:

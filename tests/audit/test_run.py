@@ -232,6 +232,37 @@ def test_a_block_that_windows_cut_stays_in_windows(tmp_path: Path) -> None:
         assert {each["scope"] for each in found if each["control"] == "none"} == {scope}
 
 
+RECOMMENDED = """# Recommended by freqbench converge
+attacks:
+  - {name: pgd, eps: 8/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1, sources: [plain]}
+  - {name: pgd, eps: 2/255, step_size: eps/10, steps: 40, loss: dice, restarts: 1}
+"""
+
+
+def test_what_converge_recommends_within_the_job_s_bounds_is_run_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the network that it is for, and nothing of a file that is none."""
+    spec, _ = expanded(job(attacks=[{"name": "fgsm", "eps": "8/255"}]))
+    place, file = str(tmp_path / "out"), tmp_path / "out-converge" / "converge.yaml"
+    file.parent.mkdir()
+
+    def planned() -> set[tuple[object, ...]]:
+        cells = extra_cells.planned(spec, place, 1, None, print, compute=False).grid.cells
+        return {
+            (cell.source.name, cell.attack.eps, cell.attack.steps, cell.attack.loss)  # type: ignore[attr-defined]
+            for cell in cells
+            if getattr(cell.attack, "step_size", None) == "eps/10"
+        }
+
+    assert planned() == set()
+    file.write_text(RECOMMENDED)
+    assert planned() == {("plain", 8 / 255, 40, "dice")}
+    file.write_text("attacks: [{name: pgdd}]")
+    assert planned() == set()
+    assert f"nothing of {file}: " in capsys.readouterr().out
+
+
 def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
     spec, _ = expanded(job(attacks=attacks))
