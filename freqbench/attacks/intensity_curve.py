@@ -59,6 +59,6 @@ class IntensityCurve(AcquisitionAttack):
         return Space(centre=centre, radius=clean.new_tensor(self.deviation), project=project, render=render)
 
     def beyond(self, state: Tensor) -> float:
-        """The largest deviation beyond the bound, or the steepest fall between two knots."""
+        """The largest deviation beyond the bound, the steepest fall between knots, or how far an end leaves [0, 1]."""
         fall = float((-1 / self.pieces - state.diff(dim=2)).max())
-        return max(super().beyond(state), fall)
+        return max(super().beyond(state), fall, float(-state[:, :, 0].min()), float(state[:, :, -1].max()))

@@ -160,6 +160,16 @@ def test_a_curve_that_falls_is_an_excess() -> None:
     assert attack.excess(IMAGES, made, falling) == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(("knot", "deviation"), [(0, -0.1), (10, 0.1)])
+def test_a_curve_begins_and_ends_within_the_scale(knot: int, deviation: float) -> None:
+    attack = make("intensity_curve", deviation=0.2, pieces=10)
+    assert isinstance(attack, AcquisitionAttack)
+    space, beyond = attack.space(IMAGES), torch.zeros(1, 1, 11, dtype=torch.float64)
+    beyond[0, 0, knot] = deviation
+    assert attack.excess(IMAGES, space.render(beyond), beyond) == pytest.approx(0.1)
+    assert attack.excess(IMAGES, space.render(space.project(beyond)), space.project(beyond)) <= 1e-12
+
+
 @every_name
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """The state of one attack is where another of one step begins: what it raises first is what that one reached."""

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,6 +107,17 @@ def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
     (reason,) = computed(entry, made, checkpoint=str(other))
     assert reason.startswith(f"checkpoint: {other}: expected sha256 {entry.seal.checkpoint}, got ")
     assert reason.endswith(": not the weights of this entry")
+
+
+def test_weights_of_a_folder_are_those_of_the_cells(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder has no digest of its own."""
+    entry, other = read_entry(made / "entries" / "plain"), tmp_path / "other.pt"
+    torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
+    monkeypatch.setattr(verify, "downloads", SimpleNamespace(digest=lambda path: entry.seal.checkpoint))
+    (reason,) = computed(entry, made, checkpoint=str(other))
+    assert reason.startswith(f"checkpoint: expected sha256 {entry.seal.checkpoint}, got ")
 
 
 def test_a_checkpoint_that_cannot_be_had_is_refused(made: Path, tmp_path: Path) -> None:
