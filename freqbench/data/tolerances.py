@@ -22,9 +22,11 @@ ORGANS: Mapping[str, float] = {
     "stomach": 5.0,
     "duodenum": 7.0,
 }
-TASKS: Mapping[str, float] = {  # of the Decathlon, by the name in their `dataset.json`
+TASKS: Mapping[str, float] = {  # of the Decathlon, by the name in their `dataset.json`, and of their folder
     "brats": 5.0,
+    "braintumour": 5.0,
     "leftatrium": 4.0,
+    "heart": 4.0,
     "liver": 7.0,
     "hippocampus": 1.0,
     "prostate": 4.0,

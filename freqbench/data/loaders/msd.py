@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, model_validator
 
 from freqbench.core import storage
 from freqbench.core.errors import MissingDataError, unknown
+from freqbench.data import tolerances
 from freqbench.data.loaders.decathlon import Decathlon
 
 MR = None  # intensities without a unit: percentiles of each volume
@@ -65,6 +66,11 @@ class MSD(Decathlon):
             return values
         window = TASKS[task_of(values["task"])]
         return {**values, "intensity": {"window": window} if window else "percentile"}
+
+    @property
+    def tolerances_mm(self) -> tuple[float, ...]:
+        """The task's own, whatever its list is called."""
+        return (tolerances.TASKS[self.task.partition("_")[2].lower()],) * (self.num_classes - 1)
 
     @cached_property
     def num_channels(self) -> int:
