@@ -6,6 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,14 @@ ALWAYS = ("clean", "saved", "bounds")
 def examine(entry: Entry) -> list[Check]:
     """What an entry's files say of each other; nothing is computed again.
 
-    `job`: it is of the one network; the checks of `freqbench verify`; `rows`: each is ok and on the network itself;
-    `seal`: cases, worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends
-    with the first that is wrong.
+    `job`: it is of the one network; the checks of `freqbench verify`, for the rows of its audit too; `rows`: each is ok
+    and on the network itself; `seal`: cases, worst cases and verdicts are those of the rows; `audit`: no masked
+    gradients, no weak settings. Ends with the first that is wrong.
     """
     found = [_job(entry)]
     if found[0].verdict == "ok":
-        found += verify.verify(entry.store)
+        own, *of_audit = map(verify.verify, _stores(entry))
+        found += [*own, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _seal, lambda entry: audited(entry.store)):
         if any(each.verdict == "wrong" for each in found):
             break
@@ -50,9 +52,18 @@ def examine(entry: Entry) -> list[Check]:
     return found
 
 
+def _stores(entry: Entry) -> list[Store]:
+    """The entry's own, and that of its audit, if it was run."""
+    audit = Store(str(entry.folder / STORE / "audit"))
+    return [entry.store] if audit.is_empty else [entry.store, audit]
+
+
 def _job(entry: Entry) -> Check:
     """The entry's jobs name one network, and its weights as entries do: nothing is fetched for whoever reads them."""
-    for spec in (entry.store.job().get("spec"), *(each.get("job") for each in entry.store.runs())):
+    stores = _stores(entry)
+    specs = [store.job().get("spec") for store in stores]
+    specs += [each.get("job") for store in stores for each in store.runs()]
+    for spec in specs:
         try:
             place = place_of(_spec(entry, spec).model_dump(mode="json"))
         except UserError as error:
@@ -73,7 +84,7 @@ def _spec(entry: Entry, spec: Any) -> JobSpec:
 
 def _rows(entry: Entry) -> Check:
     columns = (*KEY, "status", "source_model", "target_model")
-    rows = [row for root in (STORE, f"{STORE}/audit") for row in Store(str(entry.folder / root)).rows(columns)]
+    rows = [row for store in _stores(entry) for row in store.rows(columns)]
     failed = sum(row[3] != "ok" for row in rows)
     others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
     if failed or others:

@@ -80,12 +80,21 @@ def better(store: Path) -> None:
     ("change", "sealed", "said"),
     [
         (lambda store: set_first(store, "records", dsc_foreground=0.99, dsc=0.99), True, "classes: "),
+        (lambda store: set_first(store / "audit", "records", dsc_foreground=0.99, dsc=0.99), True, "audit classes: "),
         (better, False, "seal: worst_cases are not those of the rows: make the entry again"),
         # reading an entry fetches nothing
         (elsewhere, True, "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"),
+        (lambda store: elsewhere(store / "audit"), True, "job: checkpoint: expected zoo://DATASET/NAME or a file's"),
         (prompted, True, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
     ],
-    ids=["classes contradict a row", "rows contradict a worst case", "weights elsewhere", "prompts"],
+    ids=[
+        "classes contradict a row",
+        "and one of the audit",
+        "rows contradict a worst case",
+        "weights elsewhere",
+        "and for its audit",
+        "prompts",
+    ],
 )
 def test_files_that_contradict_each_other_are_refused(
     made: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str
