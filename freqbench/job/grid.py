@@ -128,6 +128,11 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                 continue
             targets = _targets(job, models, source)
             if attack.moves_labels:
+                if prompted := [model.name for model in (source, *targets) if model.is_prompted]:
+                    raise UserError(
+                        f"{where}: {attack.name}: expected networks without args.points, got {prompted[0]} with them: "
+                        "the organs move and its points would not; leave one of the two out"
+                    )
                 within = tuple(target for target in targets if _sees_alike(dataset, source, target))
                 said += [
                     f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"

@@ -220,6 +220,14 @@ def test_a_run_tells_that_its_points_come_from_labels() -> None:
     assert [text.partition(":")[0] for text in warnings if "sees points from the labels" in text] == ["p"]
 
 
+def test_organs_do_not_move_away_from_points() -> None:
+    moving = {"name": "deformation", "max_mm": 1.0, "steps": 1}
+    with pytest.raises(
+        UserError, match=r"deformation: expected networks without args\.points, got p with them: the or"
+    ):
+        expanded(prompted_job() | {"attacks": [moving]})
+
+
 def shown(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], out: Path) -> list[Tensor]:
     """The prompts of every window that the prompted network met in a job, in their order."""
     found: list[Tensor] = []

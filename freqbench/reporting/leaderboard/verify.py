@@ -27,6 +27,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.reporting.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
 from freqbench.results import KEY, Store, index_keys
+from freqbench.results.tolerances import TOLERANCES
 
 PROBED = "zero_gradients"
 """The check that can always be made once `audit --run` has come to its end."""
@@ -158,7 +159,8 @@ def recompute(
 
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
-    an audit adds, computed here, show neither masked gradients nor stronger attacks. Ends with the first that is wrong.
+    an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave what the entry's own
+    audit says that they leave. Ends with the first that is wrong.
 
     Args:
         checkpoint: its weights; None: from where its card says.
@@ -184,7 +186,7 @@ def recompute(
         out = _copied(entry, here, folder)
         found.append(_again(out, here, share, seed, console))
         if found[-1].verdict == "ok":
-            found.append(_audited_again(out, here, cases, engine, console))
+            found.append(_audited_again(entry, out, here, cases, engine, console))
         return found
 
 
@@ -242,11 +244,25 @@ def _again(out: str, job: JobSpec, share: float, seed: int | None, console: Cons
     return _ok("reproduce", text) if is_same else _wrong("reproduce", text)
 
 
-def _audited_again(out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
+def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
     failed = extra_cells.carry_out(job, out, console, cases=cases, engine=engine)
     if failed is None:
         raise KeyboardInterrupt
-    return _wrong("audit", f"{failed} records of the audit failed") if failed else audited(Store(out))
+    if failed:
+        return _wrong("audit", f"{failed} records of the audit failed")
+    found = audited(Store(out))
+    contradicted = [] if found.verdict == "wrong" else list(_contradicted(entry, Store(f"{out}/audit")))
+    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else found
+
+
+def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
+    """The rows of an entry's audit that computing does not give again: worst cases rest on them too."""
+    columns = (*KEY, "case_id", "attack", "dsc_foreground")
+    again = {row[:3]: row[5] for row in audit.rows(columns)}
+    for *key, case, attack, stored in Store(str(entry.folder / STORE / "audit")).rows(columns):
+        found = again.get(tuple(key), stored)
+        if not TOLERANCES["records"]["dsc_foreground"].allows(stored, found):
+            yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {found:.4f}"
 
 
 def _ok(name: str, text: str) -> Check:

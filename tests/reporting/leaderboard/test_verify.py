@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from altered import alter_json, run_file, set_first
+from altered import alter, alter_json, run_file, set_first
 from audit import planted
 from audited import Bright
 from called import bench
@@ -162,6 +162,17 @@ def test_rows_of_another_job_are_refused(made: Path, tmp_path: Path) -> None:
     )
 
 
+def doubled(store: Path) -> None:
+    alter(store, "records", lambda rows: rows.append({**rows[0], "cell_id": "0" * 16}))
+
+
+def test_rows_beyond_the_job_are_refused(made: Path, tmp_path: Path) -> None:
+    (reason,) = computed(copied(made, tmp_path, doubled), made)
+    assert re.fullmatch(
+        r"identities: 0 of \d+ records .* have no row, and \d+ of its rows are none of the job's", reason
+    )
+
+
 def test_masked_gradients_are_refused_in_words(made: Path) -> None:
     (reason,) = reasons(examine(read_entry(made / "entries" / "rounded")))
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
@@ -171,6 +182,14 @@ def test_masked_gradients_are_refused_in_words(made: Path) -> None:
 def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(made: Path) -> None:
     (reason,) = computed(read_entry(made / "entries" / "rounded"), made)
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
+
+
+def test_a_row_of_its_audit_that_computing_contradicts_is_refused(made: Path, tmp_path: Path) -> None:
+    entry = copied(
+        made, tmp_path, lambda store: set_first(store / "audit", "records", {"attack": "fgsm"}, dsc_foreground=0.8)
+    )
+    (reason,) = computed(entry, made)
+    assert re.fullmatch(r"audit: fgsm on \w+: expected a foreground DSC of 0\.8000, got \d\.\d{4}", reason)
 
 
 def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> None:
