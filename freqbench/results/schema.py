@@ -5,11 +5,9 @@ that is undefined on a volume (no such class in the label, nothing predicted) is
 null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a reason.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
@@ -39,8 +37,6 @@ class Column:
     required: bool = False  # whether a row without it is a mistake of the program
     is_later: bool = False  # whether files of this version were written before it was added: it is null there
 
-
-_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit
 
 _TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
 _TIME = pa.timestamp("us", tz="UTC")
@@ -131,17 +127,16 @@ RECORDS: tuple[Column, ...] = (
     Column("error", _TEXT, "", "", "result", "why it failed, one line; null where ok"),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: why it is null}; null where none is"),
-    _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
-    _fraction("dsc_clean", "the same on the clean volume"),
-    _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
-    _fraction("dsc_foreground_clean", "the same on the clean volume"),
-    _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, classes with background (published convention)"),
-    _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
-    _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
-    _score("hd95_mm_clean", "mm", "lower", "the same on the clean volume"),
+    *_and_clean(
+        _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
+        _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
+        _score(
+            "hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, classes with background (published convention)"
+        ),
+        _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
+    ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
-    _score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal"),
-    _score("hd95_penalised_clean", "mm", "lower", "the same on the clean volume"),
+    *_and_clean(_score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal")),
     *_later(
         *_and_clean(
             _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
@@ -205,17 +200,16 @@ RECORDS: tuple[Column, ...] = (
         "higher",
         "Euclidean norm of the changes that certificates of randomised smoothing hold for; null for other targets",
     ),
-    _fraction("certified_share", "voxels whose class is certified; the others abstain"),
-    _fraction("certified_share_clean", "the same on the clean volume"),
-    _fraction(
-        "certified_dice", "Dice, mean over defined foreground classes, to abstain being a class that is never right"
+    *_and_clean(
+        _fraction("certified_share", "voxels whose class is certified; the others abstain"),
+        _fraction(
+            "certified_dice", "Dice, mean over defined foreground classes, to abstain being a class that is never right"
+        ),
+        _fraction(
+            "certified_dice_bound",
+            "what no change within the radius takes the Dice below, voxels that abstain counting as the worst class",
+        ),
     ),
-    _fraction("certified_dice_clean", "the same on the clean volume"),
-    _fraction(
-        "certified_dice_bound",
-        "what no change within the radius takes the Dice below, voxels that abstain counting as the worst class",
-    ),
-    _fraction("certified_dice_bound_clean", "the same on the clean volume"),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     *_later(*map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration"))),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
@@ -240,12 +234,11 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _count("label_voxels", "voxels of the class in the label"),
     _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
     _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
-    _fraction("dsc", "Dice of the class"),
-    _fraction("dsc_clean", "the same on the clean volume"),
-    _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI"),
-    _score("hd95_clean", "voxels", "lower", "the same on the clean volume"),
-    _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
-    _score("hd95_mm_clean", "mm", "lower", "the same on the clean volume"),
+    *_and_clean(
+        _fraction("dsc", "Dice of the class"),
+        _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI"),
+        _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
+    ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
     *_later(
         _score("nsd_tolerance_mm", "mm", "", "within which a surface voxel counts as near, for nsd"),
@@ -275,70 +268,3 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     """The Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
     fields = [pa.field(column.name, column.type) for column in columns]
     return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})
-
-
-def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
-
-    Raises a ValueError where a column is missing, unknown, required but None, or of the wrong type, or a time has no
-    zone: a mistake of the program that made the row.
-    """
-    rows = [dict(row) for row in rows]
-    known = _prepared(tuple(columns))
-    for row in rows:
-        _check(row, known)
-    try:
-        # All columns in one call: a call a column takes five times as long on the few rows of a unit.
-        structs = pa.array(rows, type=known.struct)
-    except _REFUSALS as error:
-        raise _misfit(columns, rows, error) from error
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(known.metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Prepared:
-    names: frozenset[str]
-    required: tuple[str, ...]
-    whole: tuple[str, ...]
-    times: tuple[str, ...]
-    struct: pa.StructType
-    metadata: dict[bytes, bytes]
-
-
-@lru_cache
-def _prepared(columns: tuple[Column, ...]) -> _Prepared:
-    schema = arrow_schema(columns)
-    return _Prepared(
-        names=frozenset(schema.names),
-        required=tuple(column.name for column in columns if column.required),
-        whole=tuple(column.name for column in columns if pa.types.is_integer(column.type)),
-        times=tuple(column.name for column in columns if pa.types.is_timestamp(column.type)),
-        struct=pa.struct(list(schema)),
-        metadata=schema.metadata,
-    )
-
-
-def _check(row: Mapping[str, Any], known: _Prepared) -> None:
-    """Refuse what Arrow would take."""
-    if row.keys() != known.names:
-        missing, unknown = sorted(known.names - row.keys()), sorted(row.keys() - known.names)
-        raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
-    for name in known.required:
-        if row[name] is None:
-            raise ValueError(f"column {name!r} must not be None")
-    for name in known.times:
-        if isinstance(row[name], datetime) and row[name].tzinfo is None:
-            raise ValueError(f"column {name!r}: a time needs a zone: use datetime.now(UTC)")
-    for name in known.whole:
-        if isinstance(row[name], float):
-            raise ValueError(f"column {name!r} must be {_INT}, got a float: it would be cut off")
-
-
-def _misfit(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], error: Exception) -> ValueError:
-    """What Arrow's error means, with the column, which it does not name where it converts whole rows."""
-    for column in columns:
-        try:
-            pa.array([row[column.name] for row in rows], type=column.type)
-        except _REFUSALS as refusal:
-            return ValueError(f"column {column.name!r} must be {column.type}: {refusal}")
-    return ValueError(str(error))

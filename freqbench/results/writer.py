@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from freqbench.core import storage
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, to_table
+from freqbench.results.rows import to_table
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS
 
 MAX_RECORDS = 5000
 
