@@ -23,7 +23,7 @@ from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import require_order
 from freqbench.models.examining import examined
-from freqbench.models.networks.architectures import refusing
+from freqbench.models.networks.construction import refusing
 from freqbench.models.resolving import DEFAULT_ROI
 from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT
 from freqbench.models.spec import FROZEN

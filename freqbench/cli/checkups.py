@@ -29,7 +29,7 @@ from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metada
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.fit import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 from freqbench.models.spec import seed_of
 
 Lines = Iterator[tuple[str, str]]

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from freqbench.models.foreign import READERS
     from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
     from freqbench.models.loading import load
-    from freqbench.models.networks.architectures import MODELS, build
+    from freqbench.models.networks.architectures import MODELS
+    from freqbench.models.networks.construction import build
     from freqbench.models.resolving import resolve, resolve_ensemble
     from freqbench.models.wrapper import SegmentationModel
 else:
@@ -54,7 +55,8 @@ else:
         "foreign": ("READERS",),
         "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
         "loading": ("load",),
-        "networks.architectures": ("MODELS", "build"),
+        "networks.architectures": ("MODELS",),
+        "networks.construction": ("build",),
         "resolving": ("resolve", "resolve_ensemble"),
         "wrapper": ("SegmentationModel",),
     }

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.plugins import trusting
 from freqbench.models.loading import skeleton
-from freqbench.models.networks import architectures
+from freqbench.models.networks import construction
 from freqbench.models.spec import FROZEN, ModelSpec
 
 # A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
@@ -47,7 +47,7 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
     try:
         with torch.no_grad():
             logits = net(torch.empty(1, spec.num_channels, *roi, device="meta"))
-    except architectures.REFUSALS as error:
+    except construction.REFUSALS as error:
         if "more than 1 spatial element" in str(error):
             raise UserError(
                 f"{arch}: a roi of {size} shrinks to a single voxel inside the network, which instance norm cannot "

@@ -14,7 +14,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
-from freqbench.models.networks import architectures
+from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.spec import FROZEN, ModelSpec
 from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
@@ -52,7 +52,7 @@ def skeleton(spec: ModelSpec) -> nn.Module:
 
     Raises UserError where its class refuses the arguments, is not the one that was resolved, or is not trusted.
     """
-    with architectures.counted():
+    with construction.counted():
         if spec.arch in MODELS:
             with torch.device("meta"):
                 return _network(spec).eval()
@@ -119,7 +119,7 @@ def _network(spec: ModelSpec) -> nn.Module:
         cls: type[nn.Module] = plugins.load_class(spec.arch, nn.Module)
         if plugins.provenance(cls).get("source_sha256") != spec.code_sha256:
             raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
-        with architectures.seeded(seed), architectures.refusing(f"{cls.__name__} refuses its args", (Exception,)):
+        with construction.seeded(seed), construction.refusing(f"{cls.__name__} refuses its args", (Exception,)):
             return cls(**spec.args)
     roi, extra = spec.network_roi, migration_of(spec).extra
-    return architectures.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)
+    return construction.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)

@@ -17,7 +17,7 @@ from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 
 SWIN = {"feature_size": 12, "depths": [1, 1, 1, 1]}
 SEGRESNET = {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}

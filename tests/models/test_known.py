@@ -10,7 +10,7 @@ from tiny import ARGS, ROI
 from freqbench.core import node_cache
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint
-from freqbench.models.networks import architectures
+from freqbench.models.networks import construction
 
 ENTRY: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
 
@@ -25,13 +25,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks that were made."""
-    found, real = [], architectures.build
+    found, real = [], construction.build
 
     def build(arch: str, *arguments: Any) -> Any:
         found.append(arch)
         return real(arch, *arguments)
 
-    monkeypatch.setattr(architectures, "build", build)
+    monkeypatch.setattr(construction, "build", build)
     return found
 
 

@@ -14,7 +14,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.types import Shape
 from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.checkpoints.migrations import MIGRATIONS, choose, recognise
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 
 NETS: dict[str, tuple[Shape, dict[str, Any]]] = {
     "unet": ((32, 32, 32), {"channels": [4, 8, 16, 32, 64], "strides": [2, 2, 2, 2], "num_res_units": 2}),

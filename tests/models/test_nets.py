@@ -7,7 +7,8 @@ import torch
 
 from freqbench.core.errors import UserError
 from freqbench.models import MODELS, ModelEntry, build, forward_flops, resolve
-from freqbench.models.networks.architectures import complete_args, skeleton
+from freqbench.models.networks.architectures import complete_args
+from freqbench.models.networks.construction import skeleton
 
 ROI = (96, 96, 96)
 # UNet, UNETR and SwinUNETR as the papers' protocol lists them for 14 classes.

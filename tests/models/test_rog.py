@@ -11,7 +11,7 @@ from torch import nn
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 
 CPU = torch.device("cpu")
 HIPPOCAMPUS = [[1, 1, 1], [1, 1, 1], [2, 2, 2]]

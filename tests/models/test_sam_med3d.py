@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import UserError
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 from freqbench.models.networks.sam_med3d import SAMMed3D, standardised
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from torch import Tensor
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.networks import segmamba, selective_scan
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 
 TINY: dict[str, Any] = {"feat_size": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "hidden_size": 8}
 ROI = (32, 32, 48)

@@ -13,7 +13,7 @@ from training.conftest import job_of
 import freqbench as fb
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models import ModelEntry, build, load, resolve, save_checkpoint
-from freqbench.models.networks.architectures import construct
+from freqbench.models.networks.construction import construct
 from freqbench.models.networks.slices import SliceNetwork
 from freqbench.training import train
 from freqbench.training.state import read_log

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 from freqbench.models.networks.unetr_pp import UNETRPP
 
 ACDC = {"stem": [1, 4, 4], "tied_projections": False, "conv_blocks": 2, "attention_dropout": 0.1}

@@ -14,7 +14,7 @@ from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.defences import defence_of
 from freqbench.models.networks import vista3d
-from freqbench.models.networks.architectures import skeleton
+from freqbench.models.networks.construction import skeleton
 
 TINY: dict[str, Any] = {"feature_size": 8, "blocks_down": [1, 1]}
 ROI = (16, 16, 16)

@@ -38,7 +38,11 @@ GUARDED = {
     "torch.export.load": {"models/foreign/frozen.py"},
     # The first behind require_trust, the others of names in a table of the package's own.
     "importlib.import_module": {"core/plugins.py", "__init__.py", "attacks/__init__.py", "models/__init__.py"},
-    "pkgutil.resolve_name": {"models/networks/architectures.py", "models/foreign/nnunet.py"},
+    "pkgutil.resolve_name": {
+        "models/networks/architectures.py",
+        "models/networks/construction.py",
+        "models/foreign/nnunet.py",
+    },
 }
 NEVER = (
     *("pickle.load", "pickle.loads", "torch.hub.load", "torch.package.PackageImporter", "yaml.load"),

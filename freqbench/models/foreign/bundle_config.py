@@ -9,7 +9,7 @@ from typing import Any
 from freqbench.core.errors import CheckpointError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.foreign.common import read_object
-from freqbench.models.networks.architectures import REFUSALS
+from freqbench.models.networks.construction import REFUSALS
 
 # What code of a bundle may raise beside the refusals of networks.
 FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)

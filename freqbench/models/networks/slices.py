@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from freqbench.models.networks.architectures import construct, in_plane
+from freqbench.models.networks.architectures import in_plane
+from freqbench.models.networks.construction import construct
 
 
 class SliceNetwork(nn.Module):

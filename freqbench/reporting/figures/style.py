@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from freqbench.core.terminal import printable
@@ -26,6 +27,7 @@ DROP = "DSC fg drop (points)"
 MAKER = "freqbench"  # what a file says of who made it
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
+RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
@@ -156,3 +158,17 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
     """What a series looks like, for a legend."""
     return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash, **options)
+
+
+def log_axis(axis: Axes, values: pd.Series) -> None:
+    """Logarithmic with plain numbers; where something costs nothing, 0 stands to the left of all."""
+    if (values == 0).any():
+        axis.set_xscale("symlog", linthresh=1, linscale=0.4)
+        axis.set_xticks([0, *(10.0**power for power in range(int(np.log10(values.max())) + 1))])
+        axis.set_xlim(left=-0.4)
+    else:
+        axis.set_xscale("log")
+        spread = np.log10(values.max() / values[values > 0].min())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < 2 else (1,)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter("{x:g}")

@@ -11,7 +11,9 @@ from matplotlib.lines import Line2D
 
 from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
-from freqbench.reporting.figures.curves import LARGE, _log_axis, convergence_figure, distance, factors
+from freqbench.reporting.figures.convergence import LARGE, convergence_figure
+from freqbench.reporting.figures.curves import distance, factors
+from freqbench.reporting.figures.style import log_axis
 
 POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
 
@@ -70,7 +72,7 @@ def test_a_wide_interval_of_two_patients_does_not_squeeze_the_points(monkeypatch
 @pytest.mark.parametrize(("highest", "has_twos"), [(90.0, True), (1000.0, False)])
 def test_a_logarithmic_axis_of_two_decades_has_ticks_at_powers_of_ten_alone(highest: float, has_twos: bool) -> None:
     axis = Figure().subplots()
-    _log_axis(axis, pd.Series([1.0, highest]))
+    log_axis(axis, pd.Series([1.0, highest]))
     assert (2.0 in axis.xaxis.get_major_locator().tick_values(1.0, highest)) == has_twos
 
 

@@ -1,0 +1,131 @@
+"""Builds the networks of MODELS: the same weights for a seed on any machine, and one line where a class refuses."""
+
+import math
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from torch.overrides import TorchFunctionMode
+
+from freqbench.core import limits
+from freqbench.core.errors import UserError, one_line
+from freqbench.core.types import Shape
+from freqbench.models.networks.architectures import MODELS, complete_args
+from freqbench.models.settings import AXES
+
+# What constructors and forward passes of third-party networks raise on arguments that do not suit them.
+REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
+
+
+def build(
+    arch: str,
+    num_classes: int,
+    roi: Shape,
+    args: Mapping[str, Any],
+    seed: int = 0,
+    num_channels: int = 1,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> nn.Module:
+    """A network of MODELS with fresh weights on the CPU, in training mode.
+
+    Args:
+        num_classes, num_channels: of its output, background included, and of its input.
+        roi: voxels of the window the network sees, in its own axis order.
+        args: arguments of the network's class, over the table's defaults.
+        seed: of the weights; the global random state is left as found, and the weights are those of any machine.
+        extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
+
+    Raises UserError for an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
+    """
+    complete = complete_args(arch, args)
+    for name in complete.keys() & extra.keys():
+        raise UserError(f"{arch}: args.{name} is what the checkpoint's migration gives: leave out either of the two")
+    architecture = MODELS[arch]
+    with seeded(seed), refusing(f"{arch}: {architecture.target.partition(':')[2]} refuses its args"):
+        if "img_size" in architecture.filled_in:
+            _check_roi(arch, roi, architecture.multiple(complete))
+        net = construct(arch, num_channels, num_classes, roi, {**complete, **extra})
+        _check_roi(arch, roi, architecture.multiple(complete))
+    return net
+
+
+def construct(
+    arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
+) -> nn.Module:
+    """A network of MODELS with these arguments and those that freqbench fills in; of as many axes as `img_size`."""
+    known = {
+        "spatial_dims": len(img_size),
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "img_size": img_size,
+    }
+    fixed = {name: known[name] for name in MODELS[arch].filled_in}
+    net: nn.Module = pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
+    return net
+
+
+def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
+    """The network of `build` on the meta device: shapes and keys without memory or computing."""
+    with torch.device("meta"):
+        return build(arch, num_classes, roi, args).eval()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within, weights are drawn from a seed, also on the meta device; the global random state is left as found."""
+    with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Within, a network that grows beyond the limit is refused while it is made."""
+    numbers = count(1)
+    handle = register_module_module_registration_hook(
+        lambda *_: limits.require(next(numbers), limits.MODULES, "modules of a network")
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
+    """What a third-party class raises within becomes one line that begins with the complaint."""
+    try:
+        yield
+    except UserError:
+        raise
+    except refusals as error:
+        raise UserError(f"{complaint}: {one_line(error)}") from error
+
+
+class _SchedulesOnCPU(TorchFunctionMode):
+    """Keeps `torch.linspace` off the meta device: SwinUNETR's constructor reads its drop-path schedule as numbers."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def _check_roi(arch: str, roi: Shape, multiple: tuple[int, ...]) -> None:
+    if min(multiple) < 1:
+        raise ValueError(f"expected strides and patches of at least 1, got a product of {min(multiple)}")
+    fits = all(size > 0 and size % factor == 0 for size, factor in zip(roi, multiple, strict=True))
+    if not fits:
+        nearest = [max(1, math.ceil(size / factor)) * factor for size, factor in zip(roi, multiple, strict=True)]
+        raise UserError(
+            f"{arch}: expected a roi of multiples of {'x'.join(map(str, multiple))}, got {'x'.join(map(str, roi))}"
+            f"{'' if MODELS[arch].axes == AXES else f' on its axes {MODELS[arch].axes}'}: "
+            f"the next larger is {'x'.join(map(str, nearest))}"
+        )
