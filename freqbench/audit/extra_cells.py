@@ -1,7 +1,4 @@
-"""Plans and runs the few cells that an audit needs beside a store's own (`audit --run`).
-
-They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
-"""
+"""Plans the few cells that an audit needs beside a store's own."""
 
 import math
 import warnings
@@ -11,30 +8,24 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from rich.console import Console
-
 from freqbench.attacks import Attack, SurrogateAttack, make
 from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS, measure_gradients, num_passes, rescore_saved
+from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS
 from freqbench.core import config, storage
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
-from freqbench.core.plugins import trusting
-from freqbench.engine import matching, run
-from freqbench.job import plan
+from freqbench.engine import matching
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
-from freqbench.job.sweep import AttackEntry, parse_value
+from freqbench.job.sweep import AttackEntry
 from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Key, Store
 
 EPS = 8 / 255
-CASES = 5
-LARGEST = 3  # as many attacks are listed as taking most passes
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
 CONVERGED = "-converge/converge.yaml"  # behind a store's path: what `freqbench converge` recommends for its job
@@ -42,68 +33,6 @@ METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
 Place = tuple[str, str]  # dataset and source model
-
-
-def carry_out(
-    job: JobSpec,
-    out: str,
-    console: Console,
-    *,
-    cases: int | None = None,
-    eps: str | None = None,
-    engine: run.Engine = "auto",
-    address: str | None = None,
-    compute: bool = True,
-) -> int | None:
-    """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
-
-    It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only says what it would take. Returns how many records failed; None if stopped.
-    """
-
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True)
-
-    Store(out).job()  # refused here where there is none
-    extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
-    root = root_of(out)
-    found = plan.outlook(extra.grid, (), None, root)
-    console.print(plan.table(found))
-    units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
-    passes = Counter[str]()
-    for unit in units:
-        passes[unit.cell.attack.name] += unit.passes
-    say(f"{len(extra.grid.cells)} cells, {len(units)} units on at most {most} cases, {passes.total():,} window passes")
-    if passes:
-        say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    say(f"gradients: {num_passes(extra.own):,} window passes more, at most")
-    for line in plan.lines(found):
-        say(line)
-    if not compute:
-        return 0
-    with trusting(job.trust_code):
-        summary = run.execute(extra.grid, root, console, engine, address)
-        try:
-            if not summary.interrupted:
-                measure_gradients(extra.own, extra.eps, out, say)
-                rescore_saved(extra.own, out, say)
-                return summary.num_failed
-        except KeyboardInterrupt:
-            pass
-    say(f"stopped: what was computed is in {root}, and the same command goes on")
-    return None
-
-
-def _eps(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(parse_value(text))
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise UserError(f"--eps: expected a number in (0, 1] or a fraction like 8/255, got {text}")
-    return value
 
 
 @dataclass(frozen=True, kw_only=True)

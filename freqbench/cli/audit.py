@@ -37,9 +37,9 @@ def audit(
     if plan and (to is not None or format != "terminal"):
         raise UserError("audit: expected --format and --to without --plan, which shows no table")
     if run or plan:
-        from freqbench.audit import extra_cells
+        from freqbench.audit import computing
 
-        failed = extra_cells.carry_out(
+        failed = computing.carry_out(
             common.stored_job(out, job, trust_code),
             out,
             common.console(),

@@ -15,7 +15,7 @@ from tiny import execute, expanded, rows
 from freqbench.audit import extra_cells, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
-from freqbench.audit.extra_cells import carry_out
+from freqbench.audit.computing import carry_out
 from freqbench.audit.probe_files import read_gradients, read_saved, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError

@@ -12,11 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
-from freqbench.audit import checks, extra_cells, reproduce, verify
+from freqbench.audit import checks, computing, reproduce, verify
 from freqbench.audit.checks import CHECKS, Evidence, Finding
 from freqbench.audit.checks.contrasts import FAILURE
 from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED
 from freqbench.audit.checks.strongest import claims_of
+from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
 from freqbench.core import config, downloads, storage
 from freqbench.core.errors import UserError, one_line
@@ -55,7 +56,7 @@ def examine(entry: Entry) -> list[Check]:
 
 def _stores(entry: Entry) -> list[Store]:
     """The entry's own, and that of its audit, if it was run."""
-    audit = Store(str(entry.folder / STORE / "audit"))
+    audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
 
@@ -245,13 +246,13 @@ def _again(out: str, job: JobSpec, share: float, seed: int | None, console: Cons
 
 
 def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
-    failed = extra_cells.carry_out(job, out, console, cases=cases, engine=engine)
+    failed = computing.carry_out(job, out, console, cases=cases, engine=engine)
     if failed is None:
         raise KeyboardInterrupt
     if failed:
         return _wrong("audit", f"{failed} records of the audit failed")
     found = audited(Store(out))
-    contradicted = [] if found.verdict == "wrong" else list(_contradicted(entry, Store(f"{out}/audit")))
+    contradicted = [] if found.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
     return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else found
 
 
@@ -259,7 +260,7 @@ def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
     """The rows of an entry's audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}
-    for *key, case, attack, stored in Store(str(entry.folder / STORE / "audit")).rows(columns):
+    for *key, case, attack, stored in Store(root_of(entry.store.root)).rows(columns):
         found = again.get(tuple(key), stored)
         if not TOLERANCES["records"]["dsc_foreground"].allows(stored, found):
             yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {found:.4f}"

@@ -14,7 +14,7 @@ from tiny import execute, expanded
 
 from freqbench.audit import extra_cells, probes
 from freqbench.audit.checks import gradients
-from freqbench.audit.extra_cells import carry_out
+from freqbench.audit.computing import carry_out
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.make import make_entry
 

@@ -17,7 +17,7 @@ from called import bench
 from reporting.leaderboard.conftest import attacked, job, write_card
 from rich.console import Console
 
-from freqbench.audit import extra_cells
+from freqbench.audit import computing
 from freqbench.audit.checks import audited
 from freqbench.core.config import validate
 from freqbench.job.schema import JobSpec
@@ -48,7 +48,7 @@ def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
 @pytest.fixture
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tests of other things need not compute."""
-    monkeypatch.setattr(extra_cells, "carry_out", lambda *args, **options: 0)
+    monkeypatch.setattr(computing, "carry_out", lambda *args, **options: 0)
     monkeypatch.setattr(verify, "audited", lambda store: verify._ok("audit", ""))
 
 
