@@ -120,7 +120,7 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
         for form in strongest_forms(cell.attack):
             strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
             yield _with(cell, strong, seed)
-            for control in CONTROLS if hasattr(form, "control") else ():
+            for control in _controls(form):
                 yield _with(cell, _changed(strong, {"control": control}), seed)
 
 
@@ -171,10 +171,15 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
     for cell in own.cells:
         if getattr(cell.attack, "control", "") != "none":
             continue
-        parameter = type(cell.attack).parameters["control"]
-        controls = [control for control in CONTROLS if parameter.check(control) is None]
-        for stretches, control in product(_stretchings(cell.attack), ("none", *controls)):
+        for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
             yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
+
+
+def _controls(attack: Attack) -> list[str]:
+    """The null rows that an attack has."""
+    if not hasattr(attack, "control"):
+        return []
+    return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]
 
 
 def _stretchings(attack: Attack) -> list[dict[str, Any]]:

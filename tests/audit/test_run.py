@@ -182,6 +182,14 @@ def strongest(
     return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
 
 
+@pytest.mark.parametrize("attack", [{"name": "kspace", "eps_k": 0.05}, {"name": "deformation", "max_mm": 2}])
+def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str, Any]) -> None:
+    spec, _ = expanded(job(attacks=[{**attack, "steps": 2}]))
+    planned = strongest(spec, str(tmp_path / "empty"), attack["name"], ("control", "loss", "restarts"))
+    assert {"control": "none", "loss": "dice", "restarts": 3} in planned
+    assert {each["control"] for each in planned} == {"none", "random"}
+
+
 def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
     spec, _ = expanded(job(attacks=attacks))
