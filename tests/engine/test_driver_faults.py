@@ -7,9 +7,12 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
 import pytest
@@ -18,7 +21,7 @@ from tiny import class_rows, execute, job, rows, small
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
-from freqbench.engine.ray.ray_cluster import existing, own
+from freqbench.engine.ray.ray_cluster import _local_clusters, existing, own
 from freqbench.engine.ray.ray_cluster import machines as alive
 from freqbench.results import Store
 
@@ -144,16 +147,25 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.timeout(240)
-def test_a_run_whose_own_ray_has_lost_its_node_ends_in_a_line_and_frees_the_store(tmp_path: Path) -> None:
-    """Ray itself would wait for another node for ever. What was in flight is attacked by the same command again."""
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("raylet", "Ray's node process has died, and all workers"),
+        ("gcs_server", "Ray's head process (gcs_server) has died"),
+    ],
+)
+def test_a_run_whose_own_ray_has_lost_a_part_ends_in_a_line_and_frees_the_store(
+    tmp_path: Path, name: str, complaint: str
+) -> None:
+    """Ray itself would wait for another node for ever, and for its head a minute, to end the process without a word of
+    ours. Attacks that were in flight begin again by the same command."""
     content = small(attacks=[{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}], metrics=["dsc"])
     process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: len(ray_processes("ray::RemoteWorker")) > 0)
-    for raylet in ray_processes("raylet"):
-        raylet.kill()
-    assert process.wait(60) == 1  # 8 s where little else runs: Ray misses five signs of life
-    said = log_of(tmp_path).splitlines()[-1]
-    assert said == "error: Ray's node process has died, and all workers: the same command goes on"
+    for part in ray_processes(name):
+        part.kill()
+    assert process.wait(60) == 1
+    assert log_of(tmp_path).splitlines()[-1] == f"error: {complaint}: the same command goes on"
     assert not list((tmp_path / "out" / "leases").iterdir())
 
 
@@ -186,16 +198,62 @@ def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_vari
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
         with existing("auto"):
-            assert joined == ["auto"]
+            assert joined == [os.environ["RAY_ADDRESS"]]
 
 
 @pytest.mark.usefixtures("ended_cluster")
-def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended() -> None:
+def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.process_iter", lambda: iter(()))
     with (
         pytest.raises(UserError, match=r"^expected a Ray cluster at auto, got ConnectionRefused[^\n]*$"),
         existing("auto"),
     ):
         pass
+
+
+@pytest.mark.usefixtures("ended_cluster")
+@pytest.mark.parametrize("variables", [{}, {MARK: "of a run"}])
+def test_auto_is_what_a_user_started_and_never_the_ray_of_a_run(tmp_path: Path, variables: dict[str, str]) -> None:
+    raylet = tmp_path / "raylet"
+    raylet.symlink_to(sys.executable)
+    command = [raylet, "-c", "import time; time.sleep(60)", "--gcs-address=127.0.0.1:7"]
+    with subprocess.Popen(command, env={**os.environ, **variables}) as process:
+        try:
+            wait_for(lambda: psutil.Process(process.pid).name() == "raylet")
+            assert ("127.0.0.1:7" in _local_clusters()) == (not variables)
+        finally:
+            process.kill()
+
+
+def test_a_cluster_that_does_not_take_this_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the Ray of another run, which has a token of its own: Ray itself tries for a quarter of an hour."""
+    monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))
+    monkeypatch.setattr("freqbench.engine.ray.ray_cluster.JOIN_S", 0.1)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        pytest.raises(UserError, match=r"^expected a Ray cluster at 127\.0\.0\.1:\d+, got no answer [^\n]*$"),
+        existing(f"127.0.0.1:{server.getsockname()[1]}"),
+    ):
+        pass
+
+
+def test_ctrl_c_is_heeded_while_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Event()
+
+    def start_slowly(**_: object) -> None:
+        started.set()
+        time.sleep(60)
+
+    def press() -> None:
+        started.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("ray.init", start_slowly)
+    Thread(target=press).start()
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), own(1):
+        pass
+    assert time.monotonic() - before < 30
 
 
 def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

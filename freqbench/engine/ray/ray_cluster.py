@@ -4,38 +4,41 @@ Ray itself is imported within the functions, as it reads some variables of the e
 """
 
 import logging
+import math
 import os
 import resource
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, wait
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
+import psutil
+
 from freqbench.core.errors import EngineLost, UserError, one_line
-from freqbench.core.interrupt import deferred_interrupt
 from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
 
 STORE_BYTES = 512 << 20
-CONNECT_S = 20.0
+REACH_S, JOIN_S = 4.0, 14.0  # for the address of a cluster to answer, and for the cluster to take this driver
 # Ray prints a paragraph for every process that dies, whatever its log settings: the engine says so in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
-    """A Ray of this process's own with so many CPUs to give away, which ends with it.
+    """Starts a Ray of this process with so many CPUs to give away, and ends it.
 
     Nothing of it listens beyond this machine, unless Ray was imported before: then it also prints a paragraph for every
-    process that dies. Where this version of Ray has tokens, whoever calls it needs one that only its processes know. As
-    Ray does not bear an exception while it starts, Ctrl-C and SIGTERM are heeded when it has.
+    process that dies. Where this version of Ray has tokens, whoever calls it needs one that only its processes know.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C meanwhile.
+        KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
         UserError: its object store would be a larger file than may be written.
         EngineLost: it does not start.
     """
@@ -56,63 +59,113 @@ def own(cpus: int) -> Iterator[None]:
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: not one of several machines, so on loopback
         **QUIET,
     }
-    # In a thread of its own, as in the main one Ray would take SIGTERM for itself and end the driver at once.
-    # The thread stays, as Ray's processes end with the one that started them.
-    with ray_cleanup.nothing_left(mark), _environment(environment), ThreadPoolExecutor(1) as thread:
+    options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    with ray_cleanup.nothing_left(mark), _environment(environment):
         import ray
 
-        with deferred_interrupt() as interrupt:
-            started = thread.submit(
-                ray.init,
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-            try:
-                started.result()
-            except Exception as error:  # noqa: BLE001 (a plain one where its processes come up too late)
-                reason = one_line(error).rstrip(".")
-                raise EngineLost(f"Ray did not start: {reason}: try again, or take --engine serial") from None
         try:
-            if interrupt.requested:
-                raise KeyboardInterrupt
+            leave = _connect("local", math.inf, **options)
+        except Exception as error:  # noqa: BLE001 (a plain one where its processes come up too late)
+            reason = one_line(error).rstrip(".")
+            raise EngineLost(f"Ray did not start: {reason}: try again, or take --engine serial") from None
+        try:
             yield
         finally:
             ray.shutdown()
+            leave.set()
 
 
 @contextmanager
 def existing(address: str) -> Iterator[None]:
-    """The cluster at an address; left again, not ended.
+    """Joins the cluster at an address, and leaves it running.
+
+    `auto` is the cluster of RAY_ADDRESS, else the one that `ray start` left on this machine, else any Ray of this user
+    that does not belong to a run.
 
     Raises:
-        UserError: it cannot be reached, or does not take this driver.
+        UserError: the cluster cannot be reached, or does not take this driver within seconds.
     """
     with _environment(QUIET):
         import ray
+    place = address
     try:
-        # By `auto` Ray takes the variable, else the last one that was started here, though it has ended.
-        place = (os.environ.get("RAY_ADDRESS") or address) if address == "auto" else address
-        last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
-        place = last.read_text().strip() if place == "auto" and last.is_file() else place
-        host, _, port = place.rpartition(":")
-        if host and port.isdecimal() and "/" not in place:
-            # Ray tries an address for many minutes; a server that is there answers at once.
-            socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-        with ThreadPoolExecutor(1) as thread:  # as in `own`; nothing is started here
-            thread.submit(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR).result()
+        place = _reachable(address)
+        _connect(place, JOIN_S).set()
+    except TimeoutError:
+        raise UserError(
+            f"expected a Ray cluster at {place}, got no answer in {JOIN_S:.0f} s: check that it is alive and of this "
+            "version of Ray, and that this shell has its token (RAY_AUTH_TOKEN)"
+        ) from None
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"expected a Ray cluster at {address}, got {type(error).__name__}: {' '.join(str(error).split())}: "
-            "start one (ray start --head), or leave --address and RAY_ADDRESS out for one of this machine's own"
+            f"expected a Ray cluster at {place}, got {type(error).__name__}: {one_line(error)}: start one (ray start "
+            "--head), or leave --address and RAY_ADDRESS out for one of this machine's own"
         ) from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(address: str, seconds: float, **options: Any) -> Event:
+    """Calls `ray.init` in a thread, which ends when the event that is returned is set.
+
+    In the main thread Ray would take SIGTERM for itself and end the driver at once, and would not bear Ctrl-C. The
+    thread has to outlive the run, as Ray's processes end with the thread that started them. One that hangs does not
+    hold the interpreter up.
+    """
+    import ray
+
+    connected, leave = Future[None](), Event()
+
+    def work() -> None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
+            connected.set_exception(error)
+        else:
+            connected.set_result(None)
+            leave.wait()
+
+    Thread(target=work, name="ray", daemon=True).start()
+    end = time.monotonic() + seconds
+    while not connected.done() and time.monotonic() < end:
+        wait([connected], timeout=1)  # in turns: a signal that comes just before a wait is heeded only after it
+    connected.result(0)
+    return leave
+
+
+def _reachable(address: str) -> str:
+    """The address of a cluster, found if it is `auto`; OSError where nothing listens there."""
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    refusal: OSError = ConnectionError("none that a user started on this machine")
+    for place in _local_clusters() if address == "auto" else (address,):
+        try:
+            require_answer(place)
+        except OSError as error:
+            refusal = error
+        else:
+            return place
+    raise refusal
+
+
+def require_answer(place: str) -> None:
+    """Checks that something listens at HOST:PORT, for which Ray itself would try many minutes; OSError if not."""
+    host, _, port = place.rpartition(":")
+    if host and port.isdecimal() and "/" not in place:  # else a word or URI that Ray knows
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
+
+
+def _local_clusters() -> Iterator[str]:
+    """Addresses of the clusters on this machine that a user started, the last one by `ray start` first."""
+    last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
+    if last.is_file():
+        yield last.read_text().strip()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
+            if process.name() == "raylet" and ray_cleanup.MARK not in process.environ():
+                yield from (word.partition("=")[2] for word in process.cmdline() if word.startswith("--gcs-address="))
 
 
 def machines() -> dict[str, Node]:
@@ -123,6 +176,17 @@ def machines() -> dict[str, Node]:
         node["NodeID"]: Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
         for node, found in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
     }
+
+
+def has_head() -> bool:
+    """Whether the process that knows all machines (GCS) listens; without it most calls of Ray hang."""
+    import ray
+
+    try:
+        require_answer(ray.get_runtime_context().gcs_address)
+    except OSError:
+        return False
+    return True
 
 
 def sign_of_life(node_id: str) -> Any:

@@ -148,7 +148,6 @@ class _Driver:
             self._write(partial(self._listener.tick, self._fleet.facts()))
             self._kill_overdue(now)
             self._ask(now)
-            self._fleet.report_waiting()
             self._fleet.follow_machines(len(self._schedule) + self._in_flight() if feed else 0)
         while self._writes and self._writes[0].done():
             self._writes.popleft().result()

@@ -20,7 +20,7 @@ from freqbench.engine.worker import Worker, WorkerSpec
 
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
-FOLLOW_S = 5.0
+FOLLOW_S, HEADLESS_S = 5.0, 10.0
 ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
@@ -90,7 +90,7 @@ class Fleet:
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
         self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
-        self._followed = self._said_waiting = time.monotonic()
+        self._followed = self._headed = self._said_waiting = time.monotonic()
         self.slots: list[Slot] = []
         self._resize(pool.workers)
 
@@ -138,15 +138,21 @@ class Fleet:
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Now and then: ask for workers on machines that joined, at most one a unit, and give up those of lost ones.
+        """Asks now and then for workers on machines that joined, at most one a unit, and gives up those of lost ones.
 
         Raises:
-            EngineLost: the only machine is gone, and none can join.
+            EngineLost: the head of the cluster is gone, or the only machine, and none can join.
         """
         now = time.monotonic()
         if now - self._followed < FOLLOW_S:
             return
-        self._followed, before, self._machines = now, self._machines, ray_cluster.machines()
+        self._followed = now
+        if not ray_cluster.has_head():
+            if now - self._headed > HEADLESS_S:
+                raise EngineLost("Ray's head process (gcs_server) has died: the same command goes on")
+            return
+        self._headed, before, self._machines = now, self._machines, ray_cluster.machines()
+        self._report_waiting(now)
         if self._room is None:
             if not self._machines:
                 raise EngineLost("Ray's node process has died, and all workers: the same command goes on")
@@ -161,9 +167,8 @@ class Fleet:
                     f"{len(self._machines)} from now on"
                 )
 
-    def report_waiting(self) -> None:
-        """Say it if workers have not started for long, as there is no room for them."""
-        now = time.monotonic()
+    def _report_waiting(self, now: float) -> None:
+        """Say that workers have not started for long, as there is no room for them."""
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
             lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus})
