@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
+from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
@@ -16,7 +17,7 @@ from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windo
 INTENSITY_BUDGETS = ("linf", "gaussian")
 TOLD = (
     *("num_windows", "num_forwards", "num_backwards"),
-    *("displacement_mean_mm", "displacement_max_mm", "jacobian_min"),
+    *("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "caution"),
 )
 """Of AttackedVolume, and columns of RECORDS."""
 
@@ -33,6 +34,7 @@ class AttackedVolume:
     displacement_mean_mm: float | None = None
     displacement_max_mm: float | None = None
     jacobian_min: float | None = None
+    caution: str | None = None  # why the volume says little of the model; None: nothing is known against it
     losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
     label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
 
@@ -81,6 +83,7 @@ def attack_case(
             num_windows=len(whole.windows(image[None])),
             num_forwards=whole.num_forwards,
             num_backwards=whole.num_backwards,
+            caution=caution_of(model.name, [result.gradients], learned),
             losses=(result.losses.cpu(),),
             label=result.labels[0].cpu() if attack.moves_labels else None,
             **attack.displacement(image[None], result.state),
@@ -91,6 +94,7 @@ def attack_case(
     adversarial, moved = image.clone(), label.clone()
     num_forwards = num_backwards = 0
     losses: list[Tensor] = []
+    gradients: list[Tensor] = []
     displacement: Mapping[str, float] = {}
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
@@ -108,6 +112,7 @@ def attack_case(
         num_forwards += model.passes * sum(result.forwards)
         num_backwards += model.passes * sum(result.backwards)
         losses.append(result.losses)
+        gradients.append(result.gradients)
         if attack.attacks_volume:
             displacement = attack.displacement(image[None], result.state)
     return AttackedVolume(
@@ -115,10 +120,39 @@ def attack_case(
         num_windows=len(windows),
         num_forwards=num_forwards,
         num_backwards=num_backwards,
+        caution=caution_of(model.name, gradients, learned),
         losses=tuple(each.cpu() for each in losses),
         label=moved.cpu() if attack.moves_labels else None,
         **displacement,
     )
+
+
+def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
+    """Says why an attack on a model may have done nothing. None: its gradients were of use, or it takes none.
+
+    A zero gradient is said and not refused: a network that is sure of every voxel has one, and so has a masked one, of
+    which the audit is to see the rows. A gradient of NaN says nothing of any network.
+
+    Args:
+        gradients: `AttackResult.gradients` of each call.
+        learned: what the attack follows in place of gradients of its own.
+
+    Raises:
+        UserError: no gradient had an entry that is finite and not 0, and some had NaN or infinities.
+    """
+    useful, finite = torch.cat([each.cpu() for each in gradients]).unbind(1)
+    if not len(useful):
+        return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None
+    if useful.any():
+        return (
+            None if finite.all() else "some gradients had NaN or infinities: the attack took these voxels for settled"
+        )
+    if not finite.all():
+        raise UserError(
+            f"{name}: expected finite gradients of the network, got NaN or infinities at every step: check its "
+            "checkpoint, input and precision"
+        )
+    return "every gradient was 0: the attack had nothing to follow"
 
 
 def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:

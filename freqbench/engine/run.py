@@ -4,7 +4,7 @@ import importlib.util
 import math
 import os
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -170,6 +170,7 @@ class _Run:
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
         self._empty: set[tuple[str, str]] = set()
+        self._cautions = Counter[tuple[str, str, str]]()  # rows by attack, source and reason
         self._recorded = 0.0
         # The clean Dice that each model has to reach on its first case of a dataset, until that was seen.
         self._floors = {
@@ -203,6 +204,7 @@ class _Run:
                     except KeyboardInterrupt:
                         ended = "interrupted"
                     finally:
+                        self._warn_of_cautions()
                         self._store_all()
                     status = ended
             finally:
@@ -264,6 +266,8 @@ class _Run:
         if outcome.failed:
             self._num_failed += len(outcome.records)
         for record in outcome.records:
+            if record["caution"]:
+                self._cautions[record["attack"], record["source_model"], record["caution"]] += 1
             self._check_label(record)
             self._check_fit(record)
         self._progress.finish(outcome)
@@ -286,6 +290,15 @@ class _Run:
         """A line that stays in the run's file."""
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def _warn_of_cautions(self) -> None:
+        """Say in one line how many rows of the run say little of their model, and why the most of them do."""
+        if self._cautions:
+            ((attack, model, caution), _) = self._cautions.most_common(1)[0]
+            self.warn(
+                f"{self._cautions.total()} records say little of their model, most of them of {attack} on {model}: "
+                f"{caution}: check the model's gradients (freqbench audit {self._store.root} --run)"
+            )
 
     def _check_label(self, record: Mapping[str, Any]) -> None:
         """Warn once of a case whose label has no class on the grid that is attacked."""

@@ -32,6 +32,7 @@ class AttackFacts(Strict):
     displacement_mean_mm: float | None = None
     displacement_max_mm: float | None = None
     jacobian_min: float | None = None
+    caution: str | None = None
 
 
 def cell_folder(cell: Cell) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,7 +118,7 @@ def _stitched(
     # Outside inference mode, as a mask may become the labels of a further attack.
     label = torch.empty(shape, dtype=torch.uint8, device=volume.device)
     confidence = torch.empty(shape, device=volume.device) if with_confidence else None
-    slab = _Slab(label, confidence, model.inference.average)
+    slab = _Slab(model, label, confidence)
     with torch.inference_mode():
         for first in range(0, len(windows), window_batch):
             batch = windows[first : first + window_batch]
@@ -142,8 +142,8 @@ def _add_scores(
 class _Slab:
     """Maps in the making, and the sums over those of their rows that windows in raster order still reach."""
 
-    def __init__(self, label: Tensor, confidence: Tensor | None, average: Literal["logits", "probabilities"]) -> None:
-        self.label, self.confidence, self._average = label, confidence, average
+    def __init__(self, model: SegmentationModel, label: Tensor, confidence: Tensor | None) -> None:
+        self.label, self.confidence, self._model = label, confidence, model
         self._start = 0
         self._scores = self._weights = torch.zeros(0)
 
@@ -170,11 +170,14 @@ class _Slab:
             return
         # The largest sum is that of the largest mean, but means round to ties, which later runs are to break alike.
         means = self._scores[:, :done].div_(self._weights[:, :done])
-        if means.isnan().any():
-            raise UserError("expected numbers of the network, got NaN: check its checkpoint, input and precision")
+        if not torch.stack(means.aminmax()).isfinite().all():  # one pass without a copy: NaN is passed on
+            raise UserError(
+                f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
+                "checkpoint, input and precision"
+            )
         self.label[self._start : row] = means.argmax(dim=0)
         if self.confidence is not None:
-            probabilities = means if self._average == "probabilities" else means.softmax(dim=0)
+            probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
             self.confidence[self._start : row] = probabilities.amax(dim=0).clamp(max=1)  # sums may round above it
         for sums in (self._scores, self._weights):
             left = sums.shape[1] - done

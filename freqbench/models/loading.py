@@ -104,7 +104,9 @@ def migration_of(spec: ModelSpec) -> migrations.Migration:
 
 def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
-    return SegmentationModel(net, spec.roi, **around, **settings)
+    model = SegmentationModel(net, spec.roi, **around, **settings)
+    model.name = spec.name
+    return model
 
 
 def _network(spec: ModelSpec) -> nn.Module:

@@ -71,6 +71,7 @@ class SegmentationModel(nn.Module):
         if precision not in PRECISIONS:
             raise UserError(unknown("precision", precision, PRECISIONS))
         self.net = net
+        self.name = type(net).__name__  # what errors call it
         self.roi = roi
         self.precision = precision
         self.adapter = adapter

@@ -184,7 +184,7 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
             f"{path}: expected the columns of schema version {SCHEMA_VERSION}, got no {missing[0]}, as releases before "
             "it wrote: run the job again into a new store"
         )
-    texts = [field.name for field in schema if field.type == _CODED_TEXT]
+    texts = [field.name for field in schema if field.type == _CODED_TEXT and field.name in present]
     return pq.ParquetFile(
         source, metadata=metadata, read_dictionary=texts, pre_buffer=True, page_checksum_verification=True
     )

@@ -125,6 +125,11 @@ RECORDS: tuple[Column, ...] = (
     _identity("num_classes", "classes including background", _INT, "count"),
     Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
     Column("error", _TEXT, "", "", "result", "why it failed, one line; null where ok"),
+    *_later(
+        Column(
+            "caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"
+        )
+    ),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: why it is null}; null where none is"),
     *_and_clean(

@@ -120,9 +120,12 @@ def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
             read(tmp_path, net)
 
 
-def test_a_network_that_makes_nan_of_sound_weights_gives_no_prediction() -> None:
-    """A negative running variance is a finite number."""
-    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2))
-    net[1].running_var.fill_(-1)  # type: ignore[union-attr]
-    with pytest.raises(UserError, match="expected numbers of the network, got NaN"):
+@pytest.mark.parametrize(("variance", "bias"), [(-1.0, 0.0), (1.0, 3e38)])
+def test_a_network_that_overflows_on_sound_weights_gives_no_prediction(variance: float, bias: float) -> None:
+    """A negative running variance and the largest of numbers are finite; what is computed with them is not."""
+    net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2), nn.Conv3d(2, 2, 1))
+    net[1].running_var.fill_(variance)  # type: ignore[union-attr]
+    nn.init.constant_(net[1].bias, bias)
+    nn.init.constant_(net[2].weight, 9.0)
+    with pytest.raises(UserError, match="Sequential: expected finite logits of the network, got NaN or infinities"):
         predict(SegmentationModel(net.eval(), (4, 4, 4)).eval(), torch.rand(1, 6, 6, 6))

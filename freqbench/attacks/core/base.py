@@ -32,6 +32,7 @@ class AttackResult:
         state: the final learned state in the layout of the attack's docstring, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
             is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
+        gradients: bool `[G, 2]`, those of `Task.gradients`.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -40,6 +41,7 @@ class AttackResult:
     labels: Tensor
     state: Tensor | None
     losses: Tensor
+    gradients: Tensor
     forwards: tuple[int, ...]
     backwards: tuple[int, ...]
 
@@ -229,6 +231,7 @@ class Attack(ABC):
             labels=task.motion.labels(labels),
             state=task.state,
             losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
+            gradients=torch.stack(task.gradients) if task.gradients else labels.new_ones(0, 2, dtype=torch.bool),
             forwards=forwards,
             backwards=backwards,
         )

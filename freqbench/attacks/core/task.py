@@ -57,6 +57,7 @@ class Task:
         learned: what the attack learned from other cases; None where it learns nothing.
         state: the learned state that the attack leaves for its result, or None.
         losses: the objective before each step, one `[B]` a step.
+        gradients: two flags a gradient, bool `[2]`: an entry is finite and not 0; all are finite.
         num_forwards: model passes of all samples; `num_backwards`: gradient passes.
     """
 
@@ -91,6 +92,7 @@ class Task:
         self.learned = None if learned is None else learned.detach().to(self.clean)
         self.state: Tensor | None = None
         self.losses: list[Tensor] = []
+        self.gradients: list[Tensor] = []
         self.num_forwards = 0
         self.num_backwards = 0
         self.sign = -1.0 if targeted else 1.0
@@ -143,6 +145,7 @@ class Task:
 
     def join(self, part: "Task", samples: list[int]) -> None:
         """Count the passes of a part, and take over its losses: NaN for samples that were not in it."""
+        self.gradients += part.gradients
         self._in_parts[samples] += torch.tensor([part.num_forwards, part.num_backwards])
         for values in part.losses:
             row = values.new_full((len(self.clean),), math.nan)
@@ -276,7 +279,14 @@ class Task:
         """`gradient`, for an objective that returns something else beside its values, which is handed on."""
         x = x.detach().requires_grad_()
         values, besides = objective(x)
+        if not values.requires_grad:
+            raise UserError(
+                f"{self._name}: expected logits that a gradient goes through, got detached ones: return them from the "
+                "network as it computes them, or take an attack without gradients, such as square"
+            )
         (gradient,) = torch.autograd.grad(values.sum(), x)
+        finite = gradient.isfinite()  # flags stay on the device: a step is not to wait for it
+        self.gradients.append(torch.stack(((finite & (gradient != 0)).any(), finite.all())))
         self.num_backwards += 1
         self.losses.append(values.detach())
         return gradient, besides

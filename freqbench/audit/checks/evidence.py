@@ -75,7 +75,7 @@ class Setting:
 class Evidence:
     """All that checks look at."""
 
-    records: pd.DataFrame  # rows of RECORDS with COLUMNS after `tables.current(strength.checked(...))`
+    records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(strength.checked(...))`
     classes: pd.DataFrame | None = None  # of CLASS_RECORDS, of the same stores; None where they were not read
     gradients: tuple[Gradients, ...] = ()  # what was measured of gradients, one a store
     saved: tuple[Saved, ...] = ()  # volumes that were scored once more, one a store
@@ -86,7 +86,7 @@ class Evidence:
     def rows(self) -> pd.DataFrame:
         """The rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
         counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
-        names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", *COLUMNS]
+        names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *COLUMNS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(COLUMNS, float))
         shown = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
@@ -208,7 +208,7 @@ def gathered(
     if job_keys is not None:  # what audits computed for models of the job, by their last call or by a former one
         targets = {target for _, _, target in job_keys}
         keys = {*job_keys, *(key for store in audits for key in store.covered() if key[2] in targets)}
-    stored, records = found_records(everything, keys, COLUMNS, may_be_empty)
+    stored, records = found_records(everything, keys, ("caution", *COLUMNS), may_be_empty)
     is_read = always_classes or len(records) <= MAX_RECORDS
     return Evidence(
         records=current(checked(records, stored)),

@@ -210,7 +210,14 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
 
 
 def zero_gradients(on: Attacked) -> Iterator[Finding]:
-    """The gradient at clean voxels is not exactly zero."""
+    """The gradient is not exactly zero, neither where attacks went nor at clean voxels."""
+    if (cautious := on.rows[on.rows["caution"].notna()]).size:
+        affected = cautious.groupby("label").size() / on.rows.groupby("label").size()
+        label, share = str(affected.idxmax()), float(affected.max())
+        reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]
+        sentence = f"{100 * share:.1f} % of the rows of {label} say: {reason}."
+        yield Finding(verdict=_graded(share, *ZERO_SHARES), sentence=sentence, cases=cautious["case_id"].nunique())
+        return
     windows = _windows(on)
     if not windows:
         yield unchecked(NOT_MEASURED)
