@@ -310,6 +310,26 @@ class Returns(nn.Module):
         return self.change(self.conv(images))
 
 
+def diverged() -> nn.Module:
+    net = Returns()
+    nn.init.constant_(net.conv.weight, float("nan"))
+    return net
+
+
+class Single(Returns):
+    """Cannot be copied."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Module:
+        raise TypeError("there is\none of me")
+
+
+class InPlace(Returns):
+    """Writes into the volume that it is shown."""
+
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images.relu_())
+
+
 VOLUME, LABEL = (
     torch.rand(16, 16, 16, generator=torch.Generator().manual_seed(0)),
     torch.zeros(16, 16, 16, dtype=torch.int64),
@@ -362,7 +382,68 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     ),
     "attack's path": (lambda *given: fb.attack(*given, "toy.attack:Walk"), "expected a name or a class, got the path"),
     "parameter": (lambda *given: fb.attack(*given, "sa2", rhoo=1), "unknown parameter 'rhoo'. Did you mean 'rho'?"),
-    "window batch": (lambda *given: fb.attack(*given, "fgsm", eps=EPS, window_batch=-1), "window_batch: expected at"),
+    "window batch": (lambda *given: fb.attack(*given, "fgsm", eps=EPS, window_batch=-1), "window_batch: .* than 0"),
+    **{
+        f"window batch {value!r}": (
+            lambda *given, value=value: fb.attack(*given, "fgsm", eps=EPS, window_batch=value),
+            r"attack: window_batch: .*got (1\.5|'x'|True)",
+        )
+        for value in ("x", 1.5, True)
+    },
+    **{
+        f"seed {value!r:.9}": (
+            lambda *given, value=value: fb.attack(*given, "pgd", eps=EPS, seed=value),
+            "attack: seed: .*, got ",
+        )
+        for value in ("x", float("nan"), None, 1.5, True, 10**30, "9" * 30)
+    },
+    "surrogates": (
+        lambda model, case: fb.attack(model, case, "bases", eps=EPS, surrogates=model),
+        r"surrogates: expected a list of models, got Model: give \[model\]",
+    ),
+    "parameter's kind": (
+        lambda *given: fb.attack(*given, "fgsm", eps=torch.ones(3)),
+        "fgsm.eps: expected numbers, text or lists of them, as in a job file, got Tensor",
+    ),
+    "complex image": (
+        lambda *_: fb.Case(VOLUME.to(torch.complex64), LABEL),
+        "dense volume of real numbers, got torch.co",
+    ),
+    "spacing as text": (lambda *_: fb.Case(VOLUME, LABEL, "1,1,1"), "expected a spacing .*, got could not convert"),
+    "no files": (lambda *_: fb.Case.from_nifti(None, None), "image: expected a path or URI, got NoneType: give it"),
+    "path of no file": (lambda *_: fb.load_model("a\0b"), "load_model: expected a path of names of at most 255 bytes"),
+    "case's name": (lambda *_: fb.Case(VOLUME, LABEL, name=None), "name: expected text, got NoneType: give"),
+    "class names": (lambda *_: fb.Case(VOLUME, LABEL, class_names=3), "class_names: expected a list of names, got int"),
+    "metrics": (lambda model, case: fb.evaluate(model, case, case.image, metrics=3), "evaluate: metrics: .*got 3"),
+    "results of nothing": (lambda *_: fb.load_results(None), "load_results: expected a path or URI, got NoneType"),
+    "results in a file": (lambda *_: fb.load_results(__file__), "expected results to report, found none"),
+    "network's number of classes": (
+        lambda *_: fb.load_model("random", arch="unet", num_classes="many"),
+        "load_model: num_classes: .*got 'many'",
+    ),
+    **{
+        f"device {name}": (
+            lambda *_, name=name: fb.load_model(Returns(), roi=ROI, device=name),
+            f"device: expected cpu, cuda or cuda:N, got {name!r}",
+        )
+        for name in ("mps", "meta", 1.5)
+    },
+    "weights of NaN": (
+        lambda *_: fb.load_model(diverged(), roi=ROI),
+        "Returns: conv.weight: expected a dense tensor of finite numbers, got 2 of 2 values that are NaN",
+    ),
+    "network that nobody copies": (
+        lambda *_: fb.load_model(Single(), roi=ROI),
+        "Single: expected a network that can be copied: there is one of me",
+    ),
+    "integer logits": (
+        lambda *_: fb.load_model(Returns(Tensor.int), roi=ROI),
+        "Returns: expected dense logits of floating-point numbers, got torch.int32",
+    ),
+    "network that writes into its input": (
+        lambda *_: fb.load_model(InPlace(), roi=ROI),
+        "InPlace: expected a network that leaves its input as it is, got one that writes into it: copy it",
+    ),
     "value": (lambda *given: fb.attack(*given, "fgsm", eps=8), "fgsm.eps: .* Did you mean 8/255"),
     "metric": (lambda model, case: fb.evaluate(model, case, case.image, metrics=["dcs"]), "Did you mean 'dsc'?"),
     "one metric": (
@@ -420,6 +501,34 @@ def test_refuses_a_result_of_another_case(model: fb.Model, cases: fb.Cases, resu
 def test_refuses_a_folder_without_results(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected results to report, found none"):
         fb.load_results(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("seed", "stored_as"), [(-1, -1), (2.0, 2), (np.int64(3), 3), ("4", 4)])
+def test_a_seed_is_what_a_job_file_makes_of_it(model: fb.Model, case: fb.Case, seed: Any, stored_as: int) -> None:
+    made = fb.attack(model, case, "gn", std=0.1, seed=seed)
+    assert repr(made.cell.seed) == repr(stored_as)
+
+
+def test_a_detached_network_is_scored_but_gives_no_gradient(case: fb.Case) -> None:
+    given = VOLUME, LABEL
+    own = fb.load_model(Returns(Tensor.detach), roi=ROI)
+    assert fb.evaluate(own, given, VOLUME, metrics=("dsc",))["status"] == "ok"
+    with pytest.raises(
+        UserError, match="fgsm: expected logits that a gradient goes through, got detached ones: return"
+    ):
+        fb.attack(own, given, "fgsm", eps=EPS)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"), [(None, "save: expected a path or"), ("no/adv.nii.gz", "an existing folder")]
+)
+def test_refuses_to_save_nowhere(
+    result: fb.Result, path: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        result.save(path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:

@@ -4,22 +4,30 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
-from freqbench.api.case import Case, as_case
-from freqbench.api.model import Model, as_model, cell_of
+from freqbench.api.case import Case, as_case, plain
+from freqbench.api.model import Model, as_model, as_models, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack, attack_class
-from freqbench.core import names
-from freqbench.core.errors import UserError
+from freqbench.core import config, names
+from freqbench.core.config import Strict, Whole
 from freqbench.core.plugins import require_class
 from freqbench.engine import attacking, learning, memory
 from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases
 from freqbench.job.models import surrogates_of
 from freqbench.models import SegmentationModel
+
+
+class _Call(Strict):
+    """Arguments of a call that a job file has, too, and their limits there."""
+
+    seed: Whole
+    window_batch: Annotated[Whole, Field(gt=0)] | None
 
 
 def attack(
@@ -54,13 +62,15 @@ def attack(
             model.
     """
     model, case = as_model(model), as_case(case)
-    if window_batch is not None and window_batch < 1:
-        raise UserError(f"window_batch: expected at least 1, got {window_batch}: leave it out")
+    surrogates = as_models(surrogates)
+    call = config.validate({"seed": seed, "window_batch": window_batch}, _Call, "attack")
+    seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
+    parameters = {key: plain(value, f"{chosen.name}.{key}") for key, value in parameters.items()}
     dataset, source = model._fitted(case)
     if surrogates:
-        parameters["surrogates"] = tuple(as_model(each).spec.name for each in surrogates)
+        parameters["surrogates"] = tuple(each.spec.name for each in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
     cell = cell_of(model, dataset, source, made, seed if made.is_stochastic else None)
     if made.couples_batch:

@@ -13,6 +13,7 @@ from freqbench.core import config, types
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import kind_of
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, NativeCase, nifti
 from freqbench.data.loaders.entry import Entry
@@ -22,6 +23,7 @@ from freqbench.models.checkpoints import files as checkpoints
 
 AnyPath = str | PathLike[str]
 MOST_CLASSES = 256  # that a label map in uint8 can tell apart
+LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
 class Case:
@@ -56,6 +58,10 @@ class Case:
         class_names: Sequence[str] = (),
         name: str = "case",
     ) -> None:
+        if not isinstance(name, str):
+            raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
+        if not isinstance(class_names, tuple | list) or not all(isinstance(each, str) for each in class_names):
+            raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels, classes = channels_of(cpu_tensor(image)), as_tensor(cpu_tensor(label))
         require_same_shape(tuple(voxels.shape[1:]), tuple(classes.shape))
         low, high = map(float, voxels.aminmax())
@@ -101,12 +107,17 @@ class Case:
         Raises:
             UserError: a key that is not known, or files that are not what they must be.
         """
-        images = tuple(fspath(path) for path in ([image] if isinstance(image, str | PathLike) else image))
-        files = {"image": images, "label_map": fspath(label), "labels": labels or MOST_CLASSES}
+        several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
+        images = tuple(path_of(path, "image") for path in several)
+        files = {
+            "image": images,
+            "label_map": path_of(label, "label"),
+            "labels": MOST_CLASSES if labels is None else labels,
+        }
         content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
         dataset = config.validate(content, _Files, "from_nifti")
         (ref,) = dataset.refs()
-        return cls._of(dataset.load(ref), dataset, dataset.class_names if labels else ())
+        return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
@@ -157,6 +168,33 @@ class Case:
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
 
+def path_of(path: AnyPath, what: str) -> str:
+    """The text of a path or URI; a UserError that begins with `what` for anything else, or what no file is called."""
+    text = fspath(path) if isinstance(path, str | PathLike) else None
+    if not isinstance(text, str):
+        raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
+    if "\0" in text or len(text) > LONGEST_PATH or max(len(part.encode()) for part in text.split("/")) > LONGEST_NAME:
+        raise UserError(
+            f"{what}: expected a path of names of at most {LONGEST_NAME} bytes, got {text!a:.80}: shorten it"
+        )
+    return text
+
+
+def plain(value: Any, place: str) -> Any:
+    """A value as a job file holds it, numpy's numbers as Python's; a UserError that begins with `place` for others."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, tuple | list):
+        return type(value)(plain(each, place) for each in value)
+    if isinstance(value, Mapping):
+        return {plain(key, place): plain(each, place) for key, each in value.items()}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise UserError(
+        f"{place}: expected numbers, text or lists of them, as in a job file, got {kind_of(value)}: convert it"
+    )
+
+
 def cpu_tensor(volume: Volume) -> Tensor:
     """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor.
 
@@ -168,24 +206,30 @@ def cpu_tensor(volume: Volume) -> Tensor:
         known = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
     try:
-        return torch.as_tensor(volume).as_subclass(Tensor).cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+        tensor = torch.as_tensor(volume).as_subclass(Tensor).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         got = volume.dtype if isinstance(volume, np.ndarray) else type(volume).__name__
         raise UserError(f"expected an array or tensor of numbers, got {got}: {one_line(error)}") from None
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        raise UserError(f"expected a dense volume of real numbers, got {tensor.dtype}, {tensor.layout}: convert it")
+    return tensor
 
 
 def _grid(
     name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.float64], Spacing]:
     """Affine and spacing of a case, of which either may be missing; a UserError where they cannot be."""
-    if affine is None:
+    try:
         steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
-        grid = np.diag([*steps.ravel(), 1.0])
-    else:
-        grid = np.array(affine, np.float64)
-        steps = np.linalg.norm(grid[:3, :3], axis=0) if spacing is None else np.array(spacing, np.float64)
-    if grid.shape != (4, 4) or steps.shape != (3,) or not ((steps > 0) & (steps < np.inf)).all():
-        got = f"{steps.tolist()} and an affine {grid.shape}"
+        grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
+        if spacing is None and grid.shape == (4, 4):
+            steps = np.linalg.norm(grid[:3, :3], axis=0)
+        got = f"{steps.tolist()!s:.80} and an affine {grid.shape}"
+        fits = grid.shape == (4, 4) and steps.shape == (3,) and bool((steps > 0).all())
+        fits = fits and bool(np.isfinite(steps).all() and np.isfinite(grid).all())
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        fits, got = False, one_line(error)
+    if not fits:
         raise UserError(f"{name}: expected a spacing of three positive lengths in mm and an affine (4, 4), got {got}")
     h, w, d = steps.tolist()
     return grid, (h, w, d)

@@ -4,22 +4,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from os import fspath
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor
+from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor, path_of
 from freqbench.api.model import Model, as_model, cell_of
 from freqbench.api.result import Result
-from freqbench.core import names, storage
+from freqbench.core import config, storage
+from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.engine import attacking, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.cells import Unit
-from freqbench.job.schema import DEFAULT_METRICS
+from freqbench.job.schema import DEFAULT_METRICS, Metric
 from freqbench.metrics import voxel_success
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
@@ -55,6 +55,12 @@ class Record(dict[str, Any]):
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 
+class _Call(Strict):
+    """Arguments of `evaluate` that a job file has, too."""
+
+    metrics: tuple[Metric, ...]
+
+
 def evaluate(
     model: Model,
     case: Case | Sequence[Any],
@@ -77,8 +83,7 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    for metric in metrics:
-        names.known("metrics", "metric", metric)
+    metrics = config.validate({"metrics": metrics}, _Call, "evaluate").metrics
     model._fitted(case)
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
     if made.volume.ref != case.volume.ref:
@@ -155,5 +160,5 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     from freqbench.analysis.frames import found_records, plain
     from freqbench.results import Store
 
-    root = storage.filled_in(fspath(out), "load_results")
+    root = storage.filled_in(path_of(out, "load_results"), "load_results")
     return plain(found_records([Store(root)], None)[0])

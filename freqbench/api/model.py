@@ -1,20 +1,22 @@
 """Models as Python takes them: from a checkpoint, a folder of another framework, or a network."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import fspath
+from os import PathLike
 from pathlib import PurePath
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import AnyPath, Case, _Arrays
+from freqbench.api.case import MOST_CLASSES, AnyPath, Case, _Arrays, path_of
 from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins, storage
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.config import Strict, Whole
+from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
@@ -90,6 +92,15 @@ class Model:
         return dataset, self._on(dataset)
 
 
+class _Call(Strict):
+    """Arguments of `load_model` that are no part of a model's entry in a job file."""
+
+    num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None
+    num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None
+    precision: str
+    trust_code: bool
+
+
 def load_model(
     source: AnyPath | nn.Module,
     *,
@@ -120,15 +131,22 @@ def load_model(
         UserError: a key that is not known, a device that is not there, a network that does not take its window, or
             what `freqbench.models.resolve` refuses.
     """
+    asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
+    call = config.validate(asked, _Call, "load_model")
+    num_classes, num_channels, precision, trust_code = (
+        call.num_classes,
+        call.num_channels,
+        call.precision,
+        call.trust_code,
+    )
     where = _device(device)
     if isinstance(source, nn.Module):
         return _of_network(source, num_classes, num_channels or 1, where, precision, settings)
-    try:
-        place = fspath(source)
-    except TypeError:
+    if not isinstance(source, str | PathLike):
         raise UserError(
             f"expected a path, URI or network, got {kind_of(source)}: give the network itself, with its weights"
-        ) from None
+        )
+    place = path_of(source, "load_model")
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
@@ -154,8 +172,10 @@ def _device(given: str | torch.device | None) -> torch.device | None:
         return None
     try:
         device = torch.device(given)
-    except RuntimeError:
-        raise UserError(f"device: expected cpu, cuda or cuda:N, got {given!r}") from None
+    except (RuntimeError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"device: expected cpu, cuda or cuda:N, got {one_line(repr(given)):.80}")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(f"device: expected one of this machine, got {device}, and torch finds {count} GPUs: take cpu")
@@ -165,6 +185,8 @@ def _device(given: str | torch.device | None) -> torch.device | None:
 def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
     """The entry of a job file for a checkpoint or folder; what lies in a folder says whose it is."""
     arch, folder = settings.get("arch"), names.at_home(source)
+    if not isinstance(arch, str | None):
+        raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
     if arch is None and (folder / "configs").is_dir():
         arch = "bundle"
     elif arch is None and (folder / "plans.json").is_file():
@@ -193,18 +215,32 @@ def _of_network(
     roi, adapter = entry.roi or DEFAULT_ROI, entry.input or DEFAULT_INPUT
     inference = entry.inference or DEFAULT_INFERENCE
     device = device or next(net.parameters()).device
-    net = copy.deepcopy(net).requires_grad_(False)
+    with refusing(f"{name}: expected a network that can be copied", (Exception,)):
+        net = copy.deepcopy(net).requires_grad_(False)
+    checkpoints.check_sound(name, net.state_dict())
     network = SegmentationModel(net, roi, precision, False, adapter, inference, entry.defence, entry.adaptive)
+    network.name = name
     network = network.to(device).eval()
     size = "x".join(map(str, (num_channels, *roi)))
-    with torch.inference_mode(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
-        logits = net(adapter.to_network(torch.zeros(1, num_channels, *roi, device=device)))
+    with torch.no_grad(), refusing(f"{name}: a window of {size} does not pass through it", (Exception,)):
+        window = adapter.to_network(torch.zeros(1, num_channels, *roi, device=device))
+        version = window._version
+        logits = net(window)
+    if window._version != version:
+        raise UserError(
+            f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
+        )
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     own = adapter.in_network_order(roi)
     if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *own):
         raise UserError(
             f"{name}: expected logits of shape (1, K, {', '.join(map(str, own))}) with 2 classes or more, got {got}: "
             "wrap the network so that it returns them"
+        )
+    if not logits.is_floating_point() or logits.layout != torch.strided:
+        raise UserError(
+            f"{name}: expected dense logits of floating-point numbers, got {logits.dtype}, {logits.layout}: return the "
+            "scores of classes"
         )
     if num_classes not in (None, got[1]):
         raise UserError(
@@ -226,6 +262,13 @@ def _of_network(
         adaptive=entry.adaptive,
     )
     return Model(network=network, spec=spec)
+
+
+def as_models(given: Sequence[Model]) -> tuple[Model, ...]:
+    """Models of `load_model`; a UserError for anything else, as for a single one."""
+    if not isinstance(given, tuple | list):
+        raise UserError(f"surrogates: expected a list of models, got {kind_of(given)}: give [model]")
+    return tuple(map(as_model, given))
 
 
 def as_model(given: Model) -> Model:

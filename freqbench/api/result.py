@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
-from os import fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from freqbench import models
-from freqbench.api.case import AnyPath, Case
+from freqbench.api.case import AnyPath, Case, path_of
 from freqbench.api.model import Model
-from freqbench.core import types
+from freqbench.core import storage, types
 from freqbench.core.errors import UserError
 from freqbench.core.types import Spacing
 from freqbench.data import attacked_native
@@ -152,13 +152,16 @@ class Result:
         Of a case from files the perturbation is carried back to the file's own grid and unit, as `freqbench export`
         does it (in float32, nothing is rounded); of arrays the volume is written as it is, with the case's affine.
         """
-        if not fspath(path).endswith(SUFFIX):
-            raise UserError(f"{path}: expected a name that ends in {SUFFIX}: rename it")
+        place = path_of(path, "save")
+        if not place.endswith(SUFFIX):
+            raise UserError(f"{place}: expected a name that ends in {SUFFIX}: rename it")
+        if storage.is_local(place) and not Path(storage.local_path(place)).parent.is_dir():
+            raise UserError(f"{place}: expected an existing folder to save into, found none: make it")
         image, affine = self.adversarial, self.volume.affine
         if self.case.dataset is not None:
             native = self.cell.dataset.native(self.volume.ref)
             image, affine = attacked_native(native, self.volume, image).image, native.affine
-        saved_volumes.write(fspath(path), image, affine)
+        saved_volumes.write(place, image, affine)
 
     def __repr__(self) -> str:
         change = (self.adversarial - self.clean).abs().max()

@@ -20,10 +20,13 @@ from pydantic_core import ErrorDetails
 
 from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
-from freqbench.core.errors import UserError, unknown
+from freqbench.core.errors import UserError, one_line, unknown
 
 FileName = Annotated[str, AfterValidator(names.required)]
 """A name that files and folders are called by."""
+
+Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
+"""A whole number that the store's columns of 64 bits hold, also where it is written as text."""
 
 Threads = Annotated[PositiveInt, Field(le=512)]
 """CPU threads of torch; of far more than a machine has, their start ends the process without a word."""
@@ -74,7 +77,7 @@ def validate(content: Any, model: type[Model], where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model)}") from None
+        raise UserError(one_line(f"{where}: {explain(error, model)}")) from None
 
 
 def _apply(content: Any, override: str) -> None:

@@ -18,12 +18,12 @@ WINDOWS = 100_000  # of a volume
 FILE = 2**34  # bytes of one that is fetched
 TABLE = 20_000  # cells of one in a report
 
-_LARGEST = 2**63 - 1
+LARGEST = 2**63 - 1
 
 
 def is_number(value: object) -> bool:
     """Whether a value is a finite number, a whole one of 64 bits; true and false are none."""
-    largest = _LARGEST if isinstance(value, int) else sys.float_info.max
+    largest = LARGEST if isinstance(value, int) else sys.float_info.max
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= largest
 
 

@@ -171,7 +171,7 @@ def _listed(folder: str, detail: bool) -> list[Any]:
         with told(folder, fs):
             found: list[Any] = fs.ls(inner, detail=detail)
             return found
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator
 
 from freqbench.core import config, limits, names, plugins
-from freqbench.core.config import FileName, Strict, Threads
+from freqbench.core.config import FileName, Strict, Threads, Whole
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
@@ -18,7 +18,7 @@ from freqbench.models import ModelEntry
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
-Auto = Literal["auto"] | PositiveInt
+Auto = Literal["auto"] | Annotated[Whole, Field(gt=0)]
 Metric = Annotated[str, AfterValidator(partial(names.known, "metrics", "metric"))]
 _Training = Annotated[
     TrainingEntry, BeforeValidator(training_entry, json_schema_input_type=str | TrainJob | TrainingEntry)
@@ -79,7 +79,7 @@ class JobSpec(Strict):
     attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_known)]], Field(min_length=1)]
     training: tuple[_Training, ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
