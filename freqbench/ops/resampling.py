@@ -22,6 +22,7 @@ def gaussian_matrix(size: int, taps: int, sigma: float, *, hold: bool = False) -
     `hold` it is what the outermost point is.
     """
     offsets = torch.arange(-(taps // 2), taps // 2 + 1)
+    sigma = min(max(sigma, 1e-150), 1e150)  # whose squares are numbers; the weights of others are no different
     weights = torch.exp(-offsets.double().square() / (2 * sigma**2))
     places = torch.arange(size)[:, None] + offsets
     inside = (places >= 0) & (places < size) | hold

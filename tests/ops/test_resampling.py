@@ -6,7 +6,7 @@ import torch
 from scipy.interpolate import BSpline
 from torch import Tensor
 
-from freqbench.ops.resampling import Zoom, area_matrix, cubic_spline_matrix
+from freqbench.ops.resampling import Zoom, area_matrix, cubic_spline_matrix, gaussian_matrix
 
 SHAPE = (9, 6, 4)
 
@@ -54,3 +54,9 @@ def test_no_zoom_where_no_side_changes() -> None:
 def test_a_side_is_at_least_one_voxel() -> None:
     ones = torch.ones(1, 1, *SHAPE)
     assert torch.count_nonzero(Zoom.of(ones, 0.01, [0.5] * 3).zoom(ones)) == 1
+
+
+@pytest.mark.parametrize(("sigma", "rows"), [(1e308, [[2, 1], [1, 2]]), (1e-320, [[3, 0], [0, 3]])])
+def test_a_gaussian_of_any_width_has_weights(sigma: float, rows: list[list[int]]) -> None:
+    """Beyond all numbers it is the mean of its taps, or the point itself."""
+    torch.testing.assert_close(gaussian_matrix(2, 3, sigma, hold=True), torch.tensor(rows).double() / 3)
