@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core import config, types
+from freqbench.core import config, names, types
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
@@ -60,6 +60,7 @@ class Case:
     ) -> None:
         if not isinstance(name, str):
             raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
+        names.required(name, "name")
         if not isinstance(class_names, tuple | list) or not all(isinstance(each, str) for each in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels, classes = channels_of(cpu_tensor(image)), as_tensor(cpu_tensor(label))

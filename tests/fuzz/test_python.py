@@ -109,7 +109,6 @@ OBJECTS: tuple[Any, ...] = (
     torch.zeros(SHAPE).to_sparse(),
     torch.zeros(SHAPE, dtype=torch.bool),
     torch.zeros(SHAPE, dtype=torch.bfloat16),
-    torch.quantize_per_tensor(torch.zeros(SHAPE), 0.1, 0, torch.quint8),
     torch.ones(1, 1, *SHAPE, requires_grad=True),
     torch.device("meta"),
     torch.float16,
