@@ -426,7 +426,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
             lambda *_, name=name: fb.load_model(Returns(), roi=ROI, device=name),
             f"device: expected cpu, cuda or cuda:N, got {name!r}",
         )
-        for name in ("mps", "meta", 1.5)
+        for name in ("mps", "meta", 1.5, 2**63)
     },
     "weights of NaN": (
         lambda *_: fb.load_model(diverged(), roi=ROI),

@@ -172,7 +172,7 @@ def _device(given: str | torch.device | None) -> torch.device | None:
         return None
     try:
         device = torch.device(given)
-    except (RuntimeError, TypeError):
+    except (RuntimeError, TypeError, ValueError):
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"device: expected cpu, cuda or cuda:N, got {one_line(repr(given)):.80}")
