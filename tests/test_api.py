@@ -467,6 +467,7 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     ),
     "no device": (lambda *_: fb.load_model("random", device="gpu"), "device: expected cpu, cuda or cuda:N, got 'gpu'"),
     "bare network": (lambda _, case: fb.attack(Returns(), case, "gn"), "expected a model of load_model, got Returns"),
+    "network's name": (lambda *_: fb.load_model(Returns(), name=Returns(), rio=1), "^name: expected text, got Returns"),
     "network's key": (lambda *_: fb.load_model(Returns(), rio=ROI), "Returns: unknown key 'rio'. Did you mean 'roi'?"),
     "network's channels": (
         lambda *_: fb.load_model(Returns(), roi=ROI, num_channels=2),

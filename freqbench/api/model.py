@@ -206,6 +206,9 @@ def _of_network(
 ) -> Model:
     """A copy of a network that somebody else made; one window of zeros shows what it returns."""
     name = settings.get("name", type(net).__name__)
+    if not isinstance(name, str):
+        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
+    names.required(name, "name")
     for key in settings:
         if key not in OF_A_NETWORK:
             raise UserError(f"{name}: {unknown('key', key, OF_A_NETWORK)}")
