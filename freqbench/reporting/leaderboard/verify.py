@@ -82,7 +82,8 @@ def _job(entry: Entry, trust_code: bool) -> Check:
 
 def _foreign(job: JobSpec) -> list[str]:
     """Names in a job of one network that stand for code of other packages; nothing is imported."""
-    named = [str(job.models[0].arch), *(each.class_name for each in (*job.datasets, *job.attacks))]
+    classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
+    named = [str(job.models[0].arch), *classes]
     return [name for name in named if name in FROZEN or names_class(name)]
 
 
