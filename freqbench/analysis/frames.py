@@ -4,6 +4,7 @@ Of a million records such a frame is a tenth as large and grouped ten times as f
 sorting a column sorts its texts; source and target share theirs, so that the two can be compared.
 """
 
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -43,10 +44,13 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All rows of `records_frame`, and of these the ones with the keys of the job of interest (None: all).
 
-    Raises a UserError for a store that cannot be read or has no row; of a run that has just begun it `may_be_empty`.
+    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row; of a run
+    that has just begun it `may_be_empty`.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)
+    for complaint in filter(None, (store.complaint(job_keys) for store in sources)):
+        warnings.warn(complaint, stacklevel=2)
     if records.empty and not may_be_empty:
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")

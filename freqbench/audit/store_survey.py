@@ -58,15 +58,15 @@ class Survey:
                 if all(are_whole):
                     self._read_pair(number, name)
             except FileNotFoundError:
-                if name not in self._files.names():
-                    raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
-                findings.wrong("files", f"class_records/{name}: missing, though its records are there")
+                raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
             except VersionError:
                 raise
             except UserError as error:
                 findings.wrong("files", str(error))
         self.keys, self.volumes, self.is_ok, self._file = map(np.concatenate, zip(*self._parts, strict=True))
         self._parts.clear()
+        for name in self._files.halves:
+            self._tell_lacking(name)
 
         def nulls_last(row: Row) -> list[tuple[bool, Any]]:
             return [(value is None, value) for value in row.values()]
@@ -146,6 +146,18 @@ class Survey:
         self.left_out += len(new) - len(kept)
         found = rows.select(list(columns)).take(pa.array([at for _, at in kept], pa.int64())).to_pylist()
         kinds |= {kind: row for (kind, _), row in zip(kept, found, strict=True)}
+
+    def _tell_lacking(self, name: str) -> None:
+        """Tell of a records file without classes, unless pairs have all its good records too."""
+        try:
+            rows = self._files.columns("records", name, (*KEY, "status"))
+        except UserError as error:
+            self._findings.wrong("files", str(error))
+            return
+        if lost := int((is_ok(rows) & ~among(hash_rows(rows, KEY), np.unique(self.keys[self.is_ok]))).sum()):
+            text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
+            rest = f"if another job made them, move records/{name} away"
+            self._findings.wrong("files", f"class_records/{name}: {text}; {rest}")
 
     def _has_columns(self, kind: str, name: str) -> bool:
         """Whether a file can be read by the documented columns; tells of those that are not as documented."""

@@ -35,6 +35,9 @@ for group in (init, run, volumes, train, doctor, cluster, report, audit, leaderb
 
 def main() -> None:
     """Run the command line; a user's mistake is one line and exit code 2, a defect is 70, Ctrl-C is 130."""
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        # Python as it starts by itself in the C locale: paths outside ASCII could neither be written nor be said.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
     if not sys.warnoptions:  # of libraries, to their callers: what a user should know is said in lines
@@ -70,11 +73,16 @@ def _open_streams() -> None:
 
 
 def _require_values(arguments: Sequence[str]) -> None:
-    """Refuse an empty argument, as a shell makes of a variable without value: it would pass for the default."""
+    """Refuse an argument that is no UTF-8, which no page can show, and an empty one.
+
+    A shell makes an empty one of a variable without value: it would pass for the default.
+    """
     for before, argument in pairwise(("", *arguments)):
         if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
             option = argument.strip().rstrip("=") or before
             raise UserError(f"{option}: expected a value, got an empty one: give one, or leave it out")
+        if not argument.isascii() and os.fsencode(argument) != argument.encode(errors="replace"):
+            raise UserError(f"{os.fsencode(argument)!r}: expected UTF-8, got other bytes: rename the file or folder")
 
 
 def _interrupt(*_: Any) -> NoReturn:

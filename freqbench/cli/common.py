@@ -221,9 +221,18 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
     from freqbench.results import Store
 
     stores = [Store(out) for out in unique(outs)]
+    with warned():
+        text = report(stores, keys_of(store.job() for store in stores), FORMATS.get(format, format), table)
+    return text.rstrip() + "\n"
+
+
+@contextmanager
+def warned() -> Iterator[None]:
+    """Say on stderr what is warned of meanwhile, each line once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        text = report(stores, keys_of(store.job() for store in stores), FORMATS.get(format, format), table)
-    for warning in caught:
-        PlainConsole(stderr=True).print(str(warning.message), soft_wrap=True)
-    return text.rstrip() + "\n"
+        try:
+            yield
+        finally:
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                PlainConsole(stderr=True).print(text, soft_wrap=True)

@@ -57,7 +57,7 @@ def verify(
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
     read = read_entry(Path(entry))
-    found = examine(read)
+    found = examine(read, trust_code)
     if not reasons(found):
         given = common.stored_job("", job, trust_code) if job else None
         found += recompute(
@@ -81,10 +81,13 @@ def verify(
 def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
     to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Rank networks that are code of other packages, too; none of it runs.")
+    ] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; those that are refused stay out, for the reason said."""
     from freqbench.reporting.leaderboard.site import build_site
 
-    is_whole = build_site(Path(entries), Path(to), common.say)
+    is_whole = build_site(Path(entries), Path(to), common.say, trust_code)
     if not is_whole:
         raise typer.Exit(common.EXIT_FAILED)

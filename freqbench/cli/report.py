@@ -43,9 +43,11 @@ def report(
     if figures:
         if table or to or volumes or format != "terminal":
             raise UserError("report: --figures: expected no other option beside it: run report twice")
-        _write_figures(common.unique(outs), figures)
+        with common.warned():
+            _write_figures(common.unique(outs), figures)
     elif format == "html" and not table:
-        write_page(common.unique(outs), to, volumes, yes)
+        with common.warned():
+            write_page(common.unique(outs), to, volumes, yes)
     else:
         if volumes:
             raise UserError("report: --volumes: expected --format html without --table: the page is what shows them")
@@ -137,7 +139,8 @@ def compare(
     from freqbench.results import Store
 
     render = renderer(common.FORMATS.get(format, format))
-    a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
+    with common.warned():
+        a, b = (contents([Store(out)], SCORES, with_classes=False) for out in (first, second))
     sections = views.compare(a.records, b.records, a.facts[0]["runs"], b.facts[0]["runs"])
     common.put(render(sections).rstrip() + "\n", to, format)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from freqbench.cli import common, ending
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 
 app = typer.Typer()
 
@@ -98,7 +98,10 @@ def run(
         grid = common.grid_of(job, path, limit_cases, place, match=True)
     summary = runner.execute(grid, place, common.console(), engine, address, part, force)
     if log:
-        common.say(f"logged: {tracker.log(log, place)}")
+        try:
+            common.say(f"logged: {tracker.log(log, place)}")
+        except (UserError, OSError) as error:
+            common.say(f"not logged: {one_line(error)}: all rows are in {place}, and the same command logs them later")
     ending.finish(summary, place, page)
 
 

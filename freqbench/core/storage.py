@@ -57,6 +57,8 @@ def join(root: str, *parts: str) -> str:
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
     fs, inner = opened(path)
+    if filesystems.is_local(fs):
+        return Path(inner).exists()  # raises, unlike fsspec's, where a folder on the way may not be searched
     with told(path, fs):
         return bool(fs.exists(inner))
 
@@ -200,9 +202,11 @@ def fetch(path: str, sha256: str | None = None) -> Path:
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
-        if not fs.isfile(inner):
-            raise downloads.no_file(path)
         local = Path(inner)
+        if not local.is_file():  # raises, unlike fsspec's, where a folder on the way may not be searched
+            raise downloads.no_file(path)
+        with local.open("rb"):  # else safetensors calls a file that may not be read one that is not there
+            pass
     else:
         find = partial(downloads.found, path, fs, inner)
         local = downloads.copied(path, fs, find, verify=sha256 is not None) / PurePosixPath(inner).name

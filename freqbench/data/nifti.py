@@ -200,8 +200,10 @@ def _open(path: Path) -> Any:
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: convert the file")
     try:
-        with _unlogged():
+        with path.open("rb"), _unlogged():  # opened first, as nibabel does not say that it may not
             image = nibabel.load(path)
+    except PermissionError as error:
+        raise DataError(f"{path}: expected a file that may be read, got {error.strerror}: check permissions") from None
     except damaged() as error:
         raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {reason_of(error)}") from None
     if not isinstance(image, nibabel.Nifti1Image):

@@ -86,10 +86,13 @@ def execute(
     covered = store.covered()
     plan = make_plan(grid.shard(shard or Shard()), covered, saved_volumes.saved(root) if root else None)
     content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": grid.index()})
-    num_others = len(covered.keys() - index_keys(content["index"]))
-    del covered
+    wanted = index_keys(content["index"])
+    num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
+    del covered, wanted
     store.write_job(content)
     run = _Run(store, plan, console, shard)
+    if complaint:
+        console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:
         run.warn(
             f"{out}: {num_others} of its records are of another job, or of a former version of this one: they stay and "

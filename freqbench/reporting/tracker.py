@@ -9,7 +9,7 @@ from pathlib import Path
 
 from freqbench.analysis.frames import found_records
 from freqbench.core import storage
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store, glimpses
@@ -17,6 +17,8 @@ from freqbench.results import Store, glimpses
 SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "threat_model", "budget", "seed", "params")
 MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
 SERVER = "MLFLOW_TRACKING_URI"
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""At most a minute a request; by itself MLflow tries a dead server for a quarter of an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,10 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Log a store's cells to a tracker of TRACKERS; returns where. Cells without a scored row are left out."""
+    """Log a store's cells to a tracker of TRACKERS; returns where. Cells without a scored row are left out.
+
+    Raises UserError where MLflow's server cannot be reached or refuses.
+    """
     return TRACKERS[tracker](out)
 
 
@@ -65,7 +70,17 @@ def _tensorboard(out: str) -> str:
 
 def _mlflow(out: str) -> str:
     """To the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; a cell that is there gets newer means."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
+    for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
+        os.environ.setdefault(name, value)  # read when it is imported
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _sent_to_mlflow(out)
+    except MlflowException as error:
+        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error):.200}") from None
+
+
+def _sent_to_mlflow(out: str) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
 

@@ -41,14 +41,27 @@ class Files:
 
     def __init__(self, root: str) -> None:
         self.root = root
+        self._halves: list[str] | None = None
 
     def names(self) -> list[str]:
-        """The committed files. Two equal listings, as one may miss both the old file and the new of a compaction."""
-        folder = storage.join(self.root, "records")
-        names = storage.list_files(folder, ".parquet")
-        while (again := storage.list_files(folder, ".parquet")) != names:
-            names = again
-        return names
+        """Lists the committed pairs. A file of records whose classes are gone is none: it goes to `halves`.
+
+        Lists `records` before and after `class_records`: a compaction removes records first, and one listing may miss
+        both the old file and the new.
+        """
+        folders = [storage.join(self.root, kind) for kind in SCHEMAS]
+        names, classes, again = (storage.list_files(folder, ".parquet") for folder in (*folders, folders[0]))
+        while again != names:
+            names, classes, again = again, *(storage.list_files(folder, ".parquet") for folder in reversed(folders))
+        self._halves = sorted({*names} - {*classes})
+        return sorted({*names} & {*classes})
+
+    @property
+    def halves(self) -> list[str]:
+        """Files of records that lack their file of classes, as of the latest listing."""
+        if self._halves is None:
+            self.names()
+        return self._halves or []
 
     def consistent(self, read: Callable[[list[str]], T]) -> T:
         """What `read` returns for the committed files; called again if a compaction took one away meanwhile."""
@@ -57,11 +70,10 @@ class Files:
             try:
                 return read(names)
             except FileNotFoundError as error:
-                again = self.names()
-                if again == names:
+                before, names = (names, self.halves), self.names()
+                if before == (names, self.halves):
                     missing = f"{self.root}: a file of a committed pair is missing ({error})"
-                    raise UserError(f"{missing}: move its namesake out of records/, then run the job again") from None
-                names = again
+                    raise UserError(f"{missing}: move its namesake away, then run the job again") from None
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         """`map`, in order; where the store is remote, the next few items are worked on meanwhile."""

@@ -18,9 +18,10 @@ def facts(out: str) -> dict[str, Any]:
     """What `status --json` prints of a store.
 
     Returns:
-        `out`; `records`: those `wanted` by its job, `ok`, `failed` and `left`; `attacks`: `attack`, `source`, `ok` and
-        `failed` of each; `runs`: of each its RUN, null where its file does not say, and the number of its `warnings`;
-        `workers`: of each run that goes on, else of the last one, `run_id` and what its file says of its `workers`.
+        `out`; `records`: those `wanted` by its job, `ok`, `failed`, `left`, and of these `lacking`, whose classes are
+        lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: of each its RUN, null where its file
+        does not say, and the number of its `warnings`; `workers`: of each run that goes on, else of the last one,
+        `run_id` and what its file says of its `workers`.
 
     Raises:
         UserError: no store is there, or it cannot be read.
@@ -31,10 +32,11 @@ def facts(out: str) -> dict[str, Any]:
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
     found = store.runs()
+    lacking = sum(key in wanted for keys in store.lacking().values() for key in keys)
     latest = [run for run in found if run.get("status") == "running"] or found[-1:]
     return {
         "out": out,
-        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total()},
+        "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total(), "lacking": lacking},
         "attacks": [
             {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
             for attack, source in sorted({group[:2] for group in counts})
@@ -58,6 +60,8 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     for row in found["attacks"]:
         progress.add_row(*map(str, row.values()))
     progress.add_row("not done yet", "", str(records["left"]), "")
+    if records["lacking"]:
+        progress.caption = f"{records['lacking']} lack their file of class_records: the same run command mends it"
     runs = Table(
         Column("run", no_wrap=True), "status", "records", "failed", "last sign of life", "warnings", title="runs"
     )

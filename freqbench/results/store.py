@@ -2,12 +2,14 @@
 
 A commit is a pair of files of one name, `class_records/NAME` first and `records/NAME` second: **the second is the
 commit**. A class file without its records file is ignored, wherever it comes from: a writer that died between the two,
-or a compaction that died while deleting. A record may stand in several files (a retry, a second driver, a compaction
-that died before deleting): readers keep one row a key, and take its classes from the file that the row came from.
+or a compaction that died while deleting. A records file whose class file somebody lost does not count either: a run
+computes its records again, and removes it then. A record may stand in several files (a retry, a second driver, a
+compaction that died before deleting): readers keep one row a key, and take its classes from the file that the row came
+from.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Self
 
@@ -140,14 +142,33 @@ class Store:
                 found[cell, case, target] = words[text]
         return found
 
+    def lacking(self) -> dict[str, list[Key]]:
+        """Keys of the good records that no pair has, by the records file without classes that has them."""
+        return self._files.consistent(lambda _: self._lacking()) if self._files.halves else {}
+
+    def complaint(self, wanted: Container[Key] | None = None) -> str | None:
+        """Says in a line how many records lack their classes, of those `wanted` (None: all), and what mends it."""
+        lacking = self.lacking().items()
+        names = [name for name, keys in lacking for key in keys if wanted is None or key in wanted]
+        if not names:
+            return None
+        count = f"{len(names)} record{'s' if len(names) > 1 else ''}"
+        rest = f" and {more} more files" if (more := len({*names}) - 1) else ""
+        return (
+            f"{self.root}: {count} left out, as class_records/{names[0]}{rest} is missing: restore it, or give the "
+            "same run command again, which computes them anew"
+        )
+
     def compact(self, above: int = 1) -> None:
         """Merge small files into few large ones if there are more than `above`, dropping rows that are superseded.
 
         Files that are large and carry little that is superseded are left alone. Whenever it dies, and whoever else
         compacts, every row is in a committed file; and as only files are deleted that were read and merged, what others
-        commit meanwhile stays. Memory does not grow with the store, but for the keys of its rows.
+        commit meanwhile stays. Memory does not grow with the store, but for the keys of its rows. A file of records
+        without classes goes once all its good records were computed again.
         """
         compaction.compact(self._files, above)
+        self._files.remove("records", [name for name, keys in self.lacking().items() if not keys])
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:
         """Write `runs/<run_id>.json`, which only that run writes: `facts` and the run's id."""
@@ -199,6 +220,16 @@ class Store:
         tables = self._files.consistent(lambda names: self._read(names, wanted, known))
         table = pa.concat_tables([coded_schema("records", wanted).empty_table(), *tables])
         return table.select(list(columns)).unify_dictionaries().take(pa.array(winners(table)))
+
+    def _lacking(self) -> dict[str, list[Key]]:
+        halves = self._files.halves
+        rows = zip(halves, map(shared_rows, self._read(halves, (*KEY, "status"), {})), strict=True)
+        covered = self.covered()  # lists anew: a file that is whole by now is among those that it read
+        return {
+            name: [row[:3] for row in table if row[3] == "ok" and row[:3] not in covered]
+            for name, table in rows
+            if name in self._files.halves
+        }
 
     def _read(self, names: Sequence[str], columns: Sequence[str], known: dict[str, pa.Table]) -> list[pa.Table]:
         """Some columns of records files; those in `known` are not read again, the others added to it."""

@@ -97,7 +97,7 @@ def test_torn_and_missing_files_are_named(store: Path) -> None:
     shutil.copy(pair_of(store, "class_records"), store / "class_records" / "dead-000000.parquet")
     path.write_bytes(path.read_bytes()[:-100])
     found = checks(store)["files"].text
-    assert "class_records/alone-000000.parquet: missing, though its records are there" in found
+    assert "class_records/alone-000000.parquet: missing, so that 16 records do not count: restore it, or give" in found
     assert f"records/{path.name}: expected a Parquet file of results" in found
 
 

@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from freqbench.attacks import ATTACKS
 from freqbench.cli import app
+from freqbench.core.errors import UserError
+from freqbench.reporting import tracker
 from freqbench.results import Lease
 
 ROOT = Path(__file__).parents[2]
@@ -334,3 +336,26 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path, bench: Bench
     assert err.startswith("error: ")
     assert err.rstrip().endswith("check the path and its permissions")
     assert err.count("\n") == 1
+
+
+def test_a_path_outside_ascii_is_said_in_the_c_locale_too(tmp_path: Path) -> None:
+    bare = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    command = [sys.executable, str(ROOT / "bench.py"), "status", "größe"]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path) | bare, capture_output=True, check=False)
+    assert result.stderr.decode().startswith("error: größe/run.json: expected a result store")
+
+
+def test_an_argument_that_is_no_utf8_is_one_line(bench: Bench) -> None:
+    code, _, err = bench("status", "runs/gr\udcf6")
+    assert (code, err) == (2, "error: b'runs/gr\\xf6': expected UTF-8, got other bytes: rename the file or folder\n")
+
+
+def test_a_tracker_that_fails_loses_nothing(tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, out: str) -> str:
+        raise UserError("--log mlflow: expected a server that answers, got none")
+
+    monkeypatch.setattr(tracker, "log", refuse)
+    given = (write(tmp_path, small()), "--out", str(tmp_path / "out"), "--log", "tensorboard", "--engine", "serial")
+    code, said, _ = bench("run", *given, "--no-page")
+    assert code == 0
+    assert "not logged: --log mlflow: expected a server that answers, got none: all rows are in" in said

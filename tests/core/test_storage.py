@@ -1,16 +1,21 @@
 """Whole objects or nothing, fetching, hashes; on folders, file://, memory:// and s3://."""
 
+import ctypes
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from freqbench.core import storage
+from freqbench.core import config, storage
 from freqbench.core.errors import UserError
+from freqbench.data.nifti import read_header
+from freqbench.models.checkpoints.files import read_metadata, read_state_dict
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +116,43 @@ def test_sha256_is_remembered_and_notices_a_changed_file(tmp_path: Path, monkeyp
 
 def test_join_takes_a_trailing_slash() -> None:
     assert storage.join("a/", "b", "c") == "a/b/c" == storage.join("a", "b", "c")
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Take from this thread what lets root read every file: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
+    libc, header, sets = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~0b110
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+@pytest.mark.parametrize("place", ["file", "folder"])
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("weights.safetensors", read_metadata),
+        ("weights.pt", read_state_dict),
+        ("scan.nii.gz", lambda path: read_header(Path(path))),
+        ("run.json", storage.read_bytes),
+        ("job.yaml", config.read),
+    ],
+)
+def test_a_file_that_may_not_be_read_is_said_to_be_so(
+    tmp_path: Path, name: str, read: Callable[[str], object], place: str
+) -> None:
+    path = tmp_path / "folder" / name
+    path.parent.mkdir()
+    path.write_bytes(b"something")
+    (path if place == "file" else path.parent).chmod(0)
+    with unprivileged(), pytest.raises((OSError, UserError), match="Permission denied") as refused:
+        read(str(path))
+    assert str(path) in str(refused.value)
+    path.parent.chmod(0o700)

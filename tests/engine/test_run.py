@@ -11,6 +11,7 @@ import pytest
 import torch
 from tiny import class_rows, execute, expanded, job, rows, small
 
+from freqbench.analysis.frames import found_records
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.engine import attacking, provenance, serial
@@ -51,6 +52,21 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     assert (summary.run_id, summary.num_new, summary.num_done, attacked) == (None, 0, 2, [])
     assert rows(tmp_path) == before
     assert storage.list_files(str(tmp_path / "runs"), ".json") == files
+
+
+def test_the_same_command_mends_a_store_that_lost_a_file_of_classes(tmp_path: Path) -> None:
+    execute(small(**TWO), tmp_path)
+    before, (name,) = (rows(tmp_path), class_rows(tmp_path)), storage.list_files(str(tmp_path / "records"), ".parquet")
+    (tmp_path / "class_records" / name).unlink()
+    store, said = Store(str(tmp_path)), io.StringIO()
+    with pytest.warns(UserWarning, match=f"2 records left out, as class_records/{name} is missing.*same run command"):
+        assert found_records([store], keys_of([store.job()]), may_be_empty=True)[1].empty
+    assert facts(store.root)["records"] == {"wanted": 2, "ok": 0, "failed": 0, "left": 2, "lacking": 2}
+    assert execute(small(**TWO), tmp_path, said).num_new == 2
+    assert f"2 records left out, as class_records/{name} is missing" in " ".join(said.getvalue().split())
+    assert (rows(tmp_path), class_rows(tmp_path)) == before
+    assert facts(store.root)["records"]["lacking"] == 0
+    assert name not in storage.list_files(str(tmp_path / "records"), ".parquet")
 
 
 def test_a_further_model_is_scored_on_what_there_is_no_row_for(tmp_path: Path, whole: tuple[Path, Summary]) -> None:

@@ -52,6 +52,19 @@ def called(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.parametrize("how", [(), ("--format", "html"), ("--table", "budget", "--format", "csv")])
+def test_records_without_classes_are_told_of_once(out: str, how: tuple[str, ...]) -> None:
+    lost = row("fgsm", budget=4 / 255, dsc=0.6)
+    store = stored(lost, root=out, name="half")
+    Path(out, "class_records", "half-000000.parquet").unlink()
+    job = store.job()
+    job["index"]["cells"] += job_of([lost])["index"]["cells"]
+    store.write_job(job)
+    result = CliRunner().invoke(app, ["report", out, *how], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert result.stderr.count("1 record left out, as class_records/half-000000.parquet is missing: restore it") == 1
+
+
 def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None:
     text = called("report", out, f"{out}/", "--table", "budget", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))

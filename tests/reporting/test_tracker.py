@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ def test_mlflow_has_a_run_of_each_cell_and_target_once_with_its_picture(
         assert (run.data.params["threat_model"], run.data.params["source_model"]) == ("linf", "unet")
         (picture,) = client.list_artifacts(run.info.run_id)
         assert picture.path == f"{'c' * 16}_{'0' * 16}_50.00.webp"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(60)  # MLflow itself tries a dead server for a quarter of an hour
+def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="no mlflow here: pip install -e '.[mlflow]'")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listening.getsockname()[1]}")
+    with pytest.raises(UserError, match="--log mlflow: expected a server that answers, got"):
+        tracker.log("mlflow", out)
 
 
 @pytest.mark.parametrize(

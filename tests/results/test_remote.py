@@ -13,7 +13,6 @@ from s3_server import S3
 from tiny import expanded, small
 
 from freqbench.core import storage
-from freqbench.core.errors import UserError
 from freqbench.engine import run
 from freqbench.engine.progress import Listener
 from freqbench.engine.worker import WorkerSpec
@@ -64,15 +63,12 @@ def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store
     assert store.records().to_pylist() == expected()
 
 
-def test_a_merged_file_is_read_by_ranges_and_its_lost_half_named(s3: S3, s3_root: str) -> None:
+def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str) -> None:
     store = Store(s3_root)
     put(store, MERGED, *(make_record(number, cell_id=f"cell{number}") for number in range(100)))
     s3.requests()
     assert len(store.covered()) == 100
     assert methods(s3, MERGED)["GET"] > 1
-    storage.remove(storage.join(s3_root, "class_records", MERGED))
-    with pytest.raises(UserError, match="a file of a committed pair is missing"):
-        store.class_records()
 
 
 @pytest.mark.parametrize("name", ["run-000000.parquet", MERGED])

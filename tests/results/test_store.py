@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_failed, make_record
 
+from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.schema import VERSION_FIELD
@@ -130,12 +131,29 @@ def test_a_flipped_bit_is_refused_or_changes_no_row(folder: Path) -> None:
     assert all("a-000000.parquet: expected" in line for line in refused)
 
 
-def test_a_missing_half_of_a_pair_is_named_and_a_file_with_a_leading_dot_ignored(folder: Path) -> None:
+def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     (folder / "records" / ".a.parquet").write_bytes(b"torn")
     assert len(Store(str(folder)).records()) == 1
-    (folder / "class_records" / "a-000000.parquet").unlink()
-    with pytest.raises(UserError, match=r"a file of a committed pair is missing.*class_records/a-000000"):
-        Store(str(folder)).class_records()
+
+
+def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_again(store: Store) -> None:
+    rows = make_record(), make_failed(cell_id="c")
+    commit(store, "a", make_record(case_key="other"), *rows)
+    commit(store, "b", *rows, make_record(cell_id="d"))
+    storage.remove(storage.join(store.root, "class_records", "b-000000.parquet"))
+    assert len(store.covered()) == 2
+    lost = ("d", "case0", "id_unet")
+    assert store.lacking() == {"b-000000.parquet": [lost]}
+    assert "1 record left out, as class_records/b-000000.parquet is missing" in str(store.complaint({lost}))
+    assert store.complaint({("c", "case0", "id_unet")}) is None
+    store.compact()
+    assert store.lacking() == {"b-000000.parquet": [lost]}, "nothing else has it"
+    commit(store, "c", make_record(cell_id="d"))
+    assert store.complaint() is None
+    store.compact()
+    assert store.lacking() == {}
+    assert len(store.covered()) == 3
+    assert len(storage.list_files(storage.join(store.root, "records"), ".parquet")) == 1
 
 
 # The version of the schema

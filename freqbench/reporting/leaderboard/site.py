@@ -34,13 +34,14 @@ INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "sort.js")
 
 
-def build_site(entries: Path, to: Path, say: Callable[[str], None]) -> bool:
+def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
     """Build a site of the entries of a folder that `examine` finds nothing wrong with.
 
     Args:
         entries: each of its folders is an entry.
         to: a folder, made where it is not there; an index.html of another maker is refused.
-        say: told one line for each entry that is refused, and where the site is.
+        say: told one line for each entry that is refused, where the site is, and that nothing was computed again.
+        trust_code: as of `examine`.
 
     Returns:
         Whether no entry was refused.
@@ -55,7 +56,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None]) -> bool:
     for folder in places:
         try:
             entry = read_entry(folder)
-            wrong = reasons(examine(entry))
+            wrong = reasons(examine(entry, trust_code))
         except UserError as error:
             wrong = [one_line(error)]
         if wrong:
@@ -67,6 +68,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None]) -> bool:
     storage.require_own(str(to / "index.html"), MARK)
     _write(found, boards_of(found), to)
     say(f"written: {to / 'index.html'} ({len(found)} of {len(places)} entries)")
+    say(f"scores are those that the entries state: freqbench leaderboard verify {entries}/NAME computes them again")
     return len(found) == len(places)
 
 

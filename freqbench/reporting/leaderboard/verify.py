@@ -21,11 +21,12 @@ from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
 from freqbench.core import config, downloads, storage
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.plugins import trusting
+from freqbench.core.plugins import names_class, trusting
 from freqbench.engine import run
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
+from freqbench.models.spec import FROZEN
 from freqbench.reporting.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
@@ -36,14 +37,15 @@ ALWAYS = ("clean", "saved", "bounds")
 """Checks beside those of gradients and claims that an entry may not violate."""
 
 
-def examine(entry: Entry) -> list[Check]:
+def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
     """What an entry's files say of each other; nothing is computed again.
 
-    `job`: it is of the one network; the checks of `freqbench verify`, for the rows of its audit too; `rows`: each is ok
-    and on the network itself; `seal`: cases, worst cases and verdicts are those of the rows; `audit`: no masked
-    gradients, no weak settings. Ends with the first that is wrong.
+    `job`: it is of the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
+    `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `seal`: cases,
+    worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends with the first
+    that is wrong.
     """
-    found = [_job(entry)]
+    found = [_job(entry, trust_code)]
     if found[0].verdict == "ok":
         own, *of_audit = map(verify.verify, _stores(entry))
         found += [*own, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
@@ -60,23 +62,35 @@ def _stores(entry: Entry) -> list[Store]:
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
 
-def _job(entry: Entry) -> Check:
+def _job(entry: Entry, trust_code: bool) -> Check:
     """The entry's jobs name one network, and its weights as entries do: nothing is fetched for whoever reads them."""
     stores = _stores(entry)
     specs = [store.job().get("spec") for store in stores]
     specs += [each.get("job") for store in stores for each in store.runs()]
     for spec in specs:
         try:
-            place = place_of(_spec(entry, spec).model_dump(mode="json"))
+            job = _spec(entry, spec)
+            place = place_of(job.model_dump(mode="json"))
         except UserError as error:
             return _wrong("job", one_line(error))
+        if not trust_code and (foreign := _foreign(job)):
+            return _wrong("job", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first")
         if not place.startswith("zoo://") and "/" in place:
             return _wrong("job", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
     return _ok("job", f"of {entry.seal.model} alone")
 
 
+def _foreign(job: JobSpec) -> list[str]:
+    """Names in a job of one network that stand for code of other packages; nothing is imported."""
+    classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
+    named = [str(job.models[0].arch), *classes]
+    return [name for name in named if name in FROZEN or names_class(name)]
+
+
 def _spec(entry: Entry, spec: Any) -> JobSpec:
     job = config.validate(spec, JobSpec, f"{entry.name}: its job")
+    if job.trust_code:
+        raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
     if job.models[0].is_prompted:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,13 +13,14 @@ from reporting.leaderboard.conftest import write_card
 from scipy import stats
 
 from freqbench.core.errors import UserError
+from freqbench.reporting.leaderboard import site as sites
 from freqbench.reporting.leaderboard.board import boards_of
 from freqbench.reporting.leaderboard.card import Card
 from freqbench.reporting.leaderboard.entry import Entry, Seal, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
-from freqbench.reporting.leaderboard.site import build_site
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"
+build_site = partial(sites.build_site, trust_code=True)
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 
 
@@ -130,13 +132,23 @@ def test_what_is_refused_is_not_built_and_its_reason_is_said(
     shutil.copytree(entries / "plain", entries / "changed")
     (entries / "changed" / "card.yaml").write_text("title: mine")
     (entries / "notes.txt").write_text("not an entry")
-    code, said, _ = bench(capsys, "leaderboard", "build", str(entries), "--to", str(tmp_path / "site"))
-    changed, masked, written = said.splitlines()
+    code, said, _ = bench(capsys, "leaderboard", "build", str(entries), "--to", str(tmp_path / "site"), "--trust-code")
+    changed, masked, written, unverified = said.splitlines()
     assert code == 1
     assert changed.startswith(f"{entries}/changed: refused: {entries}/changed/card.yaml: authors: required")
     assert masked.startswith(f"{entries}/rounded: refused: audit: Masked gradients on balls: flagged: ")
     assert written == f"written: {tmp_path / 'site' / 'index.html'} (1 of 3 entries)"
+    assert unverified.endswith(f"freqbench leaderboard verify {entries}/NAME computes them again")
     assert [path.stem for path in (tmp_path / "site" / "entries").glob("*.html")] == ["plain"]
+
+
+def test_code_of_another_package_is_not_ranked_without_leave(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said, err = bench(capsys, "leaderboard", "build", str(made / "entries"), "--to", str(tmp_path / "site"))
+    assert (code, "expected an entry that stands, found none of 2" in err) == (2, True)
+    assert "plain: refused: job: audited:Bright: needs --trust-code, as it is code of another" in said.splitlines()[0]
+    assert not (tmp_path / "site").exists()
 
 
 def test_a_site_of_nothing_and_over_another_page_is_refused(made: Path, tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ import io
 import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from altered import alter, alter_json, run_file, set_first
+from altered import Rows, alter, alter_json, run_file, set_first
 from audit import planted
 from audited import Bright
 from called import bench
@@ -24,8 +25,9 @@ from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import verify
 from freqbench.reporting.leaderboard.entry import Entry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
-from freqbench.reporting.leaderboard.verify import examine, reasons, recompute
+from freqbench.reporting.leaderboard.verify import reasons, recompute
 
+examine = partial(verify.examine, trust_code=True)
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
@@ -76,6 +78,10 @@ def better(store: Path) -> None:
     alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
 
 
+def trusting(store: Path) -> None:
+    alter_json(store / "run.json", lambda found: found["job"]["spec"].update(trust_code=True))
+
+
 @pytest.mark.parametrize(
     ("change", "sealed", "said"),
     [
@@ -85,6 +91,7 @@ def better(store: Path) -> None:
         # reading an entry fetches nothing
         (elsewhere, True, "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"),
         (lambda store: elsewhere(store / "audit"), True, "job: checkpoint: expected zoo://DATASET/NAME or a file's"),
+        (trusting, True, "job: plain: its job: trust_code: expected false, got true: make the entry again"),
         (prompted, True, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
     ],
     ids=[
@@ -93,6 +100,7 @@ def better(store: Path) -> None:
         "rows contradict a worst case",
         "weights elsewhere",
         "and for its audit",
+        "trust",
         "prompts",
     ],
 )
@@ -108,6 +116,26 @@ def test_a_row_that_computing_contradicts_is_refused(made: Path, tmp_path: Path,
     assert reasons(examine(entry)) == []
     (reason,) = computed(entry, made, seed=3)
     assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 (seed 3)"
+
+
+def forged(store: Path) -> None:
+    """Class rows and records that agree: every volume keeps all of its Dice."""
+
+    def perfect(rows: Rows) -> None:
+        for row in rows:
+            row |= {name: row[name + "_clean"] for name in ("dsc", "dsc_foreground") if name in row}
+
+    for kind in ("records", "class_records"):
+        alter(store, kind, perfect)
+
+
+def test_records_and_classes_that_were_forged_alike_are_found_by_computing(
+    made: Path, tmp_path: Path, without_audit: None
+) -> None:
+    entry = copied(made, tmp_path, forged)
+    assert reasons(examine(entry)) == []
+    (reason,) = computed(entry, made, share=0.1)
+    assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
 
 
 def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
@@ -136,6 +164,8 @@ def test_a_checkpoint_that_cannot_be_had_is_refused(made: Path, tmp_path: Path) 
 
 
 def test_third_party_code_needs_leave(made: Path) -> None:
+    (reason,) = reasons(verify.examine(read_entry(made / "entries" / "plain")))
+    assert reason == "job: audited:Bright: needs --trust-code, as it is code of another package: read it first"
     (reason,) = computed(read_entry(made / "entries" / "plain"), made, trust_code=False)
     assert "needs --trust-code" in reason
 
@@ -222,8 +252,10 @@ def test_from_a_store_to_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[st
     given = ("--checkpoint", str(tmp_path / "plain.pt"), "--trust-code", "--engine", "serial", "--cases", "4")
     code, said, _ = bench(capsys, "leaderboard", "verify", str(folder), *given)
     assert (code, said.splitlines()[-1]) == (0, f"{folder}: verified")
-    code, said, _ = bench(capsys, "leaderboard", "build", str(folder.parent), "--to", str(tmp_path / "site"))
-    assert (code, said) == (0, f"written: {tmp_path / 'site' / 'index.html'} (1 of 1 entries)\n")
+    code, said, _ = bench(
+        capsys, "leaderboard", "build", str(folder.parent), "--to", str(tmp_path / "site"), "--trust-code"
+    )
+    assert (code, said.splitlines()[0]) == (0, f"written: {tmp_path / 'site' / 'index.html'} (1 of 1 entries)")
 
     other = tmp_path / "weak"
     other.mkdir()

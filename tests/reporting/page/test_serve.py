@@ -1,5 +1,6 @@
 """The page over growing stores: what it answers, to whom, and that it stays within its stores."""
 
+import asyncio
 import gzip
 import json
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,36 @@ def test_the_page_fetches_what_it_shows(client: TestClient) -> None:
     assert page.status_code == 200
     assert '<meta name="freqbench-source" content="data">' in page.text
     assert data_of(client.get("/data"))["counts"]["ok"] == 1
+
+
+def test_all_requests_share_one_page_in_memory(client: TestClient) -> None:
+    """A page that each request made anew held 1 GB after a thousand requests of 200 clients."""
+    tracemalloc.start()
+    try:
+        size = max(len(client.get("/").content) for _ in range(2))
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert asyncio.run(sent(client.app, "/")) == size
+        assert tracemalloc.get_traced_memory()[1] - before < size / 2
+    finally:
+        tracemalloc.stop()
+
+
+async def sent(app: Any, path: str) -> int:
+    """The bytes that an app sends for a path, of which nothing is kept."""
+    total = 0
+
+    async def send(message: dict[str, Any]) -> None:
+        nonlocal total
+        total += len(message.get("body", b""))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    headers = [(b"host", b"127.0.0.1")]
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "scheme": "http"}
+    await app(scope, receive, send)
+    return total
 
 
 def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
