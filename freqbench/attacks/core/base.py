@@ -228,7 +228,7 @@ class Attack(ABC):
             adversarial=adversarial,
             labels=task.motion.labels(labels),
             state=task.state,
-            losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
+            losses=task.losses.stacked() if task.losses else images.new_zeros(0, len(images)),
             forwards=forwards,
             backwards=backwards,
         )
