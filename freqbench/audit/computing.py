@@ -78,7 +78,7 @@ def _eps(text: str | None) -> float | None:
         return None
     try:
         value = float(parse_value(text))
-    except ValueError:
+    except (TypeError, ValueError):
         value = math.nan
     if not 0 < value <= 1:
         raise UserError(f"--eps: expected a number in (0, 1] or a fraction like 8/255, got {text}")

@@ -1,5 +1,6 @@
 """Builds the command line from its groups of commands, and turns errors and signals into exit codes."""
 
+import errno
 import os
 import re
 import signal
@@ -16,10 +17,8 @@ import typer
 
 from freqbench.cli import audit, cluster, doctor, init, leaderboard, report, run, train, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
-from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line
+from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.terminal import PlainConsole
-
-LONGEST = 3000  # letters of a refusal
 
 app = typer.Typer(
     name="freqbench",
@@ -57,7 +56,9 @@ def main() -> None:
         sys.exit(EXIT_FAILED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        _refuse(f"{place}{error.strerror or error}: check the path and its permissions")
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        advice = "make room there, or write elsewhere" if is_full else "check the path and its permissions"
+        _refuse(f"{place}{error.strerror or error}: {advice}")
     except Exception as error:  # noqa: BLE001 (none should come this far)
         _confess(error)
 
@@ -90,9 +91,7 @@ def _interrupt(*_: Any) -> NoReturn:
 
 
 def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
-    if len(text) > LONGEST:  # a value of thousands of letters stands within
-        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
-    PlainConsole(stderr=True).print(f"error: {text}", soft_wrap=True)
+    PlainConsole(stderr=True).print(f"error: {shortened(text)}", soft_wrap=True)
     sys.exit(code)
 
 

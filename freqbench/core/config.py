@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
 from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.limits import whole
 
 FileName = Annotated[str, AfterValidator(names.required)]
 """A name that files and folders are called by."""
@@ -101,9 +102,9 @@ def _apply(content: Any, override: str) -> None:
 
 
 def _index(key: str) -> int:
-    if not (key.isascii() and key.isdecimal()):
+    if (index := whole(key)) is None:
         raise ValueError("a list has items from 0 on")
-    return int(key)
+    return index
 
 
 def _has_flag(given: Any) -> bool:

@@ -3,9 +3,15 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LONGEST = 1000  # letters of a refusal
+MOST_NAMES = 50  # of a table that a refusal lists
+
 
 class UserError(ValueError):
-    """A mistake in what the user gave: printed as one line without a traceback, exit code 2."""
+    """A mistake in what the user gave: printed as one line of at most LONGEST letters, exit code 2."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shortened(str(message)))
 
 
 class ParameterError(UserError):
@@ -49,6 +55,12 @@ class ThreatModelError(RuntimeError):
     """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
 
 
+def shortened(text: str) -> str:
+    """A text of at most LONGEST letters: its begin, which names the place, and its end, which says what to do."""
+    half = LONGEST // 2 - 3
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
 def one_line(said: object) -> str:
     """A text, or what an exception says, on one line; the type of what says nothing."""
     return " ".join(str(said).split()) or type(said).__name__
@@ -61,7 +73,8 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"
     """
     names = sorted(known)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     plain = {name.casefold(): name for name in names}
     close = [plain[name] for name in get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)]
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {word!r}.{hint} Known: {', '.join(names)}"
+    return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names[:MOST_NAMES])}{more}"

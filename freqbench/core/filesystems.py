@@ -13,7 +13,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from freqbench.core import names
+from freqbench.core import names, node_cache
 from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, one_line
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
@@ -90,8 +90,8 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
     """Errors of object storage become one line that begins with the URI: StorageRefused or StorageUnavailable.
 
-    Those of a disk, what is not there or is there already, and what is no error of storage stay as they are. While
-    `writing`, what is not there is the bucket: the object need not be.
+    Those of a disk get the path where they name none, as of a full one. What is not there or is there already, and what
+    is no error of storage, stay as they are. While `writing`, what is not there is the bucket: the object need not be.
     """
     try:
         yield
@@ -106,6 +106,8 @@ def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Ite
     except Exception as error:
         mended = None if is_local(fs) else _in_one_line(path, error)
         if mended is None:
+            if isinstance(error, OSError) and error.errno and error.filename is None:
+                error.filename = path if is_local(fs) else str(node_cache.folder())  # where a copy would lie
             raise
         raise mended from error
 

@@ -1,6 +1,7 @@
 """Checks the numbers of a job, and what it comes to before that is made: a number more can be a grid of years."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= largest
 
 
+def whole(text: str) -> int | None:
+    """Reads a whole number of at most 18 ASCII digits; None where the text holds something else."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def wrong_numbers(content: Any, place: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Place and complaint of each number in plain values that `is_number` does not take."""
     if isinstance(content, Mapping):
@@ -44,9 +50,9 @@ def wrong_numbers(content: Any, place: tuple[int | str, ...] = ()) -> Iterator[t
 def require(count: int, limit: int, what: str) -> None:
     """Refuse, with a UserError, more of something than `limit`, which FREQBENCH_LIMITS multiplies."""
     text = os.environ.get(VARIABLE, "1")
-    if not (text.isascii() and text.isdecimal() and 0 < len(text) <= 6 and int(text)):
+    if not 0 < (factor := whole(text) or 0) < 10**6:
         raise UserError(f"{VARIABLE}: expected a whole number from 1 to 999999, by which limits grow, got {text!r:.80}")
-    allowed = limit * int(text)
+    allowed = limit * factor
     if count > allowed:
         raise UserError(
             f"expected at most {allowed:,} {what}, got {count:,}: ask for less, or raise all limits: "

@@ -104,9 +104,10 @@ def write_atomic(path: str, data: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        downloads.settle(Path(temporary), Path(inner))
+        with told(path, fs):
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+            downloads.settle(Path(temporary), Path(inner))
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -136,7 +137,7 @@ def create(path: str, data: bytes) -> bool:
     try:
         if filesystems.is_local(fs):
             Path(inner).parent.mkdir(parents=True, exist_ok=True)
-            with Path(inner).open("xb") as stream:
+            with told(path, fs), Path(inner).open("xb") as stream:
                 stream.write(data)
             return True
         with told(path, fs, writing=True):

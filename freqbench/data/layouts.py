@@ -150,9 +150,10 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     given = expanded(root, "--data")
     if not storage.is_local(given):
         raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
-    folder = Path(storage.local_path(given)).resolve()
+    folder = Path(storage.local_path(given))
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder, found none: check --data")
+    folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
     kind = _kind_of(folder)
     if kind is None:
         raise UserError(_unrecognised(folder))

@@ -146,8 +146,14 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
 
 
 def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
-    """Refuse, before anything is read, a space in which a volume of this grid would not fit in memory."""
+    """Refuse, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
     sides = " x ".join(f"{side:g}" for side in grid[1])
+    resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
+    if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
+        raise DataError(
+            f"{source}: expected a `spacing` that leaves more than one voxel, got "
+            f"{' x '.join(f'{side:g}' for side in preprocess.spacing)} mm: its voxels are {sides} mm now"
+        )
     for space in (preprocess.model_copy(update={"size": None}), preprocess):
         shape = prepared_shape(*grid, space)
         check_size(

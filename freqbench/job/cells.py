@@ -9,6 +9,7 @@ from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
 from freqbench.core.identity import digest
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
+from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.models import ModelSpec, attack_windows, sliding_windows
 from freqbench.results import Key
@@ -149,6 +150,7 @@ class Unit:
 
     def _windows(self, model: ModelSpec) -> int:
         shape = self.cell.dataset.shape_in(self.ref, model.space)
-        if self.cell.attack.attacks_volume:
-            return len(sliding_windows(shape, model.roi, model.inference.overlap))
-        return len(attack_windows(shape, model.roi))
+        with sweep.at(f"{self.cell.dataset.name}: {self.ref.case_id}"):
+            if self.cell.attack.attacks_volume:
+                return len(sliding_windows(shape, model.roi, model.inference.overlap))
+            return len(attack_windows(shape, model.roi))

@@ -16,6 +16,7 @@ import torch
 from freqbench.core import config, storage
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
+from freqbench.core.limits import whole
 from freqbench.job import sweep
 from freqbench.job.recipe import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.job.rehearsal import Missing, name_of
@@ -240,12 +241,13 @@ def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
     candidates = [each for each in known if owner in ("", each.training.job.name)]
     found = [each for each in candidates if each.recipe.name == name]
     first, _, number = name.rpartition(".")
-    for each in candidates if not found and number.isdecimal() else ():
-        if each.recipe.name == first:
+    replicate = whole(number)
+    for each in candidates if not found else ():
+        if each.recipe.name == first and replicate is not None:
             job = each.training.job
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: say replicates: {int(number) + 1} there"
+                f"{job.replicates}: say replicates: {replicate + 1} there"
             )
     if not found or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}

@@ -3,6 +3,7 @@
 import ctypes
 import hashlib
 import os
+import resource
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -82,6 +83,18 @@ def test_a_write_that_dies_leaves_the_old_object_and_no_rest(
         storage.write_atomic(str(path), b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("write", [storage.write_atomic, storage.create])
+def test_a_disk_that_takes_no_more_is_named(write: Callable[[str, bytes], object], tmp_path: Path) -> None:
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write(str(tmp_path / "out" / "a"), bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert caught.value.filename == str(tmp_path / "out" / "a")
 
 
 def test_content_is_on_the_disk_before_the_name_is_and_others_may_read_it(

@@ -168,6 +168,12 @@ def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None
     assert found.entry["classes"] == ["spleen", "liver"]
 
 
+def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop: expected a folder, found none: check --data"):
+        recognise(str(tmp_path / "loop"))
+
+
 def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"]})
     (tmp_path / "dataset.json").unlink()

@@ -164,6 +164,14 @@ def test_a_space_too_large_for_memory_is_refused(
         dataset.shape_in(dataset.refs()[0], Preprocess(**space))
 
 
+def test_a_spacing_that_leaves_one_voxel_is_refused_as_such(folder: Folder) -> None:
+    """One voxel has no contrast, which is not what is to be mended."""
+    with pytest.raises(
+        DataError, match=r"expected a `spacing` that leaves more than one voxel, got 1e.09 x 1e.09 x 1e"
+    ):
+        folder.dataset(spacing=(1e9, 1e9, 1e9)).refs()
+
+
 def test_a_native_case_is_left_as_it_is(folder: Folder) -> None:
     """Also where no transform but the scaling changes anything."""
     dataset = folder.dataset(crop_foreground=False)

@@ -182,6 +182,8 @@ def test_refused_before_anything_is_computed(
     ("arguments", "text"),
     [
         ({"split": "validation[0:30:2]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
+        ({"split": "validation[-:]"}, "small: expected a split like validation or validation[0:30], got 'valid"),
+        ({"split": f"validation[:{'9' * 5000}]"}, "small: expected a split like validation or validation[0:30], got"),
         ({"split": "validation[7:9]"}, "expected cases in split validation[7:9], got none"),
         ({"cases": 4}, "small: expected at most 3 `cases`, got 4: ask for fewer"),
         ({"cases": ["aa"]}, "small: unknown case 'aa'. Did you mean 'a'? Known: a, b, c"),

@@ -124,6 +124,13 @@ def test_what_a_job_comes_to_is_counted_before_it_is_made(what: str, monkeypatch
     assert refusal(content).startswith(f"job.yaml: {expected}")
 
 
+def test_too_many_windows_are_those_of_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WINDOWS", 10)
+    grid = expand(config.validate(small(models=[job()["models"][0] | {"roi": [8, 6, 4]}]), JobSpec, "job.yaml"))
+    with pytest.raises(UserError, match=r"phantom: phantom_.*: expected at most 10 windows of 8x6x4 in"):
+        next(grid.units()).num_windows  # noqa: B018 (a property that counts)
+
+
 def test_windows_and_cells_of_a_table_are_counted_too() -> None:
     with pytest.raises(UserError, match="at most 100,000 windows of 4x4x4 in a volume of 900x900x900, got 11,390,625"):
         sliding_windows((900, 900, 900), (4, 4, 4), 0.0)

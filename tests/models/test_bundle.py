@@ -107,9 +107,10 @@ def swin(config: dict[str, Any]) -> None:
     config["network_def"] = {**definition, "feature_size": 12}
 
 
-def test_swin_unetr_of_an_older_monai_is_refused(write: Write) -> None:
-    folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version="1.4.0")))
-    with pytest.raises(UserError, match=r"SwinUNETR of MONAI 1.4.0.*with a migration"):
+@pytest.mark.parametrize("version", ["1.4.0", "1.²"])
+def test_swin_unetr_of_an_older_monai_is_refused(write: Write, version: str) -> None:
+    folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version=version)))
+    with pytest.raises(UserError, match=rf"SwinUNETR of MONAI {version}.*with a migration"):
         bundle.network(folder, {})
 
 

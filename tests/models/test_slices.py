@@ -183,6 +183,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "SliceNetwork refuses its args: expected an odd number of slices, the middle one being predicted, got 4": {
         "slices": 4
     },
+    "SliceNetwork refuses its args: expected at most 15 slices in a window of 8, got 1000000001": {"slices": 10**9 + 1},
     "SliceNetwork refuses its args: expected slices of a positive integer, got 0": {"slices": 0},
     "SliceNetwork refuses its args: expected slices of a positive integer, got '5'": {"slices": "5"},
     "SliceNetwork refuses its args: expected chunk of a positive integer, got -1": {"chunk": -1},

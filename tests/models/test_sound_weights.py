@@ -28,6 +28,8 @@ UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "int8": (lambda w: (100 * w).to(torch.int8), "a quantised one (torch.int8)"),
     "sparse": (lambda w: w.to_sparse(), "a sparse or nested one (torch.sparse_coo)"),
     "meta": (lambda w: w.to("meta"), "one without values (meta)"),
+    "bits": (lambda w: w.to(torch.uint8).view(torch.bits8), "a quantised one (torch.bits8)"),
+    "repeated": (lambda w: w[0, 0, 0, 0, 0].expand(10**15), "one of 4,000,000,000,000,000 bytes that repeats the 864"),
     "quantised": (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "a quantised one (torch.qint8)"),
 }
 

@@ -157,6 +157,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "few": ({"classes": ["liver"]}, "expected classes to name each of the 2 foreground classes of the dataset once"),
     "twice": ({"classes": ["liver", 1]}, "expected classes to name each of the 2 foreground classes of the dataset on"),
     "points": ({"points": -1}, "expected points of at least 0, got -1: 0 asks by the classes alone"),
+    "seed": ({"point_seed": "a"}, "expected point_seed of a whole number, got 'a'"),
+    "stage": ({"blocks_down": [1, 0]}, "expected blocks_down of whole numbers from 1, got [1, 0]"),
 }
 
 

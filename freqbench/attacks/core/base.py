@@ -230,8 +230,8 @@ class Attack(ABC):
             adversarial=adversarial,
             labels=task.motion.labels(labels),
             state=task.state,
-            losses=torch.stack(task.losses) if task.losses else images.new_zeros(0, len(images)),
-            gradients=torch.stack(task.gradients) if task.gradients else labels.new_ones(0, 2, dtype=torch.bool),
+            losses=task.losses.stacked() if task.losses else images.new_zeros(0, len(images)),
+            gradients=task.gradients.stacked() if task.gradients else labels.new_ones(0, 2, dtype=torch.bool),
             forwards=forwards,
             backwards=backwards,
         )

@@ -121,8 +121,8 @@ class Ensemble(LinfAttack):
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])
-        missing = self.passes[1] - len(task.losses)
-        task.losses += [task.clean.new_full((len(worst),), math.nan)] * missing
+        for _ in range(len(task.losses), self.passes[1]):  # of members that had no sample left
+            task.losses.append(task.clean.new_full((len(worst),), math.nan))
         return worst
 
     def _run(

@@ -14,6 +14,7 @@ from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.draws import Draws, Generators
 from freqbench.attacks.core.inputs import check_logits
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule, target_map
+from freqbench.attacks.core.trace import Trace
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.ops.losses import COMPARED_BY, LOSSES, Loss, Scope, is_as_labelled
@@ -91,8 +92,7 @@ class Task:
         self.reference = None if reference is None else self._attacked(reference.detach()).to(self.clean)
         self.learned = None if learned is None else learned.detach().to(self.clean)
         self.state: Tensor | None = None
-        self.losses: list[Tensor] = []
-        self.gradients: list[Tensor] = []
+        self.losses, self.gradients = Trace(), Trace()
         self.num_forwards = 0
         self.num_backwards = 0
         self.sign = -1.0 if targeted else 1.0
@@ -145,9 +145,10 @@ class Task:
 
     def join(self, part: "Task", samples: list[int]) -> None:
         """Count the passes of a part, and take over its losses: NaN for samples that were not in it."""
-        self.gradients += part.gradients
+        for flags in part.gradients.stacked():
+            self.gradients.append(flags)
         self._in_parts[samples] += torch.tensor([part.num_forwards, part.num_backwards])
-        for values in part.losses:
+        for values in part.losses.stacked():
             row = values.new_full((len(self.clean),), math.nan)
             row[samples] = values
             self.losses.append(row)
@@ -157,7 +158,7 @@ class Task:
         tasks = []
         for network in self._surrogates:
             task = copy(self)
-            task._model, task.best, task.losses = network, None, []
+            task._model, task.best, task.losses = network, None, Trace()
             tasks.append(task)
         return tasks
 

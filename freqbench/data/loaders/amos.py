@@ -12,7 +12,7 @@ from freqbench.data.loaders.synapse import WINDOW, Synapse
 
 LAST_CT = 500
 
-_NUMBER = re.compile(r"amos_(\d+)")
+_NUMBER = re.compile(r"amos_([0-9]{1,9})")
 
 
 class AMOS(Decathlon):

@@ -27,7 +27,7 @@ REVISION = 1
 
 T = TypeVar("T")
 
-_SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>-?\d*):(?P<stop>-?\d*)\])?")
+_SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 

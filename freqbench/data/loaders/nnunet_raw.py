@@ -8,6 +8,7 @@ from pydantic import Field
 from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.core.limits import whole
 from freqbench.data import nifti
 from freqbench.data.loaders.entry import Entry, expanded, join
 from freqbench.data.loaders.folder import ListedFolder
@@ -92,7 +93,7 @@ class NnunetRaw(ListedFolder):
         if not isinstance(listed, dict):
             raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: mend the file")
         if "0" in listed:  # v1 has them the other way round
-            listed = {str(name): int(value) if value.isdigit() else value for value, name in listed.items()}
+            listed = {str(name): whole(value) for value, name in listed.items()}
         regions = [name for name, value in listed.items() if isinstance(value, list)]
         if regions:
             raise DataError(

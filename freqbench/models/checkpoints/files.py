@@ -31,6 +31,10 @@ _METADATA_KEY = "freqbench"
 # Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 
+# Other types, such as int8 and bits8, hold parts of quantised weights.
+_NUMBERS = re.compile(r"torch\.(bool|uint8|u?int(16|32|64)|bfloat16|float(16|32|64|8_\w+))")
+_REPEATED = 2**20  # bytes that a tensor may have by repeating its values (stride 0), as constant buffers do
+
 
 def locate(checkpoint: str) -> str:
     """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given."""
@@ -160,10 +164,12 @@ def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
             got = "one without values (meta)"
         elif value.layout != torch.strided or value.is_nested:
             got = f"a sparse or nested one ({value.layout})"
-        elif value.is_quantized or value.dtype == torch.int8:
-            got = f"a quantised one ({value.dtype})"
         elif value.is_complex():
             got = f"a complex one ({value.dtype})"
+        elif value.is_quantized or not _NUMBERS.fullmatch(str(value.dtype)):
+            got = f"a quantised one ({value.dtype})"
+        elif value.nbytes > max(value.untyped_storage().nbytes(), _REPEATED):
+            got = f"one of {value.nbytes:,} bytes that repeats the {value.untyped_storage().nbytes():,} of its file"
         elif bad := int(value.numel() - value.float().isfinite().sum()):
             got = f"{bad} of {value.numel()} values that are NaN, infinite or beyond float32"
         else:

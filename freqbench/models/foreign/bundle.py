@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Millimetres, Preprocess
+from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
@@ -150,7 +151,7 @@ def _network(config: Config) -> _Network:
         raise UserError(f"{config.file}: expected network_def with a _target_, got {type(definition).__name__}")
     if str(config.find("network_def::_target_")).rpartition(".")[2] == "SwinUNETR":
         version = str(config.find("_meta_::monai_version") or "")
-        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        numbers = tuple(i for part in version.split(".")[:2] if (i := whole(part)) is not None)
         if numbers < (1, 5):
             raise UserError(
                 f"{config.file}: a SwinUNETR of MONAI {version or '(version unknown)'}: weights saved by MONAI 1.4 or "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from freqbench.core.errors import CheckpointError, one_line
+from freqbench.core.limits import whole
 from freqbench.core.plugins import require_trust
 from freqbench.models.foreign.common import read_object
 from freqbench.models.networks.construction import REFUSALS
@@ -31,8 +32,8 @@ class Config:
         node = None
         if isinstance(holder, Mapping):
             node = holder.get(last)
-        elif isinstance(holder, list) and last.isdigit() and int(last) < len(holder):
-            node = holder[int(last)]
+        elif isinstance(holder, list) and (i := whole(last)) is not None and i < len(holder):
+            node = holder[i]
         if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
             return node
         if node.startswith("$"):

@@ -71,7 +71,7 @@ class SAMMed3D(nn.Module):
             ("depth", depth, 4),
             ("prompt_embed_dim", prompt_embed_dim, 48),
         ):
-            if value < 1 or value % factor:
+            if type(value) is not int or value < 1 or value % factor:
                 raise ValueError(f"expected {name} of a positive multiple of {factor}, got {value}")
         if len({*img_size}) > 1 or img_size[0] > _WINDOW * _PATCH:
             got = "x".join(map(str, img_size))

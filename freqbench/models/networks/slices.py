@@ -39,7 +39,8 @@ class SliceNetwork(nn.Module):
 
     Batch norm in training mode takes its statistics from a chunk, and counts a chunk twice where it is computed again.
 
-    Raises ValueError for an even number of slices, an axis that is none, or numbers below 1.
+    Raises ValueError for an even number of slices, more than reach from edge to edge of the window, an axis that is
+    none, or numbers below 1.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class SliceNetwork(nn.Module):
                 raise ValueError(f"expected {name} of a positive integer, got {number!r}")
         if slices % 2 == 0:
             raise ValueError(f"expected an odd number of slices, the middle one being predicted, got {slices}")
+        plane = [img_size[side] for side in in_plane(axis)]
+        if slices > (most := 2 * img_size[axis] - 1):
+            raise ValueError(f"expected at most {most} slices in a window of {img_size[axis]}, got {slices}")
         self.slices = slices
         self.axis = axis
         self.chunk = chunk
-        plane = [img_size[side] for side in in_plane(axis)]
         self.net = construct(network, slices * in_channels, out_channels, plane, args)
         self.register_state_dict_post_hook(_leave_prefix_out)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]

@@ -74,8 +74,8 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         feature_size: channels after the first convolution and of the embeddings, a multiple of 8.
         blocks_down: residual blocks of each stage; the first stage has the window's resolution.
 
-    Raises ValueError for a class that is not known or given twice, another number of classes than the dataset's, or
-    fewer than 0 points.
+    Raises ValueError for a class that is not known or given twice, another number of classes than the dataset's, fewer
+    than 0 points, a seed that is no whole number, or a stage without blocks.
     """
 
     def __init__(
@@ -97,6 +97,9 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
                 f"expected classes to name each of the {out_channels - 1} foreground classes of the dataset once, in "
                 f"its order, got {list(classes or ())}"
             )
+        if not all(type(count) is int and count > 0 for count in blocks_down):
+            raise ValueError(f"expected blocks_down of whole numbers from 1, got {list(blocks_down)}")
+        policy = PointPrompts(count=points, seed=point_seed)  # which refuses a wrong seed, also where none is drawn
         encoder = nets.SegResNetDS2(
             in_channels=in_channels,
             blocks_down=tuple(blocks_down),
@@ -110,7 +113,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
             class_head=ClassMappingClassify(n_classes=EMBEDDINGS, feature_size=feature_size, use_mlp=True),
             point_head=PointMappingSAM(feature_size=feature_size, n_classes=EMBEDDINGS, last_supported=len(NAMES)),
         )
-        self.prompt_policy = PointPrompts(count=points, seed=point_seed) if points else None
+        self.prompt_policy = policy if points else None
         self.numbers = numbers
         self.parts = [PARTS.get(number, (number,)) for number in numbers]
         asked = torch.tensor([[number] for parts in self.parts for number in parts])

@@ -1,0 +1,25 @@
+"""Refusals are of a length that people read, whatever they repeat."""
+
+import pytest
+
+from freqbench.core.errors import DataError, ParameterError, UserError, unknown
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError(f"job.yaml: name: got {'9' * 5000}: give a shorter one"),
+        DataError(f"job.yaml: {'/a' * 9000}: give a shorter one"),
+        ParameterError("job.yaml", "eps", f"got {'9' * 5000}: give a shorter one"),
+    ],
+)
+def test_a_refusal_keeps_its_begin_and_its_advice(error: UserError) -> None:
+    assert len(str(error)) <= 1000
+    assert str(error).startswith("job.yaml: ")
+    assert str(error).endswith(": give a shorter one")
+
+
+def test_of_many_names_some_are_listed_with_the_nearest() -> None:
+    said = unknown("case", "case_77x" + "y" * 9, [f"case_{i:04}" for i in range(1000)])
+    assert said.endswith("case_0048, case_0049 and 950 more")
+    assert "Did you mean 'case_" in said
