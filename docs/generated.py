@@ -123,7 +123,7 @@ def on_site(name: str) -> str:
 def section_of(path: Path, title: str) -> str:
     """The text below the heading of a report that begins with `title`."""
     (text,) = re.findall(
-        rf"^## {re.escape(title)}.*\n\n(.*?)(?=^## |\Z)", path.read_text(encoding="utf-8"), re.M | re.S
+        rf"^## {re.escape(title)}[^\n]*\n\n(.*?)(?=^## |\Z)", path.read_text(encoding="utf-8"), re.M | re.S
     )
     return str(text).rstrip()
 

@@ -147,7 +147,7 @@ def left(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.integration
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
-    """To half a point: another processor or torch moves some numbers by a few tenths."""
+    """To half a point white-box: another processor or torch moves some numbers by a few tenths."""
     python, out, made = (sys.executable, "bench.py"), str(tmp_path / "quickstart"), tmp_path / "tables.md"
     run = ["run", "jobs/quickstart.yaml", "--out", out, "--set", "resources.threads=1", "--no-page"]
     for words in (run, ["report", out, "--format", "md", "--to", str(made)]):
