@@ -38,6 +38,7 @@ from freqbench.training import TrainJob
 ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
 GPU_SPEED = SPEED.with_name("gpu.json")
+QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 PAGES: Mapping[str, str] = {  # where the site has what the repository has elsewhere
     "docs/": "",
     "reports/": "generated/reports/",
@@ -89,6 +90,12 @@ def write(folder: Path) -> None:
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
         "metrics": metric_table(),
+        "quickstart-attacks": section_of(QUICKSTART, "phantom: attacks on unet, white-box"),
+        "quickstart-transfer": "\n".join(
+            line
+            for line in section_of(QUICKSTART, "phantom: DSC foreground x100").splitlines()
+            if re.match(r"\| (attack|clean|sa2 rho=0.4 |sa2_opt|pgd)|\|:", line) and "control" not in line
+        ),
         "records": column_table(RECORDS),
         "class-records": column_table(CLASS_RECORDS),
         "command-line": command_line(),
@@ -96,6 +103,7 @@ def write(folder: Path) -> None:
         "training-job": "\n".join(key_sections(TrainJob, "A training job")),
         "packaged-jobs": job_table(),
     }
+    snippets["reports/quickstart/tables"] = f"# The quick start, all tables\n\n{QUICKSTART.read_text(encoding='utf-8')}"
     for name, text in snippets.items():
         _put(folder / f"{name}.md", text + "\n")
     for name in ATTACKS:
@@ -110,6 +118,14 @@ def on_site(name: str) -> str:
     for there, here in PAGES.items():
         text = text.replace(f"]({there}", f"]({here}")
     return text
+
+
+def section_of(path: Path, title: str) -> str:
+    """The text below the heading of a report that begins with `title`."""
+    (text,) = re.findall(
+        rf"^## {re.escape(title)}[^\n]*\n\n(.*?)(?=^## |\Z)", path.read_text(encoding="utf-8"), re.M | re.S
+    )
+    return str(text).rstrip()
 
 
 def attack_table() -> str:

@@ -1,7 +1,6 @@
 """The table of all attacks, and what makes one by its name."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
 from typing import Any
 
 from freqbench.attacks.almaprox import ALMAProx
@@ -104,19 +103,13 @@ def attack_class(given: str | type[Attack]) -> type[Attack]:
     return found
 
 
-def required_by(cls: type[Attack]) -> list[str]:
-    """The parameters of an attack that have no default."""
-    return [field.name for field in fields(cls) if field.default is MISSING]
-
-
 def make(attack: str | type[Attack], **parameters: Any) -> Attack:
     """An attack, by its name in `ATTACKS` or by its class, with its parameters.
 
     Raises a UserError for an unknown attack, a ParameterError for an unknown, missing or wrong parameter.
     """
     cls = attack_class(attack) if isinstance(attack, str) else attack
-    known = {field.name: cls.parameters.get(field.name) for field in fields(cls)}
-    if wrong := wrong_name(known, required_by(cls), parameters):
+    if wrong := wrong_name(cls, parameters):
         raise ParameterError(cls.name, *wrong)
     try:
         return cls(**parameters)

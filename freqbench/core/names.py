@@ -1,9 +1,11 @@
 """Checks names and paths from files of unknown origin before they become file names or are opened."""
 
+import ast
 import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from freqbench.core.errors import UserError, unknown
@@ -19,32 +21,25 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
-# What a job may name, so that a wrong word is told before the classes are imported; they are the keys of the tables.
-KNOWN: Mapping[str, tuple[str, ...]] = {
-    "attacks": (
-        *("gn", "fgsm", "bim", "pgd", "apgd", "segpgd", "cospgd", "ssa", "ssa_2d", "vafa", "vafa_2d", "vafa_opt"),
-        *("vafa_opt_2d", "sa2", "sa2_2d", "sa2_opt", "sa2_opt_2d", "dfb", "dfb_2d", "mifgsm", "difgsm", "tifgsm"),
-        *("dynamic_scaling", "padam", "almaprox", "square", "rays", "bases", "sea", "autoattack", "faa", "kspace"),
-        *("bias_field", "sinogram", "intensity_curve", "deformation", "universal", "random_noise", "corruption"),
-    ),
-    "datasets": (
-        *("phantom", "stand_in", "decathlon", "synapse", "acdc", "msd", "amos", "totalsegmentator", "nnunet_raw"),
-    ),
-    "models": (
-        *("unet", "unetr", "swin_unetr", "segresnet", "unetr_pp", "segmamba", "rog", "vista3d", "sam_med3d", "slices"),
-        *("nnunet", "bundle", "torchscript", "torch_export"),
-    ),
-    "metrics": (
-        *("dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration"),
-        *("ssim", "psnr", "lpips", "linf", "l2", "energy", "seam", "voxel_success"),
-    ),
-    "losses": ("ce", "dice", "dicece", "dlr", "dlr-targeted", "mask-ce", "mask-ce-balanced", "js", "cosine"),
-    "bands": ("low", "middle", "high"),
-    "corruptions": (
-        *("gaussian_noise", "rician_noise", "blur", "bias_field", "motion", "ghosting", "low_dose", "resolution"),
-        *("contrast", "spikes"),
-    ),
+# The tables of what a job may name. Their keys are read from the source: to import most of them takes torch along.
+_TABLES: Mapping[str, Mapping[str, str]] = {
+    "attacks": {"ATTACKS": "attacks/table.py"},
+    "datasets": {"DATASETS": "data/__init__.py"},
+    "models": {"MODELS": "models/networks/architectures.py", "READERS": "models/foreign/__init__.py"},
+    "metrics": {"METRICS": "metrics/__init__.py"},
+    "losses": {"LOSSES": "ops/losses.py"},
+    "corruptions": {"KINDS": "attacks/corruption.py"},
 }
+
+
+class _Names(dict[str, tuple[str, ...]]):
+    def __missing__(self, kind: str) -> tuple[str, ...]:
+        self[kind] = tuple(name for table, file in _TABLES[kind].items() for name in entries(file, table))
+        return self[kind]
+
+
+KNOWN = _Names(bands=("low", "middle", "high"))
+"""The names of each kind that a job may use; those of a table are read on first use."""
 
 # What the code released with the papers calls things, where it is unambiguous.
 ALIASES: Mapping[str, Mapping[str, str]] = {
@@ -52,6 +47,16 @@ ALIASES: Mapping[str, Mapping[str, str]] = {
     "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
     "attacks": {"saa": "sa2", "vafa-3d": "vafa", "vafa-2d": "vafa_2d"},
 }
+
+
+@cache
+def entries(file: str, table: str) -> Mapping[str, ast.expr]:
+    """Reads a table, a dict with names as keys, from the source of a file of the package."""
+    for node in ast.parse((Path(__file__).parents[1] / file).read_bytes()).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Dict) and ast.unparse(node.target) == table:
+            pairs = zip(node.value.keys, node.value.values, strict=True)
+            return {ast.literal_eval(key): value for key, value in pairs if key}
+    raise LookupError(f"{file}: expected a table {table}: Mapping[...] = {{...}}, found none")
 
 
 def required(name: str, what: str = "") -> str:

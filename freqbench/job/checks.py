@@ -1,15 +1,11 @@
-"""Refuses a wrong job, as far as that can be told before attacks and networks are imported, which takes seconds.
+"""Refuses a wrong job, as far as that can be told before attacks and networks are imported, which takes seconds."""
 
-parameters.json says which parameters each attack takes (`python tests/job_parameters.py` writes it).
-"""
-
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from freqbench.attacks.core.parameters import EVERY, TOGETHER, Parameter, variant_of, wrong_name
+from freqbench.attacks.core.declared import declared
+from freqbench.attacks.core.parameters import TOGETHER, Parameter, variant_of, wrong_name
 from freqbench.attacks.core.targets import with_indices
 from freqbench.core import plugins
 from freqbench.core.errors import MissingDataError, UserError, unknown
@@ -19,7 +15,6 @@ from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry
 from freqbench.models import ModelEntry
 
-ATTACKS: Mapping[str, Any] = json.loads(Path(__file__).with_name("parameters.json").read_bytes())
 OF_CLASSES = ("organs", "target")  # whose names the dataset knows
 
 
@@ -39,10 +34,10 @@ def require_sound(job: JobSpec, where: str) -> None:
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, attack in enumerate(job.attacks):
-        if keys := ATTACKS.get(attack.class_name):
+        if outline := declared(attack.class_name):
             place = f"{where}: attacks[{i}]"
             own = {name: classes[name] for name in attack.only("datasets", list(classes), place)}
-            _require_parameters(attack, place, own, **keys)
+            _require_parameters(attack, outline, place, own)
 
 
 def require_names(job: JobSpec, where: str) -> None:
@@ -69,7 +64,7 @@ def require_names(job: JobSpec, where: str) -> None:
     for i, attack in enumerate(job.attacks):
         attack.only("datasets", datasets, f"{where}: attacks[{i}]")
         attack.only("sources", models, f"{where}: attacks[{i}]")
-        if "surrogates" in ATTACKS.get(attack.class_name, {}).get("takes", ()):
+        if hasattr(declared(attack.class_name), "surrogates"):
             place = f"{where}: attacks[{i}]"
             for names in attack.choices(place).get("surrogates", ()):
                 _require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
@@ -105,18 +100,11 @@ def _classes(dataset: Dataset) -> Sequence[str] | None:
 
 
 def _require_parameters(
-    attack: AttackEntry,
-    place: str,
-    classes: Mapping[str, Sequence[str] | None],
-    takes: Mapping[str, str],
-    variants: Collection[str],
-    required: Collection[str],
-    budget: str | None,
+    attack: AttackEntry, outline: Any, place: str, classes: Mapping[str, Sequence[str] | None]
 ) -> None:
-    known = {name: variant_of(variants) if name == "variant" else EVERY[key] for name, key in takes.items()}
-    needed = [name for name in required if attack.match is None or name != budget]
+    known = {**outline.parameters, "variant": variant_of(outline.variants)}
     choices = attack.choices(place)
-    if wrong := wrong_name(known, needed, choices):
+    if wrong := wrong_name(outline, choices, None if attack.match is None else outline.budget_name):
         raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
     for value in choices.get("targeted", ()):
         require_untargeted(value, place)
@@ -127,7 +115,7 @@ def _require_parameters(
             with sweep.at_parameter(place, f"{dataset}: "):
                 given = [{name: sweep.parse_value(value)} for value in values]
                 meant = [with_indices("", each, class_names or ())[name] for each in given]
-            spelled[name] = [_spelled(known[name], value, f"{place}.{name}") for value in meant]
+            spelled[name] = [_spelled(known.get(name), value, f"{place}.{name}") for value in meant]
         for parameter, (names, check) in TOGETHER.items():
             joined = product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ()
             for together in joined:
@@ -135,7 +123,7 @@ def _require_parameters(
                     raise UserError(f"{place}.{parameter}: {complaint}")
 
 
-def _spelled(parameter: Parameter, value: Any, place: str) -> Any:
-    if complaint := parameter.check(value):
+def _spelled(parameter: Parameter | None, value: Any, place: str) -> Any:
+    if parameter and (complaint := parameter.check(value)):
         raise UserError(f"{place}: {complaint}")
-    return None if value is None else parameter.spelled(value)
+    return parameter.spelled(value) if parameter and value is not None else value

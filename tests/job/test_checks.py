@@ -1,14 +1,16 @@
 """What is wrong with a job's keys and values is told without the classes that it names, as these would tell it."""
 
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import job_parameters
 import pytest
 from attacks.examples import EXAMPLES
 from tiny import expanded, job
 
+from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks.core.declared import declared
 from freqbench.core import config, names
 from freqbench.core.errors import UserError
 from freqbench.job.checks import require_sound
@@ -77,8 +79,13 @@ def test_a_mistake_is_told_as_the_class_tells_it(changes: dict[str, Any]) -> Non
     assert str(early.value) == str(late.value)
 
 
-def test_the_keys_are_those_of_the_classes() -> None:
-    assert job_parameters.DOCUMENT.read_text() == job_parameters.written(), "run: python tests/job_parameters.py"
+@pytest.mark.parametrize(("name", "attack"), ATTACKS.items(), ids=ATTACKS)
+def test_what_is_read_of_an_attack_is_what_its_class_says(name: str, attack: type[Attack]) -> None:
+    def said(cls: Any) -> list[Any]:
+        taken = [(each.name, each.default is MISSING, cls.parameters.get(each.name)) for each in fields(cls)]
+        return [taken, cls.variants, cls.budget_name]
+
+    assert said(declared(name)) == said(attack)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

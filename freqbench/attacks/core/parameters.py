@@ -1,7 +1,7 @@
 """Says what each parameter means and which values it takes: the same in Python, job files and columns."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from freqbench.attacks.core import values
@@ -35,21 +35,26 @@ class Parameter:
     spelled: Callable[[Any], Any] = lambda value: value
 
 
-def wrong_name(
-    known: Mapping[str, Parameter | None], required: Collection[str], given: Collection[str]
-) -> tuple[str, str] | None:
-    """The first name of `given` that is not `known`, or that is required and lacks, and a complaint; None: neither.
+def wrong_name(attack: Any, given: Collection[str], optional: str | None = None) -> tuple[str, str] | None:
+    """Names a parameter that an attack does not take, or that it requires and lacks, and a complaint.
 
-    `known` says what each parameter of an attack is, None where nothing does.
+    Args:
+        attack: its class, or the outline of it (`declared`).
+        given: the names that a caller gives.
+        optional: a required name that may be left out all the same.
+
+    Returns:
+        The first such name with its complaint, or None.
     """
+    known = {field.name: attack.parameters.get(field.name) for field in fields(attack)}
     for name in given:
         if name not in known:
             return name, unknown("parameter", name, known)
-    for name in required:
-        if name not in given:
-            described = known[name]
+    for field in fields(attack):
+        if field.default is MISSING and field.name not in (*given, optional):
+            described = known[field.name]
             meaning = described.meaning if described else "see the attack's docstring"
-            return name, f"required, but not given ({meaning})"
+            return field.name, f"required, but not given ({meaning})"
     return None
 
 
@@ -216,16 +221,6 @@ DECISION = Parameter(
     "mean Dice at which, or below, a sample has fallen; none: half of the clean sample's", values.optional(values.share)
 )
 DROPPED_BAND = Parameter("the frequencies that are dropped", values.one_of(*BANDS))
-
-EVERY: Mapping[str, Parameter] = {
-    **{name: each for name, each in globals().items() if isinstance(each, Parameter)},
-    **PARAMETERS,
-    **LEARNED,
-    **SURROGATES,
-    **CORRUPTION,
-    **ACQUISITION,
-}
-"""All of these, by the name of the constant where another is more usual, as in `freqbench/job/parameters.json`."""
 
 
 def _table(q_min: float | None, q_max: float) -> str | None:

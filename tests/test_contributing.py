@@ -1,0 +1,135 @@
+"""Each "Add a ..." of CONTRIBUTING.md is followed to the letter in a copy of the repository, and works there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from freqbench.attacks.core.declared import declared
+
+ROOT = Path(__file__).parents[1]
+JOB = {
+    "name": "added",
+    "datasets": [{"name": "cubes", "cases": 2}],
+    "models": [{"name": "unet", "arch": "attention_unet", "checkpoint": "random", "roi": [16, 16, 16]}],
+    "attacks": [{"name": "two_step", "eps": "8/255"}],
+    "metrics": ["dsc", "sensitivity"],
+    "resources": {"threads": 1},
+}
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("contributing")]
+
+
+def steps(*sections: str) -> list[tuple[str, str, str]]:
+    """The language, the path and the content of each file or change that sections of CONTRIBUTING.md show."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    chosen = [part for part in text.split("\n## ") if part.split("\n")[0] in sections]
+    assert len(chosen) == len(sections)
+    blocks = re.findall(r"^( *)```(\w+)\n(.*?)^\1```", "\n".join(chosen), re.MULTILINE | re.DOTALL)
+    files = [
+        (language, re.split(r"^# (?=\w+/)", textwrap.dedent(block), flags=re.MULTILINE)[1:])
+        for _, language, block in blocks
+    ]
+    return [(language, *file.split("\n", 1)) for language, parts in files for file in parts]  # type: ignore[misc]
+
+
+def follow(tree: Path, *sections: str) -> None:
+    """Does what the sections say."""
+    for language, path, content in steps(*sections):
+        if language != "diff":
+            assert not (tree / path).exists()
+            (tree / path).write_text(content, encoding="utf-8")
+            continue
+        lines = (tree / path).read_text(encoding="utf-8").split("\n")
+        place = 0
+        for sign, line in ((line[:1], line[1:]) for line in content.rstrip("\n").split("\n")):
+            if sign == "+":
+                lines.insert(place, line)
+                place += 1
+            else:
+                place = lines.index(line) + 1
+        (tree / path).write_text("\n".join(lines), encoding="utf-8")
+
+
+def copied(place: Path) -> Path:
+    """A copy of what is installed, and of the tests."""
+    skipped = shutil.ignore_patterns("__pycache__", ".venv", ".git", "arrays", "reports", "generated", "*_cache")
+    return Path(shutil.copytree(ROOT, place / "tree", symlinks=True, ignore=skipped))
+
+
+def run(tree: Path, *words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder or tree, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository after every step, with the results of a job that uses all that was added."""
+    tree = copied(tmp_path_factory.mktemp("contributing"))
+    titles = re.findall(r"^## (Add an? .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(titles) == 6
+    follow(tree, *titles)
+    (tree / "added.yaml").write_text(yaml.safe_dump(JOB))
+    ended = run(tree, "-m", "freqbench", "run", "added.yaml", "--no-page", "--engine", "serial")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return tree
+
+
+def test_a_job_has_the_attack_the_network_the_dataset_and_the_metric(tree: Path) -> None:
+    rows = pd.read_parquet(tree / "runs" / "added" / "records")
+    assert rows[["attack", "dataset", "status"]].values.tolist() == [["two_step", "cubes", "ok"]] * 2
+    assert rows["sensitivity"].between(0, 1).all()
+    assert rows["linf"].tolist() == pytest.approx([8 / 255] * 2, rel=1e-4)
+
+
+def test_the_audit_makes_the_check(tree: Path) -> None:
+    assert "attacks do harm" in " ".join(run(tree, "-m", "freqbench", "audit", "runs/added").stdout.split())
+
+
+def test_the_table_of_the_paper_has_the_rows(tree: Path) -> None:
+    words = ("report", "runs/added", "--table", "two_step_table1", "--format", "md")
+    assert "Attention U-Net" in run(tree, "-m", "freqbench", *words).stdout
+
+
+def test_a_wrong_parameter_of_the_attack_is_refused_before_torch_is_imported(tree: Path) -> None:
+    wrong = {**JOB, "attacks": [{"name": "two_step", "esp": 0.1}]}
+    (tree / "wrong.yaml").write_text(yaml.safe_dump(wrong))
+    code = "import sys; from freqbench.cli import main; sys.argv[1:] = ['plan', 'wrong.yaml']\n"
+    code += "try: main()\nfinally: print('torch' in sys.modules)"
+    ended = run(tree, "-c", code)
+    assert ended.stderr.startswith("error: wrong.yaml: attacks[0].esp: unknown parameter 'esp'. Did you mean 'eps'?")
+    assert (ended.returncode, ended.stdout) == (2, "False\n")
+
+
+TESTS = tuple(
+    f"tests/{name}.py"
+    for name in (
+        "attacks/test_contract",
+        "attacks/test_threat_models",
+        "job/test_checks",
+        "models/test_nets",
+        "engine/test_scores",
+    )
+)
+
+
+def test_the_tests_pass_with_what_was_added(tree: Path) -> None:
+    added = "two_step or attention_unet or sensitivity"
+    ended = run(tree, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "-k", added, *TESTS)
+    assert ended.returncode == 0, ended.stdout
+    assert int(re.findall(r"(\d+) passed", ended.stdout)[0]) >= 9, ended.stdout
+
+
+def test_an_attack_costs_its_file_its_line_and_its_example() -> None:
+    files = {path for _, path, _ in steps("Add an attack")}
+    assert files == {"freqbench/attacks/two_step.py", "freqbench/attacks/table.py", "tests/attacks/examples.py"}
+    assert declared("two_step") is None
