@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.base import ByParameters
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
@@ -65,7 +66,9 @@ class VAFA(FrequencyAttack):
     """
 
     name: ClassVar[str] = "vafa"
-    threat_model: ClassVar[str] = "dct-quantization"
+    threat_model = ByParameters(
+        "dct-quantization", lambda attack: STRETCHED if attack.stretches else "dct-quantization"
+    )
     budget_name: ClassVar[str] = "q_max"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
 
@@ -75,8 +78,6 @@ class VAFA(FrequencyAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stretches:
-            object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
         self.require_together("q_max", low, high)
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
@@ -119,11 +120,11 @@ class VAFA(FrequencyAttack):
         def objective(alpha: float, q: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
             a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
             logits = task.logits(a)
-            loss = task.raised(logits)
+            loss = task.objective.raised(logits)
             # After the network: its backward then runs before the network's, under this side's arithmetic.
             price = self.ssim_weight * dissimilarity(a)
-            value = task.compared(logits, loss) - price.detach()
-            return loss - price, (a.detach(), value, task.is_reached(logits))
+            value = task.objective.compared(logits, loss) - price.detach()
+            return loss - price, (a.detach(), value, task.objective.is_reached(logits))
 
         a, value, best = x, x.new_zeros(len(x)), Best()
         running = torch.ones_like(value, dtype=torch.bool)

@@ -4,7 +4,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -108,11 +108,10 @@ class FrequencyAttack(StateAttack):
     control: str = "none"
     loss: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss == self.variant_loss:
-            # One spelling of a loss, as attacks are told apart by their parameters.
-            object.__setattr__(self, "loss", None)
+    def spelled(self) -> dict[str, Any]:
+        """None for the variant's loss."""
+        values = super().spelled()
+        return values | {"loss": None if values["loss"] == self.variant_loss else values["loss"]}
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:

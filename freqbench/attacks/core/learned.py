@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,15 @@ class LearnedAttack(Attack):
         learn_cases: its first so many cases; None: all.
     """
 
+    needs_learned: ClassVar[bool] = True
+
     learn_split: str = "train"
     learn_cases: int | None = 8
+
+    @property
+    def learns_on(self) -> tuple[str, int | None]:
+        """`learn_split` and `learn_cases`."""
+        return self.learn_split, self.learn_cases
 
     @abstractmethod
     def learn(
@@ -55,7 +63,3 @@ class LearnedAttack(Attack):
     @abstractmethod
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
         """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
-
-    def _check_learned(self, images: Tensor, learned: Tensor | None) -> None:
-        if learned is not None:  # else the task says so
-            self.check_learned(learned, images.shape[1])
