@@ -1,6 +1,7 @@
 """Classes of the attacks stay small, and an attack that is made stays as it is."""
 
 import ast
+import re
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -41,6 +42,15 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
     attack = example(name)
     attack = getattr(attack, "_attack", attack)
     assert set(vars(attack)) == {field.name for field in fields(attack)}
+
+
+def test_other_rooms_ask_an_attack_for_its_declarations_not_its_class() -> None:
+    """No `isinstance(attack, ...)`: one of another package that declares the same is treated alike."""
+    room = FILES[0].parent
+    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
+    asked = [(path.name, found.group()) for path in files for found in asking.finditer(path.read_text())]
+    assert len(asked) <= 4, asked
 
 
 def test_nothing_writes_to_a_frozen_attack() -> None:

@@ -56,12 +56,7 @@ class AttackResult:
 
 
 class ByParameters:
-    """A class attribute that the parameters of an instance change: a property that the class has a value of, too.
-
-    Args:
-        usual: of the class.
-        choose: gives the value of an instance.
-    """
+    """A property that has a value of the class, `usual`, too; `choose` gives that of an instance."""
 
     def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
         self._usual, self._choose = usual, choose
@@ -168,11 +163,6 @@ class Attack(ABC):
     def surrogate_passes(self) -> tuple[int, int]:
         """Forward and backward passes of each surrogate a window; `passes` are those of the attacked network alone."""
         return 0, 0
-
-    @property
-    def learns_on(self) -> tuple[str, int | None] | None:
-        """The split that it learns on, and how many of its cases (None: all); None where it learns nothing."""
-        return None
 
     @property
     def identity_revision(self) -> int:

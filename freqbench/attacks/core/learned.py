@@ -29,11 +29,6 @@ class LearnedAttack(Attack):
     learn_split: str = "train"
     learn_cases: int | None = 8
 
-    @property
-    def learns_on(self) -> tuple[str, int | None]:
-        """`learn_split` and `learn_cases`."""
-        return self.learn_split, self.learn_cases
-
     @abstractmethod
     def learn(
         self,
