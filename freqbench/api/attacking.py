@@ -60,25 +60,19 @@ def attack(
         parameters["surrogates"] = tuple(as_model(each).spec.name for each in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
     volume, fitted = case._in(dataset, source.space), [(each._fitted(case)[1], each) for each in surrogates]
-    followed = surrogates_of(made, source, {spec.name: spec for spec, _ in fitted})
     cell = replace(
         cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
         window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
-        surrogates=followed,
+        surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
     )
     networks = {spec.model_id: each.network for spec, each in fitted} | {source.model_id: model.network}
-    spec = WorkerSpec(
-        run_id="",
-        metrics=(),
-        device=str(model.device),
-        threads=torch.get_num_threads(),
-        window_batch=window_batch,
-    )
-    worker = Worker(spec, networks, model._learned)
+    about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
+    worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
+    worker.networks, worker.learned = networks, model._learned
     attacked, seconds = worker.attack(cell, volume)
     windows = cell.window_batch or worker.window_batch
-    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": spec.threads}
+    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
     learned = worker.needs(cell, volume)[1] if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned

@@ -189,7 +189,7 @@ class Result:
             adversarial, error = in_spaces(dataset, self.volume, self.adversarial, own)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
             before, after = (
-                memory.predicted(model.network, image, volume, with_confidence=True)[0]
+                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]
                 for image in (volume.image, adversarial)
             )
             self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)

@@ -207,13 +207,9 @@ class Field:
 
 @dataclass(kw_only=True)
 class MovingObjective(Objective):
-    """An objective whose labels follow the anatomy.
+    """An objective whose labels follow the anatomy."""
 
-    Attributes:
-        places: where the volumes that were looked at last are read, `[B, 3, H, W, D]`; None: nothing has moved yet.
-    """
-
-    places: Tensor | None = None
+    places: Tensor | None = None  # where volumes are read, [B, 3, H, W, D]; None: nothing has moved yet
 
     def in_place(self, labels: Tensor) -> Tensor:
         """Labels or a mask, read at the nearest voxel."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import ByParameters
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
+from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
 from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
@@ -95,7 +94,7 @@ class SA2(FrequencyAttack):
             return volume_of(w), w
         dissimilarity = self.distance(x, block) if self.ssim_weight else no_loss
 
-        def objective(w: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        def objective(w: Tensor) -> tuple[Tensor, Seen]:
             a = volume_of(w)
             logits = task.logits(a)
             loss = task.objective.raised(logits)
@@ -106,16 +105,7 @@ class SA2(FrequencyAttack):
                 value = self._task_term(task, logits, task.objective.compared(logits, loss)) - price
             return raised - price, (a.detach(), value, task.objective.is_reached(logits))
 
-        a, value, best = x, x.new_zeros(len(x)), Best()
-        running = torch.ones_like(value, dtype=torch.bool)
-        for _ in range(self.steps):
-            gradient, (seen, worth, reached) = task.gradient_and(w, objective)
-            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
-            if self.keep == "best":
-                best.offer(value, a, w)
-            w = torch.where(across(running, w), self.step(w, gradient.sign_()), w)
-            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
-        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, w)
+        return self.followed(task, w, [objective] * self.steps)
 
     def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
         """Weighted by `dice_weight`, with the cosine where the variant has it, `[B]`."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import ByParameters
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
+from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
@@ -117,7 +115,7 @@ class VAFA(FrequencyAttack):
             return self._normalise(volume_of(quantisation_error(c, q, alphas[-1]))), q
         dissimilarity = ssim_loss(x, block) if self.ssim_weight else no_loss
 
-        def objective(alpha: float, q: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        def objective(alpha: float, q: Tensor) -> tuple[Tensor, Seen]:
             a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
             logits = task.logits(a)
             loss = task.objective.raised(logits)
@@ -126,16 +124,7 @@ class VAFA(FrequencyAttack):
             value = task.objective.compared(logits, loss) - price.detach()
             return loss - price, (a.detach(), value, task.objective.is_reached(logits))
 
-        a, value, best = x, x.new_zeros(len(x)), Best()
-        running = torch.ones_like(value, dtype=torch.bool)
-        for alpha in alphas:
-            gradient, (seen, worth, reached) = task.gradient_and(q, partial(objective, alpha))
-            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
-            if self.keep == "best":
-                best.offer(value, a, q)
-            q = torch.where(across(running, q), self.step(q, gradient.sign_()), q)
-            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
-        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, q)
+        return self.followed(task, q, (partial(objective, alpha) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
         """From the 0..255 scale to [0, 1], as the variant does."""

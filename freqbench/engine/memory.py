@@ -45,12 +45,7 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> t
 
 
 def predicted(
-    model: SegmentationModel,
-    image: Tensor,
-    case: Case,
-    windows: int = INFERENCE_WINDOWS,
-    *,
-    with_confidence: bool = False,
+    model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool
 ) -> tuple[Prediction, int]:
     """What a model predicts on a volume of a case, `[C, H, W, D]`, and how many windows at once fit."""
     shown = model.for_case(case)

@@ -85,20 +85,12 @@ def keeping_learned() -> LRU[Tensor]:
 class Worker:
     """Runs units one after another; its own exceptions become failed rows, only a dying process raises.
 
-    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made.
-
-    Args:
-        spec: what it is told.
-        networks: by the id of their model those that need no loading.
-        learned: keeps what attacks learn for the next worker, too.
+    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made. `networks` need no loading,
+    by the id of their model; `learned` keeps what attacks learn; `window_batch` is how many windows were attacked at
+    once last.
     """
 
-    def __init__(
-        self,
-        spec: WorkerSpec,
-        networks: Mapping[str, SegmentationModel] | None = None,
-        learned: LRU[Tensor] | None = None,
-    ) -> None:
+    def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
         self.spec = spec
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,8 +104,8 @@ class Worker:
         self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
-        self._networks = networks or {}
-        self._learned = learned or keeping_learned()
+        self.networks: Mapping[str, SegmentationModel] = {}
+        self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
         self._glimpser = Glimpser()
@@ -272,18 +264,16 @@ class Worker:
                 return learning.learn(cell.attack, model, loads, cell.seed, windows)
 
         kept = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
-        return self._learned.get(cell.cell_id, kept)
+        return self.learned.get(cell.cell_id, kept)
 
     def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:
-        with_confidence = "calibration" in self.spec.metrics
-        prediction, self._inference_batch = memory.predicted(
-            model, image, case, self._inference_batch, with_confidence=with_confidence
-        )
+        windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
+        prediction, self._inference_batch = memory.predicted(model, image, case, windows, with_confidence)
         return prediction
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
-        if spec.model_id in self._networks:
-            return self._networks[spec.model_id]
+        if spec.model_id in self.networks:
+            return self.networks[spec.model_id]
         key = spec.model_id, cell.precision, cell.compile
         load = partial(models.load, spec, self._device, cell.precision, cell.compile)
         with self._timed():

@@ -122,7 +122,8 @@ class Ensemble(LinfAttack):
             left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
                 start = (worst - task.clean)[left] if self.warm_start and number > 0 else None
-                volumes, dice = self._run(attack, task, passes, left, start)
+                volumes, dice, own = self._run(attack, task, left, start)
+                passes.join(own, left)
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])
@@ -131,29 +132,19 @@ class Ensemble(LinfAttack):
         return worst
 
     def _run(
-        self,
-        attack: LinfGradientAttack,
-        task: Task,
-        passes: "MembersPasses",
-        samples: list[int],
-        start: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """A member's volumes of some samples, from `start` where it draws one, and their mean Dice."""
+        self, attack: LinfGradientAttack, task: Task, samples: list[int], start: Tensor | None
+    ) -> tuple[Tensor, Tensor, Passes]:
+        """A member's volumes of some samples, from `start` where it draws one, their mean Dice, and its passes."""
         part = _part(task, samples)
         attack.prepare(part)
         part.given = Given(start=start)
         part.objective.truth = task.objective.labels[samples]
         volumes = attack.perturb(part).detach()
-        dice = -part.success(volumes)
-        passes.join(part.passes, samples)
-        return volumes, dice
+        return volumes, -part.success(volumes), part.passes
 
 
 def _part(task: Task, samples: list[int]) -> Task:
-    """Some samples as a task of their own, which draws from where the ensemble's first member began.
-
-    So an attack draws the same whatever went before it.
-    """
+    """Some samples as a task of their own, which draws what the first member drew, whatever went before it."""
     part = copy(task)
     part.images, part.clean = task.images[samples], task.clean[samples]
     part.objective = Objective(labels=task.objective.labels[samples])
@@ -163,13 +154,9 @@ def _part(task: Task, samples: list[int]) -> Task:
 
 @dataclass(kw_only=True)
 class MembersPasses(Passes):
-    """Passes of members, each on some of the samples.
+    """Passes of members, each on some of the samples."""
 
-    Attributes:
-        in_parts: forward and backward passes that a sample took in members, int64 `[B, 2]`.
-    """
-
-    in_parts: Tensor
+    in_parts: Tensor  # forward and backward passes that each sample took, int64 [B, 2]
 
     def join(self, passes: Passes, samples: list[int]) -> None:
         """Count those of a member, and take over its losses: NaN for samples that were not in it."""

@@ -13,19 +13,14 @@ from freqbench.core.errors import UserError
 
 Start = Tensor | Mapping[str, Tensor]
 
+NO_USE = "this attack has no use for"
 NEEDS: Mapping[str, tuple[str, str]] = {
-    "reference": (
-        "a reference, got none: give volumes of another case",
-        "no reference, got one: this attack has no use for it",
-    ),
+    "reference": ("a reference, got none: give volumes of another case", f"no reference, got one: {NO_USE} it"),
     "learned": (
         "what it learned, got none: give learned=attack.learn(model, ...)",
         "nothing learned, got a tensor: this attack learns from no other case",
     ),
-    "surrogates": (
-        "surrogates, got none: give networks, surrogates=[...]",
-        "no surrogates, got some: this attack has no use for them",
-    ),
+    "surrogates": ("surrogates, got none: give networks, surrogates=[...]", f"no surrogates, got some: {NO_USE} them"),
 }
 """What an attack may need beside volumes and labels: complaints where it is missing, and where it is of no use."""
 

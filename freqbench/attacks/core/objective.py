@@ -20,8 +20,7 @@ class Objective:
         scope: what of a sample the loss looks at.
         truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
         raises: the loss that is raised.
-        compares: the loss that volumes are compared by: another where the one that is raised does not say which of two
-            volumes is worse.
+        compares: the loss that volumes are compared by.
         organs: the only classes in the Dice; None: all.
         rule: of a target that is still to be made, in the first forward pass.
     """
@@ -36,7 +35,7 @@ class Objective:
     rule: Rule | None = None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
-        """Take a loss by its name, the organs that alone count, and a target rule; as of `Task.aim`."""
+        """See `Task.aim`."""
         self.raises, self.compares = LOSSES[loss], LOSSES[COMPARED_BY.get(loss, loss)]
         self.organs, self.rule = organs, rule
         if organs is not None:
