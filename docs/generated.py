@@ -23,7 +23,7 @@ from tabulate import tabulate
 from torch import Tensor
 from typer.cli import get_docs_for_click
 
-from freqbench.attacks import ATTACKS, Attack, LearnedAttack, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.cli import app
 from freqbench.core.names import packaged_jobs
@@ -267,7 +267,7 @@ def passes_of(name: str) -> tuple[str, str]:
     whole = f"{'at most ' if attack.may_stop_early else ''}{forwards} + {backwards}"
     if isinstance(attack, Ensemble):
         return "its members'", whole
-    if isinstance(attack, SurrogateAttack):
+    if attack.needs_surrogates:
         return "1 + 0", f"{whole}, of each surrogate {' + '.join(map(str, attack.surrogate_passes))}"
     for knob in ("steps", "queries"):
         if number := getattr(attack, knob, None):
@@ -320,12 +320,12 @@ def draw(name: str) -> Figure:
     image, label = _slab(0)
     attack = example(name, **(QUICK | QUICK_TOO.get(name, {})))
     model, other = _network("unet"), _slab(1)
-    more: dict[str, Any] = {"reference": other[0]} if attack.needs_reference else {}
-    if isinstance(attack, LearnedAttack):
-        more["learned"] = attack.learn(model, [(other[0][0], other[1][0])], model.roi)
-    if isinstance(attack, SurrogateAttack):
-        more["surrogates"] = [_network("unet-vaft"), _network("segresnet")]
-    adversarial = attack(model, image, label, **more).adversarial
+    given = attack.supplied(
+        reference=lambda: other[0],
+        learned=lambda: attack.learn(model, [(other[0][0], other[1][0])], model.roi),
+        surrogates=lambda: [_network("unet-vaft"), _network("segresnet")],
+    )
+    adversarial = attack(model, image, label, **given).adversarial
     change = (adversarial - image)[0, 0, :, :, 8]
     bound = max(float(change.abs().max()), 1 / 255)
     figure = Figure(figsize=(7.5, 2.7))

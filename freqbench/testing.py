@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, AttackResult, LearnedAttack, SurrogateAttack
+from freqbench.attacks import Attack, AttackResult
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
@@ -140,31 +140,28 @@ def _is_json(value: Any) -> bool:
 
 
 def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, seeds: Sequence[int]) -> AttackResult:
-    more: dict[str, Any] = {"reference": images.square()} if attack.needs_reference else {}
-    if isinstance(attack, LearnedAttack):
-        more["learned"] = _learned(attack, model, seeds[0])
+    windows, followed = list[bool](), list[SmallNet]()
+
+    def surrogates() -> list[SmallNet]:
+        with torch.inference_mode(False):
+            followed.extend(_used().to(images.dtype) for _ in range(2))
+        for each in followed:
+            each.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
+        return followed
+
+    given = attack.supplied(
+        reference=images.square, learned=lambda: _learned(attack, model, seeds[0]), surrogates=surrogates
+    )
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    if isinstance(attack, SurrogateAttack):
-        return _by_surrogates(attack, model, images, labels, generator=generators, **more)
-    return attack(model, images, labels, generator=generators, **more)
-
-
-def _by_surrogates(attack: SurrogateAttack, model: nn.Module, images: Tensor, *rest: Any, **more: Any) -> AttackResult:
-    """With two, which are to be left as found."""
-    windows = list[bool]()
-    with torch.inference_mode(False):
-        surrogates = [_used().to(images.dtype) for _ in range(2)]
-    for each in surrogates:
-        each.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
-    result = attack(model, images, *rest, surrogates=surrogates, **more)
-    taken, promised = (len(windows), sum(windows)), tuple(2 * passes for passes in attack.surrogate_passes)
+    result = attack(model, images, labels, generator=generators, **given)
+    taken, promised = (len(windows), sum(windows)), tuple(len(followed) * n for n in attack.surrogate_passes)
     _require(taken == promised, attack, f"promised {promised} passes of two surrogates, and took {taken}")
-    left = all(_state(each) == _state(_used().to(images.dtype)) for each in surrogates)
+    left = all(_state(each) == _state(_used().to(images.dtype)) for each in followed)
     _require(left, attack, "expected surrogates as they were found, got another mode or tensor")
     return result
 
 
-def _learned(attack: LearnedAttack, model: nn.Module, seed: int) -> Tensor:
+def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
     """From two volumes, which are not those that are attacked."""
     images, labels = (torch.cat([each, each.flip(2)]).flip(3) for each in volumes(1))
     cases = list(zip(images.to(next(model.parameters())), labels, strict=True))
@@ -201,7 +198,7 @@ def _check_passes(attack: Attack) -> None:
     batch = _attacked(attack, model, images, labels, (1, 2))
     hook.remove()
     _require(batch.adversarial.dtype == torch.float64, attack, "expected float64 of float64 volumes")
-    passes = sum(windows) - (2 * attack.learning_passes[0] if isinstance(attack, LearnedAttack) else 0)
+    passes = sum(windows) - 2 * attack.learning_passes[0]
     _require(passes == sum(batch.forwards), attack, f"counted {batch.forwards} forward passes of {passes}")
     for taken, promised in zip((batch.forwards, batch.backwards), attack.passes, strict=True):
         fits = all(count <= promised if attack.may_stop_early else count == promised for count in taken)

@@ -79,7 +79,7 @@ class TakesMore(Shift):
 
 class Trains(Shift):
     def changed(self, task: Task) -> Tensor:
-        next(task._model.parameters()).data += 1e-3
+        next(task.model.parameters()).data += 1e-3
         return super().changed(task)
 
 

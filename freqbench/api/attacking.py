@@ -1,9 +1,7 @@
 """Attacks a case from Python, by the functions that `freqbench run` uses."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -12,15 +10,14 @@ from pydantic import Field
 from freqbench.api.case import Case, as_case, plain
 from freqbench.api.model import Model, as_model, as_models, cell_of
 from freqbench.api.result import Result
-from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack, attack_class
+from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
 from freqbench.core.config import Strict, Whole
 from freqbench.core.plugins import require_class
-from freqbench.engine import attacking, learning, memory
+from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.attacks import attack_of
 from freqbench.job.grid import COUPLED_WINDOWS, learning_cases
 from freqbench.job.models import surrogates_of
-from freqbench.models import SegmentationModel
 
 
 class _Call(Strict):
@@ -72,38 +69,21 @@ def attack(
     if surrogates:
         parameters["surrogates"] = tuple(each.spec.name for each in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
-    cell = cell_of(model, dataset, source, made, seed if made.is_stochastic else None)
-    if made.couples_batch:
-        cell = replace(cell, window_batch=window_batch or COUPLED_WINDOWS)
-    volume, reference = case._in(dataset, source.space), None
-    if made.needs_reference:
-        reference = dataset.load(dataset.other(volume.ref, cell.seed or 0), source.space)
-    learned = None
-    if isinstance(made, LearnedAttack):
-        refs = learning_cases(dataset, made, [volume.ref])
-        cell = replace(cell, learns_from=refs)
-        learned = model._learned.get(cell.cell_id)
-        if learned is None:
-            loads = [partial(dataset.load, ref, source.space) for ref in refs]
-            windows = window_batch or memory.fitting_windows(made, model.network, volume, 1.0)
-            learned = learning.learn(made, model.network, loads, cell.seed, windows).cpu()
-            model._learned[cell.cell_id] = learned
-    followed: list[SegmentationModel] = []
-    if isinstance(made, SurrogateAttack):
-        networks = {each.spec.name: each for each in surrogates}
-        specs = {given: each._fitted(case)[1] for given, each in networks.items()}
-        cell = replace(cell, surrogates=surrogates_of(made, source, specs))
-        followed = [networks[spec.name].network for spec in cell.surrogates]
-    given: dict[str, Any] = {"reference": reference, "learned": learned, "surrogates": followed}
-    started = time.perf_counter()
-    run = partial(attacking.attack_case, made, model.network, volume, cell.seed, **given)
-    if cell.window_batch is None:
-        wanted = window_batch or memory.fitting_windows(made, model.network, volume, 1.0, followed)
-        attacked, window_batch = memory.within_memory(run, wanted, memory.hint_for(made))
-    else:
-        attacked, window_batch = memory.at_once(run, cell.window_batch), cell.window_batch
-    seconds = time.perf_counter() - started
-    measured = {"attack_seconds": seconds, "window_batch": window_batch, "threads": torch.get_num_threads()}
+    volume, fitted = case._in(dataset, source.space), [(each._fitted(case)[1], each) for each in surrogates]
+    cell = replace(
+        cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
+        window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
+        learns_from=learning_cases(dataset, made, [volume.ref]),
+        surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
+    )
+    networks = {spec.model_id: each.network for spec, each in fitted} | {source.model_id: model.network}
+    about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
+    worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
+    worker.networks, worker.learned = networks, model._learned
+    attacked, seconds = worker.attack(cell, volume)
+    windows = cell.window_batch or worker.window_batch
+    measured = {"attack_seconds": seconds, "window_batch": windows, "threads": about["threads"]}
+    learned = worker.needs(cell, volume)[1] if made.needs_learned else None
     return Result(
         model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured=measured, learned=learned
     )

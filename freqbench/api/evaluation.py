@@ -15,12 +15,11 @@ from freqbench.core import config, storage
 from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.engine import attacking, rows, scoring
+from freqbench.engine import rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.cells import Unit
 from freqbench.job.schema import DEFAULT_METRICS, Metric
-from freqbench.metrics import voxel_success
 from freqbench.metrics.volumes import Volume, channels_of, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.results import RECORDS
@@ -96,35 +95,18 @@ def evaluate(
             f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
             f"{cell.attack.name} moved the label, got one with another: give both one `preprocess`"
         )
-    truths, num_classes = (seen.case, made.attacked.shown(seen.case)), cell.dataset.num_classes
-    pairs = list(zip((seen.before, seen.after), truths, strict=True))
-    before, after = (
-        scoring.score_prediction(
-            scoring.label_maps(prediction.labels, truth, cell.dataset), wanted, prediction.confidence
-        )
-        for prediction, truth in pairs
-    )
-    certified_clean, certified = (
-        scoring.score_certificate(prediction, truth.label[0], num_classes) for prediction, truth in pairs
-    )
-    clean = scoring.as_clean(scoring.PredictionScores(record=certified_clean, classes=())).record
-    facts = {
-        "voxel_success": voxel_success(seen.before.labels, seen.after.labels),
-        "resampling_error": seen.error,
-        **certified,
-        **clean,
-    }
+    clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted)
+    scored = scoring.score_target(seen.after, clean, made.attacked.shown(seen.case), cell.dataset, wanted, seen.error)
     volume = made._distances(wanted)
     measured = {
         **made.measured,
-        **{name: getattr(made.attacked, name) for name in attacking.TOLD},
+        **made.attacked.told,
         "finished_at": datetime.now(UTC),
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),
     }
     unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
-    parts = (*map(scoring.as_clean, before), *after)
-    outcome = rows.scored(unit, made.volume, volume, [parts], [facts], wanted, measured)
+    outcome = rows.scored(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
     return Record(outcome.records[0], outcome.class_records[0])
 
 

@@ -20,6 +20,7 @@ from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
+from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.job.cells import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
@@ -49,7 +50,7 @@ class Model:
     spec: ModelSpec
     trained: Preprocess | None = None
     class_names: tuple[str, ...] = ()
-    _learned: dict[str, Tensor] = field(default_factory=dict)
+    _learned: LRU[Tensor] = field(default_factory=keeping_learned)
 
     def __repr__(self) -> str:
         spec, roi = self.spec, "x".join(map(str, self.spec.roi))

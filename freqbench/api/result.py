@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from freqbench import models
 from freqbench.api.case import AnyPath, Case, path_of
 from freqbench.api.model import Model
 from freqbench.core import storage, types
@@ -23,7 +22,6 @@ from freqbench.data import attacked_native
 from freqbench.data.spaces import in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.cells import Cell
 from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
 from freqbench.models import ModelSpec, Prediction
@@ -193,7 +191,10 @@ class Result:
             own = self.cell.source.space
             adversarial, error = in_spaces(dataset, self.volume, self.adversarial, own)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
-            before, after = (_predicted(model, image, volume) for image in (volume.image, adversarial))
+            before, after = (
+                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]
+                for image in (volume.image, adversarial)
+            )
             self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
         return self._views[model]
 
@@ -210,12 +211,3 @@ class Result:
             scores = scoring.score_volume(self.volume, self.adversarial, metrics, roi, device, unavailable)
             self._scores[metrics] = scores
         return self._scores[metrics]
-
-
-def _predicted(model: Model, image: Tensor, case: types.Case) -> Prediction:
-    network = model.network.for_case(case)
-
-    def predict(windows: int) -> Prediction:
-        return models.prediction(network, image, windows, case.ref.fingerprint, with_confidence=True)
-
-    return memory.within_memory(predict, INFERENCE_WINDOWS)[0]

@@ -86,10 +86,10 @@ class ALMAProx(AimedAttack):
 
     def prepare(self, task: Task) -> None:
         """Organs and target rule; without organs all but the background of the truth."""
-        foreground = task.labels > 0
+        foreground = task.objective.labels > 0
         task.aim("ce", self.organs, self.target)
         if self.organs is None and not self.targeted:
-            task.scope = replace(task.scope, voxels=foreground)
+            task.objective.scope = replace(task.objective.scope, voxels=foreground)
 
     def perturb(self, task: Task) -> Tensor:
         """The paper's iteration."""
@@ -109,7 +109,7 @@ class ALMAProx(AimedAttack):
     def _objective(self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor) -> Tensor:
         """Minus the Lagrangian, after its multipliers have followed the volume."""
         logits = task.logits(x)
-        violation, reached = violations(logits, task.labels, self.targeted or self.target is not None)
+        violation, reached = violations(logits, task.objective.labels, self.targeted or self.target is not None)
         enough = smallest.look(i, lagrangian.share_of(reached), x.detach())
         return -lagrangian.value(i, violation, reached, enough)
 
@@ -136,7 +136,7 @@ class Lagrangian:
 
     def __init__(self, attack: ALMAProx, task: Task) -> None:
         self._attack = attack
-        labels, voxels = task.labels, task.scope.voxels
+        labels, voxels = task.objective.labels, task.objective.scope.voxels
         self._counts = torch.ones_like(labels, dtype=torch.bool) if voxels is None else voxels
         self._number = self._counts.flatten(1).sum(dim=1)
         self._left_out = (1 - attack.share) * self._number.double()

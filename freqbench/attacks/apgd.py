@@ -113,7 +113,7 @@ class APGD(LinfGradientAttack):
     def draw_start(self, task: Task) -> Tensor:
         """Uniform noise in [-eps, eps], in the released form up to eps in each sample; or what was given."""
         noise = super().draw_start(task)
-        if self.variant == "paper" or task.start is not None:
+        if self.variant == "paper" or task.given.start is not None:
             return noise
         largest = noise.abs().amax(dim=(1, 2, 3, 4), keepdim=True)
         return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
@@ -124,13 +124,13 @@ class APGD(LinfGradientAttack):
         x = task.clean
         if self.random_start:
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
-        offered = task.best
+        offered = task.passes.best
         for radius, count in wider:
-            task.best = Best()  # its volumes are no results: they may lie outside the ball
+            task.passes.best = Best()  # its volumes are no results: they may lie outside the ball
             x = self._climb(task, x, radius, count)
             task.look(x)
-            (x,) = task.best.kept
-        task.best = offered
+            (x,) = task.passes.best.kept
+        task.passes.best = offered
         return self._climb(task, x, eps, steps)
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:

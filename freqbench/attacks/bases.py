@@ -1,15 +1,17 @@
 """BASES, a search for the weights of surrogates.  Cai et al., NeurIPS 2022, arXiv:2208.03610."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import LONG_STEP, PARAMETERS, SURROGATES, UNIFORM_CONTROL, Parameter
+from freqbench.attacks.core.passes import Trace
 from freqbench.attacks.core.surrogates import SurrogateAttack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
@@ -76,7 +78,8 @@ class BASES(SurrogateAttack, LinfGradientAttack):
 
     def run(self, task: Task) -> Tensor:
         """The search."""
-        surrogates, project = task.on_surrogates(), linf_ball(task.clean, self.eps)
+        surrogates = [_on(task, network) for network in task.given.surrogates]
+        project = linf_ball(task.clean, self.eps)
         step = 3 * self.eps / self.steps if self.step_size is None else step_length(self.step_size, self.eps)
 
         def raised(x: Tensor, weights: Tensor) -> Tensor:
@@ -102,6 +105,13 @@ class BASES(SurrogateAttack, LinfGradientAttack):
         task.state = weights
         (x,) = best.kept
         return x
+
+
+def _on(task: Task, network: nn.Module) -> Task:
+    """The same volumes and objective on another network; passes and losses are its own."""
+    other = copy(task)
+    other.model, other.passes = network, replace(task.passes, losses=Trace(), best=None)
+    return other
 
 
 def _moved(weights: Tensor, i: int, move: float) -> Tensor:

@@ -49,23 +49,26 @@ class CosPGD(PGD):
     def run(self, task: Task) -> Tensor:
         """The paper's iteration; organs are what every mean is taken over."""
         project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
+        objective = task.objective
 
-        def objective(x: Tensor) -> Tensor:
+        def value(x: Tensor) -> Tensor:
             logits = task.logits(x)
             task.offer(logits, x)
             if self.variant == "paper":
                 log_p = F.log_softmax(logits, dim=1)
-                cosine = cosine_to_label(log_p.detach().exp(), task.labels)
-                weights = cosine if task.sign > 0 else 1 - cosine
-                entropy = F.nll_loss(log_p, task.labels[:, 0].long(), reduction="none")
-                return task.sign * voxel_mean(weights[:, 0] * entropy, task.scope)
-            cosine = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), task.labels)[:, 0], task.scope).mean()
-            weight = cosine if task.sign > 0 else 1 - cosine
-            return task.sign * (dice_ce(logits, task.labels, task.scope).mean() * weight)
+                cosine = cosine_to_label(log_p.detach().exp(), objective.labels)
+                weights = cosine if objective.sign > 0 else 1 - cosine
+                entropy = F.nll_loss(log_p, objective.labels[:, 0].long(), reduction="none")
+                return objective.sign * voxel_mean(weights[:, 0] * entropy, objective.scope)
+            cosine = voxel_mean(
+                cosine_to_label(F.softmax(logits, dim=1), objective.labels)[:, 0], objective.scope
+            ).mean()
+            weight = cosine if objective.sign > 0 else 1 - cosine
+            return objective.sign * (dice_ce(logits, objective.labels, objective.scope).mean() * weight)
 
         x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
         for i in range(self.steps):
-            gradient = task.gradient(x, objective)
-            is_turned = self.variant == "released-bmvc" and task.sign < 0 and i % 2 == 0
+            gradient = task.gradient(x, value)
+            is_turned = self.variant == "released-bmvc" and objective.sign < 0 and i % 2 == 0
             x = project(x + (-step if is_turned else step) * gradient.sign())
         return x

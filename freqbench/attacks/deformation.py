@@ -13,9 +13,11 @@ from torch.autograd.function import once_differentiable
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.acquisition import AcquisitionAttack
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.task import Motion, Task
+from freqbench.attacks.core.objective import Objective
+from freqbench.attacks.core.task import Task
 from freqbench.core.types import Spacing, triple
 from freqbench.ops.blocks import along_axes
+from freqbench.ops.losses import Scope
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix, cubic_spline_slopes, linear_at, nearest_at
 
 HALVINGS = 10  # of the interval in which a field's share is sought
@@ -115,13 +117,11 @@ class Deformation(AcquisitionAttack):
     def perturb(self, task: Task) -> Tensor:
         """As the others; labels move with the volumes that are looked at."""
         field = self.field(task.clean)
+        task.objective = moving = MovingObjective(**vars(task.objective))
 
         def render(c: Tensor) -> Tensor:
-            at = field.places(c)
-            task.motion = Motion(
-                labels=lambda labels: nearest_at(labels, at.detach()), logits=lambda logits: _followed(logits, at)
-            )
-            return _read(task.clean, at)
+            moving.places = field.places(c)
+            return _read(task.clean, moving.places)
 
         return self.search(task, replace(self.space(task.clean), render=render))
 
@@ -203,6 +203,28 @@ class Field:
             + (w[:, 1] * d[:, 2] - w[:, 2] * d[:, 1])
         )
         return h[:, 0] + w[:, 1] + d[:, 2], minors, (torch.linalg.cross(h, w, dim=1) * d).sum(dim=1)
+
+
+@dataclass(kw_only=True)
+class MovingObjective(Objective):
+    """An objective whose labels follow the anatomy."""
+
+    places: Tensor | None = None  # where volumes are read, [B, 3, H, W, D]; None: nothing has moved yet
+
+    def in_place(self, labels: Tensor) -> Tensor:
+        """Labels or a mask, read at the nearest voxel."""
+        return labels if self.places is None else nearest_at(labels, self.places.detach())
+
+    def compared_with(self) -> tuple[Tensor, Scope]:
+        """Both moved."""
+        voxels, truth = (
+            None if labels is None else self.in_place(labels) for labels in (self.scope.voxels, self.scope.truth)
+        )
+        return self.in_place(self.labels), replace(self.scope, voxels=voxels, truth=truth)
+
+    def raised(self, logits: Tensor) -> Tensor:
+        """The same, with the gradient of how the labels move."""
+        return super().raised(logits if self.places is None else _followed(logits, self.places))
 
 
 def _read(x: Tensor, places: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
-from freqbench.ops.losses import LOSSES
 from freqbench.ops.resampling import Zoom, by_sample
 
 Zooms = Sequence[Zoom | None]
@@ -51,7 +50,7 @@ class RescaledMIFGSM(MIFGSM):
         zooms = [[Zoom.of(task.clean, self.ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
 
         def gradient(x: Tensor, i: int) -> Tensor:
-            if task.best is not None:
+            if task.passes.best is not None:
                 task.look(x)
             return task.gradient(x, partial(self._loss, task, zooms[i]))
 
@@ -60,13 +59,14 @@ class RescaledMIFGSM(MIFGSM):
     def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
         logits = by_sample(Zoom.undo, zooms, task.logits(x, partial(by_sample, Zoom.zoom, zooms)))
         if not self.may_cut:
-            return task.raised(logits)
-        everything = torch.ones_like(task.labels[:1], dtype=torch.bool)
+            return task.objective.raised(logits)
+        objective = task.objective
+        everything = torch.ones_like(objective.labels[:1], dtype=torch.bool)
         voxels = torch.cat([everything if zoom is None else zoom.in_sight for zoom in zooms])
-        if task.scope.voxels is not None:
-            voxels = voxels & task.scope.voxels
-        scope = replace(task.scope, voxels=voxels)
-        return task.sign * LOSSES[self.loss_name](logits, task.labels, scope)
+        if objective.scope.voxels is not None:
+            voxels = voxels & objective.scope.voxels
+        scope = replace(objective.scope, voxels=voxels)
+        return objective.sign * objective.raises(logits, objective.labels, scope)
 
 
 @dataclass(frozen=True, kw_only=True)

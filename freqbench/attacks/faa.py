@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -119,9 +119,9 @@ class FAA(GradientAttack):
         gates = self._gates((scores + noise).detach())
         images, change = mix(gates + (soft - soft.detach()))
         logits = task.logits(images)
-        raised = task.raised(logits)
+        raised = task.objective.raised(logits)
         price = self.reconstruction_weight * change
-        compared = task.compared(logits, raised) - price.detach()
+        compared = task.objective.compared(logits, raised) - price.detach()
         return raised - price, (compared, images.detach(), gates)
 
     def _gates(self, scores: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class FAA(GradientAttack):
         clean, shape = task.clean, task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)
-        swap, amplitude = amplitude_swap(clean, task.given_reference())
+        swap, amplitude = amplitude_swap(clean, cast(Tensor, task.given.reference))
         share = torch.arange(self.bands, device=clean.device) / self.bands
         held = (share >= SHAPES[0]) & (share < SHAPES[1])
         own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)

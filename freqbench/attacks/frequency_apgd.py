@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
+from freqbench.attacks.core.base import ByParameters
 from freqbench.attacks.core.frequency import StateAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
 from freqbench.attacks.core.ssim_bound import within_ssim
@@ -21,6 +22,11 @@ from freqbench.ops.slices import stretch_slices
 from freqbench.ops.ssim import body_ssim
 
 SSIM_SUFFIX = "-ssim"  # of the name of a threat model that bounds the SSIM beside
+
+
+def _bounded_set_or(usual: str) -> ByParameters:
+    """The threat model by what `FrequencyAPGD.bounded_set` and `ssim_min` say."""
+    return ByParameters(usual, lambda attack: attack.bounded_set + ("" if attack.ssim_min is None else SSIM_SUFFIX))
 
 
 @dataclass(frozen=True)
@@ -57,11 +63,6 @@ class FrequencyAPGD(StateAttack):
     ssim_min: float | None = None
     loss: str | None = "dice"
     keep: str = "best"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        suffix = "" if self.ssim_min is None else SSIM_SUFFIX
-        object.__setattr__(self, "threat_model", self.bounded_set + suffix)  # in place of the class's
 
     @property
     @abstractmethod
@@ -147,7 +148,7 @@ class VAFAOpt(FrequencyAPGD):
     """
 
     name: ClassVar[str] = "vafa_opt"
-    threat_model: ClassVar[str] = "dct-quantization"
+    threat_model = _bounded_set_or("dct-quantization")
     budget_name: ClassVar[str | None] = "q_max"
     null_end: ClassVar[int] = 1
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -221,7 +222,7 @@ class SA2Opt(FrequencyAPGD):
     """
 
     name: ClassVar[str] = "sa2_opt"
-    threat_model: ClassVar[str] = "dct-scaling"
+    threat_model = _bounded_set_or("dct-scaling")
     budget_name: ClassVar[str | None] = "rho"
     null_end: ClassVar[int] = 0
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.base import Attack, ByParameters
 from freqbench.attacks.core.task import Task
 
 
@@ -32,8 +32,7 @@ class RandomNoise(Attack):
     """
 
     name: ClassVar[str] = "random_noise"
-    threat_model: ClassVar[str] = "linf"
-    budget_name: ClassVar[str] = "linf"
+    threat_model = budget_name = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
     is_stochastic: ClassVar[bool] = True
     passes: ClassVar[tuple[int, int]] = (0, 0)
 
@@ -43,10 +42,6 @@ class RandomNoise(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_together("linf", self.linf, self.l2)
-        if self.l2 is not None:
-            # In place of the class's: the budget is the one that is given.
-            object.__setattr__(self, "threat_model", "l2")
-            object.__setattr__(self, "budget_name", "l2")
 
     @property
     def size(self) -> float:

@@ -7,8 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
+from freqbench.attacks.core.base import ByParameters
+from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
 from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
@@ -56,7 +56,7 @@ class SA2(FrequencyAttack):
     """
 
     name: ClassVar[str] = "sa2"
-    threat_model: ClassVar[str] = "dct-scaling"
+    threat_model = ByParameters("dct-scaling", lambda attack: WITH_DC if attack.variant == "paper" else "dct-scaling")
     budget_name: ClassVar[str] = "rho"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
@@ -68,11 +68,6 @@ class SA2(FrequencyAttack):
     dice_weight: float = 0.2
     ssim_weight: float = 0.75
     band: str = "all"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.variant == "paper":
-            object.__setattr__(self, "threat_model", WITH_DC)  # in place of the class's
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -99,35 +94,28 @@ class SA2(FrequencyAttack):
             return volume_of(w), w
         dissimilarity = self.distance(x, block) if self.ssim_weight else no_loss
 
-        def objective(w: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        def objective(w: Tensor) -> tuple[Tensor, Seen]:
             a = volume_of(w)
             logits = task.logits(a)
-            loss = task.raised(logits)
+            loss = task.objective.raised(logits)
             raised = self._task_term(task, logits, loss)
             # After the network: its backward then runs before the network's, under this side's arithmetic.
             price = self.ssim_weight * dissimilarity(a)
             with torch.no_grad():
-                value = self._task_term(task, logits, task.compared(logits, loss)) - price
-            return raised - price, (a.detach(), value, task.is_reached(logits))
+                value = self._task_term(task, logits, task.objective.compared(logits, loss)) - price
+            return raised - price, (a.detach(), value, task.objective.is_reached(logits))
 
-        a, value, best = x, x.new_zeros(len(x)), Best()
-        running = torch.ones_like(value, dtype=torch.bool)
-        for _ in range(self.steps):
-            gradient, (seen, worth, reached) = task.gradient_and(w, objective)
-            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
-            if self.keep == "best":
-                best.offer(value, a, w)
-            w = torch.where(across(running, w), self.step(w, gradient.sign_()), w)
-            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
-        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, w)
+        return self.followed(task, w, [objective] * self.steps)
 
     def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
         """Weighted by `dice_weight`, with the cosine where the variant has it, `[B]`."""
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
             return weighted
-        apart = 1 - voxel_mean(cosine_to_label(torch.softmax(logits, dim=1), task.labels)[:, 0], task.scope)
-        return weighted + COSINE_WEIGHT * apart if task.sign > 0 else COSINE_FACTOR * weighted * apart
+        objective = task.objective
+        cosine = cosine_to_label(torch.softmax(logits, dim=1), objective.labels)
+        apart = 1 - voxel_mean(cosine[:, 0], objective.scope)
+        return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
         """The SSIM loss from the clean volumes, over the whole window, `[B]`."""

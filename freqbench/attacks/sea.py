@@ -63,12 +63,12 @@ class SegAPGD(APGD):
 
     def run(self, task: Task) -> Tensor:
         """`APGD.run`, with lambda = i / (2 T) at step i of the T within a radius."""
-        before = task.num_backwards
+        before = task.passes.backwards
         shares = [i / (2 * steps) for _, steps in self.stages for i in range(steps)]
 
         def loss(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-            share = shares[task.num_backwards - before]
+            share = shares[task.passes.backwards - before]
             return right_before_wrong(logits, labels, is_as_labelled(logits.detach(), labels), share, scope)
 
-        task.raise_instead(loss)
+        task.objective.raises = loss  # in place of the one that volumes are compared by
         return super().run(task)

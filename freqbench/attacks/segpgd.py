@@ -50,24 +50,25 @@ class SegPGD(PGD):
     def run(self, task: Task) -> Tensor:
         """The paper's iteration; organs are what every sum is taken over."""
         project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
+        objective = task.objective
 
-        def objective(weight: float, x: Tensor) -> Tensor:
+        def value(weight: float, x: Tensor) -> Tensor:
             logits = task.logits(x)
             task.offer(logits, x)
-            right = is_as_labelled(logits.detach(), task.labels)
+            right = is_as_labelled(logits.detach(), objective.labels)
             if self.variant == "paper":
-                resists = right if task.sign > 0 else ~right
-                return task.sign * right_before_wrong(logits, task.labels, resists, weight, task.scope)
+                resists = right if objective.sign > 0 else ~right
+                return objective.sign * right_before_wrong(logits, objective.labels, resists, weight, objective.scope)
             p = torch.softmax(logits, dim=1)
-            of_wrong = dice_of_set(p, task.labels, task.scope.among(~right))
+            of_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
             if self.variant == "released-bmvc":
-                return task.sign * of_wrong
-            of_right = dice_of_set(p, task.labels, task.scope.among(right))
-            return task.sign * ((1 - weight) * of_right + weight * of_wrong)
+                return objective.sign * of_wrong
+            of_right = dice_of_set(p, objective.labels, objective.scope.among(right))
+            return objective.sign * ((1 - weight) * of_right + weight * of_wrong)
 
         x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
         for i in range(self.steps):
-            gradient = task.gradient(x, partial(objective, i / (2 * self.steps)))
+            gradient = task.gradient(x, partial(value, i / (2 * self.steps)))
             x = project(x + step * gradient.sign())
         return x
 

@@ -84,7 +84,7 @@ class SSA(BlockAttack, LinfGradientAttack):
         draws, x = self._draws(task), task.clean
         transform = BlockDCT.of(x, self.cut(x.shape[2:]))
         for i in range(self.steps):
-            if task.best is not None:
+            if task.passes.best is not None:
                 task.look(x)
             total = torch.zeros_like(x)
             for n in range(self.spectra):
@@ -113,14 +113,14 @@ class SSA(BlockAttack, LinfGradientAttack):
         return draw
 
     def _given(self, task: Task, layouts: Mapping[str, tuple[int, ...]]) -> Mapping[str, Tensor] | None:
-        if task.start is None:
+        if task.given.start is None:
             return None
         batch = self.steps, self.spectra, len(task.clean)
         expected = {name: (*batch, *layout) for name, layout in layouts.items()}
-        given = task.start if isinstance(task.start, Mapping) else {}
+        given = task.given.start if isinstance(task.given.start, Mapping) else {}
         found = {name: tuple(tensor.shape) for name, tensor in given.items()}
         if found != expected:
-            got = found or type(task.start).__name__
+            got = found or type(task.given.start).__name__
             raise UserError(f"{self.name}: expected a start of draws of shapes {expected}, got {got}")
         return given
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """Add the tile."""
-        return _with_tile(task.clean, task.given_learned())
+        return _with_tile(task.clean, cast(Tensor, task.given.learned))
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
         """A tile of the attacked channels within eps."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.frequency import FrequencyAttack, no_loss
+from freqbench.attacks.core.base import ByParameters
+from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
 from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
@@ -65,7 +64,9 @@ class VAFA(FrequencyAttack):
     """
 
     name: ClassVar[str] = "vafa"
-    threat_model: ClassVar[str] = "dct-quantization"
+    threat_model = ByParameters(
+        "dct-quantization", lambda attack: STRETCHED if attack.stretches else "dct-quantization"
+    )
     budget_name: ClassVar[str] = "q_max"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
 
@@ -75,8 +76,6 @@ class VAFA(FrequencyAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.stretches:
-            object.__setattr__(self, "threat_model", STRETCHED)  # in place of the class's
         low, high = self.bounds
         self.require_together("q_max", low, high)
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
@@ -116,25 +115,16 @@ class VAFA(FrequencyAttack):
             return self._normalise(volume_of(quantisation_error(c, q, alphas[-1]))), q
         dissimilarity = ssim_loss(x, block) if self.ssim_weight else no_loss
 
-        def objective(alpha: float, q: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        def objective(alpha: float, q: Tensor) -> tuple[Tensor, Seen]:
             a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
             logits = task.logits(a)
-            loss = task.raised(logits)
+            loss = task.objective.raised(logits)
             # After the network: its backward then runs before the network's, under this side's arithmetic.
             price = self.ssim_weight * dissimilarity(a)
-            value = task.compared(logits, loss) - price.detach()
-            return loss - price, (a.detach(), value, task.is_reached(logits))
+            value = task.objective.compared(logits, loss) - price.detach()
+            return loss - price, (a.detach(), value, task.objective.is_reached(logits))
 
-        a, value, best = x, x.new_zeros(len(x)), Best()
-        running = torch.ones_like(value, dtype=torch.bool)
-        for alpha in alphas:
-            gradient, (seen, worth, reached) = task.gradient_and(q, partial(objective, alpha))
-            a, value = torch.where(across(running, a), seen, a), torch.where(running, worth, value)
-            if self.keep == "best":
-                best.offer(value, a, q)
-            q = torch.where(across(running, q), self.step(q, gradient.sign_()), q)
-            running = running & ~reached  # the early stop, sample by sample: what is reached stays as it is
-        return (best.kept[0], best.kept[1]) if self.keep == "best" else (a, q)
+        return self.followed(task, q, (partial(objective, alpha) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
         """From the 0..255 scale to [0, 1], as the variant does."""

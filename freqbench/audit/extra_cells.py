@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from freqbench.attacks import Attack, SurrogateAttack, make
-from freqbench.attacks.core.frequency import BlockAttack
+from freqbench.attacks import Attack, make
 from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS
@@ -160,7 +159,7 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
 
 def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
     """Whether a form attacks volumes as one: where some case has several windows, and none of them cuts its block."""
-    if "volume" not in form.scopes or (isinstance(form, BlockAttack) and form.shortened(cell.source.roi)):
+    if "volume" not in form.scopes or (form.shortened(cell.source.roi)):
         return False
     shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
     return any(len(attack_windows(shape, cell.source.roi)) > 1 for shape in shapes)
@@ -239,7 +238,7 @@ def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, .
         seed=seed if attack.is_stochastic else None,
         targets=targets or (template.source,),
         window_batch=template.window_batch if attack.couples_batch else None,
-        surrogates=template.surrogates if isinstance(attack, SurrogateAttack) else (),
+        surrogates=template.surrogates if attack.needs_surrogates else (),
         precision=PRECISION,
         compile=False,
     )

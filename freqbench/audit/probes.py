@@ -138,10 +138,10 @@ def _look(
     """
     device = next(model.parameters()).device
     image, label = image.to(device), label.to(device)
-    task = Task("audit", model, image, label, targeted=False, generator=None, start=None)
+    task = Task("audit", model, image, label, targeted=False)
 
     def of_draw(key: int) -> Callable[[Tensor], Tensor]:
-        return lambda point: task.raised(model(point, keys=[key]))
+        return lambda point: task.objective.raised(model(point, keys=[key]))
 
     objectives = [of_draw(1), of_draw(2)] if _draws(model) and not model.takes_keys else [None, None]
     with torch.enable_grad(), task.evaluation_mode():

@@ -20,8 +20,8 @@ from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import memory, provenance, scoring
+from freqbench.engine.memory import INFERENCE_WINDOWS
 from freqbench.engine.run import MISFIT_CAUSES
-from freqbench.engine.worker import INFERENCE_WINDOWS
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights

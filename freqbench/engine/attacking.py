@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +39,11 @@ class AttackedVolume:
     losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
     label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """The columns of TOLD."""
+        return {name: getattr(self, name) for name in TOLD}
+
     def shown(self, case: Case) -> Case:
         """The case with the label that a prediction of the volume is held against."""
         return case if self.label is None else replace(case, label=self.label)
@@ -60,11 +66,10 @@ def attack_case(
     the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
     attacked as one has the generator of its first window; where it is a single window, the two are the same.
 
-    The model is on the device to compute on, `seed` is None where the attack draws nothing, and `reference` is the
-    other case of attacks with `needs_reference`: it is stretched to the volume's shape; `learned` is what a
-    LearnedAttack learned; `surrogates` are the models whose gradients a SurrogateAttack follows, on the same device.
-    Passes are those of `model` alone. Where one of the models takes prompts, those of the case's label, windows are
-    attacked one by one, unless the attack couples them.
+    The model is on the device to compute on, `seed` is None where the attack draws nothing. `reference`, `learned` and
+    `surrogates` are what the attack needs: another case, which is stretched to the volume's shape, what it learned, and
+    models on the same device. Passes are those of `model` alone. Where one of the models takes prompts, those of the
+    case's label, windows are attacked one by one, unless the attack couples them.
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (each.for_case(case) for each in (model, *surrogates))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from freqbench.attacks import LearnedAttack
+from freqbench.attacks import Attack
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import window_generator
@@ -24,9 +24,7 @@ LEARNED = "learned"
 Load = Callable[[], Case]
 
 
-def learn(
-    attack: LearnedAttack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int
-) -> Tensor:
+def learn(attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int) -> Tensor:
     """What an attack learns from cases, each read when its turn comes; on the model's device.
 
     Args:
@@ -44,7 +42,7 @@ def learn(
     return memory.within_memory(run, windows)[0]
 
 
-def kept(root: str | None, cell: Cell, attack: LearnedAttack, num_channels: int, make: Callable[[], Tensor]) -> Tensor:
+def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Tensor]) -> Tensor:
     """What a cell's attack learned, on the CPU: from its file below `root`, or made and written; None keeps nothing.
 
     Two workers that learn at a time find the same on one kind of device; what the first has written is heeded.
@@ -57,18 +55,18 @@ def kept(root: str | None, cell: Cell, attack: LearnedAttack, num_channels: int,
     path = storage.join(root, f"{cell.cell_id}.safetensors")
     names.require_inside(root.rpartition("/")[0] or ".", path)
     if storage.exists(path):
-        return _read(path, attack, num_channels)
+        return _read(path, cell.attack, num_channels)
     started = time.perf_counter()
     found = make().cpu()
     seconds = time.perf_counter() - started
     if storage.exists(path):
-        return _read(path, attack, num_channels)
+        return _read(path, cell.attack, num_channels)
     facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
     storage.write_atomic(path, save({LEARNED: found.contiguous()}, facts))
     return found
 
 
-def _read(path: str, attack: LearnedAttack, num_channels: int) -> Tensor:
+def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
     try:
         found: Tensor = load(storage.read_bytes(path))[LEARNED]
         attack.check_learned(found, num_channels)

@@ -8,14 +8,16 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
+from freqbench import models
+from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
-from freqbench.models import SegmentationModel, attack_windows
+from freqbench.models import Prediction, SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
 
 MOST_WINDOWS = 32  # at 96^3 and 64 channels, more have above 2^31 numbers in a feature map, which kernels refuse
+INFERENCE_WINDOWS = 12
 HEADROOM = 0.8  # of the free memory: the rest is for fragments, and for what an attack holds beside a step
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # as CUDA, its libraries and the CPU say it
 
@@ -40,6 +42,18 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> t
                 raise
             windows //= 2
             logger.warning("out of memory: %d windows at once from now on", windows)
+
+
+def predicted(
+    model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool
+) -> tuple[Prediction, int]:
+    """What a model predicts on a volume of a case, `[C, H, W, D]`, and how many windows at once fit."""
+    shown = model.for_case(case)
+
+    def predict(windows: int) -> Prediction:
+        return models.prediction(shown, image, windows, case.ref.fingerprint, with_confidence)
+
+    return within_memory(predict, windows)
 
 
 def hint_for(attack: Attack) -> str:
@@ -123,15 +137,15 @@ def first_step(
     window, label = (volume[None, :, *first].to(device) for volume in (case.image, case.label))
     model, *surrogates = (each.for_case(case).on([first]) for each in (model, *surrogates))
     with suppress(_EnoughError):
-        if isinstance(attack, LearnedAttack):
-            attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi)
-            return
-        if isinstance(attack, SurrogateAttack):
+        given = attack.supplied(
+            reference=lambda: window,
+            learned=lambda: attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi),
+            surrogates=lambda: [_UntilStep(each) for each in surrogates],
+        )
+        if surrogates:
             with torch.no_grad():
                 model(window)
-            attack(model, window, label, surrogates=[_UntilStep(each) for each in surrogates])
-            return
-        attack(_UntilStep(model), window, label, reference=window if attack.needs_reference else None)
+        attack(_UntilStep(model), window, label, **given)
 
 
 class _EnoughError(Exception):

@@ -66,8 +66,7 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     write(storage.join(place, layout.LABEL), case.label, case.affine)
     if attacked.label is not None:
         write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
-    told = {name: getattr(attacked, name) for name in TOLD}
-    facts = AttackFacts(**told, attack_seconds=attack_seconds)
+    facts = AttackFacts(**attacked.told, attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 

@@ -36,6 +36,7 @@ from freqbench.metrics import (
     surface_scores,
     undefined_classes,
     volume_errors,
+    voxel_success,
 )
 from freqbench.models import Prediction, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
@@ -117,6 +118,54 @@ def score_prediction(
     if "calibration" in metrics and confidence is not None:
         scores.append(score_calibration(confidence, maps.pred, maps.label, maps.num_classes))
     return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanScores:
+    """A model's prediction of a clean volume, uint8 `[H, W, D]`, and its scores as the `_clean` columns."""
+
+    pred: Tensor
+    scores: tuple[PredictionScores, ...]
+    certified: Mapping[str, float | int]
+
+
+def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str]) -> CleanScores:
+    """Scores of a clean volume's prediction, the same for every attack on it."""
+    maps = label_maps(prediction.labels, case, dataset)
+    scores = score_prediction(maps, metrics, prediction.confidence)
+    certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
+    return CleanScores(pred=maps.pred, scores=tuple(map(as_clean, scores)), certified=as_clean(certificate).record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetScores:
+    """What a model makes of an attacked volume: label maps, scores of both predictions, further columns of a record."""
+
+    maps: LabelMaps
+    scores: tuple[PredictionScores, ...]
+    facts: Mapping[str, float | int | None]
+
+
+def score_target(
+    prediction: Prediction,
+    clean: CleanScores,
+    case: Case,
+    dataset: Dataset,
+    metrics: Sequence[str],
+    resampling_error: float | None,
+) -> TargetScores:
+    """Scores of an attacked volume's prediction; the case has the label that it is held against."""
+    maps = label_maps(prediction.labels, case, dataset)
+    return TargetScores(
+        maps=maps,
+        scores=(*clean.scores, *score_prediction(maps, metrics, prediction.confidence)),
+        facts={
+            "voxel_success": voxel_success(clean.pred, maps.pred),
+            "resampling_error": resampling_error,
+            **score_certificate(prediction, maps.label, maps.num_classes),
+            **clean.certified,
+        },
+    )
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:

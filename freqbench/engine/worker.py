@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from freqbench import models
-from freqbench.attacks import LearnedAttack
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
@@ -28,15 +27,14 @@ from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.glimpses import Glimpser
 from freqbench.engine.retry import waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
-from freqbench.engine.scoring import PredictionScores
+from freqbench.engine.scoring import CleanScores
 from freqbench.job.cells import Cell, Unit
-from freqbench.metrics import Scores, voxel_success
+from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
 
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
 PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
-INFERENCE_WINDOWS = 12
 
 V = TypeVar("V")
 
@@ -79,17 +77,17 @@ class LRU(Generic[V]):
         return self._values[key]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Clean:
-    pred: Tensor
-    scores: tuple[PredictionScores, ...]
-    certified: Mapping[str, float | int]
+def keeping_learned() -> LRU[Tensor]:
+    """What attacks learn, by the id of their cell."""
+    return LRU(LEARNED_BYTES, lambda tensor: tensor.nbytes)
 
 
 class Worker:
     """Runs units one after another; its own exceptions become failed rows, only a dying process raises.
 
-    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made.
+    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made. `networks` need no loading,
+    by the id of their model; `learned` keeps what attacks learn; `window_batch` is how many windows were attacked at
+    once last.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -99,14 +97,15 @@ class Worker:
         self._device = torch.device(automatic if spec.device == "auto" else spec.device)
         if self._device.type == "cuda" and spec.gpu_share < 1:
             torch.cuda.set_per_process_memory_fraction(spec.gpu_share, self._device.index)
-        self._window_batch = spec.window_batch or 1
+        self.window_batch = spec.window_batch or 1
         self._window_batches: dict[Hashable, int] = {}
-        self._inference_batch = INFERENCE_WINDOWS
+        self._inference_batch = memory.INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
         self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
-        self._clean: LRU[_Clean] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
-        self._learned: LRU[Tensor] = LRU(LEARNED_BYTES, lambda tensor: tensor.nbytes)
+        self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
+        self.networks: Mapping[str, SegmentationModel] = {}
+        self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         self._loading: dict[Hashable, Future[Case]] = {}
         self._glimpser = Glimpser()
@@ -135,7 +134,7 @@ class Worker:
         """How far a cell's volume of a case is from the clean one: `scoring.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
             case = self._case(cell.dataset, ref, cell.source.space)
-            attacked, _ = self._attack(cell, case)
+            attacked, _ = self.attack(cell, case)
             return self._volume_scores(case, attacked.adversarial, cell, metrics)
 
     @waiting_for_storage
@@ -147,7 +146,7 @@ class Worker:
         case = self._case(cell.dataset, unit.ref, cell.source.space)
         if prefetch:
             self._load_early(prefetch)
-        attacked, attack_seconds = self._attack(cell, case)
+        attacked, attack_seconds = self.attack(cell, case)
 
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
@@ -155,7 +154,7 @@ class Worker:
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         apart = scoring.SHAPES.intersection(metrics)
         at_once = [metric for metric in metrics if metric not in apart]
-        pairs, own, predictions, shown = [], [], [], []
+        scores, own, shown = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
@@ -163,24 +162,20 @@ class Worker:
             seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
             clean = self._clean_prediction(model, target, cell, seen)
             prediction = self._predict(model, adversarial, seen)
-            pred = prediction.labels
-            maps = scoring.label_maps(pred, attacked.shown(seen), cell.dataset)
-            certified = scoring.score_certificate(prediction, maps.label, maps.num_classes)
-            pairs.append(maps)
-            shown.append((clean.pred, pred))
-            predictions.append((*clean.scores, *scoring.score_prediction(maps, at_once, prediction.confidence)))
+            scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+            scores.append(scored)
+            shown.append((clean.pred, prediction.labels))
             if self.spec.volumes:
                 with self._timed():
-                    volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, pred)
+                    volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, prediction.labels)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
-            facts = {"voxel_success": voxel_success(clean.pred, pred), "resampling_error": error}
-            own.append({**facts, **certified, **clean.certified, "score_seconds": seconds})
+            own.append({**scored.facts, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
-        told = {name: getattr(attacked, name) for name in attacking.TOLD}
-        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | told)
+        predictions = [each.scores for each in scores]
+        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | attacked.told)
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
-        return outcome, Masks(pairs=tuple(pairs), metrics=metrics) if apart else None
+        return outcome, Masks(pairs=tuple(each.maps for each in scores), metrics=metrics) if apart else None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -209,13 +204,15 @@ class Worker:
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
-    def _attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
+    def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
+        """Attack a case as its cell says, or read the volume that was saved; and seconds, None where nobody knows.
+
+        Raises a UserError where memory does not hold one window, or those that the cell couples.
+        """
         if self.spec.reuse and self.spec.volumes:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
-        model, reference = self._model(cell.source, cell), self._reference(cell, case.ref)
-        learned = self._learning(cell, model, case)
-        surrogates = [self._model(spec, cell) for spec in cell.surrogates]
+        model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
 
         def attack(windows: int) -> AttackedVolume:
             with _passes_told((model, *surrogates), self.advance):
@@ -228,8 +225,8 @@ class Worker:
             wanted = self._window_batches.get(kind) or self.spec.window_batch
             wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
             started = time.perf_counter()
-            attacked, self._window_batch = memory.within_memory(attack, wanted, memory.hint_for(cell.attack))
-            self._window_batches[kind] = self._window_batch
+            attacked, self.window_batch = memory.within_memory(attack, wanted, memory.hint_for(cell.attack))
+            self._window_batches[kind] = self.window_batch
         else:
             started = time.perf_counter()
             attacked = memory.at_once(attack, cell.window_batch)
@@ -239,55 +236,53 @@ class Worker:
                 volumes.save(self.spec.volumes, cell, case, attacked, seconds)
         return attacked, seconds
 
-    def _reference(self, cell: Cell, ref: CaseRef) -> Case | None:
-        """The other case that the attack takes something from, if it does: the same for every cell of one seed."""
-        if not cell.attack.needs_reference:
-            return None
+    def needs(self, cell: Cell, case: Case) -> tuple[Case | None, Tensor | None, Sequence[SegmentationModel]]:
+        """Make what the attack declares that it needs beside a case: another case, what it learned, surrogates."""
+        made = cell.attack.supplied(
+            reference=partial(self._reference, cell, case.ref),
+            learned=partial(self._learning, cell, case),
+            surrogates=lambda: [self._model(spec, cell) for spec in cell.surrogates],
+        )
+        return made.get("reference"), made.get("learned"), made.get("surrogates", ())
+
+    def _reference(self, cell: Cell, ref: CaseRef) -> Case:
+        """The same other case for every cell of one seed."""
         name = cell.dataset.name
         with self._timed():
             if name not in self._splits:
                 self._splits[name] = cell.dataset.whole_split()
-        other = cell.dataset.other(ref, cell.seed or 0, self._splits[name])
-        return self._case(cell.dataset, other, cell.source.space)
+        return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0, self._splits[name]), cell.source.space)
 
-    def _learning(self, cell: Cell, model: SegmentationModel, case: Case) -> Tensor | None:
-        """What the attack learned from other cases, if it does: once a cell, wherever its file is kept."""
-        attack, space = cell.attack, cell.source.space
-        if not isinstance(attack, LearnedAttack):
-            return None
-        loads = [partial(self._case, cell.dataset, ref, space) for ref in cell.learns_from]
+    def _learning(self, cell: Cell, case: Case) -> Tensor:
+        """What the attack learned from other cases: once a cell, wherever its file is kept."""
 
         def make() -> Tensor:
-            windows = self.spec.window_batch or memory.fitting_windows(attack, model, case, self.spec.gpu_share)
+            model = self._model(cell.source, cell)
+            loads = [partial(self._case, cell.dataset, ref, cell.source.space) for ref in cell.learns_from]
+            windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             with _passes_told((model,), lambda passes: self.advance(0)):  # none of them is one of the unit's
-                return learning.learn(attack, model, loads, cell.seed, windows)
+                return learning.learn(cell.attack, model, loads, cell.seed, windows)
 
-        kept = partial(learning.kept, self.spec.learned, cell, attack, len(case.image), make)
-        return self._learned.get(cell.cell_id, kept)
+        kept = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
+        return self.learned.get(cell.cell_id, kept)
 
     def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:
-        shown, key = model.for_case(case), case.ref.fingerprint
-
-        def predict(windows: int) -> Prediction:
-            return models.prediction(shown, image, windows, key, "calibration" in self.spec.metrics)
-
-        found, self._inference_batch = memory.within_memory(predict, self._inference_batch)
-        return found
+        windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
+        prediction, self._inference_batch = memory.predicted(model, image, case, windows, with_confidence)
+        return prediction
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
+        if spec.model_id in self.networks:
+            return self.networks[spec.model_id]
         key = spec.model_id, cell.precision, cell.compile
         load = partial(models.load, spec, self._device, cell.precision, cell.compile)
         with self._timed():
             return self._models.get(key, load)
 
-    def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> _Clean:
-        def make() -> _Clean:
+    def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
+        def make() -> CleanScores:
             prediction = self._predict(model, case.image, case)
-            maps = scoring.label_maps(prediction.labels, case, cell.dataset)
-            scores = scoring.score_prediction(maps, self.spec.metrics, prediction.confidence)
-            certificate = scoring.score_certificate(prediction, maps.label, maps.num_classes)
-            certified = scoring.as_clean(PredictionScores(record=certificate, classes=())).record
-            return _Clean(pred=maps.pred, scores=tuple(map(scoring.as_clean, scores)), certified=certified)
+            return scoring.score_clean(prediction, case, cell.dataset, self.spec.metrics)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)
@@ -300,7 +295,7 @@ class Worker:
             "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else _peak_rss(),
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "threads": self.spec.threads,
-            "window_batch": cell.window_batch or self._window_batch,
+            "window_batch": cell.window_batch or self.window_batch,
             **values,
         }
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
-from freqbench.attacks.core.frequency import BLOCK_CUT, BlockAttack
+from freqbench.attacks import Attack
+from freqbench.attacks.core.frequency import BLOCK_CUT
 from freqbench.core.identity import digest
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
@@ -46,14 +46,13 @@ class Cell:
     def attack_identity(self) -> dict[str, Any]:
         """As of the attack, its surrogates by what they compute in place of their names."""
         own = attack_identity(self.attack)
-        if isinstance(self.attack, SurrogateAttack):
+        if self.attack.needs_surrogates:
             own["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
         return own
 
     @cached_property
     def cell_id(self) -> str:
         """16 hex digits of all that the adversarial volumes depend on beside the case."""
-        is_learned = isinstance(self.attack, LearnedAttack)
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
@@ -66,7 +65,7 @@ class Cell:
                 **self._coupling,
                 # What the reference is drawn from, not which it is: that depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
-                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if is_learned else {}),
+                **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
             }
         )
 
@@ -79,7 +78,7 @@ class Cell:
         """
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
         names = [surrogate.name for surrogate in self.surrogates]
-        own = {"surrogates": names} if isinstance(self.attack, SurrogateAttack) else {}
+        own = {"surrogates": names} if self.attack.needs_surrogates else {}
         return attack_params(self.attack, **self._coupling, **cut, **own)
 
     @property
@@ -93,15 +92,11 @@ class Cell:
         In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none.
         """
         attack = self.attack
-        if not isinstance(attack, BlockAttack) or attack.attacks_volume:
-            return ""
-        return "x".join(map(str, attack.shortened(self.source.roi) or ()))
+        return "" if attack.attacks_volume else "x".join(map(str, attack.shortened(self.source.roi) or ()))
 
     @property
     def learning_passes(self) -> int:
         """Forward and backward passes over windows that it takes to learn, once for all cases."""
-        if not isinstance(self.attack, LearnedAttack):
-            return 0
         passes = self.attack.learning_passes
         units = (Unit(cell=self, ref=ref, targets=()) for ref in self.learns_from)
         return sum(unit.passes_of(self.source, *passes) for unit in units)
@@ -137,9 +132,7 @@ class Unit:
     def passes_on(self, model: ModelSpec) -> int:
         """The same of the source alone, which rows count, or of one surrogate."""
         attack = self.cell.attack
-        if isinstance(attack, SurrogateAttack) and model is not self.cell.source:
-            return self.passes_of(model, *attack.surrogate_passes)
-        return self.passes_of(model, *attack.passes)
+        return self.passes_of(model, *(attack.passes if model is self.cell.source else attack.surrogate_passes))
 
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
         """The same of so many forward and backward passes of a sample by a model."""

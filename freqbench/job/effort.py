@@ -7,7 +7,6 @@ from itertools import pairwise, product
 from typing import Any
 
 from freqbench.attacks import Attack
-from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.core.errors import UserError, unknown
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
@@ -140,8 +139,8 @@ def _entry(attack: Attack) -> dict[str, Any]:
     budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
     known = {field.name for field in fields(attack)}
     effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in known}
-    if isinstance(attack, GradientAttack) and "loss" in effort:
-        effort["loss"] = attack.loss_name  # the field is None where it is the variant's
+    if "loss" in effort:
+        effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None where it is the variant's
     others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}
     return {"name": name, **budget, **others, **effort}
 

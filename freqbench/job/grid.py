@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import PurePath
 from typing import Any
 
-from freqbench.attacks import LearnedAttack, SurrogateAttack
+from freqbench.attacks import Attack, LearnedAttack
 from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef
@@ -100,7 +100,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     said = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
-    lists: dict[tuple[str, str, int | None], tuple[CaseRef, ...]] = {}
+    lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
     twice = 0
     for i, dataset in enumerate(datasets):
         with sweep.at(f"{where}: datasets[{i}]"):
@@ -111,8 +111,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:
-                if isinstance(attack, LearnedAttack):
-                    lists[dataset.name, attack.learn_split, attack.learn_cases] = learning_cases(dataset, attack, refs)
+                lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
         require_checkpoints(job.models, dataset, where)
     for dataset in datasets:
         models = models_of(job.models, dataset, where)
@@ -140,15 +139,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     if target not in within
                 ]
                 targets = within
-            learns_from: tuple[CaseRef, ...] = ()
-            if isinstance(attack, LearnedAttack):
-                learns_from = lists[dataset.name, attack.learn_split, attack.learn_cases]
-            surrogates: tuple[ModelSpec, ...] = ()
-            if isinstance(attack, SurrogateAttack):
-                with sweep.at(where):
-                    surrogates = surrogates_of(attack, source, models)
-                if source.name in attack.surrogates:
-                    said.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+            with sweep.at(where):
+                surrogates = surrogates_of(attack, source, models)
+            if source.name in getattr(attack, "surrogates", ()):
+                said.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -159,7 +153,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     compile=job.compile,
                     targets=targets,
                     window_batch=coupled if attack.couples_batch else None,
-                    learns_from=learns_from,
+                    learns_from=lists[dataset.name, attack],
                     surrogates=surrogates,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
@@ -175,12 +169,14 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     )
 
 
-def learning_cases(dataset: Dataset, attack: LearnedAttack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """The cases that an attack learns from, none of them among those that are scored.
+def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
+    """The cases that an attack learns from, none of them among those that are scored; none where it learns nothing.
 
     Raises:
         UserError: no such split or not as many cases, or one of them or its patient is scored too.
     """
+    if not isinstance(attack, LearnedAttack):
+        return ()
     known = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
     refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
     if not refs:

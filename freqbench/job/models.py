@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from freqbench.attacks import SurrogateAttack
+from freqbench.attacks import Attack, SurrogateAttack
 from freqbench.core.errors import UserError, unknown
 from freqbench.data import Dataset
 from freqbench.job import sweep
@@ -41,12 +41,16 @@ def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict
     return {name: models[name] for name in models_for(given, dataset.name)}
 
 
-def surrogates_of(attack: SurrogateAttack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
-    """The models whose gradients an attack on a source follows, by name; the source is none, nor an ensemble with it.
+def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
+    """The models whose gradients an attack on a source follows, by name; none where it needs no surrogates.
+
+    The source is none of its own surrogates, nor is an ensemble with it.
 
     Raises:
         UserError: an unknown name, no other model than the source, or one that does not see what the source sees.
     """
+    if not isinstance(attack, SurrogateAttack):
+        return ()
     place = f"{attack.name}.surrogates"
     for name in attack.surrogates:
         if name not in models:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 from rich.table import Table
 
-from freqbench.attacks import ATTACKS, SurrogateAttack
+from freqbench.attacks import ATTACKS
 from freqbench.core import storage
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
@@ -248,7 +248,7 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
     grouped = rows.append_column("passes", passes).group_by(["run_id", "source_model_id", "attack"]).aggregate(sums)
     a_pass: dict[tuple[str, str | None], float] = {}
     a_record = None
-    by_surrogates = {name for name, attack in ATTACKS.items() if issubclass(attack, SurrogateAttack)}
+    by_surrogates = {name for name, attack in ATTACKS.items() if attack.needs_surrogates}
     for row in sorted(grouped.to_pylist(), key=lambda row: row["finished_at_max"]):
         if row["score_seconds_count"]:
             a_record = row["score_seconds_sum"] / row["score_seconds_count"]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from freqbench import models
-from freqbench.attacks import Attack, LearnedAttack, SurrogateAttack
+from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
@@ -201,9 +201,9 @@ def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack |
         return None
     written = entry.model_dump()
     attack = attack_of(written.pop("name"), written, dataset, place)
-    if isinstance(attack, LearnedAttack):
+    if attack.needs_learned:
         raise UserError(f"{place}: expected one that learns from no other cases, got {attack.name}: take pgd")
-    if isinstance(attack, SurrogateAttack):
+    if attack.needs_surrogates:
         raise UserError(f"{place}: expected one that needs no surrogates, got {attack.name}: take pgd")
     return attack
 

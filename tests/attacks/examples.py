@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from toy.attack import Walk
 
-from freqbench.attacks import ATTACKS, Attack, AttackResult, LearnedAttack, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, Attack, AttackResult, make
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.core.types import triple
@@ -87,14 +87,12 @@ class Supplied:
         return getattr(self._attack, name)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any) -> AttackResult:
-        if isinstance(self._attack, LearnedAttack):
-            cases = list(zip(images, labels, strict=True))
-            options["learned"] = self._attack.learn(model, cases, triple(images.shape[2:]))
-        elif isinstance(self._attack, SurrogateAttack):
-            options["surrogates"] = [twin(model), twin(model)]
-        else:
-            options["reference"] = images.square()
-        return self._attack(model, images, labels, **options)
+        given = self._attack.supplied(
+            reference=images.square,
+            learned=lambda: self._attack.learn(model, list(zip(images, labels, strict=True)), triple(images.shape[2:])),
+            surrogates=lambda: [twin(model), twin(model)],
+        )
+        return self._attack(model, images, labels, **options | given)
 
 
 def twin(model: Any) -> Any:
@@ -107,14 +105,13 @@ def twin(model: Any) -> Any:
 
 def entry(name: str, **changes: Any) -> dict[str, Any]:
     """The example of a job with the models a and b, on a alone; b is the surrogate of attacks that take any."""
-    others = {"surrogates": [["b"]]} if issubclass(ATTACKS[name], SurrogateAttack) else {}
+    others = {"surrogates": [["b"]]} if ATTACKS[name].needs_surrogates else {}
     return {"name": name, "sources": "a", **EXAMPLES[name], **others, **changes}
 
 
 def example(name: str, **changes: Any) -> Any:
     attack = make(CLASSES[name], **(SETTINGS[name] | changes))
-    needs_more = attack.needs_reference or isinstance(attack, LearnedAttack | SurrogateAttack)
-    return Supplied(attack) if needs_more else attack
+    return Supplied(attack) if attack.needs else attack
 
 
 def takes(name: str, parameter: str) -> bool:

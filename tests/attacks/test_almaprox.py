@@ -148,7 +148,7 @@ def test_the_slope_is_that_of_the_penalty() -> None:
     points = [-0.7, -1e-3, 0.0, 0.2, 0.9]
     violation = torch.tensor(points, dtype=torch.float64).reshape(1, 1, -1, 1, 1).requires_grad_()
     labels = torch.zeros(violation.shape, dtype=torch.long)
-    task = Task("almaprox", Fixed(0), violation.detach(), labels, targeted=False, generator=None, start=None)
+    task = Task("almaprox", Fixed(0), violation.detach(), labels, targeted=False)
     value = Lagrangian(ALMAProx(), task).value(0, violation, violation < 0, torch.tensor([False]))
     (slope,) = torch.autograd.grad(value.sum(), violation)
     assert float(value.detach()) == pytest.approx(sum(map(penalty, points)))

@@ -167,7 +167,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     """Of <w, a>, whose labels are one class."""
     attack, model = deformation(loss="ce"), Linear(WEIGHTS)
     labels = torch.zeros_like(LABELS)
-    task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3), start=None)
+    task = Task("deformation", model, IMAGES, labels, targeted=False, generator=generators(3))
     task.aim("ce", None, None)
     space = attack.space(IMAGES)
     point = space.project(space.centre + 0.4 * torch.randn(space.centre.shape, generator=generators(5)[0]).double())

@@ -11,6 +11,7 @@ from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
+from freqbench.attacks.core.inputs import Given
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ThreatModelError
 from freqbench.ops.fourier import fourier_bands
@@ -110,7 +111,7 @@ def test_the_gradient_is_that_of_the_gates_in_the_sigmoid_of_score_and_draw() ->
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
     attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7)
-    task = Task("faa", Fixed(0), images, labels, targeted=False, generator=None, start=None, reference=reference)
+    task = Task("faa", Fixed(0), images, labels, targeted=False, given=Given(reference=reference))
     noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64).expand(2, BANDS)
     objective = partial(attack._objective, task, attack._mixer(task), noise)
     gradient, _ = task.gradient_and(torch.full_like(noise, 0.3), objective)

@@ -12,7 +12,7 @@ from freqbench.attacks.core.task import Task
 
 def task_on(labels: Tensor, organs: tuple[int, ...] | None, rule: Rule | None, loss: str = "dice") -> Task:
     images, _ = volumes()
-    task = Task("pgd", SmallNet().eval(), images, labels, targeted=False, generator=None, start=None)
+    task = Task("pgd", SmallNet().eval(), images, labels, targeted=False)
     task.aim(loss, organs, rule)
     return task
 
@@ -29,7 +29,7 @@ def test_away_from_the_truth_the_dice_is_the_mean_over_the_organs() -> None:
     task = task_on(labels, (0, 2), None)
     logits = task.logits(task.clean)
     terms = dice_terms(logits, labels, labels != 1)
-    assert torch.allclose(task.raised(logits).double(), (terms[:, 0] + terms[:, 2]) / 2, atol=1e-6)
+    assert torch.allclose(task.objective.raised(logits).double(), (terms[:, 0] + terms[:, 2]) / 2, atol=1e-6)
 
 
 def test_towards_a_target_the_dice_is_the_mean_over_all_classes() -> None:
@@ -37,8 +37,10 @@ def test_towards_a_target_the_dice_is_the_mean_over_all_classes() -> None:
     task = task_on(labels, (2,), ("swap", 1, 2))
     logits = task.logits(task.clean)
     target = torch.where(labels == 0, 0, 3 - labels)
-    assert torch.equal(task.labels, target)
-    assert torch.allclose(task.raised(logits).double(), -dice_terms(logits, target, labels == 2).mean(1), atol=1e-6)
+    assert torch.equal(task.objective.labels, target)
+    assert torch.allclose(
+        task.objective.raised(logits).double(), -dice_terms(logits, target, labels == 2).mean(1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("rule", [None, "next-class"])
@@ -49,7 +51,7 @@ def test_reached_are_the_organs_alone(rule: Rule | None) -> None:
     for organs, reached in (((1,), True), ((1, 2), False), (None, False)):
         task = task_on(labels, organs, rule)
         task.logits(task.clean)
-        assert task.is_reached(logits).tolist() == [reached] * 2
+        assert task.objective.is_reached(logits).tolist() == [reached] * 2
 
 
 @BOTH

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from freqbench.attacks import ATTACKS, Attack, LearnedAttack, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import triple
 from freqbench.models import SegmentationModel, build
@@ -121,12 +121,11 @@ class Bench:
             torch.autograd.grad(self.model(x), x, self.upstream)
 
     def attack(self, attack: Attack) -> None:
-        if isinstance(attack, LearnedAttack):  # to learn is what takes steps
+        if attack.needs_learned:  # to learn is what takes steps
             attack.learn(self.model, list(zip(self.images, self.labels, strict=True)), self.model.roi)
             return
-        reference = self.images.flip(2) if attack.needs_reference else None
-        surrogates = [self.model] if isinstance(attack, SurrogateAttack) else []
-        attack(self.model, self.images, self.labels, reference=reference, surrogates=surrogates)
+        given = attack.supplied(reference=lambda: self.images.flip(2), surrogates=lambda: [self.model])
+        attack(self.model, self.images, self.labels, **given)
 
     def compare(self, attack: Attack, steps: int, rounds: int) -> tuple[float, float, float]:
         """Seconds of a bare step and of the attack's, and the median of their ratios."""

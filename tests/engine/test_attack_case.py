@@ -146,7 +146,7 @@ class Echo(Paint):
     needs_reference: ClassVar[bool] = True
 
     def perturb(self, task: Task) -> Tensor:
-        return task.reference.clone()
+        return task.given.reference.clone()
 
 
 @pytest.mark.parametrize("window_batch", [1, 3])

@@ -11,7 +11,7 @@ from engine.live import most_bytes
 from tiny import small
 
 from freqbench import models
-from freqbench.attacks import ATTACKS, LearnedAttack, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, memory
@@ -128,10 +128,10 @@ def test_a_measured_step_is_one_with_a_gradient_on_one_window(
 ) -> None:
     """Of each surrogate too."""
     attack = make(name, **EXAMPLES[name])
-    surrogates = [model_and_case[0]] if isinstance(attack, SurrogateAttack) else []
+    surrogates = [model_and_case[0]] if attack.needs_surrogates else []
     first_step(attack, *model_and_case, surrogates)
     assert all(windows == 1 for windows, _ in passes)
-    backwards = attack.learning_passes[1] if isinstance(attack, LearnedAttack) else attack.passes[1] + len(surrogates)
+    backwards = attack.learning_passes[1] + attack.passes[1] + len(surrogates)
     assert [keeps for _, keeps in passes].count(True) == min(1, backwards)
     assert len(passes) <= 3
     assert not model_and_case[0].training

@@ -9,7 +9,7 @@ from attacks.examples import EXAMPLES, entry, twin
 from engine.cases import case_of, volume
 from tiny import expanded, job
 
-from freqbench.attacks import ATTACKS, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
@@ -50,7 +50,7 @@ def make_case(model: SegmentationModel, shape: Shape) -> Case:
 
 def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
     attack = make(name, scope=scope, **PARAMETERS[name])
-    surrogates = [twin(model)] if isinstance(attack, SurrogateAttack) else []
+    surrogates = [twin(model)] if attack.needs_surrogates else []
     return attack_case(attack, model, case, 0, window_batch, surrogates=surrogates)
 
 

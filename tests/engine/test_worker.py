@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,22 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
     refs = {ref.case_id: ref for ref in dataset.refs()}
     assert {(seed, case) for seed, case, _ in seen} == {(s, c) for s in range(3) for c in list(refs)[:2]}
     assert all(other == dataset.other(refs[case], seed).case_id for seed, case, other in seen)
+
+
+def test_a_step_of_pgd_is_twelve_frames_deep_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From `serial.run`, the first of them, to `PGD.run`, the last."""
+    stacks, gradient = list[list[str]](), Task.gradient
+
+    def noted(task: Task, *args: Any) -> Tensor:
+        frames = [(Path(frame.filename).name, frame.name) for frame in traceback.extract_stack()[:-1]]
+        first = max(i for i, frame in enumerate(frames) if frame == ("serial.py", "run"))
+        stacks.append([f"{file}: {name}" for file, name in frames[first:]])
+        return gradient(task, *args)
+
+    monkeypatch.setattr(Task, "gradient", noted)
+    run_serially(units_of(small(attacks=[{"name": "pgd", "eps": "8/255", "steps": 1}])), metrics=())
+    assert stacks[0][-1] == "pgd.py: run"
+    assert len(stacks[0]) <= 12, stacks[0]
 
 
 def test_global_generators_and_gradient_mode_are_left_alone() -> None:

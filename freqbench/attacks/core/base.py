@@ -1,7 +1,7 @@
 """Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NoReturn, final
 
@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from freqbench.attacks.core import inputs
 from freqbench.attacks.core.draws import Generators
+from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
 from freqbench.attacks.core.parameters import PARAMETERS, TOGETHER, Parameter, variant_of
 from freqbench.attacks.core.task import Task
 from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
+from freqbench.core.types import Shape
 from freqbench.ops.dct import keep_cube
 
 SLACK = 1e-6
 
-Start = Tensor | Mapping[str, Tensor]
 Filter = tuple[str, int] | tuple[str, int, int]
 
 
@@ -32,7 +33,7 @@ class AttackResult:
         state: the final learned state in the layout of the attack's docstring, or None.
         losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
             is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
-        gradients: bool `[G, 2]`, those of `Task.gradients`.
+        gradients: bool `[G, 2]`, those of `Passes.gradients`.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -56,6 +57,16 @@ class AttackResult:
         return max(self.backwards)
 
 
+class ByParameters:
+    """A property that has a value of the class, `usual`, too; `choose` gives that of an instance."""
+
+    def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
+        self._usual, self._choose = usual, choose
+
+    def __get__(self, attack: "Attack | None", owner: type["Attack"]) -> str:
+        return self._usual if attack is None else self._choose(attack)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """An attack with all its parameters (`PARAMETERS` says what each means): frozen, without state between calls.
@@ -63,15 +74,17 @@ class Attack(ABC):
     Class attributes of an attack:
         name: its key in `ATTACKS`.
         threat_model: the set of volumes that it may choose from, by its name in the table of the docs, or a name of its
-            own. Where parameters change the set or the budget, an instance has attributes of its own in place of the
-            class's.
+            own. Where parameters change the set or the budget, it is `ByParameters`.
         budget_name: the one parameter that bounds it; None where none does.
         variants: the values that `variant` takes.
         parameters: what each of its parameters means and which values it takes.
         scopes: the values that `scope` takes.
         may_stop_early: whether a window may take fewer passes than `passes` says.
         needs_reference: whether a call takes `reference`.
-        moves_labels: whether it moves the anatomy: predictions are then held against the result's labels.
+        needs_learned: whether a call takes `learned`, which `learn` returns: set by LearnedAttack.
+        needs_surrogates: whether a call takes `surrogates`: set by SurrogateAttack.
+        moves_labels: whether it moves the anatomy: predictions are then held against the result's labels, which are
+            those of `Objective.in_place`.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
 
     Args:
@@ -96,6 +109,8 @@ class Attack(ABC):
     scopes: ClassVar[tuple[str, ...]] = ("window",)
     may_stop_early: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = False
+    needs_learned: ClassVar[bool] = False
+    needs_surrogates: ClassVar[bool] = False
     moves_labels: ClassVar[bool] = False
     revision: ClassVar[int] = 1
 
@@ -112,17 +127,25 @@ class Attack(ABC):
             complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
             if complaint:
                 self.refuse(field.name, complaint)
-            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
-                # 20 and 20.0 are one attack, told apart by nothing that depends on its parameters.
-                object.__setattr__(self, field.name, float(value))
-            elif parameter and value is not None:
-                object.__setattr__(self, field.name, parameter.spelled(value))
+        vars(self).update(self.spelled())  # part of making it: from here on nothing changes
         if complaint := variant_of(self.variants).check(self.variant):
             self.refuse("variant", complaint)
         if self.scope not in self.scopes:
             whole = "only a perturbation of voxels is made for a whole volume"
             reason = whole if self.scope == "volume" else "windows made one by one would not fit together"
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
+
+    def spelled(self) -> dict[str, Any]:
+        """The one spelling of every parameter, as attacks are told apart by their parameters."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            parameter, value = self.parameters.get(field.name), getattr(self, field.name)
+            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
+                value = float(value)
+            elif parameter and value is not None:
+                value = parameter.spelled(value)
+            values[field.name] = value
+        return values
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
@@ -132,6 +155,49 @@ class Attack(ABC):
     @abstractmethod
     def passes(self) -> tuple[int, int]:
         """Forward and backward passes a window, known before the attack runs; the most, where it `may_stop_early`."""
+
+    @property
+    def learning_passes(self) -> tuple[int, int]:
+        """Forward and backward passes that `learn` takes a case; none where it learns nothing."""
+        return 0, 0
+
+    @property
+    def surrogate_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of each surrogate a window; `passes` are those of the attacked network alone."""
+        return 0, 0
+
+    @property
+    def identity_revision(self) -> int:
+        """The revision of the results that these parameters lead to."""
+        return self.revision
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a call takes beside volumes and labels, of `reference`, `learned` and `surrogates`."""
+        return tuple(need for need in NEEDS if getattr(self, f"needs_{need}"))
+
+    @final
+    def supplied(self, **makers: Callable[[], Any]) -> dict[str, Any]:
+        """The arguments of a call that the attack needs, each made by the maker of its name; no other is made."""
+        return {need: makers[need]() for need in self.needs}
+
+    def learn(
+        self,
+        model: nn.Module,
+        cases: Iterable[tuple[Tensor, Tensor]],
+        window: Shape,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What a call takes as `learned`; see LearnedAttack."""
+        raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
+
+    def check_learned(self, learned: Tensor, num_channels: int) -> None:
+        """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
+        return
+
+    def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The sides of its block in a window `H, W, D` that is shorter; None where it fits, or there is no block."""
+        return None
 
     @property
     def is_stochastic(self) -> bool:
@@ -217,7 +283,8 @@ class Attack(ABC):
             ThreatModelError: the result left the attack's own bound by more than 1e-6.
         """
         with torch.inference_mode(False), torch.enable_grad():
-            task = self.task(model, images, labels, generator, start, reference, learned, surrogates)
+            given = Given(start=start, reference=reference, learned=learned, surrogates=tuple(surrogates))
+            task = self.task(model, images, labels, generator, given)
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
@@ -225,13 +292,14 @@ class Attack(ABC):
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
             adversarial = task.whole(adversarial)
-        forwards, backwards = task.passes
+        passes = task.passes
+        forwards, backwards = passes.of_samples(len(images))
         return AttackResult(
             adversarial=adversarial,
-            labels=task.motion.labels(labels),
+            labels=task.objective.in_place(labels),
             state=task.state,
-            losses=task.losses.stacked() if task.losses else images.new_zeros(0, len(images)),
-            gradients=task.gradients.stacked() if task.gradients else labels.new_ones(0, 2, dtype=torch.bool),
+            losses=passes.losses.stacked() if passes.losses else images.new_zeros(0, len(images)),
+            gradients=passes.gradients.stacked() if passes.gradients else labels.new_ones(0, 2, dtype=torch.bool),
             forwards=forwards,
             backwards=backwards,
         )
@@ -242,17 +310,17 @@ class Attack(ABC):
         images: Tensor,
         labels: Tensor,
         generator: Generators | None = None,
-        start: Start | None = None,
-        reference: Tensor | None = None,
-        learned: Tensor | None = None,
-        surrogates: Sequence[nn.Module] = (),
+        given: Given | None = None,
     ) -> Task:
-        """The task of a call, all that is given checked."""
+        """The task of a call, all that is given checked; None: to learn, when nothing is given yet."""
         inputs.check_volumes(self.name, images, labels)
         self.check_channels(images.shape[1])
-        inputs.check_reference(self.name, images, reference, needed=self.needs_reference)
-        self._check_learned(images, learned)
-        self._check_surrogates(surrogates)
+        if given is not None:
+            inputs.check_given(self.name, self.needs, given)
+            if given.reference is not None:
+                inputs.check_reference(self.name, images, given.reference)
+            if given.learned is not None:
+                self.check_learned(given.learned, images.shape[1])
         return Task(
             self.name,
             model,
@@ -260,23 +328,10 @@ class Attack(ABC):
             labels,
             targeted=self.targeted,
             generator=generator,
-            start=start,
-            reference=reference,
-            learned=learned,
-            surrogates=surrogates,
+            given=given or NOTHING,
             channels=self.channels,
             check_classes=self.check_classes,
         )
-
-    def _check_learned(self, images: Tensor, learned: Tensor | None) -> None:
-        if learned is not None:
-            raise UserError(
-                f"{self.name}: expected nothing learned, got a tensor: this attack learns from no other case"
-            )
-
-    def _check_surrogates(self, surrogates: Sequence[nn.Module]) -> None:
-        if surrogates:
-            raise UserError(f"{self.name}: expected no surrogates, got some: this attack has no use for them")
 
     def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())

@@ -26,17 +26,17 @@ class Draws:
             generator = [generator] * batch
         if len(generator) != batch:
             raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
-        self._generators = list(generator)
+        self._owner, self._generators = owner, list(generator)
         self._before: list[Tensor] | None = None
         self.seeds = [each.initial_seed() for each in self._generators]
 
-    def set_back(self, samples: Sequence[int]) -> list[torch.Generator]:
+    def set_back(self, samples: Sequence[int]) -> "Draws":
         """The generators of some samples, set back to where they stood at the first call of this."""
         if self._before is None:
             self._before = [generator.get_state() for generator in self._generators]
         for i in samples:
             self._generators[i].set_state(self._before[i])
-        return [self._generators[i] for i in samples]
+        return Draws(self._owner, [self._generators[i] for i in samples], len(samples))
 
     def stacked(self, sample: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
         """A draw of `torch.rand` or `torch.randn` of each, float32 `[B, *shape]`, on the generators' device."""

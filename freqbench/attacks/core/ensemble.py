@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -13,7 +14,10 @@ from freqbench.attacks.apgd import Schedule
 from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.inputs import Given
+from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.parameters import SCOPES
+from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ParameterError, UserError
@@ -95,7 +99,7 @@ class Ensemble(LinfAttack):
 
     def prepare(self, task: Task) -> None:
         """Nothing but a check: every member aims for itself."""
-        if task.start is not None:
+        if task.given.start is not None:
             raise UserError(f"{self.name}: expected no start: its members draw, each in a way of its own")
 
     def require_steps(self) -> None:
@@ -112,28 +116,59 @@ class Ensemble(LinfAttack):
     def perturb(self, task: Task) -> Tensor:
         """The members, each on the samples that are left to it, and of their volumes the worst."""
         worst = task.clean.clone()
+        task.passes = passes = MembersPasses(in_parts=torch.zeros(len(worst), 2, dtype=torch.long))
         lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
         for number, attack in enumerate(self.attacks):
             left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
                 start = (worst - task.clean)[left] if self.warm_start and number > 0 else None
-                volumes, dice = self._run(attack, task, left, start)
+                volumes, dice, own = self._run(attack, task, left, start)
+                passes.join(own, left)
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])
-        for _ in range(len(task.losses), self.passes[1]):  # of members that had no sample left
-            task.losses.append(task.clean.new_full((len(worst),), math.nan))
+        for _ in range(len(passes.losses), self.passes[1]):  # of members that had no sample left
+            passes.losses.append(task.clean.new_full((len(worst),), math.nan))
         return worst
 
     def _run(
         self, attack: LinfGradientAttack, task: Task, samples: list[int], start: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """A member's volumes of some samples, from `start` where it draws one, and their mean Dice."""
-        part = task.part(samples)
+    ) -> tuple[Tensor, Tensor, Passes]:
+        """A member's volumes of some samples, from `start` where it draws one, their mean Dice, and its passes."""
+        part = _part(task, samples)
         attack.prepare(part)
-        part.start = start
-        part.truth = task.labels[samples]
+        part.given = Given(start=start)
+        part.objective.truth = task.objective.labels[samples]
         volumes = attack.perturb(part).detach()
-        dice = -part.success(volumes)
-        task.join(part, samples)
-        return volumes, dice
+        return volumes, -part.success(volumes), part.passes
+
+
+def _part(task: Task, samples: list[int]) -> Task:
+    """Some samples as a task of their own, which draws what the first member drew, whatever went before it."""
+    part = copy(task)
+    part.images, part.clean = task.images[samples], task.clean[samples]
+    part.objective = Objective(labels=task.objective.labels[samples])
+    part.passes, part.draws = Passes(), task.draws.set_back(samples)
+    return part
+
+
+@dataclass(kw_only=True)
+class MembersPasses(Passes):
+    """Passes of members, each on some of the samples."""
+
+    in_parts: Tensor  # forward and backward passes that each sample took, int64 [B, 2]
+
+    def join(self, passes: Passes, samples: list[int]) -> None:
+        """Count those of a member, and take over its losses: NaN for samples that were not in it."""
+        self.in_parts[samples] += torch.tensor([passes.forwards, passes.backwards])
+        for flags in passes.gradients.stacked():
+            self.gradients.append(flags)
+        for values in passes.losses.stacked():
+            row = values.new_full((len(self.in_parts),), math.nan)
+            row[samples] = values
+            self.losses.append(row)
+
+    def of_samples(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Those that each sample took."""
+        forwards, backwards = self.in_parts.T.tolist()
+        return tuple(forwards), tuple(backwards)

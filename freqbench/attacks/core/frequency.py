@@ -2,19 +2,23 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+
+Seen = tuple[Tensor, Tensor, Tensor]
+"""Volumes that a gradient was taken at, what they are compared by, and which samples are reached."""
 
 BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block where a window is shorter
 
@@ -108,11 +112,10 @@ class FrequencyAttack(StateAttack):
     control: str = "none"
     loss: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss == self.variant_loss:
-            # One spelling of a loss, as attacks are told apart by their parameters.
-            object.__setattr__(self, "loss", None)
+    def spelled(self) -> dict[str, Any]:
+        """None for the variant's loss."""
+        values = super().spelled()
+        return values | {"loss": None if values["loss"] == self.variant_loss else values["loss"]}
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
@@ -137,6 +140,26 @@ class FrequencyAttack(StateAttack):
         images, state = self.strongest(task, lambda: self.run(task), lambda images: images.clamp(0, 1))
         task.state = self.to_blocks(state)
         return images.clamp(0, 1)
+
+    def followed(
+        self, task: Task, state: Tensor, objectives: Iterable[Callable[[Tensor], tuple[Tensor, Seen]]]
+    ) -> tuple[Tensor, Tensor]:
+        """Step along the signs of each objective's gradient; volumes and state at the end, or the best of all.
+
+        A sample stops once it is reached, and stays as it is.
+        """
+        volumes, best = task.clean, Best()
+        running = torch.ones(len(volumes), dtype=torch.bool, device=volumes.device)
+        value = volumes.new_zeros(len(volumes))
+        for objective in objectives:
+            gradient, (seen, worth, reached) = task.gradient_and(state, objective)
+            volumes = torch.where(across(running, volumes), seen, volumes)
+            value = torch.where(running, worth, value)
+            if self.keep == "best":
+                best.offer(value, volumes, state)
+            state = torch.where(across(running, state), self.step(state, gradient.sign_()), state)
+            running = running & ~reached
+        return (best.kept[0], best.kept[1]) if self.keep == "best" else (volumes, state)
 
     def first_state(self, task: Task, value: float | None = None) -> Tensor:
         """One value everywhere; without it the `start` of the call, or a uniform draw between the bounds."""

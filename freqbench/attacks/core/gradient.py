@@ -3,7 +3,8 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar, final
+from functools import partial
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Tensor
@@ -75,10 +76,6 @@ class GradientAttack(AimedAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.run_passes == (0, 0):
-            for field in fields(self):
-                if field.name in (*AimedAttack.__annotations__, *GradientAttack.__annotations__):
-                    object.__setattr__(self, field.name, field.default)
         if self.restarts > 1 and not self.is_stochastic:
             self.refuse("restarts", f"expected 1, got {self.restarts}: without a random draw every run is the same")
         if self.loss_name == "dlr-targeted" and self.target is None:
@@ -86,9 +83,19 @@ class GradientAttack(AimedAttack):
         if self.targeted and self.loss_name in COMPARED_BY:
             expected = "expected a loss without a mask beside targeted"
             self.refuse("loss", f"{expected}, got {self.loss_name!r}: use a target rule, or ce")
-        if self.restarts > 1:
-            # Runs were once chosen by their loss; rows of a single run are as they were, and so is their identity.
-            object.__setattr__(self, "revision", type(self).revision + 1)
+
+    def spelled(self) -> dict[str, Any]:
+        """Of a null row the defaults of all that it ignores."""
+        values = super().spelled()
+        if self.run_passes == (0, 0):
+            ignored = (*AimedAttack.__annotations__, *GradientAttack.__annotations__)
+            values |= {field.name: field.default for field in fields(self) if field.name in ignored}
+        return values
+
+    @property
+    def identity_revision(self) -> int:
+        """One more with restarts: runs were once chosen by their loss; rows of a single run are as they were."""
+        return self.revision + (self.restarts > 1)
 
     @property
     def loss_name(self) -> str:
@@ -129,21 +136,21 @@ class GradientAttack(AimedAttack):
 
     def prepare(self, task: Task) -> None:
         """Loss, organs and target rule."""
-        if self.restarts > 1 and task.start is not None:
+        if self.restarts > 1 and task.given.start is not None:
             raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
         task.aim(self.loss_name, self.organs, self.target)
 
     def run_to_best(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
         """The last point of a run, or with `keep: best` the best one; of several runs that of the strongest.
 
-        `run` is the iteration, once, to its last point; `render` makes the volumes of a point. While `task.best` is
+        `run` is the iteration, once, to its last point; `render` makes the volumes of a point. While `passes.best` is
         set, gradients offer the points that they are taken at.
         """
 
         def once() -> tuple[Tensor]:
             if not self.compares:
                 return (run(),)
-            best = task.best = Best(by_success=task.truth is not None)
+            best = task.passes.best = Best(by_success=task.objective.truth is not None)
             x = run()
             task.look(x, render)
             (kept,) = best.kept
@@ -161,7 +168,7 @@ class GradientAttack(AimedAttack):
         best = Best()
         for _ in range(self.restarts):
             tensors = run()
-            task.best = None
+            task.passes.best = None
             best.offer(task.success(render(tensors[0])), *tensors)
         return best.kept
 
@@ -181,8 +188,10 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
 
     @final
     def perturb(self, task: Task) -> Tensor:
-        """The runs, and of them or their iterates the best."""
-        return self.run_to_best(task, lambda: self.run(task), lambda x: x)
+        """The run, or of several and their iterates the best."""
+        if self.restarts == 1 and not self.compares:
+            return self.run(task)
+        return self.run_to_best(task, partial(self.run, task), lambda x: x)
 
     def draw_start(self, task: Task) -> Tensor:
         """Uniform noise in [-eps, eps], or the one that was given."""

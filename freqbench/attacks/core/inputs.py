@@ -3,12 +3,46 @@
 Each raises a UserError that begins with the attack's name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
+
+Start = Tensor | Mapping[str, Tensor]
+
+NO_USE = "this attack has no use for"
+NEEDS: Mapping[str, tuple[str, str]] = {
+    "reference": ("a reference, got none: give volumes of another case", f"no reference, got one: {NO_USE} it"),
+    "learned": (
+        "what it learned, got none: give learned=attack.learn(model, ...)",
+        "nothing learned, got a tensor: this attack learns from no other case",
+    ),
+    "surrogates": ("surrogates, got none: give networks, surrogates=[...]", f"no surrogates, got some: {NO_USE} them"),
+}
+"""What an attack may need beside volumes and labels: complaints where it is missing, and where it is of no use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a call of an attack is given beside volumes and labels.
+
+    Attributes:
+        start: replaces the draws, in the layout of the attack's docstring; None: it draws.
+        reference: volumes of other cases, one a sample; None where the attack needs none.
+        learned: what the attack learned from other cases; None where it learns nothing.
+        surrogates: networks whose gradients it follows.
+    """
+
+    start: Start | None = None
+    reference: Tensor | None = None
+    learned: Tensor | None = None
+    surrogates: tuple[nn.Module, ...] = ()
+
+
+NOTHING = Given()
 
 
 def check_volumes(name: str, images: Tensor, labels: Tensor) -> None:
@@ -29,14 +63,17 @@ def check_volumes(name: str, images: Tensor, labels: Tensor) -> None:
         raise UserError(f"{name}: expected images in [0, 1], got {outside}: {reason}")
 
 
-def check_reference(name: str, images: Tensor, reference: Tensor | None, *, needed: bool) -> None:
-    """A reference like the images where one is needed, and none elsewhere."""
-    if reference is None and needed:
-        raise UserError(f"{name}: expected a reference, got none: give volumes of another case")
-    if reference is None:
-        return
-    if not needed:
-        raise UserError(f"{name}: expected no reference, got one: this attack has no use for it")
+def check_given(name: str, needs: Collection[str], given: Given) -> None:
+    """Everything that is needed, and nothing else."""
+    for need, (missing, useless) in NEEDS.items():
+        value = getattr(given, need)
+        is_given = value is not None and not (isinstance(value, tuple) and len(value) == 0)
+        if is_given != (need in needs):
+            raise UserError(f"{name}: expected {useless if is_given else missing}")
+
+
+def check_reference(name: str, images: Tensor, reference: Tensor) -> None:
+    """A reference like the images."""
     if reference.shape != images.shape:
         got = f"{_sizes(images.shape)}, got {_sizes(reference.shape)}"
         raise UserError(f"{name}: expected a reference of the images' shape {got}: resize it")

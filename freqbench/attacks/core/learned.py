@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ class LearnedAttack(Attack):
         learn_split: the split of the dataset to learn on.
         learn_cases: its first so many cases; None: all.
     """
+
+    needs_learned: ClassVar[bool] = True
 
     learn_split: str = "train"
     learn_cases: int | None = 8
@@ -55,7 +58,3 @@ class LearnedAttack(Attack):
     @abstractmethod
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
         """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
-
-    def _check_learned(self, images: Tensor, learned: Tensor | None) -> None:
-        if learned is not None:  # else the task says so
-            self.check_learned(learned, images.shape[1])

@@ -11,7 +11,7 @@ from attacks.small import Net
 from scipy.special import expit
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, PGD, LearnedAttack, SurrogateAttack, make
+from freqbench.attacks import ATTACKS, PGD, make
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
@@ -203,12 +203,12 @@ def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -
     attack = make(name, **EXAMPLES[name])
 
     def attacked() -> Tensor:
-        more: dict[str, Any] = {"reference": images.flip(2)} if attack.needs_reference else {}
-        if isinstance(attack, LearnedAttack):
-            more["learned"] = attack.learn(model, [(images[0].flip(1), labels[0].flip(1))], model.roi)
-        if isinstance(attack, SurrogateAttack):
-            more["surrogates"] = [model, SegmentationModel(Net(), model.roi).eval()]
-        return attack(model, images, labels, generator=window_generator(0, "case", 0), **more).adversarial
+        given = attack.supplied(
+            reference=lambda: images.flip(2),
+            learned=lambda: attack.learn(model, [(images[0].flip(1), labels[0].flip(1))], model.roi),
+            surrogates=lambda: [model, SegmentationModel(Net(), model.roi).eval()],
+        )
+        return attack(model, images, labels, generator=window_generator(0, "case", 0), **given).adversarial
 
     first = attacked()
     assert first.isfinite().all()

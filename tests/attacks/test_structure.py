@@ -1,0 +1,57 @@
+"""Classes of the attacks stay small, and an attack that is made stays as it is."""
+
+import ast
+import re
+from dataclasses import fields
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from attacks.examples import every_attack, example
+
+import freqbench.attacks
+
+FILES = sorted(Path(freqbench.attacks.__file__).parent.rglob("*.py"))
+CLASSES = [
+    (f"{path.stem}.{node.name}", node)
+    for path in FILES
+    for node in ast.parse(path.read_text()).body
+    if isinstance(node, ast.ClassDef)
+]
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Fields of a class, and what its methods set on an instance; constants of the class (`ClassVar`) are no state."""
+    annotated = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+    declared = {ast.unparse(part.target) for part in annotated if "ClassVar" not in ast.unparse(part.annotation)}
+    nodes = [part for part in ast.walk(node) if isinstance(part, ast.Assign | ast.AnnAssign | ast.AugAssign)]
+    targets = chain.from_iterable(part.targets if isinstance(part, ast.Assign) else [part.target] for part in nodes)
+    inner = chain.from_iterable(ast.walk(target) for target in targets)
+    own = {part.attr for part in inner if isinstance(part, ast.Attribute) and ast.unparse(part.value) == "self"}
+    return declared | own
+
+
+@pytest.mark.parametrize(("name", "node"), CLASSES, ids=[name for name, _ in CLASSES])
+def test_a_class_has_twelve_attributes_at_most(name: str, node: ast.ClassDef) -> None:
+    """Of an attack these are the parameters that it adds."""
+    assert len(attributes(node)) <= 12, sorted(attributes(node))
+
+
+@every_attack
+def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
+    attack = example(name)
+    attack = getattr(attack, "_attack", attack)
+    assert set(vars(attack)) == {field.name for field in fields(attack)}
+
+
+def test_other_rooms_ask_an_attack_for_its_declarations_not_its_class() -> None:
+    """No `isinstance(attack, ...)`: one of another package that declares the same is treated alike."""
+    room = FILES[0].parent
+    asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
+    files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
+    asked = [(path.name, found.group()) for path in files for found in asking.finditer(path.read_text())]
+    assert len(asked) <= 4, asked
+
+
+def test_nothing_writes_to_a_frozen_attack() -> None:
+    assert [path.name for path in FILES if "__setattr__" in path.read_text()] == []
