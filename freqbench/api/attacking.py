@@ -12,7 +12,7 @@ from freqbench.api.model import Model, as_model, as_models, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
-from freqbench.core.config import Strict, Whole
+from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.plugins import require_class
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.attacks import attack_of
@@ -23,7 +23,7 @@ from freqbench.job.models import surrogates_of
 class _Call(Strict):
     """Arguments of a call that a job file has, too, and their limits there."""
 
-    seed: Whole
+    seed: Seed
     window_batch: Annotated[Whole, Field(gt=0)] | None
 
 

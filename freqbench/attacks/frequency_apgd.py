@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
-from freqbench.attacks.core.base import ByParameters
 from freqbench.attacks.core.frequency import StateAttack
-from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, SLICE_BLOCK, SMALLEST_STEP, STRETCHING, Parameter
+from freqbench.attacks.core.parameters import (
+    PARAMETERS,
+    SCOPES,
+    SLICE_BLOCK,
+    SMALLEST_STEP,
+    STRETCHING,
+    ByParameters,
+    Parameter,
+)
 from freqbench.attacks.core.ssim_bound import within_ssim
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler

@@ -1,12 +1,13 @@
 """Random noise of a stated L-infinity or L2 size: the control row of every table."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import Attack, ByParameters
+from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.parameters import ByParameters
 from freqbench.attacks.core.task import Task
 
 
@@ -32,7 +33,8 @@ class RandomNoise(Attack):
     """
 
     name: ClassVar[str] = "random_noise"
-    threat_model = budget_name = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
+    budget_name: ClassVar[Any] = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
+    threat_model = budget_name
     is_stochastic: ClassVar[bool] = True
     passes: ClassVar[tuple[int, int]] = (0, 0)
 

@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import ByParameters
 from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, Parameter
+from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask

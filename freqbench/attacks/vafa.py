@@ -9,9 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.base import ByParameters
 from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import SLICE_BLOCK, Parameter
+from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT

@@ -26,8 +26,11 @@ from freqbench.core.limits import whole
 FileName = Annotated[str, AfterValidator(names.required)]
 """A name that files and folders are called by."""
 
-Whole = Annotated[int, Field(ge=0, le=limits.LARGEST)]
-"""A number from 0 on that the store's columns of 64 bits hold, also where it is written as text."""
+Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
+"""A whole number that the store's columns of 64 bits hold, also where it is written as text."""
+
+Seed = Annotated[Whole, Field(ge=0)]
+"""A seed of draws."""
 
 Threads = Annotated[PositiveInt, Field(le=512)]
 """CPU threads of torch; of far more than a machine has, their start ends the process without a word."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator
 
 from freqbench.core import config, limits, names, plugins
-from freqbench.core.config import FileName, Strict, Threads, Whole
+from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
@@ -79,7 +79,7 @@ class JobSpec(Strict):
     attacks: Annotated[list[Annotated[AttackEntry, AfterValidator(_known)]], Field(min_length=1)]
     training: tuple[_Training, ...] = ()
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
-    seeds: Annotated[tuple[Whole, ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False

@@ -57,16 +57,6 @@ class AttackResult:
         return max(self.backwards)
 
 
-class ByParameters:
-    """A property that has a value of the class, `usual`, too; `choose` gives that of an instance."""
-
-    def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
-        self._usual, self._choose = usual, choose
-
-    def __get__(self, attack: "Attack | None", owner: type["Attack"]) -> str:
-        return self._usual if attack is None else self._choose(attack)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
     """An attack with all its parameters (`PARAMETERS` says what each means): frozen, without state between calls.

@@ -58,6 +58,16 @@ def wrong_name(attack: Any, given: Collection[str], optional: str | None = None)
     return None
 
 
+class ByParameters:
+    """A property that has a value of the class, `usual`, too; `choose` gives that of an instance."""
+
+    def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
+        self._usual, self._choose = usual, choose
+
+    def __get__(self, attack: Any, owner: type) -> str:
+        return self._usual if attack is None else self._choose(attack)
+
+
 def variant_of(variants: Collection[str]) -> Parameter:
     """The parameter `variant` of an attack that has these."""
     expected = values.expecting(" or ".join(variants), lambda value: value in variants)
