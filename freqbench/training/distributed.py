@@ -56,7 +56,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
         raise UserError(complaint)
 
 
-class _Trainer(TorchTrainer):
+class _Trainer(TorchTrainer):  # type: ignore[misc]
     """Leaves Ctrl-C to the command: the handler of Ray Train ends the process with code 0 and no line."""
 
     def _register_sigint_handler(self, controller: Any) -> None: ...
