@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -133,7 +132,7 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
     """Fetch one file; whether what came is whole and of the version that was looked up."""
     target, record = folder / name, folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
+    handle, temporary = node_cache.temporary(folder)
     os.close(handle)
     try:
         with told(uri, fs):

@@ -7,18 +7,25 @@ files/DIGEST.json, which lists these names.
 import json
 import math
 import os
+import re
+import socket
+import tempfile
+import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 import platformdirs
+import psutil
 
 from freqbench.core.errors import UserError
 
 MARKER = "freqbench-cache.txt"
 LIMIT = "FREQBENCH_CACHE_GB"
 TEMPORARY = ".freqbench-"  # how every file begins that is not finished
+STALE_SECONDS = 3600.0  # another machine's unfinished file that is so old has lost its writer
 
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp"
@@ -69,6 +76,21 @@ def part(name: str) -> Path:
                 "A cache of freqbench: `freqbench cache clear` empties it and leaves other files alone.\n"
             )
     return root / name
+
+
+def temporary(folder: Path) -> tuple[int, str]:
+    """Open a new file in a folder, to be renamed when it is whole; returns its handle and path.
+
+    Its name tells machine and process, so that what killed writers left in the folder is known and removed first.
+    """
+    ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
+    for left in folder.glob(_UNFINISHED):
+        writer = re.match(rf"{re.escape(ours)}(\d+)-", left.name)
+        with suppress(FileNotFoundError):  # another process may sweep, or finish its own
+            old = time.time() - left.stat().st_mtime > STALE_SECONDS
+            if not psutil.pid_exists(int(writer[1])) if writer else old:
+                left.unlink()
+    return tempfile.mkstemp(dir=folder, prefix=f"{ours}{os.getpid()}-", suffix=".tmp")
 
 
 def made(name: str) -> Iterator[Path]:

@@ -4,7 +4,6 @@ import inspect
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -102,7 +101,7 @@ def write_atomic(path: str, data: bytes) -> None:
         return
     folder = Path(inner).parent
     folder.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=node_cache.TEMPORARY, suffix=".tmp")
+    handle, temporary = node_cache.temporary(folder)
     try:
         with told(path, fs):
             with os.fdopen(handle, "wb") as stream:

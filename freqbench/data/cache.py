@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -26,9 +25,6 @@ REVISION = 2
 
 # Another release of these may round, resample or crop otherwise.
 LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
-
-# A temporary file of this age has lost its writer.
-STALE_SECONDS = 3600
 
 DAMAGED = "%s: expected a preprocessed volume, got a damaged file, which is made anew: %s"
 
@@ -57,7 +53,7 @@ def require_usable() -> None:
 
 def entries() -> tuple[Kept, ...]:
     """What is kept, the least recently used first."""
-    return tuple(sorted(_listed(".safetensors")))
+    return tuple(sorted(_listed()))
 
 
 def total() -> int:
@@ -133,16 +129,13 @@ def _trim(most: int) -> None:
             break
         each.path.unlink(missing_ok=True)
         over -= each.num_bytes
-    for left in _listed(".tmp"):
-        if time.time() - left.used > STALE_SECONDS:
-            left.path.unlink(missing_ok=True)
 
 
-def _listed(suffix: str) -> Iterator[Kept]:
+def _listed() -> Iterator[Kept]:
     for path in node_cache.made("volumes"):
         with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
             facts = path.stat()
-            if path.suffix == suffix:
+            if path.suffix == ".safetensors":
                 yield Kept(facts.st_mtime, path, facts.st_size)
 
 

@@ -57,13 +57,17 @@ class Patience:
     """Keeps a run going while its store refuses rows, until nothing has worked for `PATIENCE_S` seconds.
 
     A full disk, credentials that are being renewed and a server that starts again look alike from here. The user is
-    warned when it begins, and told when it ends.
+    warned when it begins, and told when it ends, which is when no row waits (`waiting`) any more: an attempt that had
+    nothing to write, or only a small file, says little.
     """
 
-    def __init__(self, root: str, warn: Callable[[str], None], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, root: str, warn: Callable[[str], None], tell: Callable[[str], None], waiting: Callable[[], int]
+    ) -> None:
         self._root = root
         self._warn = warn
         self._tell = tell
+        self._waiting = waiting
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
@@ -87,7 +91,7 @@ class Patience:
                     "it, then the same command goes on from what is stored"
                 ) from None
             return None
-        if self._since is not None:
+        if self._since is not None and not self._waiting():
             self._tell(f"{self._root}: the store answers again, after {time.monotonic() - self._since:.0f} s")
             self._since = None
         return value

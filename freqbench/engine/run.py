@@ -167,8 +167,8 @@ class _Run:
         self._console = console
         self._facts: dict[str, Any] = {"shard": shard and str(shard)}
         self._warnings: list[str] = []
-        self._patience = Patience(store.root, self.warn, self.tell)
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
+        self._patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
@@ -202,13 +202,14 @@ class _Run:
             try:
                 with self._progress.bar:
                     try:
-                        work(spec, self)
+                        try:
+                            work(spec, self)
+                        finally:
+                            self._warn_of_cautions()
+                            self._store_all()
                         ended = "done"
                     except KeyboardInterrupt:
                         ended = "interrupted"
-                    finally:
-                        self._warn_of_cautions()
-                        self._store_all()
                     status = ended
             finally:
                 self._patience.attempt(partial(self._record, status))
@@ -347,6 +348,8 @@ class _Run:
 
     def _store_all(self) -> None:
         self._commit(self._writer.flush)
+        if waiting := self._writer.num_waiting:
+            self.tell(f"{self._store.root}: {waiting} records wait for room or an answer: Ctrl-C gives them up")
         while self._writer.num_waiting:
             time.sleep(COMMIT_EVERY_S)
             self._commit(self._writer.flush)

@@ -15,7 +15,7 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device
 
-from freqbench.core.errors import UserError, one_line
+from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.storage import is_local, join, local_path
 from freqbench.job.recipe import TrainJob
 from freqbench.training.loop import Team, fit
@@ -30,13 +30,14 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
     """Train the network `name` of a job by `job.workers` processes of the Ray that is there; `last.pt` has the result.
 
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
-    log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times.
+    log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times; EngineLost
+    where the process that leads them dies.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
     with tempfile.TemporaryDirectory() as scratch, _followed(folder, tell):
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             _work,
             train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
             scaling_config=ray.train.ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),
@@ -49,8 +50,16 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
         except ray.train.TrainingFailedError as error:
             last = one_line(error)[-300:]
             raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {last}") from None
+        except ray.exceptions.RayError as error:  # what leads the workers has died
+            raise EngineLost(f"{name}: Ray has died ({one_line(error)[:300]}): the same command goes on") from None
     if complaint := (result.metrics or {}).get("error"):
         raise UserError(complaint)
+
+
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """Leaves Ctrl-C to the command: the handler of Ray Train ends the process with code 0 and no line."""
+
+    def _register_sigint_handler(self, controller: Any) -> None: ...
 
 
 def _work(config: dict[str, Any]) -> None:

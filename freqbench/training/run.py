@@ -1,13 +1,16 @@
 """Carries out a training job: one network after another, then the test figures of the stored weights."""
 
+import io
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,7 +231,8 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
     name, steps = training.model.name, training.schedule.steps
-    with bar, _board(folder) as board:
+    draw = _curves(folder)
+    with bar:
         task = bar.add_task(name, total=steps)
 
         def say(line: str) -> None:
@@ -236,9 +240,7 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
 
         def tell(row: Row) -> None:
             bar.update(task, completed=row.step)
-            for column, value in asdict(row).items():
-                if board is not None and column != "step" and value == value:
-                    board.add_scalar(column, value, row.step)
+            draw(row)
             attacked = "" if math.isnan(row.dice_attacked) else f", attacked {row.dice_attacked:.3f}"
             attacked += f", worst {row.dice_worst:.3f}" if len(training.quick) > 1 else ""
             say(
@@ -254,11 +256,33 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
         yield say, seen, tell
 
 
-def _board(folder: str) -> Any:
-    """TensorBoard's writer to `FOLDER/tensorboard` as a context; None in it if not installed, or OUT is a URI."""
-    with suppress(ImportError):
-        from torch.utils.tensorboard import SummaryWriter
+def _curves(folder: str) -> Tell:
+    """Appends rows to an event file below `FOLDER/tensorboard`; nothing if not installed, or OUT is a URI.
 
-        if is_local(folder):
-            return SummaryWriter(f"{local_path(folder)}/tensorboard")
-    return nullcontext()
+    Not by TensorBoard's own writer, whose thread prints a traceback and ends the training where the disk is full.
+    """
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError:
+        return lambda row: None
+    if not is_local(folder):
+        return lambda row: None
+    path = Path(local_path(folder), "tensorboard", f"events.out.tfevents.{time.time_ns()}.{os.getpid()}")
+
+    def draw(row: Row) -> None:
+        content, now = io.BytesIO(), time.time()
+        values = [(name, value) for name, value in asdict(row).items() if name != "step" and value == value]
+        with suppress(OSError):  # a row less; the log has it
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
+                begun = file.tell()
+                events = [] if begun else [Event(wall_time=now, file_version="brain.Event:2")]
+                summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values])
+                for event in (*events, Event(wall_time=now, step=row.step, summary=summary)):
+                    RecordWriter(content).write(event.SerializeToString())
+                if file.write(content.getvalue()) < content.tell():
+                    file.truncate(begun)
+
+    return draw

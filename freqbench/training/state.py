@@ -89,7 +89,11 @@ class State:
         return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Write `last.pt` and `log.csv` to a folder; only a run of the same identity goes on from here."""
+        """Write `log.csv` and `last.pt` to a folder; only a run of the same identity goes on from here.
+
+        The log comes first: killed in between, a run does the step again and writes the same row, while one that has
+        its last step in `last.pt` writes no log any more.
+        """
         content = {
             "identity": identity,
             "net": self.net.state_dict(),
@@ -99,11 +103,11 @@ class State:
         }
         stream = io.BytesIO()
         torch.save(content, stream)
-        write_atomic(join(folder, LAST), stream.getvalue())
         lines = [[column.name for column in fields(Row)]]
         for row in self.log:
             lines.append(["" if value != value else f"{value:.6g}" for value in asdict(row).values()])
         write_atomic(join(folder, LOG), "".join(",".join(line) + "\n" for line in lines).encode())
+        write_atomic(join(folder, LAST), stream.getvalue())
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:

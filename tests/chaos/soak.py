@@ -1,6 +1,7 @@
 """Minutes in which something dies every few seconds, then a comparison with the serial engine.
 
     python tests/chaos/soak.py --seconds 600
+    python tests/chaos/soak.py --kills 50       # of the driver of one run on a Ray of its own, and of nothing else
 
 A cluster of four nodes on this machine (`cluster/local.sh`), a store on an S3 server, and a job that is submitted again
 whenever it ends, as a supervisor or a person does. What dies at random: a worker, a node, the driver, the head with all
@@ -13,6 +14,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,10 @@ import psutil
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from s3_server import BUCKET, S3  # noqa: E402 (a script finds them only now)
-from tiny import class_rows, execute, job, rows, write  # noqa: E402
+from engine.ray_session import start  # noqa: E402 (a script finds them only now)
+from engine.test_driver_faults import TEST, ray_processes  # noqa: E402
+from s3_server import BUCKET, S3  # noqa: E402
+from tiny import class_rows, execute, job, rows, small, write  # noqa: E402
 
 from freqbench.results import Store  # noqa: E402
 
@@ -46,6 +50,13 @@ GRID = job(
     attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(200, 240))}, {"name": "gn", "std": [0.01, 0.02, 0.03]}],
     resources={"workers": "auto", "threads": 1, "gpus_per_worker": 1},
 )
+SHORT = small(
+    name="short",
+    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(10, 40))}, {"name": "gn", "std": [0.01, 0.02, 0.03]}],
+    resources={"workers": 1, "threads": 1},
+)
+KILL_AFTER_S = (0.0, 30.0)
+NOTICE_S = 120.0
 
 
 class Cluster:
@@ -232,43 +243,96 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
         chaos.compare()
         ended = time.time()
         execute(GRID, folder / "serial")
-        found, expected = rows(OUT), rows(folder / "serial")
-        store = Store(OUT)
         return {
             "killed": dict(chaos.kills),
             "seconds of kills": round(calm - started),
             "seconds to the end after": round(ended - calm),
             "submissions and their exit codes": chaos.supervisor.codes,
-            "runs": len(store.runs()),
-            "records": len(found),
-            "records of the serial engine": len(expected),
             "rows once there and lost": len(chaos.lost),
-            "rows missing": len(expected.keys() - found.keys()),
-            "rows that nobody asked for": len(found.keys() - expected.keys()),
-            "rows twice": len(store.records(("cell_id",))) - len(found),
-            "rows that differ": sum(found[key] != expected[key] for key in found.keys() & expected.keys()),
-            "class rows differ": class_rows(OUT) != class_rows(folder / "serial"),
+            **compared(OUT, folder / "serial"),
         }
 
 
+def compared(out: str | Path, whole: Path) -> dict[str, Any]:
+    """What is wrong with a store beside one that nobody disturbed."""
+    found, expected, store = rows(out), rows(whole), Store(str(out))
+    return {
+        "runs": len(store.runs()),
+        "records": len(found),
+        "records of the serial engine": len(expected),
+        "rows missing": len(expected.keys() - found.keys()),
+        "rows that nobody asked for": len(found.keys() - expected.keys()),
+        "rows twice": len(store.records(("cell_id",))) - len(found),
+        "rows that differ": sum(found[key] != expected[key] for key in found.keys() & expected.keys()),
+        "class rows differ": class_rows(out) != class_rows(whole),
+    }
+
+
+def wait_until(happened: Callable[[], Any], seconds: float = NOTICE_S) -> bool:
+    """Look every 50 ms for so long; whether it happened."""
+    end = time.monotonic() + seconds
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(happened())
+
+
+def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
+    """Kill the driver of one run so many times at random moments, let it end, and compare."""
+    execute(SHORT, folder / "serial")
+    rng, out, lost, productive, slowest = random.Random(seed), folder / "out", set[Any](), 0, 0.0
+    seen: set[Any] = set()
+    started = time.monotonic()
+    for _ in range(kills):
+        driver = start(folder, SHORT, "--engine", "ray")
+        wait_until(lambda driver=driver: driver.poll() is not None, rng.uniform(*KILL_AFTER_S))
+        driver.kill()
+        driver.wait()
+        killed = time.monotonic()
+        wait_until(lambda: not ray_processes(), 60)
+        slowest = max(slowest, time.monotonic() - killed)
+        keys = set(Store(str(out)).covered())
+        productive += len(keys) > len(seen)
+        lost |= seen - keys
+        seen |= keys
+    killing = time.monotonic() - started
+    code = start(folder, SHORT, "--engine", "ray").wait(FINISH_S)
+    return {
+        "kills": kills,
+        "of them after new rows were stored": productive,
+        "seconds of kills": round(killing),
+        "most seconds until no process was left": round(slowest, 1),
+        "submissions and their exit codes": [code],
+        "processes left": len(ray_processes()),
+        "temporary files left": len(list(out.rglob(".freqbench-*"))),
+        "rows once there and lost": len(lost),
+        **compared(out, folder / "serial"),
+    }
+
+
 def is_sound(found: dict[str, Any]) -> bool:
-    """Whether nothing was lost, stands twice or differs."""
+    """Whether nothing was lost, stands twice, differs or is left over."""
     wrong = ("rows once there and lost", "rows missing", "rows that nobody asked for", "rows twice", "rows that differ")
+    left = ("class rows differ", "processes left", "temporary files left")
     ended = found["submissions and their exit codes"][-1:] == [0]
-    return ended and found["records"] > 0 and not any(found[name] for name in (*wrong, "class rows differ"))
+    return ended and found["records"] > 0 and not any(found.get(name) for name in (*wrong, *left))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="of kills")
+    parser.add_argument("--kills", type=int, help="of the driver alone, in place of --seconds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="for logs; kept [default: a temporary one]")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that cluster and server are taken down
+    os.environ[TEST] = secrets.token_hex(8)  # marks what is started here
     try:
-        found = soak(folder, arguments.seconds, arguments.seed)
+        if arguments.kills:
+            found = kill_drivers(folder, arguments.kills, arguments.seed)
+        else:
+            found = soak(folder, arguments.seconds, arguments.seed)
     finally:
         if not arguments.folder:
             shutil.rmtree(folder, ignore_errors=True)

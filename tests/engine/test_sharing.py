@@ -1,12 +1,14 @@
 """Several runs on one store, and a store that refuses for a while."""
 
 import io
+import itertools
 import re
 import signal
 import subprocess
 import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from engine.ray_session import machines, start
@@ -17,6 +19,7 @@ from freqbench.core.errors import UserError
 from freqbench.engine import retry, run, saved_volumes
 from freqbench.results import Lease, Shard, Store
 from freqbench.results.status import facts, tables
+from freqbench.results.writer import Writer
 
 TWO = {"attacks": [{"name": "fgsm", "eps": ["4/255", "8/255"]}], "metrics": ["dsc"]}
 MANY = small(
@@ -67,6 +70,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("hasty")
 def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
+    turns, due = itertools.cycle([True, False]), Writer.flush_due
+    monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
     real, refused, said = storage.write_atomic, [], io.StringIO()
 
     def refuse(path: str, data: bytes) -> None:
@@ -81,8 +87,29 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypa
     execute(MANY, tmp_path / "whole")
     assert summary.num_new == 9
     assert rows(tmp_path / "full") == rows(tmp_path / "whole")
-    assert "the store refuses (OSError: No space left on device): rows wait, and are tried again" in said.getvalue()
-    assert "the store answers again" in said.getvalue()
+    refusal = "the store refuses (OSError: No space left on device): rows wait, and are tried again"
+    assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, said = storage.write_atomic, io.StringIO()
+
+    def refuse(path: str, data: bytes) -> None:
+        if "records/" in path:
+            raise OSError(28, "No space left on device")
+        real(path, data)
+
+    def press(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_atomic", refuse)
+        patch.setattr(run, "time", SimpleNamespace(sleep=press, monotonic=time.monotonic))
+        summary = execute(small(**TWO), tmp_path, said)
+    assert (summary.interrupted, summary.num_new) == (True, 0)
+    assert "2 records wait for room or an answer: Ctrl-C gives them up" in said.getvalue()
+    assert execute(small(**TWO), tmp_path).num_new == 2
 
 
 @pytest.mark.usefixtures("hasty")

@@ -1,7 +1,11 @@
 """A training job from its file to stored weights: where networks begin, what is stored, said, skipped, made again."""
 
 import json
+import os
 import re
+import resource
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from freqbench import models
+from freqbench.core import downloads
 from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
 from freqbench.training.plan import job_lists, prepare
-from freqbench.training.state import read_log
+from freqbench.training.state import Row, read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
 from .conftest import AT, NET, VAFT, identities, job_of
@@ -122,6 +127,57 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
     events = EventAccumulator(str(out / "vaft" / "tensorboard")).Reload()
     for event, row in zip(events.Scalars("dice_attacked"), read_log(str(out / "vaft")), strict=True):
         assert (event.step, event.value) == (row.step, pytest.approx(row.dice_attacked, rel=1e-5))
+
+
+@pytest.mark.parametrize("model", [NET, {**VAFT, **NET, "start": "scratch"}])
+def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
+) -> None:
+    """What `kill -9` leaves is what there is just before a file gets its name, half-written ones of a dead process
+    among it."""
+    job, left = job_of(models=[{**model, "name": "net"}], steps=2, warmup_steps=0, threads=1), list[Path]()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+
+    def settle(temporary: Path, target: Path) -> None:
+        out = Path(shutil.copytree(tmp_path / "whole", tmp_path / str(len(left))))
+        half = out / temporary.relative_to(tmp_path / "whole")
+        half.rename(half.with_name(half.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")))
+        left.append(out)
+        settled(temporary, target)
+
+    settled = downloads.settle
+    with monkeypatch.context() as patch:
+        patch.setattr(downloads, "settle", settle)
+        train(job, str(tmp_path / "whole"), progress=False)
+    whole = tmp_path / "whole" / "net"
+    for number, out in enumerate(left):
+        train(job, str(out), progress=False)
+        assert not list(out.rglob(".freqbench-*")), number
+        assert (out / "net" / "log.csv").read_bytes() == (whole / "log.csv").read_bytes(), number
+        assert same(weights(out), weights(whole.parent)), number
+    assert len(left) == 6
+
+
+def test_curves_that_cannot_be_written_end_no_training(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "tensorboard").write_text("in the way")
+    assert train(job_of(steps=2, warmup_steps=0), str(tmp_path), progress=False)[0].steps == 2
+
+
+def test_a_row_that_half_fits_on_the_disk_spoils_no_curve(tmp_path: Path) -> None:
+    """A limit of file sizes cuts a write as a full disk does."""
+    draw, limits = run._curves(str(tmp_path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    draw(Row(2, *[0.5] * 8))
+    [path] = (tmp_path / "tensorboard").iterdir()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+    try:
+        draw(Row(4, *[0.5] * 8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    draw(Row(6, *[0.5] * 8))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("dice_select")] == [2, 6]
 
 
 def test_crops_cut_here_are_those_of_other_processes_and_half_precision_is_rounding(
