@@ -20,8 +20,7 @@ __all__ = [
 if TYPE_CHECKING:
     from freqbench.attacks.core.base import Attack, AttackResult
     from freqbench.attacks.core.gradient import LinfGradientAttack
-    from freqbench.attacks.core.learned import LearnedAttack
-    from freqbench.attacks.core.surrogates import SurrogateAttack
+    from freqbench.attacks.core.needs import LearnedAttack, SurrogateAttack
     from freqbench.attacks.core.targets import with_indices
     from freqbench.attacks.core.task import Task
     from freqbench.attacks.pgd import PGD
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "AttackResult": "core.base",
-        "LearnedAttack": "core.learned",
+        "LearnedAttack": "core.needs",
         "LinfGradientAttack": "core.gradient",
-        "SurrogateAttack": "core.surrogates",
+        "SurrogateAttack": "core.needs",
         "Task": "core.task",
         "with_indices": "core.targets",
     }

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.needs import SurrogateAttack
 from freqbench.attacks.core.parameters import LONG_STEP, PARAMETERS, SURROGATES, UNIFORM_CONTROL, Parameter
 from freqbench.attacks.core.passes import Trace
-from freqbench.attacks.core.surrogates import SurrogateAttack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball

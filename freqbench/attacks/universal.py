@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks.core.base import SLACK, LinfAttack
 from freqbench.attacks.core.gradient import AimedAttack
-from freqbench.attacks.core.learned import LearnedAttack
+from freqbench.attacks.core.needs import LearnedAttack
 from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL, Parameter
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task

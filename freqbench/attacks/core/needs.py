@@ -1,4 +1,4 @@
-"""Defines the contract of an attack that learns from some cases what it does to all others."""
+"""Defines the contracts of attacks that need more than a case: what they learned from others, or surrogates."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -58,3 +58,23 @@ class LearnedAttack(Attack):
     @abstractmethod
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
         """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateAttack(Attack):
+    """An attack that follows the gradients of surrogates, `task.given.surrogates`.
+
+    In a job surrogates are other models of the job; from Python each call takes the networks as `surrogates`.
+
+    Args:
+        surrogates: their names; the network that is attacked is none of its own surrogates. No matter to a call.
+    """
+
+    needs_surrogates: ClassVar[bool] = True
+
+    surrogates: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def surrogate_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of each surrogate a window; `passes` are those of the attacked network alone."""
