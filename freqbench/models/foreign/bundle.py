@@ -1,8 +1,8 @@
 """Reads MONAI bundles: folders with `configs/inference.json` (or `.yaml`), `configs/metadata.json`, `models/model.pt`.
 
 Cardoso et al., arXiv:2211.02701. A bundle is data here: plain values and `@references` to them are resolved, and the
-network is a class of `monai.networks.nets`. What needs more is refused by its key, unless the bundle is trusted: then
-MONAI's own parser, which runs what stands behind a `$`, resolves it.
+network is a class of `monai.networks.nets`. A value that needs more is refused by its key, unless the bundle is
+trusted: then MONAI's own parser resolves it, which runs the code behind a `$`.
 """
 
 from collections.abc import Mapping
@@ -27,18 +27,18 @@ from freqbench.models.settings import Finite, InputAdapter
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
 _TRANSFORMS = "preprocessing::transforms"
-# Leave intensities and grid as they are.
+# Transforms that leave intensities and grid as they are.
 _NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
-# In the order in which freqbench applies them: only so do they mean the same.
+# The order in which freqbench applies them; in another order they would mean something else.
 _ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
 
 
 class BundleArgs(Strict):
-    """What a job may say of a bundle: nothing, as all is in its folder."""
+    """Arguments of a bundle in a job: none, as its folder holds them all."""
 
 
 class _Network(BaseModel):
-    """What every segmentation network of MONAI is told."""
+    """Arguments that every segmentation network of MONAI takes."""
 
     spatial_dims: Literal[3] = 3
     in_channels: PositiveInt
@@ -46,7 +46,7 @@ class _Network(BaseModel):
 
 
 class _Inferer(BaseModel):
-    """MONAI's sliding window, its own defaults."""
+    """MONAI's sliding window, with MONAI's defaults."""
 
     roi_size: tuple[PositiveInt, PositiveInt, PositiveInt]
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -71,11 +71,10 @@ class _Range(BaseModel):
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a bundle, a folder, says of its model.
+    """Reads the description of the model from a bundle's folder.
 
-    `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
-    `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order: then the job has to state
-    both.
+    `preprocess` is None, and `input` leaves the volume as it is, if the transforms are not `Orientationd`, `Spacingd`,
+    `ScaleIntensityRanged` and `CropForegroundd` in this order, or do more: then the job has to state both.
 
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
     expression or a third-party class without trust, overlapping classes, or no window size.
@@ -103,12 +102,12 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of what is read of a bundle's folder: a trusted one may import its modules."""
+    """Returns patterns of the files that are read from a bundle's folder; a trusted bundle may import its modules."""
     return "configs/*", _WEIGHTS, "*.py"
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `network_def` with fresh weights, on the CPU or the meta device; `describe` checks `args`."""
+    """Builds the network of `network_def` with fresh weights, on the CPU or meta device; `describe` checks `args`."""
     config = read_config(path)
     _network(config)
     where = f"{config.file}: network_def"
@@ -123,7 +122,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of `models/model.pt`, on the CPU: weights only, trusted or not."""
+    """Returns the weights of `models/model.pt`, on the CPU; reads weights only, trusted or not."""
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
 
 
@@ -135,13 +134,13 @@ def _weights(path: str) -> Path:
 
 
 def _files(path: str, config: Config) -> dict[str, Path]:
-    """What the output depends on: modules of the bundle too, as a trusted one may import them."""
+    """Returns the files that the output depends on, the bundle's modules too, as a trusted bundle may import them."""
     found = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
     return {file.relative_to(path).as_posix(): file for file in found}
 
 
 def _network(config: Config) -> _Network:
-    """The sizes in `network_def`, if weights of its class mean today what they meant when they were saved."""
+    """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
     if "vista3d" in str(config.content.get("network_def")).lower():
         raise UserError(
             f"{config.file}: a VISTA3D, which is asked for classes: give {_WEIGHTS} as the checkpoint of arch vista3d"
@@ -194,7 +193,7 @@ def _inferer(config: Config) -> _Inferer | None:
 
 
 def _spatial_shape(config: Config) -> Shape:
-    """The window of the metadata, for bundles that state no sliding window."""
+    """Returns the window that the metadata states, for bundles without a sliding window."""
     shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
         raise UserError(
@@ -205,7 +204,7 @@ def _spatial_shape(config: Config) -> Shape:
 
 
 def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
-    """What the transforms make of a volume; None where one is not known, out of order, or told something unusual."""
+    """Converts the transforms to an input adapter and preprocessing; None if any is unknown or out of order."""
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
         name, keys = _transform(config, id), config.value(f"{id}::keys")
@@ -234,7 +233,7 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
 
 
 def _transform(config: Config, id: str) -> str:
-    """`Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty where it is no plain name."""
+    """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty for anything else."""
     found = config.find(id)
     last = str((found.get("_target_") if isinstance(found, dict) else None) or "").rpartition(".")[2]
     for suffix in ("Dict", "d", "D"):
@@ -244,7 +243,7 @@ def _transform(config: Config, id: str) -> str:
 
 
 def _usual(config: Config, id: str, name: str) -> bool:
-    """Whether a known transform is told nothing that changes what it does here."""
+    """True if a known transform has no argument that changes what it does here."""
     given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:
         case "Orientation":

@@ -1,7 +1,7 @@
 """Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
-Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
+Such a file is a program, so it is opened only if the user trusts it. It cannot be built on the meta device, and so
+cannot be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
 """
 
 import zipfile
@@ -21,17 +21,17 @@ from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
 
-# What torch raises on files that it cannot read.
+# Errors that torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
 
 
 class FrozenArgs(Strict):
-    """What a job says of a frozen network.
+    """Arguments of a frozen network in a job.
 
     Attributes:
-        num_classes: output classes, background included; an archive of torch.export says it itself.
-        num_channels: of its input; default 1, or what the archive says.
-        roi: voxels of a window, in the network's axis order; an archive that was exported for one size says it itself.
+        num_classes: output classes, background included; an archive of torch.export states it.
+        num_channels: input channels; default 1, or the archive's.
+        roi: voxels of a window, in the network's axis order; an archive that was exported for one size states it.
     """
 
     num_classes: Annotated[int, Field(ge=2)] | None = None
@@ -42,8 +42,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram; `singly`: its graph takes a batch of one, so samples
-    run one by one.
+    `net` is a ScriptModule, or the module of an ExportedProgram. `singly` is True if its graph takes a batch of one, so
+    that samples run one by one.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -56,14 +56,14 @@ class Frozen(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of windows of the size that it was saved for; a UserError if the file lets no gradient through."""
+        """Returns logits of windows of its saved size; raises UserError if the file lets no gradient through."""
         logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Sets the flag alone: what a frozen network does was settled when it was saved."""
+        """Sets the flag only: saving a frozen network fixed its behaviour."""
         self.training = mode
         return self
 
@@ -86,10 +86,10 @@ class Frozen(nn.Module):
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a frozen network takes and gives: what its file says, or else the job.
+    """Describes a frozen network from its file, or else from the job.
 
     Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
-    no such file, an unreadable one, or neither of the two formats.
+    a file that is missing, unreadable or in neither of the two formats.
     """
     given = validate(dict(args), FrozenArgs, path)
     _, told, _ = _load(path)
@@ -102,17 +102,17 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of a file with its weights, on the CPU, its parameters without gradients; `describe` checks `args`.
+    """Returns the network of a file with its weights, on the CPU, without gradients; `describe` checks `args`.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
-    file that makes tensors on a named device stays bound to it.
+    file that makes tensors on a named device stays on that device.
     """
     net, _, singly = _load(path)
     return Frozen(net, path, singly)
 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
-    """The network, the arguments that its file says, and whether its graph takes one sample at a time."""
+    """Returns the network, the arguments that its file states, and True if its graph takes one sample at a time."""
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
@@ -146,7 +146,7 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
 def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     from torch.export.passes import move_to_device_pass
 
-    # As a stream: of a path, torch wants the suffix .pt2.
+    # As a stream: torch demands the suffix .pt2 of a path.
     with Path(path).open("rb") as stream:
         program = move_to_device_pass(torch.export.load(stream), "cpu")
     net: nn.Module = program.module()
@@ -167,7 +167,7 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
 
 
 def _point_to(module: GraphModule, device: torch.device) -> None:
-    """Make tensors on a device where the graph names another."""
+    """Makes the graph create tensors on a device, wherever it names another."""
     for node in module.graph.nodes:
         if node.kwargs.get("device") is not None:
             node.update_kwarg("device", device)
