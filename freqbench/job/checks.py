@@ -1,4 +1,4 @@
-"""Refuses a wrong job, as far as that can be told before attacks and networks are imported, which takes seconds."""
+"""Refuses a wrong job as early as possible, before importing attacks and networks, which takes seconds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,13 +15,13 @@ from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry
 from freqbench.models import ModelEntry
 
-OF_CLASSES = ("organs", "target")  # whose names the dataset knows
+OF_CLASSES = ("organs", "target")  # parameters with class names, which the dataset knows
 
 
 def require_sound(job: JobSpec, where: str) -> None:
-    """Refuse wrong names, keys and values of datasets, splits that are not there, and parameters of attacks.
+    """Refuses wrong names, keys and values of datasets, splits that do not exist, and wrong parameters of attacks.
 
-    Classes of other packages are left out, as are rules that need an attack's defaults: the classes have these.
+    Skips classes of other packages, and rules that need an attack's defaults, which only the classes know.
 
     Raises:
         UserError: such a mistake; `where` begins the line.
@@ -41,7 +41,7 @@ def require_sound(job: JobSpec, where: str) -> None:
 
 
 def require_names(job: JobSpec, where: str) -> None:
-    """Refuse two datasets, or two models of a dataset, of one name, a dataset without a model, and unknown names.
+    """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, and unknown names.
 
     Raises:
         UserError: such a mistake; `where` begins the line.
@@ -71,12 +71,12 @@ def require_names(job: JobSpec, where: str) -> None:
 
 
 def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
-    """Names of the models that a job has for a dataset."""
+    """Returns the names of the models that a job has for a dataset."""
     return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
 def require_untargeted(value: Any, place: str) -> None:
-    """Refuse `targeted: true`, as a job has no other labels than the true ones."""
+    """Refuses `targeted: true`, as a job has no labels but the true ones."""
     if value:
         raise UserError(
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
@@ -91,7 +91,7 @@ def _require_known(kind: str, given: Sequence[str], known: Sequence[str], place:
 
 
 def _classes(dataset: Dataset) -> Sequence[str] | None:
-    """Names of a dataset's classes, None where its files are not here; a DataError for a split that it lacks."""
+    """Returns a dataset's class names, None if its files are missing; raises DataError for an unknown split."""
     dataset.listed_cases()
     try:
         return dataset.class_names

@@ -24,19 +24,19 @@ from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.checkpoints import record
 from freqbench.results import Shard
 
-COUPLED_WINDOWS = 4  # at once in the code released with SA2
+COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A job, resolved: all that it asks for.
+    """A resolved job: all cells and cases that it asks for.
 
     Attributes:
-        job: that it was made from; what is carried out goes by its resources, precision and window batch.
+        job: the job that it was made from; the run uses its resources, precision and window batch.
         cells: in the job's order, each once.
-        cases: of each dataset, by its name.
-        metrics: that every record is to cover.
-        warnings: what a user should know before the run.
+        cases: cases of each dataset, by its name.
+        metrics: metrics that every record has to cover.
+        warnings: warnings for the user before the run.
     """
 
     job: JobSpec
@@ -46,23 +46,23 @@ class Grid:
     warnings: tuple[str, ...] = ()
 
     def units(self) -> Iterator[Unit]:
-        """Every cell on every case with all its targets."""
+        """Yields every cell on every case with all its targets."""
         for cell in self.cells:
             for ref in self.cases[cell.dataset.name]:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
     def shard(self, shard: Shard) -> "Grid":
-        """The cells of one shard."""
+        """Returns the grid with the cells of one shard."""
         return replace(self, cells=tuple(cell for cell in self.cells if shard.holds(cell.cell_id)))
 
     @cached_property
     def case_keys(self) -> Mapping[str, tuple[str, ...]]:
-        """The key of every case, in the order of `cases`: found once, as every cell asks for them."""
+        """Keys of every case, in the order of `cases`; computed once, as every cell asks for them."""
         by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
         return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
-        """The keys of all records in a compact form that JSON can hold; `results.index_keys` spells them out."""
+        """Returns the keys of all records in a compact form that JSON can hold; `results.index_keys` expands them."""
         return {
             "cells": [
                 {
@@ -77,7 +77,7 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
-    """The grid of a job: datasets built and listed, models resolved and checked, lists multiplied into cells.
+    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
 
     Raises:
         UserError: one line that begins with `where` and the place.
@@ -170,10 +170,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
 
 
 def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """The cases that an attack learns from, none of them among those that are scored; none where it learns nothing.
+    """Returns the cases that an attack learns from, none of them scored; empty if it learns nothing.
 
     Raises:
-        UserError: no such split or not as many cases, or one of them or its patient is scored too.
+        UserError: unknown split, too few cases, or one of them or its patient is scored too.
     """
     if not isinstance(attack, LearnedAttack):
         return ()
@@ -194,15 +194,15 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """The grid of a job with its cells scored on other targets: for volumes that are there already.
+    """Returns the grid of a job with its cells scored on other targets, for volumes that exist already.
 
     Args:
-        job: that made the volumes.
-        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors); a
-            checkpoint is called by its file name, or as `NAME=CHECKPOINT` says.
+        job: the job that made the volumes.
+        names: models of the job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a
+            checkpoint is named after its file, or as in `NAME=CHECKPOINT`.
 
     Raises:
-        UserError: neither a model of the job nor such a checkpoint.
+        UserError: a name that is neither a model of the job nor such a checkpoint.
     """
     own = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
@@ -227,7 +227,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
 
 
 def _sees_alike(dataset: Dataset, source: ModelSpec, target: ModelSpec) -> bool:
-    """Whether two models see the dataset in one space."""
+    """True if two models see the dataset in the same space."""
     spaces = [(model.space or dataset.space).identity() for model in (source, target)]
     return spaces[0] == spaces[1]
 
