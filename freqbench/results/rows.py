@@ -1,4 +1,4 @@
-"""Makes Arrow tables of rows, refusing those that are not of the schema."""
+"""Converts rows to Arrow tables, and refuses those that do not fit the schema."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from freqbench.results.schema import Column, arrow_schema
 
-_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit
+_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # errors that Arrow raises on values that do not fit
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
+    """Converts rows with exactly these columns to an Arrow table. NaN stays NaN and None becomes null.
 
-    Raises a ValueError where a column is missing, unknown, required but None, or of the wrong type, or a time has no
+    Raises ValueError if a column is missing, unknown, required but None, or of the wrong type, or if a time has no
     zone: a mistake of the program that made the row.
     """
     rows = [dict(row) for row in rows]
@@ -24,7 +24,7 @@ def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa
     for row in rows:
         _check(row, known)
     try:
-        # All columns in one call: a call a column takes five times as long on the few rows of a unit.
+        # All columns in one call: one call per column takes five times as long on the few rows of a unit.
         structs = pa.array(rows, type=known.struct)
     except _REFUSALS as error:
         raise _misfit(columns, rows, error) from error
@@ -55,7 +55,7 @@ def _prepared(columns: tuple[Column, ...]) -> _Prepared:
 
 
 def _check(row: Mapping[str, Any], known: _Prepared) -> None:
-    """Refuse what Arrow would take."""
+    """Refuses rows that Arrow would accept."""
     if row.keys() != known.names:
         missing, unknown = sorted(known.names - row.keys()), sorted(row.keys() - known.names)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
@@ -71,7 +71,7 @@ def _check(row: Mapping[str, Any], known: _Prepared) -> None:
 
 
 def _misfit(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], error: Exception) -> ValueError:
-    """What Arrow's error means, with the column, which it does not name where it converts whole rows."""
+    """Explains Arrow's error with the column, which Arrow does not name when it converts whole rows."""
     for column in columns:
         try:
             pa.array([row[column.name] for row in rows], type=column.type)

@@ -1,8 +1,9 @@
 """Defines the columns of a result store, each with its type, unit, direction, mark and meaning.
 
-Two tables: `records`, one row a (cell, case, target model), and `class_records`, one row of those a class. A metric
-that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be computed is
-null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a reason.
+There are two tables: `records`, one row per (cell, case, target model), and `class_records`, one row per record and
+class. A metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not
+be computed is null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without
+a reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ Direction = Literal["higher", "lower", ""]
 Mark = Literal["identity", "result", "measured"]
 
 
-@dataclass(frozen=True, eq=False)  # each is what it is, and hashed as fast as an object is
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is fast
 class Column:
     """One column of a table.
 
@@ -30,12 +31,12 @@ class Column:
 
     name: str
     type: pa.DataType
-    unit: str  # empty where there is none
-    direction: Direction  # which way the segmentation or the volume is better; empty where neither is
+    unit: str  # empty if it has none
+    direction: Direction  # the better direction for segmentation or volume; empty if neither is better
     mark: Mark
     meaning: str
-    required: bool = False  # whether a row without it is a mistake of the program
-    is_later: bool = False  # whether files of this version were written before it was added: it is null there
+    required: bool = False  # True if a row without it is a mistake of the program
+    is_later: bool = False  # True if files of this version were written before it was added; it is null in them
 
 
 _TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -63,7 +64,7 @@ def _count(name: str, meaning: str, direction: Direction = "") -> Column:
 
 
 def _and_clean(*columns: Column) -> Iterator[Column]:
-    """Each column, and the same of the clean volume's prediction."""
+    """Yields each column, and its counterpart for the clean volume's prediction."""
     for column in columns:
         yield column
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
@@ -266,10 +267,10 @@ CLASS_RECORDS: tuple[Column, ...] = (
 
 
 LATER = frozenset(column.name for columns in (RECORDS, CLASS_RECORDS) for column in columns if column.is_later)
-"""What files of this version may lack."""
+"""Columns that files of this version may lack."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
+    """Returns the Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
     fields = [pa.field(column.name, column.type) for column in columns]
     return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})

@@ -1,4 +1,4 @@
-"""Counts what a store's job has done, from its files alone: neither data nor checkpoints are needed."""
+"""Counts the progress of a store's job from the store's files alone: neither data nor checkpoints are needed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,16 +15,16 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """What `status --json` prints of a store.
+    """Returns the content of `status --json` for a store.
 
     Returns:
-        `out`; `records`: those `wanted` by its job, `ok`, `failed`, `left`, and of these `lacking`, whose classes are
-        lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: of each its RUN, null where its file
-        does not say, and the number of its `warnings`; `workers`: of each run that goes on, else of the last one,
-        `run_id` and what its file says of its `workers`.
+        `out`; `records`: the numbers `wanted` by its job, `ok`, `failed`, `left`, and among those left `lacking`, whose
+        classes are lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: the fields RUN of each, null
+        if its file lacks them, and the number of its `warnings`; `workers`: `run_id` and `workers` of each unfinished
+        run, else of the last one.
 
     Raises:
-        UserError: no store is there, or it cannot be read.
+        UserError: the store does not exist or cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
@@ -53,7 +53,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Of `facts` a table of records by attack and source, one of runs, and one of the workers of each run."""
+    """Returns tables of `facts`: records by attack and source, runs, and the workers of each run."""
     records = found["records"]
     title = f"{found['out']}: {records['ok'] + records['failed']} of {records['wanted']} records"
     progress = Table("attack", "source", "ok", "failed", title=title)
@@ -84,12 +84,12 @@ class _Worker(Strict):
 
     @property
     def share(self) -> float:
-        """The part of its time in which its device had work."""
+        """Share of its time in which its device had work."""
         return self.device_seconds / (sum(self.seconds) or 1.0)
 
 
 def _workers(out: str, run: Mapping[str, Any]) -> Table:
-    """What the time of a run's workers went to: of all, and of the ones whose devices had least to do."""
+    """Tabulates the time of a run's workers: of all, and of those whose devices had least work."""
     where = f"{out}/runs/{run['run_id']}.json"
     workers = [config.validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
