@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
         event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
         is_alias = isinstance(event, yaml.AliasEvent)
         if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
-            raise ComposerError(None, None, "an alias of what it stands in", event.start_mark)
+            raise ComposerError(None, None, "an alias inside its own anchor", event.start_mark)
         self._nodes += self._sizes.get(event.anchor, 1) if is_alias else 1
         self._depth += 1
         if self._nodes > YAML_NODES:

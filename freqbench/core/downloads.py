@@ -92,7 +92,7 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
     raise StorageUnavailable(
-        f"{uri}: expected a file that comes whole, got it cut, or changed meanwhile, {TRIES} times"
+        f"{uri}: expected a complete file, got it truncated or changed meanwhile, {TRIES} times: try again later"
     )
 
 

@@ -69,8 +69,8 @@ def required(name: str, what: str = "") -> str:
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
         begin = f"{what}: " if what else ""
         raise UserError(
-            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are called by it, got "
-            f"{name!a:.160}: rename it"
+            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are named after it, "
+            f"got {name!a:.160}: rename it"
         )
     return name
 
@@ -130,7 +130,7 @@ def require_open(variable: str, where: str) -> None:
     """Refuses a variable that sounds secret in a path, as errors and rows repeat it; `where` begins the line."""
     if _SECRET.search(variable):
         raise UserError(
-            f"{where}: expected a variable that may be told, got {variable}, which sounds secret: name it otherwise"
+            f"{where}: expected a variable that may appear in messages, got {variable}, which sounds secret: rename it"
         )
 
 

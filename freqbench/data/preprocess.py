@@ -183,7 +183,7 @@ def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
             yield (
                 f"{native.source}: expected intensities on the scale of the window "
                 f"[{scaling.low:g}, {scaling.high:g}], got {low:g} to {high:g} (percentiles 0.5 and 99.5): give the "
-                "files' own window or `percentile` as `intensity`, and a network that was trained so"
+                "files' own window or `percentile` as `intensity`, and a network trained on them"
             )
 
 

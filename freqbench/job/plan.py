@@ -165,7 +165,7 @@ def lines(found: Outlook) -> Iterator[str]:
     if found.missing:
         yield from (f"{each.word}: {each}" for each in found.missing)
         if all(each.word != Missing.word for each in found.missing):
-            yield "passes are counted on untrained networks in their place; which records are there shows once they are"
+            yield "passes are counted on untrained networks in their place; records are counted once they exist"
             return
         yield (
             "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
@@ -212,7 +212,7 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
             seconds += predicting + SCORING_S if a_record is None else a_record
     return (
         seconds / 3600,
-        "rough: counted operations, at this machine's speed now" if is_rough else "from the rows that are there",
+        "rough: counted operations, at this machine's speed now" if is_rough else "from the store's rows",
     )
 
 

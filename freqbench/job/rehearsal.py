@@ -53,7 +53,7 @@ class Missing:
     word: str = "missing"
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
+        return f"{self.what}: {self.complaint}{f' (get it from {self.source})' if self.source else ''}"
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:

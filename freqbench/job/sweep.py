@@ -272,7 +272,7 @@ def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
         first = seen.get(ref.case_id.casefold())
         if first is not None:
             raise UserError(
-                f"expected cases whose names differ in more than capitals, as files are called by them, got {first} "
+                f"expected cases whose names differ in more than capitals, as files are named after them, got {first} "
                 f"and {ref.case_id}: rename one"
             )
         seen[ref.case_id.casefold()] = ref.case_id

@@ -203,7 +203,7 @@ class SegmentationModel(nn.Module):
 
     def _padded_prompts(self, batch: int) -> Tensor:
         if self.prompts is None:
-            raise UserError("expected a network without prompts, or the model of a case: ask model.for_case(case)")
+            raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
         return self._padded(self.prompts).expand(batch, -1, -1, -1, -1)
 
 

@@ -82,8 +82,8 @@ class Published(Decathlon):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
         raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`; the files are to be had at "
-            f"{self.homepage}"
+            f"{root}: expected one of {markers} in it, found none: check `root`, or download the "
+            f"files from {self.homepage}"
         )
 
 
