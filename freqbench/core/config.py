@@ -110,8 +110,8 @@ def _index(key: str) -> int:
     return index
 
 
-def _has_flag(given: Any) -> bool:
-    return isinstance(given, bool) or (isinstance(given, list | tuple) and any(map(_has_flag, given)))
+def _has_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_has_flag, value)))
 
 
 def _takes_flags(annotation: Any) -> bool:
@@ -132,16 +132,16 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     location = first["loc"]
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
-        known = list(owner.model_fields) if owner else []
+        keys = list(owner.model_fields) if owner else []
         inside = _place(location[:-1])
-        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), known)}"
+        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), keys)}"
     location = _without_alternatives(model, location)
     place = _place(location)
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    said = [_said(each) for each in errors if each["loc"][: len(location)] == location]
-    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(said[1:]))
-    message = " or ".join([said[0], *others]).removeprefix("Value error, ")
+    texts = [_said(failure) for failure in errors if failure["loc"][: len(location)] == location]
+    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(texts[1:]))
+    message = " or ".join([texts[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
     return f"{place}: {message}{got}" if place else message
 
@@ -164,11 +164,11 @@ def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
     """Returns the pydantic model at a place of `model`, None if there is none."""
-    found: type[BaseModel] | None = model
+    inner: type[BaseModel] | None = model
     for name in (part for part in location if isinstance(part, str)):
-        field: FieldInfo | None = found.model_fields.get(name) if found else None
-        found = _first_model(field.annotation) if field else None
-    return found
+        field: FieldInfo | None = inner.model_fields.get(name) if inner else None
+        inner = _first_model(field.annotation) if field else None
+    return inner
 
 
 def _first_model(annotation: Any) -> type[BaseModel] | None:

@@ -80,10 +80,10 @@ def yaml_of(content: bytes | str, where: str) -> Any:
 
 def mapping_of(content: bytes | str, where: str) -> dict[str, Any]:
     """Parses YAML as `yaml_of` does; the text has to hold keys and values."""
-    found = yaml_of(content, where)
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: expected keys and values at the top, got {type(found).__name__}")
-    return found
+    mapping = yaml_of(content, where)
+    if not isinstance(mapping, dict):
+        raise UserError(f"{where}: expected keys and values at the top, got {type(mapping).__name__}")
+    return mapping
 
 
 def yaml_item(entry: Mapping[str, Any]) -> str:
@@ -98,23 +98,23 @@ def json_of(content: bytes | str, where: str) -> Any:
         raise UserError(f"{where}: expected JSON of at most {JSON_BYTES // 2**20} MiB, got more: give the right file")
     too_deep = UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
     try:
-        found = json.loads(content)
+        value = json.loads(content)
     except ValueError as error:
         raise UserError(f"{where}: not readable as JSON: {one_line(error):.300}") from None
     except RecursionError:
         raise too_deep from None
-    level = [found] if isinstance(found, dict | list) else []
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(DEPTH):  # code that walks through it recurses once per level
-        parts = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
+        parts = (part for node in level for part in (node.values() if isinstance(node, dict) else node))
         level = [part for part in parts if isinstance(part, dict | list)]
         if not level:
-            return found
+            return value
     raise too_deep
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
     """Parses JSON as `json_of` does; the text has to hold an object."""
-    found = json_of(content, where)
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore it or move it away")
-    return found
+    value = json_of(content, where)
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}: restore it or move it away")
+    return value

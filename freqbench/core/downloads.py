@@ -124,10 +124,10 @@ def _digest(path: str, size: int, modified_ns: int) -> str:
 
 
 def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
-    known, path = hashes(folder).get(name), folder / name
-    if known is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
+    recorded, path = hashes(folder).get(name), folder / name
+    if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
-    return not verify or digest(path) == known
+    return not verify or digest(path) == recorded
 
 
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:

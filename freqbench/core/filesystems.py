@@ -157,8 +157,8 @@ def _status(error: BaseException | None) -> int:
     """Returns the HTTP status of an error or its cause; 0 if it has none."""
     while error is not None:
         response = getattr(error, "response", None)
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (found, *(getattr(error, name, None) for name in ("status_code", "status", "code"))):
+        of_boto = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for status in (of_boto, *(getattr(error, name, None) for name in ("status_code", "status", "code"))):
             if isinstance(status, int):
                 return status
         error = error.__cause__

@@ -117,6 +117,6 @@ class Preprocess(Strict):
         """Returns all that changes a `Case`, for digests; keys that were added later are omitted at their defaults."""
         scaling = parse_intensity(self.intensity)
         intensity = [scaling.kind, scaling.low, scaling.high]
-        own = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
-        later = {name: value for name, value in own.items() if value != Preprocess.model_fields[name].default}
+        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
+        later = {name: value for name, value in settings.items() if value != Preprocess.model_fields[name].default}
         return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}

@@ -10,11 +10,11 @@ PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-imag
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the installed packages that numbers depend on."""
-    found = {"python": sys.version.split()[0]}
+    releases = {"python": sys.version.split()[0]}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            releases[name] = importlib.metadata.version(name)
+    return releases
 
 
 def available_cores() -> int:

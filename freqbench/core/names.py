@@ -112,8 +112,8 @@ def require_plain(path: str) -> None:
         raise UserError(f"{path}: expected a path of this system, got one of Windows: write it with / from the root on")
     protocol, separator, _ = path.partition("://")
     if "::" in path or (separator and protocol not in PROTOCOLS):
-        known = ", ".join(PROTOCOLS)
-        raise UserError(f"{path}: expected a path or the URI of a known file system ({known}), got none: mend it")
+        protocols = ", ".join(PROTOCOLS)
+        raise UserError(f"{path}: expected a path or the URI of a known file system ({protocols}), got none: mend it")
 
 
 def at_home(path: str) -> Path:
@@ -139,8 +139,8 @@ def require_inside(root: str, path: str) -> None:
     protocol, separator, folder = root.rpartition("://")
     if protocol not in ("", "file", "local"):
         return
-    found = path.removeprefix(f"{protocol}{separator}")
-    if not at_home(found).resolve().is_relative_to(at_home(folder).resolve()):
+    inner = path.removeprefix(f"{protocol}{separator}")
+    if not at_home(inner).resolve().is_relative_to(at_home(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

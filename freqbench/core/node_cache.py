@@ -76,9 +76,9 @@ def part(name: str) -> Path:
 def made(name: str) -> Iterator[Path]:
     """Yields the files of a part that freqbench made, by their names; manifests follow the files they list."""
     root = folder() / name
-    found = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
+    paths = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
     yield from _copies(root) if name == "files" else ()
-    for path in filter(Path.is_file, found):
+    for path in filter(Path.is_file, paths):
         if not (name == "files" and path.suffix == ".json") or listed(path):
             yield path
 
@@ -96,8 +96,8 @@ def strangers() -> Iterator[Path]:
     root = folder()
     if root.is_file():
         yield root
-    own = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
-    yield from (path for path in root.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
+    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
+    yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
 def size(name: str) -> int:
@@ -126,8 +126,8 @@ def clear(name: str) -> int:
 def listed(manifest: Path) -> dict[str, str]:
     """Returns the SHA-256 of each file that a manifest lists, by its name; empty without a manifest."""
     try:
-        found = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
+        hashes = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
     except (OSError, ValueError):
         return {}
-    is_ours = isinstance(found, dict) and all(isinstance(value, str) and len(value) == 64 for value in found.values())
-    return found if is_ours else {}
+    is_ours = isinstance(hashes, dict) and all(isinstance(value, str) and len(value) == 64 for value in hashes.values())
+    return hashes if is_ours else {}

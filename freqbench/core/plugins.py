@@ -54,20 +54,20 @@ def load_class(path: str, base: type) -> type[Any]:
     require_trust(path)
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name, None)
+        cls = getattr(importlib.import_module(module), name, None)
     except (Exception, SystemExit) as error:  # importing a module runs it, and it may raise anything
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
             "or mend it"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        got = "no such name" if found is None else repr(found)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        got = "no such name" if cls is None else repr(cls)
         raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")
-    if lacking := getattr(found, "__abstractmethods__", None):
+    if lacking := getattr(cls, "__abstractmethods__", None):
         names = ", ".join(sorted(lacking))
         raise UserError(f"{path}: expected a class with all that {base.__name__} asks for, it lacks {names}")
-    return found
+    return cls
 
 
 def is_foreign(cls: type) -> bool:
@@ -89,8 +89,8 @@ def provenance(cls: type) -> dict[str, str]:
 
 def _typed_sha256(cls: type, path: str) -> str:
     """Returns the SHA-256 of the notebook cells that define a class; raises UserError if they are not kept."""
-    methods = [inspect.unwrap(each) for each in vars(cls).values() if inspect.isfunction(each)]
-    cells = sorted("".join(linecache.getlines(name)) for name in {each.__code__.co_filename for each in methods})
+    methods = [inspect.unwrap(method) for method in vars(cls).values() if inspect.isfunction(method)]
+    cells = sorted("".join(linecache.getlines(name)) for name in {method.__code__.co_filename for method in methods})
     if not any(cells):
         raise UserError(f"{path}: expected a class in a file or notebook, got one without source: save it in a file")
     return hashlib.sha256("".join(cells).encode()).hexdigest()

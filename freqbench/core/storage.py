@@ -38,8 +38,8 @@ def filled_in(text: str, owner: str) -> str:
     Raises UserError, which begins with `owner`, if a variable does not exist or sounds secret.
     """
 
-    def value(found: re.Match[str]) -> str:
-        variable = found[1] or found[2]
+    def value(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
         names.require_open(variable, f"{owner}: {text}")
         if variable not in os.environ:
             raise UserError(f"{owner}: {text}: expected the environment variable {variable}, found none: set it")
@@ -158,8 +158,8 @@ def create(path: str, data: bytes) -> bool:
 
 def list_files(folder: str, suffix: str) -> list[str]:
     """Lists the names of the files directly in a folder that end in `suffix`, sorted; empty without a folder."""
-    found = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
-    return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+    names = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
+    return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
 
 def list_sizes(folder: str, suffix: str) -> dict[str, int]:
@@ -172,8 +172,8 @@ def _listed(folder: str, detail: bool) -> list[Any]:
     fs, inner = opened(folder)
     try:
         with told(folder, fs):
-            found: list[Any] = fs.ls(inner, detail=detail)
-            return found
+            entries: list[Any] = fs.ls(inner, detail=detail)
+            return entries
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -182,8 +182,8 @@ def list_below(folder: str, name: str) -> list[str]:
     """Lists the paths of files with this name at any depth below a folder, sorted; empty without a folder."""
     fs, inner = opened(folder)
     with told(folder, fs):
-        found = fs.find(inner)
-    return sorted(path.removeprefix(inner).strip("/") for path in found if path.rpartition("/")[2] == name)
+        paths = fs.find(inner)
+    return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
 
 
 def remove(path: str) -> None:
@@ -259,5 +259,5 @@ def sha256(path: str) -> str:
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))
     name = PurePosixPath(inner).name
-    known = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
-    return known[name] if name in known else downloads.hashes(fetch(path).parent)[name]
+    recorded = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
+    return recorded[name] if name in recorded else downloads.hashes(fetch(path).parent)[name]

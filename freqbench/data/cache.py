@@ -62,7 +62,7 @@ def entries() -> tuple[Kept, ...]:
 
 def total() -> int:
     """Returns the bytes of all cached volumes."""
-    return sum(kept.num_bytes for kept in entries())
+    return sum(entry.num_bytes for entry in entries())
 
 
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
@@ -105,9 +105,9 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
         return None
     with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
         os.utime(path)
-    told = {name: _tuples(value) for name, value in json.loads(facts).items()}
-    affine = np.array(told.pop("affine"), np.float64)
-    return Case(ref=ref, image=image, label=label, affine=affine, **told)
+    fields = {name: _tuples(value) for name, value in json.loads(facts).items()}
+    affine = np.array(fields.pop("affine"), np.float64)
+    return Case(ref=ref, image=image, label=label, affine=affine, **fields)
 
 
 def _keep(path: Path, case: Case, most: int) -> None:
@@ -128,13 +128,13 @@ def _keep(path: Path, case: Case, most: int) -> None:
 
 
 def _trim(most: int) -> None:
-    kept = entries()
-    over = sum(each.num_bytes for each in kept) - most
-    for each in kept:
+    volumes = entries()
+    over = sum(volume.num_bytes for volume in volumes) - most
+    for volume in volumes:
         if over <= 0:
             break
-        each.path.unlink(missing_ok=True)
-        over -= each.num_bytes
+        volume.path.unlink(missing_ok=True)
+        over -= volume.num_bytes
     for left in _listed(".tmp"):
         if time.time() - left.used > STALE_SECONDS:
             left.path.unlink(missing_ok=True)

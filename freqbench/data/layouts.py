@@ -147,10 +147,10 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
     With `with_labels`, reads their label maps too.
     """
-    given = expanded(root, "--data")
-    if not storage.is_local(given):
-        raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
-    folder = Path(storage.local_path(given))
+    path = expanded(root, "--data")
+    if not storage.is_local(path):
+        raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
+    folder = Path(storage.local_path(path))
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
@@ -182,9 +182,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
 
 def _unrecognised(folder: Path) -> str:
-    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
-    there = _named(found, 3) or "nothing"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    below = {name: kind.title for name in names if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
+    there = _named(names, 3) or "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
     else:
@@ -224,8 +224,8 @@ def _lacking_structures(folder: Path) -> Iterator[str]:
     """Yields cases that lack masks which others have, beside those that the survey checked."""
     there = {case: set(_structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
     everything = set().union(*there.values()) - set(_classes(folder)["classes"])
-    for case, own in there.items():
-        if lacking := sorted(everything - own):
+    for case, structures in there.items():
+        if lacking := sorted(everything - structures):
             yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"
 
 

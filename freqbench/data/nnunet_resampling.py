@@ -69,9 +69,9 @@ def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
     for index in np.unique(old):
-        own = _resized((old == index).astype(np.float32), shape, coarse, order=1)
-        new[own >= share] = index
-        np.maximum(share, own, out=share)
+        indicator = _resized((old == index).astype(np.float32), shape, coarse, order=1)
+        new[indicator >= share] = index
+        np.maximum(share, indicator, out=share)
     return torch.from_numpy(new)[None]
 
 

@@ -21,11 +21,11 @@ def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Itera
     """
     with sweep.at(f"{where}: datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    known = [entry.name for entry in job.datasets]
+    datasets = [entry.name for entry in job.datasets]
     sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", known, place):
+        if dataset.name in entry.only("datasets", datasets, place):
             for written, only in entry.on(dataset.name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
 

@@ -45,10 +45,10 @@ class Cell:
     @property
     def attack_identity(self) -> dict[str, Any]:
         """Identity of the attack, with its surrogates by what they compute instead of by name."""
-        own = attack_identity(self.attack)
+        identity = attack_identity(self.attack)
         if self.attack.needs_surrogates:
-            own["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
-        return own
+            identity["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
+        return identity
 
     @cached_property
     def cell_id(self) -> str:
@@ -78,8 +78,8 @@ class Cell:
         """
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
         names = [surrogate.name for surrogate in self.surrogates]
-        own = {"surrogates": names} if self.attack.needs_surrogates else {}
-        return attack_params(self.attack, **self._coupling, **cut, **own)
+        followed = {"surrogates": names} if self.attack.needs_surrogates else {}
+        return attack_params(self.attack, **self._coupling, **cut, **followed)
 
     @property
     def _coupling(self) -> dict[str, int]:

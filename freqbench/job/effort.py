@@ -85,21 +85,21 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
     """
     content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
     job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
-    own = expand(job, cases, where)
+    full = expand(job, cases, where)
     cells: dict[tuple[str, str], Cell] = {}
-    for cell in own.cells:
+    for cell in full.cells:
         if counted := _counted(cell.attack):
             for attack in _at_every_effort(cell, counted, effort, where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
-    names = [cell.attack.name for cell in own.cells]
+    names = [cell.attack.name for cell in full.cells]
     left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
     if not cells:
         raise UserError(
             f"{where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
             f"{', '.join(left_out)}: add one"
         )
-    grid = replace(own, cells=tuple(cells.values()))
+    grid = replace(full, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
     grid = replace(grid, job=job.model_copy(update={"attacks": list(_attacks(grid))}))
     return Varied(grid=grid, entries=entries, left_out=tuple(left_out))
@@ -107,22 +107,22 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
 
 def _counted(attack: Attack) -> str:
     """Returns the parameter that sets an attack's length: `steps`, or `queries` for a search; empty if neither."""
-    known, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
+    names, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
     if attack.threat_model == MINIMAL or getattr(attack, "control", "none") != "none":
         return ""
-    if "steps" in known and backwards > 0:
+    if "steps" in names and backwards > 0:
         return "steps"
-    return "queries" if "queries" in known and forwards > 0 else ""
+    return "queries" if "queries" in names and forwards > 0 else ""
 
 
 def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> Iterator[Attack]:
     """Yields the attack of a cell at every number of steps or queries, loss and number of restarts that it takes."""
     attack = cell.attack
-    known = {field.name for field in fields(attack)}
+    names = {field.name for field in fields(attack)}
     choices: dict[str, tuple[Any, ...]] = {counted: getattr(effort, counted)}
-    if "loss" in known:
+    if "loss" in names:
         choices["loss"] = effort.losses
-    if "restarts" in known:
+    if "restarts" in names:
         choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
     for values in product(*choices.values()):
         with at_parameter(f"{where}: {attack.name}"), warnings.catch_warnings():
@@ -137,8 +137,8 @@ def _entry(attack: Attack) -> dict[str, Any]:
     changed = attack_entry(attack)
     name = changed.pop("name")
     budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
-    known = {field.name for field in fields(attack)}
-    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in known}
+    names = {field.name for field in fields(attack)}
+    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in names}
     if "loss" in effort:
         effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None if the variant sets the loss
     others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}
@@ -147,13 +147,13 @@ def _entry(attack: Attack) -> dict[str, Any]:
 
 def _attacks(grid: Grid) -> Iterator[AttackEntry]:
     """Yields entries that expand to the grid's cells: each attack once, or once per dataset if it is not for all."""
-    whole = {name: set(models_for(grid.job.models, name)) for name in grid.cases}
+    everywhere = {name: set(models_for(grid.job.models, name)) for name in grid.cases}
     places: dict[Attack, dict[str, set[str]]] = {}
     for cell in grid.cells:
         places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
-    for attack, found in places.items():
-        if found == whole:
+    for attack, sources_of in places.items():
+        if sources_of == everywhere:
             yield AttackEntry(**_entry(attack))
         else:
-            for name, sources in found.items():
+            for name, sources in sources_of.items():
                 yield AttackEntry(**_entry(attack), datasets=[name], sources=sorted(sources))

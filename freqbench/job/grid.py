@@ -94,10 +94,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(attacks_on(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
     with sweep.at(where):
-        found = [(attack, len(only)) for each in attacks.values() for attack, only in each]
-        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in found)
+        sizes = [(attack, len(only)) for pairs in attacks.values() for attack, only in pairs]
+        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
         limits.require(count, limits.CELLS, "cells")
-    said = [str(warning.message) for warning in caught]
+    concerns = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
@@ -117,11 +117,11 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
         models = models_of(job.models, dataset, where)
         for model in models.values():
             if model.is_prompted:
-                said.append(
+                concerns.append(
                     f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
                     "much, and of no other"
                 )
-            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
+            concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue
@@ -133,7 +133,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                         "the organs move and its points would not; leave one of the two out"
                     )
                 within = tuple(target for target in targets if _sees_alike(dataset, source, target))
-                said += [
+                concerns += [
                     f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
                     for target in targets
                     if target not in within
@@ -142,7 +142,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             with sweep.at(where):
                 surrogates = surrogates_of(attack, source, models)
             if source.name in getattr(attack, "surrogates", ()):
-                said.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+                concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -158,14 +158,14 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:
-                    said.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+                    concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
     if twice:
-        said.append(f"{twice} cells are the same as one before: each is computed once")
+        concerns.append(f"{twice} cells are the same as one before: each is computed once")
     with sweep.at(where):
         count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
         limits.require(count, limits.RECORDS, "records")
     return Grid(
-        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said))
+        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(concerns))
     )
 
 
@@ -177,14 +177,14 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
     """
     if not isinstance(attack, LearnedAttack):
         return ()
-    known = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
+    taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
     refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
     if not refs:
         raise UserError(
             f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
             "set learn_split, or from Python call `learn` of the attack"
         )
-    shared = [ref.case_id for ref in refs if ref.fingerprint in known or ref.patient_id in known]
+    shared = [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]
     if shared:
         raise UserError(
             f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
@@ -204,25 +204,25 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     Raises:
         UserError: a name that is neither a model of the job nor such a checkpoint.
     """
-    own = {entry.name: entry for entry in job.models}
+    by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []
     added: list[ModelEntry] = []
     for text in dict.fromkeys(names):
         name, _, checkpoint = text.rpartition("=")
-        if checkpoint in own or checkpoint in by_checkpoint:
-            targets.append(checkpoint if checkpoint in own else by_checkpoint[checkpoint])
+        if checkpoint in by_name or checkpoint in by_checkpoint:
+            targets.append(checkpoint if checkpoint in by_name else by_checkpoint[checkpoint])
             continue
         if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
-            raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
+            raise UserError(f"targets: {unknown('model', checkpoint, by_name)}; or give a checkpoint's path")
         name = name or PurePath(checkpoint).stem
         added.append(config.validate({"name": name, "checkpoint": checkpoint}, ModelEntry, "targets"))
-        if name in own:
+        if name in by_name:
             raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
         targets.append(name)
     extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
     grid = expand(extended, where="targets")
-    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
+    sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)
 
 

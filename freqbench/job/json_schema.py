@@ -38,15 +38,15 @@ def schema_of(model: type[BaseModel]) -> Schema:
     """
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
-    places, found = models_json_schema([(each, "validation") for each in asked])
-    refs = {each: places[each, "validation"] for each in asked}
-    defs: dict[str, Schema] = found["$defs"]
-    schemas = {each: defs[ref["$ref"].rpartition("/")[2]] for each, ref in refs.items()}
+    places, generated = models_json_schema([(cls, "validation") for cls in asked])
+    refs = {cls: places[cls, "validation"] for cls in asked}
+    defs: dict[str, Schema] = generated["$defs"]
+    schemas = {cls: defs[ref["$ref"].rpartition("/")[2]] for cls, ref in refs.items()}
     common = schemas[AttackEntry]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
     for name, attack in ATTACKS.items():
         defs[f"attack-{name}"] = _attack(name, attack, common)
-    for each in (*DATASETS.values(), *DEFENCES.values()):
-        schemas[each]["properties"] |= {"name": {"type": "string"}}
+    for cls in (*DATASETS.values(), *DEFENCES.values()):
+        schemas[cls]["properties"] |= {"name": {"type": "string"}}
     for dataset in DATASETS.values():
         schemas[dataset]["properties"] |= {"loader": {"type": "string"}}
     attacks = {name: {"$ref": f"#/$defs/attack-{name}"} for name in ATTACKS}
@@ -68,30 +68,30 @@ def schema_of(model: type[BaseModel]) -> Schema:
 
 def _told_apart(key: str, kind: str, parts: Mapping[str, Schema]) -> Schema:
     """Returns the schema of objects that name, by a key, the schema that they follow, or a class of another package."""
-    known = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
+    values = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
     chosen = [{"if": {"properties": {key: _names(kind, name)}}, "then": part} for name, part in parts.items()]
-    return {"properties": {key: known}, "allOf": chosen}
+    return {"properties": {key: values}, "allOf": chosen}
 
 
-def _names(kind: str, *own: str) -> Schema:
+def _names(kind: str, *entries: str) -> Schema:
     """Returns names of a table, and the aliases from the code released with the papers."""
-    return {"enum": [*own, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in own)]}
+    return {"enum": [*entries, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in entries)]}
 
 
 def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
     """Returns the schema of an attack's entry: each parameter is a value, or a list of values that multiplies."""
     hints, budget = get_type_hints(attack), attack.budget_name
     required = [field.name for field in fields(attack) if field.default is MISSING]
-    own: dict[str, Schema] = {}
+    parameters: dict[str, Schema] = {}
     for field in fields(attack):
-        own[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
+        parameters[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
         if field.name in attack.parameters:
-            own[field.name]["description"] = attack.parameters[field.name].meaning
+            parameters[field.name]["description"] = attack.parameters[field.name].meaning
     return {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],
         "type": "object",
-        "properties": {**common, **own},
+        "properties": {**common, **parameters},
         "required": ["name", *(parameter for parameter in required if parameter != budget)],
         "additionalProperties": False,
         **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),

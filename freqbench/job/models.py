@@ -57,14 +57,14 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
         if name not in models:
             raise UserError(f"{place}: {unknown('model', name, models)}")
     named = [models[name] for name in attack.surrogates]
-    found = [model for model in named if source.model_id not in {each.model_id for each in (model, *model.members)}]
-    if not found:
+    surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
+    if not surrogates:
         got = ", ".join(attack.surrogates) or "none"
         raise UserError(
             f"{place}: expected other models of the job than {source.name}, which is attacked, got {got}: name some, "
             "or say in sources which models to attack"
         )
-    for model in found:
+    for model in surrogates:
         for what in ("num_classes", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:
@@ -72,10 +72,10 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
                     f"{place}: expected models of the same {what} as {source.name}, {ours}, got {theirs} of "
                     f"{model.name}: state one for both, or leave it out"
                 )
-    return tuple(found)
+    return tuple(surrogates)
 
 
-def _members_first(given: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:
+def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:
     """Returns the models for a dataset, each with its number in the job, ensembles last."""
-    asked = [(i, entry) for i, entry in enumerate(given) if dataset.name in (entry.datasets or [dataset.name])]
-    return sorted(asked, key=lambda each: each[1].ensemble is not None)
+    asked = [(i, entry) for i, entry in enumerate(entries) if dataset.name in (entry.datasets or [dataset.name])]
+    return sorted(asked, key=lambda numbered: numbered[1].ensemble is not None)

@@ -116,7 +116,7 @@ def outlook(
 ) -> Outlook:
     """Counts a grid's missing, done and remaining parts; `is_saved` as in `make_plan`, `price` per worker's hour."""
     store = Store(out)
-    found = Outlook(
+    summary = Outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_counted(grid)),
@@ -125,12 +125,12 @@ def outlook(
         price=price,
     )
     if lacking:
-        return found
+        return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
     hours, basis = _hours(todo, store) if todo.units else (0.0, None)
     cost = None if price is None else price * hours
     return replace(
-        found, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
+        summary, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
     )
 
 
@@ -152,10 +152,10 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
 
 def table(found: Outlook) -> Table:
     """Tabulates cells, cases and passes over windows of each dataset, source and attack."""
-    shown = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
+    grid_table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
     for row in found.grid:
-        shown.add_row(*map(str, row.values()))
-    return shown
+        grid_table.add_row(*map(str, row.values()))
+    return grid_table
 
 
 def lines(found: Outlook) -> Iterator[str]:
@@ -163,8 +163,8 @@ def lines(found: Outlook) -> Iterator[str]:
     for warning in found.warnings:
         yield f"warning: {warning}"
     if found.missing:
-        yield from (f"{each.word}: {each}" for each in found.missing)
-        if all(each.word != Missing.word for each in found.missing):
+        yield from (f"{thing.word}: {thing}" for thing in found.missing)
+        if all(thing.word != Missing.word for thing in found.missing):
             yield "passes are counted on untrained networks in their place; records are counted once they exist"
             return
         yield (
@@ -196,13 +196,15 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
         if unit.cell.cell_id not in learning:
             learning.add(unit.cell.cell_id)
             passes += unit.cell.learning_passes
-        known = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= a_record is None or (passes > 0 and known is None)
-        if known:
-            seconds += passes * known
+        seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
+        is_rough |= a_record is None or (passes > 0 and seconds_a_pass is None)
+        if seconds_a_pass:
+            seconds += passes * seconds_a_pass
         else:
             operations = passes * forward[source]
-            operations += sum(unit.passes_on(each) * forward[each.model_id] for each in unit.cell.surrogates)
+            operations += sum(
+                unit.passes_on(surrogate) * forward[surrogate.model_id] for surrogate in unit.cell.surrogates
+            )
             seconds += operations / rate
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)

@@ -70,9 +70,9 @@ class ModelRecipe(Strict):
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
-            given = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
-            if given:
-                raise ValueError(f"{self.name}: expected no {given[0]} for objective: clean, got one: say at or vaft")
+            surplus = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
+            if surplus:
+                raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attack:
             raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
         if self.frequency_consistency and self.objective != "vaft":
@@ -179,17 +179,17 @@ class TrainJob(Schedule):
                 raise ValueError(f"{model.name}: start: {' -> '.join([*seen, start])} has no beginning: change one")
             seen.append(start)
             chain.append(by_name[start])
-        found = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
-        if found["arch"] is None and start == SCRATCH:
+        inherited = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
+        if inherited["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
-        return model.model_copy(update={**found, "start": self.start(model)})
+        return model.model_copy(update={**inherited, "start": self.start(model)})
 
     def replicate(self, number: int) -> "TrainJob":
         """Returns the job that trains only the replicates of one number, counted from 0."""
-        own = {model.name for model in self.models}
+        names = {model.name for model in self.models}
 
         def numbered(model: ModelRecipe) -> ModelRecipe:
-            start = f"{model.start}{suffix(number)}" if model.start in own else model.start
+            start = f"{model.start}{suffix(number)}" if model.start in names else model.start
             return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
 
         models = tuple(numbered(model) for model in self.models)
@@ -212,9 +212,9 @@ class TrainJob(Schedule):
 
     def schedule(self, model: ModelRecipe) -> Schedule:
         """Returns the job's schedule with the model's own settings."""
-        own = {name: getattr(model, name) for name in Schedule.model_fields}
-        given = {name: value for name, value in own.items() if value is not None}
-        return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | given)
+        fields = {name: getattr(model, name) for name in Schedule.model_fields}
+        overrides = {name: value for name, value in fields.items() if value is not None}
+        return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | overrides)
 
 
 class TrainingEntry(Strict):

@@ -68,7 +68,7 @@ def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
-    names = {each.what for each in lacking}
+    names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
     models = [
@@ -119,13 +119,13 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
         if path is None or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
             continue
         try:
-            found = storage.exists(storage.filled_in(path, entry.name))
+            exists = storage.exists(storage.filled_in(path, entry.name))
             complaint = f"expected a checkpoint at {path}, found none"
         except StorageRefused:
             raise
         except UserError as error:
-            found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
-        if not found:
+            exists, complaint = False, str(error).removeprefix(f"{entry.name}: ")
+        if not exists:
             yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
 
 
@@ -141,22 +141,22 @@ def name_of(entry: ModelEntry) -> str:
 def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
     """Returns a phantom with a dataset's name, classes, channels and number of cases (1 if unknown)."""
     dataset = build_dataset(entry, "datasets")
-    found: dict[str, Any] = {"shape": list(dataset.typical_shape)}
+    facts: dict[str, Any] = {"shape": list(dataset.typical_shape)}
     with suppress(DataError):
-        found["classes"] = list(dataset.class_names)
+        facts["classes"] = list(dataset.class_names)
     with suppress(DataError):
-        found["channels"] = dataset.num_channels
-    found["split"] = REHEARSED
+        facts["channels"] = dataset.num_channels
+    facts["split"] = REHEARSED
     asked = dataset.cases
-    found["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
-    return DatasetEntry(name=entry.name, loader="stand_in", **{**found, **changes})
+    facts["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
+    return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})
 
 
 def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
     """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table."""
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
-    kept = {key: getattr(entry, key) for key in names}
-    return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
+    fields = {key: getattr(entry, key) for key in names}
+    return ModelEntry(**fields, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
 
 
 def _arch(entry: ModelEntry) -> str:
@@ -169,10 +169,10 @@ def _own(entry: ModelEntry) -> str:
 
 def _easy(entry: AttackEntry) -> AttackEntry:
     """Returns an attack with few steps, and as many different numbers of steps as before."""
-    attack, own = attack_class(entry.class_name), entry.own
-    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in own else 1
+    attack, parameters = attack_class(entry.class_name), entry.own
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in parameters else 1
     easy = {}
     for name in {field.name for field in fields(attack)} & set(EFFORT):
-        given = own.get(name, STEPS)
-        easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)
+        values = parameters.get(name, STEPS)
+        easy[name] = [least + rank for rank in range(len(values))] if isinstance(values, list) else max(STEPS, least)
     return entry.model_copy(update=easy)

@@ -131,6 +131,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     loader, content = entry.class_name, {"name": entry.name, **entry.own}
     if plugins.names_class(loader):
         with sweep.at(f"{where}.loader"):
-            found: type[Dataset] = plugins.load_class(loader, Dataset)
-        return config.validate(content, found, where)
+            cls: type[Dataset] = plugins.load_class(loader, Dataset)
+        return config.validate(content, cls, where)
     return config.validate(content, DATASETS[loader], where)

@@ -142,11 +142,11 @@ class AttackEntry(Entry):
         Raises:
             UserError: a list without values.
         """
-        found = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
-        for key, values in found.items():
+        choices = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
+        for key, values in choices.items():
             if not values:
                 raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
-        return found
+        return choices
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
         """Yields the parameters of each attack that the lists multiply into, as the file writes them.
@@ -154,9 +154,9 @@ class AttackEntry(Entry):
         Raises:
             UserError: a list without values.
         """
-        found = self.choices(place)
-        for choice in product(*found.values()):
-            yield dict(zip(found, choice, strict=True))
+        choices = self.choices(place)
+        for choice in product(*choices.values()):
+            yield dict(zip(choices, choice, strict=True))
 
     def matches(self, place: str) -> Iterator[Match]:
         """Yields the requested distances.
@@ -167,10 +167,10 @@ class AttackEntry(Entry):
         written = self.match if isinstance(self.match, list) else [self.match]
         if not written:
             raise UserError(f"{place}.match: expected a value or a list of values, got an empty list")
-        for each in written:
-            if not isinstance(each, Mapping):
-                raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {each!r}")
-            yield config.validate(each, Match, f"{place}.match")
+        for match in written:
+            if not isinstance(match, Mapping):
+                raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {match!r}")
+            yield config.validate(match, Match, f"{place}.match")
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
         """Returns the datasets or sources that it is for, out of all that the job has.
@@ -178,10 +178,10 @@ class AttackEntry(Entry):
         Raises:
             UserError: an unknown name.
         """
-        given = getattr(self, key)
-        if given is None:
+        stated = getattr(self, key)
+        if stated is None:
             return known
-        wanted = given if isinstance(given, list) and given else [given]
+        wanted = stated if isinstance(stated, list) and stated else [stated]
         for name in wanted:
             if name not in known:
                 raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")

@@ -39,11 +39,11 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
         kind[part.ravel()] = classes.ravel()
     common = (maps[0] == maps[1]) & (maps[0] > 0)
     pairs, shared = np.unique(parts[0][common].astype(np.int64) * len(sizes[1]) + parts[1][common], return_counts=True)
-    own, true = np.divmod(pairs, len(sizes[1]))
-    is_matched = 3 * shared > sizes[0][own] + sizes[1][true]
-    found = np.bincount(kinds[0][own[is_matched]], minlength=num_classes)
+    predicted, labelled = np.divmod(pairs, len(sizes[1]))
+    is_matched = 3 * shared > sizes[0][predicted] + sizes[1][labelled]
+    matched = np.bincount(kinds[0][predicted[is_matched]], minlength=num_classes)
     in_pred, in_label = (np.bincount(kind[1:], minlength=num_classes) for kind in kinds)
-    scores: Values = np.divide(2.0 * found, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
+    scores: Values = np.divide(2.0 * matched, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
     return scores
 
 
@@ -59,12 +59,12 @@ def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Val
     boxes = [find_objects(classes, num_classes - 1) for classes in maps]
     errors = np.full((num_classes, 3), np.nan)
     for number in range(1, num_classes):
-        own, true = (
+        predicted, labelled = (
             betti_numbers(classes[box[number - 1]] == number) if box[number - 1] else np.zeros(3)
             for classes, box in zip(maps, boxes, strict=True)
         )
         if boxes[1][number - 1]:
-            errors[number] = np.abs(own - true)
+            errors[number] = np.abs(predicted - labelled)
     return {f"betti{dimension}_error": errors[:, dimension] for dimension in range(3)}
 
 

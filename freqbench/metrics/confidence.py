@@ -39,21 +39,21 @@ def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: in
     shapes, a confidence outside [0, 1], a value that is no class, or over 256 classes.
     """
     sure = as_tensor(confidence).double().cpu()
-    own, true = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
-    require_same_shape(sure.shape, own.shape)
+    predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
+    require_same_shape(sure.shape, predicted.shape)
     if not (sure.min() >= 0 and sure.max() <= 1):
         raise UserError(
             f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
         )
-    sure, own, is_right = sure.flatten(), own.flatten(), (own == true).flatten()
+    sure, predicted, is_right = sure.flatten(), predicted.flatten(), (predicted == labelled).flatten()
 
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
 
-    places = own * BINS + (sure * BINS).long().clamp(max=BINS - 1)
+    places = predicted * BINS + (sure * BINS).long().clamp(max=BINS - 1)
     gaps = sums(places, sure - is_right.double(), num_classes * BINS)  # [K, BINS]
-    wrong = own[~is_right]
-    voxels, wrong_voxels = sums(own, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
+    wrong = predicted[~is_right]
+    voxels, wrong_voxels = sums(predicted, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
     wrong_sums = sums(wrong, sure[~is_right], num_classes)[:, 0]
     return Calibration(
         ece=float(gaps.sum(0).abs().sum() / voxels.sum()),

@@ -142,14 +142,14 @@ class Search:
         lengths = np.linalg.norm(offsets * self.spacing, axis=1)
         # Outside the cube a target may lie at NEAR + 1 voxels of the shortest side: only shorter distances are certain.
         certain = np.flatnonzero(lengths < (NEAR + 1) * self.spacing.min())
-        found, left = np.empty(len(flat)), np.arange(len(flat))
+        distances, left = np.empty(len(flat)), np.arange(len(flat))
         for number in certain[np.argsort(lengths[certain], kind="stable")]:
             hit = occupied[flat[left] + offsets[number] @ strides]
-            found[left[hit]] = lengths[number]
+            distances[left[hit]] = lengths[number]
             left = left[~hit]
         if len(left):
-            found[left] = self._nearest(self.points[:, left])
-        self._set(self.open, found)
+            distances[left] = self._nearest(self.points[:, left])
+        self._set(self.open, distances)
 
 
 def _box(first: Points, second: Points) -> tuple[Points, Points]:

@@ -119,10 +119,12 @@ def nsd(
         raise UserError(f"nsd: expected a tolerance of at least 0, or {num_classes - 1} of them, got {tolerance}")
     limits = np.append(np.nan, np.broadcast_to(limits, num_classes - 1)) + SLACK * sides.max()
     shares = np.full(num_classes, np.nan)
-    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
-        if number and len(true.shared):
+    for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(labelled.shared):
             limit = limits[number]
-            shares[number] = (_pooled(own, true, sides, (limit, limit)) <= limit).mean() if len(own.shared) else 0.0
+            shares[number] = (
+                (_pooled(predicted, labelled, sides, (limit, limit)) <= limit).mean() if len(predicted.shared) else 0.0
+            )
     return shares
 
 
@@ -134,9 +136,9 @@ def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]
     """
     sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
     means = np.full(num_classes, np.nan)
-    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
-        if number and len(own.shared) and len(true.shared):
-            means[number] = _pooled(own, true, sides, (0.0, np.inf)).mean()
+    for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(predicted.shared) and len(labelled.shared):
+            means[number] = _pooled(predicted, labelled, sides, (0.0, np.inf)).mean()
     return means
 
 

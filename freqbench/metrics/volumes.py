@@ -61,8 +61,8 @@ def require_classes(volume: Tensor, num_classes: int) -> None:
         raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
     low, high = int(volume.min()), int(volume.max())
     if low < 0 or high >= num_classes:
-        known = f"classes 0 to {num_classes - 1}"
-        raise UserError(f"expected {known}, got {low} to {high}: map the labels, or name all classes")
+        expected = f"classes 0 to {num_classes - 1}"
+        raise UserError(f"expected {expected}, got {low} to {high}: map the labels, or name all classes")
 
 
 def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

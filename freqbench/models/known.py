@@ -65,7 +65,7 @@ def keep(path: Path | None, found: Checked) -> None:
 @cache
 def _code() -> str:
     """Returns a digest of the modules that make and check networks."""
-    found = blake2b(digest_size=8)
+    hasher = blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()

@@ -29,14 +29,14 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
         return _wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
-    given = spec.checkpoint
+    stated = spec.checkpoint
     if not spec.is_random:
         # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
-        spec = replace(spec, checkpoint=located(spec.arch, given, spec.args, spec.checkpoint_sha256))
-    with naming(given, spec.checkpoint):
+        spec = replace(spec, checkpoint=located(spec.arch, stated, spec.args, spec.checkpoint_sha256))
+    with naming(stated, spec.checkpoint):
         if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
             raise CheckpointError(
-                f"{spec.name}: {given} is not the file that was planned with (sha256 "
+                f"{spec.name}: {stated} is not the file that was planned with (sha256 "
                 f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
             )
         net = _network(spec)
@@ -84,16 +84,16 @@ def naming(given: str, local: str) -> Iterator[None]:
 def weights_of(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a checkpoint under the network's names, migrated."""
     if spec.arch in READERS:
-        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
-        return found
+        weights: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
+        return weights
     return migration_of(spec).convert(checkpoints.read_state_dict(spec.checkpoint, wanted), wanted)
 
 
 def content_sha256(spec: ModelSpec) -> str:
     """Returns the SHA-256 of the file, or of the folder's files, that a model is read from."""
     if spec.arch in READERS:
-        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
-        return found.sha256
+        description: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
+        return description.sha256
     return checkpoints.content_sha256(spec.checkpoint)
 
 

@@ -72,8 +72,8 @@ def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> 
 
     components, _ = label(mask, _CORNERS)
     largest = components == 1 + np.bincount(components[mask])[1:].argmax()
-    found: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
-    return found
+    depth: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
+    return depth
 
 
 def answers_to_clicks(

@@ -161,46 +161,46 @@ def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
             )
 
 
-def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
+def _stated(stated: InputAdapter | None, default: InputAdapter) -> InputAdapter:
     """Returns the job's `input`; omitted axes stay the network's, as wrong ones spoil predictions without an error."""
-    if given is None or "axes" in given.model_fields_set:
-        return given or known
-    return given.model_copy(update={"axes": known.axes})
+    if stated is None or "axes" in stated.model_fields_set:
+        return stated or default
+    return stated.model_copy(update={"axes": default.axes})
 
 
 def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
     """Resolves a model of a reader: its folder's description fills in what the job does not state."""
     if draft.arch in FROZEN:  # its file may not state its inputs and outputs
         roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
-        told = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
-        draft = replace(draft, args=told)
-    given = draft.checkpoint
-    local = located(draft.arch, given, draft.args)
-    with naming(given, local):
-        found: Description = READERS[draft.arch].describe(local, draft.args)
+        args = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
+        draft = replace(draft, args=args)
+    checkpoint = draft.checkpoint
+    local = located(draft.arch, checkpoint, draft.args)
+    with naming(checkpoint, local):
+        description: Description = READERS[draft.arch].describe(local, draft.args)
         for what, words in (("num_classes", "output classes"), ("num_channels", "input channels")):
-            theirs, ours = getattr(found, what), getattr(draft, what)
+            theirs, ours = getattr(description, what), getattr(draft, what)
             if theirs != ours:
                 raise UserError(f"{entry.name}: {local} has {theirs} {words}, dataset wants {ours}")
         if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
-            if draft.arch == "bundle" and found.preprocess is None:
+            if draft.arch == "bundle" and description.preprocess is None:
                 raise UserError(
                     f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
                     "state both"
                 )
-            if found.preprocess:
-                _require_input(entry, local, found.preprocess)
-        adapter = _stated(entry.input, found.input)
+            if description.preprocess:
+                _require_input(entry, local, description.preprocess)
+        adapter = _stated(entry.input, description.input)
         draft = replace(
             draft,
             checkpoint=local,
-            roi=entry.roi or adapter.in_volume_order(found.roi),
-            checkpoint_sha256=found.sha256,
+            roi=entry.roi or adapter.in_volume_order(description.roi),
+            checkpoint_sha256=description.sha256,
             input=adapter,
-            space=entry.preprocess or found.preprocess,
-            inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
+            space=entry.preprocess or description.preprocess,
+            inference=entry.inference or validate(dict(description.inference), Inference, where=entry.name),
         )
-        return replace(_checked(draft, entry.migration), checkpoint=given)
+        return replace(_checked(draft, entry.migration), checkpoint=checkpoint)
 
 
 def _remembered(entry: ModelEntry, draft: ModelSpec, trained: Mapping[str, Any] | None, is_own: bool) -> ModelSpec:
@@ -208,20 +208,20 @@ def _remembered(entry: ModelEntry, draft: ModelSpec, trained: Mapping[str, Any] 
     if not draft.is_random:
         draft = replace(draft, checkpoint_sha256=content_sha256(draft))
     asked = {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": is_own}
-    told = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
+    fields = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
     adapter = draft.input.model_dump()
-    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in told})
-    if kept := known.read(path):
-        args = {name: as_tuples(value) for name, value in kept.args.items()}
-        return replace(draft, args=args, migration=kept.migration, flops=kept.flops)
-    found = _checked(
+    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in fields})
+    if outcome := known.read(path):
+        args = {name: as_tuples(value) for name, value in outcome.args.items()}
+        return replace(draft, args=args, migration=outcome.migration, flops=outcome.flops)
+    spec = _checked(
         replace(draft, args=_agreed_args(entry, draft.arch, trained)),
         entry.migration,
         migrations.NONE if is_own else None,
     )
-    if found.checkpoint_sha256 == draft.checkpoint_sha256 and found.flops is not None:
-        known.keep(path, known.Checked(args=dict(found.args), migration=found.migration, flops=found.flops))
-    return found
+    if spec.checkpoint_sha256 == draft.checkpoint_sha256 and spec.flops is not None:
+        known.keep(path, known.Checked(args=dict(spec.args), migration=spec.migration, flops=spec.flops))
+    return spec
 
 
 def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -> ModelSpec:
@@ -246,13 +246,13 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
     wanted = net.state_dict()
     if not draft.is_random:
         if draft.arch in MODELS:
-            found = checkpoints.read_state_dict(draft.checkpoint, wanted)
-            chosen = migrations.choose(draft.name, draft.arch, stated or default, found, wanted)
+            weights = checkpoints.read_state_dict(draft.checkpoint, wanted)
+            chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-            found = migration_of(draft).convert(found, wanted)
+            weights = migration_of(draft).convert(weights, wanted)
         else:
-            found = weights_of(draft, wanted)
-        check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
+            weights = weights_of(draft, wanted)
+        check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=content_sha256(draft))
     flops = traced_flops(draft, net)
     return replace(draft, flops=flops) if draft.arch in MODELS else draft

@@ -27,11 +27,11 @@ TRAIN = "train://"
 
 def seed_of(checkpoint: str) -> int | None:
     """Returns the seed of untrained weights, requested by `random` or `random:SEED`; None for any other checkpoint."""
-    found = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
-    if found and len(found[1] or "") > SEED_DIGITS:
-        got = f"random:{found[1][:20]}..."
+    match = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
+    if match and len(match[1] or "") > SEED_DIGITS:
+        got = f"random:{match[1][:20]}..."
         raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
-    return int(found[1] or 0) if found else None
+    return int(match[1] or 0) if match else None
 
 
 def _is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
@@ -150,24 +150,24 @@ class ModelEntry(Strict):
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> "ModelEntry":
-        given = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
-        if len(given) != 1:
+        sources = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
+        if len(sources) != 1:
             raise ValueError(
-                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
+                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(sources) or 'none'}: a path, "
                 "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
             )
         if self.replicates > 1 and not self.is_to_train:
             raise ValueError(
-                f"expected no replicates beside {given[0]}: {getattr(self, given[0])}: they are for {TRAIN}NAME alone; "
-                "give each network an entry"
+                f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME "
+                "alone; give each network an entry"
             )
         if self.trained and not self.is_to_train:
             raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
         if self.bundle and (self.arch or self.migration):
             raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
-        own = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
-        if self.ensemble and own:
-            raise ValueError(f"expected an ensemble without {own[0]}: that is its members' own")
+        settings = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
+        if self.ensemble and settings:
+            raise ValueError(f"expected an ensemble without {settings[0]}: that is its members' own")
         return self
 
 

@@ -162,9 +162,9 @@ class SegmentationModel(nn.Module):
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
-        if any(given > full for full, given in zip(self.roi, size, strict=True)):
+        if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
+        low = [(full - side) // 2 for full, side in zip(self.roi, size, strict=True)]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
     def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
@@ -190,8 +190,8 @@ class SegmentationModel(nn.Module):
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                given = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
-                logits = self.adapter.from_network(self.net(*given))
+                inputs = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
+                logits = self.adapter.from_network(self.net(*inputs))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -231,4 +231,4 @@ class MeanOfProbabilities(nn.Module):
 
 def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
     """Returns the mean's logarithm from sums of log-probabilities, so that gradients survive where all are certain."""
-    return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
+    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))

@@ -59,5 +59,5 @@ def keep_cube(x: Tensor, kind: str, *limits: int) -> Tensor:
     (BMVC 2024, arXiv 2406.08486) filter adversarial perturbations like this.
     """
     rows = slice(*limits) if kind == "band" else slice(limits[0]) if kind == "low" else slice(limits[0], None)
-    kept = [dct_matrix(size)[rows] for size in x.shape[2:]]
-    return along_axes(x, [(matrix.T @ matrix).to(x) for matrix in kept])
+    matrices = [dct_matrix(size)[rows] for size in x.shape[2:]]
+    return along_axes(x, [(matrix.T @ matrix).to(x) for matrix in matrices])

@@ -32,7 +32,7 @@ def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     The change is complex `[B, C, H, W, D // 2 + 1]`; the clean amplitudes are returned with it. A coefficient that is
     zero in the clean volume, up to rounding, has no phase and stays zero.
     """
-    own, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
-    amplitude = own.abs()
+    spectrum, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
+    amplitude = spectrum.abs()
     rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=AXES, keepdim=True)
-    return torch.where(amplitude > rounding, (other - amplitude) * own.sgn(), 0.0), amplitude
+    return torch.where(amplitude > rounding, (other - amplitude) * spectrum.sgn(), 0.0), amplitude

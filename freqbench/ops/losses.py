@@ -155,10 +155,10 @@ def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It needs 3 classes or more.
     """
     top, order = logits.topk(3, dim=1)
-    own = logits.gather(1, labels.long())
-    # By index: with equal logits, `own >= top` may pick the label's logit as the other one, which has no gradient.
+    of_label = logits.gather(1, labels.long())
+    # By index: with equal logits, `of_label >= top` may pick the label's logit as the other one, which has no gradient.
     other = torch.where(order[:, :1] == labels, top[:, 1:2], top[:, :1])
-    return voxel_mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
+    return voxel_mean((other - of_label)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
 
 
 def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:

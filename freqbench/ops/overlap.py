@@ -25,9 +25,9 @@ def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = No
     pred, true = logits.argmax(dim=1).flatten(1), labels.flatten(1).long()  # [B, N]
     is_right = (pred == true).double()
     per_class = is_right.new_zeros(len(logits), logits.shape[1])
-    each = torch.ones_like(is_right)
-    labelled = per_class.scatter_add(1, true, each)
-    both = labelled + per_class.scatter_add(1, pred, each)
+    ones = torch.ones_like(is_right)
+    labelled = per_class.scatter_add(1, true, ones)
+    both = labelled + per_class.scatter_add(1, pred, ones)
     dice = 2 * per_class.scatter_add(1, true, is_right) / both.clamp(min=1)
     counts = torch.zeros_like(labelled)
     for k in range(1, counts.shape[1]) if classes is None else classes:

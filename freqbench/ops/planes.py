@@ -31,7 +31,7 @@ def aspect(spacing: Sequence[float], axis: int) -> float:
 def busiest(weights: Sequence[Array], axis: int) -> int:
     """Returns the slice across an axis with the largest sum of absolute weights, over all volumes."""
     others = tuple(other for other in range(3) if other != axis)
-    totals = sum(np.abs(each).sum(axis=others, dtype=float) for each in weights)
+    totals = sum(np.abs(volume).sum(axis=others, dtype=float) for volume in weights)
     return int(np.argmax(totals))
 
 
@@ -52,15 +52,15 @@ def error_box(pred: Array, truth: Array) -> Box | None:
 
 def class_places(mask: Array) -> list[tuple[int, float, float]]:
     """Returns each class in a slice: its number, and row and column of its largest part furthest from the edge."""
-    found = []
+    places = []
     for index in np.unique(mask):
         if index:
             parts, _ = scipy.ndimage.label(mask == index)
             largest = 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
             depth = scipy.ndimage.distance_transform_edt(np.pad(parts == largest, 1))[1:-1, 1:-1]
             row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
-            found.append((int(index), float(row), float(column)))
-    return found
+            places.append((int(index), float(row), float(column)))
+    return places
 
 
 def span(changes: Sequence[Array]) -> float:

@@ -156,7 +156,7 @@ class Zoom:
 def by_sample(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | None], x: Tensor) -> Tensor:
     """Changes each sample of a batch by its own zoom; None leaves it unchanged."""
     samples = x.chunk(len(x))
-    return torch.cat([each if zoom is None else change(zoom, each) for zoom, each in zip(zooms, samples, strict=True)])
+    return torch.cat([one if zoom is None else change(zoom, one) for zoom, one in zip(zooms, samples, strict=True)])
 
 
 def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,8 +169,8 @@ def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tens
         framed, opened = (torch.zeros(size, size, dtype=torch.float64) for _ in range(2))
         framed[inside], opened[:, inside] = there, back
         return framed, opened, torch.ones(size, dtype=torch.bool)
-    shown = slice(corner, corner + size)
-    back = back[:, shown]
+    visible = slice(corner, corner + size)
+    back = back[:, visible]
     # A voxel at the cut that also depends on a point beyond it is out of sight.
     seen = back.sum(dim=1) > 1 - 1e-9
-    return there[shown], back * seen[:, None], seen
+    return there[visible], back * seen[:, None], seen

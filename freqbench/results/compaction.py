@@ -68,8 +68,8 @@ def chosen(pairs: Sequence[Pair]) -> list[Pair]:
             if pair.size <= max(ALWAYS_BYTES, total):
                 names = set(small)
             total += pair.size
-    found = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
-    return found if len(found) > 1 or any(pair.lost for pair in found) else []
+    worthwhile = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
+    return worthwhile if len(worthwhile) > 1 or any(pair.lost for pair in worthwhile) else []
 
 
 def _pairs(files: Files, names: list[str]) -> list[Pair]:
@@ -121,10 +121,10 @@ class _Merged:
                 piece, start = piece.filter(pa.array(pair.wins[start : start + len(piece)])), start + len(piece)
                 counted.append(piece)
             self._records.add(piece)
-        kept = commit_text(pa.concat_tables(counted))
+        commits = commit_text(pa.concat_tables(counted))
         for piece in self._files.pieces("class_records", pair.name, classes):
             if pair.lost:
-                piece = piece.filter(pc.is_in(commit_text(piece), value_set=kept))
+                piece = piece.filter(pc.is_in(commit_text(piece), value_set=commits))
             self._classes.add(piece)
 
     def commit(self) -> None:

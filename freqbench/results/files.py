@@ -100,8 +100,8 @@ class Files:
         """Reads some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
-            return _filled(found, schema)
+            table = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
+            return _filled(table, schema)
 
     def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
         """Yields a file from `open`, or some columns of it (`coded_schema`), by row groups; closes it at the end."""
@@ -202,11 +202,11 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
     )
 
 
-def _filled(found: pa.Table, schema: pa.Schema) -> pa.Table:
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Returns a table with exactly the columns of a schema: missing columns of LATER become null."""
-    if len(found.schema) < len(schema):
-        found = pa.concat_tables([schema.empty_table(), found], promote_options="default")
-    return found.select(schema.names).cast(schema)
+    if len(table.schema) < len(schema):
+        table = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+    return table.select(schema.names).cast(schema)
 
 
 def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:

@@ -68,11 +68,11 @@ def listed(root: str) -> dict[tuple[str, str], str]:
 
 
 def _by_cell(names: Iterable[str]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
+    grouped: dict[str, set[str]] = {}
     for name in names:
         if parts := _NAME.fullmatch(name):
-            found.setdefault(parts[1], set()).add(name)
-    return found
+            grouped.setdefault(parts[1], set()).add(name)
+    return grouped
 
 
 def _drop(name: str) -> float:

@@ -132,15 +132,15 @@ class Lease:
 
     def _overlapping(self) -> list[str]:
         """Lists the leases, its own too, of shards that share cells with this one."""
-        found = []
+        paths = []
         for name in storage.list_files(storage.join(self.root, FOLDER), ".json"):
             try:
                 shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
             except UserError:
                 continue  # not a lease
             if shard.overlaps(self.shard):
-                found.append(_path(self.root, shard))
-        return found
+                paths.append(_path(self.root, shard))
+        return paths
 
     def _alive(self, path: str) -> Facts | None:
         """Returns the facts of another live run that holds a lease; None if there is none."""

@@ -28,12 +28,12 @@ def find_row(store: Store, text: str) -> Key:
             f"--row: expected {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
             "of `report --format html` has them in the details of a case"
         )
-    found = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
-    if len(found) != 1:
-        ids = ", ".join(row_id(*key) for key in found[:3])
-        got = f"{len(found)} of them ({ids}): give more digits" if found else "none: check OUT and the digits"
+    keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
+    if len(keys) != 1:
+        ids = ", ".join(row_id(*key) for key in keys[:3])
+        got = f"{len(keys)} of them ({ids}): give more digits" if keys else "none: check OUT and the digits"
         raise UserError(f"{store.root}: expected one row whose id begins with {text}, got {got}")
-    return found[0]
+    return keys[0]
 
 
 def sample_rows(store: Store, count: int, seed: int) -> list[Key]:

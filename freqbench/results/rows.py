@@ -20,15 +20,15 @@ def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa
     zone: a mistake of the program that made the row.
     """
     rows = [dict(row) for row in rows]
-    known = _prepared(tuple(columns))
+    prepared = _prepared(tuple(columns))
     for row in rows:
-        _check(row, known)
+        _check(row, prepared)
     try:
         # All columns in one call: one call per column takes five times as long on the few rows of a unit.
-        structs = pa.array(rows, type=known.struct)
+        structs = pa.array(rows, type=prepared.struct)
     except _REFUSALS as error:
         raise _misfit(columns, rows, error) from error
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(known.metadata)
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(prepared.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,18 +54,18 @@ def _prepared(columns: tuple[Column, ...]) -> _Prepared:
     )
 
 
-def _check(row: Mapping[str, Any], known: _Prepared) -> None:
+def _check(row: Mapping[str, Any], schema: _Prepared) -> None:
     """Refuses rows that Arrow would accept."""
-    if row.keys() != known.names:
-        missing, unknown = sorted(known.names - row.keys()), sorted(row.keys() - known.names)
+    if row.keys() != schema.names:
+        missing, unknown = sorted(schema.names - row.keys()), sorted(row.keys() - schema.names)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
-    for name in known.required:
+    for name in schema.required:
         if row[name] is None:
             raise ValueError(f"column {name!r} must not be None")
-    for name in known.times:
+    for name in schema.times:
         if isinstance(row[name], datetime) and row[name].tzinfo is None:
             raise ValueError(f"column {name!r}: a time needs a zone: use datetime.now(UTC)")
-    for name in known.whole:
+    for name in schema.whole:
         if isinstance(row[name], float):
             raise ValueError(f"column {name!r} must be {pa.int64()}, got a float: it would be cut off")
 

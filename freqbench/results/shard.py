@@ -23,10 +23,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parses `2/8`; raises UserError for anything else."""
-        found = _TEXT.fullmatch(text)
-        if not found or int(found[1]) > int(found[2]):
+        match = _TEXT.fullmatch(text)
+        if not match or int(match[1]) > int(match[2]):
             raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")
-        return cls(number=int(found[1]), count=int(found[2]))
+        return cls(number=int(match[1]), count=int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"

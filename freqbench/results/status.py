@@ -31,9 +31,9 @@ def facts(out: str) -> dict[str, Any]:
     rows = store.rows((*KEY, "attack", "source_model", "status"))
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
-    found = store.runs()
+    runs = store.runs()
     lacking = sum(key in wanted for keys in store.lacking().values() for key in keys)
-    latest = [run for run in found if run.get("status") == "running"] or found[-1:]
+    latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]
     return {
         "out": out,
         "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total(), "lacking": lacking},
@@ -41,7 +41,7 @@ def facts(out: str) -> dict[str, Any]:
             {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
             for attack, source in sorted({group[:2] for group in counts})
         ],
-        "runs": [_run(run) for run in found],
+        "runs": [_run(run) for run in runs],
         "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
     }
 
@@ -96,11 +96,11 @@ def _workers(out: str, run: Mapping[str, Any]) -> Table:
     table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
     units = sum(worker.units for worker in workers)
-    whole = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
-    least = sorted(sorted(workers, key=lambda each: each.share)[:MOST_WORKERS], key=lambda each: each.worker)
-    for name, each in ((f"all {len(workers)}", whole), *((str(each.worker), each) for each in least)):
-        seconds = (f"{value:.0f}" for value in each.seconds)
-        table.add_row(name, each.node, str(each.units), *seconds, f"{100 * each.share:.0f} %")
+    everyone = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
+    least = sorted(sorted(workers, key=lambda one: one.share)[:MOST_WORKERS], key=lambda one: one.worker)
+    for name, one in ((f"all {len(workers)}", everyone), *((str(one.worker), one) for one in least)):
+        seconds = (f"{value:.0f}" for value in one.seconds)
+        table.add_row(name, one.node, str(one.units), *seconds, f"{100 * one.share:.0f} %")
     if len(workers) > MOST_WORKERS:
         table.caption = f"the {MOST_WORKERS} of least device share"
     return table

@@ -133,13 +133,13 @@ class Store:
     def covered(self) -> dict[Key, frozenset[str]]:
         """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
         words: dict[str | None, frozenset[str]] = {}
-        found: dict[Key, frozenset[str]] = {}
+        metrics: dict[Key, frozenset[str]] = {}
         for cell, case, target, text, status in self.rows((*KEY, "metrics", "status")):
             if status == "ok":
                 if text not in words:
                     words[text] = frozenset((text or "").split(",")) - {""}
-                found[cell, case, target] = words[text]
-        return found
+                metrics[cell, case, target] = words[text]
+        return metrics
 
     def lacking(self) -> dict[str, list[Key]]:
         """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""
@@ -241,7 +241,7 @@ class Store:
         return [known[name] for name in names]
 
     def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
-        found: dict[Key, tuple[Row, list[Row]]] = {}
+        rows_by_key: dict[Key, tuple[Row, list[Row]]] = {}
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
@@ -252,8 +252,8 @@ class Store:
             classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
             for row in rows:
                 key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
-                found[key] = row, [each for each in classes if all(each[part] == row[part] for part in KEY)]
-        return found
+                rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
+        return rows_by_key
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
         """Returns the class rows of the winning records, each from the file of its record."""
@@ -265,10 +265,10 @@ class Store:
             pieces = self._files.pieces("class_records", name, self._files.open("class_records", name), schema)
             return [piece.filter(pc.is_in(commit_text(piece), texts)).select(list(columns)) for piece in pieces]
 
-        kept = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
-        files = [file for file in zip(names, kept, strict=True) if len(file[1])]
-        found = chain.from_iterable(self._files.each(read, files))
-        return pa.concat_tables([schema.empty_table().select(list(columns)), *found])
+        winning = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
+        files = [file for file in zip(names, winning, strict=True) if len(file[1])]
+        tables_read = chain.from_iterable(self._files.each(read, files))
+        return pa.concat_tables([schema.empty_table().select(list(columns)), *tables_read])
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2)

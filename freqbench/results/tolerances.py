@@ -57,9 +57,9 @@ _OF_LABELS: Mapping[str, tuple[Tolerance, Tolerance]] = {  # for the attacked an
 def _of_labels(times: float = 1.0) -> dict[str, Tolerance]:
     """Returns the tolerances of _OF_LABELS by column, `times` as wide: a class moves more than the mean."""
     return {
-        f"{name}{suffix}": Tolerance(absolute=times * each.absolute, relative=times * each.relative)
+        f"{name}{suffix}": Tolerance(absolute=times * tolerance.absolute, relative=times * tolerance.relative)
         for name, pair in _OF_LABELS.items()
-        for suffix, each in zip(("", "_clean"), pair, strict=True)
+        for suffix, tolerance in zip(("", "_clean"), pair, strict=True)
     }
 
 

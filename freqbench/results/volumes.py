@@ -41,12 +41,12 @@ def whole(root: str) -> dict[tuple[str, str], str]:
 
 def predictions(files: Iterable[str]) -> dict[str, dict[str, str]]:
     """Returns files of label maps by target and kind, from the names in a folder."""
-    found: dict[str, dict[str, str]] = {}
+    by_target: dict[str, dict[str, str]] = {}
     for name in files:
         kind, dash, target = name.removesuffix(SUFFIX).partition("-")
         if dash and kind in (ON_CLEAN, ON_ADVERSARIAL):
-            found.setdefault(target, {})[kind] = name
-    return found
+            by_target.setdefault(target, {})[kind] = name
+    return by_target
 
 
 def _ids(folder: str) -> tuple[str, str]:

@@ -35,10 +35,10 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
     if len(rows) > 1:
         changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
         rows = rows[np.concatenate(([True], changes))]
-    kept: Numbers = rows[
+    positions: Numbers = rows[
         np.argsort(finished[rows], kind="stable")
     ]  # a stable sort keeps the order by key within one time
-    return kept
+    return positions
 
 
 def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:

@@ -45,12 +45,12 @@ class AMOS(Decathlon):
 
     def _is_wanted(self, line: Any) -> bool:
         case_id = self._case_id(line)
-        found = _NUMBER.fullmatch(case_id)
-        if not found:
+        match = _NUMBER.fullmatch(case_id)
+        if not match:
             raise DataError(
                 f"{self._source()}: expected cases like amos_0001, got {case_id}: use `loader: decathlon` for this list"
             )
-        return self.modality in ("all", "ct" if int(found[1]) <= LAST_CT else "mr")
+        return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
     def _listed_class_names(self) -> tuple[str, ...]:
         """Returns Synapse's classes in the same order, without the portal vein, and three others."""

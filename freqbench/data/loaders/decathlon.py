@@ -49,8 +49,8 @@ class Decathlon(ListedFolder):
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """The tolerance of the list's Decathlon task, if it is one; else by organ."""
-        own = tolerances.TASKS.get(str(self._content().get("name")).lower())
-        return super().tolerances_mm if own is None else (own,) * (self.num_classes - 1)
+        tolerance = tolerances.TASKS.get(str(self._content().get("name")).lower())
+        return super().tolerances_mm if tolerance is None else (tolerance,) * (self.num_classes - 1)
 
     def _source(self) -> str:
         return join(self._root(), expanded(self.list_file, self.name))
@@ -104,11 +104,11 @@ def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
 
 
 def _label_beside(root: str, image: str) -> str | None:
-    parent, _, own = image.rpartition("/")
+    parent, _, file = image.rpartition("/")
     above, _, beside = parent.rpartition("/")
-    suffix = own.removeprefix(nifti.stem(image))
+    suffix = file.removeprefix(nifti.stem(image))
     for folder in (beside.replace("images", "labels"), "labelsTr"):
-        for name in (own, f"{nifti.stem(image)}_gt{suffix}"):
+        for name in (file, f"{nifti.stem(image)}_gt{suffix}"):
             label = "/".join(filter(None, (above, folder, name)))
             if label != image and storage.exists(join(root, label)):
                 return label

@@ -213,14 +213,14 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             return None
 
     def _lines(self, split: str) -> Sequence[Any]:
-        found = _SPLIT.fullmatch(split)
-        if not found:
+        match = _SPLIT.fullmatch(split)
+        if not match:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
         splits = self.splits()
-        key = found["key"] if found["key"] in splits else _OTHER_NAME.get(found["key"], found["key"])
+        key = match["key"] if match["key"] in splits else _OTHER_NAME.get(match["key"], match["key"])
         if key not in splits:
-            raise DataError(f"{self._source()}: {unknown('split', found['key'], splits)}")
-        start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
+            raise DataError(f"{self._source()}: {unknown('split', match['key'], splits)}")
+        start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
         lines = splits[key][start:stop]
         if not lines:
             raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")

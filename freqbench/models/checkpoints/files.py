@@ -70,11 +70,11 @@ def _weights_sha256(path: str, content: str) -> str:
 
 def state_sha256(weights: Mapping[str, Tensor]) -> str:
     """Returns the SHA-256 of weights: names, types, shapes and values."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for key, value in sorted(weights.items()):
-        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        hasher.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        hasher.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def read_metadata(path: str) -> dict[str, Any]:
@@ -155,9 +155,9 @@ def read_state_dict(
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
         raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
-    found = {str(key): value for key, value in content.items()}
-    check_sound(path, found)
-    return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+    weights = {str(key): value for key, value in content.items()}
+    check_sound(path, weights)
+    return strip_prefix(weights, [key.removeprefix("module.") for key in weights] if wanted is None else wanted)
 
 
 def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:

@@ -19,7 +19,7 @@ def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[s
     (`wanted`): the keys of MONAI's UNet themselves begin with `model.`.
     """
     theirs = set(wanted)
-    _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
+    _, keys = max(stripped(found), key=lambda candidate: len(theirs.intersection(candidate[1])))  # the first of equals
     return dict(zip(keys, found.values(), strict=True))
 
 
@@ -61,9 +61,9 @@ def check_fit(
 
 def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
     """Returns the checkpoint's classes if only their number differs: `num_classes` here, one other number there."""
-    pairs = chain.from_iterable(zip_longest(wanted, found) for wanted, found in shapes)
-    lengths = {(wanted, found) for wanted, found in pairs if wanted != found}
+    pairs = chain.from_iterable(zip_longest(ours, theirs) for ours, theirs in shapes)
+    lengths = {(ours, theirs) for ours, theirs in pairs if ours != theirs}
     if len(lengths) != 1:
         return None
-    ((wanted, found),) = lengths
-    return found if wanted == num_classes else None
+    ((ours, theirs),) = lengths
+    return theirs if ours == num_classes else None

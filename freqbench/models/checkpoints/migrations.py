@@ -126,12 +126,12 @@ def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: S
     Raises UserError if the job names a migration that this architecture does not have, CheckpointError if the age
     matters, the file does not show it, and the job does not state it.
     """
-    known = migrations_of(arch)
+    available = migrations_of(arch)
     if stated is not None:
-        if stated not in known:
-            raise UserError(f"{name}: {unknown(f'migration of {arch}', stated, known)}")
+        if stated not in available:
+            raise UserError(f"{name}: {unknown(f'migration of {arch}', stated, available)}")
         return stated
-    if any(migration.extra for migration in known.values()):
+    if any(migration.extra for migration in available.values()):
         raise CheckpointError(
             f"{name}: {arch} of MONAI 1.4 and before loads without an error into that of 1.5 and later and predicts "
             "other classes, and nothing in the file tells which of them wrote it: state migration: monai-1.4 or "

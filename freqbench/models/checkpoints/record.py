@@ -71,8 +71,8 @@ def concerns(
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    known = list(record.class_names or ())[: len(class_names)]
-    pairs = list(zip(known, class_names[: len(known)], strict=True))
+    names = list(record.class_names or ())[: len(class_names)]
+    pairs = list(zip(names, class_names[: len(names)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if _plain(theirs) != _plain(ours)]
     if others:
         theirs, ours = others[0]
@@ -82,9 +82,9 @@ def concerns(
         )
     scored = {ref.fingerprint for ref in refs}
     seen = {role: len(scored.intersection(taught)) for role, taught in record.training.fingerprints}
-    told = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
-    if told:
-        yield f"{model.name}: {' and '.join(told)}: scores on them are flattered"
+    shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
+    if shares:
+        yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
 
 
 def _plain(name: str) -> str:

@@ -100,8 +100,8 @@ class RandomizedSmoothing(Defence):
         guess = _majority(count("selection", self.selection_samples))
         votes = count("vote", self.samples)
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
-        for k, own in enumerate(votes):
-            agreeing = torch.where(guess == k, own, agreeing)
+        for k, of_class in enumerate(votes):
+            agreeing = torch.where(guess == k, of_class, agreeing)
         return Prediction(
             labels=_majority(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
@@ -142,15 +142,15 @@ def _votes(predicted: Iterable[Tensor], most: int) -> Tensor:
     for labels in predicted:
         while len(votes) <= int(labels.max()):
             votes.append(torch.zeros_like(labels, dtype=kind))
-        for k, own in enumerate(votes):
-            own += labels == k
+        for k, of_class in enumerate(votes):
+            of_class += labels == k
     return torch.stack(votes)
 
 
 def _majority(votes: Tensor) -> Tensor:
     """Returns the class of most votes, uint8 `[H, W, D]`; the lowest class on a tie."""
     best, labels = votes[0], torch.zeros_like(votes[0], dtype=torch.uint8)
-    for k, own in enumerate(votes[1:], start=1):
-        labels[own > best] = k
-        best = torch.maximum(best, own)
+    for k, of_class in enumerate(votes[1:], start=1):
+        labels[of_class > best] = k
+        best = torch.maximum(best, of_class)
     return labels

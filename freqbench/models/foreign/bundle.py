@@ -81,7 +81,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     """
     validate(dict(args), BundleArgs, path)
     config = read_config(path)
-    told = _network(config)
+    sizes = _network(config)
     for id in config.items("postprocessing::transforms"):
         if config.value(f"{id}::sigmoid") is True:
             raise UserError(
@@ -92,8 +92,8 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     adapter, preprocess = _space(config) or (InputAdapter(), None)
     return Description(
         roi=inferer.roi_size if inferer else _spatial_shape(config),
-        num_classes=told.out_channels,
-        num_channels=told.in_channels,
+        num_classes=sizes.out_channels,
+        num_channels=sizes.in_channels,
         input=adapter,
         preprocess=preprocess,
         inference={"overlap": inferer.overlap, "weighting": inferer.mode} if inferer else {},
@@ -135,8 +135,8 @@ def _weights(path: str) -> Path:
 
 def _files(path: str, config: Config) -> dict[str, Path]:
     """Returns the files that the output depends on, the bundle's modules too, as a trusted bundle may import them."""
-    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
-    return {file.relative_to(path).as_posix(): file for file in found}
+    paths = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
+    return {file.relative_to(path).as_posix(): file for file in paths}
 
 
 def _network(config: Config) -> _Network:
@@ -160,36 +160,36 @@ def _network(config: Config) -> _Network:
     return validate(sizes, _Network, f"{config.file}: network_def")
 
 
-def _as_network(found: Any) -> nn.Module:
-    if not isinstance(found, nn.Module):
-        raise TypeError(f"expected a network, got {type(found).__name__}")
-    return found
+def _as_network(parsed: Any) -> nn.Module:
+    if not isinstance(parsed, nn.Module):
+        raise TypeError(f"expected a network, got {type(parsed).__name__}")
+    return parsed
 
 
 def _class(where: str, name: str) -> Any:
     import monai.networks.nets as nets
 
     package, _, last = name.rpartition(".")
-    found = getattr(nets, last, None)
-    known = not package or package == _NETS or package.startswith(f"{_NETS}.")
-    if not (known and isinstance(found, type) and issubclass(found, nn.Module)):
+    cls = getattr(nets, last, None)
+    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
+    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(
             f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
             "the job, any class is taken"
         )
-    return found
+    return cls
 
 
 def _inferer(config: Config) -> _Inferer | None:
     if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
-    told = config.given("inferer", *_Inferer.model_fields)
-    size, overlap = told.get("roi_size"), told.get("overlap")
+    settings = config.given("inferer", *_Inferer.model_fields)
+    size, overlap = settings.get("roi_size"), settings.get("overlap")
     if isinstance(size, int):
-        told["roi_size"] = [size] * 3
+        settings["roi_size"] = [size] * 3
     if isinstance(overlap, list) and len(set(overlap)) == 1:
-        told["overlap"] = overlap[0]
-    return validate(told, _Inferer, f"{config.file}: inferer")
+        settings["overlap"] = overlap[0]
+    return validate(settings, _Inferer, f"{config.file}: inferer")
 
 
 def _spatial_shape(config: Config) -> Shape:
@@ -218,24 +218,24 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
     if list(steps) != in_order or "Orientation" not in steps or "ScaleIntensityRange" not in steps:
         return None
     place = f"{config.file}: {_TRANSFORMS}"
-    told = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
+    intensities = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
     axes = axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
-    adapter = InputAdapter(axes=axes, scale=(told.b_min, told.b_max))
+    adapter = InputAdapter(axes=axes, scale=(intensities.b_min, intensities.b_max))
     spacing = None
     if "Spacing" in steps:
         pixdim = validate(config.given(steps["Spacing"], "pixdim"), _Spacing, place).pixdim
         spacing = adapter.in_volume_order(pixdim)
     return adapter, Preprocess(
         spacing=spacing,
-        intensity={"window": (told.a_min, told.a_max)},
+        intensity={"window": (intensities.a_min, intensities.a_max)},
         crop_foreground="CropForeground" in steps,
     )
 
 
 def _transform(config: Config, id: str) -> str:
     """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty for anything else."""
-    found = config.find(id)
-    last = str((found.get("_target_") if isinstance(found, dict) else None) or "").rpartition(".")[2]
+    definition = config.find(id)
+    last = str((definition.get("_target_") if isinstance(definition, dict) else None) or "").rpartition(".")[2]
     for suffix in ("Dict", "d", "D"):
         if last.endswith(suffix):
             return last.removesuffix(suffix)
@@ -244,16 +244,16 @@ def _transform(config: Config, id: str) -> str:
 
 def _usual(config: Config, id: str, name: str) -> bool:
     """True if a known transform has no argument that changes what it does here."""
-    given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
+    arguments = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:
         case "Orientation":
             with suppress(ValueError):
-                return bool(axes_towards(str(given.get("axcodes"))))
+                return bool(axes_towards(str(arguments.get("axcodes"))))
             return False
         case "Spacing":
-            mode = given.get("mode", "bilinear")
+            mode = arguments.get("mode", "bilinear")
             return (mode if isinstance(mode, str) else next(iter(mode), None)) == "bilinear"
         case "ScaleIntensityRange":
-            return given.get("clip") is True
+            return arguments.get("clip") is True
         case _:
-            return not {"margin", "k_divisible", "select_fn"} & set(given)
+            return not {"margin", "k_divisible", "select_fn"} & set(arguments)

@@ -39,32 +39,32 @@ class Config:
         if node.startswith("$"):
             require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
             return self.parsed(id)
-        found = self.find(node[1:].replace("#", "::"), (*seen, id))
-        if found is None:
+        target = self.find(node[1:].replace("#", "::"), (*seen, id))
+        if target is None:
             raise CheckpointError(f"{self.file}: {id} refers to {node}, which is not in the file")
-        return found
+        return target
 
     def value(self, id: str) -> Any:
         """Returns the value with all references inside it resolved; an object that has to be made needs trust."""
-        found = self.find(id)
-        if isinstance(found, Mapping):
-            if "_target_" in found:
-                require_trust(f"{self.file}: {id} is an object of {found['_target_']}")
+        node = self.find(id)
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                require_trust(f"{self.file}: {id} is an object of {node['_target_']}")
                 return self.parsed(id)
-            return {key: self.value(f"{id}::{key}") for key in found}
-        if isinstance(found, list):
-            return [self.value(f"{id}::{i}") for i in range(len(found))]
-        return found
+            return {key: self.value(f"{id}::{key}") for key in node}
+        if isinstance(node, list):
+            return [self.value(f"{id}::{i}") for i in range(len(node))]
+        return node
 
     def given(self, id: str, *names: str) -> dict[str, Any]:
         """Returns the named values under an id that are present."""
-        found = {name: self.value(f"{id}::{name}") for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        values = {name: self.value(f"{id}::{name}") for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     def items(self, id: str) -> list[str]:
         """Returns the ids of the items of the list under an id; an empty list if there is no list."""
-        found = self.find(id)
-        return [f"{id}::{i}" for i in range(len(found))] if isinstance(found, list) else []
+        node = self.find(id)
+        return [f"{id}::{i}" for i in range(len(node))] if isinstance(node, list) else []
 
     def parsed(self, id: str) -> Any:
         """Returns an id's value from MONAI's parser; this runs the bundle's code, and so needs trust."""

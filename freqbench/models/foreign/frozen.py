@@ -91,12 +91,12 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
     a file that is missing, unreadable or in neither of the two formats.
     """
-    given = validate(dict(args), FrozenArgs, path)
-    _, told, _ = _load(path)
+    stated = validate(dict(args), FrozenArgs, path)
+    _, facts, _ = _load(path)
     return Description(
-        roi=_agreed(path, "roi", given, told),
-        num_classes=_agreed(path, "num_classes", given, told),
-        num_channels=_agreed(path, "num_channels", given, told, default=1),
+        roi=_agreed(path, "roi", stated, facts),
+        num_classes=_agreed(path, "num_classes", stated, facts),
+        num_channels=_agreed(path, "num_channels", stated, facts, default=1),
         sha256=storage.sha256(path),
     )
 
@@ -128,9 +128,9 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     try:
         if scripted:
             net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            told, singly = dict[str, Any](), False
+            facts, singly = dict[str, Any](), False
         else:
-            net, told, singly = _load_export(path)
+            net, facts, singly = _load_export(path)
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -140,7 +140,7 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
         )
     check_sound(path, net.state_dict())
-    return net, told, singly
+    return net, facts, singly
 
 
 def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
@@ -155,15 +155,17 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     inputs, outputs = signature.user_inputs, signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")
-    taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
-    if taken.dim() != 5 or given.dim() != 5:
-        raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
-    lengths = (*taken.shape, given.shape[1])
+    taken, returned = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
+    if taken.dim() != 5 or returned.dim() != 5:
+        raise UserError(
+            f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {returned.dim()} dimensions"
+        )
+    lengths = (*taken.shape, returned.shape[1])
     batch, channels, *roi, num_classes = (size if isinstance(size, int) else None for size in lengths)  # else symbolic
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
-    told = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
-    return net, told, batch == 1
+    facts = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
+    return net, facts, batch == 1
 
 
 def _point_to(module: GraphModule, device: torch.device) -> None:
@@ -177,10 +179,10 @@ def _point_to(module: GraphModule, device: torch.device) -> None:
 
 
 def _agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
-    given, told = getattr(args, name), file.get(name)
-    if given is not None and told is not None and given != told:
-        raise UserError(f"{path}: {name} is {given} here, but the file was exported for {told}: leave it out")
-    found = told if given is None else given
-    if found is None and default is None:
+    ours, theirs = getattr(args, name), file.get(name)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: leave it out")
+    value = theirs if ours is None else ours
+    if value is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")
-    return default if found is None else found
+    return default if value is None else value

@@ -79,12 +79,12 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, a 2d
     network, regions, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
     """
-    given = validate(dict(args), NnunetArgs, path)
-    file = _checkpoint(path, given)
+    stated = validate(dict(args), NnunetArgs, path)
+    file = _checkpoint(path, stated)
     content = _content(file)
-    plan = read_plan(path, given.configuration, content)
+    plan = read_plan(path, stated.configuration, content)
     configuration = plan.configuration
-    codes = given.orientation or _orientation(path, plan)
+    codes = stated.orientation or _orientation(path, plan)
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
     axes = axes_towards("".join(codes[::-1][axis] for axis in plan.transpose))
     intensity, scaled = _intensities(path, plan)
@@ -107,9 +107,9 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns patterns of the files that are read: those of the requested fold, else of every fold."""
-    given = validate(dict(args), NnunetArgs, "nnunet")
-    fold = "*" if given.fold is None else given.fold
-    return "plans.json", "dataset.json", f"fold_{fold}/{given.checkpoint}"
+    stated = validate(dict(args), NnunetArgs, "nnunet")
+    fold = "*" if stated.fold is None else stated.fold
+    return "plans.json", "dataset.json", f"fold_{fold}/{stated.checkpoint}"
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
@@ -118,8 +118,8 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     Its deep-supervision heads exist, as checkpoints hold them, but are not used: it returns one tensor of full
     resolution.
     """
-    given = validate(dict(args), NnunetArgs, path)
-    plan = read_plan(path, given.configuration, _content(_checkpoint(path, given)))
+    stated = validate(dict(args), NnunetArgs, path)
+    plan = read_plan(path, stated.configuration, _content(_checkpoint(path, stated)))
     where = f"{path}: architecture of plans.json"
     name = plan.architecture.network_class_name
     package, _, last = name.rpartition(".")
@@ -189,8 +189,8 @@ def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
         case "RGBTo01Normalization":
             return {"window": (0.0, 255.0)}, {}
         case other:
-            known = "CTNormalization, RescaleTo01Normalization, RGBTo01Normalization, ZScoreNormalization"
-            raise UserError(f"{path}: expected one of {known}, got {other}, which is not supported")
+            supported = "CTNormalization, RescaleTo01Normalization, RGBTo01Normalization, ZScoreNormalization"
+            raise UserError(f"{path}: expected one of {supported}, got {other}, which is not supported")
 
 
 def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
@@ -220,10 +220,10 @@ def _class(where: str, name: Any) -> Any:
     package, _, last = str(name).rpartition(".")
     if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
         return _imported(where, f"{package}:{last}")
-    found = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
+    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise UserError(f"{where}: expected a layer of torch.nn or a block of {_PACKAGE}, got {name!r}")
-    return found
+    return layer
 
 
 def _imported(where: str, target: str) -> Any:

@@ -127,7 +127,7 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inherited(where: str, configurations: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     seen: list[str] = []
     following: Any = name
     while following is not None:
@@ -136,9 +136,9 @@ def _inherited(where: str, configurations: Mapping[str, dict[str, Any]], name: s
         if not isinstance(following, str) or following not in configurations:
             raise UserError(f"{where}: {unknown('configuration', str(following), configurations)}")
         seen.append(following)
-        found = {**configurations[following], **found}
+        merged = {**configurations[following], **merged}
         following = configurations[following].get("inherits_from")
-    return found
+    return merged
 
 
 def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:

@@ -63,7 +63,7 @@ def total_stride(stem: Sequence[int]) -> Shape:
 
 def lattice_stride(strides: Sequence[Sequence[int]]) -> Shape:
     """Returns the multiple for each axis of a ROG window: three strides, and 2 twice in the lattice."""
-    is_right = [len(each) if isinstance(each, Sequence) else 1 for each in strides] == [3, 3, 3]
+    is_right = [len(stride) if isinstance(stride, Sequence) else 1 for stride in strides] == [3, 3, 3]
     if not is_right or min(map(min, strides)) < 1:
         raise ValueError(f"expected strides of three times 3 positive integers, got {strides}")
     return triple(4 * math.prod(axis) for axis in zip(*strides, strict=True))
@@ -73,7 +73,7 @@ def in_plane(axis: int) -> tuple[int, ...]:
     """Returns the two axes of a slice, of three without `axis`; raises ValueError if `axis` is none of them."""
     if type(axis) is not int or axis not in range(3):
         raise ValueError(f"expected axis of 0, 1 or 2, got {axis!r}")
-    return tuple(each for each in range(3) if each != axis)
+    return tuple(other for other in range(3) if other != axis)
 
 
 def _slice_multiple(args: Mapping[str, Any]) -> Shape:
@@ -185,13 +185,13 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
-    given = {name: as_tuples(value) for name, value in args.items()}
+    stated = {name: as_tuples(value) for name, value in args.items()}
     parameters: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     filled_in: set[str] = set()
-    for architecture in _parts(arch, given):
+    for architecture in _parts(arch, stated):
         signature = inspect.signature(pkgutil.resolve_name(architecture.target)).parameters.values()
-        parameters |= {each.name: each.default for each in signature if each.kind is not each.VAR_KEYWORD}
+        parameters |= {entry.name: entry.default for entry in signature if entry.kind is not entry.VAR_KEYWORD}
         defaults |= architecture.args
         filled_in |= {*architecture.filled_in}
     for name in args:
@@ -199,8 +199,8 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
             raise UserError(f"{arch}: {unknown('argument', name, parameters.keys() - filled_in)}")
-    own = {name: value for name, value in given.items() if name in defaults or value != parameters[name]}
-    return {**defaults, **own}
+    changed = {name: value for name, value in stated.items() if name in defaults or value != parameters[name]}
+    return {**defaults, **changed}
 
 
 def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:

@@ -59,13 +59,13 @@ def construct(
     arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
 ) -> nn.Module:
     """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
-    known = {
+    values = {
         "spatial_dims": len(img_size),
         "in_channels": in_channels,
         "out_channels": out_channels,
         "img_size": img_size,
     }
-    fixed = {name: known[name] for name in MODELS[arch].filled_in}
+    fixed = {name: values[name] for name in MODELS[arch].filled_in}
     net: nn.Module = pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
     return net
 

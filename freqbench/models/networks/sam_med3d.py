@@ -172,9 +172,9 @@ class _Attention(nn.Module):
         # Padding tokens need queries only where these are added to other tokens' queries.
         q = F.linear(filled[:, :size, :size], self.qkv.weight[:channels], self.qkv.bias[:channels])
         k, v = F.linear(filled, self.qkv.weight[channels:], self.qkv.bias[channels:]).chunk(2, dim=-1)
-        q, k, v = (each.reshape(*each.shape[:4], self.heads, -1).movedim(-2, 1) for each in (q, k, v))
+        q, k, v = (part.reshape(*part.shape[:4], self.heads, -1).movedim(-2, 1) for part in (q, k, v))
         offsets = self._of_offsets(q, size).flatten(5).flatten(2, 4)
-        q, k, v = (each.flatten(2, 4) for each in (q[..., :size, :], k, v))
+        q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
         out: Tensor = self.proj(seen.reshape(x.shape))
         return out

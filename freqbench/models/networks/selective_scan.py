@@ -40,7 +40,7 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
         return torch.empty_like(u)
     with torch.autocast(u.device.type, enabled=False):
         dtype = torch.promote_types(u.dtype, torch.float32)
-        arguments = [each.to(dtype) for each in (u, delta, a, b, c, d)]
+        arguments = [tensor.to(dtype) for tensor in (u, delta, a, b, c, d)]
         fast = cuda_scan is not None and u.is_cuda and dtype is torch.float32
         scanned: Tensor = cuda_scan(*arguments) if fast else _chunked(*arguments)
     return scanned.to(u.dtype)
@@ -50,7 +50,7 @@ def _chunked(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tenso
     length = max(1, _CHUNK_NUMBERS // (len(u) * a.numel()))
     state = u.new_zeros(len(u), *a.shape)  # [batch, channels, N]
     outputs = []
-    for parts in zip(*(torch.split(each, length, dim=2) for each in (u, delta, b, c)), strict=True):
+    for parts in zip(*(torch.split(tensor, length, dim=2) for tensor in (u, delta, b, c)), strict=True):
         if torch.is_grad_enabled():
             output, state = checkpoint(_chunk, state, a, *parts, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -61,7 +61,7 @@ def _chunked(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tenso
 
 def _chunk(state: Tensor, a: Tensor, u: Tensor, delta: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the output at each token of a chunk, `[batch, channels, tokens]`, and the state after the chunk."""
-    u, delta, b, c = (each.permute(2, 0, 1) for each in (u, delta, b, c))  # tokens first
+    u, delta, b, c = (tensor.permute(2, 0, 1) for tensor in (u, delta, b, c))  # tokens first
     decay = torch.exp(delta[..., None] * a)  # [tokens, batch, channels, N]
     entering = (delta * u)[..., None] * b[:, :, None]
     entering = torch.cat([entering[:1] + decay[:1] * state, entering[1:]])

@@ -91,7 +91,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         if type(points) is not int or points < 0:
             raise ValueError(f"expected points of at least 0, got {points!r}: 0 asks by the classes alone")
         first = len(NAMES) + 1
-        numbers = [_number(each) for each in (range(first, first + out_channels - 1) if classes is None else classes)]
+        numbers = [_number(name) for name in (range(first, first + out_channels - 1) if classes is None else classes)]
         if len(numbers) != out_channels - 1 or len({*numbers}) < len(numbers):
             raise ValueError(
                 f"expected classes to name each of the {out_channels - 1} foreground classes of the dataset once, in "
@@ -129,8 +129,8 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
 
     def _by_classes(self, images: Tensor) -> Tensor:
         _, features = self.image_encoder(images, with_point=False, with_label=True)
-        found, _ = self.class_head(features, self.asked)
-        of_each = found.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
+        logits, _ = self.class_head(features, self.asked)
+        of_each = logits.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
         return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
 
     def _embedded(self, image: Tensor) -> Tensor:
@@ -141,8 +141,8 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         number = self.numbers[index - 1]
         # On the CPU: positions that depend on values are unknown on the meta device.
         kinds = self.convert_point_label(torch.ones(1, len(clicks), dtype=torch.long), [number])
-        found: Tensor = self.point_head(features, clicks[None].float(), kinds, class_vector=[number])
-        return found[:, 0]
+        logits: Tensor = self.point_head(features, clicks[None].float(), kinds, class_vector=[number])
+        return logits[:, 0]
 
 
 def _number(given: str | int) -> int:
