@@ -41,7 +41,8 @@ def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE
 
     They are laid out as `attack_windows`, in steps of `int(roi * (1 - overlap))`, at least 1.
 
-    >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))] [0, 2, 4, 6]
+    >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
+    [0, 2, 4, 6]
     """
     axes = []
     for size, wanted in zip(shape, roi, strict=True):
