@@ -1,1 +1,1 @@
-"""What everybody may import: errors, types, identities, names, files, documents, terminal."""
+"""Modules that every room may import: errors, types, identities, names, files, documents, terminal."""

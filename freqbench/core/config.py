@@ -1,4 +1,4 @@
-"""Reads YAML files into pydantic models; a mistake is one line with its place, what was expected and a hint."""
+"""Reads YAML files into pydantic models; a mistake gives one line with its place, the expected value and a hint."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +24,7 @@ from freqbench.core.errors import UserError, one_line, unknown
 from freqbench.core.limits import whole
 
 FileName = Annotated[str, AfterValidator(names.required)]
-"""A name that files and folders are called by."""
+"""A name that becomes part of file and folder names."""
 
 Whole = Annotated[int, Field(ge=-limits.LARGEST, le=limits.LARGEST)]
 """A whole number that the store's columns of 64 bits hold, also where it is written as text."""
@@ -33,14 +33,14 @@ Seed = Annotated[Whole, Field(ge=0)]
 """A seed of draws."""
 
 Threads = Annotated[PositiveInt, Field(le=512)]
-"""CPU threads of torch; of far more than a machine has, their start ends the process without a word."""
+"""CPU threads of torch; starting far more than a machine has ends the process without a message."""
 
 Architecture = Annotated[str, AfterValidator(partial(names.known, "models", "architecture"))]
-"""A network's class, by freqbench's own name of it or as `package.module:Class`."""
+"""A network's class, by freqbench's name or as `package.module:Class`."""
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys, and true or false for a number."""
+    """A frozen model that refuses unknown keys, and true or false in place of a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,12 +56,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(path: str, model: type[Model], overrides: Sequence[str] = ()) -> Model:
-    """Read a YAML file (see `read`) into a model; raises UserError where it is none, or not what the model wants."""
+    """Reads a YAML file (see `read`) into a model; raises UserError if it is missing or does not fit the model."""
     return validate(read(path, overrides), model, where=path)
 
 
 def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The content of a YAML file, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML."""
+    """Returns the content of a YAML file, after overrides such as `a.b=c` or `a.0.b=c`, whose values are YAML."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a YAML file, found none: check the path")
     with Path(path).open("rb") as stream:
@@ -72,9 +72,9 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def validate(content: Any, model: type[Model], where: str) -> Model:
-    """`model.model_validate` with its first error as one UserError line that begins with `where`.
+    """Validates content as `model.model_validate` does, but raises its first error as one UserError line after `where`.
 
-    No number of the content may be infinite, none at all, or a whole one that 64 bits do not hold.
+    Refuses infinite numbers, NaN, and whole numbers that do not fit in 64 bits.
     """
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
@@ -110,8 +110,8 @@ def _index(key: str) -> int:
     return index
 
 
-def _has_flag(given: Any) -> bool:
-    return isinstance(given, bool) or (isinstance(given, list | tuple) and any(map(_has_flag, given)))
+def _has_flag(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_has_flag, value)))
 
 
 def _takes_flags(annotation: Any) -> bool:
@@ -126,35 +126,35 @@ def _place(location: Sequence[int | str]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first error of a model's, with its place in the file, as one line."""
+    """Returns the first error of a model, with its place in the file, as one line."""
     errors = error.errors()
     first = errors[0]
     location = first["loc"]
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
-        known = list(owner.model_fields) if owner else []
+        keys = list(owner.model_fields) if owner else []
         inside = _place(location[:-1])
-        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), known)}"
+        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), keys)}"
     location = _without_alternatives(model, location)
     place = _place(location)
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    said = [_said(each) for each in errors if each["loc"][: len(location)] == location]
-    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(said[1:]))
-    message = " or ".join([said[0], *others]).removeprefix("Value error, ")
+    texts = [_said(failure) for failure in errors if failure["loc"][: len(location)] == location]
+    others = (text.removeprefix("Input should be ") for text in dict.fromkeys(texts[1:]))
+    message = " or ".join([texts[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
     return f"{place}: {message}{got}" if place else message
 
 
 def _said(error: ErrorDetails) -> str:
-    """What pydantic says of a mistake, without the types of Python."""
+    """Returns pydantic's text of a mistake, without Python's types."""
     if error["type"] == "too_short":
         return f"expected a list of at least {error['ctx']['min_length']}"
     return error["msg"].partition(" or instance of ")[0]
 
 
 def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """The place in the file, to which pydantic appends the alternative of a union that it tried."""
+    """Returns the place in the file, without the union's alternative that pydantic appends to it."""
     for i, part in enumerate(location):
         owner = _model_at(model, location[:i])
         if isinstance(part, str) and i and (owner is None or part not in owner.model_fields):
@@ -163,12 +163,12 @@ def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...
 
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
-    """The pydantic model that stands at a place of `model`, if one does."""
-    found: type[BaseModel] | None = model
+    """Returns the pydantic model at a place of `model`, None if there is none."""
+    inner: type[BaseModel] | None = model
     for name in (part for part in location if isinstance(part, str)):
-        field: FieldInfo | None = found.model_fields.get(name) if found else None
-        found = _first_model(field.annotation) if field else None
-    return found
+        field: FieldInfo | None = inner.model_fields.get(name) if inner else None
+        inner = _first_model(field.annotation) if field else None
+    return inner
 
 
 def _first_model(annotation: Any) -> type[BaseModel] | None:

@@ -1,4 +1,4 @@
-"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values; writes an item of YAML."""
+"""Reads YAML and JSON of unknown origin within limits of size, depth and number of values; writes YAML list items."""
 
 import json
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 from freqbench.core.errors import UserError, one_line
 
 YAML_BYTES = 2**20
-YAML_NODES = 20_000  # with each alias counted as all that it stands for
+YAML_NODES = 20_000  # each alias counts as all the nodes that it repeats
 JSON_BYTES = 2**28  # the index of a store of millions of records takes some ten megabytes
 DEPTH = 64
-DIGITS = 1000  # of a whole number; Python turns no more than 4300 into one
+DIGITS = 1000  # of a whole number; Python converts at most 4300
 
 _MERGE = "tag:yaml.org,2002:merge"
 _INT = "tag:yaml.org,2002:int"
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses too many nodes or levels and a key that stands twice while it composes."""
+    """PyYAML's safe loader, but it refuses too many nodes or levels, and repeated keys, while it composes."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
         event, before = self.peek_event(), self._nodes  # type: ignore[no-untyped-call]
         is_alias = isinstance(event, yaml.AliasEvent)
         if is_alias and event.anchor in self.anchors and event.anchor not in self._sizes:
-            raise ComposerError(None, None, "an alias of what it stands in", event.start_mark)
+            raise ComposerError(None, None, "an alias inside its own anchor", event.start_mark)
         self._nodes += self._sizes.get(event.anchor, 1) if is_alias else 1
         self._depth += 1
         if self._nodes > YAML_NODES:
@@ -60,9 +60,9 @@ def _refuse_twice(node: MappingNode) -> None:
 
 
 def yaml_of(content: bytes | str, where: str) -> Any:
-    """What a YAML text holds, as plain values.
+    """Returns the plain values in a YAML text.
 
-    Raises UserError, which begins with `where`, for what is no YAML, for a tag that would make an object, a key twice,
+    Raises UserError, which begins with `where`, for invalid YAML, for a tag that would make an object, a repeated key,
     and more than YAML_BYTES, YAML_NODES or DEPTH levels.
     """
     if len(content) > YAML_BYTES:
@@ -79,42 +79,42 @@ def yaml_of(content: bytes | str, where: str) -> Any:
 
 
 def mapping_of(content: bytes | str, where: str) -> dict[str, Any]:
-    """As `yaml_of`, of a text that has to hold keys and values."""
-    found = yaml_of(content, where)
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: expected keys and values at the top, got {type(found).__name__}")
-    return found
+    """Parses YAML as `yaml_of` does; the text has to hold keys and values."""
+    mapping = yaml_of(content, where)
+    if not isinstance(mapping, dict):
+        raise UserError(f"{where}: expected keys and values at the top, got {type(mapping).__name__}")
+    return mapping
 
 
 def yaml_item(entry: Mapping[str, Any]) -> str:
-    """A mapping of plain values as one item of a YAML list, on one line."""
+    """Returns a mapping of plain values as one item of a YAML list, on one line."""
     text: str = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=float("inf"))
     return f"- {text.strip()}"
 
 
 def json_of(content: bytes | str, where: str) -> Any:
-    """What a JSON text holds; raises UserError, which begins with `where`, also beyond JSON_BYTES or DEPTH levels."""
+    """Returns the value in a JSON text; raises UserError after `where`, also beyond JSON_BYTES or DEPTH levels."""
     if len(content) > JSON_BYTES:
         raise UserError(f"{where}: expected JSON of at most {JSON_BYTES // 2**20} MiB, got more: give the right file")
     too_deep = UserError(f"{where}: not readable as JSON: more than {DEPTH} levels")
     try:
-        found = json.loads(content)
+        value = json.loads(content)
     except ValueError as error:
         raise UserError(f"{where}: not readable as JSON: {one_line(error):.300}") from None
     except RecursionError:
         raise too_deep from None
-    level = [found] if isinstance(found, dict | list) else []
-    for _ in range(DEPTH):  # whoever walks through it calls itself once a level
-        parts = (part for each in level for part in (each.values() if isinstance(each, dict) else each))
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(DEPTH):  # code that walks through it recurses once per level
+        parts = (part for node in level for part in (node.values() if isinstance(node, dict) else node))
         level = [part for part in parts if isinstance(part, dict | list)]
         if not level:
-            return found
+            return value
     raise too_deep
 
 
 def object_of(content: bytes | str, where: str) -> dict[str, Any]:
-    """As `json_of`, of a text that has to hold an object."""
-    found = json_of(content, where)
-    if not isinstance(found, dict):
-        raise UserError(f"{where}: expected a JSON object, got {type(found).__name__}: restore it or move it away")
-    return found
+    """Parses JSON as `json_of` does; the text has to hold an object."""
+    value = json_of(content, where)
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}: restore it or move it away")
+    return value

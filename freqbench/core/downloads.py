@@ -1,7 +1,7 @@
-"""Copies of remote objects in the node's cache: made once a node and version, whole, and known by their SHA-256.
+"""Copies remote objects to the node's cache: once per node and version, complete, with their SHA-256.
 
-A folder each under `files`, named by a digest of the URI and of the versions that were found there; beside it a lock
-and, once a file is whole, its hash in a JSON file of the same name.
+Each object has a folder under `files`, named by a digest of the URI and of the versions that were found there; beside
+it a lock and, once a file is complete, its hash in a JSON file of the same name.
 """
 
 import fcntl
@@ -22,32 +22,33 @@ from freqbench.core import limits, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import told, version_of
 
-TRIES = 3  # of an object that changes while it is read, or that comes cut
+TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
 
-# Seconds for which a remote file is taken to stay what it was found to be; a copy of that version is right for longer.
+# Seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer.
 FRESH_S = 60.0
 _looked_up: dict[str, tuple[float, Mapping[str, Any]]] = {}
 
-# The facts of remote files by their names below what is fetched.
+# Facts of remote files by their names below the fetched URI.
 Found = Mapping[str, Mapping[str, Any]]
 
 
 def folder_of(uri: str, there: Found) -> Path:
-    """The folder of these versions of these files."""
+    """Returns the folder of these versions of these files."""
     versions = {name: version_of(info) for name, info in there.items()}
     key = hashlib.sha256(json.dumps([uri, versions], sort_keys=True).encode()).hexdigest()
     return node_cache.part("files") / key[:16]
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each file that was fetched whole into a folder, as it was then; none where nothing was."""
+    """Returns the SHA-256, at that time, of each file that was fetched completely into a folder; empty if none was."""
     return node_cache.listed(folder.with_suffix(".json"))
 
 
 def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = False) -> Found:
-    """The facts of one remote file under its name, as they were in the last `FRESH_S` seconds; `again`: as they are.
+    """Returns the facts of one remote file under its name, at most `FRESH_S` seconds old; `again` looks them up anew.
 
-    Raises NoFileError where nothing is there, StorageRefused or StorageUnavailable where object storage does not say.
+    Raises NoFileError if the file does not exist, StorageRefused or StorageUnavailable if object storage does not
+    answer.
     """
     looked_up, info = _looked_up.get(uri, (-math.inf, {}))
     if again or time.monotonic() - looked_up > FRESH_S:
@@ -63,21 +64,21 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
 
 
 def no_file(uri: str) -> NoFileError:
-    """What is raised where no file is."""
+    """Returns the error for a missing file."""
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 
 def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found], verify: bool) -> Path:
-    """A folder with whole copies of the remote files that `find` names, fetched where they are not there yet.
+    """Returns a folder with complete copies of the remote files that `find` names; fetches those that are missing.
 
     Args:
-        uri: of what is fetched.
+        uri: the URI that is fetched.
         fs: its file system.
-        find: looks up each file's facts; given True, anew, as they were not so.
-        verify: also fetch again what is no longer what was fetched, by its hash (once a process).
+        find: looks up each file's facts; with True anew, as the old ones were wrong.
+        verify: also fetch files again whose hash has changed since (checked once per process).
 
-    Raises UserError where one is larger than `limits.FILE`; StorageRefused or StorageUnavailable where object storage
-    does not give them.
+    Raises UserError if a file is larger than `limits.FILE`; StorageRefused or StorageUnavailable if object storage does
+    not deliver them.
     """
     for number in range(TRIES):
         there = find(number > 0)
@@ -90,25 +91,25 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
                 if all(_fetch(uri, fs, info, folder, name) for name, info in lacking.items()):
                     return folder
     raise StorageUnavailable(
-        f"{uri}: expected a file that comes whole, got it cut, or changed meanwhile, {TRIES} times"
+        f"{uri}: expected a complete file, got it truncated or changed meanwhile, {TRIES} times: try again later"
     )
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's content as hex, remembered in this process for as long as size and time stamp stay."""
+    """Returns the SHA-256 (hex) of a file's content, cached in this process while size and time stamp stay."""
     facts = path.stat()
     return _digest(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
 
 
 def below(uri: str, name: str) -> str:
-    """A file's name; raises UserError if it leads out of the folder that it is copied into."""
+    """Returns a file's name; raises UserError if it leads out of the folder that it is copied into."""
     if not name or "\\" in name or any(part in ("/", "..") for part in PurePosixPath(name).parts):
         raise UserError(f"{uri}: expected names of files below it, got {name!r}: rename the object")
     return name
 
 
 def settle(temporary: Path, target: Path) -> None:
-    """Give a finished file its name, readable by all, once its content is on the disk."""
+    """Gives a finished file its name, readable by all, once its content is on the disk."""
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.chmod(0o644)
@@ -122,14 +123,14 @@ def _digest(path: str, size: int, modified_ns: int) -> str:
 
 
 def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) -> bool:
-    known, path = hashes(folder).get(name), folder / name
-    if known is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
+    recorded, path = hashes(folder).get(name), folder / name
+    if recorded is None or not path.is_file() or info.get("size") not in (None, path.stat().st_size):
         return False
-    return not verify or digest(path) == known
+    return not verify or digest(path) == recorded
 
 
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:
-    """Fetch one file; whether what came is whole and of the version that was looked up."""
+    """Fetches one file; returns True if the copy is complete and of the version that was looked up."""
     target, record = folder / name, folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
@@ -150,7 +151,7 @@ def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], fol
 
 
 class _Bounded(fsspec.Callback):  # type: ignore[misc]
-    """Ends a transfer that is announced as, or becomes, larger than a file may be."""
+    """Ends a transfer that is announced, or grows, larger than a file may be."""
 
     def __init__(self, uri: str, announced: int | None) -> None:
         super().__init__()
@@ -164,7 +165,7 @@ class _Bounded(fsspec.Callback):  # type: ignore[misc]
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process or thread of this node at a time; the lock of one that dies is free."""
+    """Admits one process or thread of this node at a time; the lock of one that dies is free."""
     folder.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

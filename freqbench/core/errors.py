@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line that says what was expected, what was got and what to do."""
+"""Errors that a user can fix: one line with the expected value, the actual one and the remedy."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ MOST_NAMES = 50  # of a table that a refusal lists
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: printed as one line of at most LONGEST letters, exit code 2."""
+    """A mistake in the user's input: printed as one line of at most LONGEST letters, exit code 2."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(shortened(str(message)))
@@ -24,50 +24,50 @@ class ParameterError(UserError):
 
 
 class DataError(UserError):
-    """A case that cannot be read or is not what it should be."""
+    """Raised for a case that cannot be read or is malformed."""
 
 
 class MissingDataError(DataError):
-    """A file or folder of a dataset that is not on this machine."""
+    """Raised for a file or folder of a dataset that is not on this machine."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint that cannot be read or does not fit its architecture."""
+    """Raised for a checkpoint that cannot be read or does not fit its architecture."""
 
 
 class NoFileError(UserError):
-    """A path or URI where a file was expected and none is."""
+    """Raised for a path or URI without the expected file."""
 
 
 class StorageRefused(UserError, OSError):  # noqa: N818 (a kind of refusal, as its readers say it)
-    """Object storage that will go on refusing until somebody mends it: no access, no credentials, no such bucket."""
+    """Raised if object storage will refuse until somebody fixes it: no access, no credentials, no such bucket."""
 
 
 class StorageUnavailable(OSError):  # noqa: N818
-    """Object storage that cannot be reached, does not answer or is overloaded: worth another try later; one line."""
+    """Raised if object storage cannot be reached, does not answer or is overloaded: worth another try later."""
 
 
 class EngineLost(RuntimeError):  # noqa: N818
-    """What carried a run out is gone, whoever's fault it is: one line, exit code 1; the same command goes on."""
+    """Raised if the engine of a run is lost, whatever the cause: one line, exit code 1; the same command resumes."""
 
 
 class ThreatModelError(RuntimeError):
-    """An attack left the bound that its threat model declares: a defect of the attack, not of its input."""
+    """Raised if an attack left the bound of its threat model: a defect of the attack, not of its input."""
 
 
 def shortened(text: str) -> str:
-    """A text of at most LONGEST letters: its begin, which names the place, and its end, which says what to do."""
+    """Shortens a text to LONGEST letters: its start names the place, and its end the remedy."""
     half = LONGEST // 2 - 3
     return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
 
 
 def one_line(said: object) -> str:
-    """A text, or what an exception says, on one line; the type of what says nothing."""
+    """Returns a text or an exception's message on one line; the type's name if it is empty."""
     return " ".join(str(said).split()) or type(said).__name__
 
 
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """The sentence for a name that is not in a table.
+    """Returns the sentence for a name that is not in a table.
 
     >>> unknown("attack", "pdg", ["pgd", "gn"])
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"

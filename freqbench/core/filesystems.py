@@ -1,6 +1,6 @@
-"""File systems of paths and URIs: how they are opened, and what goes wrong with them in one line.
+"""Opens the file systems of paths and URIs, and turns their errors into one line.
 
-All goes through fsspec's interface that all its file systems share. Options of one's own are fsspec's (`FSSPEC_S3`, its
+Everything uses the interface that all of fsspec's file systems share. Your own options are fsspec's (`FSSPEC_S3`, its
 configuration files); endpoints and credentials are those that each cloud's own tools take from the environment.
 """
 
@@ -17,7 +17,7 @@ from freqbench.core import names, node_cache
 from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, one_line
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
-# Package of each extra, and where it finds credentials.
+# Package of each extra, and the sources of its credentials.
 _CLOUDS: Mapping[str, tuple[str, str]] = {
     "s3": ("s3fs", "AWS_PROFILE, AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, or the machine's role"),
     "gcs": ("gcsfs", "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account"),
@@ -27,7 +27,7 @@ _CLOUDS: Mapping[str, tuple[str, str]] = {
     ),
 }
 
-# A server that takes connections and never answers is given up after 20 s x 3 x 3, three minutes.
+# A server that accepts connections but never answers is given up after 20 s x 3 x 3, three minutes.
 S3_CONFIG: Mapping[str, Any] = {
     "connect_timeout": 10,
     "read_timeout": 20,
@@ -36,7 +36,7 @@ S3_CONFIG: Mapping[str, Any] = {
 S3_RETRIES = 3
 
 _LATER = (408, 409, 425, 429)
-# Of botocore, aiohttp, urllib3 and azure.core, by name, as none of them need be installed.
+# Errors of botocore, aiohttp, urllib3 and azure.core, by name, as none of them has to be installed.
 _LOST = {
     "ClientConnectionError",
     "ClientPayloadError",
@@ -61,9 +61,9 @@ _PACKAGES = ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "g
 
 
 def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path or URI, and the path within it.
+    """Returns the file system of a path or URI, and the path within it.
 
-    Raises UserError where nothing reads its protocol here, or nothing may (`names.require_plain`).
+    Raises UserError if no installed package reads its protocol, or the protocol is forbidden (`names.require_plain`).
     """
     names.require_plain(os.fspath(path))
     protocol, separator, _ = os.fspath(path).partition("://")
@@ -82,16 +82,17 @@ def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    """Whether its files are this machine's."""
+    """True if its files are on this machine."""
     return isinstance(fs, LocalFileSystem)
 
 
 @contextmanager
 def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Iterator[None]:
-    """Errors of object storage become one line that begins with the URI: StorageRefused or StorageUnavailable.
+    """Turns errors of object storage into one line that begins with the URI: StorageRefused or StorageUnavailable.
 
-    Those of a disk get the path where they name none, as of a full one. What is not there or is there already, and what
-    is no error of storage, stay as they are. While `writing`, what is not there is the bucket: the object need not be.
+    Errors of a disk get the path if they name none, such as that of a full disk. Missing or existing files, and errors
+    that are not the storage's, pass unchanged. While `writing`, a missing file means a missing bucket: the object need
+    not exist.
     """
     try:
         yield
@@ -113,18 +114,18 @@ def told(path: str, fs: fsspec.AbstractFileSystem, writing: bool = False) -> Ite
 
 
 def version_of(info: Mapping[str, Any]) -> str:
-    """What of an object's facts changes with its content: its ETag or generation, else its time; and its size."""
+    """Version string of an object: ETag or generation, else modification time, and size."""
     marks = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
     mark = next((str(info[name]) for name in marks if info.get(name)), "")
     return f"{mark}:{info.get('size')}"
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """How a file system is made: no listing is ever remembered, as others write beside us."""
+    """Returns options of a file system: listings are never cached, as others write at the same time."""
     if protocol not in ("s3", "s3a"):
         return {"use_listings_cache": False}
     stated = fsspec.config.conf.get(protocol, {}).get("config_kwargs", {})
-    # One request at a time: an object that is read in parts while it is replaced would be a mixture of two.
+    # One request at a time: an object that is read in parts while it is replaced would mix two versions.
     return {"use_listings_cache": False, "max_concurrency": 1, "config_kwargs": {**S3_CONFIG, **stated}}
 
 
@@ -135,7 +136,7 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
     reason = one_line(error)[:160]
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return None  # this machine's disk
-    if status == 412:  # of a create-only put
+    if status == 412:  # answer to a create-only put
         return FileExistsError(path)
     is_lost = isinstance(error, ConnectionError | TimeoutError) or names & _LOST
     if is_lost or status in _LATER or (status >= 500 and status != 501):
@@ -153,11 +154,11 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
 
 
 def _status(error: BaseException | None) -> int:
-    """The HTTP status that an error or its cause carries; 0 if none does."""
+    """Returns the HTTP status of an error or its cause; 0 if it has none."""
     while error is not None:
         response = getattr(error, "response", None)
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
-        for status in (found, *(getattr(error, name, None) for name in ("status_code", "status", "code"))):
+        of_boto = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None
+        for status in (of_boto, *(getattr(error, name, None) for name in ("status_code", "status", "code"))):
             if isinstance(status, int):
                 return status
         error = error.__cause__

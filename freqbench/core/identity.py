@@ -1,4 +1,4 @@
-"""Content identities and the random draws that depend on them."""
+"""Computes content identities and the random draws that depend on them."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def _canonical(value: Any) -> Any:
 
 
 def digest(payload: Any) -> str:
-    """16 hex digits of blake2b over canonical JSON: keys sorted, floats by `float.hex`, tuples as lists.
+    """Returns 16 hex digits of blake2b over canonical JSON: keys sorted, floats by `float.hex`, tuples as lists.
 
     >>> digest({"b": 1, "a": (0.5, None)}) == digest({"a": [0.5, None], "b": 1})
     True
@@ -32,7 +32,7 @@ def digest(payload: Any) -> str:
 
 
 def window_generator(seed: int, fingerprint: str, window: int) -> "torch.Generator":
-    """The CPU generator of one window's draws: seed, the case's content and the window's number, and nothing else.
+    """Returns the CPU generator of one window's draws, seeded only by seed, the case's content and the window's number.
 
     So budgets, models and ablations start from common random numbers.
     """

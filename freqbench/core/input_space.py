@@ -1,4 +1,4 @@
-"""The space that a model sees: which grid, and which native intensities become 0 and 1."""
+"""Defines the space that a model sees: its grid, and the native intensities that become 0 and 1."""
 
 import math
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """Which native intensities become 0 (`low`) and 1 (`high`); what lies outside is clipped.
+    """Native intensities that become 0 (`low`) and 1 (`high`); intensities outside are clipped.
 
-    By `kind` they are native intensities, percentiles of the volume, or standard deviations from its mean.
+    By `kind`, they are native intensities, percentiles of the volume, or standard deviations from its mean.
     """
 
     kind: Literal["window", "percentile", "zscore"]
@@ -30,7 +30,7 @@ class Scaling:
     high: float
 
     def range_of(self, image: "Tensor") -> tuple[float, float]:
-        """The native intensities that become 0 and 1 in this volume (any shape)."""
+        """Returns the native intensities that become 0 and 1 in this volume (any shape)."""
         if self.kind == "window":
             return self.low, self.high
         voxels = image.numpy()
@@ -49,7 +49,7 @@ DEFAULTS = {
 
 
 def parse_intensity(value: object) -> Scaling:
-    """The scaling that `intensity` of a job file asks for; a ValueError of one line for what is none.
+    """Returns the scaling that `intensity` of a job file describes; raises ValueError with one line for anything else.
 
     `percentile` (0.5 to 99.5 of the volume), `minmax`, `zscore` (the mean -+ 3 standard deviations), or with numbers
     `{window: [min, max]}`, `{percentile: [low, high]}`, `{zscore: n}` (the mean -+ n standard deviations).
@@ -78,19 +78,19 @@ def parse_intensity(value: object) -> Scaling:
 
 
 class Preprocess(Strict):
-    """From a native volume to the grid and the intensities of a space.
+    """Preprocessing from a native volume to the grid and the intensities of a space.
 
-    In the order of the papers' pipelines: orientation RAS; spacing; `size`; intensity to [0, 1]; crop to foreground;
-    `pad_to`. With `resampling: nnunet`: orientation RAS; crop to voxels that are not 0; intensity; spacing; `size`;
-    `pad_to`.
+    Steps are in the order of the papers' pipelines: orientation RAS; spacing; `size`; intensity to [0, 1]; crop to
+    foreground; `pad_to`. With `resampling: nnunet`: orientation RAS; crop to voxels that are not 0; intensity; spacing;
+    `size`; `pad_to`.
 
     Attributes:
-        spacing: millimetres a voxel of the grid to resample to; None keeps each file's.
+        spacing: sides in millimetres of the voxels to resample to; None keeps each file's.
         intensity: see `parse_intensity`; the default suits MR, `{window: [-175, 250]}` is the papers' CT.
-        crop_foreground: cut to the box of voxels above 0 after scaling; with `nnunet` its own crop takes the place.
+        crop_foreground: crop to the box of voxels above 0 after scaling; `nnunet` replaces this by its own crop.
         size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with `nnunet`,
-            where it comes later, with 0 after scaling).
-        pad_to: voxels that an axis has at least in the end: 0 is added on both sides.
+            where this step comes later, with 0 after scaling).
+        pad_to: least final voxels of each axis: 0 is added on both sides.
         resampling: `linear`: MONAI's; `nnunet`: nnU-Net's, cubic.
     """
 
@@ -114,9 +114,9 @@ class Preprocess(Strict):
         return value
 
     def identity(self) -> dict[str, Any]:
-        """All that changes a `Case`, for digests; what came later stays out where it is not asked for."""
+        """Returns all that changes a `Case`, for digests; keys that were added later are omitted at their defaults."""
         scaling = parse_intensity(self.intensity)
         intensity = [scaling.kind, scaling.low, scaling.high]
-        own = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
-        later = {name: value for name, value in own.items() if value != Preprocess.model_fields[name].default}
+        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
+        later = {name: value for name, value in settings.items() if value != Preprocess.model_fields[name].default}
         return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}

@@ -1,4 +1,4 @@
-"""Lets Ctrl-C, or SIGTERM, wait for a consistent moment."""
+"""Delays Ctrl-C or SIGTERM until a consistent moment."""
 
 import signal
 import threading
@@ -8,16 +8,16 @@ from types import FrameType
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Holds True in `requested` once Ctrl-C was pressed."""
 
     requested = False
 
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Within, the first Ctrl-C only sets `requested`, so that the step in hand ends; the second one raises at once.
+    """Makes the first Ctrl-C in the block only set `requested`, so that the step ends; the second raises at once.
 
-    Signals reach the main thread alone: in another one this does nothing.
+    Signals reach only the main thread: in another thread this does nothing.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""Tells what results depend on beside the job: this machine's cores, and the versions of what computes."""
+"""Reads facts that results depend on beside the job: this machine's cores, and versions of numerical packages."""
 
 import importlib.metadata
 import os
@@ -9,14 +9,14 @@ PACKAGES = ("freqbench", "torch", "ray", "monai", "numpy", "scipy", "scikit-imag
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that numbers depend on, as far as they are installed."""
-    found = {"python": sys.version.split()[0]}
+    """Returns the versions of Python and of the installed packages that numbers depend on."""
+    releases = {"python": sys.version.split()[0]}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            releases[name] = importlib.metadata.version(name)
+    return releases
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,17 +11,17 @@ from pathlib import Path
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.plugins import names_class
 
-LONGEST = 128  # bytes: two names, a cell's id and a suffix are to fit into the 255 of a file name
+LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into the 255 of a file name
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
 PROTOCOLS = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https")
 
-# A dot or dash in front hides a file or passes for an option; a dot or blank at the end is lost on some disks.
+# A leading dot or dash hides a file or looks like an option; a trailing dot or blank is lost on some disks.
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.IGNORECASE)
 
-# The tables of what a job may name. Their keys are read from the source: to import most of them takes torch along.
+# Tables of the names that a job may use. Their keys are read from the source, as importing most of them imports torch.
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "attacks": {"ATTACKS": "attacks/table.py"},
     "datasets": {"DATASETS": "data/__init__.py"},
@@ -39,9 +39,9 @@ class _Names(dict[str, tuple[str, ...]]):
 
 
 KNOWN = _Names(bands=("low", "middle", "high"))
-"""The names of each kind that a job may use; those of a table are read on first use."""
+"""Names of each kind that a job may use; those of a table are read on first use."""
 
-# What the code released with the papers calls things, where it is unambiguous.
+# Unambiguous names from the code released with the papers.
 ALIASES: Mapping[str, Mapping[str, str]] = {
     "datasets": {"btcv": "synapse"},
     "models": {"unet-r": "unetr", "swin-unetr": "swin_unetr", "unetr-pp": "unetr_pp"},
@@ -60,28 +60,28 @@ def entries(file: str, table: str) -> Mapping[str, ast.expr]:
 
 
 def required(name: str, what: str = "") -> str:
-    """A name, refused where it may not become part of a file name; `what` begins the line of the error.
+    """Returns a name; refuses it if it may not become part of a file name; `what` begins the line of the error.
 
-    Nothing is escaped, so that two names are two files: letters of any script in their composed form (Unicode NFC), as
-    some disks take other spellings for the same name.
+    Nothing is escaped, so that two names are two files. Letters of any script are allowed in their composed form
+    (Unicode NFC), as some disks take other spellings for the same name.
     """
     fits = len(name.encode(errors="replace")) <= LONGEST
     if not (fits and _NAME.fullmatch(name) and unicodedata.is_normalized("NFC", name)):
         begin = f"{what}: " if what else ""
         raise UserError(
-            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are called by it, got "
-            f"{name!a:.160}: rename it"
+            f"{begin}expected a name of {ALLOWED} (composed, {LONGEST} bytes at most), as files are named after it, "
+            f"got {name!a:.160}: rename it"
         )
     return name
 
 
 def packaged_jobs() -> Mapping[str, Path]:
-    """The job files that the package carries, by their names without `.yaml`."""
+    """Returns the job files that the package carries, by their names without `.yaml`."""
     return {path.stem: path for path in sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))}
 
 
 def job_file(name: str) -> str:
-    """The path of a job file: `name` itself, or where no such file is that of the packaged job of this name.
+    """Returns the path of a job file: `name` itself, or the packaged job of this name if no such file exists.
 
     Raises UserError for a word that is neither.
     """
@@ -94,14 +94,14 @@ def job_file(name: str) -> str:
 
 
 def known(table: str, kind: str, name: str) -> str:
-    """A name of a table in KNOWN, or the path of a class of another package; refused where it is neither."""
+    """Returns a name of a table in KNOWN, or the path of a class of another package; refuses anything else."""
     if ALIASES.get(table, {}).get(name, name) not in KNOWN[table] and not names_class(name):
         raise UserError(unknown(kind, name, KNOWN[table]))
     return name
 
 
 def require_plain(path: str) -> None:
-    """Refuse paths and URIs that would do more than name an object: chains (`::`), and file systems that run code."""
+    """Refuses paths and URIs that do more than name an object: chains (`::`), and file systems that run code."""
     if _CONTROL.search(path):
         raise UserError(f"{path!a:.160}: expected a path without control characters, got some: mend it")
     if not path.strip():
@@ -112,12 +112,12 @@ def require_plain(path: str) -> None:
         raise UserError(f"{path}: expected a path of this system, got one of Windows: write it with / from the root on")
     protocol, separator, _ = path.partition("://")
     if "::" in path or (separator and protocol not in PROTOCOLS):
-        known = ", ".join(PROTOCOLS)
-        raise UserError(f"{path}: expected a path or the URI of a known file system ({known}), got none: mend it")
+        protocols = ", ".join(PROTOCOLS)
+        raise UserError(f"{path}: expected a path or the URI of a known file system ({protocols}), got none: mend it")
 
 
 def at_home(path: str) -> Path:
-    """A path with `~` filled in; refused where it is that of a user who is none here."""
+    """Returns a path with `~` filled in; refuses the home of a user who does not exist here."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -127,20 +127,20 @@ def at_home(path: str) -> Path:
 
 
 def require_open(variable: str, where: str) -> None:
-    """Refuse a variable that sounds secret in a path, which errors and rows repeat; `where` begins the line."""
+    """Refuses a variable that sounds secret in a path, as errors and rows repeat it; `where` begins the line."""
     if _SECRET.search(variable):
         raise UserError(
-            f"{where}: expected a variable that may be told, got {variable}, which sounds secret: name it otherwise"
+            f"{where}: expected a variable that may appear in messages, got {variable}, which sounds secret: rename it"
         )
 
 
 def require_inside(root: str, path: str) -> None:
-    """Refuse a path below a local folder that links lead out of; the folder itself may be a link, URIs have none."""
+    """Refuses a path that links lead out of a local folder; the folder itself may be a link, and URIs have no links."""
     protocol, separator, folder = root.rpartition("://")
     if protocol not in ("", "file", "local"):
         return
-    found = path.removeprefix(f"{protocol}{separator}")
-    if not at_home(found).resolve().is_relative_to(at_home(folder).resolve()):
+    inner = path.removeprefix(f"{protocol}{separator}")
+    if not at_home(inner).resolve().is_relative_to(at_home(folder).resolve()):
         raise UserError(
             f"{path}: expected a place in {root}, got a link that leads out of it: remove the link, or make {root} "
             "itself the link"

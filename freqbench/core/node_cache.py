@@ -1,4 +1,4 @@
-"""The node's cache: a marked folder of its own, where nothing is removed but what has a name that freqbench gives.
+"""The node's cache: its own marked folder, in which only files with names that freqbench gives are ever removed.
 
 volumes/DIGEST.safetensors, networks/DIGEST.json, lpips/alexnet-HASH.safetensors, and files/DIGEST/NAME with
 files/DIGEST.json, which lists these names.
@@ -24,7 +24,7 @@ from freqbench.core.errors import UserError
 
 MARKER = "freqbench-cache.txt"
 LIMIT = "FREQBENCH_CACHE_GB"
-TEMPORARY = ".freqbench-"  # how every file begins that is not finished
+TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # another machine's unfinished file that is so old has lost its writer
 
 _DIGEST = "[0-9a-f]" * 16
@@ -38,14 +38,14 @@ _MADE: Mapping[str, tuple[str, ...]] = {
 
 
 def folder() -> Path:
-    """Where the cache is: `FREQBENCH_CACHE`, else the user's cache folder."""
+    """Returns the cache's folder: `FREQBENCH_CACHE`, else the user's cache folder."""
     return Path(os.environ.get("FREQBENCH_CACHE") or platformdirs.user_cache_dir("freqbench"))
 
 
 def limit() -> int:
-    """Bytes that all volumes may take together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0: none is kept.
+    """Returns the bytes for all volumes together: FREQBENCH_CACHE_GB (10^9 bytes, 20 unless set); 0 keeps none.
 
-    Raises UserError where the variable is no number from 0.
+    Raises UserError if the variable is not a number from 0.
     """
     text = os.environ.get(LIMIT) or "20"
     try:
@@ -58,19 +58,21 @@ def limit() -> int:
 
 
 def part(name: str) -> Path:
-    """A part of the cache, of those above; its folder is marked where that is not done yet.
+    """Returns a part of the cache, one of those above; marks the cache's folder if that has no mark yet.
 
-    Raises UserError where the folder has no mark, but files that freqbench did not make.
+    Raises UserError if the folder has no mark, but files that freqbench did not make.
     """
     root = folder()
     marker = root / MARKER
-    if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():  # others may begin it now
+    if (
+        not marker.exists() and (other := next(strangers(), None)) and not marker.exists()
+    ):  # another process may have marked it meanwhile
         raise UserError(
             f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
             "FREQBENCH_CACHE to a folder of its own; nothing was changed"
         )
     if not marker.exists():
-        with suppress(OSError):  # where it is not to be written, whoever keeps something says so
+        with suppress(OSError):  # if it is read-only, code that writes to the cache reports it
             root.mkdir(parents=True, exist_ok=True)
             marker.write_text(
                 "A cache of freqbench: `freqbench cache clear` empties it and leaves other files alone.\n"
@@ -94,17 +96,17 @@ def temporary(folder: Path) -> tuple[int, str]:
 
 
 def made(name: str) -> Iterator[Path]:
-    """The files of a part that freqbench made, by their names; manifests come after what they list."""
+    """Yields the files of a part that freqbench made, by their names; manifests follow the files they list."""
     root = folder() / name
-    found = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
+    paths = chain.from_iterable(root.glob(pattern) for pattern in _MADE[name])
     yield from _copies(root) if name == "files" else ()
-    for path in filter(Path.is_file, found):
+    for path in filter(Path.is_file, paths):
         if not (name == "files" and path.suffix == ".json") or listed(path):
             yield path
 
 
 def _copies(root: Path) -> Iterator[Path]:
-    """The files that manifests list, unless names or links lead out of `root`."""
+    """Yields the files that manifests list, unless names or links lead out of `root`."""
     for manifest in root.glob(f"{_DIGEST}.json"):
         for path in map(manifest.with_suffix("").joinpath, listed(manifest)):
             if path.is_file() and path.parent.resolve().is_relative_to(root.resolve()):
@@ -112,16 +114,16 @@ def _copies(root: Path) -> Iterator[Path]:
 
 
 def strangers() -> Iterator[Path]:
-    """All other files in the cache's folder."""
+    """Yields all other files in the cache's folder."""
     root = folder()
     if root.is_file():
         yield root
-    own = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
-    yield from (path for path in root.rglob("*") if path not in own and (path.is_symlink() or not path.is_dir()))
+    ours = {root / MARKER, *(root / name for name in _MADE), *(path for name in _MADE for path in made(name))}
+    yield from (path for path in root.rglob("*") if path not in ours and (path.is_symlink() or not path.is_dir()))
 
 
 def size(name: str) -> int:
-    """Bytes of what was made in a part."""
+    """Returns the bytes of the files that freqbench made in a part."""
     total = 0
     for path in made(name):
         with suppress(FileNotFoundError):  # another process may clear at the same time
@@ -130,7 +132,7 @@ def size(name: str) -> int:
 
 
 def clear(name: str) -> int:
-    """Remove what was made in a part, and folders that are empty then; how many bytes that freed."""
+    """Removes the files that freqbench made in a part, and then empty folders; returns the freed bytes."""
     root, freed = part(name), 0
     for path in list(made(name)):
         with suppress(FileNotFoundError):  # likewise
@@ -144,10 +146,10 @@ def clear(name: str) -> int:
 
 
 def listed(manifest: Path) -> dict[str, str]:
-    """The SHA-256 of each file that a manifest lists, by its name; none where there is no manifest."""
+    """Returns the SHA-256 of each file that a manifest lists, by its name; empty without a manifest."""
     try:
-        found = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
+        hashes = json.loads(manifest.read_bytes()) if manifest.is_file() else {}  # a pipe has no end
     except (OSError, ValueError):
         return {}
-    is_ours = isinstance(found, dict) and all(isinstance(value, str) and len(value) == 64 for value in found.values())
-    return found if is_ours else {}
+    is_ours = isinstance(hashes, dict) and all(isinstance(value, str) and len(value) == 64 for value in hashes.values())
+    return hashes if is_ours else {}

@@ -1,4 +1,4 @@
-"""Imports classes of other packages by `module:Class`, only where the command or worker opened `trusting`."""
+"""Imports classes of other packages by `module:Class`, only if the command or worker opened `trusting`."""
 
 import hashlib
 import importlib
@@ -17,14 +17,14 @@ _TRUSTED = ContextVar("trusted", default=False)
 
 
 def names_class(text: str) -> bool:
-    """Whether a name is a path to a class: `package.module:Class`."""
+    """True if a name is a path to a class: `package.module:Class`."""
     module, colon, name = text.partition(":")
     return bool(colon and module and name) and "/" not in text
 
 
 @contextmanager
 def trusting(trusted: bool = True) -> Iterator[None]:
-    """Within it third-party code may run, or may not."""
+    """Allows or forbids third-party code to run inside the block."""
     token = _TRUSTED.set(trusted)
     try:
         yield
@@ -33,12 +33,12 @@ def trusting(trusted: bool = True) -> Iterator[None]:
 
 
 def is_trusted() -> bool:
-    """Whether third-party code may run here."""
+    """True if third-party code may run here."""
     return _TRUSTED.get()
 
 
 def require_trust(what: str) -> None:
-    """Refuse what runs third-party code, unless it is trusted."""
+    """Refuses an action that runs third-party code, unless it is trusted."""
     if not is_trusted():
         raise UserError(
             f"{what}: needs --trust-code (or trust_code: true in the job), as its code can do all that you can: read "
@@ -47,36 +47,36 @@ def require_trust(what: str) -> None:
 
 
 def load_class(path: str, base: type) -> type[Any]:
-    """The subclass of `base` that `module:Class` names, imported as Python imports (installed, or on PYTHONPATH).
+    """Returns the subclass of `base` that `module:Class` names, imported as Python does (installed, or on PYTHONPATH).
 
-    Raises UserError where it is not trusted, not importable, not there, not a subclass, or abstract.
+    Raises UserError if it is not trusted, not importable, missing, not a subclass, or abstract.
     """
     require_trust(path)
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name, None)
-    except (Exception, SystemExit) as error:  # a module runs when it is imported, and may raise whatever it likes
+        cls = getattr(importlib.import_module(module), name, None)
+    except (Exception, SystemExit) as error:  # importing a module runs it, and it may raise anything
         got = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise UserError(
             f"{path}: expected a module that can be imported, got {' '.join(got.split())}: install it, set PYTHONPATH, "
             "or mend it"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        got = "no such name" if found is None else repr(found)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        got = "no such name" if cls is None else repr(cls)
         raise UserError(f"{path}: expected a subclass of {base.__module__}.{base.__qualname__}, got {got}")
-    if lacking := getattr(found, "__abstractmethods__", None):
+    if lacking := getattr(cls, "__abstractmethods__", None):
         names = ", ".join(sorted(lacking))
         raise UserError(f"{path}: expected a class with all that {base.__name__} asks for, it lacks {names}")
-    return found
+    return cls
 
 
 def is_foreign(cls: type) -> bool:
-    """Whether a class is of another package."""
+    """True if a class belongs to another package."""
     return not cls.__module__.startswith("freqbench.")
 
 
 def provenance(cls: type) -> dict[str, str]:
-    """Path and source SHA-256 of a class of another package; empty for freqbench's own, which have revisions."""
+    """Returns path and source SHA-256 of a class of another package; empty for freqbench's own classes."""
     if not is_foreign(cls):
         return {}
     path = f"{cls.__module__}:{cls.__qualname__}"
@@ -88,9 +88,9 @@ def provenance(cls: type) -> dict[str, str]:
 
 
 def _typed_sha256(cls: type, path: str) -> str:
-    """SHA-256 of the cells that a class was typed into; UserError where nobody kept them."""
-    methods = [inspect.unwrap(each) for each in vars(cls).values() if inspect.isfunction(each)]
-    cells = sorted("".join(linecache.getlines(name)) for name in {each.__code__.co_filename for each in methods})
+    """Returns the SHA-256 of the notebook cells that define a class; raises UserError if they are not kept."""
+    methods = [inspect.unwrap(method) for method in vars(cls).values() if inspect.isfunction(method)]
+    cells = sorted("".join(linecache.getlines(name)) for name in {method.__code__.co_filename for method in methods})
     if not any(cells):
         raise UserError(f"{path}: expected a class in a file or notebook, got one without source: save it in a file")
     return hashlib.sha256("".join(cells).encode()).hexdigest()
@@ -102,7 +102,7 @@ def _sha256(path: str) -> str:
 
 
 def require_class(given: object, base: type) -> None:
-    """Refuse what is neither a name nor a class of a kind, and the path of a class, which would run what is there."""
+    """Refuses objects that are neither a name nor a class of a kind, and class paths, which would run code."""
     if not isinstance(given, str):
         if not (isinstance(given, type) and issubclass(given, base)):
             expected = f"a name or a class of {base.__name__}"
@@ -112,5 +112,5 @@ def require_class(given: object, base: type) -> None:
 
 
 def kind_of(given: object) -> str:
-    """What an error calls an object of the wrong type."""
+    """Returns the words of an error for an object of the wrong type."""
     return f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__

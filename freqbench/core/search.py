@@ -1,18 +1,18 @@
-"""Finds the least argument at which a growing quantity has a value."""
+"""Finds the smallest argument at which a growing quantity reaches a value."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-TOLERANCE = 0.01  # of the distance: near enough to stop
-WIDTH = 0.002  # of the budget: where the search gives up
-STRIDE = 4.0  # from budget to budget until one leads beyond the value
+TOLERANCE = 0.01  # relative error of the distance that is near enough to stop
+WIDTH = 0.002  # relative width of the budget's interval at which the search stops
+STRIDE = 4.0  # factor from budget to budget until one exceeds the value
 NOTHING = 1e-12  # a distance that counts as 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A budget of three digits, the distance at it, and how many budgets were tried."""
+    """A budget of three digits, its distance, and the number of budgets that were tried."""
 
     budget: float
     distance: float
@@ -20,11 +20,11 @@ class Found:
 
 
 def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Found:
-    """The least budget that leads to a distance, by bisection; where none does, the one that comes nearest.
+    """Returns the smallest budget that reaches a distance, by bisection; if none does, the one that comes nearest.
 
-    Budgets grow by STRIDE from the least on until one leads beyond the value, as not every distance grows all the way:
+    Budgets grow by STRIDE from the smallest on until one exceeds the value, as not every distance grows all the way:
     that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
-    missed). Between this one and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
+    missed). Between this budget and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
     Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines. Budgets and
     the value are above 0.
 
@@ -54,5 +54,5 @@ def search(distance: Callable[[float], float], value: float, low: float, high: f
 
 
 def log_ratio(distance: float, value: float) -> float:
-    """How far a distance is off the value, as the logarithm of their ratio."""
+    """Returns the logarithm of the ratio of a distance to the value."""
     return math.log(max(distance, NOTHING) / value)

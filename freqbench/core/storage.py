@@ -1,4 +1,4 @@
-"""Files, local or remote, through fsspec: whole-object writes, fetching to the node's cache, content hashes."""
+"""Reads and writes files, local or remote, through fsspec: whole-object writes, cached copies, content hashes."""
 
 import inspect
 import os
@@ -16,29 +16,29 @@ from freqbench.core import downloads, filesystems, names, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import opened, told
 
-TRANSFERS = 8  # at once, of many small files
+TRANSFERS = 8  # parallel transfers of many small files
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def is_local(path: str) -> bool:
-    """Whether a path or URI names a file of this machine."""
+    """True if a path or URI names a file of this machine."""
     return filesystems.is_local(opened(path)[0])
 
 
 def local_path(path: str) -> str:
-    """A file of this machine by its plain path, also where it is given as `file:///...`."""
+    """Returns the plain path of a file of this machine, also if it is given as `file:///...`."""
     return opened(path)[1] if "://" in path else path
 
 
 def filled_in(text: str, owner: str) -> str:
-    """A path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
+    """Returns a path with `~` and environment variables such as `${FREQBENCH_DATA}` filled in.
 
-    Raises UserError, which begins with `owner`, where there is no such variable or it sounds secret.
+    Raises UserError, which begins with `owner`, if a variable does not exist or sounds secret.
     """
 
-    def value(found: re.Match[str]) -> str:
-        variable = found[1] or found[2]
+    def value(match: re.Match[str]) -> str:
+        variable = match[1] or match[2]
         names.require_open(variable, f"{owner}: {text}")
         if variable not in os.environ:
             raise UserError(f"{owner}: {text}: expected the environment variable {variable}, found none: set it")
@@ -49,12 +49,12 @@ def filled_in(text: str, owner: str) -> str:
 
 
 def join(root: str, *parts: str) -> str:
-    """Join below a folder or URI."""
+    """Joins parts below a folder or URI."""
     return "/".join([root.rstrip("/"), *parts])
 
 
 def exists(path: str) -> bool:
-    """Whether a file or folder is there."""
+    """True if a file or folder exists."""
     fs, inner = opened(path)
     if filesystems.is_local(fs):
         return Path(inner).exists()  # raises, unlike fsspec's, where a folder on the way may not be searched
@@ -63,7 +63,7 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole content of one object.
+    """Returns the whole content of one object.
 
     Raises UserError for a pipe or device, which has no end, StorageRefused or StorageUnavailable as `write_atomic`.
     """
@@ -71,7 +71,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def read_range(path: str, start: int | None, end: int | None) -> bytes:
-    """The bytes of one object from `start` on, before `end`; as `read_bytes`."""
+    """Returns the bytes of one object from `start` up to `end`; raises as `read_bytes`."""
     fs, inner = opened(path)
     if filesystems.is_local(fs) and not stat.S_ISREG(kind := Path(inner).stat().st_mode) and not stat.S_ISDIR(kind):
         raise UserError(f"{path}: expected a file, got a pipe, socket or device: move it away")
@@ -81,18 +81,18 @@ def read_range(path: str, start: int | None, end: int | None) -> bytes:
 
 
 def size(path: str) -> int:
-    """The bytes of one object."""
+    """Returns the bytes of one object."""
     fs, inner = opened(path)
     with told(path, fs):
         return int(fs.size(inner))
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Write one object so that readers see all of it or nothing, whatever dies.
+    """Writes one object so that readers see all of it or nothing, even after a crash.
 
     Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
-    finished bytes, as an open stream would publish a torn object on error; what s3fs sends in parts, from 100 MB on, is
-    there once the last part is. Raises StorageRefused or StorageUnavailable where object storage does not take it.
+    finished bytes, as an open stream would publish a torn object on error; an object that s3fs sends in parts, from 100
+    MB on, appears with its last part. Raises StorageRefused or StorageUnavailable if object storage does not accept it.
     """
     fs, inner = opened(path)
     if not filesystems.is_local(fs):
@@ -118,7 +118,7 @@ def write_atomic(path: str, data: bytes) -> None:
 
 
 def require_own(path: str, mark: bytes) -> None:
-    """Refuse to write over a file that freqbench did not make: one in which the mark of its kind does not stand."""
+    """Refuses to overwrite a file that freqbench did not make: one without the mark of its kind."""
     if exists(path) and mark not in read_bytes(path):
         raise UserError(
             f"{path}: expected no file or one that freqbench wrote, got another: move it away, or write elsewhere; it "
@@ -127,10 +127,10 @@ def require_own(path: str, mark: bytes) -> None:
 
 
 def create(path: str, data: bytes) -> bool:
-    """Write one object only if there is none: O_EXCL locally, a create-only put elsewhere; whether this call made it.
+    """Writes one object only if there is none, O_EXCL or a create-only put; returns True if this call made it.
 
-    Where a file system knows no such put, one of two that write at the same moment may find itself replaced. After a
-    lost answer this call may have made it, and says no: what is there tells whose it is.
+    If a file system has no such put, one of two simultaneous writers may find its object replaced. After a lost answer
+    this call may have made the object and still returns False: the object's content tells whose it is.
     """
     fs, inner = opened(path)
     try:
@@ -156,13 +156,13 @@ def create(path: str, data: bytes) -> bool:
 
 
 def list_files(folder: str, suffix: str) -> list[str]:
-    """Names of the files directly in a folder that end in `suffix`, sorted; none where there is no folder."""
-    found = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
-    return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+    """Lists the names of the files directly in a folder that end in `suffix`, sorted; empty without a folder."""
+    names = (str(path).rsplit("/", 1)[-1] for path in _listed(folder, detail=False))
+    return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
 
 
 def list_sizes(folder: str, suffix: str) -> dict[str, int]:
-    """Bytes of each file that `list_files` names."""
+    """Returns the bytes of each file that `list_files` names."""
     sizes = {str(entry["name"]).rsplit("/", 1)[-1]: int(entry["size"]) for entry in _listed(folder, detail=True)}
     return {name: size for name, size in sizes.items() if name.endswith(suffix) and not name.startswith(".")}
 
@@ -171,34 +171,34 @@ def _listed(folder: str, detail: bool) -> list[Any]:
     fs, inner = opened(folder)
     try:
         with told(folder, fs):
-            found: list[Any] = fs.ls(inner, detail=detail)
-            return found
+            entries: list[Any] = fs.ls(inner, detail=detail)
+            return entries
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def list_below(folder: str, name: str) -> list[str]:
-    """Paths below a folder, however deep, of the files that are called so, sorted; none where there is no folder."""
+    """Lists the paths of files with this name at any depth below a folder, sorted; empty without a folder."""
     fs, inner = opened(folder)
     with told(folder, fs):
-        found = fs.find(inner)
-    return sorted(path.removeprefix(inner).strip("/") for path in found if path.rpartition("/")[2] == name)
+        paths = fs.find(inner)
+    return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
 
 
 def remove(path: str) -> None:
-    """Remove one object; one that is gone already is no error."""
+    """Removes one object; ignores one that does not exist."""
     fs, inner = opened(path)
     with suppress(FileNotFoundError), told(path, fs):
         fs.rm_file(inner)
 
 
 def fetch(path: str, sha256: str | None = None) -> Path:
-    """A local file with the content of a path or URI: itself where local, else a copy in the node's cache.
+    """Returns a local file with the content of a path or URI: itself if local, else a copy in the node's cache.
 
-    The copy is made once a node and version of the object, however many processes ask. It is made again where its size
-    is not the object's or, if a hash (hex) is wanted, where it is no longer what was fetched.
+    The copy is made once per node and version of the object, for any number of processes. It is made again if its size
+    is not the object's or, with `sha256` (hex), if it has changed since it was fetched.
 
-    Raises UserError where nothing is there, or another content than is wanted; else as `read_bytes`.
+    Raises UserError if the file does not exist or has another hash than `sha256`; else as `read_bytes`.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
@@ -219,7 +219,7 @@ def fetch(path: str, sha256: str | None = None) -> Path:
 
 
 def prefetch(paths: Iterable[str]) -> None:
-    """Fetch remote files several at once, for whom then fetches them one by one; what is not there it will find."""
+    """Fetches several remote files at once, before a caller fetches them one by one; ignores missing files."""
 
     def copy(path: str) -> None:
         with suppress(NoFileError):
@@ -230,10 +230,10 @@ def prefetch(paths: Iterable[str]) -> None:
 
 
 def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
-    """A local folder with files of a folder or URI: itself where local, else verified copies in the node's cache.
+    """Returns a local folder with files of a folder or URI: itself if local, else verified copies in the node's cache.
 
-    `patterns` are of the names below it that are wanted; `*` crosses slashes. Raises UserError where the name of an
-    object leads out of the folder; else as `read_bytes`.
+    `patterns` select the names below it; `*` crosses slashes. Raises UserError if the name of an object leads out of
+    the folder; else as `read_bytes`.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
@@ -250,13 +250,13 @@ def fetch_folder(path: str, patterns: Sequence[str]) -> Path:
 
 
 def sha256(path: str) -> str:
-    """SHA-256 of a file's content as hex, remembered in this process for as long as size and time stamp stay.
+    """Returns the SHA-256 (hex) of a file's content, cached in this process while size and time stamp stay.
 
-    Of a remote object it is remembered on the node's disk for as long as its version stays, and nothing is read again.
+    For a remote object it is kept on the node's disk while its version stays, and nothing is read again.
     """
     fs, inner = opened(path)
     if filesystems.is_local(fs):
         return downloads.digest(fetch(path))
     name = PurePosixPath(inner).name
-    known = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
-    return known[name] if name in known else downloads.hashes(fetch(path).parent)[name]
+    recorded = downloads.hashes(downloads.folder_of(path, downloads.found(path, fs, inner)))
+    return recorded[name] if name in recorded else downloads.hashes(fetch(path).parent)[name]

@@ -1,4 +1,4 @@
-"""Shows what files and stores say as it is: nothing in it is markup, and no control character comes through."""
+"""Prints texts of files and stores literally: without markup, and without control characters."""
 
 import re
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 
-# Control characters of either set, line breaks and tabs aside, and those that turn the direction of writing.
+# Control characters of either set, except line breaks and tabs, and those that change the writing direction.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# A table's only line, under its headings, where it is not drawn on a screen: other programs read it too.
+# The only line of a table that is not drawn on a terminal, under its headings: other programs read it too.
 _UNDERLINED = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 def printable(text: str) -> str:
-    """A text whose control characters are replaced: a terminal would obey them.
+    """Returns a text with its control characters replaced, which a terminal would obey.
 
     >>> printable("a\\x1b[31mb")
     'a?[31mb'
@@ -26,7 +26,7 @@ def printable(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """A rich Console that takes no markup from texts and lets no control character of theirs through.
+    """A rich Console that ignores markup in texts and blocks their control characters.
 
     Tables have no box in a pipe or a file.
     """
@@ -35,7 +35,7 @@ class PlainConsole(Console):
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As `Console.render`; cursor movements of rich's own stay."""
+        """Renders as `Console.render` does; rich's own cursor movements stay."""
         if isinstance(renderable, Table) and not self.is_terminal:
             renderable.box = _UNDERLINED
         for segment in super().render(renderable, options):

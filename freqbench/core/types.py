@@ -10,7 +10,7 @@ import numpy.typing as npt
 from freqbench.core import names
 
 if TYPE_CHECKING:
-    from torch import Tensor  # which takes seconds to import: a dataset is checked without
+    from torch import Tensor  # takes seconds to import, and checking a dataset does not need it
 
 T = TypeVar("T")
 Shape = tuple[int, int, int]
@@ -18,21 +18,21 @@ Spacing = tuple[float, float, float]
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
-    """One value an axis, as a tuple of three; a ValueError for another number of them."""
+    """Returns one value per axis as a tuple of three; raises ValueError for another number of values."""
     h, w, d = values
     return h, w, d
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseRef:
-    """A case that has not been read: what a plan and an identity need.
+    """A case that has not been read: all that a plan and an identity need.
 
     Attributes:
-        case_id: unique within its dataset; files are called by it.
-        patient_id: several cases of one patient share it.
+        case_id: unique within its dataset; part of file names.
+        patient_id: shared by several cases of one patient.
         fingerprint: 16 hex digits of the content of the case's files.
         shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
-        grid: voxels, and millimetres a voxel, of the file's own grid along its RAS axes; None where nothing says.
+        grid: voxels of the file's own grid along its RAS axes, and their sides in millimetres; None if unknown.
     """
 
     case_id: str
@@ -54,10 +54,10 @@ class Case:
     Attributes:
         image: float32 `[C, H, W, D]`, intensities in [0, 1].
         label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
-        spacing: millimetres a voxel of this grid.
+        spacing: sides of this grid's voxels in millimetres.
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
-        native_ranges: of each channel, the intensities in the data's own unit (HU for CT) that 0 and 1 stand for.
-        original_spacing: millimetres a voxel before preprocessing, in the file's axis order.
+        native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1.
+        original_spacing: sides of a voxel in millimetres before preprocessing, in the file's axis order.
     """
 
     ref: CaseRef
@@ -71,12 +71,12 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class NativeCase:
-    """One patient volume as its files hold it: its own grid, its own unit; label and affine as of a `Case`.
+    """One patient volume as its files hold it, on its own grid and in its own unit; label and affine as in a `Case`.
 
     Attributes:
         image: float32 `[C, H, W, D]` in the data's own unit (HU for CT), axes as in the file.
-        spacing: millimetres a voxel, in the file's axis order.
-        source: where the image is, for errors.
+        spacing: sides of a voxel in millimetres, in the file's axis order.
+        source: place of the image, for errors.
     """
 
     ref: CaseRef

@@ -1,4 +1,4 @@
-"""Defines what every dataset offers: case references that are cheap to list, cases on the preprocessed grid."""
+"""Defines the interface of every dataset: case references that are cheap to list, cases on the preprocessed grid."""
 
 import abc
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,22 +20,22 @@ ClassName = Annotated[str, Field(min_length=1)]
 
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
-    """The key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
+    """Returns the key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
     return digest([recipe, fingerprint])
 
 
 class Dataset(Strict, abc.ABC):
-    """A named source of cases; subclasses say how they are found and read, and in which space they are attacked.
+    """A named source of cases; subclasses find and read the cases, and define the space in which they are attacked.
 
     Attributes:
-        name: what tables call it; no part of any identity.
-        split: which of the dataset's splits `refs` lists.
+        name: name in tables; no part of any identity.
+        split: the dataset's split that `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
-        share: false where no volume or picture of its cases may be passed on, though the licence would let them.
-        redistributable: whether the licence of the loader's data lets volumes be passed on.
-        homepage: where its volumes are to be had.
-        typical_shape: voxels of a case on the preprocessed grid, for estimates where the cases are not there.
+        share: false forbids passing on any volume or picture of its cases, even if the licence allows it.
+        redistributable: True if the licence of the loader's data allows passing volumes on.
+        homepage: where to get its volumes.
+        typical_shape: voxels of a case on the preprocessed grid, for estimates without the cases.
     """
 
     loader: ClassVar[str]
@@ -60,31 +60,31 @@ class Dataset(Strict, abc.ABC):
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
-        """How far each foreground class's surface may be off for `nsd`: by its organ, else by TOLERANCE_MM."""
+        """Tolerated distance of each foreground class's surface for `nsd`, in mm: by its organ, else TOLERANCE_MM."""
         return tuple(tolerances.of_organ(name) for name in self.class_names[1:])
 
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:
-        """All that changes a `Case` beside the content of its files: loader, revision, preprocessing, labels."""
+        """Returns all that changes a `Case` beside its files' content: loader, revision, preprocessing, labels."""
 
     def whole_recipe(self) -> dict[str, Any]:
-        """The recipe, and of a class of another package its source."""
+        """Returns the recipe, and the source hash of a class from another package."""
         return {**self.recipe(), **provenance(type(self))}
 
     @abc.abstractmethod
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """The cases of a split (default: `self.split`) after checks that read no voxels; `cases` is honoured.
+        """Returns the cases of a split (default: `self.split`), limited by `cases`, after checks that read no voxels.
 
-        Raises DataError where a split, file, header or case id is not what it should be.
+        Raises DataError if a split, file, header or case id is wrong.
         """
 
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
-        """Read one case of any split as its files hold it; raises DataError where they are not what they should be."""
+        """Reads one case of any split as its files hold it; raises DataError for damaged or mismatched files."""
 
     @property
     def may_be_shared(self) -> bool:
-        """Whether volumes and pictures of its cases may be passed on."""
+        """True if volumes and pictures of its cases may be passed on."""
         return self.redistributable and self.share
 
     @property
@@ -98,17 +98,17 @@ class Dataset(Strict, abc.ABC):
         return Preprocess()
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """Read (see `native`) and preprocess one case of any split; `space`: a model's own; None: the dataset's."""
+        """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
         return prepare(self.native(ref), space or self.space)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """What is wrong with the voxels of a case for a space, a line each; nothing where they are made, not read."""
+        """Yields one line per problem with a case's voxels in a space. Synthetic datasets yield none."""
         yield from ()
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
-        """Voxels of a case in a space (None: the dataset's) before any cropping: an upper bound, without reading it.
+        """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.
 
-        Where the case has no `grid`, those in the dataset's space. Raises DataError where they do not fit in memory.
+        Without a `grid`, returns the shape in the dataset's space. Raises DataError if the voxels do not fit in memory.
         """
         if space is None or ref.grid is None:
             return ref.shape
@@ -116,14 +116,14 @@ class Dataset(Strict, abc.ABC):
         return prepared_shape(*ref.grid, space)
 
     def case_key(self, ref: CaseRef) -> str:
-        """16 hex digits: the recipe and the content of the case's files, so that adding a case changes no other."""
+        """Returns 16 hex digits of the recipe and the case's files, so that adding a case changes no other."""
         return case_key_of(self.whole_recipe(), ref.fingerprint)
 
     def other(self, ref: CaseRef, seed: int, split: Sequence[CaseRef] | None = None) -> CaseRef:
-        """Another case of the split, drawn by the seed and the case's content: a reference for attacks that need one.
+        """Returns another case of the split, drawn by the seed and the case's content, as an attack's reference.
 
-        `cases` has no say, and a case that joins the split replaces the reference of few. `split` is `whole_split`,
-        where it is at hand: to list it reads every header. Raises DataError where it has no other case.
+        Ignores `cases`. A case that joins the split replaces the reference of only a few cases. `split` is
+        `whole_split`, if the caller has it: listing it reads every header. Raises DataError if there is no other case.
         """
         others = [other for other in split or self.whole_split() if other.case_id != ref.case_id]
         if not others:
@@ -135,19 +135,19 @@ class Dataset(Strict, abc.ABC):
 
     @cached_property
     def references(self) -> str:
-        """16 hex digits of all that `other` draws from: the content of the split's cases, in whatever order."""
+        """16 hex digits of all that `other` draws from: the content of the split's cases, in any order."""
         return digest(sorted(ref.fingerprint for ref in self.whole_split()))
 
     def listed_cases(self) -> int | None:
-        """How many cases the split has by its list alone; None where nothing says that without the files."""
+        """Returns the number of cases that the split lists; None if it is unknown without the files."""
         return None
 
     def whole_split(self) -> tuple[CaseRef, ...]:
-        """The cases of the split, whatever `cases` asks for."""
+        """Returns all cases of the split, ignoring `cases`."""
         return self.model_copy(update={"cases": None}).refs()
 
     def chosen(self, case_ids: Sequence[str]) -> Sequence[str]:
-        """The ids of a split that `cases` leaves."""
+        """Returns the ids of a split that `cases` selects."""
         if self.cases is None:
             return case_ids
         if isinstance(self.cases, int):

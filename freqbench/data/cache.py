@@ -1,4 +1,4 @@
-"""Keeps preprocessed volumes on the node's disk: by content, each whole or not at all, within a bound."""
+"""Caches preprocessed volumes on the node's disk: keyed by content, written atomically, limited in size."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ from freqbench.core.types import Case, CaseRef
 if TYPE_CHECKING:
     from torch import Tensor
 
-# To be raised with every change of what a file holds; what `load` makes has a revision of its own in the recipe.
+# Raise it with every change of a file's content; the output of `load` has its own revision in the recipe.
 REVISION = 2
 
 # Another release of these may round, resample or crop otherwise.
@@ -41,31 +41,31 @@ class Kept(NamedTuple):
 
 @lru_cache(maxsize=1)
 def libraries() -> tuple[str, ...]:
-    """The releases of what reads and preprocesses, a part of every key."""
+    """Returns the releases of the libraries that read and preprocess; they are part of every key."""
     return tuple(version(name) for name in LIBRARIES)
 
 
 def require_usable() -> None:
-    """Raises as `limit` and `node_cache.part`: before a run, not once a case."""
+    """Raises as `limit` and `node_cache.part` do: once before a run, not once per case."""
     limit()
     node_cache.part("volumes")
 
 
 def entries() -> tuple[Kept, ...]:
-    """What is kept, the least recently used first."""
+    """Returns the cached volumes, the least recently used first."""
     return tuple(sorted(_listed()))
 
 
 def total() -> int:
-    """Bytes of all that is kept."""
-    return sum(kept.num_bytes for kept in entries())
+    """Returns the bytes of all cached volumes."""
+    return sum(entry.num_bytes for entry in entries())
 
 
 def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
-    """The case that is kept under a key, bit by bit as `make` made it; else it is made, and kept.
+    """Returns the case that is cached under a key, equal to the bit; else makes it with `make` and caches it.
 
-    `key` is a digest of all that the case depends on; `ref` the caller's: the same content may go by another name
-    elsewhere. A disk that is full or refuses costs time, not the case: that is logged. Raises as `limit`.
+    `key` is a digest of all that the case depends on. The result carries the caller's `ref`: the same content may have
+    another name elsewhere. A disk that is full or read-only costs time, not the case, and is logged. Raises as `limit`.
     """
     most = limit()
     if not most:
@@ -79,14 +79,16 @@ def through(key: str, ref: CaseRef, make: Callable[[], Case]) -> Case:
 
 
 def _read(path: Path, ref: CaseRef) -> Case | None:
-    """The case in a file; None where there is none, or it is damaged."""
+    """Returns the case in a file; None if the file is missing or damaged."""
     import torch
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():  # a pipe has no end
         return None
     try:
-        with safe_open(path, "np") as file:  # as tensors it would be opened twice, the second time maybe in vain
+        with safe_open(
+            path, "np"
+        ) as file:  # read as tensors, it would be opened twice, and may be gone the second time
             checksum, _, facts = file.metadata()["case"].partition(" ")
             image, label = (torch.from_numpy(file.get_tensor(name)) for name in ("image", "label"))
     except FileNotFoundError:
@@ -99,13 +101,13 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
         return None
     with contextlib.suppress(OSError):  # a cache that another user owns, or clears just now, is good enough to read
         os.utime(path)
-    told = {name: _tuples(value) for name, value in json.loads(facts).items()}
-    affine = np.array(told.pop("affine"), np.float64)
-    return Case(ref=ref, image=image, label=label, affine=affine, **told)
+    fields = {name: _tuples(value) for name, value in json.loads(facts).items()}
+    affine = np.array(fields.pop("affine"), np.float64)
+    return Case(ref=ref, image=image, label=label, affine=affine, **fields)
 
 
 def _keep(path: Path, case: Case, most: int) -> None:
-    """Write a case; what was used least recently gives way where all would take more than `most` bytes."""
+    """Writes a case; removes the least recently used ones if all would take more than `most` bytes."""
     from safetensors.torch import save
 
     stated = {name: getattr(case, name) for name in ("spacing", "affine", "native_ranges", "original_spacing")}
@@ -122,13 +124,13 @@ def _keep(path: Path, case: Case, most: int) -> None:
 
 
 def _trim(most: int) -> None:
-    kept = entries()
-    over = sum(each.num_bytes for each in kept) - most
-    for each in kept:
+    volumes = entries()
+    over = sum(volume.num_bytes for volume in volumes) - most
+    for volume in volumes:
         if over <= 0:
             break
-        each.path.unlink(missing_ok=True)
-        over -= each.num_bytes
+        volume.path.unlink(missing_ok=True)
+        over -= volume.num_bytes
 
 
 def _listed() -> Iterator[Kept]:
@@ -140,7 +142,7 @@ def _listed() -> Iterator[Kept]:
 
 
 def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:
-    """Of all that a file says: a flipped bit would else pass for an intensity."""
+    """Returns a checksum of a file's whole content: without it, a flipped bit would pass for an intensity."""
     checksum = zlib.crc32(facts.encode())
     for tensor in (image, label):
         checksum = zlib.crc32(tensor.numpy().data, checksum)
@@ -148,5 +150,5 @@ def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:
 
 
 def _tuples(value: Any) -> Any:
-    """Lists of JSON as the tuples that they were."""
+    """Turns JSON lists back into the tuples that they were."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value

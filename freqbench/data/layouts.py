@@ -1,4 +1,4 @@
-"""Recognises which loader reads a folder, and says what is missing in it, by name."""
+"""Recognises the loader for a folder, and lists by name what the folder lacks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stom
 
 @dataclass(frozen=True)
 class Kind:
-    """A layout that is known, and what tells it apart."""
+    """A known layout, and the files that identify it."""
 
     title: str
-    sign: str  # what is looked for, in words
-    here: tuple[str, ...] | Callable[[Path], bool]  # patterns, of which one is enough; or tells whether a folder has it
+    sign: str  # the files that identify it, in words
+    here: tuple[str, ...] | Callable[[Path], bool]  # patterns, of which one is enough; or a test of the folder
     loader: str  # of DATASETS
-    keys: Callable[[Path], dict[str, Any]] = lambda _: {}  # of the loader, beside its root, as the folder asks for them
-    all_cases: Mapping[str, Any] = field(default_factory=dict)  # keys that take in what the job line leaves out
+    keys: Callable[[Path], dict[str, Any]] = lambda _: {}  # further keys of the loader for this folder, beside its root
+    all_cases: Mapping[str, Any] = field(default_factory=dict)  # keys that include cases which the job line leaves out
 
     def fits(self, folder: Path) -> bool:
-        """Whether a folder has this layout."""
+        """True if a folder has this layout."""
         return self.here(folder) if callable(self.here) else any(any(folder.glob(name)) for name in self.here)
 
 
@@ -38,14 +38,14 @@ def _structures(case: Path) -> list[str]:
 
 
 def _classes(folder: Path) -> dict[str, Any]:
-    """Structures for a job line: abdominal organs where there are any."""
+    """Returns structures for a job line: abdominal organs if there are any."""
     cases = sorted(folder.glob("s[0-9]*/segmentations"))
     there = max((_structures(case.parent) for case in cases), key=len, default=[])
     return {"classes": [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)}
 
 
 def _is_nnunet(folder: Path) -> bool:
-    """Images end in the number of their channel and label maps do not."""
+    """True if images end in the number of their channel and label maps do not."""
     image = next(folder.glob("imagesTr/*_0000.nii*"), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()
 
@@ -117,22 +117,22 @@ PREFERRED = ("validation", "test", "val", "training", "train")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a folder is."""
+    """A folder's layout, its job entry and its problems."""
 
     title: str
     loader: str
-    entry: dict[str, Any]  # of a job file's `datasets`
-    surveys: tuple[Survey, ...]  # of each split
-    problems: tuple[str, ...]  # a line each on what is missing or damaged
-    notes: tuple[str, ...]  # a line each on what is there and not used
+    entry: dict[str, Any]  # entry of a job file's `datasets`
+    surveys: tuple[Survey, ...]  # one per split
+    problems: tuple[str, ...]  # one line per missing or damaged thing
+    notes: tuple[str, ...]  # one line per thing that is present but unused
 
     @property
     def job_line(self) -> str:
-        """The line for `datasets` of a job file (YAML)."""
+        """Line for `datasets` of a job file (YAML)."""
         return documents.yaml_item(self.entry)
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """Findings, a name and a line each."""
+        """Yields findings as pairs of a name and a line."""
         yield "layout", self.title
         yield "loader", self.loader
         yield "job line", self.job_line
@@ -143,14 +143,14 @@ class Layout:
 
 
 def recognise(root: str, with_labels: bool = False) -> Layout:
-    """Find out which loader reads a local folder and look at the headers of all its cases; else raises UserError.
+    """Recognises the loader of a local folder and reads all cases' headers; raises UserError if there is none.
 
-    `with_labels` reads their label maps too.
+    With `with_labels`, reads their label maps too.
     """
-    given = expanded(root, "--data")
-    if not storage.is_local(given):
-        raise UserError(f"{given}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
-    folder = Path(storage.local_path(given))
+    path = expanded(root, "--data")
+    if not storage.is_local(path):
+        raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
+    folder = Path(storage.local_path(path))
     if not folder.is_dir():
         raise UserError(f"{folder}: expected a folder, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
@@ -182,9 +182,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
 
 def _unrecognised(folder: Path) -> str:
-    found = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    below = {name: kind.title for name in found if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
-    there = _named(found, 3) or "nothing"
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    below = {name: kind.title for name in names if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
+    there = _named(names, 3) or "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())
     else:
@@ -193,7 +193,7 @@ def _unrecognised(folder: Path) -> str:
 
 
 def _problems(survey: Survey, folder: Path) -> Iterator[str]:
-    """What a split lacks; one without any label map is a test set that was not published whole."""
+    """Yields one line per problem of a split; a split without any label map is a test set, and no problem."""
     if files := [path.removeprefix(f"{folder}/") for path in survey.missing]:
         yield f"{survey.split}: {len(files)} files are missing: {_named(files)}"
     if survey.unlabelled and len(survey.unlabelled) < survey.num_cases:
@@ -202,12 +202,12 @@ def _problems(survey: Survey, folder: Path) -> Iterator[str]:
 
 
 def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
-    """What only one loader's folders lack."""
+    """Yields the problems of one loader's folders."""
     if isinstance(dataset, NnunetRaw):
         try:
             unlabelled = dataset.unlabelled()
         except DataError:
-            return  # said already: `dataset.json` is not what it should be
+            return  # reported already: `dataset.json` is wrong
         if unlabelled:
             yield f"imagesTr: {len(unlabelled)} images have no label map in labelsTr: {_named(unlabelled)}"
     if dataset.loader == "totalsegmentator":
@@ -221,11 +221,11 @@ def _of_the_kind(dataset: ListedFolder, folder: Path) -> Iterator[str]:
 
 
 def _lacking_structures(folder: Path) -> Iterator[str]:
-    """Cases that lack masks which others have, beside those that the survey looked at."""
+    """Yields cases that lack masks which others have, beside those that the survey checked."""
     there = {case: set(_structures(case)) for case in sorted(folder.glob("s[0-9]*")) if case.is_dir()}
     everything = set().union(*there.values()) - set(_classes(folder)["classes"])
-    for case, own in there.items():
-        if lacking := sorted(everything - own):
+    for case, structures in there.items():
+        if lacking := sorted(everything - structures):
             yield f"{case.name}: {len(lacking)} masks are missing that other cases have: {_named(lacking)}"
 
 

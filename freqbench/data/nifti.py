@@ -18,10 +18,10 @@ from freqbench.core.errors import DataError
 from freqbench.core.types import Shape, Spacing, triple
 from freqbench.data.nifti_grid import affine_of, damaged, reason_of
 
-# A volume of this size as float32 does not fit beside a network: a header that promises more is damaged or hostile.
+# A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
 MAX_BYTES = 8 * 2**30
 
-# Deflate packs no tighter (zlib's documentation): what promises more than its bytes can hold is refused unread.
+# Deflate packs no tighter (zlib's documentation): a file that states more than its bytes can hold is refused unread.
 MOST_PACKED = 1032
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -29,22 +29,22 @@ SUFFIXES = (".nii.gz", ".nii")
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What the header of a volume says; shape and spacing in the file's axis order."""
+    """Header of a volume; shape and spacing in the file's axis order."""
 
     path: Path
     shape: Shape
-    spacing: Spacing  # millimetres a voxel
+    spacing: Spacing  # sides of a voxel in millimetres
     affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
-    fourth: int = 1  # length of the file's fourth axis, along which channels lie
-    further: tuple["Header", ...] = ()  # of the files that hold the other channels, one each
+    fourth: int = 1  # length of the file's fourth axis, the axis of channels
+    further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
 
     @property
     def num_channels(self) -> int:
-        """Channels of the image, in however many files."""
+        """Channels of the image, over all its files."""
         return self.fourth + len(self.further)
 
     def check_same_grid(self, image: "Header", what: str = "label map") -> None:
-        """Raises DataError for another shape than the image's, or a corner more than half a voxel away."""
+        """Raises DataError if the shape differs from the image's, or a corner is more than half a voxel away."""
         if self.shape != image.shape:
             raise DataError(
                 f"{self.path}: expected the shape {image.shape} of {image.path.name}, got {self.shape}: "
@@ -61,7 +61,7 @@ class Header:
 
 
 def stem(path: str) -> str:
-    """File name without folder and without `.nii` or `.nii.gz`."""
+    """Returns the file name without folder and without `.nii` or `.nii.gz`."""
     name = path.rsplit("/", 1)[-1]
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
@@ -69,7 +69,7 @@ def stem(path: str) -> str:
 
 
 def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
-    """Refuse a grid that would not fit in memory: more than MAX_BYTES as float32."""
+    """Refuses a grid that would not fit in memory: more than MAX_BYTES as float32."""
     if 4 * math.prod(shape) > MAX_BYTES:
         raise DataError(
             f"{path}: expected {what} of at most {MAX_BYTES // 2**30} GiB as float32, got {tuple(shape)}: "
@@ -78,9 +78,10 @@ def check_size(path: Path | str, shape: tuple[int, ...], what: str) -> None:
 
 
 def read_header(path: Path, multichannel: bool = False) -> Header:
-    """Read and check a header; `multichannel` allows channels along a fourth axis.
+    """Reads and checks a header; `multichannel` allows channels along a fourth axis.
 
-    Raises DataError for what is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or has no grid.
+    Raises DataError for a file that is not NIfTI, not 3D (trailing axes of length 1 aside), empty, too large, or
+    without a grid.
     """
     image = _open(path)
     shape = tuple(int(size) for size in image.shape)
@@ -100,12 +101,12 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 
 
 def check_length(path: Path) -> None:
-    """Raises DataError for a file that was cut off, by its length; only one whose length is odd is read to the end."""
+    """Raises DataError for a truncated file, by its length; reads a file to the end only if its length is wrong."""
     image = _open(path)
     expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
-        if path.name.endswith(".gz"):  # it ends in the length of what it holds, modulo 2^32 (RFC 1952)
+        if path.name.endswith(".gz"):  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
             stream.seek(-4, 2)
             length, expected = int.from_bytes(stream.read(), "little"), expected % 2**32
     if length != expected:
@@ -113,7 +114,7 @@ def check_length(path: Path) -> None:
 
 
 def joined(headers: Sequence[Header]) -> Header:
-    """One header for an image whose channels are files of their own, all on the grid of the first."""
+    """Returns one header for an image with one file per channel, all on the grid of the first."""
     first, *further = headers
     for header in further:
         header.check_same_grid(first, "channel")
@@ -121,7 +122,7 @@ def joined(headers: Sequence[Header]) -> Header:
 
 
 def read_image(header: Header) -> npt.NDArray[np.float32]:
-    """Voxels `[C, H, W, D]` in the file's axis order; DataError for damaged or infinite ones, or a constant channel."""
+    """Returns voxels `[C, H, W, D]` in the file's axis order; refuses damaged or infinite ones, constant channels."""
     if header.further:
         return np.concatenate([read_image(part) for part in (replace(header, further=()), *header.further)])
     voxels = np.moveaxis(_read_voxels(header), -1, 0)
@@ -138,7 +139,7 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
-    """Classes of a label map, as `read_integers`; raises DataError for one beyond `num_classes - 1` too."""
+    """Returns the classes of a label map, as `read_integers`; raises DataError for one beyond `num_classes - 1` too."""
     voxels = read_integers(header)
     if voxels.max() >= num_classes:
         raise DataError(
@@ -148,7 +149,7 @@ def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
 
 
 def read_integers(header: Header) -> npt.NDArray[np.float32]:
-    """Labels of a map, `[H, W, D]` in the file's axis order; DataError where damaged, or no integers from 0."""
+    """Returns a map's labels `[H, W, D]` in the file's axis order; raises DataError unless they are integers from 0."""
     voxels = _read_voxels(header)[..., 0]
     wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
     if wrong.size:
@@ -160,9 +161,9 @@ def read_integers(header: Header) -> npt.NDArray[np.float32]:
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
-    """Voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
+    """Returns the voxels of a `.nii.gz` in memory, `[H, W, D]` or with channels on a fourth axis; `path` is for errors.
 
-    Raises DataError where it is damaged, or its header promises more than there is.
+    Raises DataError if it is damaged, or its header states more voxels than it holds.
     """
     import nibabel
 
@@ -185,7 +186,7 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
 
 
 def _check_room(path: Path | str, image: Any, room: int) -> None:
-    """Refuse, before memory is taken for it, a header that promises more bytes than a file of its length can hold."""
+    """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
     size = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
     if size > room:
         raise DataError(
@@ -218,7 +219,7 @@ def _open(path: Path) -> Any:
 
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
-    """All voxels `[H, W, D, C]`, scaled by slope and intercept; read to the end, where gzip keeps its checksum."""
+    """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
 
     image = _open(header.path)
     is_packed = header.path.name.endswith(".gz")
@@ -241,7 +242,7 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep nibabel from logging, without a file's name, what it mends of a header: what matters is refused here."""
+    """Stops nibabel from logging its repairs of headers, which name no file: faults that matter are refused here."""
     logger = logging.getLogger("nibabel.global")
     logger.addFilter(_nothing)
     try:

@@ -1,4 +1,4 @@
-"""Says where the voxels of a NIfTI file lie, by its header, and refuses headers that contradict themselves."""
+"""Locates the voxels of a NIfTI file from its header, and refuses headers that contradict themselves."""
 
 import struct
 import zlib
@@ -10,17 +10,19 @@ import numpy.typing as npt
 
 from freqbench.core.errors import DataError, one_line
 
-# What the codes of `xyzt_units` stand for, and their millimetres; lengths without a unit are taken for millimetres.
+# Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 
-# Sides of a voxel, from microscopes to scanners of bodies: others are of a wrong unit.
+# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
 SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
 
 
 def affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
-    """Voxel to world millimetres, by sform, else qform, else pixdim, in the header's unit; refuses what contradicts."""
+    """Returns voxel to world millimetres, by sform, else qform, else pixdim; refuses contradictions."""
     header = image.header
-    with image.file_map["image"].get_prepare_fileobj("rb") as stream:  # as written: nibabel mends what is not positive
+    with image.file_map["image"].get_prepare_fileobj(
+        "rb"
+    ) as stream:  # as written: nibabel replaces sides that are not positive
         pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
@@ -64,14 +66,14 @@ def _sides(sides: npt.NDArray[Any]) -> str:
 
 
 def _oriented(affine: npt.NDArray[np.float64]) -> str:
-    """Sides of the voxels, and where the axes lead."""
+    """Returns the sides of the voxels, and the directions of the axes."""
     from nibabel.orientations import aff2axcodes
 
     return f"{_sides(np.linalg.norm(affine[:3, :3], axis=0))} {''.join(map(str, aff2axcodes(affine)))}"
 
 
 def damaged() -> tuple[type[Exception], ...]:
-    """What nibabel raises for a file that is none, or is damaged."""
+    """Returns the errors that nibabel raises for a file that is no volume, or is damaged."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -81,5 +83,5 @@ def damaged() -> tuple[type[Exception], ...]:
 
 
 def reason_of(error: Exception) -> str:
-    """Its text in one line that goes on."""
+    """Returns an error's text in one line, without its final punctuation."""
     return one_line(error).rstrip(".:")

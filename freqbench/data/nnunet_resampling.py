@@ -1,7 +1,7 @@
 """Resamples as nnU-Net does: cubic for images, class by class for label maps, edges aligned.
 
-Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): where the spacing is anisotropic, slices
-are resampled in their plane and the nearest slice is taken along the coarse axis.
+Isensee et al., Nature Methods 2021, arXiv:1904.08128 (and arXiv:1809.10486): if the spacing is anisotropic, slices are
+resampled in their plane and the nearest slice is taken along the coarse axis.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from freqbench.core.types import Shape, triple
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of the coarsest to the finest spacing, above which slices are resampled in their plane.
+# Ratio of the coarsest to the finest spacing above which slices are resampled in their plane.
 ANISOTROPY = 3.0
 
 Volume = npt.NDArray[np.float32]
@@ -23,12 +23,12 @@ Affine = npt.NDArray[np.float64]
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> Shape:
-    """Voxels of the new grid: `round(spacing / wanted * shape)`, at least one an axis."""
+    """Returns the voxels of the new grid: `round(spacing / wanted * shape)`, at least one per axis."""
     return triple(max(1, round(old / new * size)) for size, old, new in zip(shape, spacing, wanted, strict=True))
 
 
 def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -> Affine:
-    """Voxel to world of a grid of other voxels with the same outer edges: index j lies at (j + 1/2) old/new - 1/2."""
+    """Returns voxel to world of a grid with the same outer edges: index j lies at (j + 1/2) old/new - 1/2."""
     scale = np.array(shape, np.float64) / np.array(new, np.float64)
     to_old = np.diag([*scale, 1.0])
     to_old[:3, 3] = (scale - 1) / 2
@@ -36,9 +36,10 @@ def resampled_affine(affine: Affine, shape: Sequence[int], new: Sequence[int]) -
 
 
 def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None:
-    """The axis along which slices are taken as they are; None where the grid is resampled as one.
+    """Returns the axis along which the nearest slices are taken; None if the grid is resampled as one.
 
-    The coarsest of the old spacing if that is anisotropic, else of the new one; two that are equally coarse are none.
+    It is the coarsest axis of the old spacing if that is anisotropic, else of the new spacing; None if two axes are
+    equally coarse.
     """
     for steps in (list(spacing), list(wanted)):
         if max(steps) / min(steps) > ANISOTROPY:
@@ -47,10 +48,10 @@ def coarse_axis(spacing: Sequence[float], wanted: Sequence[float]) -> int | None
 
 
 def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
-    """Cubic interpolation of each channel, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
+    """Interpolates each channel cubically, clipped to [0, 1]: from float32 `[C, H, W, D]` in [0, 1] to `[C, *shape]`.
 
-    **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume or slice, which moves with a
-    perturbation: what is attacked would differ from the clean by more than that.
+    **Differs from nnU-Net**: there the overshoot is clipped to the range of the volume or slice. That range moves with
+    a perturbation, so that the attacked volume would differ from the clean one by more than the perturbation.
     """
     import torch
 
@@ -59,7 +60,7 @@ def resample_image(image: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
 
 
 def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor":
-    """The class whose linearly interpolated indicator is the largest, of equal ones the higher: uint8 `[1, *shape]`.
+    """Returns the class with the largest linearly interpolated indicator, the higher on a tie: uint8 `[1, *shape]`.
 
     **Differs from nnU-Net**: where three classes meet and none reaches 1/2, it writes background.
     """
@@ -68,9 +69,9 @@ def resample_label(label: "Tensor", shape: Shape, coarse: int | None) -> "Tensor
     old = label[0].numpy()
     new, share = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
     for index in np.unique(old):
-        own = _resized((old == index).astype(np.float32), shape, coarse, order=1)
-        new[own >= share] = index
-        np.maximum(share, own, out=share)
+        indicator = _resized((old == index).astype(np.float32), shape, coarse, order=1)
+        new[indicator >= share] = index
+        np.maximum(share, indicator, out=share)
     return torch.from_numpy(new)[None]
 
 
@@ -81,7 +82,7 @@ def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vo
         return _interpolated(volume, shape, order)
     slices, count = np.moveaxis(volume, coarse, 0), shape[coarse]
     plane = [size for axis, size in enumerate(shape) if axis != coarse]
-    # The slice in which the middle of the new one lies, in integers: ties must not depend on rounding.
+    # The old slice that holds the middle of the new one, computed in integers: ties must not depend on rounding.
     nearest = (2 * np.arange(count) + 1) * len(slices) // (2 * count)
     taken, place = np.unique(nearest, return_inverse=True)
     planes = np.stack([_interpolated(slices[z], plane, order) for z in taken])
@@ -89,7 +90,7 @@ def _resized(volume: Volume, shape: Shape, coarse: int | None, order: int) -> Vo
 
 
 def _interpolated(array: Volume, shape: Sequence[int], order: int) -> Volume:
-    """Splines of an order, edges aligned, the border's values beyond it."""
+    """Interpolates with splines of an order, edges aligned, the border's values beyond it."""
     from skimage.transform import resize
 
     resized: Volume = resize(array, shape, order=order, mode="edge", anti_aliasing=False, clip=False)

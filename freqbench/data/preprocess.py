@@ -1,4 +1,4 @@
-"""Prepares raw voxels on the grid that networks see, by MONAI's transforms, and leads back from there.
+"""Prepares raw voxels on the grid that networks see, by MONAI's transforms, and maps perturbations back to the file.
 
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
-    """A case in the space of `preprocess`.
+    """Prepares a case in the space of `preprocess`.
 
     `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
     foreground, `pad_to`.
@@ -31,11 +31,11 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
     **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to [0,
-    1] before they are resampled (there: normalised, and clipped for CT only), as a network's own normalisation is its
-    adapter's.
+    1] before they are resampled (there: normalised, and clipped for CT only), as the network's adapter applies its own
+    normalisation.
 
-    Where `native` is an attacked volume, bounds and crop are found on `clean`, the case that it was made from, so that
-    the two differ by the perturbation alone. Raises DataError where the scaling finds no contrast, or no foreground is
+    If `native` is an attacked volume, bounds and crop are computed on `clean`, the case that it was made from, so that
+    the two differ by the perturbation alone. Raises DataError if the scaling finds no contrast, or no foreground is
     left.
     """
     import torch
@@ -55,7 +55,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
-    # Before `size`, as percentiles of padding would be none of the volume.
+    # Before `size`, as padding would distort the volume's percentiles.
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     if preprocess.size is not None and not as_nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
@@ -122,7 +122,7 @@ def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
 
 
 def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
-    """Voxels, and millimetres a voxel, of a grid along its RAS axes."""
+    """Returns the voxels of a grid along its RAS axes, and their sides in millimetres."""
     from nibabel.orientations import io_orientation
 
     order = np.argsort(io_orientation(affine)[:, 0]).tolist()
@@ -131,7 +131,7 @@ def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spac
 
 
 def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Shape:
-    """Voxels of the grid that `prepare` makes of one from `ras_grid`, before any crop; exact if it has no shear."""
+    """Returns the shape that `prepare` makes of a grid from `ras_grid`, before any crop; exact without shear."""
     sizes: Sequence[int] = shape
     if preprocess.size is not None:
         sizes = preprocess.size
@@ -146,7 +146,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
 
 
 def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
-    """Refuse, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
+    """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
     sides = " x ".join(f"{side:g}" for side in grid[1])
     resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
     if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
@@ -167,9 +167,10 @@ LEAST_COVERED = 0.05
 
 
 def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
-    """A line each channel whose intensities lie outside the window of `preprocess`, or in a small part of it.
+    """Yields one line per channel whose intensities lie outside the window of `preprocess`, or in a small part of it.
 
-    The part, below LEAST_COVERED, is that between the percentiles 0.5 and 99.5; other scalings follow the volume.
+    The part counts as small if the percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window. Other scalings
+    follow the volume and yield nothing.
     """
     scaling = parse_intensity(preprocess.intensity)
     if scaling.kind != "window":
@@ -182,23 +183,24 @@ def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
             yield (
                 f"{native.source}: expected intensities on the scale of the window "
                 f"[{scaling.low:g}, {scaling.high:g}], got {low:g} to {high:g} (percentiles 0.5 and 99.5): give the "
-                "files' own window or `percentile` as `intensity`, and a network that was trained so"
+                "files' own window or `percentile` as `intensity`, and a network trained on them"
             )
 
 
 Volume = npt.NDArray[np.float32]
 
-# Of the range: less is rounding of the affines, which lets the border leak one voxel out and would lift air to `low`.
+# Share of the range. Smaller changes are rounding of the affines, which leaks the border by a voxel and would lift air
+# to `low`.
 LEAST = 1e-5
 
 
 def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> NativeCase:
-    """The volume of the file with the perturbation carried back to its grid and unit.
+    """Returns the file's volume with the perturbation carried back to its grid and unit.
 
     `adversarial` is `[C, H, W, D]` on the grid of `case`, in [0, 1]. The perturbation `(adversarial - case.image) *
     (high - low)` of each channel is interpolated trilinearly at the native voxels, 0 outside the case's grid, and
-    added. Where a native intensity was clipped it is added to the bound, so that `prepare` finds it again; where it
-    would lead further out, or in by less than LEAST of the range, the voxel stays as it is, as where it is 0.
+    added. If a native intensity was clipped, the perturbation is added to the bound, so that `prepare` finds it again.
+    A voxel stays as it is if its perturbation is 0, leads further out, or leads in by less than LEAST of the range.
     `prepare(result, preprocess, clean=native)` brings the result into any space.
     """
     import torch
@@ -214,9 +216,9 @@ def attacked_native(native: NativeCase, case: Case, adversarial: "Tensor") -> Na
 
 
 def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Tensor", space: Preprocess) -> float:
-    """Root mean square, on the [0, 1] scale, between what was attacked and the same prepared in its space again.
+    """Returns the root mean square between the attacked volume and the same prepared again, on the [0, 1] scale.
 
-    0 to rounding where the space keeps the file's grid; what was added to voxels that `pad_to` made is lost and counts
+    It is 0 up to rounding if the space keeps the file's grid. Changes to voxels that `pad_to` made are lost, and count
     too.
     """
     again = prepare(attacked, space, clean=native).image
@@ -224,7 +226,7 @@ def resampling_error(native: NativeCase, attacked: NativeCase, adversarial: "Ten
 
 
 def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low: float, high: float) -> Volume:
-    """One channel `[H, W, D]` with the perturbation, whose grid `to_delta` leads to from voxels of the image."""
+    """Returns one channel `[H, W, D]` with the perturbation; `to_delta` maps its voxels to the perturbation's grid."""
     from scipy.ndimage import affine_transform
 
     change: Volume = affine_transform(

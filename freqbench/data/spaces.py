@@ -15,23 +15,23 @@ from freqbench.data.preprocess import attacked_native, prepare, resampling_error
 def in_spaces(
     dataset: Dataset, case: Case, adversarial: Tensor, own: Preprocess | None
 ) -> Callable[[Preprocess | None], tuple[Tensor, float | None]]:
-    """Takes a volume of space `own` into that of a target, with the resampling error; None where the spaces are one.
+    """Returns a function that takes a volume from space `own` to a target space, with the resampling error.
 
-    The perturbation goes through the file's grid and unit, as an exported volume would. A space of None is the
-    dataset's.
+    The error is None if the two spaces are one. The perturbation goes through the file's grid and unit, as an exported
+    volume would. A space of None is the dataset's.
     """
     own_space, others = own or dataset.space, dict[str, Tensor]()
 
     @cache
     def native() -> tuple[NativeCase, NativeCase, float]:
-        """The file's volume, the same attacked, and what is lost when that is prepared again."""
+        """Returns the file's volume, the attacked one, and the resampling error."""
         clean = dataset.native(case.ref)
         attacked = attacked_native(clean, case, adversarial)
         return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
 
     def volume(space: Preprocess | None) -> tuple[Tensor, float | None]:
         space = space or dataset.space
-        if space.identity() == own_space.identity():  # however either is spelled
+        if space.identity() == own_space.identity():  # however each is written
             return adversarial, None
         clean, attacked, error = native()
         key = digest(space.identity())

@@ -1,4 +1,4 @@
-"""Says how far a surface may be off before the normalised surface Dice counts it as wrong, in millimetres.
+"""Gives the distance in millimetres beyond which the normalised surface Dice counts a surface as wrong.
 
 Organs: FLARE 2022, J. Ma et al., Lancet Digital Health 6(11), 2024. Tasks: M. Antonelli et al., "The Medical
 Segmentation Decathlon", Nature Communications 13, 2022. All others: J. Wasserthal et al., "TotalSegmentator: robust
@@ -22,7 +22,7 @@ ORGANS: Mapping[str, float] = {
     "stomach": 5.0,
     "duodenum": 7.0,
 }
-TASKS: Mapping[str, float] = {  # of the Decathlon, by the name in their `dataset.json`, and of their folder
+TASKS: Mapping[str, float] = {  # of the Decathlon, by their name in `dataset.json` and by their folder
     "brats": 5.0,
     "braintumour": 5.0,
     "leftatrium": 4.0,
@@ -39,7 +39,7 @@ TASKS: Mapping[str, float] = {  # of the Decathlon, by the name in their `datase
 
 
 def of_organ(name: str) -> float:
-    """The tolerance of a class, whatever its side: `kidney_left`, `Left kidney` and `kidney` are one organ.
+    """Returns the tolerance of a class, whatever its side: `kidney_left`, `Left kidney` and `kidney` are one organ.
 
     >>> of_organ("adrenal_gland_right"), of_organ("vertebra")
     (2.0, 3.0)

@@ -1,1 +1,1 @@
-"""Turns a job file into a grid of cells, and plans what is left of it."""
+"""Turns a job file into a grid of cells, and plans the part of it that is still to compute."""

@@ -1,4 +1,4 @@
-"""Makes the attacks of a job, and says what identifies one."""
+"""Makes the attacks of a job, and derives their identities."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,32 +15,32 @@ from freqbench.job.schema import JobSpec
 
 
 def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """The attacks on one dataset, each with the sources that it is for.
+    """Yields the attacks on one dataset, each with the source models that it is for.
 
-    Names of the dataset's classes become their indices, and it has classes enough for the attacks.
+    Names of the dataset's classes become indices. Refuses attacks that the dataset has too few classes or channels for.
     """
     with sweep.at(f"{where}: datasets[{number}]"):
         dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    known = [entry.name for entry in job.datasets]
+    datasets = [entry.name for entry in job.datasets]
     sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
     for i, entry in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", known, place):
+        if dataset.name in entry.only("datasets", datasets, place):
             for written, only in entry.on(dataset.name, sources, models, place):
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
-    """An attack with the parameters that a job file writes, for a dataset.
+    """Makes an attack for a dataset from the parameters that a job file writes.
 
     Args:
-        name: of ATTACKS, `package.module:Class`, or the class itself.
+        name: a name of ATTACKS, `package.module:Class`, or the class itself.
         written: its parameters as the file gives them.
-        dataset: whose classes and channels it is to take.
-        place: begins the line of an error.
+        dataset: the dataset whose classes and channels it has to take.
+        place: beginning of an error's line.
 
     Raises:
-        UserError: no such attack, or parameters that it or the dataset does not take.
+        UserError: unknown attack, or parameters that the attack or the dataset does not take.
     """
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
     require_untargeted(parameters.get("targeted"), place)
@@ -57,7 +57,7 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
 
 
 def attack_identity(attack: Attack) -> dict[str, Any]:
-    """Name, revision and the parameters that differ from their default, so that a new parameter changes no old id."""
+    """Returns name, revision and parameters that differ from their default: a new parameter changes no old id."""
     values = {field: getattr(attack, field.name) for field in fields(attack)}
     changed = {
         field.name: float(value) if field.type is float else value  # 0 and 0.0 are one budget
@@ -68,13 +68,13 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
 
 
 def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:
-    """All parameters of an attack, and what stands besides them or in their place, as JSON text."""
+    """Returns all parameters of an attack as JSON text; `besides` adds to them or replaces some."""
     values = {field.name: getattr(attack, field.name) for field in fields(attack)}
     return json.dumps(values | besides, sort_keys=True)
 
 
 def attack_entry(attack: Attack) -> dict[str, Any]:
-    """An attack as a job file would have it: its name and the parameters that differ from their default."""
+    """Returns an attack as a job file would write it: its name and the parameters that differ from their default."""
     identity = attack_identity(attack)
     name = identity.get("class", attack.name)
     hidden = ("name", "revision", "class", "source_sha256")

@@ -1,4 +1,4 @@
-"""Says what a grid consists of: cells and units, the identities that records are kept under, and their passes."""
+"""Defines the elements of a grid, cells and units, with the identities of their records and their passes."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +21,9 @@ PROTOCOL_VERSION = 1
 class Cell:
     """dataset x source model x attack x seed: the grid's element, with the models that score its volumes.
 
-    `window_batch` is how many windows are attacked at once where the attack couples them; None where it does not, as
-    their number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models
-    whose gradients a SurrogateAttack follows.
+    `window_batch` is the number of windows attacked at once if the attack couples them; None if it does not, as the
+    number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models whose
+    gradients a SurrogateAttack follows.
     """
 
     dataset: Dataset
@@ -39,16 +39,16 @@ class Cell:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """Those that its volumes are made with."""
+        """Models that its volumes are made with."""
         return self.source, *self.surrogates
 
     @property
     def attack_identity(self) -> dict[str, Any]:
-        """As of the attack, its surrogates by what they compute in place of their names."""
-        own = attack_identity(self.attack)
+        """Identity of the attack, with its surrogates by what they compute instead of by name."""
+        identity = attack_identity(self.attack)
         if self.attack.needs_surrogates:
-            own["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
-        return own
+            identity["surrogates"] = [surrogate.model_id for surrogate in self.surrogates]
+        return identity
 
     @cached_property
     def cell_id(self) -> str:
@@ -63,7 +63,7 @@ class Cell:
                 "precision": self.precision,
                 "compile": self.compile,
                 **self._coupling,
-                # What the reference is drawn from, not which it is: that depends on the seed and the case.
+                # The pool that the reference is drawn from; the draw depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
                 **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),
             }
@@ -71,15 +71,15 @@ class Cell:
 
     @property
     def params(self) -> str:
-        """All parameters of the attack as JSON text, and what the cell makes of them.
+        """All parameters of the attack as JSON text, with the values that the cell sets.
 
-        That is `window_batch`, the windows attacked at once, where the attack couples them, and `block_cut`, the sides
-        of its block, where the source's ROI cuts it. Of surrogates it names those that it has.
+        The cell sets `window_batch`, the windows attacked at once, if the attack couples them; `block_cut`, the sides
+        of its block, if the source's ROI cuts it; and `surrogates`, the names of those that are used.
         """
         cut = {BLOCK_CUT: self.block_cut} if self.block_cut else {}
         names = [surrogate.name for surrogate in self.surrogates]
-        own = {"surrogates": names} if self.attack.needs_surrogates else {}
-        return attack_params(self.attack, **self._coupling, **cut, **own)
+        followed = {"surrogates": names} if self.attack.needs_surrogates else {}
+        return attack_params(self.attack, **self._coupling, **cut, **followed)
 
     @property
     def _coupling(self) -> dict[str, int]:
@@ -87,28 +87,28 @@ class Cell:
 
     @property
     def block_cut(self) -> str:
-        """Sides of the attack's block where the source's ROI cuts it, else nothing.
+        """Sides of the attack's block if the source's ROI cuts it, else empty.
 
-        In no identity, as block and ROI are; of a volume that is attacked as one the ROI cuts none.
+        It is in no identity, as block and ROI are. The ROI cuts no block of a volume that is attacked as one.
         """
         attack = self.attack
         return "" if attack.attacks_volume else "x".join(map(str, attack.shortened(self.source.roi) or ()))
 
     @property
     def learning_passes(self) -> int:
-        """Forward and backward passes over windows that it takes to learn, once for all cases."""
+        """Forward and backward passes over windows for learning, once for all cases."""
         passes = self.attack.learning_passes
         units = (Unit(cell=self, ref=ref, targets=()) for ref in self.learns_from)
         return sum(unit.passes_of(self.source, *passes) for unit in units)
 
     def key(self, ref: CaseRef, target: ModelSpec) -> Key:
-        """The key of one record."""
+        """Returns the key of one record."""
         return self.cell_id, self.dataset.case_key(ref), target.model_id
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unit:
-    """One cell on one case with the targets still wanted: what a worker is given."""
+    """One cell on one case with the targets still wanted: the work that a worker gets."""
 
     cell: Cell
     ref: CaseRef
@@ -116,26 +116,26 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """What a user calls it."""
+        """Name for messages."""
         return f"{self.cell.attack.name} on {self.cell.source.name}, {self.ref.case_id}"
 
     @property
     def num_windows(self) -> int:
-        """Windows to run; an upper bound where the source's space crops to foreground."""
+        """Windows to run; an upper bound if the source's space crops to foreground."""
         return self._windows(self.cell.source)
 
     @property
     def passes(self) -> int:
-        """Forward and backward passes over windows, those of every draw of a random defence and of all surrogates."""
+        """Forward and backward passes over windows, including every draw of a random defence and all surrogates."""
         return sum(map(self.passes_on, self.cell.models))
 
     def passes_on(self, model: ModelSpec) -> int:
-        """The same of the source alone, which rows count, or of one surrogate."""
+        """Returns the passes over the source only, which rows count, or over one surrogate."""
         attack = self.cell.attack
         return self.passes_of(model, *(attack.passes if model is self.cell.source else attack.surrogate_passes))
 
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
-        """The same of so many forward and backward passes of a sample by a model."""
+        """Returns the passes of a model over all windows, from the forward and backward passes of one sample."""
         windows = self._windows(model)
         if self.cell.attack.attacks_volume and windows > 1:
             forwards += backwards  # see SlidingWindowModel

@@ -1,4 +1,4 @@
-"""Refuses a wrong job, as far as that can be told before attacks and networks are imported, which takes seconds."""
+"""Refuses a wrong job as early as possible, before importing attacks and networks, which takes seconds."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -15,13 +15,13 @@ from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry
 from freqbench.models import ModelEntry
 
-OF_CLASSES = ("organs", "target")  # whose names the dataset knows
+OF_CLASSES = ("organs", "target")  # parameters with class names, which the dataset knows
 
 
 def require_sound(job: JobSpec, where: str) -> None:
-    """Refuse wrong names, keys and values of datasets, splits that are not there, and parameters of attacks.
+    """Refuses wrong names, keys and values of datasets, splits that do not exist, and wrong parameters of attacks.
 
-    Classes of other packages are left out, as are rules that need an attack's defaults: the classes have these.
+    Skips classes of other packages, and rules that need an attack's defaults, which only the classes know.
 
     Raises:
         UserError: such a mistake; `where` begins the line.
@@ -36,12 +36,12 @@ def require_sound(job: JobSpec, where: str) -> None:
     for i, attack in enumerate(job.attacks):
         if outline := declared(attack.class_name):
             place = f"{where}: attacks[{i}]"
-            own = {name: classes[name] for name in attack.only("datasets", list(classes), place)}
-            _require_parameters(attack, outline, place, own)
+            class_names = {name: classes[name] for name in attack.only("datasets", list(classes), place)}
+            _require_parameters(attack, outline, place, class_names)
 
 
 def require_names(job: JobSpec, where: str) -> None:
-    """Refuse two datasets, or two models of a dataset, of one name, a dataset without a model, and unknown names.
+    """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, and unknown names.
 
     Raises:
         UserError: such a mistake; `where` begins the line.
@@ -51,13 +51,13 @@ def require_names(job: JobSpec, where: str) -> None:
     for i, model in enumerate(job.models):
         _require_known("dataset", model.datasets or (), datasets, f"{where}: models[{i}].datasets")
     for dataset in datasets:
-        own = models_for(job.models, dataset)
-        sweep.require_distinct("models", own, where)
-        if not own:
+        available = models_for(job.models, dataset)
+        sweep.require_distinct("models", available, where)
+        if not available:
             raise UserError(f"{where}: models: expected one for {dataset}, got none: give one without `datasets`")
-        single = [model.name for model in job.models if model.name in own and not model.ensemble]
+        single = [model.name for model in job.models if model.name in available and not model.ensemble]
         for i, model in enumerate(job.models):
-            if model.name in own:
+            if model.name in available:
                 _require_known("model", model.ensemble or (), single, f"{where}: models[{i}]: {model.name}: ensemble")
     for i, target in enumerate(job.targets if isinstance(job.targets, list) else ()):
         _require_known("model", [target], models, f"{where}: targets[{i}]")
@@ -71,12 +71,12 @@ def require_names(job: JobSpec, where: str) -> None:
 
 
 def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
-    """Names of the models that a job has for a dataset."""
+    """Returns the names of the models that a job has for a dataset."""
     return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
 def require_untargeted(value: Any, place: str) -> None:
-    """Refuse `targeted: true`, as a job has no other labels than the true ones."""
+    """Refuses `targeted: true`, as a job has no labels but the true ones."""
     if value:
         raise UserError(
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
@@ -84,14 +84,14 @@ def require_untargeted(value: Any, place: str) -> None:
         )
 
 
-def _require_known(kind: str, given: Sequence[str], known: Sequence[str], place: str) -> None:
-    for name in given:
+def _require_known(kind: str, wanted: Sequence[str], known: Sequence[str], place: str) -> None:
+    for name in wanted:
         if name not in known:
             raise UserError(f"{place}: {unknown(kind, str(name), known)}")
 
 
 def _classes(dataset: Dataset) -> Sequence[str] | None:
-    """Names of a dataset's classes, None where its files are not here; a DataError for a split that it lacks."""
+    """Returns a dataset's class names, None if its files are missing; raises DataError for an unknown split."""
     dataset.listed_cases()
     try:
         return dataset.class_names
@@ -102,20 +102,22 @@ def _classes(dataset: Dataset) -> Sequence[str] | None:
 def _require_parameters(
     attack: AttackEntry, outline: Any, place: str, classes: Mapping[str, Sequence[str] | None]
 ) -> None:
-    known = {**outline.parameters, "variant": variant_of(outline.variants)}
+    parameters = {**outline.parameters, "variant": variant_of(outline.variants)}
     choices = attack.choices(place)
     if wrong := wrong_name(outline, choices, None if attack.match is None else outline.budget_name):
         raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
     for value in choices.get("targeted", ()):
         require_untargeted(value, place)
     for dataset, class_names in classes.items():
-        told = {name: values for name, values in choices.items() if class_names is not None or name not in OF_CLASSES}
+        checkable = {
+            name: values for name, values in choices.items() if class_names is not None or name not in OF_CLASSES
+        }
         spelled = {}
-        for name, values in told.items():
+        for name, values in checkable.items():
             with sweep.at_parameter(place, f"{dataset}: "):
-                given = [{name: sweep.parse_value(value)} for value in values]
-                meant = [with_indices("", each, class_names or ())[name] for each in given]
-            spelled[name] = [_spelled(known.get(name), value, f"{place}.{name}") for value in meant]
+                parsed = [{name: sweep.parse_value(value)} for value in values]
+                meant = [with_indices("", parsed_value, class_names or ())[name] for parsed_value in parsed]
+            spelled[name] = [_spelled(parameters.get(name), value, f"{place}.{name}") for value in meant]
         for parameter, (names, check) in TOGETHER.items():
             joined = product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ()
             for together in joined:

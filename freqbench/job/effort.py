@@ -19,18 +19,18 @@ from freqbench.ops.losses import LOSSES
 METRICS = ("dsc",)
 CHOICES = ("loss", "restarts")
 MINIMAL = "linf-minimal"
-"""The threat model of attacks whose steps make the change smaller, not the drop larger."""
+"""Threat model of attacks whose steps make the change smaller, not the drop larger."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What every attack is multiplied by.
+    """Values that every attack is multiplied by.
 
     Attributes:
-        steps: two or more numbers that increase, for attacks that follow a gradient.
+        steps: two or more increasing numbers, for attacks that follow a gradient.
         queries: likewise, for attacks that search without one.
         losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`.
-        restarts: numbers that increase, for attacks that draw; others have one run.
+        restarts: increasing numbers, for attacks that draw; others have one run.
     """
 
     steps: tuple[int, ...] = (5, 10, 20, 40, 80)
@@ -62,9 +62,9 @@ class Varied:
     """A job whose attacks are multiplied.
 
     Attributes:
-        grid: of the store, each cell scored on the model that it attacks.
-        entries: by cell id, the entry of a job file that makes the cell's attack; effort and budget always in it.
-        left_out: the attacks of the job that are not looked at, by name.
+        grid: grid of the store; each cell is scored on the model that it attacks.
+        entries: by cell id, the job file's entry that makes the cell's attack; it always states effort and budget.
+        left_out: names of the job's attacks that are left out.
     """
 
     grid: Grid
@@ -73,87 +73,87 @@ class Varied:
 
 
 def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Varied:
-    """A job with each attack at every number of steps or queries, loss and number of restarts.
+    """Multiplies a job: each attack at every number of steps or queries, loss and number of restarts.
 
-    Steps are multiplied where an attack follows a gradient in them, queries where it searches without one. The other
-    parameters stay: a step size as a number is the same whatever the steps. Null rows and attacks without either are
-    left out, and those of the threat model `linf-minimal`, whose steps lessen the change. Rows are computed in fp32, on
-    the first so many cases of each dataset.
+    Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
+    parameters stay: a step size given as a number is the same for any number of steps. Null rows and attacks without
+    either are left out, and those of the threat model `linf-minimal`, whose steps make the change smaller. Rows are
+    computed in fp32, on the first `cases` cases of each dataset.
 
     Raises:
         UserError: the job cannot be expanded, has no such attack, or an attack refuses a loss or a number of steps.
     """
     content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
     job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
-    own = expand(job, cases, where)
+    full = expand(job, cases, where)
     cells: dict[tuple[str, str], Cell] = {}
-    for cell in own.cells:
+    for cell in full.cells:
         if counted := _counted(cell.attack):
             for attack in _at_every_effort(cell, counted, effort, where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
-    names = [cell.attack.name for cell in own.cells]
+    names = [cell.attack.name for cell in full.cells]
     left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
     if not cells:
         raise UserError(
             f"{where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
             f"{', '.join(left_out)}: add one"
         )
-    grid = replace(own, cells=tuple(cells.values()))
+    grid = replace(full, cells=tuple(cells.values()))
     entries = {cell.cell_id: _entry(cell.attack) for cell in grid.cells}
     grid = replace(grid, job=job.model_copy(update={"attacks": list(_attacks(grid))}))
     return Varied(grid=grid, entries=entries, left_out=tuple(left_out))
 
 
 def _counted(attack: Attack) -> str:
-    """The parameter that says how long an attack goes on: `steps`, or of a search `queries`; empty: it is left out."""
-    known, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
+    """Returns the parameter that sets an attack's length: `steps`, or `queries` for a search; empty if neither."""
+    names, (forwards, backwards) = {field.name for field in fields(attack)}, attack.passes
     if attack.threat_model == MINIMAL or getattr(attack, "control", "none") != "none":
         return ""
-    if "steps" in known and backwards > 0:
+    if "steps" in names and backwards > 0:
         return "steps"
-    return "queries" if "queries" in known and forwards > 0 else ""
+    return "queries" if "queries" in names and forwards > 0 else ""
 
 
 def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> Iterator[Attack]:
-    """The attack of a cell at every number of steps or queries, loss and number of restarts that it takes."""
+    """Yields the attack of a cell at every number of steps or queries, loss and number of restarts that it takes."""
     attack = cell.attack
-    known = {field.name for field in fields(attack)}
+    names = {field.name for field in fields(attack)}
     choices: dict[str, tuple[Any, ...]] = {counted: getattr(effort, counted)}
-    if "loss" in known:
+    if "loss" in names:
         choices["loss"] = effort.losses
-    if "restarts" in known:
+    if "restarts" in names:
         choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
     for values in product(*choices.values()):
         with at_parameter(f"{where}: {attack.name}"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said of the attack itself when its grid was made
+            warnings.simplefilter("ignore")  # warned already, when the attack's grid was made
             changed = replace(attack, **dict(zip(choices, values, strict=True)))
             changed.check_classes(cell.dataset.num_classes)
         yield changed
 
 
 def _entry(attack: Attack) -> dict[str, Any]:
-    """An attack's entry, with its budget after the name and its effort at the end, defaults or not."""
+    """Returns an attack's entry, with its budget after the name and its effort at the end, even at their defaults."""
     changed = attack_entry(attack)
     name = changed.pop("name")
     budget = {} if attack.budget_name is None else {attack.budget_name: getattr(attack, attack.budget_name)}
-    known = {field.name for field in fields(attack)}
-    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in known}
+    names = {field.name for field in fields(attack)}
+    effort = {key: getattr(attack, key) for key in (_counted(attack), *CHOICES) if key in names}
     if "loss" in effort:
-        effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None where it is the variant's
+        effort["loss"] = getattr(attack, "loss_name", effort["loss"])  # the field is None if the variant sets the loss
     others = {key: value for key, value in changed.items() if key not in {*budget, *effort}}
     return {"name": name, **budget, **others, **effort}
 
 
 def _attacks(grid: Grid) -> Iterator[AttackEntry]:
-    """Entries that expand to the grid's cells: each attack once, or once for each dataset where it is not for all."""
-    whole = {name: set(models_for(grid.job.models, name)) for name in grid.cases}
+    """Yields entries that expand to the grid's cells: each attack once, or once per dataset if it is not for all."""
+    everywhere = {name: set(models_for(grid.job.models, name)) for name in grid.cases}
     places: dict[Attack, dict[str, set[str]]] = {}
     for cell in grid.cells:
         places.setdefault(cell.attack, {}).setdefault(cell.dataset.name, set()).add(cell.source.name)
-    for attack, found in places.items():
-        if found == whole:
+    for attack, sources_of in places.items():
+        if sources_of == everywhere:
             yield AttackEntry(**_entry(attack))
         else:
-            for name, sources in found.items():
+            for name, sources in sources_of.items():
                 yield AttackEntry(**_entry(attack), datasets=[name], sources=sorted(sources))

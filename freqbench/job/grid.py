@@ -24,19 +24,19 @@ from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.checkpoints import record
 from freqbench.results import Shard
 
-COUPLED_WINDOWS = 4  # at once in the code released with SA2
+COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """A job, resolved: all that it asks for.
+    """A resolved job: all cells and cases that it asks for.
 
     Attributes:
-        job: that it was made from; what is carried out goes by its resources, precision and window batch.
+        job: the job that it was made from; the run uses its resources, precision and window batch.
         cells: in the job's order, each once.
-        cases: of each dataset, by its name.
-        metrics: that every record is to cover.
-        warnings: what a user should know before the run.
+        cases: cases of each dataset, by its name.
+        metrics: metrics that every record has to cover.
+        warnings: warnings for the user before the run.
     """
 
     job: JobSpec
@@ -46,23 +46,23 @@ class Grid:
     warnings: tuple[str, ...] = ()
 
     def units(self) -> Iterator[Unit]:
-        """Every cell on every case with all its targets."""
+        """Yields every cell on every case with all its targets."""
         for cell in self.cells:
             for ref in self.cases[cell.dataset.name]:
                 yield Unit(cell=cell, ref=ref, targets=cell.targets)
 
     def shard(self, shard: Shard) -> "Grid":
-        """The cells of one shard."""
+        """Returns the grid with the cells of one shard."""
         return replace(self, cells=tuple(cell for cell in self.cells if shard.holds(cell.cell_id)))
 
     @cached_property
     def case_keys(self) -> Mapping[str, tuple[str, ...]]:
-        """The key of every case, in the order of `cases`: found once, as every cell asks for them."""
+        """Keys of every case, in the order of `cases`; computed once, as every cell asks for them."""
         by_name = {cell.dataset.name: cell.dataset for cell in self.cells}
         return {name: tuple(by_name[name].case_key(ref) for ref in refs) for name, refs in self.cases.items()}
 
     def index(self) -> dict[str, Any]:
-        """The keys of all records in a compact form that JSON can hold; `results.index_keys` spells them out."""
+        """Returns the keys of all records in a compact form that JSON can hold; `results.index_keys` expands them."""
         return {
             "cells": [
                 {
@@ -77,7 +77,7 @@ class Grid:
 
 
 def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
-    """The grid of a job: datasets built and listed, models resolved and checked, lists multiplied into cells.
+    """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
 
     Raises:
         UserError: one line that begins with `where` and the place.
@@ -94,10 +94,10 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
         warnings.simplefilter("always")
         attacks = {dataset.name: list(attacks_on(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
     with sweep.at(where):
-        found = [(attack, len(only)) for each in attacks.values() for attack, only in each]
-        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in found)
+        sizes = [(attack, len(only)) for pairs in attacks.values() for attack, only in pairs]
+        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
         limits.require(count, limits.CELLS, "cells")
-    said = [str(warning.message) for warning in caught]
+    concerns = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
@@ -117,11 +117,11 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
         models = models_of(job.models, dataset, where)
         for model in models.values():
             if model.is_prompted:
-                said.append(
+                concerns.append(
                     f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
                     "much, and of no other"
                 )
-            said += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
+            concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
                 continue
@@ -133,7 +133,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                         "the organs move and its points would not; leave one of the two out"
                     )
                 within = tuple(target for target in targets if _sees_alike(dataset, source, target))
-                said += [
+                concerns += [
                     f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
                     for target in targets
                     if target not in within
@@ -142,7 +142,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             with sweep.at(where):
                 surrogates = surrogates_of(attack, source, models)
             if source.name in getattr(attack, "surrogates", ()):
-                said.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+                concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
             for seed in job.seeds if attack.is_stochastic else [None]:
                 cell = Cell(
                     dataset=dataset,
@@ -158,33 +158,33 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:
-                    said.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+                    concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
     if twice:
-        said.append(f"{twice} cells are the same as one before: each is computed once")
+        concerns.append(f"{twice} cells are the same as one before: each is computed once")
     with sweep.at(where):
         count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
         limits.require(count, limits.RECORDS, "records")
     return Grid(
-        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(said))
+        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(concerns))
     )
 
 
 def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """The cases that an attack learns from, none of them among those that are scored; none where it learns nothing.
+    """Returns the cases that an attack learns from, none of them scored; empty if it learns nothing.
 
     Raises:
-        UserError: no such split or not as many cases, or one of them or its patient is scored too.
+        UserError: unknown split, too few cases, or one of them or its patient is scored too.
     """
     if not isinstance(attack, LearnedAttack):
         return ()
-    known = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
+    taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}
     refs = dataset.model_copy(update={"cases": attack.learn_cases}).refs(attack.learn_split)
     if not refs:
         raise UserError(
             f"{attack.name}: expected a dataset whose split {attack.learn_split!r} has cases to learn from, got none: "
             "set learn_split, or from Python call `learn` of the attack"
         )
-    shared = [ref.case_id for ref in refs if ref.fingerprint in known or ref.patient_id in known]
+    shared = [ref.case_id for ref in refs if ref.fingerprint in taken or ref.patient_id in taken]
     if shared:
         raise UserError(
             f"{attack.name}: expected to learn from no case or patient that is scored, got {len(shared)} of the split "
@@ -194,40 +194,40 @@ def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) 
 
 
 def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
-    """The grid of a job with its cells scored on other targets: for volumes that are there already.
+    """Returns the grid of a job with its cells scored on other targets, for volumes that exist already.
 
     Args:
-        job: that made the volumes.
-        names: models of the job, or checkpoints that say their own architecture (`zoo://...`, safetensors); a
-            checkpoint is called by its file name, or as `NAME=CHECKPOINT` says.
+        job: the job that made the volumes.
+        names: models of the job, or checkpoints that state their own architecture (`zoo://...`, safetensors); a
+            checkpoint is named after its file, or as in `NAME=CHECKPOINT`.
 
     Raises:
-        UserError: neither a model of the job nor such a checkpoint.
+        UserError: a name that is neither a model of the job nor such a checkpoint.
     """
-    own = {entry.name: entry for entry in job.models}
+    by_name = {entry.name: entry for entry in job.models}
     by_checkpoint = {entry.checkpoint: entry.name for entry in job.models if entry.defence is None}
     targets: list[str] = []
     added: list[ModelEntry] = []
     for text in dict.fromkeys(names):
         name, _, checkpoint = text.rpartition("=")
-        if checkpoint in own or checkpoint in by_checkpoint:
-            targets.append(checkpoint if checkpoint in own else by_checkpoint[checkpoint])
+        if checkpoint in by_name or checkpoint in by_checkpoint:
+            targets.append(checkpoint if checkpoint in by_name else by_checkpoint[checkpoint])
             continue
         if re.fullmatch(r"\w*", checkpoint):  # a word without dot or slash is no checkpoint
-            raise UserError(f"targets: {unknown('model', checkpoint, own)}; or give a checkpoint's path")
+            raise UserError(f"targets: {unknown('model', checkpoint, by_name)}; or give a checkpoint's path")
         name = name or PurePath(checkpoint).stem
         added.append(config.validate({"name": name, "checkpoint": checkpoint}, ModelEntry, "targets"))
-        if name in own:
+        if name in by_name:
             raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
         targets.append(name)
     extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
     grid = expand(extended, where="targets")
-    sources = tuple(cell for cell in grid.cells if cell.source.name in own)
+    sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)
 
 
 def _sees_alike(dataset: Dataset, source: ModelSpec, target: ModelSpec) -> bool:
-    """Whether two models see the dataset in one space."""
+    """True if two models see the dataset in the same space."""
     spaces = [(model.space or dataset.space).identity() for model in (source, target)]
     return spaces[0] == spaces[1]
 

@@ -1,4 +1,4 @@
-"""Writes the JSON Schema of a job file, from which editors complete its keys and show mistakes while it is typed."""
+"""Writes the JSON Schema of a job file, with which editors complete its keys and show mistakes while it is typed."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -16,7 +16,7 @@ from freqbench.models import DEFENCES, Defence
 
 Schema = dict[str, Any]
 
-DIALECT = "http://json-schema.org/draft-07/schema#"  # the one that YAML editors know best
+DIALECT = "http://json-schema.org/draft-07/schema#"  # the dialect that YAML editors support best
 CLASS_PATH: Schema = {"type": "string", "pattern": r"^[\w.]+:\w+$"}
 NUMBER: list[Schema] = [
     {"type": "number"},
@@ -31,22 +31,22 @@ SEVERAL: list[Schema] = [
 
 
 def schema_of(model: type[BaseModel]) -> Schema:
-    """The JSON Schema of a job file, or of a training job.
+    """Returns the JSON Schema of a job file, or of a training job.
 
-    Datasets are told apart by `loader` or `name`, attacks and defences by `name`, each with the keys of its own class;
-    a class of another package, `module:Class`, may have any.
+    Datasets are distinguished by `loader` or `name`, attacks and defences by `name`; each has the keys of its own
+    class. A class of another package, `module:Class`, may have any keys.
     """
     entries = (DatasetEntry, AttackEntry, Match, Defence)
     asked: list[type[BaseModel]] = [model, *entries, *DATASETS.values(), *DEFENCES.values()]
-    places, found = models_json_schema([(each, "validation") for each in asked])
-    refs = {each: places[each, "validation"] for each in asked}
-    defs: dict[str, Schema] = found["$defs"]
-    schemas = {each: defs[ref["$ref"].rpartition("/")[2]] for each, ref in refs.items()}
+    places, generated = models_json_schema([(cls, "validation") for cls in asked])
+    refs = {cls: places[cls, "validation"] for cls in asked}
+    defs: dict[str, Schema] = generated["$defs"]
+    schemas = {cls: defs[ref["$ref"].rpartition("/")[2]] for cls, ref in refs.items()}
     common = schemas[AttackEntry]["properties"] | {"match": {"anyOf": _one_or_more([refs[Match]])}}
     for name, attack in ATTACKS.items():
         defs[f"attack-{name}"] = _attack(name, attack, common)
-    for each in (*DATASETS.values(), *DEFENCES.values()):
-        schemas[each]["properties"] |= {"name": {"type": "string"}}
+    for cls in (*DATASETS.values(), *DEFENCES.values()):
+        schemas[cls]["properties"] |= {"name": {"type": "string"}}
     for dataset in DATASETS.values():
         schemas[dataset]["properties"] |= {"loader": {"type": "string"}}
     attacks = {name: {"$ref": f"#/$defs/attack-{name}"} for name in ATTACKS}
@@ -67,31 +67,31 @@ def schema_of(model: type[BaseModel]) -> Schema:
 
 
 def _told_apart(key: str, kind: str, parts: Mapping[str, Schema]) -> Schema:
-    """Objects of which a key names the schema that they follow, or a class of another package."""
-    known = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
+    """Returns the schema of objects that name, by a key, the schema that they follow, or a class of another package."""
+    values = {"anyOf": [_names(kind, *parts), CLASS_PATH]} if kind else _names(kind, *parts)
     chosen = [{"if": {"properties": {key: _names(kind, name)}}, "then": part} for name, part in parts.items()]
-    return {"properties": {key: known}, "allOf": chosen}
+    return {"properties": {key: values}, "allOf": chosen}
 
 
-def _names(kind: str, *own: str) -> Schema:
-    """Names of a table, and what the code released with the papers calls the same."""
-    return {"enum": [*own, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in own)]}
+def _names(kind: str, *entries: str) -> Schema:
+    """Returns names of a table, and the aliases from the code released with the papers."""
+    return {"enum": [*entries, *(alias for alias, name in ALIASES.get(kind, {}).items() if name in entries)]}
 
 
 def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
-    """The schema of an attack's entry: each parameter is a value or a list of them that multiplies."""
+    """Returns the schema of an attack's entry: each parameter is a value, or a list of values that multiplies."""
     hints, budget = get_type_hints(attack), attack.budget_name
     required = [field.name for field in fields(attack) if field.default is MISSING]
-    own: dict[str, Schema] = {}
+    parameters: dict[str, Schema] = {}
     for field in fields(attack):
-        own[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
+        parameters[field.name] = {"anyOf": _one_or_more(list(_values(hints[field.name])))}
         if field.name in attack.parameters:
-            own[field.name]["description"] = attack.parameters[field.name].meaning
+            parameters[field.name]["description"] = attack.parameters[field.name].meaning
     return {
         "title": name,
         "description": (attack.__doc__ or "").partition("\n\n")[0],
         "type": "object",
-        "properties": {**common, **own},
+        "properties": {**common, **parameters},
         "required": ["name", *(parameter for parameter in required if parameter != budget)],
         "additionalProperties": False,
         **({"anyOf": [{"required": [budget]}, {"required": ["match"]}]} if budget in required else {}),
@@ -99,13 +99,13 @@ def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Sc
 
 
 def _one_or_more(values: list[Schema]) -> list[Schema]:
-    """A value, or a list of such; a value that is a list itself stands in one more."""
+    """Returns the schema of a value or a list of such values; a value that is a list itself needs an outer list."""
     single = [value for value in values if value.get("type") != "array"]
     return [*single, {"type": "array", "items": {"anyOf": values}, "minItems": 1}]
 
 
 def _values(hint: Any) -> Iterable[Schema]:
-    """What a job file may write for a parameter of a type."""
+    """Yields the schemas of the values that a job file may write for a parameter of a type."""
     kind = get_origin(hint) or hint
     if kind in (Union, UnionType):
         for part in get_args(hint):

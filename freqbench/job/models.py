@@ -1,4 +1,4 @@
-"""Resolves the models of a job for one dataset, refuses two that cannot be told apart, and finds surrogates."""
+"""Resolves the models of a job for one dataset, refuses two identical ones, and finds surrogates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from freqbench.models.examining import examined
 
 
 def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> None:
-    """Every model for a dataset can be looked for, before the first network is made; raises UserError as `examined`."""
+    """Checks every model for a dataset before the first network is made; raises UserError as `examined` does."""
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.at(f"{where}: models[{i}]"):
@@ -20,10 +20,10 @@ def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: st
 
 
 def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
-    """Of all models of a job those for one dataset, in the job's order; an ensemble may stand before its members.
+    """Resolves a job's models for one dataset, in the job's order; an ensemble may precede its members.
 
     Raises:
-        UserError: as `resolve`, or the same network twice; `require_checkpoints` was asked before.
+        UserError: as `resolve`, or the same network twice. Call `require_checkpoints` before.
     """
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
@@ -42,12 +42,13 @@ def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict
 
 
 def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
-    """The models whose gradients an attack on a source follows, by name; none where it needs no surrogates.
+    """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates.
 
-    The source is none of its own surrogates, nor is an ensemble with it.
+    The source and ensembles that contain it are left out.
 
     Raises:
-        UserError: an unknown name, no other model than the source, or one that does not see what the source sees.
+        UserError: an unknown name, no model other than the source, or one with other classes, channels, window or
+            space.
     """
     if not isinstance(attack, SurrogateAttack):
         return ()
@@ -56,14 +57,14 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
         if name not in models:
             raise UserError(f"{place}: {unknown('model', name, models)}")
     named = [models[name] for name in attack.surrogates]
-    found = [model for model in named if source.model_id not in {each.model_id for each in (model, *model.members)}]
-    if not found:
+    surrogates = [model for model in named if source.model_id not in {net.model_id for net in (model, *model.members)}]
+    if not surrogates:
         got = ", ".join(attack.surrogates) or "none"
         raise UserError(
             f"{place}: expected other models of the job than {source.name}, which is attacked, got {got}: name some, "
             "or say in sources which models to attack"
         )
-    for model in found:
+    for model in surrogates:
         for what in ("num_classes", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:
@@ -71,10 +72,10 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
                     f"{place}: expected models of the same {what} as {source.name}, {ours}, got {theirs} of "
                     f"{model.name}: state one for both, or leave it out"
                 )
-    return tuple(found)
+    return tuple(surrogates)
 
 
-def _members_first(given: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:
-    """The models for a dataset, each with its number in the job, ensembles last."""
-    asked = [(i, entry) for i, entry in enumerate(given) if dataset.name in (entry.datasets or [dataset.name])]
-    return sorted(asked, key=lambda each: each[1].ensemble is not None)
+def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tuple[int, ModelEntry]]:
+    """Returns the models for a dataset, each with its number in the job, ensembles last."""
+    asked = [(i, entry) for i, entry in enumerate(entries) if dataset.name in (entry.datasets or [dataset.name])]
+    return sorted(asked, key=lambda numbered: numbered[1].ensemble is not None)

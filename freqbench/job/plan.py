@@ -1,4 +1,4 @@
-"""Plans what is left of a grid in a store, and estimates what that costs; resuming and `status` start here too."""
+"""Plans the rest of a grid for a store, and estimates its cost; resuming and `status` start here too."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from freqbench.results.volumes import VOLUMES
 
 GPU_FLOPS = 10e12
 TRIALS = 3
-SCORING_S = 0.5  # distances of a small volume
+SCORING_S = 0.5  # time for the distances of a small volume
 MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
 
@@ -31,12 +31,12 @@ Covered = Mapping[Key, frozenset[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is left of a grid.
+    """The part of a grid that is still to compute.
 
     Attributes:
-        grid: all of it.
-        units: what is to do, with the targets that have no row yet.
-        num_done: records that are there already.
+        grid: the whole grid.
+        units: units to run, with the targets that have no row yet.
+        num_done: records that exist already.
         metrics: the grid's, and those of the rows that will be computed anew, so that no row loses a column.
     """
 
@@ -47,15 +47,15 @@ class Plan:
 
     @property
     def num_todo(self) -> int:
-        """Records that are still to come."""
+        """Number of records still to compute."""
         return sum(len(unit.targets) for unit in self.units)
 
 
 def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Plan:
-    """What is left of a grid, given the metrics that each good row of a store covers (`Store.covered`).
+    """Plans the rest of a grid, given the metrics that each good row of a store covers (`Store.covered`).
 
-    `is_saved` tells whether the volume of a cell and case is there, without which a unit does not count as done; None:
-    its rows are enough.
+    `is_saved` tells if the volume of a cell and case exists; a unit without its volume is not done. If None, rows are
+    enough.
     """
     wanted = frozenset(grid.metrics)
     units, num_done, former = [], 0, set[str]()
@@ -76,26 +76,26 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
 
 
 def volumes_root(grid: Grid, out: str) -> str | None:
-    """Where the volumes of a grid are saved; None if its job saves none."""
+    """Returns the folder for a grid's volumes; None if its job saves none."""
     return storage.join(out, VOLUMES) if grid.job.save_adversarial == "nifti" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """What `plan` says of a grid; the fields are the keys of `plan --json`.
+    """Summary of a grid for `plan`; the fields are the keys of `plan --json`.
 
     Attributes:
         job: its name.
         out: the store.
-        grid: of each dataset, source and attack `cells`, `cases` of a cell, and `window_passes` of them all.
-        warnings: a line each.
-        missing: what this machine lacks; the grid has stand-ins for it. Nothing below is known then: None.
-        records_done: those in the store.
-        records_left: those still to come.
-        hours_left: of one worker.
-        basis: what the hours are based on; None where nothing is left.
-        price: of a worker's hour, as it was given.
-        cost: of the hours at that price.
+        grid: `cells`, `cases` of a cell and `window_passes` of all cells, for each dataset, source and attack.
+        warnings: one line each.
+        missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
+        records_done: records in the store.
+        records_left: records still to compute.
+        hours_left: hours of one worker.
+        basis: basis of the hours; None if no record is left.
+        price: price of a worker's hour, as given.
+        cost: price of all the hours.
     """
 
     job: str
@@ -114,9 +114,9 @@ class Outlook:
 def outlook(
     grid: Grid, lacking: Sequence[Missing], is_saved: Saved | None, out: str, price: float | None = None
 ) -> Outlook:
-    """What is missing, done and left of a grid; `is_saved` as of `make_plan`, `price` of a worker's hour."""
+    """Counts a grid's missing, done and remaining parts; `is_saved` as in `make_plan`, `price` per worker's hour."""
     store = Store(out)
-    found = Outlook(
+    summary = Outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_counted(grid)),
@@ -125,12 +125,12 @@ def outlook(
         price=price,
     )
     if lacking:
-        return found
+        return summary
     todo = make_plan(grid, {} if store.is_empty else store.covered(), is_saved)
     hours, basis = _hours(todo, store) if todo.units else (0.0, None)
     cost = None if price is None else price * hours
     return replace(
-        found, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
+        summary, records_done=todo.num_done, records_left=todo.num_todo, hours_left=hours, basis=basis, cost=cost
     )
 
 
@@ -151,21 +151,21 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
 
 
 def table(found: Outlook) -> Table:
-    """Cells, cases and passes over windows of each dataset, source and attack."""
-    shown = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
+    """Tabulates cells, cases and passes over windows of each dataset, source and attack."""
+    grid_table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
     for row in found.grid:
-        shown.add_row(*map(str, row.values()))
-    return shown
+        grid_table.add_row(*map(str, row.values()))
+    return grid_table
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """What is warned of, missing, done and left, and what that costs where a price was given."""
+    """Yields warnings, missing things, done and remaining records, and their cost if a price was given."""
     for warning in found.warnings:
         yield f"warning: {warning}"
     if found.missing:
-        yield from (f"{each.word}: {each}" for each in found.missing)
-        if all(each.word != Missing.word for each in found.missing):
-            yield "passes are counted on untrained networks in their place; which records are there shows once they are"
+        yield from (f"{thing.word}: {thing}" for thing in found.missing)
+        if all(thing.word != Missing.word for thing in found.missing):
+            yield "passes are counted on untrained networks in their place; records are counted once they exist"
             return
         yield (
             "passes are counted on volumes of a usual size and on untrained networks in the place of what is missing; "
@@ -180,11 +180,11 @@ def lines(found: Outlook) -> Iterator[str]:
 
 
 def _hours(plan: Plan, store: Store) -> tuple[float, str]:
-    """Hours that one worker needs for a rest that is not empty, and what that is based on.
+    """Returns the hours that one worker needs for the rest of a plan, and the basis of this estimate.
 
-    Where the store has rows: their seconds a pass of each source model and attack, and a record to score, in the latest
-    run, as an older one may have had another machine. Where it lacks them: counted operations over the rate that the
-    cores reach now, beside all else that they do, or that a card usually reaches: right to a factor of some five.
+    If the store has rows: their seconds per pass for each source model and attack, and seconds to score a record, from
+    the latest run, as an older run may have used another machine. Otherwise: counted operations divided by the rate
+    that the cores reach now, beside their other load, or that a GPU usually reaches; right to a factor of about five.
     """
     a_pass, a_record = _measured(store)
     models = {model.model_id: model for unit in plan.units for model in (*unit.cell.models, *unit.targets)}
@@ -196,13 +196,15 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
         if unit.cell.cell_id not in learning:
             learning.add(unit.cell.cell_id)
             passes += unit.cell.learning_passes
-        known = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
-        is_rough |= a_record is None or (passes > 0 and known is None)
-        if known:
-            seconds += passes * known
+        seconds_a_pass = a_pass.get((source, unit.cell.attack.name)) or a_pass.get((source, None))
+        is_rough |= a_record is None or (passes > 0 and seconds_a_pass is None)
+        if seconds_a_pass:
+            seconds += passes * seconds_a_pass
         else:
             operations = passes * forward[source]
-            operations += sum(unit.passes_on(each) * forward[each.model_id] for each in unit.cell.surrogates)
+            operations += sum(
+                unit.passes_on(surrogate) * forward[surrogate.model_id] for surrogate in unit.cell.surrogates
+            )
             seconds += operations / rate
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
@@ -212,12 +214,12 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
             seconds += predicting + SCORING_S if a_record is None else a_record
     return (
         seconds / 3600,
-        "rough: counted operations, at this machine's speed now" if is_rough else "from the rows that are there",
+        "rough: counted operations, at this machine's speed now" if is_rough else "from the store's rows",
     )
 
 
 def _rate() -> float:
-    """Floating-point operations a second of this machine: a card's usual ones, else those of a convolution now."""
+    """Returns this machine's floating-point operations per second: a typical GPU's, else those of a convolution now."""
     import torch
 
     if torch.cuda.is_available():
@@ -235,9 +237,9 @@ def _rate() -> float:
 
 
 def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float | None]:
-    """Seconds a pass of each source model by each attack, and by any (None); and a record to score: of the latest run.
+    """Returns seconds per pass of each source model by each attack, and by any (None); and seconds per scored record.
 
-    Of each that is the latest run with rows of it.
+    Each value comes from the latest run that has rows for it.
     """
     if store.is_empty:
         return {}, None
@@ -255,13 +257,13 @@ def _measured(store: Store) -> tuple[dict[tuple[str, str | None], float], float 
         if row["passes_sum"] and row["attack_seconds_sum"]:
             a_pass[row["source_model_id"], row["attack"]] = row["attack_seconds_sum"] / row["passes_sum"]
             if row["attack"] in by_surrogates:
-                continue  # whose seconds are those of other networks
+                continue  # its seconds include other networks
             a_pass[row["source_model_id"], None] = row["attack_seconds_sum"] / row["passes_sum"]
     return a_pass, a_record
 
 
 def _spoken(hours: float) -> str:
-    """Hours as a person says them.
+    """Formats hours for reading.
 
     >>> _spoken(0.001), _spoken(0.5), _spoken(12.34)
     ('1 minute', '30 minutes', '12 hours')

@@ -1,4 +1,4 @@
-"""Reads training jobs: networks, each with its objective and schedule, and what a benchmark says of such a job."""
+"""Reads training jobs (networks, each with its objective and schedule), and the entries of a benchmark for them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -32,18 +32,18 @@ SCRATCH = "scratch"
 
 
 class ModelRecipe(Strict):
-    """One network to train; the schedule's fields, where given, replace those of the job.
+    """One network to train; its schedule fields, if given, replace those of the job.
 
     Attributes:
         arch: a name of `freqbench.models.MODELS`; None, as for `args` and `roi`: that of the model it starts from.
-        roi: voxels of a crop and of a window, a side.
-        objective: `clean`: Dice + cross-entropy on the crops; `at`: on attacked crops alone (the papers' adversarial
-            training); `vaft`: on both, and the frequency consistency, where given, between them.
-        attack: of `at` and `vaft`, as in a benchmark's job file, but one value a parameter.
-        random_budget: lowest and highest budget, one drawn uniformly every step in place of the attack's own.
-        start: the weights to begin with: another model of the job, a checkpoint, or `scratch`; None: `scratch` for
-            `clean`, else the job's one clean model.
-        augmentation: in place of the job's, all of it.
+        roi: voxels of a crop and of a window, per side.
+        objective: `clean`: Dice + cross-entropy on the crops; `at`: on attacked crops only (the papers' adversarial
+            training); `vaft`: on both, with the frequency consistency, if given, between them.
+        attack: attack of `at` and `vaft`, as in a benchmark's job file, but with one value per parameter.
+        random_budget: lowest and highest budget; one is drawn uniformly every step in place of the attack's own.
+        start: initial weights: another model of the job, a checkpoint, or `scratch`; None: `scratch` for `clean`, else
+            the job's one clean model.
+        augmentation: replaces the job's augmentation as a whole.
     """
 
     name: FileName
@@ -70,9 +70,9 @@ class ModelRecipe(Strict):
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
-            given = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
-            if given:
-                raise ValueError(f"{self.name}: expected no {given[0]} for objective: clean, got one: say at or vaft")
+            surplus = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
+            if surplus:
+                raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attack:
             raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
         if self.frequency_consistency and self.objective != "vaft":
@@ -83,7 +83,7 @@ class ModelRecipe(Strict):
 
 
 def suffix(number: int) -> str:
-    """What the names of a job's networks end in: nothing for the first of the replicates, then `.1`, `.2` and so on."""
+    """Returns the suffix of a replicate's name: empty for the first, then `.1`, `.2` and so on."""
     return f".{number}" if number else ""
 
 
@@ -91,20 +91,21 @@ class TrainJob(Schedule):
     """A training job file, read by `freqbench.core.config.load`.
 
     Attributes:
-        name: of the job; results go to `runs/<name>` unless told otherwise.
-        splits: the lists of cases to learn from (`train`), to choose weights by (`select`) and to measure on (`test`).
+        name: name of the job; results go to `runs/<name>` by default.
+        splits: lists of cases for learning (`train`), for choosing weights (`select`) and for measuring (`test`).
         dataset: `name`, `loader` (default: the name) and the loader's own parameters; a `split` in it is ignored.
         models: networks, trained one after another.
-        seed: of weights, crops and augmentation.
-        replicates: how often each network is trained, with the seeds `seed`, `seed` + 1, ...: networks `NAME`,
-            `NAME.1`, `NAME.2`, each from the replicate of its own number where it starts from a model of the job.
+        seed: seed of weights, crops and augmentation.
+        replicates: number of times that each network is trained, with the seeds `seed`, `seed` + 1, ...: networks
+            `NAME`, `NAME.1`, `NAME.2`. A network that starts from a model of the job starts from the replicate with its
+            own number.
         half: store the best weights in half precision (the form of the packaged zoo).
-        threads: CPU threads of torch, on which the last bits depend on a CPU; None: torch's choice.
-        licence: a note on what may be done with the weights, stored beside them; None: that of the data, where known.
+        threads: CPU threads of torch; on a CPU, the last bits of results depend on them. None: torch's choice.
+        licence: terms of use of the weights, stored beside them; None: those of the data, if known.
         engine: `local`: in this process; `ray`: data-parallel over `workers` by Ray Train.
-        workers: processes of `engine: ray`, a GPU each where there are any; a step's crops are shared out among them.
+        workers: processes of `engine: ray`, each with a GPU if there are any; they share a step's crops.
         loaders: processes that cut and augment crops while a step is computed; `auto`: one on a CPU, up to four on
-            CUDA; 0: none. In no identity.
+            CUDA; 0: none. They are in no identity.
     """
 
     name: FileName
@@ -158,7 +159,7 @@ class TrainJob(Schedule):
         return self
 
     def start(self, model: ModelRecipe) -> str:
-        """What a model begins with: SCRATCH, another model's name, or a checkpoint."""
+        """Returns the origin of a model's first weights: SCRATCH, another model's name, or a checkpoint."""
         if model.start or model.objective == "clean":
             return model.start or SCRATCH
         clean = [other.name for other in self.models if other.objective == "clean"]
@@ -170,7 +171,7 @@ class TrainJob(Schedule):
         return clean[0]
 
     def whole(self, model: ModelRecipe) -> ModelRecipe:
-        """A model with what it takes over from the model of the job that it starts from."""
+        """Returns a model with the settings that it inherits from the model of the job that it starts from."""
         seen, chain = [model.name], [model]
         by_name = {other.name: other for other in self.models}
         while (start := self.start(chain[-1])) in by_name:
@@ -178,17 +179,17 @@ class TrainJob(Schedule):
                 raise ValueError(f"{model.name}: start: {' -> '.join([*seen, start])} has no beginning: change one")
             seen.append(start)
             chain.append(by_name[start])
-        found = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
-        if found["arch"] is None and start == SCRATCH:
+        inherited = {key: next((v for m in chain if (v := getattr(m, key)) is not None), None) for key in INHERITED}
+        if inherited["arch"] is None and start == SCRATCH:
             raise ValueError(f"{model.name}: arch: required, but not given")
-        return model.model_copy(update={**found, "start": self.start(model)})
+        return model.model_copy(update={**inherited, "start": self.start(model)})
 
     def replicate(self, number: int) -> "TrainJob":
-        """The job that trains the replicates of one number, counted from 0, and no others."""
-        own = {model.name for model in self.models}
+        """Returns the job that trains only the replicates of one number, counted from 0."""
+        names = {model.name for model in self.models}
 
         def numbered(model: ModelRecipe) -> ModelRecipe:
-            start = f"{model.start}{suffix(number)}" if model.start in own else model.start
+            start = f"{model.start}{suffix(number)}" if model.start in names else model.start
             return model.model_copy(update={"name": f"{model.name}{suffix(number)}", "start": start})
 
         models = tuple(numbered(model) for model in self.models)
@@ -196,7 +197,7 @@ class TrainJob(Schedule):
 
     @property
     def networks(self) -> list[ModelRecipe]:
-        """All that is trained, each after what it starts from: one replicate of the models after the other."""
+        """All networks in training order: one replicate of all models after the other, each model after its start."""
         return [model for number in range(self.replicates) for model in self.replicate(number).in_order]
 
     @property
@@ -210,14 +211,14 @@ class TrainJob(Schedule):
         return [self.whole(model) for model in ordered]
 
     def schedule(self, model: ModelRecipe) -> Schedule:
-        """The job's schedule with what a model sets for itself."""
-        own = {name: getattr(model, name) for name in Schedule.model_fields}
-        given = {name: value for name, value in own.items() if value is not None}
-        return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | given)
+        """Returns the job's schedule with the model's own settings."""
+        fields = {name: getattr(model, name) for name in Schedule.model_fields}
+        overrides = {name: value for name, value in fields.items() if value is not None}
+        return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | overrides)
 
 
 class TrainingEntry(Strict):
-    """A training job that a benchmark job names: its path or its content, and where its networks are kept.
+    """A training job that a benchmark job names: its path or its content, and the place of its networks.
 
     Attributes:
         out: a folder or URI; None: `runs/<name>` of the training job.
@@ -228,14 +229,14 @@ class TrainingEntry(Strict):
 
     @field_serializer("job")
     def _as_given(self, job: str | TrainJob) -> Any:
-        """Stored and sent without the defaults."""
+        """Serialises a job without its defaults."""
         return job if isinstance(job, str) else job.model_dump(mode="json", exclude_unset=True)
 
 
 def training_entry(given: Any) -> Any:
-    """What an entry holds: a training job alone, by its path or content, is one without `out`.
+    """Completes an entry; a training job alone, by its path or content, becomes an entry without `out`.
 
-    Raises UserError that says which key of a training job is wrong.
+    Raises UserError that names the wrong key of a training job.
     """
     if isinstance(given, TrainingEntry):
         return given

@@ -1,4 +1,4 @@
-"""Finds the data and checkpoints of a job that are missing here, and makes the same grid on stand-ins."""
+"""Finds a job's data and checkpoints that are missing here, and makes the same grid on stand-ins."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -17,9 +17,9 @@ from freqbench.job.sweep import AttackEntry, DatasetEntry, at
 from freqbench.models import MODELS, ModelEntry
 from freqbench.models.spec import TRAIN, seed_of
 
-SMALL = 32  # voxels a side of windows and volumes
+SMALL = 32  # voxels per side of windows and volumes
 STEPS = 2
-# Of each architecture, arguments that make it small; they hold for windows of SMALL voxels.
+# Arguments that make each architecture small; they fit windows of SMALL voxels.
 SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "unet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
     "unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
@@ -41,10 +41,10 @@ class Missing:
     """One thing that a job needs and this machine does not have.
 
     Attributes:
-        what: a dataset or model, by its name in the job, and for which dataset.
-        complaint: what was expected where.
-        source: where it is to be had; empty where nothing says.
-        word: what `plan` says of it.
+        what: a dataset or model, by its name in the job, and the dataset it is for.
+        complaint: the expected file and its place.
+        source: where to get it; empty if unknown.
+        word: word that `plan` prints before it.
     """
 
     what: str
@@ -53,11 +53,11 @@ class Missing:
     word: str = "missing"
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.complaint}{f' (to be had from {self.source})' if self.source else ''}"
+        return f"{self.what}: {self.complaint}{f' (get it from {self.source})' if self.source else ''}"
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
-    """What a job needs and this machine does not have, beside networks that it trains (`freqbench.training.link`).
+    """Lists what a job needs and this machine lacks, except networks that it trains (`freqbench.training.link`).
 
     Raises:
         UserError: the job itself is wrong; `where` begins the line.
@@ -67,8 +67,8 @@ def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
-    """The job with stand-ins for what is missing: but for the shapes of volumes, all is counted as it will be."""
-    names = {each.what for each in lacking}
+    """Returns the job with stand-ins for missing things: all counts except the shapes of volumes stay exact."""
+    names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
     models = [
@@ -79,7 +79,7 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
 
 
 def rehearsed(job: JobSpec) -> JobSpec:
-    """The same grid on one small phantom a dataset and small untrained networks, with little effort an attack.
+    """Returns the same grid on one small phantom per dataset and small untrained networks, with little effort.
 
     LPIPS is left out, as its weights may have to be fetched.
     """
@@ -119,13 +119,13 @@ def _missing_models(job: JobSpec) -> Iterator[Missing]:
         if path is None or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
             continue
         try:
-            found = storage.exists(storage.filled_in(path, entry.name))
+            exists = storage.exists(storage.filled_in(path, entry.name))
             complaint = f"expected a checkpoint at {path}, found none"
         except StorageRefused:
             raise
         except UserError as error:
-            found, complaint = False, str(error).removeprefix(f"{entry.name}: ")
-        if not found:
+            exists, complaint = False, str(error).removeprefix(f"{entry.name}: ")
+        if not exists:
             yield Missing(what=name_of(entry), complaint=complaint, source=entry.source or "")
 
 
@@ -134,29 +134,29 @@ def _dataset(entry: DatasetEntry) -> str:
 
 
 def name_of(entry: ModelEntry) -> str:
-    """What a missing model is called."""
+    """Returns the name of a missing model in messages."""
     return f"model {entry.name}{f' of {entry.datasets[0]}' if entry.datasets else ''}"
 
 
 def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
-    """A phantom with a dataset's name, classes, channels and number of cases (1 where nothing says)."""
+    """Returns a phantom with a dataset's name, classes, channels and number of cases (1 if unknown)."""
     dataset = build_dataset(entry, "datasets")
-    found: dict[str, Any] = {"shape": list(dataset.typical_shape)}
+    facts: dict[str, Any] = {"shape": list(dataset.typical_shape)}
     with suppress(DataError):
-        found["classes"] = list(dataset.class_names)
+        facts["classes"] = list(dataset.class_names)
     with suppress(DataError):
-        found["channels"] = dataset.num_channels
-    found["split"] = REHEARSED
+        facts["channels"] = dataset.num_channels
+    facts["split"] = REHEARSED
     asked = dataset.cases
-    found["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
-    return DatasetEntry(name=entry.name, loader="stand_in", **{**found, **changes})
+    facts["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
+    return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})
 
 
 def _untrained(entry: ModelEntry, number: int, args: Mapping[str, Any]) -> ModelEntry:
-    """A model with weights of its own that nobody trained, by a UNet where its architecture is not in the table."""
+    """Returns a model with its own untrained weights; a UNet replaces an architecture that is not in the table."""
     names = ("name", "roi", "datasets", "input", "preprocess", "inference", "defence", "adaptive")
-    kept = {key: getattr(entry, key) for key in names}
-    return ModelEntry(**kept, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
+    fields = {key: getattr(entry, key) for key in names}
+    return ModelEntry(**fields, arch=_arch(entry), args=dict(args), checkpoint=f"random:{number}")
 
 
 def _arch(entry: ModelEntry) -> str:
@@ -168,11 +168,11 @@ def _own(entry: ModelEntry) -> str:
 
 
 def _easy(entry: AttackEntry) -> AttackEntry:
-    """An attack with few steps, as many different numbers of them as before."""
-    attack, own = attack_class(entry.class_name), entry.own
-    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in own else 1
+    """Returns an attack with few steps, and as many different numbers of steps as before."""
+    attack, parameters = attack_class(entry.class_name), entry.own
+    least = FEWEST_STEPS if issubclass(attack, Ensemble) or "eps_schedule" in parameters else 1
     easy = {}
     for name in {field.name for field in fields(attack)} & set(EFFORT):
-        given = own.get(name, STEPS)
-        easy[name] = [least + rank for rank in range(len(given))] if isinstance(given, list) else max(STEPS, least)
+        values = parameters.get(name, STEPS)
+        easy[name] = [least + rank for rank in range(len(values))] if isinstance(values, list) else max(STEPS, least)
     return entry.model_copy(update=easy)

@@ -1,4 +1,4 @@
-"""Says how a network is trained: lists of cases, steps, augmentation, consistency, and how weights are judged.
+"""Defines the training of a network: lists of cases, steps, augmentation, consistency, and validation.
 
 The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.07269) counted in optimizer steps for the
 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
@@ -21,10 +21,10 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Splits(Strict):
-    """The dataset's lists: learned from, used to choose the best weights, and measured once at the end.
+    """The dataset's lists for learning, for choosing the best weights, and for measuring once at the end.
 
-    `selected_on_test` lets `select` and `test` share cases, as in the papers' lists of two: the figure on `test` is
-    then flattered, and the record of the weights says so.
+    `selected_on_test` lets `select` and `test` share cases, as in the papers, which have two lists: the figure on
+    `test` is then flattered, and the record of the weights says so.
     """
 
     train: str
@@ -37,10 +37,12 @@ class Augmentation(Strict):
     """Probabilities of the random changes of a crop.
 
     Attributes:
-        flip: of mirroring, on each axis; three values for axes that differ (anatomy with a left and a right side).
-        rotate90: of one to three quarter turns in the first two axes; left out where the ROI is not square there.
-        scale_intensity: of multiplying by a factor from [0.9, 1.1].
-        shift_intensity: of adding an offset from [-0.1, 0.1].
+        flip: probability of mirroring, on each axis; three values for axes that differ (anatomy with a left and a right
+            side).
+        rotate90: probability of one to three quarter turns in the first two axes; ignored if the ROI is not square
+            there.
+        scale_intensity: probability of multiplying by a factor from [0.9, 1.1].
+        shift_intensity: probability of adding an offset from [-0.1, 0.1].
     """
 
     flip: Probability | tuple[Probability, Probability, Probability] = 0.2
@@ -50,19 +52,20 @@ class Augmentation(Strict):
 
 
 class Schedule(Strict):
-    """How long and how fast one network learns.
+    """Duration and speed of one network's training.
 
     Attributes:
         steps: optimizer steps.
-        batch_size: crops a step.
+        batch_size: crops per step.
         lr: learning rate at the end of the warm-up.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         warmup_steps: steps of linear rise before the cosine decay to zero.
-        validate_every: steps between two validations; one more stands at the end.
-        max_minutes: stop at the next step after so many minutes of training; the learning rate follows `steps` anyway.
-        accumulate: parts that a step's crops go through the network in, where all do not fit at once.
-        clip_norm: the gradient's L2 norm is cut to it; None: as it is.
-        precision: of the network: `bf16` under autocast, `fp32`, or `auto`: bf16 on CUDA.
+        validate_every: steps between two validations; one more follows at the end.
+        max_minutes: stop at the next step after this many minutes of training; the learning rate follows `steps`
+            anyway.
+        accumulate: number of parts in which a step's crops pass through the network, if they do not fit at once.
+        clip_norm: limit of the gradient's L2 norm; None: no limit.
+        precision: precision of the network: `bf16` under autocast, `fp32`, or `auto`: bf16 on CUDA.
     """
 
     steps: PositiveInt = 90_000
@@ -78,12 +81,12 @@ class Schedule(Strict):
 
 
 class FrequencyConsistency(Strict):
-    """The term of VAFT that keeps the spectra of clean and attacked logits together.
+    """VAFT's term that keeps the spectra of clean and attacked logits close.
 
     Attributes:
         form: `released`: the sum of differences over the sum of the clean spectrum; `paper`: the differences' plain L1
             norm, which grows with the crop.
-        block: `whole`: one transform over the crop, as released; or the voxels of a block a side.
+        block: `whole`: one transform over the crop, as released; or voxels per side of a block.
     """
 
     weight: PositiveFloat = 1.0
@@ -95,16 +98,16 @@ OWN = "own"
 
 
 class Validation(Strict):
-    """How weights are judged on the select list.
+    """Validation of the weights on the select list.
 
     Attributes:
-        attack: under which the list is predicted too: an attack as in a benchmark's job file, `own` for the one that
-            the network is trained on (a `clean` network has none), or a list of these. None: QUICK_ATTACK for networks
-            trained on a `linf` attack, `own` for those on another, else none.
-        choose_by: the mean foreground Dice that picks the best weights: `clean` volumes (the papers' way), `attacked`
-            (the mean over attacks), `worst` (of each case the lowest under any attack), or the `mean` of `clean` and
-            `attacked`; None: `mean` where there is an attack, as training on attacks only lowers clean Dice, else
-            `clean`.
+        attack: attack under which the list is predicted too: as in a benchmark's job file, `own` for the one that the
+            network is trained on (a `clean` network has none), or a list of these. None: QUICK_ATTACK for networks
+            trained on a `linf` attack, `own` for those trained on another, else none.
+        choose_by: the mean foreground Dice that picks the best weights: on `clean` volumes (the papers' way),
+            `attacked` (the mean over attacks), `worst` (the lowest of each case under any attack), or the `mean` of
+            `clean` and `attacked`; None: `mean` if there is an attack, as training on attacks alone lowers clean Dice,
+            else `clean`.
     """
 
     attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None
@@ -124,7 +127,7 @@ class Validation(Strict):
 
     @property
     def attacks(self) -> tuple[AttackEntry | Literal["own"], ...]:
-        """What `attack` says, one or several; none where it says nothing."""
+        """The attacks of `attack`, one or several; empty if it is None."""
         if self.attack is None:
             return ()
         return self.attack if isinstance(self.attack, tuple) else (self.attack,)

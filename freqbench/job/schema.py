@@ -1,4 +1,4 @@
-"""Says what a job file may hold, and makes the datasets of its entries; attacks and networks are not imported."""
+"""Defines the content of a job file, and builds the datasets of its entries; imports no attacks and no networks."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ _Training = Annotated[
 
 
 class Resources(Strict):
-    """What a worker may take; recorded with every row, in no identity.
+    """Resources of a worker; recorded with every row, in no identity.
 
     Attributes:
-        workers: processes; `auto`: one a GPU share, or one for two cores and at least two; the serial engine has one.
-        threads: CPU threads a worker; `auto`: cores / workers.
-        gpus_per_worker: GPUs or a share of one, where there are any; 0: none.
+        workers: processes; `auto`: one per GPU share, or one per two cores and at least two; the serial engine has one.
+        threads: CPU threads per worker; `auto`: cores / workers.
+        gpus_per_worker: GPUs or a share of one, if there are any; 0: none.
     """
 
     workers: Auto = "auto"
@@ -48,28 +48,28 @@ class JobSpec(Strict):
     """A job file.
 
     Attributes:
-        name: of the job; results go to `runs/<name>` unless told otherwise.
+        name: name of the job; results go to `runs/<name>` by default.
         datasets: see DatasetEntry; further keys are the loader's own.
-        models: sources and targets; `datasets` of an entry says which it is for. An entry with `replicates` stands for
-            as many models.
-        attacks: see AttackEntry; further keys are the attack's parameters. A list of values multiplies into cells, a
-            value that is a list itself stands in one more. Names of classes in `organs` and `target` are each dataset's
-            own.
-        training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` where two train one of
-            that name): paths of training jobs, their content, or `{job: either, out: where its networks are}`, by
+        models: sources and targets; `datasets` of an entry names those that it is for. An entry with `replicates`
+            becomes that many models.
+        attacks: see AttackEntry; further keys are the attack's parameters. A list of values multiplies into cells; a
+            value that is a list itself needs an outer list. Names of classes in `organs` and `target` are those of each
+            dataset.
+        training: jobs that train the networks of `train://NAME` checkpoints (`train://JOB/NAME` if two jobs train one
+            of that name): paths of training jobs, their content, or `{job: either, out: folder of its networks}`, by
             default `runs/<name>`; `freqbench.training.link` reads them.
-        targets: which models score a volume: `all`, the `source` that made it, or names.
+        targets: models that score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
-        precision: arithmetic of the networks; in the identity.
-        compile: run networks through `torch.compile`; in the identity.
+        precision: arithmetic of the networks; part of the identity.
+        compile: run networks through `torch.compile`; part of the identity.
         resources: see Resources.
-        window_batch: windows attacked at once; `auto`: 1 on a CPU, as many as its memory holds on a GPU. Attacks that
-            couple the windows of a batch have it in their identity; `auto` is 4 for them, wherever they run.
-        case_timeout: seconds that a unit may take before its worker is killed and the unit tried again; none: for ever.
-            The serial engine cannot stop a unit.
+        window_batch: windows attacked at once; `auto`: 1 on a CPU, as many as the memory holds on a GPU. It is part of
+            the identity of attacks that couple the windows of a batch; `auto` is 4 for them on any machine.
+        case_timeout: seconds after which a unit's worker is killed and the unit tried again; None: no limit. The serial
+            engine cannot stop a unit.
         save_adversarial: `nifti` writes volumes and predictions under `OUT/volumes/`.
-        trust_code: code of other packages and of frozen models may run, as `--trust-code` says too. Never taken from a
+        trust_code: allow code of other packages and of frozen models to run, as `--trust-code` does. Never read from a
             store.
     """
 
@@ -91,7 +91,7 @@ class JobSpec(Strict):
 
     @property
     def trains(self) -> bool:
-        """Whether it has to do with training: see `freqbench.training.link`."""
+        """True if the job trains networks or uses trained ones: see `freqbench.training.link`."""
         return bool(self.training) or any(entry.is_to_train for entry in self.models)
 
     @field_validator("models")
@@ -116,13 +116,13 @@ class JobSpec(Strict):
 
 
 def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
-    """The job that a store holds, with `trusted` for its `trust_code`: who writes to a store must not run code here."""
+    """Reads the job in a store with `trusted` as its `trust_code`: a store's writer must not run code here."""
     stored = {**content, "trust_code": trusted} if isinstance(content, dict) else content
     return config.validate(stored, JobSpec, where)
 
 
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
-    """The dataset of a job file's entry, read or not; `where` begins the line of an error.
+    """Builds the dataset of a job file's entry; `where` begins the line of an error.
 
     Raises:
         UserError: unknown loader, or keys that it does not take.
@@ -131,6 +131,6 @@ def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Datase
     loader, content = entry.class_name, {"name": entry.name, **entry.own}
     if plugins.names_class(loader):
         with sweep.at(f"{where}.loader"):
-            found: type[Dataset] = plugins.load_class(loader, Dataset)
-        return config.validate(content, found, where)
+            cls: type[Dataset] = plugins.load_class(loader, Dataset)
+        return config.validate(content, cls, where)
     return config.validate(content, DATASETS[loader], where)

@@ -1,4 +1,4 @@
-"""Reads the entries of a job file: values, lists that multiply, budgets that are found, and places of mistakes."""
+"""Reads the entries of a job file: values, lists that multiply, matched budgets, and places of mistakes."""
 
 import math
 import re
@@ -23,13 +23,13 @@ from freqbench.core.config import Strict
 from freqbench.core.errors import ParameterError, UserError, unknown
 
 if TYPE_CHECKING:
-    from freqbench.core.types import CaseRef  # with torch, which an entry can be read without
+    from freqbench.core.types import CaseRef  # imports torch, which reading an entry does not need
 
 _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 
 
 class Entry(BaseModel):
-    """An entry that names a class, with further keys (`own`) that belong to it: its dump holds what was given."""
+    """An entry that names a class, with further keys (`own`) for it; its dump holds only the keys that were given."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
@@ -37,12 +37,12 @@ class Entry(BaseModel):
 
     @property
     def own(self) -> dict[str, Any]:
-        """The keys of the class that is named, as written."""
+        """The keys of the named class, as written."""
         return dict(self.model_extra or {})
 
     @model_serializer(mode="wrap")
     def _as_given(self, handler: Any) -> dict[str, Any]:
-        """A null that was given is a value, also where a dump leaves out None."""
+        """Dumps the given keys only; a null that was given is a value, even if a dump leaves out None."""
         dumped = handler(self)
         keys = [*type(self).model_fields, *(self.model_extra or {})]
         return {key: dumped.get(key) for key in keys if key in self.model_fields_set}
@@ -67,12 +67,12 @@ class DatasetEntry(Entry):
 
 
 class Match(Strict):
-    """`match`, in place of the budget: the distance that an attack is to keep on each dataset and source model.
+    """Value of `match`, in place of the budget: the distance to keep on each dataset and source model.
 
     Attributes:
-        metric: a record column; what is matched is its mean over cases.
-        value: of that mean.
-        cases: the first so many of the dataset, or all where it has fewer.
+        metric: the record column whose mean over cases is matched.
+        value: the wanted mean.
+        cases: number of the dataset's first cases that are used; all if it has fewer.
     """
 
     metric: Literal["ssim_body", "lpips_body", "l2_body"]
@@ -91,11 +91,11 @@ class Budget(Strict):
     """One row of an entry's `matched`, which `freqbench.engine.matching` adds.
 
     Attributes:
-        dataset: where it holds.
-        source: the model whose gradients it holds for.
-        parameters: all of the attack as the file gives them, and the budget.
-        match: what was asked for.
-        reached: the metric's mean at this budget; None where the budget is not known yet.
+        dataset: dataset that it holds for.
+        source: source model that it holds for.
+        parameters: all parameters of the attack as the file gives them, and the budget.
+        match: the requested distance.
+        reached: the metric's mean at this budget; None while the budget is unknown.
     """
 
     dataset: str
@@ -109,10 +109,10 @@ class AttackEntry(Entry):
     """An attack: `name` is one of ATTACKS or `package.module:Class`; lists of its parameters multiply into cells.
 
     Attributes:
-        datasets: which it is for, one or a list; None: all.
+        datasets: datasets that it is for, one or a list; None: all.
         sources: the models whose gradients it follows, one or a list; None: all.
         match: a distance or a list of them, in place of the budget: see Match.
-        matched: the budgets that were found for them.
+        matched: budgets that were found for these distances.
     """
 
     datasets: str | list[str] | None = None
@@ -127,61 +127,61 @@ class AttackEntry(Entry):
 
     @property
     def is_open(self) -> bool:
-        """Whether it has budgets that are not known yet."""
+        """True if it has budgets that are still unknown."""
         return self.match is not None and self.matched is None
 
     def count(self) -> int:
-        """How many attacks the lists multiply into."""
+        """Returns the number of attacks that the lists multiply into."""
         if self.matched is not None:
             return len(self.matched)
         return math.prod(len(value) for value in (*self.own.values(), self.match) if isinstance(value, list))
 
     def choices(self, place: str) -> dict[str, list[Any]]:
-        """The values of each parameter, as the file writes them.
+        """Returns the values of each parameter, as the file writes them.
 
         Raises:
             UserError: a list without values.
         """
-        found = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
-        for key, values in found.items():
+        choices = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
+        for key, values in choices.items():
             if not values:
                 raise UserError(f"{place}.{key}: expected a value or a list of values, got an empty list")
-        return found
+        return choices
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
-        """The parameters of each attack that the lists multiply into, as the file writes them.
+        """Yields the parameters of each attack that the lists multiply into, as the file writes them.
 
         Raises:
             UserError: a list without values.
         """
-        found = self.choices(place)
-        for choice in product(*found.values()):
-            yield dict(zip(found, choice, strict=True))
+        choices = self.choices(place)
+        for choice in product(*choices.values()):
+            yield dict(zip(choices, choice, strict=True))
 
     def matches(self, place: str) -> Iterator[Match]:
-        """The distances that are asked for.
+        """Yields the requested distances.
 
         Raises:
-            UserError: none, or one that cannot be.
+            UserError: no distance, or an impossible one.
         """
         written = self.match if isinstance(self.match, list) else [self.match]
         if not written:
             raise UserError(f"{place}.match: expected a value or a list of values, got an empty list")
-        for each in written:
-            if not isinstance(each, Mapping):
-                raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {each!r}")
-            yield config.validate(each, Match, f"{place}.match")
+        for match in written:
+            if not isinstance(match, Mapping):
+                raise UserError(f"{place}.match: expected {{metric: ..., value: ...}}, got {match!r}")
+            yield config.validate(match, Match, f"{place}.match")
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
-        """The datasets or sources that it is for, of all that the job has.
+        """Returns the datasets or sources that it is for, out of all that the job has.
 
         Raises:
-            UserError: a name that is not known.
+            UserError: an unknown name.
         """
-        given = getattr(self, key)
-        if given is None:
+        stated = getattr(self, key)
+        if stated is None:
             return known
-        wanted = given if isinstance(given, list) and given else [given]
+        wanted = stated if isinstance(stated, list) and stated else [stated]
         for name in wanted:
             if name not in known:
                 raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
@@ -190,16 +190,16 @@ class AttackEntry(Entry):
     def on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
-        """The parameters of each attack on a dataset, and the models that it is made on.
+        """Yields the parameters of each attack on a dataset, and the models that it is made on.
 
-        `sources` are the models of the dataset, `models` those of the job, which the entry may name, too.
+        `sources` are the models of the dataset; `models` are all models of the job, which the entry may name too.
 
         Raises:
-            UserError: a list without values, no such source, or a budget that has not been found yet.
+            UserError: a list without values, an unknown source, or a budget that has not been found yet.
         """
         named = self.only("sources", models, place)
         if self.match is None:
-            more = {} if self.matched is None else {"matched": self.matched}  # refused, as any unknown parameter
+            more = {} if self.matched is None else {"matched": self.matched}  # refused like any unknown parameter
             for parameters in self.combinations(place):
                 yield parameters | more, [name for name in sources if name in named]
             return
@@ -214,9 +214,9 @@ class AttackEntry(Entry):
 
 
 def parse_value(value: Any) -> Any:
-    """A parameter as a job file writes it: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
+    """Parses a parameter from a job file: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
 
-    A filter is a mapping there and a tuple in Python.
+    A filter is a mapping in the file and a tuple in Python.
 
     >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
     (True, (8, 16, 32), 'middle')
@@ -240,7 +240,7 @@ def parse_value(value: Any) -> Any:
 
 @contextmanager
 def at_parameter(place: str, owner: str = "") -> Iterator[None]:
-    """As `at`, down to the parameter; `owner` says for whom it does not do."""
+    """Prefixes errors as `at` does, with the parameter's name too; `owner` names the dataset that refuses it."""
     try:
         yield
     except ParameterError as error:
@@ -251,7 +251,7 @@ def at_parameter(place: str, owner: str = "") -> Iterator[None]:
 
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """A mistake that is found inside is told with the place in the job file where it was made."""
+    """Prefixes errors with the place in the job file where the mistake was made."""
     try:
         yield
     except UserError as error:
@@ -259,20 +259,20 @@ def at(place: str) -> Iterator[None]:
 
 
 def require_distinct(what: str, names: Sequence[str], where: str) -> None:
-    """Refuse two entries of a list with one name."""
+    """Refuses two entries of a list with one name."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")
 
 
 def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:
-    """Cases, refused where the ids of two differ in capitals alone or not at all: some disks keep one file for both."""
+    """Returns cases; refuses ids that differ in capitals only, or not at all: some disks keep one file for both."""
     seen: dict[str, str] = {}
     for ref in refs:
         first = seen.get(ref.case_id.casefold())
         if first is not None:
             raise UserError(
-                f"expected cases whose names differ in more than capitals, as files are called by them, got {first} "
+                f"expected cases whose names differ in more than capitals, as files are named after them, got {first} "
                 f"and {ref.case_id}: rename one"
             )
         seen[ref.case_id.casefold()] = ref.case_id

@@ -1,4 +1,4 @@
-"""Measures what an attack did: overlap, surfaces, components and calibration of predictions, distances of volumes."""
+"""Measures an attack's effect: overlap, surfaces, components and calibration of predictions, distances of volumes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,13 +68,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric that a job can ask for."""
+    """One metric that a job can request."""
 
     title: str  # heading of a table
-    unit: str  # of its main column, "1" for a plain number
-    direction: Literal["higher", "lower"]  # which value means that less was changed or lost
+    unit: str  # unit of its main column, "1" for a plain number
+    direction: Literal["higher", "lower"]  # direction of less change or loss
     columns: tuple[str, ...]  # the record columns that it fills, the main one first
-    of: Literal["labels", "probabilities", "volumes"]  # what it compares: those of a prediction, or the two volumes
+    of: Literal[
+        "labels", "probabilities", "volumes"
+    ]  # its inputs: labels or probabilities of a prediction, or the two volumes
 
 
 _DSC = ("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "missed_classes", "hallucinated_classes")

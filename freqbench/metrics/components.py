@@ -1,9 +1,9 @@
-"""Measures connected components of two label maps: which are found, and how their topology differs.
+"""Measures connected components of two label maps: those that are found, and differences in topology.
 
 A. Kirillov, K. He, R. Girshick, C. Rother, P. Dollar, "Panoptic segmentation", CVPR 2019 (matching); J. R. Clough et
 al., "A topological loss function for deep-learning based image segmentation using persistent homology", IEEE TPAMI
-44(12), 2022 (Betti numbers). Voxels of a class are neighbours where they share a corner (26), those around it where
-they share a face (6).
+44(12), 2022 (Betti numbers). Voxels of a class are neighbours if they share a corner (26), background voxels if they
+share a face (6).
 """
 
 import numpy as np
@@ -16,13 +16,13 @@ Mask = npt.NDArray[np.bool_]
 
 
 def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
-    """F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`.
+    """Returns F1 of the connected components (lesions) of each foreground class: `2 M / (N_pred + N_label)`.
 
-    Of N components each, M are matched: their intersection is more than half of their union. So no component has two
-    partners, and nothing is to be assigned: this is the recognition quality of panoptic segmentation.
+    M pairs of components match: their intersection is more than half of their union. So no component has two partners,
+    and no assignment is needed: this is the recognition quality of panoptic segmentation.
 
     Returns:
-        float64 `[K]`: 0 where nothing is found; NaN where the label does not have the class, and for class 0.
+        float64 `[K]`: 0 if no component is found; NaN if the label does not have the class, and for class 0.
 
     Raises:
         UserError: shapes differ, a value is not a class, over 256 classes.
@@ -30,26 +30,28 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     from skimage.measure import label as components
 
     maps = class_maps(pred, label, num_classes)
-    parts = [components(classes, background=0, connectivity=3) for classes in maps]  # numbered from 1 on, all classes
+    parts = [
+        components(classes, background=0, connectivity=3) for classes in maps
+    ]  # numbered from 1 on, over all classes
     sizes = [np.bincount(part.ravel()) for part in parts]
     kinds = [np.zeros(len(size), np.intp) for size in sizes]
     for kind, part, classes in zip(kinds, parts, maps, strict=True):
         kind[part.ravel()] = classes.ravel()
     common = (maps[0] == maps[1]) & (maps[0] > 0)
     pairs, shared = np.unique(parts[0][common].astype(np.int64) * len(sizes[1]) + parts[1][common], return_counts=True)
-    own, true = np.divmod(pairs, len(sizes[1]))
-    is_matched = 3 * shared > sizes[0][own] + sizes[1][true]
-    found = np.bincount(kinds[0][own[is_matched]], minlength=num_classes)
+    predicted, labelled = np.divmod(pairs, len(sizes[1]))
+    is_matched = 3 * shared > sizes[0][predicted] + sizes[1][labelled]
+    matched = np.bincount(kinds[0][predicted[is_matched]], minlength=num_classes)
     in_pred, in_label = (np.bincount(kind[1:], minlength=num_classes) for kind in kinds)
-    scores: Values = np.divide(2.0 * found, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
+    scores: Values = np.divide(2.0 * matched, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
     return scores
 
 
 def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Values]:
-    """By how much the Betti numbers of the prediction differ from the label's: a column each, of each class `[K]`.
+    """Returns the differences between the Betti numbers of prediction and label: a column per number, `[K]` per class.
 
-    `betti0_error` counts components, `betti1_error` tunnels and `betti2_error` cavities that are too many or too few.
-    NaN where the label does not have the class, and for class 0. Refusals are those of `component_f1`.
+    `betti0_error` counts surplus or missing components, `betti1_error` tunnels and `betti2_error` cavities. NaN if the
+    label does not have the class, and for class 0. Raises as `component_f1`.
     """
     from scipy.ndimage import find_objects
 
@@ -57,20 +59,20 @@ def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Val
     boxes = [find_objects(classes, num_classes - 1) for classes in maps]
     errors = np.full((num_classes, 3), np.nan)
     for number in range(1, num_classes):
-        own, true = (
+        predicted, labelled = (
             betti_numbers(classes[box[number - 1]] == number) if box[number - 1] else np.zeros(3)
             for classes, box in zip(maps, boxes, strict=True)
         )
         if boxes[1][number - 1]:
-            errors[number] = np.abs(own - true)
+            errors[number] = np.abs(predicted - labelled)
     return {f"betti{dimension}_error": errors[:, dimension] for dimension in range(3)}
 
 
 def betti_numbers(mask: Mask) -> npt.NDArray[np.int64]:
-    """Components, tunnels and cavities of a mask `[H, W, D]`, int64 `[3]`.
+    """Returns the numbers of components, tunnels and cavities of a mask `[H, W, D]`, int64 `[3]`.
 
-    Cavities are what of the surroundings is cut off from the outside; tunnels follow from the Euler characteristic of
-    the voxels as closed cubes, `b0 - b1 + b2`.
+    Cavities are parts of the background that are cut off from the outside. Tunnels follow from the Euler characteristic
+    of the voxels as closed cubes, `b0 - b1 + b2`.
     """
     from scipy.ndimage import label
 
@@ -81,9 +83,9 @@ def betti_numbers(mask: Mask) -> npt.NDArray[np.int64]:
 
 
 def _euler_characteristic(mask: Mask) -> int:
-    """Corners - edges + faces - cubes of a mask that has a border of background."""
+    """Returns corners - edges + faces - cubes of a mask that has a border of background."""
     cells = [(-1, mask)]
     for axis in range(3):
-        # What lies between two neighbours is there where either is, and has a dimension less than they have.
+        # The cell between two neighbours exists if either of them does, and has one dimension less.
         cells += [(-sign, cell | np.roll(cell, 1, axis)) for sign, cell in cells]
     return sum(sign * int(np.count_nonzero(cell)) for sign, cell in cells)

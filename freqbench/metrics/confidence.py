@@ -1,4 +1,4 @@
-"""Measures whether a network's confidence can be believed.
+"""Measures the reliability of a network's confidence.
 
 C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML 2017, arXiv:1706.04599;
 by class as in C. Gupta, A. Ramdas, "Top-label calibration and multiclass-to-binary reductions", ICLR 2022,
@@ -20,7 +20,7 @@ BINS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Of all voxels, and of the voxels that are predicted as each class, float64 `[K]`; NaN where there are none."""
+    """Calibration over all voxels, and over those predicted as each class, float64 `[K]`; NaN if there are none."""
 
     ece: float
     ece_by_class: npt.NDArray[np.float64]
@@ -29,31 +29,31 @@ class Calibration:
 
 
 def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: int) -> Calibration:
-    r"""Expected calibration error over BINS bins of equal width, and the mean confidence on wrong voxels, 0 to 1.
+    r"""Returns the expected calibration error over BINS bins of equal width, and the mean confidence on wrong voxels.
 
     With n_b the voxels whose confidence lies in bin b (lower bound included), and n voxels in all:
 
     .. math:: \mathrm{ECE} = \sum_b \frac{n_b}{n} \, |\mathrm{accuracy}_b - \mathrm{confidence}_b|
 
-    `confidence` is the probability of the predicted class, `[H, W, D]`. Raises a UserError for two shapes, a
-    confidence outside [0, 1], a value that is no class, or over 256 classes.
+    Both are 0 to 1. `confidence` is the probability of the predicted class, `[H, W, D]`. Raises UserError for different
+    shapes, a confidence outside [0, 1], a value that is no class, or over 256 classes.
     """
     sure = as_tensor(confidence).double().cpu()
-    own, true = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
-    require_same_shape(sure.shape, own.shape)
+    predicted, labelled = (torch.from_numpy(classes).long() for classes in class_maps(pred, label, num_classes))
+    require_same_shape(sure.shape, predicted.shape)
     if not (sure.min() >= 0 and sure.max() <= 1):
         raise UserError(
             f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
         )
-    sure, own, is_right = sure.flatten(), own.flatten(), (own == true).flatten()
+    sure, predicted, is_right = sure.flatten(), predicted.flatten(), (predicted == labelled).flatten()
 
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)
 
-    places = own * BINS + (sure * BINS).long().clamp(max=BINS - 1)
+    places = predicted * BINS + (sure * BINS).long().clamp(max=BINS - 1)
     gaps = sums(places, sure - is_right.double(), num_classes * BINS)  # [K, BINS]
-    wrong = own[~is_right]
-    voxels, wrong_voxels = sums(own, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
+    wrong = predicted[~is_right]
+    voxels, wrong_voxels = sums(predicted, None, num_classes)[:, 0], sums(wrong, None, num_classes)[:, 0]
     wrong_sums = sums(wrong, sure[~is_right], num_classes)[:, 0]
     return Calibration(
         ece=float(gaps.sum(0).abs().sum() / voxels.sum()),

@@ -1,7 +1,7 @@
 """Measures distances between a clean and an attacked volume: similarity, norms, energy by frequency, seams of windows.
 
 Volumes are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, with intensities in [0, 1]. All functions of a pair
-raise a UserError where its shapes differ.
+raise UserError if its shapes differ.
 """
 
 import math
@@ -16,56 +16,57 @@ from freqbench.metrics.volumes import Scores, Volume, channels_of, pair_of, requ
 from freqbench.ops.bands import BANDS, band_magnitude
 from freqbench.ops.body import Mask, body_of
 
-SSIM_WINDOW = 7  # skimage's default, voxels a side, in the axial plane
-ENERGY_BLOCK = 8  # voxels a side: blocks of 16 and 32, as the frequency attacks have them, consist of whole ones
+SSIM_WINDOW = 7  # skimage's default, voxels per side, in the axial plane
+ENERGY_BLOCK = 8  # voxels per side: blocks of 16 and 32, as in the frequency attacks, consist of whole ones
 NO_BODY = "no body: the clean volume has no intensity above 0"
 
 Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def body_mask(clean: Volume) -> Mask:
-    """The patient without the air around, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
+    """Returns the patient without the surrounding air, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
 
-    Voxels above 0 in any channel, as one may be black where tissue shows in another; their largest connected component
-    with its holes filled (`freqbench.ops.body`). All False where no voxel is above 0.
+    The mask is the largest connected component, with its holes filled (`freqbench.ops.body`), of the voxels above 0 in
+    any channel, as tissue may be black in one of them. All False if no voxel is above 0.
     """
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 
 
 def ssim(clean: Volume, adversarial: Volume) -> float:
-    """Structural similarity as the papers' code has it, -1 to 1: skimage on intensities x 255, mean over axial slices.
+    """Returns structural similarity as in the papers' code, -1 to 1: skimage on intensities x 255, by axial slice.
 
-    7 x 7 uniform window, sample covariance, data range 255, the 3-voxel border of a slice left out of its mean.
-    Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error visibility to structural
-    similarity", IEEE TIP 13(4), 2004. Of several channels the mean over channels. A smaller slice is a UserError.
+    It has a 7 x 7 uniform window, sample covariance and data range 255, leaves the 3-voxel border of a slice out of its
+    mean, and averages over slices. Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment:
+    from error visibility to structural similarity", IEEE TIP 13(4), 2004. Several channels are averaged. Raises
+    UserError for a slice smaller than the window.
     """
     return _ssim_with_map(_pair(clean, adversarial))[0]
 
 
 def psnr(clean: Volume, adversarial: Volume) -> float:
-    """Peak signal-to-noise ratio in decibels, `10 log10(255^2 / MSE)`, by skimage; infinity for identical volumes.
+    """Returns the peak signal-to-noise ratio in dB, `10 log10(255^2 / MSE)`, by skimage; infinity for equal volumes.
 
-    The MSE is over all voxels of all channels: a mean over channels would be infinite wherever one is left alone.
+    The MSE is over all voxels of all channels: a mean over channels would be infinite if one were unchanged.
     """
     return _psnr(_pair(clean, adversarial))
 
 
 def linf(clean: Volume, adversarial: Volume) -> float:
-    """Largest absolute difference of a voxel on the [0, 1] scale, in any channel."""
+    """Returns the largest absolute difference of a voxel on the [0, 1] scale, in any channel."""
     return float(np.abs(_difference(_pair(clean, adversarial))).max())
 
 
 def l2(clean: Volume, adversarial: Volume) -> float:
-    """Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale."""
+    """Returns the Euclidean norm of the difference over all voxels of all channels, on the [0, 1] scale."""
     return _norm(_difference(_pair(clean, adversarial)))
 
 
 def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Columns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
+    """Returns `ssim`, `ssim_body`, `psnr`, `linf`, `l2`, `l2_body` in one pass; `body` is `body_mask(clean)`.
 
     `ssim_body` is the mean of skimage's SSIM map over the body's voxels (the map covers the slices' borders too, by
-    mirroring), of several channels the mean over channels; `l2_body` is the norm of the difference there. NaN with a
-    reason where slices are smaller than SSIM's window or there is no body.
+    mirroring), averaged over channels; `l2_body` is the norm of the difference in the body. A column is NaN with a
+    reason if slices are smaller than SSIM's window or there is no body.
     """
     pair = _pair(clean, adversarial)
     inside = body_mask(clean) if body is None else body
@@ -88,16 +89,16 @@ def image_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
 
 def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
-    """The mean absolute DCT coefficient of adversarial - clean in the low, middle and high band of 8 x 8 x 8 blocks.
+    """Returns the change's mean absolute DCT coefficient per band (low, middle, high) of 8 x 8 x 8 blocks.
 
-    Orthonormal DCT-II of every block; bands as SA2 has them (`freqbench.ops.bands.band_mask`: of 512 coefficients low
-    and high have 20 each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. Where blocks do not
-    tile the volume it is continued by reflection on its high sides; a block is cut to a volume that is smaller. Of
-    several channels the mean over channels. Computed on the device of `clean`.
+    Every block has an orthonormal DCT-II; bands are those of SA2 (`freqbench.ops.bands.band_mask`: low and high have 20
+    of 512 coefficients each). White noise of standard deviation s has s * sqrt(2 / pi) in every band. A volume that
+    blocks do not tile is padded by reflection on its high sides; a block is cut to a smaller volume. Several channels
+    are averaged. Computed on the device of `clean`.
 
     Returns:
-        Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale; NaN with a reason for a band that
-        holds no coefficient, in blocks of one or two voxels.
+        Columns `energy_low`, `energy_middle`, `energy_high` on the [0, 1] scale; NaN with a reason for a band without a
+        coefficient, in blocks of one or two voxels.
     """
     first, second = pair_of(clean, adversarial)
     magnitudes = band_magnitude((second.double() - first)[None], ENERGY_BLOCK)[0].tolist()
@@ -107,18 +108,18 @@ def energy_scores(clean: Volume, adversarial: Volume) -> Scores:
 
 
 def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slice, slice, slice]]) -> Scores:
-    r"""How much larger the jumps of the change are across borders of windows than within them: column `seam_energy`.
+    r"""Returns the ratio of the change's jumps across borders of windows to those within windows: column `seam_energy`.
 
-    With d = adversarial - clean, B_a the faces between neighbouring voxels along axis a that lie where one window ends
-    and the next, which overwrites, begins, and I_a all other faces along that axis, over all channels:
+    With d = adversarial - clean, B_a the faces between neighbouring voxels along axis a at which the next window begins
+    and overwrites, and I_a all other faces along that axis, over all channels:
 
     .. math:: S = \frac{\sum_a \sum_{B_a} |d_{i+1} - d_i|}{\sum_a |B_a| \; \mathrm{mean}_{I_a} |d_{i+1} - d_i|}
 
-    1 where borders are like any other place (a ramp, white noise), above it where windows show. Axes along which there
-    is no border take no part, so that a change that is smoother along one axis does not pass for a seam. Of this
-    project; the tiling is that of the papers' releases (the last window of an axis is shifted back inside and
-    overwrites, so that its own first face is the border). NaN with a reason for a volume of one window, and where
-    nothing varies within windows. `windows` are `freqbench.models.attack_windows` of the volume.
+    It is 1 if borders are like any other place (a ramp, white noise), and larger if windows show. Axes without a border
+    are left out, so that a change that is smoother along one axis does not count as a seam. The metric is this
+    project's own; the tiling is that of the papers' releases (the last window of an axis is shifted back inside and
+    overwrites, so that its first face is the border). NaN with a reason for a volume of one window, and if nothing
+    varies within windows. `windows` are `freqbench.models.attack_windows` of the volume.
     """
     first, second = pair_of(clean, adversarial)
     change = second - first
@@ -140,7 +141,7 @@ def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slic
 
 
 def _pair(clean: Volume, adversarial: Volume) -> Pair:
-    """Both as `[C, H, W, D]`."""
+    """Returns both volumes as `[C, H, W, D]`."""
     first, second = (volume.cpu().numpy() for volume in pair_of(clean, adversarial))
     return first.astype(np.float32, copy=False), second.astype(np.float32, copy=False)
 
@@ -150,7 +151,7 @@ def _difference(pair: Pair) -> npt.NDArray[np.float64]:
 
 
 def _norm(values: npt.NDArray[np.float64]) -> float:
-    """The Euclidean norm; `np.linalg.norm` would add up by BLAS, whose last bits depend on its number of threads."""
+    """Returns the Euclidean norm; `np.linalg.norm` sums by BLAS, whose last bits depend on its number of threads."""
     return math.sqrt(float(np.square(values).sum()))
 
 
@@ -163,7 +164,7 @@ def _psnr(pair: Pair) -> float:
 
 
 def _ssim_with_map(pair: Pair) -> tuple[float, list[npt.NDArray[np.float32]]]:
-    """The mean over channels, and the map `[H, W, D]` of each."""
+    """Returns the mean over channels, and the map `[H, W, D]` of each."""
     from skimage.metrics import structural_similarity
 
     height, width = pair[0].shape[1:3]

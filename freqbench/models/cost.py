@@ -1,4 +1,4 @@
-"""Counts what a model takes, on shapes, before anything is computed."""
+"""Counts a model's operations and memory on shapes alone, before anything is computed."""
 
 from typing import Any
 
@@ -13,14 +13,14 @@ from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
 from freqbench.models.spec import FROZEN, ModelSpec
 
-# A frozen file cannot be counted without computing, nor a bundle whose code has to run: as much as a UNet of the
+# A frozen file, or a bundle whose code has to run, cannot be counted without computing: it counts as a UNet of the
 # papers' size.
 FROZEN_FLOPS = 10**12
 FROZEN_BYTES = 2 << 30
 
 
 def forward_flops(spec: ModelSpec) -> int:
-    """Floating-point operations of one forward pass over one window (a multiplication and an addition are two)."""
+    """Returns the floating-point operations of a forward pass over one window; a multiply-add counts as two."""
     if spec.members:
         return sum(map(forward_flops, spec.members))
     if spec.flops is not None:
@@ -30,7 +30,7 @@ def forward_flops(spec: ModelSpec) -> int:
 
 
 def step_bytes(spec: ModelSpec) -> int:
-    """Bytes of the weights and all tensors of a forward pass over one window: an upper bound of a step's memory."""
+    """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:
@@ -42,7 +42,7 @@ def step_bytes(spec: ModelSpec) -> int:
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:
-    """Send one window of shapes through a network on the meta device; a UserError where it does not come through."""
+    """Sends one window of shapes through a network on the meta device; raises UserError if the network refuses it."""
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad():
@@ -61,7 +61,7 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
 
 
 def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
-    """As `trace`, and the floating-point operations on the way (a multiplication and an addition are two)."""
+    """Traces as `trace` does, and returns the floating-point operations; a multiply-add counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -70,20 +70,20 @@ def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
 
 
 def _countable(spec: ModelSpec) -> nn.Module | None:
-    """The network of shapes alone; None where there is none."""
+    """Returns the network on the meta device; None if it cannot be built there."""
     if spec.arch in FROZEN:
         return None
     try:
         with trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
             return skeleton(spec)
     except UserError:
-        if spec.arch == "bundle":  # read as data: whether it was trusted, its spec does not say
+        if spec.arch == "bundle":  # its spec does not record whether it was trusted
             return None
         raise
 
 
 class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up what operations return, views left out."""
+    """Adds up the bytes of the tensors that operations return, without views."""
 
     total = 0
 

@@ -1,4 +1,4 @@
-"""Reads what a job's entry of a model and its checkpoint say together, before any network is made."""
+"""Combines a model's entry in a job with its checkpoint's metadata, before any network is made."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from freqbench.models.spec import ModelEntry, seed_of
 
 
 def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, str, record.Record, bool]:
-    """The part of `resolve` that makes no network: where the weights are, the architecture, what the file says of them.
+    """Returns the path of the weights, the architecture, the checkpoint's record, and True if the file has one.
 
-    The last of the four: whether the file says anything.
+    This is the part of `resolve` that makes no network.
     """
     path = _weights_path(entry)
     arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
@@ -26,7 +26,7 @@ def examined(entry: ModelEntry, class_names: Sequence[str] = ()) -> tuple[str, s
 
 
 def _weights_path(entry: ModelEntry) -> str:
-    """Where a model's weights are, variables filled in; of a network that the job trains, those of the plan."""
+    """Returns the path of a model's weights, variables filled in; for a network of the job, the planned weights."""
     if entry.is_to_train and not entry.trained:
         raise UserError(
             f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
@@ -39,10 +39,10 @@ def _weights_path(entry: ModelEntry) -> str:
                 f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
                 "trains them again"
             )
-        if (found := checkpoints.weights_sha256(path)) != entry.trained.weights:
+        if (weights := checkpoints.weights_sha256(path)) != entry.trained.weights:
             raise CheckpointError(
                 f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
-                f"{entry.trained.weights[:12]}...), got others at {path} ({found[:12]}...), as its training job was "
+                f"{entry.trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
                 "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
             )
     return path

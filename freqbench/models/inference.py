@@ -18,16 +18,16 @@ from freqbench.models.defences.randomized_smoothing import Prediction
 from freqbench.models.settings import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
 
-MOST_CLASSES = 256  # that a label map in uint8 can tell apart
+MOST_CLASSES = 256  # of a uint8 label map
 
 Window = tuple[slice, slice, slice]
 
 
 def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
-    """The windows of `roi` voxels that tile a volume for attack: side by side, in raster order.
+    """Returns the windows of `roi` voxels that tile a volume for an attack: side by side, in raster order.
 
-    The last one on an axis is shifted back inside, and overwrites; on an axis shorter than the ROI the window is the
-    axis.
+    The last window on an axis is shifted back inside, and its result overwrites the overlap. On an axis shorter than
+    the ROI, the window is the whole axis.
 
     >>> attack_windows((10, 4, 4), (4, 4, 8))[-1]
     (slice(6, 10, None), slice(0, 4, None), slice(0, 4, None))
@@ -37,7 +37,9 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
 
 @lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
 def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
-    """The windows that `predict` runs, MONAI's: `attack_windows` in steps of `int(roi * (1 - overlap))`, at least 1.
+    """Returns the windows that `predict` runs, which are MONAI's.
+
+    They are laid out as `attack_windows`, in steps of `int(roi * (1 - overlap))`, at least 1.
 
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
@@ -59,9 +61,10 @@ def _sizes(shape: Shape) -> str:
 
 
 def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
-    """How much each voxel counts where windows with scores `[B, K, h, w, d]` overlap, by `model.inference.weighting`.
+    """Returns the weight of each voxel where windows with scores `[B, K, h, w, d]` overlap.
 
-    Returns `[h, w, d]`, positive, at most 1; of a window shorter than the ROI, the weights of its place in it.
+    The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
+    ROI has the weights of its place in it.
     """
     from monai.data.utils import compute_importance_map
 
@@ -73,15 +76,15 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
 def prediction(
     model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", with_confidence: bool = False
 ) -> Prediction:
-    """What a model says of a volume: one sliding window, or of randomised smoothing the vote of many.
+    """Predicts a volume: by one sliding window, or with randomised smoothing by the vote of many.
 
     Args:
         model: in eval mode.
         image: `[C, H, W, D]` or `[1, C, H, W, D]` in [0, 1]; a ValueError for more than one volume.
-        window_batch: windows a forward pass.
-        case: what the draws of a random defence depend on beside the window or the sample of the vote, such as the
-            case's fingerprint: the same for a clean and an adversarial volume.
-        with_confidence: whether `confidence` is wanted.
+        window_batch: windows per forward pass.
+        case: seeds the draws of a random defence, with the number of the window or of the vote's sample. The case's
+            fingerprint, for example: it is the same for a clean and an adversarial volume.
+        with_confidence: True also returns `confidence`.
 
     Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
@@ -96,7 +99,7 @@ def prediction(
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
-    r"""The predicted label map of a volume: argmax over MONAI's sliding window, with the model's own `inference`.
+    r"""Returns the predicted label map of a volume: argmax over MONAI's sliding window with the model's `inference`.
 
     With C_w the cutting of window w, g the weights within a window and F the network's logits (or probabilities),
     averaged over mirror images where `inference.mirror` asks for them:
@@ -104,8 +107,8 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     .. math:: \arg\max_k \frac{\sum_w C_w^T \, g \odot F(C_w x)}{\sum_w C_w^T g}
 
     Sums are kept for the rows along the first axis that a window covers, and become labels as soon as no later window
-    reaches them: `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the model's.
-    Arguments and refusals are those of `prediction`.
+    reaches them. They take `4 (K + 1) h W D` bytes for windows of h rows, on the device of `image`; windows run on the
+    model's device. Arguments and refusals are those of `prediction`.
     """
     return prediction(model, image, window_batch, case).labels
 
@@ -115,7 +118,7 @@ def _stitched(
 ) -> Prediction:
     shape = triple(volume.shape[2:])
     windows = sliding_windows(shape, model.roi, model.inference.overlap)
-    # Outside inference mode, as a mask may become the labels of a further attack.
+    # Created outside inference mode, as a mask may become the labels of a further attack.
     label = torch.empty(shape, dtype=torch.uint8, device=volume.device)
     confidence = torch.empty(shape, device=volume.device) if with_confidence else None
     slab = _Slab(model, label, confidence)
@@ -131,7 +134,7 @@ def _stitched(
 def _add_scores(
     slab: "_Slab", model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int]
 ) -> None:
-    """Run a batch of windows; by its end all that it made is let go, before the next one is run."""
+    """Runs a batch of windows and frees all its tensors before the next batch runs."""
     crops = _cut(volume, windows).to(next(model.parameters()).device)
     scores = model.on(windows).scores(crops, model.inference.mirror, keys)
     weights = window_weights(model, scores)
@@ -140,7 +143,7 @@ def _add_scores(
 
 
 class _Slab:
-    """Maps in the making, and the sums over those of their rows that windows in raster order still reach."""
+    """Label and confidence maps in progress, and the sums over the rows that later windows still reach."""
 
     def __init__(self, model: SegmentationModel, label: Tensor, confidence: Tensor | None) -> None:
         self.label, self.confidence, self._model = label, confidence, model
@@ -148,7 +151,7 @@ class _Slab:
         self._scores = self._weights = torch.zeros(0)
 
     def add(self, window: Window, scores: Tensor, weights: Tensor) -> None:
-        """Weighted scores `[K, h, w, d]` of the next window, and their weights `[h, w, d]`."""
+        """Adds the weighted scores `[K, h, w, d]` of the next window, and their weights `[h, w, d]`."""
         if len(scores) > MOST_CLASSES:
             raise UserError(
                 f"expected a model of at most {MOST_CLASSES} classes, as label maps are uint8, got {len(scores)}: "
@@ -164,11 +167,11 @@ class _Slab:
         self._weights[:, :, w, d] += weights
 
     def settle(self, row: int) -> None:
-        """Turn what is before a row of the volume into labels, and move the sums on to it."""
+        """Turns the rows before `row` into labels, and moves the sums on to it."""
         done = row - self._start
         if not done:
             return
-        # The largest sum is that of the largest mean, but means round to ties, which later runs are to break alike.
+        # The largest sum belongs to the largest mean, but means can round to ties, which later runs must break alike.
         means = self._scores[:, :done].div_(self._weights[:, :done])
         if not torch.stack(means.aminmax()).isfinite().all():  # one pass without a copy: NaN is passed on
             raise UserError(
@@ -188,7 +191,7 @@ class _Slab:
 
 
 class SlidingWindowModel(nn.Module):
-    r"""`[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
+    r"""Maps `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`, for volumes of any size: the logits of `predict`.
 
     With C_w the cutting of window w, f the network, g the weights of a window's voxels (1, or a Gaussian) and n their
     sums over the windows that hold a voxel:
@@ -196,16 +199,18 @@ class SlidingWindowModel(nn.Module):
     .. math:: s(x) = \frac{1}{n} \sum_w C_w^T \, g \odot f(C_w x), \qquad n = \sum_w C_w^T g, \qquad
               \frac{dL}{dx} = \sum_w C_w^T J_f(C_w x)^T \, g \odot C_w \frac{1}{n} \frac{dL}{ds}
 
-    Overlap and weights are those of the model's `inference`. Where it averages probabilities, f ends in a softmax over
+    Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax over
     classes and the logits are log s(x). Its mirroring is left out: an attack runs one pass of every window, not eight.
 
-    The gradient is exact; none reaches the network's parameters. The way forward keeps no graph, and the way back runs
-    each batch of windows (`window_batch`) forward once more: activations of one batch at most, for one more forward
-    pass. A random defence draws anew for every window; the way back draws what the way forward drew.
+    The gradient is exact; none reaches the network's parameters. The forward pass keeps no graph, and the backward pass
+    runs each batch of windows (`window_batch`) forward once more: this costs one more forward pass and holds the
+    activations of one batch at most. A random defence draws anew for every window; the backward pass repeats the draws
+    of the forward pass.
 
     Attributes:
-        num_forwards: windows that went forward so far, those of the way back among them, each as often as the network
-            ran on it (`SegmentationModel.passes`); `num_backwards`: that went back, likewise.
+        num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
+            as the network ran on it (`SegmentationModel.passes`). `num_backwards` counts backward passes in the same
+            way.
     """
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1) -> None:
@@ -217,36 +222,36 @@ class SlidingWindowModel(nn.Module):
 
     @property
     def takes_keys(self) -> bool:
-        """As the model of one window."""
+        """True if the model of one window takes keys."""
         return self.model.takes_keys
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Stitched logits; of B images B times as many windows go through at once.
+        """Returns stitched logits; B images send B times as many windows through at once.
 
-        `keys` are what the draws of each volume depend on, where the model `takes_keys`.
+        `keys` seed the draws of each volume, if the model `takes_keys`.
         """
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":
-            # What underflows to zero would have neither a logarithm nor a gradient.
+            # A value that underflows to zero would have neither a logarithm nor a gradient.
             return stitched.clamp(min=torch.finfo(stitched.dtype).tiny).log()
         return stitched
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
-        """The windows of volumes of such a shape."""
+        """Returns the windows of volumes of this shape."""
         return sliding_windows(triple(images.shape[2:]), self.model.roi, self.model.inference.overlap)
 
     def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
-        """The windows, so many at once as go through together."""
+        """Yields the windows in batches of `window_batch`."""
         windows = self.windows(images)
         for first in range(0, len(windows), self.window_batch):
             yield windows[first : first + self.window_batch]
 
     def scores(self, crops: Tensor, keys: Sequence[int] | None, windows: Sequence[Window]) -> Tensor:
-        """What is averaged where windows overlap, of windows as `_cut` has them: logits, or probabilities."""
-        own = None
+        """Returns the logits or probabilities to average where windows overlap, in the order of `_cut`."""
+        seeds = None
         if keys is not None:
-            own = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
-        return self.model.averaged(self.model.on(windows)(crops, own))
+            seeds = [draw_seed(key, *(axis.start for axis in window)) for window in windows for key in keys]
+        return self.model.averaged(self.model.on(windows)(crops, seeds))
 
 
 class _Stitched(torch.autograd.Function):
@@ -283,11 +288,11 @@ class _Stitched(torch.autograd.Function):
 
 
 def _cut(volumes: Tensor, windows: Sequence[Window]) -> Tensor:
-    """All windows of all volumes, window by window."""
+    """Returns all windows of all volumes, window by window."""
     return torch.cat([volumes[:, :, h, w, d] for h, w, d in windows])
 
 
 def _add(total: Tensor, parts: Tensor, windows: tuple[Window, ...]) -> None:
-    """What `_cut` took apart, added back where it stood."""
+    """Adds parts that `_cut` took back to their places in `total`."""
     for (h, w, d), part in zip(windows, parts.chunk(len(windows)), strict=True):
         total[:, :, h, w, d] += part

@@ -1,4 +1,4 @@
-"""Remembers on the node's disk which networks passed their checks: to import MONAI for these takes seconds."""
+"""Remembers on the node's disk which networks passed their checks, as importing MONAI to check them takes seconds."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from freqbench.core.identity import digest
 
 
 class Checked(Strict):
-    """What a check of a network found out.
+    """Outcome of a network's check.
 
     Attributes:
         args: the arguments of its class that are not the class's own defaults.
-        migration: that its checkpoint goes through; None: none.
-        flops: of a pass over one window.
+        migration: the migration of its checkpoint; None if it needs none.
+        flops: floating-point operations of a pass over one window.
     """
 
     args: dict[str, Any]
@@ -32,10 +32,10 @@ class Checked(Strict):
 
 
 def place(asked: dict[str, Any]) -> Path | None:
-    """Where the outcome is kept of a check that depends on `asked`, on freqbench's code and on the libraries.
+    """Returns the file for the outcome of a check that depends on `asked`, freqbench's code and the libraries.
 
-    None where nothing is kept: FREQBENCH_CACHE_GB is 0, the cache cannot be used (which a run tells), or an argument is
-    no plain value.
+    Returns None if nothing is kept: FREQBENCH_CACHE_GB is 0, the cache cannot be used (a run reports that), or an
+    argument is no plain value.
     """
     with suppress(UserError, TypeError):
         if not node_cache.limit():
@@ -46,7 +46,7 @@ def place(asked: dict[str, Any]) -> Path | None:
 
 
 def read(path: Path | None) -> Checked | None:
-    """What is kept at a place; None where nothing is, or what cannot be read."""
+    """Returns the outcome kept at a path; None if there is none or it cannot be read."""
     if path is None or not path.is_file():  # a pipe has no end
         return None
     try:
@@ -56,7 +56,7 @@ def read(path: Path | None) -> Checked | None:
 
 
 def keep(path: Path | None, found: Checked) -> None:
-    """Keep what was found; a disk that is full or refuses costs time at the next command alone."""
+    """Keeps the outcome of a check; ignores a full or read-only disk, which only costs time at the next command."""
     if path:
         with suppress(OSError):
             storage.write_atomic(str(path), json.dumps(found.model_dump()).encode())
@@ -64,8 +64,8 @@ def keep(path: Path | None, found: Checked) -> None:
 
 @cache
 def _code() -> str:
-    """Digest of the modules that make and check networks."""
-    found = blake2b(digest_size=8)
+    """Returns a digest of the modules that make and check networks."""
+    hasher = blake2b(digest_size=8)
     for path in sorted(Path(__file__).parent.rglob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()

@@ -1,4 +1,4 @@
-"""Loads a spec: its network, its checkpoint's weights, the wrapper that attacks and metrics see."""
+"""Loads a spec: its network, its checkpoint's weights, and the wrapper that attacks and metrics see."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,22 +21,22 @@ from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
 
 def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile: bool = False) -> SegmentationModel:
-    """The model of a spec on a device, in eval mode, its parameters without gradients.
+    """Loads the model of a spec onto a device, in eval mode, its parameters without gradients.
 
-    Raises CheckpointError or UserError where the checkpoint is not the one that was resolved, UserError for no such
-    precision or code that is not trusted, StorageRefused or StorageUnavailable where object storage does not give it.
+    Raises CheckpointError or UserError if the checkpoint is not the one that was resolved, UserError for an unknown
+    precision or untrusted code, StorageRefused or StorageUnavailable if object storage does not deliver it.
     """
     if spec.members:
         members = [load(member, device, precision, compile) for member in spec.members]
         return _wrapped(spec, MeanOfProbabilities(members)).to(device).eval()
-    given = spec.checkpoint
+    stated = spec.checkpoint
     if not spec.is_random:
-        # From here on the files that were looked at, whatever is put in their place meanwhile.
-        spec = replace(spec, checkpoint=located(spec.arch, given, spec.args, spec.checkpoint_sha256))
-    with naming(given, spec.checkpoint):
+        # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
+        spec = replace(spec, checkpoint=located(spec.arch, stated, spec.args, spec.checkpoint_sha256))
+    with naming(stated, spec.checkpoint):
         if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
             raise CheckpointError(
-                f"{spec.name}: {given} is not the file that was planned with (sha256 "
+                f"{spec.name}: {stated} is not the file that was planned with (sha256 "
                 f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
             )
         net = _network(spec)
@@ -48,9 +48,9 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
 
 
 def skeleton(spec: ModelSpec) -> nn.Module:
-    """The bare network on the meta device, shapes and keys alone; not of a frozen file, which has a device of its own.
+    """Returns the bare network on the meta device, shapes and keys only; not for frozen files.
 
-    Raises UserError where its class refuses the arguments, is not the one that was resolved, or is not trusted.
+    Raises UserError if its class refuses the arguments, is not the one that was resolved, or is not trusted.
     """
     with construction.counted():
         if spec.arch in MODELS:
@@ -61,7 +61,7 @@ def skeleton(spec: ModelSpec) -> nn.Module:
 
 
 def located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
-    """Where a checkpoint is on this machine: one at a URI is fetched to the node's cache, by its `sha256` if given."""
+    """Returns a checkpoint's path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
     path = checkpoints.locate(path)
     if storage.is_local(path):
         return storage.local_path(path)
@@ -72,7 +72,7 @@ def located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = 
 
 @contextmanager
 def naming(given: str, local: str) -> Iterator[None]:
-    """Errors that name the copy of a checkpoint name what the job gave."""
+    """Renames a checkpoint's local copy in errors to the path that the job gave."""
     try:
         yield
     except UserError as error:
@@ -82,23 +82,23 @@ def naming(given: str, local: str) -> Iterator[None]:
 
 
 def weights_of(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a checkpoint under the network's names, migrated."""
+    """Returns the weights of a checkpoint under the network's names, migrated."""
     if spec.arch in READERS:
-        found: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
-        return found
+        weights: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
+        return weights
     return migration_of(spec).convert(checkpoints.read_state_dict(spec.checkpoint, wanted), wanted)
 
 
 def content_sha256(spec: ModelSpec) -> str:
-    """SHA-256 of what a model is read from: a file, or the files of a folder."""
+    """Returns the SHA-256 of the file, or of the folder's files, that a model is read from."""
     if spec.arch in READERS:
-        found: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
-        return found.sha256
+        description: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
+        return description.sha256
     return checkpoints.content_sha256(spec.checkpoint)
 
 
 def migration_of(spec: ModelSpec) -> migrations.Migration:
-    """How names of the checkpoint become the network's."""
+    """Returns the migration that maps the checkpoint's names to the network's."""
     return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]
 
 
@@ -110,7 +110,7 @@ def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationMo
 
 
 def _network(spec: ModelSpec) -> nn.Module:
-    """The bare network on the CPU, its weights not loaded (a frozen file has them)."""
+    """Builds the bare network on the CPU without loading its weights (a frozen file brings them)."""
     if spec.needs_trust:
         plugins.require_trust(f"{spec.name}: {spec.arch}")
     if spec.arch in READERS:

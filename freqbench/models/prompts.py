@@ -1,4 +1,4 @@
-"""Draws the points that a promptable network is shown, from a case's label, before any attack, and asks it by them."""
+"""Draws point prompts from a case's label, before any attack, and runs a promptable network with them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case
 
 ABSENT = -1e-3
-"""The logit of a class that nobody asks for in a window, where that of background is 0."""
+"""Logit of a class without a click in the window; that of background is 0."""
 _CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
 
 
@@ -21,15 +21,15 @@ _CORNERS = np.ones((3, 3, 3))  # voxels that share a corner are neighbours
 class PointPrompts:
     """Clicks inside each class, as a user of the network would make them.
 
-    They lie in the largest component of the class, each on a voxel whose distance from the component's surface is at
-    least half of the largest one there, or on the deepest voxels where these are too few.  They depend on the label,
-    the content of the case's files, the class and the seed, and on nothing else.
+    They lie in the largest component of the class, each on a voxel at least half as far from the component's surface as
+    the deepest voxel, or on the deepest voxels if these are too few. They depend only on the label, the content of the
+    case's files, the class and the seed.
 
     Attributes:
         count: points of each class, at least 1.
-        seed: of the draws, a whole number.
+        seed: seed of the draws, a whole number.
 
-    Raises ValueError for a seed that is none.
+    Raises ValueError for a seed that is no whole number.
     """
 
     count: int
@@ -40,9 +40,9 @@ class PointPrompts:
             raise ValueError(f"expected point_seed of a whole number, got {self.seed!r}")
 
     def drawn(self, case: Case) -> Tensor:
-        """The class of each voxel that is clicked, 0 elsewhere: uint8 `[1, H, W, D]`.
+        """Returns the class of each clicked voxel, 0 elsewhere: uint8 `[1, H, W, D]`.
 
-        Raises UserError where the largest component of a class has fewer voxels than there are points.
+        Raises UserError if the largest component of a class has fewer voxels than there are points.
         """
         from scipy.ndimage import find_objects
 
@@ -67,13 +67,13 @@ class PointPrompts:
 
 
 def _depth(mask: npt.NDArray[np.bool_], spacing: tuple[float, float, float]) -> npt.NDArray[np.float64]:
-    """The distance of each voxel of the largest component from what is outside it, in millimetres; 0 there."""
+    """Returns each voxel's distance, in millimetres, from the outside of the mask's largest component; 0 outside it."""
     from scipy.ndimage import distance_transform_edt, label
 
     components, _ = label(mask, _CORNERS)
     largest = components == 1 + np.bincount(components[mask])[1:].argmax()
-    found: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
-    return found
+    depth: npt.NDArray[np.float64] = distance_transform_edt(np.pad(largest, 1), spacing)[1:-1, 1:-1, 1:-1]
+    return depth
 
 
 def answers_to_clicks(
@@ -83,14 +83,15 @@ def answers_to_clicks(
     embed: Callable[[Tensor], Tensor],
     answer: Callable[[Tensor, int, Tensor], Tensor],
 ) -> Tensor:
-    """Logits `[B, classes, h, w, d]` of a network that is asked for one class at a time; ABSENT without a click.
+    """Returns logits `[B, classes, h, w, d]` of a network that segments one class at a time; ABSENT without a click.
 
     Args:
         images: `[B, C, h, w, d]`.
         prompts: the class, from 1, of each clicked voxel and 0 elsewhere, `[B, 1, h, w, d]`; None: a click in the
             middle for each class.
-        embed: features of one image `[1, C, h, w, d]` with a click in it.
-        answer: logits `[1, h, w, d]` from these features for a class, from 1, and its clicks `[N, 3]`, in voxels.
+        embed: returns features of one image `[1, C, h, w, d]` with a click in it.
+        answer: returns logits `[1, h, w, d]` from these features for a class, from 1, and its clicks `[N, 3]`, in
+            voxels.
     """
     logits = []
     for i, image in enumerate(images[:, None]):

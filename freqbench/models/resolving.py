@@ -1,4 +1,4 @@
-"""Resolves a job's entry of a model to a spec in which all that can be wrong has been checked."""
+"""Resolves a model's entry in a job to a spec, and checks everything that can be wrong with it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,15 +35,15 @@ def resolve(
     space: Preprocess | None = None,
     class_names: Sequence[str] = (),
 ) -> ModelSpec:
-    """Check all that can be wrong with a model, without computing, and fix its identity.
+    """Checks everything that can be wrong with a model, without computing, and fixes its identity.
 
     `entry` is a job file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and
-    `class_names` are the dataset's. A checkpoint that was trained in `space` has none of its own (None: as if all
-    were); without `class_names` nothing is compared.
+    `class_names` are the dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if
+    `space` is None, no checkpoint has. Without `class_names`, the order of classes is not compared.
 
     Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
-    what the checkpoint says of itself, or code that is not trusted; CheckpointError for no such checkpoint, an
-    unreadable one, or one that does not fit.
+    the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
+    or does not fit.
     """
     path, arch, trained, is_own = examined(entry, class_names)
     seed = seed_of(path)
@@ -86,10 +86,10 @@ def resolve(
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
-    """The mean of other models' probabilities as a model of its own.
+    """Resolves the mean of other models' probabilities to a spec.
 
-    Raises UserError where members see other windows or spaces, are predicted with sliding windows of their own and the
-    job gives the ensemble none, one is given twice, or one has a random defence.
+    Raises UserError if members have different windows or spaces, if they have different sliding windows and the job
+    gives the ensemble none, or if a member is given twice, takes prompts or has a random defence.
     """
     first = members[0]
     for i, member in enumerate(members):
@@ -143,7 +143,7 @@ def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None
 
 
 def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Preprocess | None) -> Preprocess | None:
-    """The job's space for a model, else the one it was trained in where that is not the dataset's."""
+    """Returns the job's space for a model, else the space of its training if that is not the dataset's."""
     if trained is None or dataset is None:
         return entry.preprocess
     _require_input(entry, path, trained)
@@ -151,7 +151,7 @@ def _space(entry: ModelEntry, path: str, trained: Preprocess | None, dataset: Pr
 
 
 def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
-    """Refuse a job's space of other intensities than a network's own, where it does not say how these are given."""
+    """Refuses a job's space whose intensities differ from the network's own, unless the job also states `input`."""
     if entry.preprocess and entry.input is None:
         ours, theirs = (parse_intensity(space.intensity) for space in (entry.preprocess, trained))
         if ours != theirs:
@@ -161,71 +161,71 @@ def _require_input(entry: ModelEntry, path: str, trained: Preprocess) -> None:
             )
 
 
-def _stated(given: InputAdapter | None, known: InputAdapter) -> InputAdapter:
-    """The job's `input`; axes that it does not state stay, as the wrong ones change the prediction alone."""
-    if given is None or "axes" in given.model_fields_set:
-        return given or known
-    return given.model_copy(update={"axes": known.axes})
+def _stated(stated: InputAdapter | None, default: InputAdapter) -> InputAdapter:
+    """Returns the job's `input`; omitted axes stay the network's, as wrong ones spoil predictions without an error."""
+    if stated is None or "axes" in stated.model_fields_set:
+        return stated or default
+    return stated.model_copy(update={"axes": default.axes})
 
 
 def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
-    """A model of a reader: what its folder says of itself, where the job says nothing else."""
-    if draft.arch in FROZEN:  # which may not say itself what it takes and gives
+    """Resolves a model of a reader: its folder's description fills in what the job does not state."""
+    if draft.arch in FROZEN:  # its file may not state its inputs and outputs
         roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
-        told = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
-        draft = replace(draft, args=told)
-    given = draft.checkpoint
-    local = located(draft.arch, given, draft.args)
-    with naming(given, local):
-        found: Description = READERS[draft.arch].describe(local, draft.args)
+        args = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
+        draft = replace(draft, args=args)
+    checkpoint = draft.checkpoint
+    local = located(draft.arch, checkpoint, draft.args)
+    with naming(checkpoint, local):
+        description: Description = READERS[draft.arch].describe(local, draft.args)
         for what, words in (("num_classes", "output classes"), ("num_channels", "input channels")):
-            theirs, ours = getattr(found, what), getattr(draft, what)
+            theirs, ours = getattr(description, what), getattr(draft, what)
             if theirs != ours:
                 raise UserError(f"{entry.name}: {local} has {theirs} {words}, dataset wants {ours}")
-        if not (entry.input and entry.preprocess):  # half a space: intensities of one window given as another's
-            if draft.arch == "bundle" and found.preprocess is None:
+        if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
+            if draft.arch == "bundle" and description.preprocess is None:
                 raise UserError(
                     f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
                     "state both"
                 )
-            if found.preprocess:
-                _require_input(entry, local, found.preprocess)
-        adapter = _stated(entry.input, found.input)
+            if description.preprocess:
+                _require_input(entry, local, description.preprocess)
+        adapter = _stated(entry.input, description.input)
         draft = replace(
             draft,
             checkpoint=local,
-            roi=entry.roi or adapter.in_volume_order(found.roi),
-            checkpoint_sha256=found.sha256,
+            roi=entry.roi or adapter.in_volume_order(description.roi),
+            checkpoint_sha256=description.sha256,
             input=adapter,
-            space=entry.preprocess or found.preprocess,
-            inference=entry.inference or validate(dict(found.inference), Inference, where=entry.name),
+            space=entry.preprocess or description.preprocess,
+            inference=entry.inference or validate(dict(description.inference), Inference, where=entry.name),
         )
-        return replace(_checked(draft, entry.migration), checkpoint=given)
+        return replace(_checked(draft, entry.migration), checkpoint=checkpoint)
 
 
 def _remembered(entry: ModelEntry, draft: ModelSpec, trained: Mapping[str, Any] | None, is_own: bool) -> ModelSpec:
-    """As `_checked`, of a network of MODELS: it is not made where the same one passed before on this machine."""
+    """Checks a network of MODELS as `_checked` does, but does not build it if it passed before on this machine."""
     if not draft.is_random:
         draft = replace(draft, checkpoint_sha256=content_sha256(draft))
     asked = {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": is_own}
-    told = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
+    fields = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
     adapter = draft.input.model_dump()
-    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in told})
-    if kept := known.read(path):
-        args = {name: as_tuples(value) for name, value in kept.args.items()}
-        return replace(draft, args=args, migration=kept.migration, flops=kept.flops)
-    found = _checked(
+    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in fields})
+    if outcome := known.read(path):
+        args = {name: as_tuples(value) for name, value in outcome.args.items()}
+        return replace(draft, args=args, migration=outcome.migration, flops=outcome.flops)
+    spec = _checked(
         replace(draft, args=_agreed_args(entry, draft.arch, trained)),
         entry.migration,
         migrations.NONE if is_own else None,
     )
-    if found.checkpoint_sha256 == draft.checkpoint_sha256 and found.flops is not None:
-        known.keep(path, known.Checked(args=dict(found.args), migration=found.migration, flops=found.flops))
-    return found
+    if spec.checkpoint_sha256 == draft.checkpoint_sha256 and spec.flops is not None:
+        known.keep(path, known.Checked(args=dict(spec.args), migration=spec.migration, flops=spec.flops))
+    return spec
 
 
 def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -> ModelSpec:
-    """A spec whose checkpoint fits and whose network takes its window, with digest and migration of the checkpoint."""
+    """Returns the spec with its checkpoint's digest and migration; refuses a checkpoint or window that does not fit."""
     if stated and (draft.is_random or draft.arch not in MODELS):
         raise UserError(
             f"{draft.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {stated}: "
@@ -246,13 +246,13 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
     wanted = net.state_dict()
     if not draft.is_random:
         if draft.arch in MODELS:
-            found = checkpoints.read_state_dict(draft.checkpoint, wanted)
-            chosen = migrations.choose(draft.name, draft.arch, stated or default, found, wanted)
+            weights = checkpoints.read_state_dict(draft.checkpoint, wanted)
+            chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-            found = migration_of(draft).convert(found, wanted)
+            weights = migration_of(draft).convert(weights, wanted)
         else:
-            found = weights_of(draft, wanted)
-        check_fit(draft.name, draft.checkpoint, wanted, found, draft.num_classes)
+            weights = weights_of(draft, wanted)
+        check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
         draft = replace(draft, checkpoint_sha256=content_sha256(draft))
     flops = traced_flops(draft, net)
     return replace(draft, flops=flops) if draft.arch in MODELS else draft

@@ -1,4 +1,4 @@
-"""Describes what a network wants: its input's axes and intensities, and the sliding window of its predictions."""
+"""Describes a network's input (axes and intensities) and the sliding window of its predictions."""
 
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -18,14 +18,14 @@ class Inference(Strict):
     """The sliding window of a model; the defaults are those of the VAFA and SA2 papers.
 
     Attributes:
-        overlap: the part of a window, along each axis, that the next one covers again, in [0, 1).
-        weighting: `constant`: all voxels of a window count alike; `gaussian`: those near its centre more (MONAI's
-            importance map with sigmas of an eighth of the window, as nnU-Net has it).
-        mirror: axes of the volume, some of `HWD`, over which each window is also shown mirrored: `HWD` makes eight
-            passes of every window. For predictions only.
-        average: what is averaged over mirror images and overlapping windows: `logits`, as MONAI and nnU-Net v2 do
-            (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1, nnFormer and
-            UNETR++ do.
+        overlap: share of a window, along each axis, that the next one covers again, in [0, 1).
+        weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more
+            (MONAI's importance map with sigmas of an eighth of the window, as in nnU-Net).
+        mirror: axes of the volume, some of `HWD`, over which each window is also mirrored: `HWD` makes eight passes of
+            every window. For predictions only.
+        average: the outputs that are averaged over mirror images and overlapping windows: `logits`, as MONAI and
+            nnU-Net v2 do (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1,
+            nnFormer and UNETR++ do.
 
     **Differs from nnU-Net:** windows start a step apart and the last is shifted back (there: spread evenly); weights
     are centred between the two middle voxels of an even axis (there: on the upper one), and at least 1e-3 of the
@@ -51,13 +51,13 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class InputAdapter(Strict):
-    r"""How a network wants its input: `((low + (high - low) x) - mean) / std`, axes in its own order.
+    r"""Maps a volume to a network's input: `((low + (high - low) x) - mean) / std`, with axes in the network's order.
 
     Attributes:
-        scale: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
-        axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis turns
-            it round: `DHW`, `D-W-H`.
-        mean, std: one number, or one a channel.
+        scale: low and high: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
+        axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
+            reverses it: `DHW`, `D-W-H`.
+        mean, std: one number, or one per channel.
     """
 
     scale: tuple[Finite, Finite] = (0.0, 1.0)
@@ -81,17 +81,17 @@ class InputAdapter(Strict):
         return axes
 
     def in_network_order(self, shape: Shape) -> Shape:
-        """Lengths of the volume's axes H, W, D in the network's order."""
+        """Returns the lengths of the volume's axes H, W, D in the network's order."""
         return triple(shape[axis] for axis in self._order)
 
     def in_volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
-        """What stands for the network's axes (lengths, spacing), in the volume's order H, W, D."""
+        """Returns values of the network's axes (lengths, spacing) in the volume's order H, W, D."""
         return triple(values[self._order.index(axis)] for axis in range(3))
 
     def to_network(self, images: "Tensor") -> "Tensor":
-        """What the network is given for images `[B, C, h, w, d]` in [0, 1]."""
+        """Returns the network's input for images `[B, C, h, w, d]` in [0, 1]."""
         low, high = self.scale
-        # Nothing is computed where nothing is asked for, so that a plain network sees the volume to the bit.
+        # Defaults compute nothing, so that a plain network gets the volume to the bit.
         if (low, high) != (0.0, 1.0):
             images = low + (high - low) * images
         if self.mean != 0.0:
@@ -101,12 +101,12 @@ class InputAdapter(Strict):
         return self.to_network_axes(images)
 
     def to_network_axes(self, volumes: "Tensor") -> "Tensor":
-        """Volumes `[B, C, h, w, d]` in the network's axes, their values as they are."""
+        """Returns volumes `[B, C, h, w, d]` in the network's axes, with unchanged values."""
         turned = volumes.flip([2 + axis for axis in self._turned]) if self._turned else volumes
         return turned.permute(0, 1, *(2 + axis for axis in self._order))
 
     def from_network(self, logits: "Tensor") -> "Tensor":
-        """Logits of the network in the volume's axes."""
+        """Returns the network's logits in the volume's axes."""
         back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
         return back.flip([2 + axis for axis in self._turned]) if self._turned else back
 

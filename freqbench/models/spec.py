@@ -1,4 +1,4 @@
-"""Defines what a job says of a model, and what that resolves to."""
+"""Defines a model's entry in a job, and the spec that it resolves to."""
 
 import json
 import re
@@ -22,16 +22,16 @@ ENSEMBLE = "ensemble"
 FROZEN = ("torchscript", "torch_export")
 SEED_DIGITS = 18
 TRAIN = "train://"
-"""Before the name of a network that the job itself trains."""
+"""Prefix of the name of a network that the job itself trains."""
 
 
 def seed_of(checkpoint: str) -> int | None:
-    """The seed of untrained weights, which `random` or `random:SEED` asks for; None for anything else."""
-    found = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
-    if found and len(found[1] or "") > SEED_DIGITS:
-        got = f"random:{found[1][:20]}..."
+    """Returns the seed of untrained weights, requested by `random` or `random:SEED`; None for any other checkpoint."""
+    match = re.fullmatch(r"random(?::([0-9]+))?", checkpoint)
+    if match and len(match[1] or "") > SEED_DIGITS:
+        got = f"random:{match[1][:20]}..."
         raise UserError(f"expected random:SEED with at most {SEED_DIGITS} digits, got {got}: take a smaller seed")
-    return int(found[1] or 0) if found else None
+    return int(match[1] or 0) if match else None
 
 
 def _is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
@@ -39,12 +39,13 @@ def _is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
 
 
 class Trained(Strict):
-    """What a `train://` checkpoint came to; `freqbench.training.link` adds it, and a store's job keeps it.
+    """Result of a `train://` checkpoint; `freqbench.training.link` adds it, and a store's job keeps it.
 
     Attributes:
-        checkpoint: the file that the training left.
-        identity: of all that the training job says of these weights; `method` is the same without the seed.
-        weights: `freqbench.models.checkpoints.files.weights_sha256` of them.
+        checkpoint: the file that the training wrote.
+        identity: digest of everything that the training job states about these weights; `method` is the same without
+            the seed.
+        weights: `freqbench.models.checkpoints.files.weights_sha256` of the weights.
     """
 
     checkpoint: Annotated[str, Field(min_length=1)]
@@ -54,35 +55,36 @@ class Trained(Strict):
 
 
 class ModelEntry(Strict):
-    """A model as a job file names it: one of `checkpoint`, `bundle` and `ensemble`.
+    """A model in a job file: one of `checkpoint`, `bundle` and `ensemble`.
 
     Attributes:
-        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; None: as
-            a checkpoint of freqbench's own says.
+        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; None:
+            the one in the metadata of freqbench's own checkpoint.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
             for untrained weights (`random:7`: seed 7, else 0); environment variables such as `${FREQBENCH_CHECKPOINTS}`
             are filled in.
         bundle: folder of a MONAI bundle.
-        ensemble: names of other models of the job: the mean of their probabilities.
-        args: arguments of the network's class, over the defaults; of a reader, what its `describe` takes.
-        roi: voxels of a window on the volume's axes, a multiple of what the network needs; default 96x96x96, or as
-            trained.
-        migration: how a checkpoint of an older MONAI is read (`freqbench.models.checkpoints.migrations`); None: found
-            from its keys where they tell.
-        input: how the network wants its input; None, and `axes` where it leaves them out: as its architecture or folder
-            says.
-        preprocess: the space in which it is attacked and scored, nothing of the dataset's being taken over; None: as
-            its folder or checkpoint says, else the dataset's.
-        inference: its sliding window; None: the papers', or as its folder says; of an ensemble, its members'.
-        defence: what stands before the network: a mapping with the `name` of DEFENCES and its own keys.
-        adaptive: whether attacks know of the defence and follow a gradient that serves them; no: plain autograd, of one
-            fixed draw.
+        ensemble: names of other models of the job, whose probabilities are averaged.
+        args: arguments of the network's class, over the defaults; for a reader, the arguments of its `describe`.
+        roi: voxels of a window on the volume's axes, in multiples that the network needs; default: as trained, else
+            96x96x96.
+        migration: migration of an older MONAI's checkpoint (`freqbench.models.checkpoints.migrations`); None:
+            recognised from its keys if they show it.
+        input: axes and intensities of the network's input; None, or `axes` omitted: those of its architecture or
+            folder.
+        preprocess: the space in which it is attacked and scored, in place of the dataset's whole preprocessing; None:
+            that of its folder or checkpoint, else the dataset's.
+        inference: its sliding window; None: the papers', or its folder's; for an ensemble, its members'.
+        defence: defence before the network: a mapping with a `name` of DEFENCES and that defence's keys.
+        adaptive: true: attacks know the defence and follow a gradient that serves them; false: they follow plain
+            autograd through one fixed draw.
         min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
-        datasets: names of the job's datasets that it is for; None: all. Models for different datasets may share a name.
-        replicates: of a `train://NAME`: as many networks of that training, which become models `name`, `name.1`,
-            `name.2` with `train://NAME`, `train://NAME.1`, `train://NAME.2`.
-        source: where the checkpoint is to be had.
-        trained: what `train://` came to; no key for a job file.
+        datasets: names of the job's datasets that the model is for; None: all. Models for different datasets may share
+            a name.
+        replicates: number of networks of a `train://NAME`; 3 become the models `name`, `name.1`, `name.2` with
+            `train://NAME`, `train://NAME.1`, `train://NAME.2`.
+        source: where to get the checkpoint.
+        trained: result of `train://`; freqbench sets it, not a job file.
     """
 
     name: FileName
@@ -106,16 +108,16 @@ class ModelEntry(Strict):
 
     @property
     def is_to_train(self) -> bool:
-        """Whether its weights are those of a training job."""
+        """True if the job trains its weights."""
         return str(self.checkpoint).startswith(TRAIN)
 
     @property
     def is_prompted(self) -> bool:
-        """Whether the network is shown points from a case's label."""
+        """True if the network is prompted with points from a case's label."""
         return _is_prompted(self.arch, self.args)
 
     def networks(self) -> list["ModelEntry"]:
-        """The entry of each replicate."""
+        """Returns the entry of each replicate."""
         entries = [self.model_copy(update={"replicates": 1})] if self.replicates > 1 else [self]
         for number in range(1, self.replicates):
             named = {"name": f"{self.name}.{number}", "checkpoint": f"{self.checkpoint}.{number}", "replicates": 1}
@@ -124,7 +126,7 @@ class ModelEntry(Strict):
 
     @property
     def path(self) -> str | None:
-        """Where its weights are, as the job writes it; None of an ensemble."""
+        """Path of its weights, as the job writes it; None for an ensemble."""
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
 
     @field_validator("checkpoint")
@@ -148,45 +150,45 @@ class ModelEntry(Strict):
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> "ModelEntry":
-        given = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
-        if len(given) != 1:
+        sources = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
+        if len(sources) != 1:
             raise ValueError(
-                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(given) or 'none'}: a path, "
+                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(sources) or 'none'}: a path, "
                 "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
             )
         if self.replicates > 1 and not self.is_to_train:
             raise ValueError(
-                f"expected no replicates beside {given[0]}: {getattr(self, given[0])}: they are for {TRAIN}NAME alone; "
-                "give each network an entry"
+                f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME "
+                "alone; give each network an entry"
             )
         if self.trained and not self.is_to_train:
             raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
         if self.bundle and (self.arch or self.migration):
             raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
-        own = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
-        if self.ensemble and own:
-            raise ValueError(f"expected an ensemble without {own[0]}: that is its members' own")
+        settings = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
+        if self.ensemble and settings:
+            raise ValueError(f"expected an ensemble without {settings[0]}: that is its members' own")
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model of which everything is known and checked; plain data that travels to workers.
+    """A model with all its settings resolved and checked; plain data that travels to workers.
 
-    What a `ModelEntry` has too means the same here, defaults and variables filled in.
+    Fields that a `ModelEntry` has too mean the same here, with defaults and variables filled in.
 
     Attributes:
         arch: also `ensemble`.
         args: the network's arguments that are not its class's own defaults.
         checkpoint_sha256: hex, or `random:SEED`.
-        migration: that its checkpoint goes through; None: none changes it.
-        space: in which it is attacked and scored; None: the dataset's.
-        code_sha256: of the source file of a class of another package.
-        training: identity of the training job's say on its weights, where the job trains it; `method`: without the
-            seed.
-        weights_sha256: hex, of the weights alone, which then stands for the file in the identity: the file also tells
-            how long they took, and so is another each time.
-        flops: of a pass over one window, as counted when the network was resolved; None where that was not done.
+        migration: the migration of its checkpoint; None if the weights stay as they are.
+        space: space in which it is attacked and scored; None: the dataset's.
+        code_sha256: hash of the source file, for a class of another package.
+        training: identity of the training, if the job trains the weights; `method`: the same without the seed.
+        weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
+            records the training time.
+        flops: floating-point operations of a pass over one window, counted when the network was resolved; None if not
+            counted.
     """
 
     name: str
@@ -213,14 +215,14 @@ class ModelSpec:
 
     @cached_property
     def model_id(self) -> str:
-        """16 hex digits that tell models apart by what they compute: neither name nor path enters."""
+        """16 hex digits that tell models apart by what they compute; name and path do not enter."""
         return self._identity(self.weights_sha256 or self.checkpoint_sha256, self.training)
 
     @cached_property
     def method_id(self) -> str | None:
-        """16 hex digits that networks share which differ in the seed of their training alone, and are used alike.
+        """16 hex digits shared by networks that differ only in the seed of their training and are used alike.
 
-        Names do not enter. None where nothing says how the weights were trained.
+        Names do not enter. None if it is unknown how the weights were trained.
         """
         return self._identity(self.method, None) if self.method else None
 
@@ -230,7 +232,7 @@ class ModelSpec:
         architecture = MODELS.get(self.arch)
         defaults, tuning = (architecture.args, architecture.tuning) if architecture else ({}, ())
         changed = {k: v for k, v in self.args.items() if k not in tuning and (k not in defaults or v != defaults[k])}
-        later = {  # left out where it is not asked for, so that ids of earlier runs stay
+        later = {  # omitted at their defaults, so that ids of earlier runs stay
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
             "input": self.input.model_dump(exclude_defaults=True) or None,
@@ -260,17 +262,17 @@ class ModelSpec:
 
     @property
     def passes(self) -> int:
-        """Passes of the network whenever an attacker asks once."""
+        """Network passes for each query of an attacker."""
         return self.defence.draws if self.defence and self.adaptive else 1
 
     @property
     def predictions(self) -> int:
-        """Sliding windows that a volume's prediction takes."""
+        """Sliding windows over the whole volume that one prediction takes."""
         return self.defence.predictions if self.defence else 1
 
     @property
     def defence_text(self) -> str | None:
-        """The defence with all its parameters, whether attacks know of it, and the `model_id` without it, as JSON."""
+        """JSON of the defence's parameters, of `adaptive`, and of the `model_id` without the defence."""
         if self.defence is None:
             return None
         undefended = replace(self, defence=None, adaptive=True).model_id
@@ -278,22 +280,22 @@ class ModelSpec:
 
     @property
     def seed(self) -> int | None:
-        """Of untrained weights; None where the weights are a checkpoint's."""
+        """Seed of untrained weights; None for weights of a checkpoint."""
         return seed_of(self.checkpoint)
 
     @property
     def is_random(self) -> bool:
-        """Whether its weights are untrained."""
+        """True if its weights are untrained."""
         return self.seed is not None
 
     @property
     def is_prompted(self) -> bool:
-        """As of a `ModelEntry`."""
+        """True if the network is prompted with points from a case's label."""
         return _is_prompted(self.arch, self.args)
 
     @property
     def needs_trust(self) -> bool:
-        """Whether loading it runs third-party code."""
+        """True if loading it runs third-party code."""
         return (
             self.arch in FROZEN or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
         )

@@ -1,4 +1,4 @@
-"""Wraps a network as the model that attacks and inference see: window, padding, arithmetic, defence, ensemble."""
+"""Wraps a network as the model that attacks and inference use: window, padding, arithmetic, defence, ensemble."""
 
 import math
 from collections.abc import Sequence
@@ -20,40 +20,40 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class SegmentationModel(nn.Module):
-    r"""`[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
+    r"""Maps `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
-    Axis order, intensities and padding are done here, inside the gradient: an axis shorter than the ROI is padded with
-    zeros on both sides (the smaller half first, as MONAI's sliding window does) and the logits are cropped again.
+    Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded
+    with zeros on both sides (the smaller half first, as MONAI's sliding window does) and the logits are cropped again.
 
-    Precision: `fp32` computes convolutions and matrix products in full float32 (torch by itself lets cuDNN use TF32);
+    Precision: `fp32` computes convolutions and matrix products in full float32 (torch's default lets cuDNN use TF32);
     `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
     float32. Logits have the input's dtype otherwise. The switches for TF32 belong to the process: making or running a
     model leaves them off.
 
     A defence acts on the window as it is cut from the volume, before padding, intensities and axes: a filter would
-    smear the edge of the padding into the patient. `forward` is what an attacker follows. With T_d the d-th draw of a
-    random defence and f the network:
+    otherwise smear the edge of the padding into the patient. `forward` is the function that an attacker follows. With
+    T_d the d-th draw of a random defence and f the network, an adaptive attacker follows
 
     .. math:: z(x) = \log \frac1D \sum_{d=1}^{D} \mathrm{softmax}\bigl(f(T_d(x))\bigr)
 
-    is that of an adaptive one, D draws at every pass (`Defence.draws`; all their graphs are held for the way back); for
-    D = 1 the logits themselves. With `adaptive=False`, and for defences that draw nothing, it is one pass f(T(x)), of
-    one draw that is the same for every window and step. `scores` is what predicts: one draw a window, others than an
+    with D draws at every pass (`Defence.draws`; all their graphs are held for the backward pass); for D = 1 the logits
+    themselves. With `adaptive=False`, and for defences that draw nothing, `forward` is one pass f(T(x)), with one draw
+    that is the same for every window and step. `scores` predicts: with one draw per window, different from an
     attacker's.
 
-    A network with a `prompt_policy` (`freqbench.models.prompts`) is asked with prompts beside the images, drawn from
-    the label of a case once: `for_case` gives the model with them, `on` that of some windows. Padding, mirroring and
-    the order of axes are those of the images; no defence touches them.
+    A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
+    label of a case: `for_case` returns the model with these prompts, `on` the model for some windows. Prompts are
+    padded, mirrored and reordered like the images; no defence touches them.
 
     Args:
         net: the bare network.
         roi: the window it was built for, in voxels of the volume's axes.
         precision: one of PRECISIONS, else a UserError.
         compile: run the network through `torch.compile`.
-        adapter: how the network wants its input.
-        inference: how `predict` and SlidingWindowModel run it over whole volumes; `forward` has no part in it.
-        defence: what stands before the network.
-        adaptive: whether `forward` is for an attacker who knows of the defence.
+        adapter: axes and intensities of the network's input.
+        inference: sliding window of `predict` and SlidingWindowModel; `forward` ignores it.
+        defence: defence before the network.
+        adaptive: True if `forward` is for an attacker who knows the defence.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def takes_keys(self) -> bool:
-        """Whether `forward` draws, so that callers give it `keys`, one a sample, new ones for new draws."""
+        """True if `forward` draws random numbers: it then takes `keys`, one per sample, and new ones for new draws."""
         return self.adaptive and self.defence is not None and self.defence.is_random
 
     @property
@@ -96,23 +96,23 @@ class SegmentationModel(nn.Module):
 
     @property
     def smoothing(self) -> RandomizedSmoothing | None:
-        """What votes in place of a single prediction of a volume; None: nothing does."""
+        """The defence that votes in place of a single prediction of a volume; None if there is none."""
         return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
 
     @property
     def takes_prompts(self) -> bool:
-        """Whether the network is asked with prompts, so that callers ask the model of `for_case`."""
+        """True if the network takes prompts: callers then use the model of `for_case`."""
         return self._policy is not None
 
     def for_case(self, case: Case) -> "SegmentationModel":
-        """The model with the prompts of a case, the same for its clean and all its attacked volumes.
+        """Returns the model with the prompts of a case, the same for its clean and all its attacked volumes.
 
-        Modules, and so weights and hooks, are shared. A model that takes no prompts is itself.
+        Modules, and so weights and hooks, are shared. A model that takes no prompts returns itself.
         """
         return self._prompted(self._policy.drawn(case)[None]) if self._policy else self
 
     def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
-        """The model of `for_case` for a batch of windows of its volume, in their order: their prompts alone."""
+        """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order."""
         if self.prompts is None:
             return self
         return self._prompted(torch.cat([self.prompts[:, :, h, w, d] for h, w, d in windows]))
@@ -123,9 +123,9 @@ class SegmentationModel(nn.Module):
         return model
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        """Logits as an attacker asks for them; a UserError where an axis is longer than the ROI.
+        """Returns the logits that an attacker follows; raises UserError if an axis is longer than the ROI.
 
-        `keys` are what the draws of each window depend on; without them all depend on the same fixed one.
+        `keys` seed the draws of each window; without them all windows share one fixed key.
         """
         h, w, d = self.inside(images.shape[2:])
         draws = []
@@ -135,13 +135,14 @@ class SegmentationModel(nn.Module):
         return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
-        r"""What is averaged where windows overlap: logits, or probabilities where `inference.average` says so.
+        r"""Returns the values to average where windows overlap: logits, or probabilities (`inference.average`).
 
-        The mean over all 2^n sets a of the n axes of `mirror` (of `HWD`), with R_a the mirroring and f the network:
+        They are the mean over all 2^n subsets a of the n axes of `mirror` (some of `HWD`), with R_a the mirroring and f
+        the network:
 
         .. math:: 2^{-n} \sum_a R_a \, h(f(R_a x)), \qquad h = \mathrm{id} \text{ or softmax over classes}
 
-        Mirror images share one draw of a defence; randomised smoothing adds no noise here, but to the whole volume.
+        Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
         """
         h, w, d = self.inside(images.shape[2:])
         seen, back = (images, unchanged) if self.smoothing else self._seen(images, keys, draw=0)
@@ -156,18 +157,18 @@ class SegmentationModel(nn.Module):
         return back(mean[:, :, h, w, d])
 
     def averaged(self, logits: Tensor) -> Tensor:
-        """Logits as they are averaged where windows overlap: themselves, or their probabilities."""
+        """Returns logits in the form that is averaged where windows overlap: unchanged, or as probabilities."""
         return logits.softmax(dim=1) if self.inference.average == "probabilities" else logits
 
     def inside(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
-        """Where a window of such a size lies in the ROI; a UserError where an axis is longer."""
-        if any(given > full for full, given in zip(self.roi, size, strict=True)):
+        """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
+        if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
-        low = [(full - given) // 2 for full, given in zip(self.roi, size, strict=True)]
+        low = [(full - side) // 2 for full, side in zip(self.roi, size, strict=True)]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
     def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
-        """What a draw of the defence shows of each window, and how logits come back."""
+        """Returns the windows after one draw of the defence, and the map of logits back to their grid."""
         if self.defence is None:
             return images, unchanged
         keys = [FIXED] * len(images) if keys is None else keys
@@ -183,14 +184,14 @@ class SegmentationModel(nn.Module):
         return F.pad(images, [width for pair in widths for width in pair])
 
     def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
-        """Logits of padded windows; `mirrored` are the axes over which they are turned round."""
+        """Returns logits of padded windows; `mirrored` are the axes over which the windows are mirrored."""
         prompts = (self._padded_prompts(len(images)).flip(tuple(mirrored)),) if self.takes_prompts else ()
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                given = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
-                logits = self.adapter.from_network(self.net(*given))
+                inputs = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
+                logits = self.adapter.from_network(self.net(*inputs))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -202,7 +203,7 @@ class SegmentationModel(nn.Module):
 
     def _padded_prompts(self, batch: int) -> Tensor:
         if self.prompts is None:
-            raise UserError("expected a network without prompts, or the model of a case: ask model.for_case(case)")
+            raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
         return self._padded(self.prompts).expand(batch, -1, -1, -1, -1)
 
 
@@ -212,7 +213,7 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 class MeanOfProbabilities(nn.Module):
-    r"""`[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`; all members have the same window.
+    r"""Maps `[B, C, h, w, d]` to log-probabilities `[B, K, h, w, d]`; all members have the same window.
 
     .. math:: z(x) = \log \frac{1}{M} \sum_m \mathrm{softmax}(f_m(x))
 
@@ -224,10 +225,10 @@ class MeanOfProbabilities(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The mean of what the members say."""
+        """Returns the logarithm of the members' mean probabilities."""
         return _mean_of_probabilities([member(images) for member in self.members])
 
 
 def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Its logarithm, of sums of log-probabilities, so that gradients stay where all are sure."""
-    return torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
+    """Returns the mean's logarithm from sums of log-probabilities, so that gradients survive where all are certain."""
+    return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))

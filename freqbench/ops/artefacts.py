@@ -1,7 +1,7 @@
 """Degrades volumes as scanners do: blur, coarse voxels, a bias field, faults of k-space (MR), few photons (CT).
 
-Everything is made of the finished image, not of raw data. The second spatial axis (W) stands for MR's phase-encoding
-one, whose lines are acquired one after the other; CT's slices are the planes of the first two.
+Everything is computed from the finished image, not from raw data. The second spatial axis (W) is MR's phase-encoding
+axis, whose lines are acquired one after the other; CT's slices are the planes of the first two.
 """
 
 import math
@@ -15,9 +15,9 @@ from freqbench.ops.resampling import area_matrix, linear_matrix
 
 
 def blurred(volume: Tensor, sigma: float) -> Tensor:
-    """Volumes `[B, C, H, W, D]` under a Gaussian of sigma voxels, up to 4 sigma; borders are repeated.
+    """Blurs volumes `[B, C, H, W, D]` with a Gaussian of sigma voxels, up to 4 sigma; borders are repeated.
 
-    That is `scipy.ndimage.gaussian_filter(mode="nearest")`; MONAI's `GaussianSmooth` darkens borders, its parts do not.
+    Equals `scipy.ndimage.gaussian_filter(mode="nearest")`. MONAI's `GaussianSmooth` darkens borders, its parts do not.
     """
     from monai.networks.layers import gaussian_1d, separable_filtering
 
@@ -27,12 +27,12 @@ def blurred(volume: Tensor, sigma: float) -> Tensor:
 
 
 def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
-    r"""A volume `[C, H, W, D]` times a smooth field, as MR coils leave it; the same field on all channels.
+    r"""Multiplies a volume `[C, H, W, D]` by a smooth field, as MR coils do; all channels have the same field.
 
     .. math:: x' = x \exp \sum_{i + j + k \le 3} c_{ijk} P_i P_j P_k, \qquad c \sim U(-size, size)
 
     with Legendre's polynomials P over [-1, 1] on each axis: MONAI's `RandBiasField`, after Van Leemput et al., IEEE
-    Transactions on Medical Imaging 18 (1999). Coefficients of one seed are the same but for their size.
+    Transactions on Medical Imaging 18 (1999). A seed gives the same coefficients up to their size.
     """
     from monai.transforms import RandBiasField
 
@@ -42,32 +42,32 @@ def unevenly_lit(volume: Tensor, size: float, seed: int) -> Tensor:
 
 
 def coarser(volume: Tensor, factor: float) -> Tensor:
-    """Volumes `[B, C, H, W, D]` as voxels so many times as large (1 or more) would have them, on the grid they had.
+    """Shows volumes `[B, C, H, W, D]` with voxels `factor` (1 or more) times as large, on the same grid.
 
-    Each axis is cut into round(n / factor) equal parts whose means are taken; between the parts' middles the way back
-    is linear, beyond the outermost flat.
+    Each axis is divided into round(n / factor) equal parts whose means are taken. Between the parts' middles the result
+    is linear, beyond the outermost middles constant.
     """
     parts = [(side, max(1, round(side / factor))) for side in volume.shape[2:]]
     return along_axes(volume, [(linear_matrix(few, side) @ area_matrix(side, few)).to(volume) for side, few in parts])
 
 
 def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) -> Tensor:
-    r"""A volume `[C, H, W, D]` whose patient moved in the plane of the first two axes while k-space was filled.
+    r"""Returns a volume `[C, H, W, D]` whose patient moved in the plane of the first two axes while k-space was filled.
 
-    Lines k are acquired from the lowest frequency to the highest. n moments, shares of the acquisition `[n]`, part them
-    into n + 1 segments, each with a pose of its own: a turn around the third axis in degrees `[n + 1]` and a shift
-    along H and W in voxels `[n + 1, 2]`; that of the lines around k = 0 is the volume's, which its labels belong to.
-    With T_s the rigid motion of segment s:
+    Lines k are acquired from the lowest frequency to the highest. n moments, shares of the acquisition `[n]`, divide
+    them into n + 1 segments, each with its own pose: a turn around the third axis in degrees `[n + 1]` and a shift
+    along H and W in voxels `[n + 1, 2]`. The lines around k = 0 keep the volume's pose, as the labels do. With T_s the
+    rigid motion of segment s:
 
     .. math:: x' = \Bigl| \mathcal F_W^{-1} \sum_s 1[k \in s] \, \mathcal F_W (T_s x) \Bigr|
 
-    The scheme is that of Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019. Ours: sudden moves within
-    a plane, as voxels of thick slices are no cubes; segments mix along one axis.
+    The scheme is that of Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019. Ours differs: moves are
+    sudden and within a plane, as voxels of thick slices are no cubes, and segments mix along one axis.
     """
     width = volume.shape[2]
     line = torch.fft.fftshift(torch.arange(width, device=volume.device))
     order = torch.empty_like(line)
-    order[line] = torch.arange(width, device=volume.device)  # when the line at each place of the transform was acquired
+    order[line] = torch.arange(width, device=volume.device)  # rank in the acquisition of each line of the transform
     ends = (moments.sort().values * width).round().to(volume.device)
     segment = torch.bucketize(order.to(ends.dtype), ends, right=True)  # [W]
     rest = int(segment[0])
@@ -80,7 +80,7 @@ def with_motion(volume: Tensor, turns: Tensor, shifts: Tensor, moments: Tensor) 
 
 
 def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
-    """A volume turned and shifted in every slice, bilinearly; what comes in repeats the border."""
+    """Turns and shifts a volume in every slice, bilinearly; new voxels repeat the border."""
     height, width = volume.shape[1:3]
     angle = math.radians(float(turn))
     cos, sin = math.cos(angle), math.sin(angle)
@@ -93,14 +93,13 @@ def _moved(volume: Tensor, turn: Tensor, shift: Tensor) -> Tensor:
 
 
 def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
-    r"""Volumes `[B, C, H, W, D]` whose every `period`-th k-space line is weaker: shifted copies along W.
+    r"""Weakens every `period`-th k-space line of volumes `[B, C, H, W, D]`, which adds shifted copies along W.
 
-    With line k scaled by 1 - loss (in [0, 1]) where k = period / 2 modulo period; for W a multiple of an even period
-    that is
+    Line k is scaled by 1 - loss (in [0, 1]) if k = period / 2 modulo period. For W a multiple of an even period this is
 
     .. math:: x'(w) = \Bigl| x(w) - \frac{loss}{period} \sum_{j < period} (-1)^j x(w - j W / period) \Bigr|
 
-    The line k = 0 stays, and so does the mean, up to the sign that the magnitude drops.
+    The line k = 0 stays, and with it the mean, up to the sign that the magnitude drops.
     """
     width = volume.shape[3]
     lines = torch.fft.rfft(volume, dim=3)
@@ -110,11 +109,11 @@ def with_ghosts(volume: Tensor, loss: float, period: int = 4) -> Tensor:
 
 
 def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor) -> Tensor:
-    r"""A volume `[C, H, W, D]` with outliers in its k-space, each a plane wave: stripes all over the volume.
+    r"""Adds outliers to the k-space of a volume `[C, H, W, D]`; each is a plane wave, which stripes the whole volume.
 
     .. math:: x'(r) = x(r) + size \sum_j \cos(2 \pi \langle f_j, r \rangle + \varphi_j)
 
-    Frequencies f_j are in cycles a voxel along H, W and D, `[n, 3]`, phases in turns, `[n]`.
+    Frequencies f_j are in cycles per voxel along H, W and D, `[n, 3]`, phases in turns, `[n]`.
     """
     axes = [torch.arange(side, dtype=volume.dtype, device=volume.device) for side in volume.shape[1:]]
     striped = volume
@@ -125,9 +124,9 @@ def with_spikes(volume: Tensor, size: float, frequencies: Tensor, phases: Tensor
 
 
 def reconstructed_noise(normals: Tensor) -> Tensor:
-    r"""White noise `[..., H, W, D]` with the spectrum that back projection gives to detectors' noise, of unit variance.
+    r"""Gives white noise `[..., H, W, D]` the spectrum that back projection gives to detector noise, at unit variance.
 
-    A filter |f| A(f) on projections, here with Hann's window A, makes the power spectrum of a slice
+    A filter |f| A(f) on projections, here with Hann's window A, gives a slice the power spectrum
 
     .. math:: N(f) \propto |f| \, A(f)^2
 

@@ -1,4 +1,4 @@
-"""Splits the frequencies of a block into low, middle and high, and measures how a perturbation spreads over them."""
+"""Splits the frequencies of a block into low, middle and high, and measures a perturbation's spread over them."""
 
 import math
 
@@ -13,12 +13,12 @@ BANDS = names.KNOWN["bands"]
 
 
 def band_mask(band: str, block: Block) -> Tensor:
-    """Which coefficients of a block a band (`low`, `middle`, `high`, `all`) holds, bool `[h, w, d]`.
+    """Marks the coefficients of a block that a band (`low`, `middle`, `high`, `all`) holds, bool `[h, w, d]`.
 
-    With indices i, j, k and sides h, w, d: low where i/h + j/w + k/d < 1/2 (the corner at DC, DC included), high the
-    mirror image in the opposite corner, middle everything else: nearly all. For cubic blocks of an even side these are
-    the masks of the code released with SA2 (Hanif et al., ISBI 2025), with a depth of 1 those in two dimensions. A
-    coefficient in both corners, which needs sides of 1, counts as low.
+    With indices i, j, k and sides h, w, d: low is i/h + j/w + k/d < 1/2 (the corner at DC, DC included), high its
+    mirror image in the opposite corner, middle everything else, which is nearly all. For cubic blocks of an even side
+    these are the masks of the code released with SA2 (Hanif et al., ISBI 2025), with a depth of 1 those in two
+    dimensions. A coefficient in both corners, which needs sides of 1, counts as low.
     """
     everything = torch.ones(block, dtype=torch.bool)
     if band == "all":
@@ -33,11 +33,11 @@ def band_mask(band: str, block: Block) -> Tensor:
 
 
 def band_magnitude(perturbation: Tensor, block: int | Block) -> Tensor:
-    """The mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in the low, middle and high band, `[B, 3]`.
+    """Returns the mean absolute DCT coefficient of a perturbation `[B, C, H, W, D]` in each of BANDS, `[B, 3]`.
 
-    The mean is over all coefficients of a band in all blocks (a side or three, cut to the volume), so that a wide band
-    does not count for more; NaN for a band without a coefficient, which needs blocks of fewer than three voxels. A
-    volume that blocks do not tile is continued by reflection.
+    The mean is over all coefficients of a band in all blocks (one side or three, cut to the volume), so that a wide
+    band does not count for more; NaN for a band without a coefficient, which needs blocks of fewer than three voxels. A
+    volume that blocks do not tile is padded by reflection.
     """
     block = cut_block(block, perturbation.shape[2:])
     spectrum = BlockDCT.of(perturbation, block).spectrum(perturbation)

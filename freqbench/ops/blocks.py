@@ -1,4 +1,4 @@
-"""Tiles a window by blocks: cutting, padding, the blocked layout, and small matrices applied along each axis."""
+"""Tiles a window with blocks: cutting, padding, the blocked layout, and small matrices applied along each axis."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ Block = tuple[int, int, int]
 
 
 def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool = False) -> Block:
-    """The block as three sides, none longer than the window `H, W, D`; `per_slice`: one voxel deep.
+    """Returns the block as three sides, none longer than the window `H, W, D`; `per_slice` makes it one voxel deep.
 
-    `block` is one side for all axes, or three, in voxels; of a slice one, or two.
+    `block` is one side for all axes, or three, in voxels; for a slice one side, or two.
     """
     sides = (block,) * 3 if isinstance(block, int) else tuple(block)
     if per_slice:
@@ -22,9 +22,9 @@ def cut_block(block: int | Sequence[int], shape: Sequence[int], per_slice: bool 
 
 
 def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
-    """The window `[B, C, H, W, D]`, continued on its high sides by reflection until blocks tile it.
+    """Pads the window `[B, C, H, W, D]` on its high sides by reflection until blocks tile it.
 
-    A block no longer than the window leaves less than a window to fill, so that reflection always reaches.
+    A block no longer than the window leaves less than a window to fill, so that reflection always suffices.
     """
     missing = [-size % side for size, side in zip(x.shape[2:], block, strict=True)]
     if not any(missing):
@@ -34,19 +34,19 @@ def pad_to_blocks(x: Tensor, block: Block) -> Tensor:
 
 
 def tiled(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask of a block, `[h, w, d]`, repeated over a padded volume `[B, C, H, W, D]`, on its device."""
+    """Repeats a mask of a block, `[h, w, d]`, over a padded volume `[B, C, H, W, D]`, on its device."""
     return mask.repeat([size // side for size, side in zip(like.shape[2:], mask.shape, strict=True)]).to(like.device)
 
 
 def repeated(tile: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tile `[C, h, w, d]` side by side from the first voxel on, cut to `[C, *shape]`; differentiable."""
+    """Repeats a tile `[C, h, w, d]` from the first voxel on, cut to `[C, *shape]`; differentiable."""
     h, w, d = shape
     counts = (-(-size // side) for size, side in zip(shape, tile.shape[1:], strict=True))
     return tile.repeat(1, *counts)[:, :h, :w, :d]
 
 
 def split(x: Tensor, block: Block) -> Tensor:
-    """Voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
+    """Converts voxel layout `[B, C, H, W, D]` to blocked layout `[B, C, N, h, w, d]`.
 
     Block n = (ih * W/w + iw) * D/d + id: raster order, H slowest. Blocks must tile the volume.
     """
@@ -57,7 +57,7 @@ def split(x: Tensor, block: Block) -> Tensor:
 
 
 def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`, which blocks tile; undoes `split`."""
+    """Converts blocked layout `[B, C, N, h, w, d]` back to voxel layout `[B, C, *shape]`; undoes `split`."""
     batch, channels, _, *block = blocks.shape
     counts = [size // side for size, side in zip(shape, block, strict=True)]
     return (
@@ -68,7 +68,7 @@ def merge(blocks: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def split_slices(x: Tensor, block: Block) -> Tensor:
-    """Voxel layout `[B, C, H, W, D]` to the blocked layout of every depth slice by itself, `[B, C, D, N, h, w]`.
+    """Converts voxel layout `[B, C, H, W, D]` to the blocked layout of each depth slice, `[B, C, D, N, h, w]`.
 
     Block n = ih * W/w + iw. Blocks, one voxel deep, must tile the slices.
     """
@@ -78,16 +78,16 @@ def split_slices(x: Tensor, block: Block) -> Tensor:
 
 
 def merge_slices(blocks: Tensor, shape: Sequence[int]) -> Tensor:
-    """Blocked layout `[B, C, D, N, h, w]` back to voxel layout `[B, C, H, W, D]`; undoes `split_slices`."""
+    """Converts blocked layout `[B, C, D, N, h, w]` back to voxel layout `[B, C, H, W, D]`; undoes `split_slices`."""
     height, width, depth = shape
     return merge(blocks.flatten(2, 3).unsqueeze(3), (depth, height, width)).movedim(2, 4).contiguous()
 
 
 def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
-    """Every block of a volume `[B, C, H, W, D]` transformed at once by one matrix an axis, in place of the voxels.
+    """Transforms every block of a volume `[B, C, H, W, D]` in place of its voxels, with one matrix per axis.
 
-    On an axis of n blocks of b voxels a matrix `[m, b]` makes n blocks of m values: y = M x. None leaves the axis. As
-    blocks stay where they are, each product is a batch of matrices over a view. Contiguous is faster.
+    On an axis of n blocks of b voxels, a matrix `[m, b]` makes n blocks of m values: y = M x. None leaves the axis
+    unchanged. As blocks keep their places, each product is a batch of matrices over a view. Contiguous input is faster.
     """
     for axis, matrix in enumerate(matrices, start=2):
         if matrix is not None:
@@ -96,7 +96,7 @@ def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
 
 
 def along_axis(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
-    """`along_axes` for one axis."""
+    """Transforms as `along_axes` does, on one axis."""
     rows, side = matrix.shape
     shape = list(x.shape)
     shape[axis] = shape[axis] // side * rows

@@ -1,4 +1,4 @@
-"""Finds the patient without the air around."""
+"""Finds the patient without the surrounding air."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,11 +7,11 @@ Mask = npt.NDArray[np.bool_]
 
 
 def body_of(above: Mask) -> Mask:
-    """The largest connected component of a mask `[H, W, D]` with its holes filled; all False where the mask is.
+    """Returns the largest connected component of a mask `[H, W, D]` with its holes filled; all False for an empty mask.
 
-    The mask is where intensity lies above the window's floor. Neighbours share a face, so that a couch that touches the
-    skin with a corner stays out. A hole is background that no path over faces joins to the volume's border: lungs and
-    bowel gas inside belong to the body.
+    The mask holds intensities above the window's floor. Neighbours share a face, so that a couch that touches the skin
+    with a corner is left out. A hole is background that no path over faces joins to the volume's border: lungs and
+    bowel gas belong to the body.
     """
     from scipy import ndimage
 

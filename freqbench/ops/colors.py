@@ -1,9 +1,9 @@
-"""Gives classes and series their colours, the same in tables, figures and the page."""
+"""Assigns colours to classes and series, the same in tables, figures and the page."""
 
 from typing import NamedTuple
 
 BACKGROUND = "#000000"
-# Any two are at least 12 apart (CIEDE2000) to normal, protanopic, deuteranopic and tritanopic eyes alike.
+# Any two are at least 12 apart (CIEDE2000) for normal, protanopic, deuteranopic and tritanopic vision.
 CYCLE = (
     *("#b30033", "#ffe633", "#998000", "#339966", "#66ffe6", "#cc9999", "#804dff", "#1a6699", "#8099ff"),
     *("#1a00cc", "#cce699", "#994d66", "#4d334d", "#b3b31a", "#b3ccff", "#9980b3", "#004d00"),
@@ -16,7 +16,7 @@ DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
 class SeriesStyle(NamedTuple):
-    """A series' color (`#rrggbb`), and its marker and dash as matplotlib spells them."""
+    """A series' color (`#rrggbb`), and its marker and dash in matplotlib's notation."""
 
     color: str
     marker: str
@@ -24,15 +24,15 @@ class SeriesStyle(NamedTuple):
 
 
 def class_color(index: int) -> str:
-    """The colour of a class as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes."""
+    """Returns a class's colour as `#rrggbb`: black for the background, then CYCLE, which repeats after 17 classes."""
     return BACKGROUND if index == 0 else CYCLE[(index - 1) % len(CYCLE)]
 
 
 def class_colors() -> list[str]:
-    """The colours of all classes that a label map can hold, by index."""
+    """Returns the colours of all classes that a label map can hold, by index."""
     return [class_color(index) for index in range(MAX_CLASSES)]
 
 
 def series_style(index: int) -> SeriesStyle:
-    """The style of the series at a place; no two of the first 308 look alike, and neighbours differ in grey too."""
+    """Returns the style of a series by its index; the first 308 styles differ, and neighbours differ in grey too."""
     return SeriesStyle(OKABE_ITO[index % len(OKABE_ITO)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])

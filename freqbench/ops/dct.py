@@ -1,4 +1,4 @@
-"""Transforms all blocks of a volume by the orthonormal cosine transform, as one small matrix an axis."""
+"""Transforms all blocks of a volume by the orthonormal cosine transform, as one small matrix per axis."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from freqbench.ops.blocks import Block, along_axes, pad_to_blocks
 
 
 def dct_matrix(size: int) -> Tensor:
-    r"""The orthonormal DCT-II of `size` points as a matrix, float64 `[size, size]`.
+    r"""Returns the orthonormal DCT-II of `size` points as a matrix, float64 `[size, size]`.
 
     .. math:: M_{ki} = \sqrt{\frac{2 - \delta_{k0}}{n}} \cos\frac{\pi (2 i + 1) k}{2 n}
 
@@ -24,40 +24,40 @@ def dct_matrix(size: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockDCT:
-    """The DCT of every block of volumes of one shape, continued by reflection to whole blocks.
+    """The DCT of every block of volumes of one shape, padded by reflection to whole blocks.
 
-    Coefficient (i, j, k) of a block stands where its voxel (i, j, k) stood; `freqbench.ops.blocks.split` gives the
-    blocked layout. A block of depth 1 makes the two-dimensional transform of every depth slice.
+    Coefficient (i, j, k) of a block takes the place of its voxel (i, j, k); `freqbench.ops.blocks.split` gives the
+    blocked layout. A block of depth 1 gives the two-dimensional transform of every depth slice.
     """
 
     block: Block
     shape: tuple[int, ...]
-    matrices: list[Tensor | None]  # None for a side of 1, whose transform is itself
+    matrices: list[Tensor | None]  # None for a side of 1, whose transform is the identity
 
     @classmethod
     def of(cls, like: Tensor, block: Block) -> "BlockDCT":
-        """The transform for volumes like `[B, C, H, W, D]`, in their dtype and on their device."""
+        """Returns the transform for volumes like `[B, C, H, W, D]`, in their dtype and on their device."""
         return cls(block, tuple(like.shape[2:]), [dct_matrix(side).to(like) if side > 1 else None for side in block])
 
     def spectrum(self, x: Tensor) -> Tensor:
-        """The coefficients, over the padded volume."""
+        """Returns the coefficients, over the padded volume."""
         return along_axes(pad_to_blocks(x, self.block), self.matrices)
 
     def volume(self, spectrum: Tensor) -> Tensor:
-        """The volume of a spectrum, without what was padded."""
+        """Returns the volume of a spectrum, without the padding."""
         h, w, d = self.shape
         inverse = [None if matrix is None else matrix.T for matrix in self.matrices]
         return along_axes(spectrum, inverse)[:, :, :h, :w, :d]
 
 
 def keep_cube(x: Tensor, kind: str, *limits: int) -> Tensor:
-    """The part of a volume `[B, C, H, W, D]` that lies in a cube of its DCT, taken over the whole volume.
+    """Returns the part of a volume `[B, C, H, W, D]` inside a cube of its DCT, taken over the whole volume.
 
     `low` s keeps the coefficients whose three indices are all below s, `high` s those whose indices are all s or more
     (most coefficients lie in neither), `band` lo hi those in lo..hi-1 on every axis. A cube is a product of intervals,
-    so that keeping it is one matrix an axis, :math:`M_I^T M_I` with the rows I of the orthonormal DCT. The filters that
-    Malik et al. (BMVC 2024, arXiv 2406.08486) put adversarial perturbations through.
+    so that keeping it takes one matrix per axis, :math:`M_I^T M_I` with the rows I of the orthonormal DCT. Malik et al.
+    (BMVC 2024, arXiv 2406.08486) filter adversarial perturbations like this.
     """
     rows = slice(*limits) if kind == "band" else slice(limits[0]) if kind == "low" else slice(limits[0], None)
-    kept = [dct_matrix(size)[rows] for size in x.shape[2:]]
-    return along_axes(x, [(matrix.T @ matrix).to(x) for matrix in kept])
+    matrices = [dct_matrix(size)[rows] for size in x.shape[2:]]
+    return along_axes(x, [(matrix.T @ matrix).to(x) for matrix in matrices])

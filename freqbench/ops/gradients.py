@@ -1,4 +1,4 @@
-"""Measures what gradients say of themselves: exact zeros, whether they repeat, whether a loss still rises."""
+"""Measures symptoms of gradients: exact zeros, poor repeatability, a loss that still rises."""
 
 import math
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ LAST_PART = 0.1
 
 
 def zero_share(gradient: Tensor) -> float:
-    """The share of entries that are exactly 0, or not finite, which leads nowhere either.
+    """Returns the share of entries that are exactly 0, or not finite, which is as useless.
 
-    A few are usual (dead units, underflow); nearly all of them say that the network rounds, clips or saturates:
-    attacks by gradients stand still (Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420, shattered gradients).
+    A few are usual (dead units, underflow). Nearly all of them mean that the network rounds, clips or saturates, so
+    that gradient attacks stand still (Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420, shattered gradients).
     """
     return float(((gradient == 0) | ~gradient.isfinite()).double().mean())
 
 
 def sign_agreement(first: Tensor, second: Tensor) -> float:
-    """The share of entries with the same sign in both, of those that are not 0 in both; NaN where all are.
+    """Returns the share of entries with the same sign in both, among those not 0 in both; NaN if all are 0 in both.
 
-    An entry that is not finite in either agrees with nothing. A deterministic network has 1; one that draws at random
-    has about 0.5 where its draws decide (stochastic gradients, ibid.).
+    An entry that is not finite in either counts as disagreement. A deterministic network has 1; one that draws at
+    random has about 0.5 where its draws decide (stochastic gradients, ibid.).
     """
     counts = (first != 0) | (second != 0)
     if not counts.any():
@@ -31,12 +31,12 @@ def sign_agreement(first: Tensor, second: Tensor) -> float:
 
 
 def share_at_end(losses: Sequence[float]) -> float:
-    r"""How much of the rise of a loss its last tenth of steps makes, at least one step.
+    r"""Returns the share of a loss's rise that its last tenth of steps makes, at least one step.
 
     .. math:: \frac{\max(0, L_n - \max(L_{n-k}, L_1))}{\max_i L_i - L_1}, \qquad k = \max(1, \mathrm{round}(n / 10))
 
-    0 where a loss has settled, about 0.1 where it rises as at the beginning; NaN where it never rose, or with fewer
-    than three values.
+    It is 0 if the loss has settled, about 0.1 if it rises steadily, and NaN if it never rose or has fewer than three
+    values.
     """
     if len(losses) < 3:
         return math.nan

@@ -1,4 +1,4 @@
-"""Defines what attacks raise: losses a sample of logits and labels, and what single voxels say of a prediction."""
+"""Defines the losses that attacks raise, one value per sample of logits and labels, and their voxelwise parts."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,13 +18,13 @@ SMOOTH_SET = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What of a sample a loss looks at, and what it needs beside logits and labels.
+    """Restricts a loss to voxels and classes of a sample, and holds its inputs beside logits and labels.
 
     Attributes:
-        voxels: the only ones that count, bool `[B, 1, H, W, D]`; None: all. Without any the loss is 0, the Dice a
-            constant, and there is no gradient.
-        classes: the only ones in a mean over classes, indices `[k]`; None: all.
-        truth: the true labels, `[B, 1, H, W, D]`, where `labels` are a target to reach, or None.
+        voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all. If there are none, the loss is 0, the
+            Dice a constant, and there is no gradient.
+        classes: the only classes in a mean over classes, indices `[k]`; None: all.
+        truth: the true labels, `[B, 1, H, W, D]`, if `labels` are a target to reach; else None.
     """
 
     voxels: Tensor | None = None
@@ -32,7 +32,7 @@ class Scope:
     truth: Tensor | None = None
 
     def among(self, members: Tensor) -> Tensor:
-        """Those of a set of voxels that count, bool `[B, 1, H, W, D]`."""
+        """Returns the voxels of a set that count, bool `[B, 1, H, W, D]`."""
         return members if self.voxels is None else members & self.voxels
 
 
@@ -40,11 +40,11 @@ EVERYTHING = Scope()
 
 Loss = Callable[[Tensor, Tensor, Scope], Tensor]
 
-FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}  # which attacks check before they call a loss
+FEWEST_CLASSES: Mapping[str, int] = {"dlr": 3, "dlr-targeted": 4}  # attacks check it before they call a loss
 
 
 def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Dice plus cross-entropy of each sample, `[B]`, on the softmax, background included; differentiable once.
+    r"""Returns Dice plus cross-entropy of each sample, `[B]`, on the softmax, background included; differentiable once.
 
     With p = softmax(logits) over the K classes, o = one-hot labels, and sums over the N voxels of one sample:
 
@@ -65,7 +65,7 @@ def dice_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
 
 
 def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    """The Dice part of `dice_ce` alone, `[B]`."""
+    """Returns the Dice part of `dice_ce` alone, `[B]`."""
     if scope.voxels is None and scope.classes is None:
         losses: Tensor = _Dice.apply(logits, labels, False)  # type: ignore[no-untyped-call]
         return losses
@@ -84,9 +84,9 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 class _Dice(torch.autograd.Function):
-    """The Dice, `with_ce` plus the cross-entropy, on everything.
+    """Computes the Dice over everything, `with_ce` plus the cross-entropy.
 
-    Keeps the softmax alone; the label terms are one gather forward and one scatter backward.
+    Keeps only the softmax; the label terms are one gather forward and one scatter backward.
     """
 
     @staticmethod
@@ -101,7 +101,7 @@ class _Dice(torch.autograd.Function):
         per_class = torch.zeros(batch, num_classes, dtype=torch.float64, device=logits.device)
         overlap = per_class.scatter_add(1, index[:, 0], p_label[:, 0].double())
         count = per_class.scatter_add(1, index[:, 0], torch.ones_like(p_label[:, 0], dtype=torch.float64))
-        wide = torch.promote_types(p.dtype, torch.float32)  # of half precisions, which the norm would not do by itself
+        wide = torch.promote_types(p.dtype, torch.float32)  # for half precisions, which the norm would keep
         slabs = p.reshape(batch, num_classes, logits.shape[2], -1)  # float32 sums over a slab, float64 over slabs
         squares = torch.linalg.vector_norm(slabs, dim=3, dtype=wide).double().square().sum(dim=2)
         denominator = squares + count + SMOOTH_DENOMINATOR
@@ -137,39 +137,39 @@ class _Dice(torch.autograd.Function):
 
 
 def ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Cross-entropy of each sample, :math:`\frac1N \sum -\log p_{label}` with p the softmax over classes, `[B]`."""
+    r"""Returns the cross-entropy of each sample, `[B]`: :math:`\frac1N \sum -\log p_{label}` with p the softmax."""
     return voxel_mean(voxel_cross_entropy(logits, labels), scope)
 
 
 def dlr(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    r"""Returns the difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
 
     With z the logits of a voxel, y its label, and pi their order from the largest down:
 
     .. math:: \mathrm{DLR} = - \frac{z_y - \max_{i \ne y} z_i}{z_{\pi_1} - z_{\pi_3}}
 
-    Shifting or scaling logits does not change it, so that a network cannot hide its gradient by large logits. A voxel
-    that is right has a value in [-1, 0], a wrong one above 0: below 1 where its label comes second, without bound where
-    it comes fourth or later, so that few voxels may outweigh all others in the mean.
+    Shifting or scaling logits does not change it, so that a network cannot hide its gradient behind large logits. A
+    correct voxel has a value in [-1, 0], a wrong one above 0: below 1 if its label comes second, without bound if it
+    comes fourth or later, so that a few voxels may outweigh all others in the mean.
 
-    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It takes 3 classes.
+    **Differs from the paper**: 1e-12 is added to the denominator, as in the authors' code. It needs 3 classes or more.
     """
     top, order = logits.topk(3, dim=1)
-    own = logits.gather(1, labels.long())
-    # By index: of equal logits, `own >= top` may take the label's own for the other one, which has no gradient.
+    of_label = logits.gather(1, labels.long())
+    # By index: with equal logits, `of_label >= top` may pick the label's logit as the other one, which has no gradient.
     other = torch.where(order[:, :1] == labels, top[:, 1:2], top[:, :1])
-    return voxel_mean((other - own)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
+    return voxel_mean((other - of_label)[:, 0] / (top[:, 0] - top[:, 2] + 1e-12), scope)
 
 
 def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-    r"""Targeted difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
+    r"""Returns the targeted difference of logits ratio, mean over voxels (Croce and Hein, ICML 2020, arXiv:2003.01690).
 
     With y the true label (`scope.truth`) and t the target (`labels`):
 
     .. math:: \frac{z_y - z_t}{z_{\pi_1} - (z_{\pi_3} + z_{\pi_4}) / 2}
 
-    which is the paper's loss times -1, high far from `labels` like every loss here, with 1e-12 as in `dlr`. A voxel
-    whose target is its true label adds 0. It takes 4 classes.
+    which is the paper's loss times -1: high far from `labels`, like every loss here; with 1e-12 as in `dlr`. A voxel
+    whose target is its true label adds 0. It needs 4 classes or more.
     """
     if scope.truth is None:
         raise UserError("dlr-targeted: expected the true labels beside the target: give a target rule with it")
@@ -179,22 +179,22 @@ def dlr_targeted(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
 
 
 def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Cross-entropy on voxels that are still predicted right alone (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns the cross-entropy on voxels still predicted correctly (Croce et al., ECCV 2024, arXiv:2306.12941).
 
     .. math:: \frac1N \sum [\arg\max z = y] \, (-\log p_y)
 
-    N counts all voxels. Voxels that are wrong already pull no further; for the same reason a lower value may be a worse
-    prediction, and iterates are compared by `ce` (`COMPARED_BY`). Towards a target (`scope.truth` is given), the voxels
-    that are not there yet. Where two classes share the largest logit, both are taken as predicted.
+    N counts all voxels. Voxels that are already wrong pull no further. For the same reason a lower value may be a worse
+    prediction, so iterates are compared by `ce` (`COMPARED_BY`). With a target (`scope.truth` is given), the voxels
+    that have not reached it count. If two classes share the largest logit, both count as predicted.
     """
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""`mask_ce` with every class at the same weight (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns `mask_ce` with equal weights for all classes (Croce et al., ECCV 2024, arXiv:2306.12941).
 
-    With N_k the voxels of class k in the sample, where the paper has a constant of the dataset, and the mean over the
-    classes that the sample has:
+    With N_k the voxels of class k in the sample (the paper has a constant of the dataset), and the mean over the
+    sample's classes:
 
     .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} [\arg\max z = y] \, (-\log p_y)
     """
@@ -208,10 +208,10 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""Jensen-Shannon divergence between softmax and one-hot label (Croce et al., ECCV 2024, arXiv:2306.12941).
+    r"""Returns the Jensen-Shannon divergence of softmax and label (Croce et al., ECCV 2024, arXiv:2306.12941).
 
-    Half of KL(p, m) + KL(o, m) with m = (p + o) / 2, natural logarithm, mean over voxels. As o is one-hot, a voxel's
-    value depends on p at its label alone:
+    It is half of KL(p, m) + KL(o, m) with m = (p + o) / 2, natural logarithm, mean over voxels. As o is one-hot, a
+    voxel's value depends only on p at its label:
 
     .. math:: \log 2 + \tfrac12 \bigl( p_y \log p_y - (1 + p_y) \log (1 + p_y) \bigr) \in [0, \log 2]
 
@@ -223,29 +223,29 @@ def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
-    r"""One less the cosine between logits and one-hot label (Halmosi et al., ECCV 2024, arXiv:2407.09150).
+    r"""Returns one minus the cosine between logits and one-hot label (Halmosi et al., ECCV 2024, arXiv:2407.09150).
 
     .. math:: 1 - \frac{z_y}{\lVert z \rVert_2} \in [0, 2]
 
-    Mean over voxels. Logits may be scaled, but, unlike a softmax's, not shifted.
+    It is a mean over voxels. Scaling the logits does not change it; shifting them does, unlike for a softmax.
     """
     norm = torch.linalg.vector_norm(logits, dim=1)
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log p of the label in every voxel, `[B, H, W, D]`."""
+    """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
 
 
 def _is_open(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-    """Whether a voxel is still to be changed, `[B, H, W, D]`."""
+    """Returns True for each voxel that is still to be changed, `[B, H, W, D]`."""
     as_labelled = is_as_labelled(logits.detach(), labels)[:, 0]
     return as_labelled if scope.truth is None else ~as_labelled
 
 
 def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
-    """The mean of values of voxels, `[B, H, W, D]`, over those that count, `[B]`; 0 where none does."""
+    """Returns the mean of voxel values `[B, H, W, D]` over the voxels that count, `[B]`; 0 if none does."""
     if scope.voxels is None:
         return values.flatten(1).mean(dim=1)
     counts = scope.voxels.flatten(1)
@@ -253,21 +253,21 @@ def voxel_mean(values: Tensor, scope: Scope) -> Tensor:
 
 
 def is_as_labelled(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether a voxel is predicted as labelled, bool `[B, 1, H, W, D]`.
+    """Returns True for each voxel that is predicted as labelled, bool `[B, 1, H, W, D]`.
 
-    Where two classes share the largest logit, both are taken as predicted: an argmax over classes is much slower.
+    If two classes share the largest logit, both count as predicted: an argmax over classes is much slower.
     """
     return logits.gather(1, labels.long()) >= logits.amax(dim=1, keepdim=True)
 
 
 def cosine_to_label(p: Tensor, labels: Tensor) -> Tensor:
-    r"""The cosine between softmax p and one-hot label, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`."""
+    r"""Returns the cosine between softmax p and one-hot label, :math:`p_{label} / \|p\|_2`, `[B, 1, H, W, D]`."""
     squares: Tensor = torch.einsum("bk...,bk...->b...", p, p)  # seven times as fast as a norm over the second axis
     return p.gather(1, labels.long()) / squares.sqrt()[:, None]
 
 
 def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
-    r"""One Dice loss over a set S of voxels of a whole batch, all classes and samples pooled, a scalar.
+    r"""Returns one Dice loss over a set S of voxels of a whole batch, all classes and samples pooled, a scalar.
 
     .. math:: 1 - \frac{2 \sum_S p_{label} + 10^{-5}}{|S| + \sum_S \sum_k p_k^2 + 10^{-5}}
 
@@ -294,4 +294,4 @@ LOSSES: Mapping[str, Loss] = {
 """Every loss maps logits, labels and a scope to `[B]`, high where the prediction is far from the labels."""
 
 COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
-"""Losses that let go of what is wrong already do not say which of two volumes is worse: these say it for them."""
+"""Losses that rank volumes in place of those that ignore voxels which are already wrong."""

@@ -1,4 +1,4 @@
-"""Projects volumes onto what a threat model allows, and steps towards small perturbations."""
+"""Projects volumes onto the set of a threat model, and steps towards small perturbations."""
 
 from collections.abc import Callable
 
@@ -9,23 +9,23 @@ HALVINGS = 24  # to 6e-8 of the largest change
 
 
 def linf_ball(clean: Tensor, eps: float) -> Callable[[Tensor], Tensor]:
-    """The projection onto { x : |x - clean| <= eps, 0 <= x <= 1 }, voxel by voxel, a function of volumes."""
+    """Returns the projection onto { x : |x - clean| <= eps, 0 <= x <= 1 }, voxel by voxel, as a function of volumes."""
     low = (clean - eps).clamp_(min=0.0)
     high = (clean + eps).clamp_(max=1.0)
     return lambda x: x.clamp(low, high)
 
 
 def linf_prox(point: Tensor, weight: Tensor, metric: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    r"""The proximity operator of the L-infinity norm inside a box, in a diagonal metric, sample by sample.
+    r"""Applies the proximity operator of the L-infinity norm inside a box, in a diagonal metric, sample by sample.
 
     With the weight w > 0 `[B]`, and of shape `[B, ...]` the metric H > 0, the point d and the box, low <= 0 <= high:
 
     .. math:: \arg\min_{low \le p \le high} \; w \max_i |p_i| + \tfrac12 \sum_i H_i (p_i - d_i)^2
 
-    which is d cut to the box and then to [-t, t]; t is 0, or where the pull of what is cut balances the weight,
-    :math:`\sum_i H_i (|d_i| - t) = w` over the entries that are still cut by t inside the box. The sum falls with t, so
-    that halving an interval finds it, without asking the device (Rony et al., CVPR 2023, arXiv:2206.07179, who search
-    by thirds).
+    which is d clipped to the box and then to [-t, t]. Here t is 0, or the value at which the pull of the clipped
+    entries balances the weight, :math:`\sum_i H_i (|d_i| - t) = w` over the entries that t clips inside the box. The
+    sum falls with t, so that bisection finds it without synchronising with the device (Rony et al., CVPR 2023,
+    arXiv:2206.07179, who search by thirds).
     """
     boxed = point.clamp(low, high)
     size, reach, pull = boxed.abs().flatten(1), point.abs().flatten(1), metric.flatten(1)

@@ -1,4 +1,4 @@
-"""Quantises spectra by tables: softly, with a derivative, or exactly, with all that bounded tables can reach."""
+"""Quantises spectra by tables: softly, with a derivative, or exactly, with the errors that bounded tables can reach."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,14 @@ from torch.autograd.function import once_differentiable
 FIRST_ALPHA, LAST_ALPHA = 0.1, 1e-20
 
 TIE = 1e-5
-"""The relative distance of steps from those that leave a coefficient halfway between two multiples, where the last bit
-of a division would decide which of them it becomes."""
+"""Relative distance of steps from those that leave a coefficient halfway between two multiples, where the last bit of
+a division would decide between them."""
 
 Interval = tuple[Tensor, Tensor]
 
 
 def alpha_schedule(steps: int) -> list[float]:
-    """The softness of rounding at each step: 0.1 (1 - i / steps), as a running float32 sum.
+    """Returns the softness of rounding at each step: 0.1 (1 - i / steps), as a running float32 sum.
 
     The code released with VAFA (Hanif et al., MICCAI 2023, arXiv 2307.07269) adds (1e-20 - 0.1) / steps after every
     step and never uses the last sum: rounding stays soft to the end.
@@ -32,7 +32,7 @@ def alpha_schedule(steps: int) -> list[float]:
 
 
 def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    r"""Rounding that lets a gradient through, softer with a larger alpha in (0, 1), and its derivative.
+    r"""Returns rounding that lets a gradient through, softer with a larger alpha in (0, 1), and its derivative.
 
     .. math:: \varphi(u) = f + \tfrac12 \Bigl(1 + \tfrac{1}{1 - \alpha} \tanh\bigl(k (u - f - \tfrac12)\bigr)\Bigr),
               \quad f = \lfloor u \rfloor, \; k = \ln(2 / \alpha - 1)
@@ -40,7 +40,7 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     It meets u at whole numbers and halfway between them. The floor has no derivative, the tanh has. (Gong et al., ICCV
     2019, arXiv 1908.05033; as used by VAFA.)
     """
-    # Rounded to float32 as in the released code: in float64 runs signs depend on it.
+    # Rounded to float32 as in the released code: in float64 runs, signs depend on it.
     softness = torch.tensor(alpha, dtype=torch.float32)
     steepness, scale = float(torch.log(2 / softness - 1)), float(1 / (1 - softness)) / 2
     floor = u.floor()
@@ -51,10 +51,10 @@ def soft_round(u: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
 
 
 def quantisation_error(spectrum: Tensor, table: Tensor, alpha: float) -> Tensor:
-    r"""What quantising a spectrum c, a constant, by a table q > 0 adds to it: :math:`\varphi(c / q) \, q - c`.
+    r"""Returns the change of a constant spectrum c quantised by a table q > 0: :math:`\varphi(c / q) \, q - c`.
 
     The gradient reaches the table through the division and the product: :math:`\varphi(u) - u \varphi'(u)` with u = c /
-    q. The difference to the spectrum keeps float32 exact where little changes.
+    q. Returning the difference to the spectrum keeps float32 exact where little changes.
     """
     error: Tensor = _QuantisationError.apply(spectrum, table, alpha)  # type: ignore[no-untyped-call]
     return error
@@ -85,21 +85,21 @@ class Reach:
     steps: tuple[float, float]  # q_min and q_max
     few: Tensor  # the fewest steps that a coefficient becomes, n_0
     first: Interval  # lowest and highest error of coefficients that become n_0 steps
-    second: Interval  # of those that become n_0 + 1 steps; infinite where no step makes so many
+    second: Interval  # of coefficients that become n_0 + 1 steps; infinite if no step makes so many
 
     @property
     def bounds(self) -> Interval:
-        """The lowest and the highest error of each coefficient."""
+        """Lowest and highest error of each coefficient."""
         low, high = (torch.where(end.isfinite(), end, self.first[i]) for i, end in enumerate(self.second))
         return torch.minimum(self.first[0], low), torch.maximum(self.first[1], high)
 
     def nearest(self, error: Tensor) -> Tensor:
-        """The errors within reach nearest to those wanted, of the spectrum's shape."""
+        """Returns the reachable errors nearest to the wanted ones, in the spectrum's shape."""
         first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
         return torch.where((second - error).abs_() < (first - error).abs_(), second, first)
 
     def table(self, error: Tensor) -> Tensor:
-        """Steps q in [q_min, q_max] for errors within reach: `hard_error` of them is the error, to rounding."""
+        """Returns steps q in [q_min, q_max] for reachable errors, which `hard_error` returns for them, to rounding."""
         first, second = torch.clamp(error, *self.first), torch.clamp(error, *self.second)
         many = self.few + ((second - error).abs_() < (first - error).abs_())
         size = (self.spectrum + error).abs_()
@@ -108,19 +108,19 @@ class Reach:
 
 
 def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
-    r"""The values q round(c / q) of constant coefficients c over all steps q in [q_min, q_max], q_min above 0.
+    r"""Returns the values q round(c / q) of constant coefficients c over all steps q in [q_min, q_max], q_min above 0.
 
-    The sign stays. With a = |c|, c becomes n steps where a / (n + 1/2) <= q <= a / (n - 1/2), which is for every n an
-    interval of sizes n q, for n = 0 the size 0. The fewest steps are :math:`n_0 = \lceil a / q_{max} - 1/2 \rceil`. The
-    interval of n + 1 steps lies inside that of n, but for n = n_0, whose upper end is n_0 q_max; so all sizes within
-    reach are
+    The sign stays. With a = |c|, c becomes n steps if a / (n + 1/2) <= q <= a / (n - 1/2), which gives an interval of
+    sizes n q for every n, and the size 0 for n = 0. The fewest steps are :math:`n_0 = \lceil a / q_{max} - 1/2 \rceil`.
+    The interval of n + 1 steps lies inside that of n, except for n = n_0, whose upper end is n_0 q_max; so all
+    reachable sizes are
 
     .. math:: \Bigl[n_0 \max\bigl(q_{min}, \tfrac{a}{n_0 + 1/2}\bigr), \; n_0 \, q_{max}\Bigr] \cup
               \Bigl[(n_0 + 1) \max\bigl(q_{min}, \tfrac{a}{n_0 + 3/2}\bigr), \; (n_0 + 1) \tfrac{a}{n_0 + 1/2}\Bigr],
 
-    without the second interval where a / (n_0 + 1/2) < q_min. So c below q_min / 2 becomes 0 whatever the step, and c
-    between q_min / 2 and q_min cannot stay as it is. Steps keep a relative distance of 1e-5 from the ends at which c /
-    q lies halfway between whole numbers.
+    without the second interval if a / (n_0 + 1/2) < q_min. So c below q_min / 2 becomes 0 for every step, and c between
+    q_min / 2 and q_min cannot stay as it is. Steps keep a relative distance of 1e-5 from the ends at which c / q lies
+    halfway between whole numbers.
     """
     size = spectrum.abs()
     under, over = size * (1 - TIE), size * (1 + TIE)
@@ -136,11 +136,11 @@ def reach(spectrum: Tensor, q_min: float, q_max: float) -> Reach:
         return torch.where(is_negative, -more, less), torch.where(is_negative, -less, more)
 
     least, most = steps(few)
-    # Of more than 50,000 steps nothing is left between the distances from both ends: there is one all the same.
+    # Beyond 50,000 steps the distances from both ends leave an empty interval: it keeps one step all the same.
     first = errors(few, least, torch.maximum(least, most))
     return Reach(spectrum, (q_min, q_max), few, first, errors(few + 1, *steps(few + 1)))
 
 
 def hard_error(spectrum: Tensor, table: Tensor) -> Tensor:
-    """What quantising a spectrum by a table adds to it, q round(c / q) - c."""
+    """Returns the change of a spectrum when a table quantises it, q round(c / q) - c."""
     return (spectrum / table).round_().mul_(table).sub_(spectrum)

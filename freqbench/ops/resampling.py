@@ -1,4 +1,4 @@
-"""Resizes and smooths volumes by one small matrix an axis, and reads them between voxels."""
+"""Resizes and smooths volumes with one small matrix per axis, and interpolates them between voxels."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ CUBIC = 4  # control points of one piece of a cubic spline
 
 
 def gaussian_matrix(size: int, taps: int, sigma: float, *, hold: bool = False) -> Tensor:
-    r"""Smoothing of `size` points by a Gaussian of `taps` weights, an odd number, float64 `[size, size]`.
+    r"""Returns the smoothing of `size` points by a Gaussian of `taps` weights, an odd number, float64 `[size, size]`.
 
     .. math:: M_{ij} \propto \exp\Bigl(- \frac{(i - j)^2}{2 \sigma^2}\Bigr), \qquad |i - j| \le (taps - 1) / 2
 
-    The weights sum to 1 over all taps. What lies beyond the ends counts 0, so that rows near them sum to less; with
-    `hold` it is what the outermost point is.
+    The weights sum to 1 over all taps. Points beyond the ends count as 0, so that rows near them sum to less; with
+    `hold` they have the value of the outermost point.
     """
     offsets = torch.arange(-(taps // 2), taps // 2 + 1)
     sigma = min(max(sigma, 1e-150), 1e150)  # whose squares are numbers; the weights of others are no different
@@ -31,10 +31,10 @@ def gaussian_matrix(size: int, taps: int, sigma: float, *, hold: bool = False) -
 
 
 def linear_matrix(size: int, rows: int) -> Tensor:
-    """Linear interpolation of `size` points at `rows` others that span the same length, float64 `[rows, size]`.
+    """Returns linear interpolation of `size` points at `rows` points over the same length, float64 `[rows, size]`.
 
-    A point is the middle of its voxel; beyond the outermost middles the outermost value is held. That is
-    `torch.nn.functional.interpolate` along one axis, without its `align_corners`.
+    A point is the middle of its voxel; beyond the outermost middles the outermost value is held. This equals
+    `torch.nn.functional.interpolate` along one axis, with `align_corners=False`.
     """
     places = ((torch.arange(rows, dtype=torch.float64) + 0.5) * size / rows - 0.5).clamp(0, size - 1)
     below = places.floor().long()
@@ -44,7 +44,7 @@ def linear_matrix(size: int, rows: int) -> Tensor:
 
 
 def cubic_spline_matrix(points: int, rows: int) -> Tensor:
-    """A cubic B-spline of `points` control points, at least 4, at `rows` voxels, float64 `[rows, points]`.
+    """Evaluates a cubic B-spline of `points` control points, at least 4, at `rows` voxels, float64 `[rows, points]`.
 
     It is read at the voxels' middles, which the `points` - 3 pieces span evenly. Weights are at least 0 and
     sum to 1 in each row.
@@ -55,7 +55,7 @@ def cubic_spline_matrix(points: int, rows: int) -> Tensor:
 
 
 def cubic_spline_slopes(points: int, rows: int) -> Tensor:
-    """The slope of that spline at the same middles, a voxel being the unit of length, float64 `[rows, points]`."""
+    """Returns the slope of that spline at the same middles, per voxel, float64 `[rows, points]`."""
     signed = _to_control_points(points, rows)
     gap = signed.abs()
     slopes = torch.where(gap < 1, 1.5 * gap.square() - 2 * gap, -(2 - gap).clamp(min=0).square() / 2)
@@ -63,15 +63,15 @@ def cubic_spline_slopes(points: int, rows: int) -> Tensor:
 
 
 def _to_control_points(points: int, rows: int) -> Tensor:
-    """How far each voxel's middle lies above each control point, in pieces, float64 `[rows, points]`."""
+    """Returns the distance of each voxel's middle above each control point, in pieces, float64 `[rows, points]`."""
     places = (torch.arange(rows, dtype=torch.float64) + 0.5) * (points - CUBIC + 1) / rows
     return places[:, None] - torch.arange(-1, points - 1)
 
 
 def linear_at(x: Tensor, places: Tensor) -> Tensor:
-    """Volumes `[B, C, H, W, D]` at places `[B, 3, h, w, d]` in voxels, linear between them: `[B, C, h, w, d]`.
+    """Interpolates volumes `[B, C, H, W, D]` linearly at places `[B, 3, h, w, d]` in voxels: `[B, C, h, w, d]`.
 
-    Beyond the outermost voxels their value is held. A whole number gives a voxel to the bit.
+    Beyond the outermost voxels their value is held. Whole numbers return voxels to the bit.
     """
     below = places.detach().floor()
     ends = [_flat_indices(x, below), _flat_indices(x, below + 1)]
@@ -83,13 +83,13 @@ def linear_at(x: Tensor, places: Tensor) -> Tensor:
 
 
 def nearest_at(x: Tensor, places: Tensor) -> Tensor:
-    """`linear_at` with the value of the nearest voxel, of two the higher; of any type."""
+    """Returns the value of the nearest voxel at places as in `linear_at`, the higher voxel on a tie; for any dtype."""
     h, w, d = _flat_indices(x, (places + 0.5).floor())
     return _gathered(x, h + w + d)
 
 
 def _flat_indices(x: Tensor, voxels: Tensor) -> tuple[Tensor, ...]:
-    """What whole places `[B, 3, h, w, d]` add to the index into flat volumes, an axis each, `[B, h, w, d]`."""
+    """Returns each axis's share, `[B, h, w, d]`, of the index into flat volumes, for whole places `[B, 3, h, w, d]`."""
     strides = (x.shape[3] * x.shape[4], x.shape[4], 1)
     axes = zip(voxels.unbind(1), x.shape[2:], strides, strict=True)
     return tuple(axis.clamp(0, size - 1).long() * stride for axis, size, stride in axes)
@@ -101,7 +101,7 @@ def _gathered(x: Tensor, index: Tensor) -> Tensor:
 
 
 def area_matrix(size: int, rows: int) -> Tensor:
-    """Means over `rows` equal parts of `size` points, float64 `[rows, size]`; a point on an edge counts in parts."""
+    """Averages `size` points over `rows` equal parts, float64 `[rows, size]`; a point on an edge counts in parts."""
     edges = torch.arange(rows + 1, dtype=torch.float64)[:, None] * size / rows
     points = torch.arange(size, dtype=torch.float64)
     shares = torch.minimum(edges[1:], points + 1) - torch.maximum(edges[:-1], points)
@@ -110,21 +110,21 @@ def area_matrix(size: int, rows: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Zoom:
-    """A volume resized inside its window, and what is seen there brought back to where it was.
+    """A volume resized inside its window, and the map of the window back to the volume.
 
-    Resizing is linear, axis by axis. What is left of the window is 0; what does not fit into it is cut off.
+    Resizing is linear, axis by axis. The rest of the window is 0; parts that do not fit into it are cut off.
     """
 
-    there: tuple[Tensor, ...]  # one matrix `[n, n]` an axis
-    back: tuple[Tensor, ...]  # one an axis for the way back, to the voxels in sight; the others get 0
-    seen: tuple[Tensor, ...]  # bool `[n]` an axis: the voxels that the window shows
+    there: tuple[Tensor, ...]  # one matrix `[n, n]` per axis
+    back: tuple[Tensor, ...]  # one per axis for the way back, to the visible voxels; the others get 0
+    seen: tuple[Tensor, ...]  # bool `[n]` per axis: the voxels that the window shows
 
     @classmethod
     def of(cls, like: Tensor, ratio: float, place: Sequence[float]) -> "Zoom | None":
-        """The zoom of windows like `[B, C, H, W, D]`; None where no side changes.
+        """Returns the zoom of windows like `[B, C, H, W, D]`; None if no side changes.
 
-        The sides are `ratio` times the window's, rounded to whole voxels, at least one; `place` says for each axis, in
-        [0, 1], how far the smaller of the two has moved inside the larger.
+        The sides are `ratio` times the window's, rounded to whole voxels, at least one. `place`, in [0, 1] for each
+        axis, is the position of the smaller of the two inside the larger.
         """
         sizes = like.shape[2:]
         sides = [max(1, math.floor(ratio * size + 0.5)) for size in sizes]
@@ -145,22 +145,22 @@ class Zoom:
         return (h[:, None, None] & w[:, None] & d)[None, None]
 
     def zoom(self, x: Tensor) -> Tensor:
-        """The resized volumes in their window, `[B, C, H, W, D]`."""
+        """Returns the resized volumes in their window, `[B, C, H, W, D]`."""
         return along_axes(x, self.there)
 
     def undo(self, x: Tensor) -> Tensor:
-        """What stands in the zoomed window, on the voxels of the volume; 0 out of sight."""
+        """Maps the zoomed window back to the voxels of the volume; 0 for voxels out of sight."""
         return along_axes(x, self.back)
 
 
 def by_sample(change: Callable[[Zoom, Tensor], Tensor], zooms: Sequence[Zoom | None], x: Tensor) -> Tensor:
-    """Each sample of a batch changed by its own zoom; None leaves it."""
+    """Changes each sample of a batch by its own zoom; None leaves it unchanged."""
     samples = x.chunk(len(x))
-    return torch.cat([each if zoom is None else change(zoom, each) for zoom, each in zip(zooms, samples, strict=True)])
+    return torch.cat([one if zoom is None else change(zoom, one) for zoom, one in zip(zooms, samples, strict=True)])
 
 
 def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tensor]:
-    """There, back `[size, size]`, and what is in sight, bool `[size]`."""
+    """Returns the matrices there and back `[size, size]`, and the visible voxels, bool `[size]`."""
     there, back = linear_matrix(size, side), linear_matrix(side, size)
     gap = abs(size - side)
     corner = min(int(place * (gap + 1)), gap)
@@ -169,8 +169,8 @@ def _zoom_axis(size: int, side: int, place: float) -> tuple[Tensor, Tensor, Tens
         framed, opened = (torch.zeros(size, size, dtype=torch.float64) for _ in range(2))
         framed[inside], opened[:, inside] = there, back
         return framed, opened, torch.ones(size, dtype=torch.bool)
-    shown = slice(corner, corner + size)
-    back = back[:, shown]
+    visible = slice(corner, corner + size)
+    back = back[:, visible]
     # A voxel at the cut that also depends on a point beyond it is out of sight.
     seen = back.sum(dim=1) > 1 - 1e-9
-    return there[shown], back * seen[:, None], seen
+    return there[visible], back * seen[:, None], seen

@@ -1,4 +1,4 @@
-"""Stretches depth slices to the full range of intensities, with a hand-written backward."""
+"""Stretches depth slices to the full range of intensities, with a hand-written backward pass."""
 
 from typing import Any
 
@@ -10,24 +10,24 @@ CONSTANT = 1e-6
 
 
 def stretch_slices(x: Tensor, scale: float) -> Tensor:
-    """Every depth slice of `[B, C, H, W, D]` by its own minimum and maximum over H and W: (x - min) / (max - min).
+    """Stretches every depth slice of `[B, C, H, W, D]` by its own extremes over H and W: (x - min) / (max - min).
 
     The gradient passes through minimum and maximum too; voxels that tie for one share it equally. A slice that is
-    constant, to 1e-6 of the scale (the intensity of white), has nothing to stretch and becomes x / scale. One that is
-    nearly so, such as air with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
+    constant, to 1e-6 of the scale (the intensity of white), becomes x / scale. A nearly constant slice, such as air
+    with a trace of quantisation noise, is stretched to the whole of [0, 1] like any other.
     """
     stretched: Tensor = _Stretch.apply(x, scale, 0.0)  # type: ignore[no-untyped-call]
     return stretched
 
 
 def stretch_slices_offset(x: Tensor, offset: float) -> Tensor:
-    """(x - min + offset) / (max - min + offset) in every depth slice, offset above 0: a constant slice becomes 1."""
+    """Returns (x - min + offset) / (max - min + offset) per depth slice, offset above 0; constant slices become 1."""
     stretched: Tensor = _Stretch.apply(x, None, offset)  # type: ignore[no-untyped-call]
     return stretched
 
 
 class _Stretch(torch.autograd.Function):
-    """Keeps its input and two numbers a slice.
+    """Keeps its input and a few numbers per slice.
 
     With s = (x - min + offset) / r: ds/dx = 1/r, ds/dmin = (s - 1)/r, ds/dmax = -s/r.
     """

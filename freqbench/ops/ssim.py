@@ -1,4 +1,4 @@
-"""Computes structural similarity as a loss: 3D, three taps, whole or block by block, with its own backward."""
+"""Computes structural similarity as a loss: 3D, three taps, whole or block by block, with its own backward pass."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ WIDEST_MATRIX = 32
 
 
 def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Tensor], Tensor]:
-    r"""The distance 1 - SSIM of each sample from a clean volume whose own statistics are computed once.
+    r"""Returns the distance 1 - SSIM of each sample from a clean volume, whose own statistics are computed once.
 
     .. math:: S = \frac{(2 \mu_x \mu_y + C_1)(2 \sigma_{xy} + C_2)}
                        {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}
 
     under a separable Gaussian window of 3 taps and sigma 1.5 without padding; range 1, C1 = 0.01^2, C2 = 0.03^2;
     variances as E[xy] - E[x]E[y]. S is averaged over the window's positions inside a block, negative averages count 0
-    (and give no gradient), then over blocks and channels. pytorch-msssim's `ssim(win_size=3, nonnegative_ssim=True)` in
-    three dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by block) and SA2 (whole) calls
-    it. An axis shorter than three voxels is not smoothed, as there; at the high side of a volume that blocks do not
-    tile, what is left over is a block of its own.
+    (and give no gradient), then over blocks and channels. This is pytorch-msssim's `ssim(win_size=3,
+    nonnegative_ssim=True)` in three dimensions (Wang et al., IEEE TIP 2004), as the code released with VAFA (block by
+    block) and SA2 (whole) calls it. An axis shorter than three voxels is not smoothed, as there; at the high side of a
+    volume that blocks do not tile, the remainder is a block of its own.
 
     Args:
         clean: x, `[B, C, H, W, D]` in [0, 1].
@@ -49,11 +49,12 @@ def ssim_loss(clean: Tensor, block: Sequence[int] | None = None) -> Callable[[Te
 
 
 def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
-    """The SSIM of volumes with clean ones, averaged over the body: a function to float64 `[B]` in [-1, 1].
+    """Returns a function from volumes to their SSIM with the clean ones in the body: float64 `[B]` in [-1, 1].
 
-    The mean of `ssim_loss`'s map S, over the whole volume, at the window's positions centred in
-    `freqbench.ops.body.body_of` the voxels above 0 in any channel; those on the volume's border have none. Negative
-    values count as they are, channels equally. A volume without a body is averaged over all positions. Differentiable.
+    It is the mean of the map S of `ssim_loss`, for the whole volume as one block, at the window's positions centred in
+    the body: `freqbench.ops.body.body_of` the voxels above 0 in any channel. Voxels on the volume's border have no
+    position. Negative values count as they are, channels equally. A volume without a body is averaged over all
+    positions. Differentiable.
     """
     x = clean.double()
     axes = [_Axis.of(x, size, size) for size in x.shape[2:]]
@@ -77,9 +78,9 @@ def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def gaussian_window() -> Tensor:
-    """The three weights, float64, but rounded to float32 as pytorch-msssim has them.
+    """Returns the three weights, float64, but rounded to float32 as in pytorch-msssim.
 
-    The rounding shows, as variances are small differences: 6e-5 of the largest gradient on the reference volumes.
+    The rounding matters, as variances are small differences: 6e-5 of the largest gradient on the reference volumes.
     """
     offsets = torch.arange(TAPS, dtype=torch.float32) - TAPS // 2
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
@@ -88,10 +89,10 @@ def gaussian_window() -> Tensor:
 
 @dataclass(frozen=True)
 class _Axis:
-    """Smoothing along one axis and the mean over what it leaves of each block."""
+    """Smoothing along one axis, and the mean over the positions that it leaves in each block."""
 
-    smoothing: Tensor | None  # [m, b] of each block; of one wide block None: three shifted sums are cheaper there
-    averaging: Tensor  # [1, m] of each block, or [n, m] where the blocks differ
+    smoothing: Tensor | None  # [m, b] of each block; None for one wide block: three shifted sums are cheaper there
+    averaging: Tensor  # [1, m] of each block, or [n, m] if the blocks differ
 
     @classmethod
     def of(cls, like: Tensor, size: int, side: int) -> "_Axis":
@@ -104,7 +105,7 @@ class _Axis:
 
 
 def _band(length: int) -> Tensor:
-    """The window at each of its positions in a block, `[length - 2, length]`; the identity where it does not fit."""
+    """Returns the window at each position in a block, `[length - 2, length]`; the identity if it does not fit."""
     if length < TAPS:
         return torch.eye(length, dtype=torch.float64)
     rows = length - TAPS + 1
@@ -114,7 +115,7 @@ def _band(length: int) -> Tensor:
 
 
 def _smooth(x: Tensor, axes: Sequence[_Axis]) -> Tensor:
-    """The Gaussian mean of `[B, C, H, W, D]` at the window's positions."""
+    """Returns the Gaussian mean of `[B, C, H, W, D]` at the window's positions."""
     outer, centre = gaussian_window().tolist()[:2]
     for dim, axis in enumerate(axes, start=2):
         if axis.smoothing is not None:
@@ -127,7 +128,7 @@ def _smooth(x: Tensor, axes: Sequence[_Axis]) -> Tensor:
 
 
 def _spread(x: Tensor, axes: Sequence[_Axis]) -> Tensor:
-    """The adjoint of `_smooth`: every position's value handed back to the voxels of its window."""
+    """Applies the adjoint of `_smooth`: returns every position's value to the voxels of its window."""
     outer, centre = gaussian_window().tolist()[:2]
     for dim, axis in reversed(list(enumerate(axes, start=2))):
         if axis.smoothing is not None:
@@ -144,7 +145,7 @@ def _spread(x: Tensor, axes: Sequence[_Axis]) -> Tensor:
 
 
 class _Ssim(torch.autograd.Function):
-    """Computes value and derivatives with respect to the three smoothed maps in one go, and keeps the latter."""
+    """Computes the value and its derivatives by the three smoothed maps at once, and keeps the derivatives."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, mean_x: Tensor, variance_x: Tensor, axes: Sequence[_Axis]) -> Tensor:
@@ -159,7 +160,7 @@ class _Ssim(torch.autograd.Function):
         similarity = luminance * structure
         blocks = along_axes(similarity, averaging)  # [B, C, n, n, n]
 
-        # S = L(my) T(cov, vy): towards E[xy], E[yy] and E[y], whose part in cov and vy is taken along.
+        # S = L(my) T(cov, vy): derivatives by E[xy], E[yy] and E[y], the last with its part in cov and vy.
         to_product = contrast.mul(luminance).mul_(2)
         to_square = contrast.mul_(similarity).neg_()
         to_mean = torch.addcmul(mean_x, luminance, mean_y, value=-1).mul_(brightness).mul_(structure).mul_(2)

@@ -1,4 +1,4 @@
-"""Parallel-beam projections of slices, and filtered back projection.  Kak and Slaney, IEEE Press 1988, chapter 3."""
+"""Projects slices with parallel beams, and reconstructs them.  Kak and Slaney, IEEE Press 1988, chapter 3."""
 
 import math
 import warnings
@@ -12,21 +12,21 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelBeam:
-    r"""Projections of slices `H x W` at angles theta_k = k pi / `angles`, on T detector bins that are a voxel wide.
+    r"""Projections of slices `H x W` at angles theta_k = k pi / `angles`, on T detector bins of one voxel's width.
 
-    The ray of bin s at an angle theta is where h sin(theta) + w cos(theta) = s, from the slice's middle. A voxel counts
-    in the two bins around its middle's s, in linear parts; back projection reads them in the same parts, and is the
-    exact transpose. The filter is the ramp, band limited, as of skimage's `iradon`.
+    The ray of bin s at an angle theta is the line h sin(theta) + w cos(theta) = s, from the slice's middle. A voxel
+    contributes to the two bins around its middle's s, with linear weights; back projection reads them with the same
+    weights, and is the exact transpose. The filter is the band-limited ramp, as in skimage's `iradon`.
     """
 
     angles: int
     shape: tuple[int, int]
-    spread: Tensor  # sparse [angles T, H W]: what a slice adds to each bin
+    spread: Tensor  # sparse [angles T, H W]: a slice's contribution to each bin
     gather: Tensor  # its transpose
 
     @classmethod
     def of(cls, like: Tensor, angles: int) -> "ParallelBeam":
-        """The beam for volumes like `[B, C, H, W, D]`, slice by slice along D."""
+        """Returns the beam for volumes like `[B, C, H, W, D]`, slice by slice along D."""
         height, width = like.shape[2:4]
         return _beam(height, width, angles, like.dtype, like.device)
 
@@ -36,11 +36,11 @@ class ParallelBeam:
         return len(self.spread) // self.angles
 
     def project(self, volume: Tensor) -> Tensor:
-        """Line integrals in voxels, `[B, C, angles, T, D]`, of a volume `[B, C, H, W, D]`."""
+        """Returns line integrals in voxels, `[B, C, angles, T, D]`, of a volume `[B, C, H, W, D]`."""
         return self._times(self.spread, self.gather, volume, (self.angles, self.bins))
 
     def reconstruct(self, readings: Tensor) -> Tensor:
-        """Filtered back projection to `[B, C, H, W, D]` of readings `[B, C, angles, T, D]`."""
+        """Returns the filtered back projection `[B, C, H, W, D]` of readings `[B, C, angles, T, D]`."""
         size = 2 * self.bins
         distance = torch.fft.fftfreq(size, 1 / size, dtype=readings.dtype, device=readings.device)
         kernel = torch.where(distance % 2 == 1, -1 / (math.pi * distance).square(), 0.0)
@@ -51,7 +51,7 @@ class ParallelBeam:
         return self._times(self.gather, self.spread, filtered * (math.pi / self.angles), self.shape)
 
     def _times(self, matrix: Tensor, transposed: Tensor, x: Tensor, shape: tuple[int, int]) -> Tensor:
-        """A matrix on the third and fourth axis together, which become `shape`."""
+        """Applies a matrix to the third and fourth axis together, which become `shape`."""
         batch, channels, *_, depth = x.shape
         columns = x.flatten(2, 3).movedim(2, 0).reshape(matrix.shape[1], -1)
         product: Tensor = _Product.apply(matrix, transposed, columns)  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ class ParallelBeam:
 
 
 class _Product(torch.autograd.Function):
-    """A sparse matrix times a dense one: torch's own derivative transposes the sparse one anew at every step."""
+    """A sparse matrix times a dense one; torch's own derivative would transpose the sparse one anew at every step."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor, transposed: Tensor, x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class _Product(torch.autograd.Function):
 
 @lru_cache(maxsize=2)
 def _beam(height: int, width: int, angles: int, dtype: torch.dtype, device: torch.device) -> ParallelBeam:
-    """A beam's matrices, kept for the windows that follow."""
+    """Builds a beam's matrices, cached for the windows that follow."""
     bins = 2 * math.ceil(math.hypot(height, width) / 2) + 1
     theta = torch.arange(angles, dtype=torch.float64) * (math.pi / angles)
     h, w = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))

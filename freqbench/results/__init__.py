@@ -1,4 +1,4 @@
-"""Result stores: their columns, Parquet files that are committed, read and compacted, and the lease."""
+"""Result stores: their columns, the Parquet files that are committed, read and compacted, and the lease."""
 
 from freqbench.results.lease import Lease
 from freqbench.results.rows import to_table

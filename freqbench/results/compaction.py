@@ -1,11 +1,12 @@
-"""Merges the many small files of a store into few large ones, in bounded memory, whoever else reads, writes or merges.
+"""Merges the many small files of a store into few large ones, in bounded memory, while others read, write or merge.
 
-Files are merged a group at a time: the group's rows are written to one new pair, and only then do its old pairs go. A
-row that another one supersedes is left out, relying on the other one's file. Two compactions that see different files
-must never rely on each other's, or a row that stands in two files (a compaction died before deleting) would be left out
-by both. So of equal rows the one in the **youngest** file wins, and a merged file is younger than those that it is made
-of: its name ends in its generation, one more than the highest of theirs. Then whatever a file holds is held, from the
-moment it is committed, by a file as young or younger: the one that its row was copied to, or was left out for.
+Files are merged a group at a time: the group's rows are written to one new pair, and only then are its old pairs
+deleted. A row that another row supersedes is left out, relying on the file of that other row. Two compactions that see
+different files must never rely on each other's files, or both would leave out a row that stands in two files (after a
+compaction died before deleting). So of equal rows the one in the **youngest** file wins, and a merged file is younger
+than its sources: its name ends in its generation, one more than the highest of theirs. Every row of a file is
+therefore, from the moment it is committed, also held by a file as young or younger: the one that it was copied to, or
+was left out for.
 
 A file that somebody put there under another name is only read; one with further columns stays as it is.
 """
@@ -27,10 +28,10 @@ from freqbench.results.winners import ORDER, commit_text, split_winners
 from freqbench.results.writer import put_pair
 
 MIB = 2**20
-FULL_BYTES = 64 * MIB  # a merged pair of that size is closed; one of half that size is left alone
+FULL_BYTES = 64 * MIB  # a merged pair of this size is closed; one of half this size is left alone
 PIECE_BYTES = 32 * MIB  # rows in memory that become a row group
 ALWAYS_BYTES = 4 * MIB
-MOST_LOST = 0.1  # superseded rows that a file may carry before it is rewritten for their sake
+MOST_LOST = 0.1  # share of superseded rows above which a file is rewritten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +40,26 @@ class Pair:
 
     name: str
     size: int  # bytes of both
-    wins: NDArray[np.bool_]  # for each record whether it counts
+    wins: NDArray[np.bool_]  # for each record, True if it wins
 
     @property
     def lost(self) -> int:
-        """Records that others supersede."""
+        """Number of superseded records."""
         return int(len(self.wins) - np.count_nonzero(self.wins))
 
 
 def compact(files: Files, above: int) -> None:
-    """See `Store.compact`."""
+    """Compacts a store: see `Store.compact`."""
     if len(files.names()) > above:
         files.consistent(lambda names: _merge(files, chosen(_pairs(files, list(filter(OWN_NAME.fullmatch, names))))))
-        pa.default_memory_pool().release_unused()  # else a run keeps what the merge took for as long as it lasts
+        pa.default_memory_pool().release_unused()  # otherwise a run keeps the merge's memory to its end
 
 
 def chosen(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs to merge: small ones, and those with much that is superseded.
+    """Returns the pairs to merge: small ones, and those with many superseded records.
 
-    A pair is left alone while it is larger than all that are smaller together: so a row is copied a few times in the
-    life of a store, not once a run, and few pairs remain.
+    A pair is left alone while it is larger than all smaller pairs together: so a row is copied a few times in the life
+    of a store, not once per run, and few pairs remain.
     """
     small, names, total = [], set[str](), 0
     for pair in sorted(pairs, key=lambda pair: pair.size):
@@ -67,8 +68,8 @@ def chosen(pairs: Sequence[Pair]) -> list[Pair]:
             if pair.size <= max(ALWAYS_BYTES, total):
                 names = set(small)
             total += pair.size
-    found = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
-    return found if len(found) > 1 or any(pair.lost for pair in found) else []
+    worthwhile = [pair for pair in pairs if pair.lost > MOST_LOST * len(pair.wins) or pair.name in names]
+    return worthwhile if len(worthwhile) > 1 or any(pair.lost for pair in worthwhile) else []
 
 
 def _pairs(files: Files, names: list[str]) -> list[Pair]:
@@ -94,7 +95,7 @@ def _merge(files: Files, pairs: Sequence[Pair]) -> None:
 
 
 def _opened(files: Files, pair: Pair) -> list[Any]:
-    """Both files; none where a merge would lose columns of theirs."""
+    """Opens both files of a pair; returns an empty list if a merge would lose some of their columns."""
     sources = {kind: files.open(kind, pair.name) for kind in SCHEMAS}
     has_more = any(len(files.schema(kind, pair.name, source)) > len(SCHEMAS[kind]) for kind, source in sources.items())
     return [] if has_more else list(sources.values())
@@ -108,11 +109,11 @@ class _Merged:
 
     @property
     def num_bytes(self) -> int:
-        """What both files have by now."""
+        """Bytes of both files so far."""
         return self._records.num_bytes + self._classes.num_bytes
 
     def add(self, pair: Pair, records: Any, classes: Any) -> None:
-        """Take the rows of a pair that count."""
+        """Adds the winning rows of a pair."""
         self._pairs.append(pair.name)
         counted, start = [SCHEMAS["records"].empty_table()], 0
         for piece in self._files.pieces("records", pair.name, records):
@@ -120,14 +121,14 @@ class _Merged:
                 piece, start = piece.filter(pa.array(pair.wins[start : start + len(piece)])), start + len(piece)
                 counted.append(piece)
             self._records.add(piece)
-        kept = commit_text(pa.concat_tables(counted))
+        commits = commit_text(pa.concat_tables(counted))
         for piece in self._files.pieces("class_records", pair.name, classes):
             if pair.lost:
-                piece = piece.filter(pc.is_in(commit_text(piece), value_set=kept))
+                piece = piece.filter(pc.is_in(commit_text(piece), value_set=commits))
             self._classes.add(piece)
 
     def commit(self) -> None:
-        """Write it, and remove what it takes the place of: records first, so that no record loses its classes."""
+        """Writes the merged pair, and removes its sources: records first, so that no record loses its classes."""
         if not self._pairs:
             return
         if self._records.num_rows:
@@ -150,12 +151,12 @@ class _Output:
 
     @property
     def num_bytes(self) -> int:
-        """What is written by now."""
+        """Bytes written so far."""
         num_bytes: int = self._sink.tell()
         return num_bytes
 
     def add(self, piece: pa.Table) -> None:
-        """Append rows."""
+        """Appends rows."""
         self.num_rows += len(piece)
         self._waiting.append(piece)
         self._num_waiting += piece.nbytes
@@ -163,7 +164,7 @@ class _Output:
             self._write()
 
     def finished(self) -> bytes:
-        """The whole file."""
+        """Returns the whole file."""
         if self._waiting:
             self._write()
         self._writer.close()
@@ -177,6 +178,6 @@ class _Output:
 
 
 def _age(name: str) -> tuple[int, str]:
-    """A file's generation, 0 of a run's own, and its name: the larger, the younger."""
+    """Returns a file's generation (0 for a run's own file) and its name: the larger, the younger."""
     generation = name.removesuffix(".parquet").rpartition("-")[2]
     return int(generation) if name.startswith(MERGED_PREFIX) and generation.isdecimal() else 0, name

@@ -1,4 +1,4 @@
-"""Lists and reads the committed files of a store, several at once where they are far away."""
+"""Lists and reads the committed files of a store, several at once if the store is remote."""
 
 import io
 import re
@@ -21,22 +21,22 @@ T = TypeVar("T")
 
 SCHEMAS: Mapping[str, pa.Schema] = {"records": arrow_schema(RECORDS), "class_records": arrow_schema(CLASS_RECORDS)}
 MERGED_PREFIX = "compacted-"
-OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # of a run or a merge, with its number
+OWN_NAME = re.compile(r".+-\d{6,}\.parquet")  # name of a run's or merge's file, with its number
 AT_ONCE = 16
 
 _CODED_TEXT = pa.dictionary(pa.int32(), pa.string())
 
 
 class VersionError(UserError):
-    """Results of another schema version than the present one."""
+    """Raised for results of another schema version than the present one."""
 
 
 class Files:
-    """The files below `root` that hold rows, and how they are read.
+    """The files below `root` that hold rows, and their reading.
 
     A run's own file has at most 5,000 rows and is read whole, in one request. A merged file may be large, so only the
-    wanted columns of it are. A file that is gone raises FileNotFoundError; one that is torn, foreign or of another
-    schema UserError.
+    requested columns are read. A missing file raises FileNotFoundError; one that is torn, foreign or of another schema
+    raises UserError.
     """
 
     def __init__(self, root: str) -> None:
@@ -44,7 +44,7 @@ class Files:
         self._halves: list[str] | None = None
 
     def names(self) -> list[str]:
-        """Lists the committed pairs. A file of records whose classes are gone is none: it goes to `halves`.
+        """Lists the committed pairs; `halves` lists records files whose class file is missing.
 
         Lists `records` before and after `class_records`: a compaction removes records first, and one listing may miss
         both the old file and the new.
@@ -58,13 +58,13 @@ class Files:
 
     @property
     def halves(self) -> list[str]:
-        """Files of records that lack their file of classes, as of the latest listing."""
+        """Records files that lack their class file, from the latest listing."""
         if self._halves is None:
             self.names()
         return self._halves or []
 
     def consistent(self, read: Callable[[list[str]], T]) -> T:
-        """What `read` returns for the committed files; called again if a compaction took one away meanwhile."""
+        """Returns the result of `read` for the committed files; calls it again if a compaction removed one."""
         names = self.names()
         while True:
             try:
@@ -76,7 +76,7 @@ class Files:
                     raise UserError(f"{missing}: move its namesake away, then run the job again") from None
 
     def each(self, work: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
-        """`map`, in order; where the store is remote, the next few items are worked on meanwhile."""
+        """Maps in order as `map` does; if the store is remote, works on the next few items meanwhile."""
         if storage.is_local(self.root):
             yield from map(work, items)
             return
@@ -90,21 +90,21 @@ class Files:
                 yield waiting.popleft().result()
 
     def open(self, kind: str, name: str) -> Any:
-        """A file for `pieces`: its content, or of a merged one a handle that reads what is asked for."""
+        """Opens a file for `pieces`: its content, or for a merged file a handle that reads the requested ranges."""
         path = storage.join(self.root, kind, name)
         if name.startswith(MERGED_PREFIX):
             return _Ranges(path)
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
-        """Some columns of one file, texts as codes."""
+        """Reads some columns of one file, texts as codes."""
         schema = coded_schema(kind, columns)
         with self.open(kind, name) as source, self._explained(kind, name) as path:
-            found = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
-            return _filled(found, schema)
+            table = _opened(source, path, kind, schema).read(schema.names, use_threads=False)
+            return _filled(table, schema)
 
     def pieces(self, kind: str, name: str, source: Any, schema: pa.Schema | None = None) -> Iterator[pa.Table]:
-        """A file from `open`, or some columns of it (`coded_schema`), a row group at a time; closes it at the end."""
+        """Yields a file from `open`, or some columns of it (`coded_schema`), by row groups; closes it at the end."""
         schema = schema or SCHEMAS[kind]
         with source, self._explained(kind, name) as path:
             file = _opened(source, path, kind, schema)
@@ -112,12 +112,12 @@ class Files:
                 yield _filled(file.read_row_group(number, schema.names, use_threads=False), schema)
 
     def schema(self, kind: str, name: str, source: Any = None) -> pa.Schema:
-        """The columns that a file has, whether or not they are those of `kind`; `source` from `open` stays open."""
+        """Returns all columns of a file, whether or not `kind` has them; `source` from `open` stays open."""
         with nullcontext(source) if source else self.open(kind, name) as file, self._explained(kind, name) as path:
             return _checked(pq.read_schema(file), path)
 
     def remove(self, kind: str, names: Iterable[str]) -> None:
-        """Remove files; one that another driver has removed is no error."""
+        """Removes files; ignores those that another driver has removed."""
 
         def gone(name: str) -> None:
             with suppress(FileNotFoundError):
@@ -126,7 +126,7 @@ class Files:
         deque(self.each(gone, names), maxlen=0)
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file that a run wrote."""
+        """Reads a JSON file that a run wrote."""
         path = storage.join(self.root, name)
         try:
             packed = storage.read_bytes(path)
@@ -151,7 +151,7 @@ class Files:
             raise
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
-                raise  # the file system's, not Arrow's: the file is gone or out of reach, nothing is wrong with it
+                raise  # an error of the file system, not of Arrow: the file is missing or out of reach, but not damaged
             why = one_line(error)
             raise UserError(
                 f"{path}: expected a Parquet file of results, got one that cannot be read ({type(error).__name__}: "
@@ -160,7 +160,7 @@ class Files:
 
 
 class _Ranges(io.RawIOBase):
-    """One object that is read piece by piece, as it is asked for."""
+    """One object that is read in ranges, on demand."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -188,7 +188,7 @@ class _Ranges(io.RawIOBase):
 
 
 def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetFile:
-    """A file whose pages are compared with their checksums as they are read: a flipped bit is no number of a table."""
+    """Opens a file and verifies its page checksums while reading, so that a flipped bit raises an error."""
     metadata = pq.read_metadata(source)
     present = set(_checked(metadata.schema.to_arrow_schema(), path).names)
     if missing := [name for name in SCHEMAS[kind].names if name not in present and name not in LATER]:
@@ -202,15 +202,15 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
     )
 
 
-def _filled(found: pa.Table, schema: pa.Schema) -> pa.Table:
-    """A table with exactly the columns of a schema: those of LATER that it lacks are null."""
-    if len(found.schema) < len(schema):
-        found = pa.concat_tables([schema.empty_table(), found], promote_options="default")
-    return found.select(schema.names).cast(schema)
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns a table with exactly the columns of a schema: missing columns of LATER become null."""
+    if len(table.schema) < len(schema):
+        table = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+    return table.select(schema.names).cast(schema)
 
 
 def coded_schema(kind: str, columns: Sequence[str]) -> pa.Schema:
-    """The schema of some columns with texts as codes: a tenth of the memory, and read in half the time."""
+    """Returns the schema of some columns with texts as codes: a tenth of the memory, and half the reading time."""
     fields = [SCHEMAS[kind].field(column) for column in columns]
     return pa.schema([field.with_type(_CODED_TEXT) if pa.types.is_string(field.type) else field for field in fields])
 

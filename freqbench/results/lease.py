@@ -1,6 +1,6 @@
-"""Tells a second run of the first on the same cells, by a lease in the store.
+"""Warns a second run of the first on the same cells, by a lease in the store.
 
-It is advisory: two runs on the same cells cost work, never rows, as readers take one row a key.
+It is advisory: two runs on the same cells cost work, never rows, as readers take one row per key.
 """
 
 import json
@@ -24,7 +24,7 @@ FRESH_S = 60.0
 RENEW_S = 15.0
 POLL_S = 1.0
 BEGINNING = b'{"host": '  # of every lease
-LONG_DEAD_S = 900.0  # more than clocks of two machines differ
+LONG_DEAD_S = 900.0  # more than the clocks of two machines differ
 
 Facts = dict[str, Any]
 WHOLE = Shard()
@@ -37,7 +37,7 @@ class Lease:
     root: str
     run_id: str
     shard: Shard = WHOLE
-    fresh_seconds: float = FRESH_S  # one that is not renewed for so long is dead
+    fresh_seconds: float = FRESH_S  # a lease that is not renewed for this long is dead
     renew_seconds: float = RENEW_S
 
     @property
@@ -46,10 +46,10 @@ class Lease:
 
     @contextmanager
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
-        """Hold it within, renewed by a thread of its own; with `force` whoever has it.
+        """Holds the lease inside the block, renewed by its own thread; `force` takes it from any holder.
 
-        `lost` is told once, from that thread, of a run that has taken it by force meanwhile. Raises a UserError where a
-        run that is alive works on cells of this shard.
+        `lost` is called once, from that thread, with the facts of a run that took the lease by force. Raises UserError
+        if a live run works on cells of this shard.
         """
         holder = self.take(force)
         if holder:
@@ -69,9 +69,9 @@ class Lease:
             self.release()
 
     def take(self, force: bool = False) -> Facts | None:
-        """Take it: None if this run holds it now, else the facts of the run that works on cells of this shard.
+        """Takes the lease; returns None if this run holds it now, else the facts of a run on the same cells.
 
-        The run of another machine is alive if it renews its lease while this looks on, for `fresh_seconds` at most:
+        A run on another machine is alive if it renews its lease while this method watches, for `fresh_seconds` at most:
         neither clocks nor processes of two machines can be compared.
         """
         if force:
@@ -85,14 +85,14 @@ class Lease:
             if holder := self._alive(self._path):
                 return holder
             storage.write_atomic(self._path, self._content())
-        for path in self._overlapping():  # whoever came at the same time saw this one's, or is seen here
+        for path in self._overlapping():  # a run that came at the same time saw this lease, or is seen here
             if holder := self._alive(path):
                 self.release()
                 return holder
         return None
 
     def renew(self) -> Facts | None:
-        """Say that the run is alive; returns the facts of the run that has taken the lease meanwhile, if one has."""
+        """Renews the lease; returns the facts of the run that has taken it meanwhile, if one has."""
         holder = self._read(self._path)
         if holder and holder["run_id"] != self.run_id:
             return holder
@@ -100,7 +100,7 @@ class Lease:
         return None
 
     def release(self) -> None:
-        """Give it back if this run holds it; a store that does not answer keeps it until it is dead."""
+        """Removes the lease if this run holds it; if the store does not answer, the lease stays until it is dead."""
         try:
             holder = self._read(self._path)
             if holder and holder["run_id"] == self.run_id:
@@ -113,7 +113,7 @@ class Lease:
             try:
                 holder = self.renew()
             except (OSError, UserError):
-                continue  # the store does not answer: the run itself says so when it has rows for it
+                continue  # the store does not answer: the run itself reports that when it writes rows
             if holder:
                 lost(holder)
                 return
@@ -131,19 +131,19 @@ class Lease:
         return json.dumps(facts).encode()
 
     def _overlapping(self) -> list[str]:
-        """The leases, its own too, of shards that share cells with this one."""
-        found = []
+        """Lists the leases, its own too, of shards that share cells with this one."""
+        paths = []
         for name in storage.list_files(storage.join(self.root, FOLDER), ".json"):
             try:
                 shard = Shard.parse(name.removesuffix(".json").replace("-of-", "/"))
             except UserError:
                 continue  # not a lease
             if shard.overlaps(self.shard):
-                found.append(_path(self.root, shard))
-        return found
+                paths.append(_path(self.root, shard))
+        return paths
 
     def _alive(self, path: str) -> Facts | None:
-        """The facts of the other run that holds a lease and lives; None if none does."""
+        """Returns the facts of another live run that holds a lease; None if there is none."""
         first = self._read(path)
         if not first or first["run_id"] == self.run_id or abs(time.time() - first["time"]) > LONG_DEAD_S:
             return None
@@ -160,7 +160,7 @@ class Lease:
         return None
 
     def _read(self, path: str) -> Facts | None:
-        """What the file says; None where it is gone or half written. Raises UserError where somebody put another."""
+        """Returns the lease's facts; None if missing or half written. Raises UserError if it is another file."""
         try:
             content = storage.read_bytes(path)
         except FileNotFoundError:
@@ -181,7 +181,7 @@ def _path(root: str, shard: Shard) -> str:
 
 
 def _runs(pid: int, started: float) -> bool:
-    """Whether a process of this machine is there, and is the one that was started then."""
+    """True if a process with this pid and start time runs on this machine."""
     try:
         return abs(psutil.Process(pid).create_time() - started) < 1
     except psutil.NoSuchProcess:

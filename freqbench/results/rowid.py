@@ -13,7 +13,7 @@ _PREFIX = re.compile(rf"[0-9a-f]{{{LEAST_DIGITS},16}}")
 
 
 def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
-    """16 hex digits that a record is called by: a digest of its key.
+    """Returns 16 hex digits that name a record: a digest of its key.
 
     >>> row_id("0123456789abcdef", "fedcba9876543210", "feedfacefeedface")
     'fd9e36ab26584a29'
@@ -22,24 +22,24 @@ def row_id(cell_id: str, case_key: str, target_model_id: str) -> str:
 
 
 def find_row(store: Store, text: str) -> Key:
-    """The key of the row whose id begins with `text`; UserError where none or several do."""
+    """Returns the key of the row whose id begins with `text`; raises UserError if none or several do."""
     if not _PREFIX.fullmatch(text):
         raise UserError(
-            f"--row: expected {LEAST_DIGITS} to 16 of the hex digits that a row is called by, got {text!r}: the page "
+            f"--row: expected {LEAST_DIGITS} to 16 hex digits of a row's id, got {text!r}: the page "
             "of `report --format html` has them in the details of a case"
         )
-    found = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
-    if len(found) != 1:
-        ids = ", ".join(row_id(*key) for key in found[:3])
-        got = f"{len(found)} of them ({ids}): give more digits" if found else "none: check OUT and the digits"
+    keys = [key for key in store.rows(KEY) if row_id(*key).startswith(text)]
+    if len(keys) != 1:
+        ids = ", ".join(row_id(*key) for key in keys[:3])
+        got = f"{len(keys)} of them ({ids}): give more digits" if keys else "none: check OUT and the digits"
         raise UserError(f"{store.root}: expected one row whose id begins with {text}, got {got}")
-    return found[0]
+    return keys[0]
 
 
 def sample_rows(store: Store, count: int, seed: int) -> list[Key]:
-    """The keys of `count` ok rows drawn at random, or of all where there are fewer; the same for the same store.
+    """Returns the keys of `count` ok rows drawn at random, or of all if there are fewer; the same for the same store.
 
-    Raises UserError where no row is ok.
+    Raises UserError if no row is ok.
     """
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:

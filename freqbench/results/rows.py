@@ -1,4 +1,4 @@
-"""Makes Arrow tables of rows, refusing those that are not of the schema."""
+"""Converts rows to Arrow tables, and refuses those that do not fit the schema."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ import pyarrow as pa
 
 from freqbench.results.schema import Column, arrow_schema
 
-_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # what Arrow raises on values that do not fit
+_REFUSALS = (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError)  # errors that Arrow raises on values that do not fit
 
 
 def to_table(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """Rows with exactly these columns as an Arrow table. NaN stays NaN and None becomes null.
+    """Converts rows with exactly these columns to an Arrow table. NaN stays NaN and None becomes null.
 
-    Raises a ValueError where a column is missing, unknown, required but None, or of the wrong type, or a time has no
+    Raises ValueError if a column is missing, unknown, required but None, or of the wrong type, or if a time has no
     zone: a mistake of the program that made the row.
     """
     rows = [dict(row) for row in rows]
-    known = _prepared(tuple(columns))
+    prepared = _prepared(tuple(columns))
     for row in rows:
-        _check(row, known)
+        _check(row, prepared)
     try:
-        # All columns in one call: a call a column takes five times as long on the few rows of a unit.
-        structs = pa.array(rows, type=known.struct)
+        # All columns in one call: one call per column takes five times as long on the few rows of a unit.
+        structs = pa.array(rows, type=prepared.struct)
     except _REFUSALS as error:
         raise _misfit(columns, rows, error) from error
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(known.metadata)
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(structs)]).replace_schema_metadata(prepared.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,24 +54,24 @@ def _prepared(columns: tuple[Column, ...]) -> _Prepared:
     )
 
 
-def _check(row: Mapping[str, Any], known: _Prepared) -> None:
-    """Refuse what Arrow would take."""
-    if row.keys() != known.names:
-        missing, unknown = sorted(known.names - row.keys()), sorted(row.keys() - known.names)
+def _check(row: Mapping[str, Any], schema: _Prepared) -> None:
+    """Refuses rows that Arrow would accept."""
+    if row.keys() != schema.names:
+        missing, unknown = sorted(schema.names - row.keys()), sorted(row.keys() - schema.names)
         raise ValueError(f"a row must have exactly the schema's columns: missing {missing}, unknown {unknown}")
-    for name in known.required:
+    for name in schema.required:
         if row[name] is None:
             raise ValueError(f"column {name!r} must not be None")
-    for name in known.times:
+    for name in schema.times:
         if isinstance(row[name], datetime) and row[name].tzinfo is None:
             raise ValueError(f"column {name!r}: a time needs a zone: use datetime.now(UTC)")
-    for name in known.whole:
+    for name in schema.whole:
         if isinstance(row[name], float):
             raise ValueError(f"column {name!r} must be {pa.int64()}, got a float: it would be cut off")
 
 
 def _misfit(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], error: Exception) -> ValueError:
-    """What Arrow's error means, with the column, which it does not name where it converts whole rows."""
+    """Explains Arrow's error with the column, which Arrow does not name when it converts whole rows."""
     for column in columns:
         try:
             pa.array([row[column.name] for row in rows], type=column.type)

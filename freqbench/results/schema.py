@@ -1,8 +1,9 @@
 """Defines the columns of a result store, each with its type, unit, direction, mark and meaning.
 
-Two tables: `records`, one row a (cell, case, target model), and `class_records`, one row of those a class. A metric
-that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not be computed is
-null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without a reason.
+There are two tables: `records`, one row per (cell, case, target model), and `class_records`, one row per record and
+class. A metric that is undefined on a volume (no such class in the label, nothing predicted) is NaN; one that could not
+be computed is null, with the reason under its name in `null_reasons`; one that the job did not ask for is null without
+a reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ Direction = Literal["higher", "lower", ""]
 Mark = Literal["identity", "result", "measured"]
 
 
-@dataclass(frozen=True, eq=False)  # each is what it is, and hashed as fast as an object is
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity, which is fast
 class Column:
     """One column of a table.
 
@@ -30,12 +31,12 @@ class Column:
 
     name: str
     type: pa.DataType
-    unit: str  # empty where there is none
-    direction: Direction  # which way the segmentation or the volume is better; empty where neither is
+    unit: str  # empty if it has none
+    direction: Direction  # the better direction for segmentation or volume; empty if neither is better
     mark: Mark
     meaning: str
-    required: bool = False  # whether a row without it is a mistake of the program
-    is_later: bool = False  # whether files of this version were written before it was added: it is null there
+    required: bool = False  # True if a row without it is a mistake of the program
+    is_later: bool = False  # True if files of this version were written before it was added; it is null in them
 
 
 _TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -63,7 +64,7 @@ def _count(name: str, meaning: str, direction: Direction = "") -> Column:
 
 
 def _and_clean(*columns: Column) -> Iterator[Column]:
-    """Each column, and the same of the clean volume's prediction."""
+    """Yields each column, and its counterpart for the clean volume's prediction."""
     for column in columns:
         yield column
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
@@ -87,7 +88,7 @@ _KEYS = (
     _identity("target_model_id", "the model whose prediction is scored"),
 )
 _RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
-_FINISHED = _measured("finished_at", _TIME, "UTC", "when the row was finished", required=True)
+_FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
 
 RECORDS: tuple[Column, ...] = (
     *_KEYS,
@@ -99,39 +100,39 @@ RECORDS: tuple[Column, ...] = (
     _identity("target_model", "name of the model whose prediction is scored"),
     _identity(
         "source_defence",
-        "the source's defence: JSON text of its parameters, `adaptive` and the model_id `undefended`; null: none",
+        "the source's defence: JSON text of its parameters, `adaptive` and the model_id `undefended`; null if none",
         required=False,
     ),
     _identity("target_defence", "the same of the target", required=False),
     _identity(
         "target_method",
-        "how the target's network was trained and is used, the seed of the training left out: 16 hex digits that its "
-        "replicates share; null where that is not known",
+        "16 hex digits of the training and use of the target's network without the seed of the training, which its "
+        "replicates share; null if unknown",
         required=False,
     ),
     _identity("attack", "name of the attack"),
-    _identity("variant", "which of the authors' versions: paper, released, ...", required=False),
+    _identity("variant", "the authors' version of the attack: paper, released, ...", required=False),
     _identity("params", "all parameters of the attack, JSON text"),
-    _identity("budget_name", "the parameter that bounds the attack; null where none does", required=False),
-    _identity("budget", "its value, in its own unit", _FLOAT, required=False),
+    _identity("budget_name", "the parameter that bounds the attack; null if none does", required=False),
+    _identity("budget", "value of that parameter, in its own unit", _FLOAT, required=False),
     _identity(
         "threat_model",
         "the set of volumes that the attack may choose from, by its name in docs/background/threat-models.md; "
-        "linf-minimal: the budget is what is to be reached, and `linf` is made small; corruption: nobody attacks",
+        "linf-minimal: the budget is the share of voxels to turn wrong, `linf` is minimised; corruption: no attacker",
     ),
-    _identity("seed", "of the draws; null where the attack draws nothing", _INT, required=False),
+    _identity("seed", "seed of the draws; null if the attack draws nothing", _INT, required=False),
     _identity("precision", "fp32, tf32 or bf16"),
-    _identity("compile", "whether the model was compiled", _BOOL),
+    _identity("compile", "true if the model was compiled", _BOOL),
     _identity("num_classes", "classes including background", _INT, "count"),
     Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
-    Column("error", _TEXT, "", "", "result", "why it failed, one line; null where ok"),
+    Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
     *_later(
         Column(
             "caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"
         )
     ),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
-    Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: why it is null}; null where none is"),
+    Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
         _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
         _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
@@ -141,7 +142,7 @@ RECORDS: tuple[Column, ...] = (
         _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
-    *_and_clean(_score("hd95_penalised", "mm", "lower", "as hd95_mm, a missed class counting the volume's diagonal")),
+    *_and_clean(_score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class")),
     *_later(
         *_and_clean(
             _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
@@ -154,7 +155,7 @@ RECORDS: tuple[Column, ...] = (
             _score("betti2_error", "count", "lower", "cavities too many or too few, foreground classes"),
             _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
             _score(
-                "ece_foreground", "fraction", "lower", "the same of voxels predicted as a class, foreground classes"
+                "ece_foreground", "fraction", "lower", "the same on the voxels predicted as a class, foreground classes"
             ),
             _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
         )
@@ -180,16 +181,16 @@ RECORDS: tuple[Column, ...] = (
         "seam_energy",
         "ratio",
         "lower",
-        "mean jump of the change across borders of the source's windows over that within them; 1: no seam",
+        "mean jump of the change across borders of the source's windows, divided by that within; 1: no seam",
     ),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _intensity(
         "resampling_error",
-        "root mean square of what the volume lost on its way to the native grid and back, for targets that see it "
-        "through that grid; null where source and target share a space",
+        "root mean square of the volume's change on its way to the native grid and back, for targets that see it "
+        "through that grid; null if source and target share a space",
     ),
     *_later(
-        _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null where nothing is moved"),
+        _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
         _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
         _score(
             "jacobian_min",
@@ -203,16 +204,16 @@ RECORDS: tuple[Column, ...] = (
         "certified_radius",
         "intensity 0..1",
         "higher",
-        "Euclidean norm of the changes that certificates of randomised smoothing hold for; null for other targets",
+        "Euclidean norm of the changes that certificates of randomised smoothing cover; null for other targets",
     ),
     *_and_clean(
         _fraction("certified_share", "voxels whose class is certified; the others abstain"),
         _fraction(
-            "certified_dice", "Dice, mean over defined foreground classes, to abstain being a class that is never right"
+            "certified_dice", "Dice, mean over defined foreground classes; abstaining counts as a class, never right"
         ),
         _fraction(
             "certified_dice_bound",
-            "what no change within the radius takes the Dice below, voxels that abstain counting as the worst class",
+            "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
@@ -220,12 +221,12 @@ RECORDS: tuple[Column, ...] = (
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
-    _count("num_forwards", "forward passes of the source's network for the volume, each draw of a random defence one"),
+    _count("num_forwards", "forward passes of the source's network for the volume, one per draw of a random defence"),
     _count("num_backwards", "backward passes of the source's network for the volume, likewise"),
     _RUN_ID,
     _FINISHED,
     _measured("attack_seconds", _FLOAT, "s", "time to make the volume"),
-    _measured("score_seconds", _FLOAT, "s", "time to predict and score it, surface distances left out"),
+    _measured("score_seconds", _FLOAT, "s", "time to predict and score it, without surface distances"),
     _measured("peak_memory_bytes", _INT, "bytes", "peak memory of the device (of the process on a CPU)"),
     _measured("device", _TEXT, "", "name of the device"),
     _measured("threads", _INT, "count", "CPU threads of the worker"),
@@ -234,8 +235,8 @@ RECORDS: tuple[Column, ...] = (
 
 CLASS_RECORDS: tuple[Column, ...] = (
     *_KEYS,
-    Column("class_index", _INT, "", "", "identity", "number of the class, 0 is background", required=True),
-    _identity("class_name", "its name"),
+    Column("class_index", _INT, "", "", "identity", "number of the class; 0 is background", required=True),
+    _identity("class_name", "name of the class"),
     _count("label_voxels", "voxels of the class in the label"),
     _count("pred_voxels", "voxels of the class predicted on the adversarial volume"),
     _count("pred_voxels_clean", "voxels of the class predicted on the clean volume"),
@@ -246,9 +247,9 @@ CLASS_RECORDS: tuple[Column, ...] = (
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
     *_later(
-        _score("nsd_tolerance_mm", "mm", "", "within which a surface voxel counts as near, for nsd"),
+        _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
         *_and_clean(
-            _fraction("nsd", "normalised surface Dice; as the next ones NaN for the background"),
+            _fraction("nsd", "normalised surface Dice; NaN for the background, as in the next columns"),
             _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
             _score("volume_error_ml", "ml", "", "predicted minus true volume"),
             _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
@@ -257,7 +258,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
             _score("betti1_error", "count", "lower", "tunnels too many or too few"),
             _score("betti2_error", "count", "lower", "cavities too many or too few"),
             _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
-            _score("wrong_confidence", "fraction", "lower", "mean confidence on those that are wrong"),
+            _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
         ),
     ),
     _RUN_ID,
@@ -266,10 +267,10 @@ CLASS_RECORDS: tuple[Column, ...] = (
 
 
 LATER = frozenset(column.name for columns in (RECORDS, CLASS_RECORDS) for column in columns if column.is_later)
-"""What files of this version may lack."""
+"""Columns that files of this version may lack."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
+    """Returns the Arrow schema of `RECORDS` or `CLASS_RECORDS`, with the schema version in its metadata."""
     fields = [pa.field(column.name, column.type) for column in columns]
     return pa.schema(fields, metadata={VERSION_FIELD: str(SCHEMA_VERSION).encode()})

@@ -1,4 +1,4 @@
-"""Splits a grid into shards by the hashes that its cells have for names."""
+"""Splits a grid into shards by the ids of its cells, which are hashes."""
 
 import math
 import re
@@ -14,7 +14,7 @@ _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 class Shard:
     """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
 
-    A cell belongs to the shard that its id, which is a hash, leaves as remainder: so every run of a job agrees on it.
+    The remainder of a cell's id, which is a hash, modulo `count` picks its shard: so every run of a job agrees on it.
     """
 
     number: int = 1
@@ -22,19 +22,19 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """From `2/8`; a UserError for anything else."""
-        found = _TEXT.fullmatch(text)
-        if not found or int(found[1]) > int(found[2]):
+        """Parses `2/8`; raises UserError for anything else."""
+        match = _TEXT.fullmatch(text)
+        if not match or int(match[1]) > int(match[2]):
             raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")
-        return cls(number=int(found[1]), count=int(found[2]))
+        return cls(number=int(match[1]), count=int(match[2]))
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
 
     def holds(self, cell_id: str) -> bool:
-        """Whether a cell (16 hex digits) is in it."""
+        """True if the shard contains a cell (16 hex digits)."""
         return int(cell_id, 16) % self.count == self.number - 1
 
     def overlaps(self, other: "Shard") -> bool:
-        """Whether a cell can be in both: the remainders agree modulo what the counts share (Chinese remainders)."""
+        """True if a cell can be in both: remainders agree modulo the counts' gcd (Chinese remainders)."""
         return (self.number - other.number) % math.gcd(self.count, other.count) == 0

@@ -1,4 +1,4 @@
-"""Counts what a store's job has done, from its files alone: neither data nor checkpoints are needed."""
+"""Counts the progress of a store's job from the store's files alone: neither data nor checkpoints are needed."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,25 +15,25 @@ RUN = ("run_id", "status", "records", "failed", "heartbeat")
 
 
 def facts(out: str) -> dict[str, Any]:
-    """What `status --json` prints of a store.
+    """Returns the content of `status --json` for a store.
 
     Returns:
-        `out`; `records`: those `wanted` by its job, `ok`, `failed`, `left`, and of these `lacking`, whose classes are
-        lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: of each its RUN, null where its file
-        does not say, and the number of its `warnings`; `workers`: of each run that goes on, else of the last one,
-        `run_id` and what its file says of its `workers`.
+        `out`; `records`: the numbers `wanted` by its job, `ok`, `failed`, `left`, and among those left `lacking`, whose
+        classes are lost; `attacks`: `attack`, `source`, `ok` and `failed` of each; `runs`: the fields RUN of each, null
+        if its file lacks them, and the number of its `warnings`; `workers`: `run_id` and `workers` of each unfinished
+        run, else of the last one.
 
     Raises:
-        UserError: no store is there, or it cannot be read.
+        UserError: the store does not exist or cannot be read.
     """
     store = Store(out)
     wanted = index_keys(store.job()["index"])
     rows = store.rows((*KEY, "attack", "source_model", "status"))
     counts = Counter(row[3:] for row in rows if row[:3] in wanted)
     by_status = {status: sum(n for row, n in counts.items() if row[2] == status) for status in ("ok", "failed")}
-    found = store.runs()
+    runs = store.runs()
     lacking = sum(key in wanted for keys in store.lacking().values() for key in keys)
-    latest = [run for run in found if run.get("status") == "running"] or found[-1:]
+    latest = [run for run in runs if run.get("status") == "running"] or runs[-1:]
     return {
         "out": out,
         "records": {"wanted": len(wanted), **by_status, "left": len(wanted) - counts.total(), "lacking": lacking},
@@ -41,7 +41,7 @@ def facts(out: str) -> dict[str, Any]:
             {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
             for attack, source in sorted({group[:2] for group in counts})
         ],
-        "runs": [_run(run) for run in found],
+        "runs": [_run(run) for run in runs],
         "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
     }
 
@@ -53,7 +53,7 @@ def _run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:
-    """Of `facts` a table of records by attack and source, one of runs, and one of the workers of each run."""
+    """Returns tables of `facts`: records by attack and source, runs, and the workers of each run."""
     records = found["records"]
     title = f"{found['out']}: {records['ok'] + records['failed']} of {records['wanted']} records"
     progress = Table("attack", "source", "ok", "failed", title=title)
@@ -84,23 +84,23 @@ class _Worker(Strict):
 
     @property
     def share(self) -> float:
-        """The part of its time in which its device had work."""
+        """Share of its time in which its device had work."""
         return self.device_seconds / (sum(self.seconds) or 1.0)
 
 
 def _workers(out: str, run: Mapping[str, Any]) -> Table:
-    """What the time of a run's workers went to: of all, and of the ones whose devices had least to do."""
+    """Tabulates the time of a run's workers: of all, and of those whose devices had least work."""
     where = f"{out}/runs/{run['run_id']}.json"
     workers = [config.validate(facts, _Worker, where) for facts in run["workers"]]
     title = f"workers of {run['run_id']}"
     table = Table("worker", "node", "units", "load s", "device s", "idle s", "device share", title=title)
     load, device, idle = (sum(seconds) for seconds in zip(*(worker.seconds for worker in workers), strict=True))
     units = sum(worker.units for worker in workers)
-    whole = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
-    least = sorted(sorted(workers, key=lambda each: each.share)[:MOST_WORKERS], key=lambda each: each.worker)
-    for name, each in ((f"all {len(workers)}", whole), *((str(each.worker), each) for each in least)):
-        seconds = (f"{value:.0f}" for value in each.seconds)
-        table.add_row(name, each.node, str(each.units), *seconds, f"{100 * each.share:.0f} %")
+    everyone = _Worker(worker=0, node="", units=units, load_seconds=load, device_seconds=device, idle_seconds=idle)
+    least = sorted(sorted(workers, key=lambda one: one.share)[:MOST_WORKERS], key=lambda one: one.worker)
+    for name, one in ((f"all {len(workers)}", everyone), *((str(one.worker), one) for one in least)):
+        seconds = (f"{value:.0f}" for value in one.seconds)
+        table.add_row(name, one.node, str(one.units), *seconds, f"{100 * one.share:.0f} %")
     if len(workers) > MOST_WORKERS:
         table.caption = f"the {MOST_WORKERS} of least device share"
     return table

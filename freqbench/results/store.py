@@ -1,11 +1,10 @@
-"""Keeps results in Parquet files that are committed by their presence, read as one row a key, and compacted.
+"""Keeps results in Parquet files that are committed by their presence, read as one row per key, and compacted.
 
 A commit is a pair of files of one name, `class_records/NAME` first and `records/NAME` second: **the second is the
-commit**. A class file without its records file is ignored, wherever it comes from: a writer that died between the two,
-or a compaction that died while deleting. A records file whose class file somebody lost does not count either: a run
-computes its records again, and removes it then. A record may stand in several files (a retry, a second driver, a
-compaction that died before deleting): readers keep one row a key, and take its classes from the file that the row came
-from.
+commit**. A class file without its records file is ignored: it comes from a writer that died between the two, or from a
+compaction that died while deleting. A records file whose class file was lost does not count either: a run computes its
+records again, and then removes it. A record may be in several files (after a retry, a second driver, a compaction that
+died before deleting): readers keep one row per key, and take its classes from the same file.
 """
 
 import json
@@ -36,7 +35,7 @@ FOLDERS = ("records", "class_records", "runs", "leases")
 
 
 class IndexCell(BaseModel):
-    """A cell's part of an index; its cases are those of its dataset, or `cases`."""
+    """A cell's part of an index; its cases are `cases`, or those of its dataset."""
 
     model_config = ConfigDict(strict=True)
 
@@ -47,7 +46,7 @@ class IndexCell(BaseModel):
 
 
 class Index(BaseModel):
-    """The keys of all records that a job asks for, as `Grid.index` says them; `index_keys` spells them out."""
+    """The keys of all records that a job asks for, as in `Grid.index`; `index_keys` expands them."""
 
     cells: list[IndexCell]
     cases: dict[str, list[str]] = {}
@@ -61,7 +60,7 @@ class Index(BaseModel):
 
 
 class DatasetFacts(BaseModel):
-    """What a run says of a dataset, as far as it is read."""
+    """Facts of a dataset in a run's file, as far as they are read."""
 
     model_config = ConfigDict(strict=True)
 
@@ -70,7 +69,7 @@ class DatasetFacts(BaseModel):
 
 
 class RunFacts(BaseModel):
-    """What a run's file says, as far as it is read, where it says it."""
+    """Facts in a run's file, as far as they are read; each may be absent."""
 
     model_config = ConfigDict(strict=True)
 
@@ -85,9 +84,9 @@ class RunFacts(BaseModel):
 
 
 class Store:
-    """The results below `root`, a folder or an fsspec URI. Nothing is made before the first write.
+    """The results below `root`, a folder or an fsspec URI. Nothing is created before the first write.
 
-    What reads raises UserError where a file is torn, foreign or of another schema version.
+    Reading methods raise UserError if a file is torn, foreign or of another schema version.
     """
 
     def __init__(self, root: str) -> None:
@@ -97,34 +96,34 @@ class Store:
         self._files = Files(root)
 
     def writer(self, run_id: str, interval_s: float = 15.0) -> Writer:
-        """The writer of a run's rows, for one thread."""
+        """Returns the writer of a run's rows, for one thread."""
         return Writer(self.root, run_id, interval_s)
 
     @property
     def is_empty(self) -> bool:
-        """Whether no record has been committed; told without pandas, which the first Arrow array imports."""
+        """True if no record has been committed; avoids pandas, which the first Arrow array imports."""
         return not self._files.names()
 
     def records(self, columns: Sequence[str] = _ALL, coded: bool = False) -> pa.Table:
-        """One row a key, ok before failed, then the latest; ordered by `finished_at` and key.
+        """Returns one row per key, ok before failed, then the latest; ordered by `finished_at` and key.
 
         Args:
-            columns: of RECORDS; the fewer, the faster.
-            coded: texts as Arrow dictionaries (pandas: categoricals), a tenth of the memory where there are many rows.
+            columns: columns of RECORDS; the fewer, the faster.
+            coded: texts as Arrow dictionaries (pandas: categoricals), which take a tenth of the memory for many rows.
         """
         table = self._winners(columns)
         return table if coded else table.cast(pa.schema([SCHEMAS["records"].field(name) for name in columns]))
 
     def found(self, keys: Collection[Key]) -> dict[Key, tuple[Row, list[Row]]]:
-        """Some rows of `records` with their classes, all columns; only the files that hold them are read whole."""
+        """Returns some rows of `records` with their classes, all columns; reads only files that hold them."""
         return self._files.consistent(lambda names: self._found(names, pa.array(map("/".join, keys), pa.string())))
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The rows of `records` as tuples; equal texts are one object, so that a million rows are no burden."""
+        """Yields the rows of `records` as tuples; equal texts are one object, which saves memory."""
         return shared_rows(self._winners(columns))
 
     def class_records(self, columns: Sequence[str] = _ALL_CLASSES, coded: bool = False) -> pa.Table:
-        """The classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
+        """Returns the classes of the rows that `records` returns, by columns of CLASS_RECORDS; `coded` as there."""
         known: dict[str, pa.Table] = {}
         table = self._files.consistent(lambda names: self._classes(names, self._read(names, ORDER, known), columns))
         if coded:
@@ -132,22 +131,22 @@ class Store:
         return table.cast(pa.schema([SCHEMAS["class_records"].field(name) for name in columns]))
 
     def covered(self) -> dict[Key, frozenset[str]]:
-        """The keys whose row is ok, and the metrics that it covers: what a resume need not compute again."""
+        """Returns the keys whose row is ok, and the metrics that it covers: a resume need not compute these again."""
         words: dict[str | None, frozenset[str]] = {}
-        found: dict[Key, frozenset[str]] = {}
+        metrics: dict[Key, frozenset[str]] = {}
         for cell, case, target, text, status in self.rows((*KEY, "metrics", "status")):
             if status == "ok":
                 if text not in words:
                     words[text] = frozenset((text or "").split(",")) - {""}
-                found[cell, case, target] = words[text]
-        return found
+                metrics[cell, case, target] = words[text]
+        return metrics
 
     def lacking(self) -> dict[str, list[Key]]:
-        """Keys of the good records that no pair has, by the records file without classes that has them."""
+        """Returns the keys of good records that no pair holds, by the name of their half pair's records file."""
         return self._files.consistent(lambda _: self._lacking()) if self._files.halves else {}
 
     def complaint(self, wanted: Container[Key] | None = None) -> str | None:
-        """Says in a line how many records lack their classes, of those `wanted` (None: all), and what mends it."""
+        """Returns a line on the `wanted` records (None: all) that lack their classes, and the remedy; else None."""
         lacking = self.lacking().items()
         names = [name for name, keys in lacking for key in keys if wanted is None or key in wanted]
         if not names:
@@ -160,26 +159,26 @@ class Store:
         )
 
     def compact(self, above: int = 1) -> None:
-        """Merge small files into few large ones if there are more than `above`, dropping rows that are superseded.
+        """Merges small files into few large ones if there are more than `above`, and drops superseded rows.
 
-        Files that are large and carry little that is superseded are left alone. Whenever it dies, and whoever else
-        compacts, every row is in a committed file; and as only files are deleted that were read and merged, what others
-        commit meanwhile stays. Memory does not grow with the store, but for the keys of its rows. A file of records
-        without classes goes once all its good records were computed again.
+        Large files with few superseded rows are left alone. Even if it dies, or others compact too, every row is in a
+        committed file. It deletes only files that it read and merged, so that files which others commit meanwhile stay.
+        Memory does not grow with the store, except for the keys of its rows. A records file without classes is removed
+        once all its good records were computed again.
         """
         compaction.compact(self._files, above)
         self._files.remove("records", [name for name, keys in self.lacking().items() if not keys])
 
     def write_run(self, run_id: str, facts: dict[str, Any]) -> None:
-        """Write `runs/<run_id>.json`, which only that run writes: `facts` and the run's id."""
+        """Writes `runs/<run_id>.json`, which only that run writes: `facts` and the run's id."""
         self._write_json(f"runs/{run_id}.json", {**facts, "run_id": run_id})
 
     def runs(self) -> list[dict[str, Any]]:
-        """What the runs wrote about themselves, ordered by id."""
+        """Returns the facts that the runs wrote about themselves, ordered by id."""
         return list(self._files.each(self.run, self.run_ids()))
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """What a run of `run_ids` wrote about itself; UserError where parts of it are of another kind."""
+        """Returns the facts of a run of `run_ids`; raises UserError if some have the wrong type."""
         run = self._files.read_json(f"runs/{run_id}.json")
         try:
             RunFacts.model_validate(run)
@@ -192,16 +191,16 @@ class Store:
         return run
 
     def run_ids(self) -> list[str]:
-        """The ids of the runs so far, ordered."""
+        """Lists the ids of the runs so far, ordered."""
         files = storage.list_files(storage.join(self.root, "runs"), ".json")
         return [name.removesuffix(".json") for name in files]
 
     def write_job(self, job: dict[str, Any]) -> None:
-        """Write `run.json`: the job and the ids of the runs so far; derived, for whoever looks into the folder."""
+        """Writes `run.json`: the job and the ids of the runs so far; derived data, for people who open the folder."""
         self._write_json("run.json", {"job": job, "runs": self.run_ids()})
 
     def job(self) -> dict[str, Any]:
-        """The job that `run.json` holds; UserError where there is none."""
+        """Returns the job in `run.json`; raises UserError if there is none."""
         job = self._files.read_json("run.json").get("job")
         try:
             if not isinstance(job, dict):
@@ -232,7 +231,7 @@ class Store:
         }
 
     def _read(self, names: Sequence[str], columns: Sequence[str], known: dict[str, pa.Table]) -> list[pa.Table]:
-        """Some columns of records files; those in `known` are not read again, the others added to it."""
+        """Reads some columns of records files; skips those in `known` and adds the others to it."""
         for name in known.keys() - set(names):
             del known[name]
         new = [name for name in names if name not in known]
@@ -242,7 +241,7 @@ class Store:
         return [known[name] for name in names]
 
     def _found(self, names: Sequence[str], keys: pa.Array) -> dict[Key, tuple[Row, list[Row]]]:
-        found: dict[Key, tuple[Row, list[Row]]] = {}
+        rows_by_key: dict[Key, tuple[Row, list[Row]]] = {}
         tables = self._read(names, ORDER, {})
         for name, table, wins in zip(names, tables, split_winners(tables), strict=True):
             texts = pc.binary_join_element_wise(*(table[column].cast(pa.string()) for column in KEY), "/")
@@ -253,11 +252,11 @@ class Store:
             classes = self._classes([name], [table.filter(wanted)], _ALL_CLASSES).to_pylist()
             for row in rows:
                 key: Key = row["cell_id"], row["case_key"], row["target_model_id"]
-                found[key] = row, [each for each in classes if all(each[part] == row[part] for part in KEY)]
-        return found
+                rows_by_key[key] = row, [line for line in classes if all(line[part] == row[part] for part in KEY)]
+        return rows_by_key
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
-        """The class rows of the winning records, each from the file of its record."""
+        """Returns the class rows of the winning records, each from the file of its record."""
 
         schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns))))
 
@@ -266,10 +265,10 @@ class Store:
             pieces = self._files.pieces("class_records", name, self._files.open("class_records", name), schema)
             return [piece.filter(pc.is_in(commit_text(piece), texts)).select(list(columns)) for piece in pieces]
 
-        kept = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
-        files = [file for file in zip(names, kept, strict=True) if len(file[1])]
-        found = chain.from_iterable(self._files.each(read, files))
-        return pa.concat_tables([schema.empty_table().select(list(columns)), *found])
+        winning = [table.filter(pa.array(wins)) for table, wins in zip(tables, split_winners(tables), strict=True)]
+        files = [file for file in zip(names, winning, strict=True) if len(file[1])]
+        tables_read = chain.from_iterable(self._files.each(read, files))
+        return pa.concat_tables([schema.empty_table().select(list(columns)), *tables_read])
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=2)
@@ -277,7 +276,7 @@ class Store:
 
 
 def index_keys(index: Mapping[str, Any]) -> set[Key]:
-    """The keys that an index of `Grid.index` stands for, as `Store.job` has it; a cell with `cases` has only those."""
+    """Expands an index of `Grid.index`, as in `Store.job`, to its keys; a cell with `cases` has only those."""
     return {
         (cell["cell_id"], case_key, target)
         for cell in index["cells"]

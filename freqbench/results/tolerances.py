@@ -1,17 +1,17 @@
-"""Says how far a result may be from the same computed elsewhere: on another device, or by other versions.
+"""Bounds the difference between a result and the same result from another device or other versions.
 
 On the same device, with the same versions, threads and window batch, results are equal to the bit. Elsewhere sums are
-taken in another order: a logit moves in its last bits, and where two classes are as good as equal a voxel changes its
-class; a gradient that vanishes changes its sign, and what an iterated attack makes of that grows from step to step. So
-clean predictions move by single voxels, distances of the attacked volume a little, and scores under attack the most.
+taken in another order. A logit moves in its last bits, and where two classes are nearly equal a voxel changes its
+class; a gradient that vanishes changes its sign, and an iterated attack amplifies that from step to step. So clean
+predictions move by single voxels, distances of the attacked volume a little, and scores under attack the most.
 
-The numbers are at least three times the largest difference that was seen where the same processor computed with its
+The numbers are at least three times the largest difference that was seen when the same processor computed with its
 widest vector instructions and with its narrowest (ATen `default`, oneDNN SSE4.1): 73 rows of 26 attacks with few steps,
 the phantom's UNet and SegResNet on 24x24x24 voxels. There most rows stayed equal to the bit; the means moved by 0.0017
 (Dice), 8 % (HD95), 0.0018 (SSIM), 0.11 dB, 1.6 % (L2, energy) and 6 % (L-inf of SA2, one voxel), and 20 voxels that
-changed class took 60 % of a small organ's distance. LPIPS, seams and passes were not seen to move: theirs are guesses,
-and so are those of _OF_LABELS, which came later. On larger volumes, where a
-voxel counts less, all are generous; after many steps they may be narrow.
+changed class took 60 % of a small organ's distance. LPIPS, seams and passes were not seen to move: their tolerances are
+guesses, and so are those of _OF_LABELS, which came later. On larger volumes, where a voxel counts less, all are
+generous; after many steps they may be narrow.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """Two numbers agree where they differ by at most `absolute + relative * |stored|`; NaN agrees with NaN alone."""
+    """Two numbers agree if they differ by at most `absolute + relative * |stored|`; NaN agrees with NaN only."""
 
     absolute: float = 0.0
     relative: float = 0.0
 
     def allows(self, stored: float, found: float) -> bool:
-        """Whether a number agrees with the one that is stored."""
+        """True if a number agrees with the stored one."""
         return bool(np.isclose(found, stored, rtol=self.relative, atol=self.absolute, equal_nan=True))
 
     def __str__(self) -> str:
@@ -40,9 +40,9 @@ class Tolerance:
 EXACT = Tolerance()
 _CLEAN_SURFACE = Tolerance(absolute=1.0, relative=0.02)  # one voxel more or less, in voxels or mm
 _SURFACE = Tolerance(absolute=1.0, relative=0.25)
-_CLASS_SURFACE = Tolerance(absolute=5.0, relative=2.0)  # a few voxels are all that a small organ is found by
+_CLASS_SURFACE = Tolerance(absolute=5.0, relative=2.0)  # a small organ may be predicted by a few voxels only
 _BETTI = Tolerance(absolute=5, relative=0.5), Tolerance(absolute=2, relative=0.1)  # a voxel alone is a component
-_OF_LABELS: Mapping[str, tuple[Tolerance, Tolerance]] = {  # of the attacked and of the clean volume
+_OF_LABELS: Mapping[str, tuple[Tolerance, Tolerance]] = {  # for the attacked and for the clean volume
     "nsd": (Tolerance(absolute=0.05), Tolerance(absolute=0.01)),
     "assd_mm": (Tolerance(absolute=0.5, relative=0.25), Tolerance(absolute=0.1, relative=0.05)),
     "volume_error_ml": (Tolerance(absolute=1.0, relative=0.25), Tolerance(absolute=0.1, relative=0.05)),
@@ -55,11 +55,11 @@ _OF_LABELS: Mapping[str, tuple[Tolerance, Tolerance]] = {  # of the attacked and
 
 
 def _of_labels(times: float = 1.0) -> dict[str, Tolerance]:
-    """Those of _OF_LABELS by column, so many times as wide: a class moves more than the mean over classes."""
+    """Returns the tolerances of _OF_LABELS by column, `times` as wide: a class moves more than the mean."""
     return {
-        f"{name}{suffix}": Tolerance(absolute=times * each.absolute, relative=times * each.relative)
+        f"{name}{suffix}": Tolerance(absolute=times * tolerance.absolute, relative=times * tolerance.relative)
         for name, pair in _OF_LABELS.items()
-        for suffix, each in zip(("", "_clean"), pair, strict=True)
+        for suffix, tolerance in zip(("", "_clean"), pair, strict=True)
     }
 
 
@@ -81,7 +81,7 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "jacobian_min": Tolerance(absolute=0.05),
         "eps_native": Tolerance(relative=1e-9),
         "resampling_error": Tolerance(absolute=1e-5, relative=0.02),
-        # Attacks that stop when they are done may be done earlier.
+        # Attacks that stop early may stop at another step.
         **dict.fromkeys(("num_forwards", "num_backwards"), Tolerance(relative=0.1)),
     },
     "class_records": {
@@ -94,4 +94,4 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         **_of_labels(times=3),
     },
 }
-"""By table and column. What is not listed (counts of windows, of classes missed, voxels of the label) is equal."""
+"""Tolerances by table and column. Columns not listed (windows, missed classes, voxels of the label) must be equal."""

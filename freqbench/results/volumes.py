@@ -1,8 +1,8 @@
-"""Names the folders and files of a store's volumes: one folder a cell and case below `volumes/`.
+"""Names the folders and files of a store's volumes: one folder per cell and case below `volumes/`.
 
 volumes/ATTACK-SOURCE-CELL_ID/CASE-CASE_KEY/adversarial.nii.gz, clean, label, label_adversarial (where the attack moves
-labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, written last: it says that the folder
-is whole.
+labels), prediction_clean-TARGET, prediction_adversarial-TARGET, and attack.json, which is written last and marks the
+folder as complete.
 """
 
 from collections.abc import Iterable
@@ -19,34 +19,34 @@ ON_CLEAN, ON_ADVERSARIAL = "prediction_clean", "prediction_adversarial"
 
 
 def cell_folder(attack: str, source: str, cell_id: str) -> str:
-    """What the folder of a cell is called; UserError where a name may not become part of a file name."""
+    """Name of a cell's folder; raises UserError if a name may not become part of a file name."""
     return f"{names.required(attack, 'attack')}-{names.required(source, 'model')}-{cell_id}"
 
 
 def case_folder(case_id: str, case_key: str) -> str:
-    """What the folder of a case is called, in that of its cell."""
+    """Name of a case's folder inside its cell's folder."""
     return f"{case_id}-{case_key}"
 
 
 def prediction(kind: str, target: str) -> str:
-    """The file of a target's label map, of ON_CLEAN or ON_ADVERSARIAL; UserError as `cell_folder`."""
+    """Name of the file of a target's label map, for ON_CLEAN or ON_ADVERSARIAL; raises as `cell_folder`."""
     return f"{kind}-{names.required(target, 'model')}{SUFFIX}"
 
 
 def whole(root: str) -> dict[tuple[str, str], str]:
-    """The whole folders below the `volumes` folder `root`, `CELL/CASE` by cell id and case key: one listing."""
+    """Returns the complete folders `CELL/CASE` below the `volumes` folder `root`, by cell id and case key."""
     folders = (path.rpartition("/")[0] for path in storage.list_below(root, FACTS))
     return {_ids(folder): folder for folder in folders if folder.count("/") == 1}
 
 
 def predictions(files: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Files of label maps by target and kind, from the names in a folder."""
-    found: dict[str, dict[str, str]] = {}
+    """Returns files of label maps by target and kind, from the names in a folder."""
+    by_target: dict[str, dict[str, str]] = {}
     for name in files:
         kind, dash, target = name.removesuffix(SUFFIX).partition("-")
         if dash and kind in (ON_CLEAN, ON_ADVERSARIAL):
-            found.setdefault(target, {})[kind] = name
-    return found
+            by_target.setdefault(target, {})[kind] = name
+    return by_target
 
 
 def _ids(folder: str) -> tuple[str, str]:

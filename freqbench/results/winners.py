@@ -1,4 +1,4 @@
-"""Chooses which row of a key counts: ok before failed, then the latest."""
+"""Chooses the row of a key that counts: ok before failed, then the latest."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from freqbench.results.schema import COMMIT, KEY
 
-ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that say which row wins
+ORDER = (*KEY, "finished_at", "run_id", "status")  # the columns that decide which row wins
 
 Numbers = NDArray[np.int64]
 
 
 def latest(table: pa.Table) -> pa.Table:
-    """One row a key: ok before failed, then the latest `finished_at` (equal: the larger `run_id`).
+    """Returns one row per key: ok before failed, then the latest `finished_at` (on a tie, the larger `run_id`).
 
-    `table` has rows of one store or several, with the columns ORDER at least. What is returned is ordered by
-    `finished_at` and key.
+    `table` has rows of one store or several, with the columns ORDER at least. The result is ordered by `finished_at`
+    and key.
     """
     return table.take(pa.array(winners(table)))
 
 
 def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
-    """The positions of the rows that `latest` returns; where all else is equal, the larger number in `last` wins."""
+    """Returns the positions of the rows of `latest`; if all else is equal, the larger number in `last` wins."""
     keys = [_ranks(table[name]) for name in KEY]
     finished = pc.fill_null(table["finished_at"].cast(pa.int64()), 0).to_numpy()
     best = [_ranks(table["status"]), finished, _ranks(table["run_id"])]  # "ok" > "failed"
@@ -35,12 +35,14 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
     if len(rows) > 1:
         changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
         rows = rows[np.concatenate(([True], changes))]
-    kept: Numbers = rows[np.argsort(finished[rows], kind="stable")]  # of one time: by key, as they are
-    return kept
+    positions: Numbers = rows[
+        np.argsort(finished[rows], kind="stable")
+    ]  # a stable sort keeps the order by key within one time
+    return positions
 
 
 def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None) -> list[NDArray[np.bool_]]:
-    """For each table which of its rows win among those of all; of equal ones that of the larger number in `ages`."""
+    """Marks for each table the rows that win among those of all tables; on a tie, the larger number in `ages` wins."""
     if not tables:
         return []
     ends = np.cumsum([0, *map(len, tables)])
@@ -51,19 +53,19 @@ def split_winners(tables: Sequence[pa.Table], ages: Sequence[int] | None = None)
 
 
 def commit_text(table: pa.Table) -> pa.ChunkedArray:
-    """A text a row that says which execution of which key it belongs to."""
-    microseconds = table["finished_at"].cast(pa.int64())  # spelling a time out takes ten times as long
+    """Returns one text per row that names the key and the execution of the row."""
+    microseconds = table["finished_at"].cast(pa.int64())  # formatting a time takes ten times as long
     parts = [microseconds if name == "finished_at" else table[name] for name in COMMIT]
     return pc.binary_join_element_wise(*(part.cast(pa.string()) for part in parts), "/")
 
 
 def shared_rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
-    """The rows of a table as tuples in which equal texts are one object, as a million rows have few texts."""
+    """Yields the rows of a table as tuples in which equal texts are one object, as a million rows have few texts."""
     return zip(*(_shared(column) for column in table.columns), strict=True)
 
 
 class Words:
-    """A column of few texts: each once, null the last, and which of them every row has."""
+    """A column of few texts: the distinct texts, null last, and the number of each row's text."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
@@ -72,7 +74,7 @@ class Words:
         self.codes: NDArray[np.int32] = pc.fill_null(coded.indices, len(coded.dictionary)).to_numpy()
 
     def mask(self, holds: Sequence[bool]) -> NDArray[np.bool_]:
-        """The rows whose text something holds of; `holds` has a value a text."""
+        """Returns a mask of rows from `holds`, which has one value per text."""
         rows: NDArray[np.bool_] = np.array(holds, np.bool_)[self.codes]
         return rows
 
@@ -86,7 +88,7 @@ def _shared(column: pa.ChunkedArray) -> list[Any]:
 
 
 def _ranks(column: pa.ChunkedArray) -> Numbers:
-    """For each text its place among the sorted texts of the column; null is last."""
+    """Returns for each row the rank of its text among the sorted texts of the column; null is last."""
     words = Words(column)
     ranks: Numbers = pc.rank(pa.array(words.texts, pa.string())).cast(pa.int64()).to_numpy()[words.codes]
     return ranks

@@ -17,12 +17,12 @@ Row = Mapping[str, Any]
 
 
 def commit(root: str, name: str, records: pa.Table, class_records: pa.Table) -> None:
-    """Write a pair of files of these rows."""
+    """Writes a pair of files with these rows."""
     put_pair(root, name, _encoded(records), _encoded(class_records))
 
 
 def put_pair(root: str, name: str, records: bytes, class_records: bytes) -> None:
-    """Write a pair of files; the second is the commit, so a reader sees both or neither."""
+    """Writes a pair of files; the second is the commit, so that a reader sees both or neither."""
     storage.write_atomic(storage.join(root, "class_records", name), class_records)
     storage.write_atomic(storage.join(root, "records", name), records)
 
@@ -30,8 +30,8 @@ def put_pair(root: str, name: str, records: bytes, class_records: bytes) -> None
 class Writer:
     """Buffers a run's rows and commits them in files of about 5,000 records or `interval_s` seconds; for one thread.
 
-    `add`, `flush_due` and `flush` return how many records they committed: always all that were waiting, or none. Rows
-    whose commit fails keep waiting, and `interval_s` seconds later the next one tries again.
+    `add`, `flush_due` and `flush` return the number of records that they committed: all that were waiting, or none.
+    Rows whose commit fails keep waiting, and are tried again `interval_s` seconds later.
     """
 
     def __init__(self, root: str, run_id: str, interval_s: float = 15.0) -> None:
@@ -44,9 +44,9 @@ class Writer:
         self._sequence = _next_sequence(root, run_id)
 
     def add(self, records: Sequence[Row], class_records: Sequence[Row]) -> int:
-        """Take rows of `RECORDS` and the `CLASS_RECORDS` that belong to them; adding a row twice is adding it once.
+        """Queues rows of `RECORDS` and their `CLASS_RECORDS`; adding a row twice has no further effect.
 
-        Raises a ValueError where a row does not fit the schema, is of another run, or a class row lacks its record.
+        Raises ValueError if a row does not fit the schema or is of another run, or a class row lacks its record.
         """
         to_table(RECORDS, records)  # refuses these rows alone, before they spoil a whole file
         to_table(CLASS_RECORDS, class_records)
@@ -61,19 +61,21 @@ class Writer:
         return self.flush_due()
 
     def flush_due(self) -> int:
-        """Commit if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop."""
+        """Commits if 5,000 records wait or the last commit is `interval_s` ago; for the caller's loop."""
         is_full = len(self._waiting) >= MAX_RECORDS and not self._has_failed
         due = is_full or time.monotonic() - self._flushed_at >= self._interval_s
         return self.flush() if due else 0
 
     def flush(self) -> int:
-        """Commit what waits."""
+        """Commits the waiting rows."""
         count = len(self._waiting)
         if count:
             records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
             classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
             name = f"{self._run_id}-{self._sequence:06d}.parquet"
-            self._sequence += 1  # first, as a commit that raised may have reached a remote store: no name is used twice
+            self._sequence += (
+                1  # incremented first, as a commit that raised may have reached a remote store: no name is used twice
+            )
             self._has_failed, self._flushed_at = True, time.monotonic()
             commit(self._root, name, records, classes)
             self._has_failed, self._waiting = False, {}
@@ -82,7 +84,7 @@ class Writer:
 
     @property
     def num_waiting(self) -> int:
-        """Records that are not committed yet."""
+        """Number of records that are not committed yet."""
         return len(self._waiting)
 
 
@@ -98,7 +100,7 @@ def _commit_of(row: Row) -> tuple[Any, ...]:
 
 
 def _next_sequence(root: str, run_id: str) -> int:
-    """One past the run's files, committed or not."""
+    """Returns the number after the last of the run's files, committed or not."""
     used = [0]
     for kind in ("records", "class_records"):
         for name in storage.list_files(storage.join(root, kind), ".parquet"):

@@ -33,7 +33,7 @@ def test_different_is_1(store: Path, tmp_path: Path, bench: Bench) -> None:
     ("arguments", "text"),
     [
         (("--row", "000000"), "expected one row whose id begins with 000000, got none"),
-        (("--row", "abc"), "--row: expected 6 to 16 of the hex digits"),
+        (("--row", "abc"), "--row: expected 6 to 16 hex digits"),
         (("--random", "1", "--job", "gone.yaml"), "gone.yaml: expected a YAML file"),
     ],
 )

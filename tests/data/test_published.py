@@ -139,7 +139,7 @@ def test_what_may_not_be_passed_on() -> None:
     ("loader", "arguments", "text"),
     [
         ("synapse", {}, ": expected one of imagesTr, RawData/Training/img, Training/img, img in it, found none: check"),
-        ("synapse", {}, "the files are to be had at https://www.synapse.org/Synapse:syn3193805"),
+        ("synapse", {}, "download the files from https://www.synapse.org/Synapse:syn3193805"),
         ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
         ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
         ("acdc", {"intensity": "release"}, "got 'release'"),

@@ -49,9 +49,9 @@ def test_what_is_missing_is_told_by_name_with_the_place_to_get_it() -> None:
         "dataset acdc",
         *(f"model {arch} of {dataset}" for arch in ("unet", "unetr", "swin_unetr") for dataset in ("synapse", "acdc")),
     }
-    assert "to be had from https://www.synapse.org" in said["dataset synapse"]
+    assert "get it from https://www.synapse.org" in said["dataset synapse"]
     assert "${FREQBENCH_CHECKPOINTS}/acdc/unet/clean.pt" in said["model unet of acdc"]
-    assert "to be had from https://github.com/asif-hanif/saa" in said["model unet of acdc"]
+    assert "get it from https://github.com/asif-hanif/saa" in said["model unet of acdc"]
 
 
 def test_what_is_there_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ def test_an_estimate_goes_by_the_attack_s_own_rows_of_the_latest_run(
         good = {"status": "ok", "error": None, "metrics": ",".join(METRICS)}
         Store(str(tmp_path)).writer(run_id, interval_s=0).add([record | good for record in outcome.records], [])
     line = estimated(monkeypatch, content, tmp_path)
-    assert line == "about 6 minutes left on one worker (from the rows that are there), 3.60 at 36/h"
+    assert line == "about 6 minutes left on one worker (from the store's rows), 3.60 at 36/h"
 
 
 def test_a_rough_estimate_goes_by_the_speed_of_the_machine_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Reads datasets: one dataset, or one layout of folders, a file."""
+"""Reads datasets; each file reads one dataset, or one layout of folders."""

@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"amos_([0-9]{1,9})")
 class AMOS(Decathlon):
     """AMOS: abdominal CT and MR of many centres, 15 organs.
 
-    Classes carry the paper's names: the list of the download writes `arota` and `postcava`. Label maps are public for
+    Classes have the paper's names: the download's list writes `arota` and `postcava`. Label maps are public for
     `training` and `validation`.
 
     Attributes:
@@ -40,19 +40,19 @@ class AMOS(Decathlon):
         return {**values, "intensity": WINDOW if values.get("modality", "ct") == "ct" else "percentile"}
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The lists of the file by their keys, without the other modality's cases."""
+        """Returns the file's lists by their keys, without the other modality's cases."""
         return {key: [line for line in lines if self._is_wanted(line)] for key, lines in super().splits().items()}
 
     def _is_wanted(self, line: Any) -> bool:
         case_id = self._case_id(line)
-        found = _NUMBER.fullmatch(case_id)
-        if not found:
+        match = _NUMBER.fullmatch(case_id)
+        if not match:
             raise DataError(
                 f"{self._source()}: expected cases like amos_0001, got {case_id}: use `loader: decathlon` for this list"
             )
-        return self.modality in ("all", "ct" if int(found[1]) <= LAST_CT else "mr")
+        return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
     def _listed_class_names(self) -> tuple[str, ...]:
-        """Those of Synapse in the same order, without the portal vein, and three others."""
+        """Returns Synapse's classes in the same order, without the portal vein, and three others."""
         shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
         return (*shared, "duodenum", "bladder", "prostate/uterus")

@@ -19,17 +19,17 @@ LIVER, SPLEEN, KIDNEYS, AORTA, GALLBLADDER = range(1, 6)
 
 AIR, FAT, MUSCLE, SKIN, LUNG = -1000.0, -100.0, 58.0, 20.0, -820.0
 
-# Point spread of the imaging system, and how far an annotator's outline strays from the true surface.
+# Point spread of the imaging system, and deviation of an annotator's outline from the true surface.
 BLUR_MM = 2.6
 OUTLINE_SD_MM = 0.7
 
-# The scan whose noise this is: its standard deviation, and in cm its voxel and the thickness of its slices.
+# The scan that the noise imitates: its standard deviation, and in cm its voxel and the thickness of its slices.
 NOISE_HU = (10.0, 16.0)
 SCAN_VOXEL_CM, SCAN_SLICE_CM = (0.15, 0.15, 0.2), 0.3
 
 
 def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Field, npt.NDArray[np.uint8]]:
-    """One random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
+    """Draws a random patient: Hounsfield units with blur and noise, and the label map of CLASS_NAMES, both `[H, W, D]`.
 
     The anatomy is laid out for a field of view of about 320 x 256 x 192 mm. The label follows a slightly wavering
     outline, as manual annotations do: a perfect score is out of reach.
@@ -50,7 +50,7 @@ def draw(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> tuple[Fiel
 
 @dataclass(frozen=True)
 class Canvas:
-    """The volume being drawn, in the patient's own coordinates; `hu` and `label` are what has been drawn so far."""
+    """The volume being drawn, in the patient's own coordinates; `hu` and `label` hold the structures drawn so far."""
 
     rng: np.random.Generator
     spacing: Spacing
@@ -64,13 +64,13 @@ class Canvas:
     label: npt.NDArray[np.uint8]
 
     def paint(self, depth: Field, hu: float | Field, organ: int = 0) -> None:
-        """Fill a solid; what was there before is covered, in the label map too."""
+        """Fills a solid and covers what was there before, in the label map too."""
         np.copyto(self.hu, hu, where=depth > 0)
         if organ:
             np.copyto(self.label, np.uint8(organ), where=depth + self.outline > 0)
 
     def ellipsoid(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0) -> Field:
-        """Depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
+        """Returns the depth below the surface of an ellipsoid that is turned by `turn` radians about z."""
         cos, sin = np.cos(turn), np.sin(turn)
         squared = _plane(self.x, self.y, (cos, sin), centre, radii[0])
         squared += _plane(self.x, self.y, (-sin, cos), centre, radii[1])
@@ -78,31 +78,31 @@ class Canvas:
         return _scaled_depth(squared, min(radii))
 
     def tube(self, x: float | Field, y: float, radius: float) -> Field:
-        """Depth below the surface of a tube along z."""
+        """Returns the depth below the surface of a tube along z."""
         squared = np.square(self.x - np.float32(x)) + np.square(self.y - np.float32(y))
         depth: Field = np.float32(radius) - np.sqrt(squared)
         return depth
 
     def organ(self, centre: Sequence[float], radii: Sequence[float], turn: float) -> Field:
-        """An ellipsoid whose place, size and turn vary from patient to patient."""
+        """Returns the depth of an ellipsoid whose place, size and turn vary from patient to patient."""
         moved = [coordinate + self.rng.normal(0, 4) for coordinate in centre]
         sized = [radius * self.rng.uniform(0.86, 1.14) for radius in radii]
         return self.ellipsoid(moved, sized, turn + self.rng.normal(0, 0.12))
 
     def smooth_noise(self, length_mm: float) -> Field:
-        """Gaussian noise of unit variance with a correlation length."""
+        """Returns Gaussian noise of unit variance with a correlation length."""
         return _smooth_noise(self.rng, self.hu.shape, self.spacing, length_mm)
 
 
 def _plane(x: Field, y: Field, way: tuple[float, float], centre: Sequence[float], radius: float) -> Field:
-    """Squared distance from the centre along one direction in the x-y plane, in radii."""
+    """Returns the squared distance from the centre along one direction in the x-y plane, in radii."""
     start = np.float32((way[0] * centre[0] + way[1] * centre[1]) / radius)
     along = x * np.float32(way[0] / radius) + y * np.float32(way[1] / radius) - start
     return np.square(along, out=along)
 
 
 def _scaled_depth(squared: Field, radius: float) -> Field:
-    """`radius * (1 - sqrt(squared))`, in place: memory costs most."""
+    """Computes `radius * (1 - sqrt(squared))` in place, as memory costs most."""
     np.sqrt(squared, out=squared)
     squared *= np.float32(-radius)
     squared += np.float32(radius)
@@ -119,12 +119,12 @@ def _smooth_noise(rng: np.random.Generator, shape: tuple[int, ...], spacing: Spa
 
 
 def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
-    """Noise of unit variance with the texture of an abdominal CT after the papers' preprocessing, `[H, W, D]`.
+    """Returns noise of unit variance with the texture of an abdominal CT after the papers' preprocessing, `[H, W, D]`.
 
     At f line pairs per cm in the plane its power is f exp(-(f - 1.36)^2 / (2 * 1.78^2)), which peaks at 2.6: the model
     of Oostveen et al., J. Med. Imaging 11(3):035501, 2024, fitted to the spectrum of a body kernel that they measured
-    (to 1.6 % of its peak). Across the plane it is that of slices of 3 mm. A voxel stands for one of the scan, whatever
-    the phantom's own size is: attacks see voxels and no millimetres. Aliasing and interpolation are left out.
+    (to 1.6 % of its peak). Across the plane, the noise is that of slices of 3 mm. A voxel counts as one of the scan,
+    whatever the phantom's voxel size: attacks see voxels, not millimetres. Aliasing and interpolation are left out.
     """
     frequencies = [np.fft.fftfreq(size, step) for size, step in zip(shape, SCAN_VOXEL_CM, strict=True)]
     x, y, z = np.meshgrid(*frequencies, indexing="ij", sparse=True)
@@ -136,7 +136,7 @@ def scanner_noise(rng: np.random.Generator, shape: Shape) -> Field:
 
 
 def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
-    """An empty canvas in the coordinates of a patient who is moved, turned, scaled and gently warped."""
+    """Returns an empty canvas in the coordinates of a patient who is moved, turned, scaled and gently warped."""
     axes = [
         (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)) * np.float32(step)
         for size, step in zip(shape, spacing, strict=True)
@@ -174,7 +174,7 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
 
 
 def _body(canvas: Canvas) -> Field:
-    """Skin, fat and the muscle wall with ribs; gives the depth inside the cavity within."""
+    """Paints skin, fat and the muscle wall with ribs; returns the depth inside the body cavity."""
     rng = canvas.rng
     wide, deep = rng.uniform(132, 146), rng.uniform(94, 106)
     fat = rng.uniform(10, 22)
@@ -193,7 +193,7 @@ def _body(canvas: Canvas) -> Field:
 
 
 def _skeleton(canvas: Canvas) -> None:
-    """Spine with discs, canal and processes, and the muscles beside it."""
+    """Paints the spine with discs, canal and processes, and the muscles beside it."""
     rng = canvas.rng
     for side in (-1, 1):
         canvas.paint(canvas.ellipsoid((side * 34, -62, 0), (25, 20, 400)), MUSCLE + 8 * canvas.texture)
@@ -209,7 +209,7 @@ def _skeleton(canvas: Canvas) -> None:
 
 
 def _soft_background(canvas: Canvas, cavity: Field) -> None:
-    """Lungs, bowel, stomach and vena cava: what a network has to tell from the organs."""
+    """Paints lungs, bowel, stomach and vena cava, which a network has to tell from the organs."""
     rng = canvas.rng
     for side in (-1, 1):
         base = canvas.organ((side * 68, -8, 122), (58, 74, 62), 0)
@@ -226,7 +226,7 @@ def _soft_background(canvas: Canvas, cavity: Field) -> None:
 
 
 def _organs(canvas: Canvas, cavity: Field) -> None:
-    """The five labelled classes, the later ones over the earlier."""
+    """Paints the five labelled classes; later ones cover earlier ones."""
     rng, texture = canvas.rng, canvas.texture
     lobe = canvas.organ((66, 8, 30), (60, 70, 66), 0.1)
     left = canvas.organ((5, 42, 42), (62, 28, 32), -0.15)
@@ -252,7 +252,7 @@ def _organs(canvas: Canvas, cavity: Field) -> None:
 
 
 def _table(canvas: Canvas) -> None:
-    """The couch: a thin plate in the air behind the patient."""
+    """Paints the couch: a thin plate in the air behind the patient."""
     top = np.float32(canvas.rng.uniform(-119, -112))
     plate = np.float32(6) - np.abs(canvas.level - top)
     np.copyto(canvas.hu, np.float32(90), where=(plate > 0) & (canvas.hu == AIR))

@@ -20,16 +20,16 @@ from freqbench.data.loaders.folder import ListedFolder
 class Decathlon(ListedFolder):
     """Any folder with a Decathlon JSON list.
 
-    Entries are dicts with `image` and `label` (and `patient`, where several cases share one), or bare image names, in
+    Entries are dicts with `image` and `label` (and `patient`, if several cases share one), or bare image names, in
     `imagesTr` if they name no folder. The label map of a bare `imagesTs/a.nii.gz` is `labelsTs/a.nii.gz`, else
-    `labelsTr/a.nii.gz`, either also as `a_gt.nii.gz`. Counters in lists are often wrong and not read. A case is called
-    by its image's file name; of `patient001_frame01` the patient is `patient001`.
+    `labelsTr/a.nii.gz`; either may be named `a_gt.nii.gz`. Counters in lists are often wrong and are not read. A case
+    has the name of its image's file; the patient of `patient001_frame01` is `patient001`.
 
     Attributes:
         list_file: `list` in job files: the JSON list, in `root` or absolute.
     """
 
-    # By its own name too, so that a dumped dataset can be validated again.
+    # Accept the field's own name too, so that a dumped dataset can be validated again.
     model_config = ConfigDict(populate_by_name=True)
 
     loader: ClassVar[str] = "decathlon"
@@ -48,9 +48,9 @@ class Decathlon(ListedFolder):
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
-        """Of a task of the Medical Segmentation Decathlon its own, else by organ."""
-        own = tolerances.TASKS.get(str(self._content().get("name")).lower())
-        return super().tolerances_mm if own is None else (own,) * (self.num_classes - 1)
+        """The tolerance of the list's Decathlon task, if it is one; else by organ."""
+        tolerance = tolerances.TASKS.get(str(self._content().get("name")).lower())
+        return super().tolerances_mm if tolerance is None else (tolerance,) * (self.num_classes - 1)
 
     def _source(self) -> str:
         return join(self._root(), expanded(self.list_file, self.name))
@@ -64,14 +64,14 @@ class Decathlon(ListedFolder):
             raise MissingDataError(text) from None
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The lists of the file by their keys."""
+        """Returns the file's lists by their keys."""
         return {key: value for key, value in self._content().items() if isinstance(value, list)}
 
     def _case_id(self, line: Any) -> str:
         return nifti.stem(self._image_of(line))
 
     def _image_of(self, line: Any) -> str:
-        """An entry's image as the list names it."""
+        """Returns an entry's image as the list names it."""
         image = line.get("image") if isinstance(line, dict) else line
         if not isinstance(image, str) or not image:
             raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
@@ -91,7 +91,7 @@ class Decathlon(ListedFolder):
 
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
-    """Parsed once for as long as the file stays."""
+    """Parses a list once for each content of the file."""
     text = storage.fetch(path, content_sha256).read_bytes()
     try:
         content = json_of(text, path)
@@ -104,11 +104,11 @@ def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
 
 
 def _label_beside(root: str, image: str) -> str | None:
-    parent, _, own = image.rpartition("/")
+    parent, _, file = image.rpartition("/")
     above, _, beside = parent.rpartition("/")
-    suffix = own.removeprefix(nifti.stem(image))
+    suffix = file.removeprefix(nifti.stem(image))
     for folder in (beside.replace("images", "labels"), "labelsTr"):
-        for name in (own, f"{nifti.stem(image)}_gt{suffix}"):
+        for name in (file, f"{nifti.stem(image)}_gt{suffix}"):
             label = "/".join(filter(None, (above, folder, name)))
             if label != image and storage.exists(join(root, label)):
                 return label

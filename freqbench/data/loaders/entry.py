@@ -1,4 +1,4 @@
-"""Names the files of one case of a folder, and finds them below its root."""
+"""Names the files of one case in a folder, and finds them below its root."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from freqbench.core.errors import DataError, MissingDataError, UserError
 
 
 class UnlabelledError(DataError):
-    """A case for which the list names no label map."""
+    """Raised for a case without a label map in the list."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Entry:
     image: str
     label: str
     further: tuple[str, ...] = ()  # the files of further channels, in order
-    masks: tuple[str, ...] = ()  # a mask a class from 1 on, where these make the label map; `label` is the first
+    masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
 
     def __post_init__(self) -> None:
         try:
@@ -28,12 +28,12 @@ class Entry:
             raise DataError(f"{self.image}: {error}") from None
 
     def files(self) -> tuple[str, ...]:
-        """All of them, each once."""
+        """Returns all files of the case, each once."""
         return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
 def expanded(text: str, name: str) -> str:
-    """`storage.filled_in`, of a dataset."""
+    """Fills variables in as `storage.filled_in` does, and raises MissingDataError for a dataset."""
     try:
         return storage.filled_in(text, name)
     except UserError as error:
@@ -41,5 +41,5 @@ def expanded(text: str, name: str) -> str:
 
 
 def join(root: str, path: str) -> str:
-    """A path below the root, itself where it is absolute."""
+    """Returns a path below the root; an absolute path stays as it is."""
     return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))

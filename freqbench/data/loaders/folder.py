@@ -1,4 +1,4 @@
-"""Reads folders of NIfTI files whose cases stand in lists: splits by key, slices of them, a survey of what is there."""
+"""Reads folders of NIfTI files whose cases are listed: splits by key, slices of them, surveys of their files."""
 
 import abc
 import re
@@ -22,7 +22,7 @@ from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders.entry import Entry, UnlabelledError, expanded
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
-# To be raised with every change of what `load` makes of the same files.
+# Raise it with every change of the output of `load` for the same files.
 REVISION = 1
 
 T = TypeVar("T")
@@ -33,27 +33,25 @@ _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "v
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is of a split, by headers and lengths, and label maps if asked: voxels may still be damaged."""
+    """Survey of a split's files, by headers and lengths, and label maps if asked: voxels may still be damaged."""
 
     split: str
-    num_cases: int  # that the list names
-    images: list[str] = field(default_factory=list)  # files of all images with a label map, there or not
+    num_cases: int  # cases in the list
+    images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
     complete: list[str] = field(
         default_factory=list
     )  # ids of the cases whose files are whole, with sound headers and labels
-    missing: list[str] = field(default_factory=list)  # files that are not there
+    missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
-    faults: list[str] = field(
-        default_factory=list
-    )  # a line each on headers, lengths and labels that are not as they should be
+    faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
-    """A folder of NIfTI images and label maps, its cases in a list, a line a case; a layout says what a line is.
+    """A folder of NIfTI images and label maps with a list of cases; a subclass parses the list's lines, one per case.
 
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
-        labels: names of all classes, background first; or how many; None takes what the folder says.
+        labels: names of all classes, background first; or their number; None takes the folder's names.
         split: a key of the list, or a slice of one: `validation[0:30]`; `train` and `training` are the same, as are
             `val` and `validation`.
     """
@@ -70,11 +68,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The lines of every split, in order; raises DataError where the list is not there or cannot be read."""
+        """Returns the lines of every split, in order; raises DataError if the list is missing or unreadable."""
 
     @abc.abstractmethod
     def _source(self) -> str:
-        """The file or folder that says which cases there are, for errors."""
+        """Returns the file or folder that lists the cases, for errors."""
 
     @abc.abstractmethod
     def _listed_class_names(self) -> tuple[str, ...]: ...
@@ -84,11 +82,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def _parsed(self, line: Any) -> Entry:
-        """A line's files; raises UnlabelledError where it names no label map, DataError where it is something else."""
+        """Returns a line's files; raises UnlabelledError if it names no label map, DataError if it is malformed."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """From `labels`, else from the folder."""
+        """Names from `labels`, else from the folder."""
         if isinstance(self.labels, tuple):
             return self.labels
         if isinstance(self.labels, int):
@@ -97,22 +95,22 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @cached_property
     def num_channels(self) -> int:
-        """Channels of every image, as the header of the first case says."""
+        """Channels of every image, read from the header of the first case."""
         entries = self._entries(self.split)
         first = next(iter(self.chosen(list(entries))), next(iter(entries)))
         return self._image_header(entries[first]).num_channels
 
     @property
     def space(self) -> Preprocess:
-        """From the dataset's own keys."""
+        """Space of the dataset's own preprocessing keys."""
         return Preprocess(**{name: getattr(self, name) for name in Preprocess.model_fields})
 
     def recipe(self) -> dict[str, Any]:
-        """Loader, revision, preprocessing and classes."""
+        """Returns loader, revision, preprocessing and classes."""
         return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """As `Dataset.refs`; reads lists, headers and content hashes."""
+        """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
         entries = self._entries(split or self.split)
         chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
         storage.prefetch([path for entry in chosen for path in entry.files()])
@@ -126,7 +124,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
             grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
-            if first := refs.get(fingerprint):  # one identity for two cases: their records would replace each other
+            if first := refs.get(
+                fingerprint
+            ):  # with one identity for two cases, their records would replace each other
                 raise DataError(
                     f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
                     "same files: remove one"
@@ -141,7 +141,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return tuple(refs.values())
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
-        """As `Dataset.load`, or from the node's cache of preprocessed volumes."""
+        """Loads a case as `Dataset.load` does, or from the node's cache of preprocessed volumes."""
         self._check_content(self._entry(ref.case_id), ref)
         wanted = space or self.space
         # A class of another package may read as it likes: its source is part of what a volume depends on.
@@ -149,12 +149,12 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return cache.through(key, ref, lambda: super(ListedFolder, self).load(ref, wanted))
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """As `Dataset.native`; raises DataError for files that changed since they were planned with, too."""
+        """Reads a case as `Dataset.native` does; also raises DataError for files changed since the job was planned."""
         import torch
 
         entry = self._entry(ref.case_id)
         for path in entry.files():
-            if not storage.is_local(path):  # has a copy that was damaged on this machine fetched again
+            if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
                 _asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
@@ -168,7 +168,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """As `Dataset.faults`: voxels and labels that `native` refuses, intensities that are no window's."""
+        """Yields problems as `Dataset.faults` does: voxels or labels that `native` refuses, and wrong intensities."""
         try:
             native = self.native(ref)
         except DataError as error:
@@ -177,9 +177,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield from off_scale(native, space)
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
-        """Which cases of a split are complete and what the others lack; reads headers, of voxels at most label maps.
+        """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.
 
-        Masks of a class each are not read even `with_labels`, as they are many, and say no more than yes or no.
+        Separate masks per class are not read even `with_labels`, as they are many and hold only yes or no.
         """
         lines = self._lines(split)
         survey = Survey(split=split, num_cases=len(lines))
@@ -206,21 +206,21 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return survey
 
     def listed_cases(self) -> int | None:
-        """As many as the list of the split has; None where the list is not there."""
+        """Returns the number of cases in the split's list; None if the list does not exist."""
         try:
             return len(self._lines(self.split))
         except MissingDataError:
             return None
 
     def _lines(self, split: str) -> Sequence[Any]:
-        found = _SPLIT.fullmatch(split)
-        if not found:
+        match = _SPLIT.fullmatch(split)
+        if not match:
             raise DataError(f"{self.name}: expected a split like validation or validation[0:30], got {split!r}")
         splits = self.splits()
-        key = found["key"] if found["key"] in splits else _OTHER_NAME.get(found["key"], found["key"])
+        key = match["key"] if match["key"] in splits else _OTHER_NAME.get(match["key"], match["key"])
         if key not in splits:
-            raise DataError(f"{self._source()}: {unknown('split', found['key'], splits)}")
-        start, stop = (int(bound) if bound else None for bound in (found["start"], found["stop"]))
+            raise DataError(f"{self._source()}: {unknown('split', match['key'], splits)}")
+        start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
         lines = splits[key][start:stop]
         if not lines:
             raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
@@ -238,7 +238,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return entries
 
     def _entry(self, case_id: str) -> Entry:
-        """A case's entry: of `split` if it stands there, else of the first key of the list that holds it."""
+        """Returns a case's entry: from `split` if it holds the case, else from the first key of the list that does."""
         for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
             for line in self._lines(split):
                 if self._case_id(line) == case_id:

@@ -16,7 +16,7 @@ from freqbench.data.loaders.decathlon import Decathlon
 
 MR = None  # intensities without a unit: percentiles of each volume
 
-# Folder of each task: the Hounsfield units that become 0 and 1. Windows of CT as commonly used for the organ.
+# Folder of each task: the Hounsfield units that become 0 and 1. CT windows are those commonly used for the organ.
 TASKS: Mapping[str, tuple[float, float] | None] = {
     "Task01_BrainTumour": MR,
     "Task02_Heart": MR,
@@ -30,11 +30,11 @@ TASKS: Mapping[str, tuple[float, float] | None] = {
     "Task10_Colon": (-57.0, 175.0),
 }
 CHANNELS: Mapping[str, int] = {"Task01_BrainTumour": 4, "Task05_Prostate": 2}
-"""Of the tasks that have several."""
+"""Channels of the tasks that have several."""
 
 
 def task_of(value: object) -> str:
-    """The folder of a task that is given by it or by its number; raises ValueError where there is no such task."""
+    """Returns a task's folder from its folder or number; raises ValueError if there is no such task."""
     for number, task in enumerate(TASKS, start=1):
         if str(value) in (task, str(number), f"{number:02d}"):
             return task
@@ -44,12 +44,12 @@ def task_of(value: object) -> str:
 class MSD(Decathlon):
     """Any task of the Medical Segmentation Decathlon, with its own default window.
 
-    Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Spacing stays
-    each file's unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two.
+    Classes come from the task's list. Label maps are public for `training` alone: hold out a slice of it. Each file
+    keeps its spacing unless `spacing` is given. Task01 (BraTS) has four channels, Task05 two.
 
     Attributes:
         task: the task's folder, `Task09_Spleen`, or its number.
-        root: the folder that holds the task's, or the task's own.
+        root: the folder that holds the task's folder, or the task's folder itself.
         intensity: None takes the task's: the organ's window for CT, `percentile` for MR.
     """
 
@@ -69,12 +69,12 @@ class MSD(Decathlon):
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
-        """The task's own, whatever its list is called."""
+        """The task's own tolerance, whatever name its list has."""
         return (tolerances.TASKS[self.task.partition("_")[2].lower()],) * (self.num_classes - 1)
 
     @cached_property
     def num_channels(self) -> int:
-        """As the header of the first case says; where no case is there, the task's."""
+        """Channels in the header of the first case; those of the task if no case exists."""
         try:
             return super().num_channels
         except MissingDataError:

@@ -19,8 +19,8 @@ IGNORE = "ignore"
 class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
-    Cases are those of the label maps; an image has a file a channel. Region-based labels and an ignored label are
-    refused: attacks and metrics need one class a voxel. Of `patient001_frame01` the patient is `patient001`.
+    Every label map is a case; an image has one file per channel. Region-based labels and an ignored label are refused:
+    attacks and metrics need one class per voxel. The patient of `patient001_frame01` is `patient001`.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
@@ -33,7 +33,7 @@ class NnunetRaw(ListedFolder):
     splits_file: str = "splits_final.json"
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The cases with a label map, each as the suffix of its folders and its id."""
+        """Returns the cases with a label map, each as the suffix of its folders and its id."""
         splits = {"training": self._labelled("Tr"), "validation": [], "test": self._labelled("Ts")}
         if self.fold is not None:
             splits |= self._fold()
@@ -41,7 +41,7 @@ class NnunetRaw(ListedFolder):
         return {key: [(sides[key], case) for case in cases] for key, cases in splits.items() if cases}
 
     def unlabelled(self) -> tuple[str, ...]:
-        """Ids of the cases of `imagesTr` that have no label map."""
+        """Returns the ids of the cases of `imagesTr` that have no label map."""
         first, labelled = f"_0000{self._ending()}", set(self._labelled("Tr"))
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)

@@ -1,4 +1,4 @@
-"""Draws CT-like volumes: a dataset that needs no download and no disk, also in the place of another."""
+"""Draws CT-like volumes: a dataset that needs no download and no disk, also as a stand-in for another."""
 
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
@@ -13,26 +13,26 @@ from freqbench.core.types import CaseRef, NativeCase, Spacing, triple
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.loaders import anatomy
 
-# To be raised with every change of what `anatomy.draw` returns.
+# Raise it with every change of the output of `anatomy.draw`.
 REVISION = 2
 
 FIELD_OF_VIEW_MM = (320.0, 256.0, 192.0)
 WINDOW_HU = (-175.0, 250.0)
 REHEARSED = "rehearsed"
-"""The split of a stand-in whose cases stand for those that are scored."""
+"""Split of a stand-in whose cases replace the scored ones."""
 SPLITS = {"train": range(64), "validation": range(1000, 1008), "test": range(2000, 2020)}
 
 Side = Annotated[int, Field(ge=16, le=512)]
 
 
 class Phantom(Dataset):
-    """Random upper abdomens in Hounsfield units, windowed to [-175, 250] HU as the papers do for CT.
+    """Random upper abdomens in Hounsfield units, windowed to [-175, 250] HU as in the papers' CT preprocessing.
 
-    A case is drawn from its number and the generator's revision alone. Splits are ranges of numbers: train 0-63,
+    A case depends only on its number and the generator's revision. Splits are ranges of numbers: train 0-63,
     validation 1000-1007, test 2000-2019. Six classes: background, liver, spleen, kidneys, aorta, gallbladder.
 
     Attributes:
-        shape: voxels of the field of view of 320 x 256 x 192 mm; the default is 4 x 4 x 6 mm a voxel.
+        shape: voxels of the field of view of 320 x 256 x 192 mm; the default gives voxels of 4 x 4 x 6 mm.
     """
 
     loader: ClassVar[str] = "phantom"
@@ -46,15 +46,15 @@ class Phantom(Dataset):
 
     @property
     def spacing(self) -> Spacing:
-        """Millimetres a voxel."""
+        """Sides of a voxel in millimetres."""
         return triple(extent / size for extent, size in zip(FIELD_OF_VIEW_MM, self.shape, strict=True))
 
     def recipe(self) -> dict[str, Any]:
-        """Loader, revision, grid and window."""
+        """Returns loader, revision, grid and window."""
         return {"loader": self.loader, "revision": REVISION, "shape": self.shape, "window": WINDOW_HU}
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """The numbered cases of a split."""
+        """Returns the numbered cases of a split."""
         numbers = {f"phantom_{number:04d}": number for number in self._numbers(split or self.split)}
         return tuple(
             CaseRef(
@@ -68,7 +68,7 @@ class Phantom(Dataset):
         )
 
     def listed_cases(self) -> int | None:
-        """As many as the split has."""
+        """Returns the number of cases in the split."""
         return len(self._numbers(self.split))
 
     def _numbers(self, split: str) -> range:
@@ -77,7 +77,7 @@ class Phantom(Dataset):
         return SPLITS[split]
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """Draw one patient (some 40 ms at the default shape on one thread)."""
+        """Draws one patient (some 40 ms at the default shape on one thread)."""
         import torch
 
         rng = np.random.default_rng([REVISION, int(ref.case_id.removeprefix("phantom_"))])
@@ -95,14 +95,14 @@ class Phantom(Dataset):
 
     @property
     def space(self) -> Preprocess:
-        """The grid as it is drawn, and the papers' window of CT."""
+        """The grid as it is drawn, and the papers' CT window."""
         return Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
 
 
 class StandIn(Phantom):
-    """The phantom under the classes and channels of another dataset: what `--dry-data phantom` runs on.
+    """The phantom with the classes and channels of another dataset, for `--dry-data phantom`.
 
-    Organs beyond the classes (background first) become the last of them. Channels are copies of the volume.
+    Organs beyond the number of classes become the last class. Channels are copies of the volume.
     """
 
     loader: ClassVar[str] = "stand_in"
@@ -112,26 +112,26 @@ class StandIn(Phantom):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """As given."""
+        """The `classes` of the entry."""
         return self.classes
 
     @property
     def num_channels(self) -> int:
-        """As given."""
+        """The `channels` of the entry."""
         return self.channels
 
     def recipe(self) -> dict[str, Any]:
-        """The phantom's, classes and channels."""
+        """Returns the phantom's recipe, classes and channels."""
         return {**super().recipe(), "classes": self.classes, "channels": self.channels}
 
     def _numbers(self, split: str) -> range:
-        """In a rehearsal other cases for any other split, whatever it is called where the dataset is real."""
+        """Returns the numbers of a split's cases; in a rehearsal, any split but REHEARSED has other cases."""
         if self.split != REHEARSED:
             return super()._numbers(split)
         return range(64) if split == REHEARSED else range(3000, 4000)
 
     def native(self, ref: CaseRef) -> NativeCase:
-        """The phantom's volume in every channel, its labels within the classes."""
+        """Returns the phantom's volume in every channel, and its labels within the classes."""
         drawn = super().native(ref)
         image, label = drawn.image.repeat(self.channels, 1, 1, 1), drawn.label.clamp(max=self.num_classes - 1)
         return replace(drawn, image=image, label=label)

@@ -1,4 +1,4 @@
-"""Reads datasets whose split was published: the package ships the list, files lie where the download puts them."""
+"""Reads datasets with a published split: the package ships the list, the files stay as they were downloaded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,19 +18,19 @@ PUBLISHED = "published"
 
 
 class Place(NamedTuple):
-    """Where a download keeps its cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in."""
+    """Places of a download's cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in."""
 
-    marker: str  # what is there in a folder of this layout
+    marker: str  # a file or folder that marks this layout
     image: str
     label: str
 
 
 class Published(Decathlon):
-    """A dataset with a published split, in the Decathlon layout that the list names or as it is downloaded.
+    """A dataset with a published split, in the Decathlon layout that the list names or as downloaded.
 
     Attributes:
-        list_file: `list` in job files: `published`, or a Decathlon list of one's own, in `root` or absolute.
-        split: `training`, `validation` or, where its label maps are public, `test`; or a slice: `validation[0:4]`.
+        list_file: `list` in job files: `published`, or your own Decathlon list, in `root` or absolute.
+        split: `training`, `validation` or, if its label maps are public, `test`; or a slice: `validation[0:4]`.
     """
 
     shipped: ClassVar[str]
@@ -42,7 +42,7 @@ class Published(Decathlon):
     list_file: str = Field(PUBLISHED, alias="list")
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The lists by their keys; of the published list those with label maps."""
+        """Returns the lists by their keys; of the published list, those with label maps."""
         splits = super().splits()
         return {key: splits[key] for key in self.labelled} if self.list_file == PUBLISHED else splits
 
@@ -59,7 +59,7 @@ class Published(Decathlon):
         if place is None:
             try:
                 return super()._parsed(line)
-            except UnlabelledError:  # of a bare name of a labelled split: the file that is missing has a name
+            except UnlabelledError:  # a bare name in a labelled split: name the missing label map
                 image = self._image_of(line)
                 label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
                 return super()._parsed({"image": image, "label": label})
@@ -73,7 +73,7 @@ class Published(Decathlon):
         return Entry(case_id, patient, image, label)
 
     def _place(self) -> Place | None:
-        """The download's layout, None for Decathlon's; raises DataError where neither is there."""
+        """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""
         root = self._root()
         if storage.exists(join(root, "imagesTr")):
             return None
@@ -82,12 +82,12 @@ class Published(Decathlon):
                 return place
         markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
         raise MissingDataError(
-            f"{root}: expected one of {markers} in it, found none: check `root`; the files are to be had at "
-            f"{self.homepage}"
+            f"{root}: expected one of {markers} in it, found none: check `root`, or download the "
+            f"files from {self.homepage}"
         )
 
 
 def is_averaged(path: str) -> bool:
-    """Whether a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
+    """True if a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
     name = nifti.stem(path)
     return name.startswith("avg") or "_avg" in name

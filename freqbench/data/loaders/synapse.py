@@ -15,7 +15,7 @@ WINDOW: Intensity = {"window": (-175.0, 250.0)}
 class Synapse(Published):
     """Synapse (BTCV): 30 abdominal CT volumes, 13 organs, with the papers' split and preprocessing.
 
-    Split 18 / 12; 1.5 x 1.5 x 2.0 mm; [-175, 250] HU to [0, 1]; cut to the foreground. `root` holds `imagesTr` and
+    Split 18 / 12; 1.5 x 1.5 x 2.0 mm; [-175, 250] HU to [0, 1]; cropped to the foreground. `root` holds `imagesTr` and
     `labelsTr`, or the download: `RawData/Training/img` and `label`. The 20 cases of the challenge's test have no public
     label maps. Its volumes may not be passed on.
     """

@@ -1,4 +1,4 @@
-"""Reads TotalSegmentator: CT of the whole body, a mask file a structure.
+"""Reads TotalSegmentator: CT of the whole body, with one mask file per structure.
 
 Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 """
@@ -25,14 +25,14 @@ WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
 
 class TotalSegmentator(ListedFolder):
-    """TotalSegmentator: whole-body CT, the masks of the structures that are asked for merged into one label map.
+    """TotalSegmentator: whole-body CT, with the masks of the requested structures merged into one label map.
 
     `root` holds `meta.csv` and `s0000/ct.nii.gz` with `s0000/segmentations/<structure>.nii.gz`. Where masks overlap,
-    the structure that stands later in `classes` has the voxel. A case that shows none of them has background alone.
+    the structure later in `classes` gets the voxel. A case without any of them has only background.
 
     Attributes:
         classes: the structures, in order of their label from 1 on: `[liver, kidney_left, kidney_right]`.
-        split: of the column `split` of `meta.csv` (`train`, `val`, `test`), or a slice of one.
+        split: value of the column `split` in `meta.csv` (`train`, `val`, `test`), or a slice of one.
         intensity: the default window spans lungs, organs and bones; a narrower one suits abdominal organs.
     """
 
@@ -58,7 +58,7 @@ class TotalSegmentator(ListedFolder):
         return value
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """The ids of `meta.csv` by their split."""
+        """Returns the ids of `meta.csv` by their split."""
         path = self._source()
         try:
             return _read_splits(path, storage.sha256(path))
@@ -73,7 +73,7 @@ class TotalSegmentator(ListedFolder):
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
-        """One for all structures, as published."""
+        """One tolerance for all structures, as published."""
         return (TOLERANCE_MM,) * len(self.classes)
 
     def _case_id(self, line: Any) -> str:
@@ -85,7 +85,7 @@ class TotalSegmentator(ListedFolder):
         return Entry(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
     def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
-        """Those of the image and of the first mask; all masks are checked."""
+        """Returns the headers of the image and of the first mask; checks all masks."""
         for structure, mask in zip(self.classes, entry.masks, strict=True):
             folder = mask.rpartition("/")[0]
             if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):

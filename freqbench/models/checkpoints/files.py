@@ -1,8 +1,8 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
-`.pt` and `.pth` are read with `weights_only=True` (of what released checkpoints hold beside their weights, numpy's
-scalars are read, its arrays and argparse's options passed over) and `.safetensors` by its own library, so that no file
-can run code.
+`.pt` and `.pth` files are read with `weights_only=True`, `.safetensors` by its own library, so that no file can run
+code. Beside the weights, released checkpoints hold numpy scalars, which are read, and numpy arrays and argparse
+options, which are skipped.
 """
 
 import hashlib
@@ -28,7 +28,8 @@ from freqbench.models.checkpoints.fit import strip_prefix
 _ZOO = Path(__file__).parents[1] / "zoo"
 
 _METADATA_KEY = "freqbench"
-# Where a file keeps weights beside other things: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many own.
+# Keys of the weights in a file that holds more: Lightning, MONAI, nnU-Net v1; torch's tutorials; nnU-Net v2; many
+# others.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 
 # Other types, such as int8 and bits8, hold parts of quantised weights.
@@ -37,7 +38,7 @@ _REPEATED = 2**20  # bytes that a tensor may have by repeating its values (strid
 
 
 def locate(checkpoint: str) -> str:
-    """The path or URI of a checkpoint: `zoo://DATASET/NAME` is the package's own, all else stands as given."""
+    """Returns the path or URI of a checkpoint; `zoo://DATASET/NAME` becomes the package's own file."""
     if not checkpoint.startswith("zoo://"):
         return checkpoint
     name = checkpoint.removeprefix("zoo://")
@@ -47,40 +48,40 @@ def locate(checkpoint: str) -> str:
 
 
 def zoo_names() -> list[str]:
-    """The checkpoints that the package carries, as `DATASET/NAME`."""
+    """Lists the checkpoints that the package carries, as `DATASET/NAME`."""
     return sorted(path.relative_to(_ZOO).with_suffix("").as_posix() for path in _ZOO.glob("*/*.safetensors"))
 
 
 def content_sha256(checkpoint: str) -> str:
-    """SHA-256 of a checkpoint's file."""
+    """Returns the SHA-256 of a checkpoint's file."""
     return storage.sha256(str(_local(checkpoint)))
 
 
 def weights_sha256(path: str) -> str:
-    """SHA-256 of the weights in a checkpoint and nothing beside them: names, types, shapes and values."""
+    """Returns the SHA-256 of a checkpoint's weights alone: names, types, shapes and values."""
     return _weights_sha256(path, content_sha256(path))
 
 
 @cache
 def _weights_sha256(path: str, content: str) -> str:
-    """Once for each content of the file."""
+    """Computes the hash once for each content of the file."""
     return state_sha256(read_state_dict(path))
 
 
 def state_sha256(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 of weights: names, types, shapes and values."""
-    found = hashlib.sha256()
+    """Returns the SHA-256 of weights: names, types, shapes and values."""
+    hasher = hashlib.sha256()
     for key, value in sorted(weights.items()):
-        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        hasher.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        hasher.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """What was given to `save_checkpoint` beside the weights: arch, args, roi, training and more; else nothing.
+    """Returns the metadata that `save_checkpoint` stored: arch, args, roi, training and more; else an empty mapping.
 
-    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError for no such file, or one that is no
-    safetensors file although it is called so.
+    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError if the file does not exist, or ends in
+    `.safetensors` but is no safetensors file.
     """
     local = _local(path)
     if local.suffix != ".safetensors":
@@ -98,7 +99,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 def save_checkpoint(
     path: str | Path, state_dict: Mapping[str, Tensor], metadata: Mapping[str, Any], half: bool
 ) -> None:
-    """Write weights of a bare network and their record, JSON values, as one safetensors file, all of it or nothing.
+    """Writes the weights of a bare network and their metadata (JSON values) atomically, as one safetensors file.
 
     With `half`, floating-point tensors are stored as float16; they are float32 again when loaded. Raises
     CheckpointError for a name that does not end in `.safetensors`, or a weight that is not finite (in float16 beyond
@@ -111,7 +112,7 @@ def save_checkpoint(
     tensors = {}
     for key, value in state_dict.items():
         stored = value.detach().cpu().contiguous()
-        # Copies, as safetensors takes no two keys of one tensor (tied layers).
+        # Copies: safetensors refuses two keys that share one tensor (tied layers).
         tensors[key] = stored.half() if half and stored.is_floating_point() else stored.clone()
         if not tensors[key].isfinite().all():
             raise CheckpointError(f"{path}: expected finite weights, but {key} is not: nothing was written")
@@ -120,10 +121,10 @@ def save_checkpoint(
 
 
 def read_content(path: str) -> Any:
-    """All that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
+    """Returns all that a checkpoint holds, on the CPU: weights, and what its framework wrote beside them.
 
-    Raises CheckpointError for no such file, no checkpoint, a truncated one, or a pickle that asks for more than
-    weights.
+    Raises CheckpointError for a missing file, a file that is no checkpoint, a truncated one, or a pickle that asks for
+    more than weights.
     """
     local = _local(path)
     if local.suffix != ".safetensors":
@@ -140,25 +141,27 @@ def read_content(path: str) -> Any:
 def read_state_dict(
     path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
 ) -> dict[str, Tensor]:
-    """The weights of a checkpoint, on the CPU, under the network's names; refuses as `read_content` and `check_sound`.
+    """Returns the weights of a checkpoint, on the CPU, under the network's names.
+
+    Raises as `read_content` and `check_sound` do.
 
     Args:
-        path: of a bare state dict, or one under one of `keys`.
-        wanted: the network's keys, by which `strip_prefix` tells an author's prefix from a name of the network's;
-            without them `module.` alone is taken off.
-        keys: where its framework puts the weights.
+        path: file with a bare state dict, or with one under one of `keys`.
+        wanted: the network's keys, from which `strip_prefix` tells an author's prefix from a name of the network's;
+            without them only `module.` is removed.
+        keys: places where the framework puts the weights.
     """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         places = " or ".join(filter(None, [", ".join(keys[:-1]), keys[-1]]))
         raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
-    found = {str(key): value for key, value in content.items()}
-    check_sound(path, found)
-    return strip_prefix(found, [key.removeprefix("module.") for key in found] if wanted is None else wanted)
+    weights = {str(key): value for key, value in content.items()}
+    check_sound(path, weights)
+    return strip_prefix(weights, [key.removeprefix("module.") for key in weights] if wanted is None else wanted)
 
 
 def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse, by its name, a tensor that no network can compute with; integers, as counters are, may stand."""
+    """Refuses, by its name, a tensor that no network can compute with; integers are allowed, as for counters."""
     for key, value in tensors.items():
         if value.is_meta:
             got = "one without values (meta)"
@@ -181,7 +184,7 @@ def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def unwrap(content: Any, keys: Sequence[str] = _STATE_KEYS) -> tuple[str | None, Any]:
-    """Where the weights are in what a checkpoint holds, None for its top, and what is there."""
+    """Returns the key of the weights in a checkpoint's content (None for the top level), and the weights."""
     for key in keys:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             return key, content[key]
@@ -202,7 +205,7 @@ def _describe(content: Any) -> str:
 
 
 class _Passed:
-    """Stands for numpy arrays, which are not safely made of bytes that anybody wrote, and for argparse's options."""
+    """Replaces numpy arrays, which cannot be built safely from untrusted bytes, and argparse's options."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -222,10 +225,10 @@ _SAFE: list[Any] = [
 
 
 def read_torch(path: str, file: Path | io.BytesIO) -> Any:
-    """What `torch.save` wrote, as weights and plain values alone; `path` is for messages.
+    """Returns what `torch.save` wrote, weights and plain values only; `path` is for messages.
 
-    A CheckpointError for another file, one that is truncated or unpacks to more than its size, or a pickle that asks
-    for more.
+    Raises CheckpointError for any other file, one that is truncated or unpacks to more than its size, or a pickle that
+    asks for more.
     """
     try:
         is_zip = zipfile.is_zipfile(file)
@@ -245,7 +248,7 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
         raise CheckpointError(_unreadable(path, error)) from None
     except CheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 (of damaged bytes a pickle makes whatever its opcodes meet)
+    except Exception as error:  # noqa: BLE001 (damaged bytes can make a pickle raise anything)
         if "TorchScript" in str(error):
             raise CheckpointError(
                 f"{path}: expected weights, got a TorchScript file, which is a program: give arch: torchscript"
@@ -254,7 +257,10 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
 
 
 def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
-    """torch writes its archives unpacked; in one that is a program, which is refused as such, code is packed."""
+    """Refuses an archive that unpacks to more than its size, as torch writes archives uncompressed.
+
+    Skips TorchScript programs, whose code is compressed: `read_torch` refuses them as such.
+    """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):

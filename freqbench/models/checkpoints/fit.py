@@ -1,4 +1,4 @@
-"""Compares weights with the network that they are for: prefixes before their keys, keys, shapes, classes."""
+"""Compares weights with the network that they are for: key prefixes, keys, shapes, classes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, zip_longest
@@ -8,23 +8,23 @@ from torch import Tensor
 
 from freqbench.core.errors import CheckpointError
 
-# What stands before every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
+# Prefixes of every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ROG.")
 
 
 def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Weights without the prefixes that wrappers and authors' modules put before every key, in any order and number.
+    """Removes the prefixes that wrappers and authors' modules put before every key, in any order and number.
 
-    One comes off only if all keys carry it, and as many come off as make the most keys the network's (`wanted`): the
-    keys of MONAI's UNet themselves begin with `model.`.
+    A prefix comes off only if all keys carry it, and only as many come off as match the most keys of the network
+    (`wanted`): the keys of MONAI's UNet themselves begin with `model.`.
     """
     theirs = set(wanted)
-    _, keys = max(stripped(found), key=lambda each: len(theirs.intersection(each[1])))  # the first of equals
+    _, keys = max(stripped(found), key=lambda candidate: len(theirs.intersection(candidate[1])))  # the first of equals
     return dict(zip(keys, found.values(), strict=True))
 
 
 def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """What may stand before every key, nothing first, and the keys without it."""
+    """Yields each prefix that all keys share, the empty one first, with the keys without it."""
     before, keys = "", list(found)
     yield before, keys
     while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
@@ -35,7 +35,7 @@ def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 def check_fit(
     name: str, path: str, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], num_classes: int
 ) -> None:
-    """Refuse, in one line, a checkpoint whose keys, shapes or integers are not those of its network (meta will do)."""
+    """Refuses, in one line, a checkpoint whose keys, shapes or integers are not its network's (meta will do)."""
     missing = [key for key in wanted if key not in found]
     unexpected = [key for key in found if key not in wanted]
     shared = [key for key in wanted if key in found]
@@ -60,10 +60,10 @@ def check_fit(
 
 
 def _other_classes(shapes: Iterable[tuple[torch.Size, torch.Size]], num_classes: int) -> int | None:
-    """The checkpoint's number of classes if every differing length is `num_classes` there and one number here."""
-    pairs = chain.from_iterable(zip_longest(wanted, found) for wanted, found in shapes)
-    lengths = {(wanted, found) for wanted, found in pairs if wanted != found}
+    """Returns the checkpoint's classes if only their number differs: `num_classes` here, one other number there."""
+    pairs = chain.from_iterable(zip_longest(ours, theirs) for ours, theirs in shapes)
+    lengths = {(ours, theirs) for ours, theirs in pairs if ours != theirs}
     if len(lengths) != 1:
         return None
-    ((wanted, found),) = lengths
-    return found if wanted == num_classes else None
+    ((ours, theirs),) = lengths
+    return theirs if ours == num_classes else None

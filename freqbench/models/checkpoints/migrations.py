@@ -1,7 +1,7 @@
-"""Migrates checkpoints of older MONAI releases, each into one that the current network loads strictly.
+"""Migrates checkpoints of older MONAI releases to weights that the current network loads strictly.
 
-UNETR gained and lost weights that its forward pass never uses, which the keys of a file show. SwinUNETR merges patches
-in another order since 1.5.0, which nothing in a file shows: the wrong pair loads too, and predicts other classes.
+UNETR gained and lost weights that its forward pass never uses; the keys of a file show which. SwinUNETR merges patches
+in another order since 1.5.0, and nothing in a file shows which: the wrong pair loads too, and predicts other classes.
 """
 
 import re
@@ -18,8 +18,8 @@ from freqbench.core.errors import CheckpointError, UserError, unknown
 StateDict = Mapping[str, Tensor]
 
 NONE = "none"
-# (d, h, w) offsets of the eight neighbours that SwinUNETR of MONAI 0.9.0 to 1.4.0 merges: two of them stand there twice
-# and (1, 1, 0) and (0, 1, 1) never, so that no permutation of the weights serves the current order.
+# (d, h, w) offsets of the eight neighbours that SwinUNETR of MONAI 0.9.0 to 1.4.0 merges. Two offsets occur twice, and
+# (1, 1, 0) and (0, 1, 1) never, so that no permutation of the weights gives the current order.
 _OLD_OFFSETS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1))
 
 
@@ -32,7 +32,7 @@ class OldPatchMerging(nn.Module):
         self.norm = norm_layer(8 * dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, d, h, w, dim]` to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
+        """Maps `[B, d, h, w, dim]` to `[B, ceil(d / 2), ceil(h / 2), ceil(w / 2), 2 * dim]`."""
         d, h, w = x.shape[1:4]
         x = F.pad(x, (0, 0, 0, w % 2, 0, h % 2, 0, d % 2))
         neighbours = torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _OLD_OFFSETS], dim=-1)
@@ -41,7 +41,7 @@ class OldPatchMerging(nn.Module):
 
 
 def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]]:
-    """Drops what matches as a whole and the network does not have."""
+    """Drops each key that matches as a whole and that the network does not have."""
 
     def drop(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
         return {key: value for key, value in found.items() if key in wanted or not re.fullmatch(pattern, key)}
@@ -50,7 +50,7 @@ def _without(pattern: str) -> Callable[[StateDict, StateDict], dict[str, Tensor]
 
 
 def _with_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
-    """Adds the layer norms before the cross-attention that UNETR never runs: ones and zeros, as it makes them."""
+    """Adds the layer norms before the cross-attention that UNETR never runs, initialised to ones and zeros."""
     added = {
         key: torch.ones(value.shape) if key.endswith("weight") else torch.zeros(value.shape)
         for key, value in wanted.items()
@@ -66,11 +66,11 @@ def _from_0_7(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """How one age of a network's checkpoints is read.
+    """Reads the checkpoints that one age of a network wrote.
 
     Attributes:
-        title: whose checkpoints, and what happens to them.
-        convert: from a checkpoint's weights and the network's (the meta device will do) to weights that the network
+        title: whose checkpoints these are, and what happens to them.
+        convert: maps a checkpoint's weights and the network's (the meta device will do) to weights that the network
             loads strictly, if the checkpoint is of that age.
         extra: arguments of the network's class that go with these weights.
     """
@@ -107,12 +107,12 @@ MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
 
 
 def migrations_of(arch: str) -> Mapping[str, Migration]:
-    """The migrations of an architecture by name; any has `none`."""
+    """Returns the migrations of an architecture by name; every architecture has `none`."""
     return {NONE: Migration(title="as it is"), **MIGRATIONS.get(arch, {})}
 
 
 def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
-    """The migration that gives a checkpoint the keys of its network; None if it has them, or if none does."""
+    """Returns the migration that gives a checkpoint the network's keys; None if it needs none, or none does."""
     if found.keys() == wanted.keys():
         return None
     fitting = (name for name, m in MIGRATIONS.get(arch, {}).items() if m.convert(found, wanted).keys() == wanted.keys())
@@ -120,18 +120,18 @@ def recognise(arch: str, found: StateDict, wanted: StateDict) -> str | None:
 
 
 def choose(name: str, arch: str, stated: str | None, found: StateDict, wanted: StateDict) -> str:
-    """The name of the migration that a checkpoint of the model `name` goes through, `none` if it is read as it is.
+    """Returns the name of the migration for a checkpoint of the model `name`; `none` if it is read as it is.
 
-    `stated` is what the job says, None if nothing; `none` for a checkpoint that freqbench itself wrote. Raises
-    UserError where the job names a migration that this architecture does not have, CheckpointError where the age
-    matters, cannot be read off the file, and the job does not state it.
+    `stated` is the migration that the job names, None if it names none; `none` for a checkpoint that freqbench wrote.
+    Raises UserError if the job names a migration that this architecture does not have, CheckpointError if the age
+    matters, the file does not show it, and the job does not state it.
     """
-    known = migrations_of(arch)
+    available = migrations_of(arch)
     if stated is not None:
-        if stated not in known:
-            raise UserError(f"{name}: {unknown(f'migration of {arch}', stated, known)}")
+        if stated not in available:
+            raise UserError(f"{name}: {unknown(f'migration of {arch}', stated, available)}")
         return stated
-    if any(migration.extra for migration in known.values()):
+    if any(migration.extra for migration in available.values()):
         raise CheckpointError(
             f"{name}: {arch} of MONAI 1.4 and before loads without an error into that of 1.5 and later and predicts "
             "other classes, and nothing in the file tells which of them wrote it: state migration: monai-1.4 or "

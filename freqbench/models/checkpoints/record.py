@@ -1,4 +1,4 @@
-"""Reads what a checkpoint of freqbench's own says of itself, and warns of what speaks against scoring it."""
+"""Reads the metadata of freqbench's own checkpoints, and warns of what speaks against scoring a model."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,21 +17,21 @@ SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
 
 class Fingerprints(BaseModel):
-    """Of the cases that shaped the weights."""
+    """Fingerprints of the cases that shaped the weights."""
 
     train: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
 
 
 class Training(BaseModel):
-    """What is made use of here of all that `freqbench.training` records."""
+    """Part of the record of `freqbench.training` that is used here."""
 
     fingerprints: Fingerprints = Fingerprints()
     method: str | None = None
 
 
 class Record(BaseModel):
-    """What a checkpoint may say of itself: untrusted, so checked; more keys may stand beside these."""
+    """Metadata of a checkpoint: untrusted, so checked; further keys are ignored."""
 
     arch: str | None = None
     args: dict[str, Any] | None = None
@@ -42,13 +42,13 @@ class Record(BaseModel):
 
 
 def read(path: str) -> tuple[Record, bool]:
-    """The record of a checkpoint, and whether it has one; a UserError for one that is something else."""
+    """Returns the record of a checkpoint and True if it has one; raises UserError for malformed metadata."""
     metadata = read_metadata(path)
     return validate(metadata, Record, where=f"{path}: metadata"), bool(metadata)
 
 
 def require_order(name: str, path: str, trained: Sequence[str] | None, class_names: Sequence[str]) -> None:
-    """Refuse a network whose outputs are a dataset's classes in another order: scores would be of other organs."""
+    """Refuses a network whose outputs are the dataset's classes in another order: scores would be of other organs."""
     ours, theirs = list(map(_plain, class_names)), list(map(_plain, trained or ()))
     if ours != theirs and sorted(ours) == sorted(theirs):
         raise UserError(
@@ -60,7 +60,7 @@ def require_order(name: str, path: str, trained: Sequence[str] | None, class_nam
 def concerns(
     model: ModelSpec, dataset: str, class_names: Sequence[str], refs: Sequence[CaseRef], space: Preprocess
 ) -> Iterator[str]:
-    """What a user should know before a model is scored on cases of a dataset, which has a `space`, a line each."""
+    """Yields one line per reason to doubt scores of a model on cases of a dataset, whose preprocessing is `space`."""
     if model.is_random or model.arch in (*READERS, ENSEMBLE):
         return
     record, _ = read(model.checkpoint)
@@ -71,8 +71,8 @@ def concerns(
             f"of {dataset}: it is attacked and scored in the space of its training; give {dataset} the same, or state "
             "preprocess and input of the model"
         )
-    known = list(record.class_names or ())[: len(class_names)]
-    pairs = list(zip(known, class_names[: len(known)], strict=True))
+    names = list(record.class_names or ())[: len(class_names)]
+    pairs = list(zip(names, class_names[: len(names)], strict=True))
     others = [(theirs, ours) for theirs, ours in pairs if _plain(theirs) != _plain(ours)]
     if others:
         theirs, ours = others[0]
@@ -82,9 +82,9 @@ def concerns(
         )
     scored = {ref.fingerprint for ref in refs}
     seen = {role: len(scored.intersection(taught)) for role, taught in record.training.fingerprints}
-    told = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
-    if told:
-        yield f"{model.name}: {' and '.join(told)}: scores on them are flattered"
+    shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
+    if shares:
+        yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
 
 
 def _plain(name: str) -> str:

@@ -11,7 +11,10 @@ __all__ = ["Defence", "defence_of"]
 
 
 def defence_of(content: Any) -> Defence | None:
-    """The defence of a mapping, `name` and its own keys, itself, or None; a UserError for what cannot be one."""
+    """Returns the defence that a mapping describes (`name` and the defence's keys); a Defence or None stays as it is.
+
+    Raises UserError for anything else.
+    """
     if content is None or isinstance(content, Defence):
         return content
     name = content.get("name") if isinstance(content, Mapping) else None

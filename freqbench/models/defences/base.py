@@ -1,4 +1,4 @@
-"""Defines what every defence is: a mapping in a job file, and a change of the window that the network sees."""
+"""Defines the base of all defences: a mapping in a job file that changes the window before the network sees it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 Back = Callable[["Tensor"], "Tensor"]
 
 FIXED = 0
-"""The key of draws that are the same wherever nobody gives another."""
+"""Key of the random draws if the caller gives none."""
 
 
 class Defence(Strict):
     """A change of windows in [0, 1] before a network sees them.
 
     Class attributes of a defence:
-        is_random: whether it draws; one that does not gives the same for the same window.
-        is_smooth: whether autograd's gradient through it is the true one and all that an attacker needs.
+        is_random: True if it draws random numbers; otherwise the same window always gives the same result.
+        is_smooth: True if autograd's gradient through it is the true one and all that an attacker needs.
         revision: raised by hand when a change alters results, so that old rows are computed anew.
     """
 
@@ -31,16 +31,16 @@ class Defence(Strict):
     name: str
 
     def filtered(self, images: "Tensor") -> "Tensor":
-        """What the network sees in place of windows `[B, C, h, w, d]`, as it stands, for one that draws nothing."""
+        """Returns the windows `[B, C, h, w, d]` that the network sees, for a defence without random draws."""
         raise NotImplementedError
 
     def seen(self, images: "Tensor", seeds: Sequence[int], adaptive: bool) -> tuple["Tensor", Back]:
-        """What the network sees of windows `[B, C, h, w, d]` in [0, 1], and how its logits come back onto their grid.
+        """Returns the windows `[B, C, h, w, d]` that the network sees, and the map of its logits back to their grid.
 
         Args:
-            seeds: of the draws of each window.
-            adaptive: the gradient is one that serves an attacker: the identity in place of that of `filtered`, where
-                this one is not smooth (Athalye et al., ICML 2018, arXiv:1802.00420: BPDA).
+            seeds: one seed per window, for its draws.
+            adaptive: True replaces the gradient of a `filtered` that is not smooth by the identity (BPDA; Athalye et
+                al., ICML 2018, arXiv:1802.00420), which serves an attacker.
         """
         if adaptive and not self.is_smooth:
             return self.filtered(images.detach()) + (images - images.detach()), unchanged
@@ -48,24 +48,24 @@ class Defence(Strict):
 
     @property
     def draws(self) -> int:
-        """Network passes of one window whenever an adaptive attacker asks: `eot` of a random defence."""
+        """Network passes per window for each gradient of an adaptive attacker: `eot` of a random defence."""
         return int(getattr(self, "eot", 1))
 
     @property
     def predictions(self) -> int:
-        """Sliding windows that a volume's prediction takes."""
+        """Sliding windows over the whole volume that one prediction takes."""
         return 1
 
     def identity(self) -> Mapping[str, Any]:
-        """Name, revision and the parameters that differ from their default, for digests."""
+        """Returns name, revision and the parameters that differ from their default, for digests."""
         return {"revision": self.revision, **self.model_dump(exclude_defaults=True), "name": self.name}
 
 
 def draw_seed(*parts: int | str) -> int:
-    """A seed that depends on these parts and nothing else."""
+    """Returns a seed that depends on these parts and nothing else."""
     return int(digest(["defence", *parts]), 16) >> 1
 
 
 def unchanged(logits: "Tensor") -> "Tensor":
-    """Logits that stand on the grid of the windows already."""
+    """Returns logits that lie on the grid of the windows already."""
     return logits

@@ -1,4 +1,4 @@
-"""Smooths segmentations by noise and certifies them.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
+"""Smooths segmentations with noise and certifies them.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ Segment = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of a volume.
+    """A model's prediction for one volume.
 
     Attributes:
-        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest of equal ones.
-        certified: the voxels whose class is certified, bool `[H, W, D]`; None: nobody asked.
-        radius: Euclidean norm of the changes of the volume that the certificate holds for.
-        confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest of the softmax of what
-            windows and mirror images average to, of a smoothed model the share of votes; None: nobody asked.
+        labels: uint8 `[H, W, D]`; of a smoothed model the class of most votes, the lowest class on a tie.
+        certified: the voxels whose class is certified, bool `[H, W, D]`; None if not requested.
+        radius: Euclidean norm of the changes of the volume that the certificate covers.
+        confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest softmax value after
+            windows and mirror images are averaged; of a smoothed model the share of votes. None if not requested.
     """
 
     labels: Tensor
@@ -33,34 +33,34 @@ class Prediction:
 
 
 class RandomizedSmoothing(Defence):
-    r"""The majority of what a network says of a volume under Gaussian noise (SegCertify).
+    r"""The majority vote of a network's segmentations of a volume under Gaussian noise (SegCertify).
 
     With g the segmentation of a whole volume (sliding window, mirroring and all) and i a voxel:
 
     .. math:: \hat g_i(x) = \arg\max_k P\bigl(g_i(x + \varepsilon) = k\bigr), \qquad \varepsilon \sim N(0, \sigma^2)
 
-    Where the probability of a class is above tau >= 1/2, no change of the volume with Euclidean norm below R = sigma
-    Phi^{-1}(tau), over all voxels and channels, makes it another (Cohen et al., ICML 2019, arXiv:1902.02918). The
-    majority of `selection_samples` noisy volumes is the guess c_i; of `samples` others n_i say c_i. The p-value of "its
-    probability is at most tau" is the upper tail of a binomial,
+    If the probability of a class is above tau >= 1/2, no change of the volume with Euclidean norm below R = sigma
+    Phi^{-1}(tau), over all voxels and channels, changes the class (Cohen et al., ICML 2019, arXiv:1902.02918). The
+    majority of `selection_samples` noisy volumes is the guess c_i; n_i of `samples` others vote for c_i. The p-value of
+    "its probability is at most tau" is the upper tail of a binomial,
 
     .. math:: p_i = P\bigl(\mathrm{Bin}(n, \tau) \ge n_i\bigr)
 
     and Holm's step-down procedure over all N voxels certifies those that it rejects: with probability 1 - alpha or more
-    all certificates of a volume hold at once. The other voxels abstain; labels are the majority of the `samples` votes
-    all the same. A sample is one noise for the whole volume, as with one for each window a change would count as often
-    as windows hold it. It depends on the case and the sample's number, not on whether the volume is clean; nothing is
-    clamped.
+    all certificates of a volume hold at once. The other voxels abstain; their labels are the majority of the `samples`
+    votes too. A sample draws one noise for the whole volume: with a noise for each window, a change would count once
+    for every window that holds it. The noise depends on the case and the sample's number, and is the same for a clean
+    and an adversarial volume; nothing is clamped.
 
     An adaptive attacker follows the mean of the softmax over `eot` fresh noises at every step (SmoothAdv, Salman et
-    al., NeurIPS 2019, arXiv:1906.04584; Athalye et al., ICML 2018, arXiv:1802.00420); one with `adaptive: false` one
-    noise, the same at every step.
+    al., NeurIPS 2019, arXiv:1906.04584; Athalye et al., ICML 2018, arXiv:1802.00420); with `adaptive: false` it follows
+    one noise, the same at every step.
 
     Attributes:
         sigma: standard deviation of the noise on the [0, 1] scale.
         samples: n. No voxel of a volume of N can be certified if tau^n > alpha / N.
-        tau: of [1/2, 1).
-        alpha: of (0, 1).
+        tau: in [1/2, 1).
+        alpha: in (0, 1).
 
     **Differs from the paper**: three dimensions and sliding windows, in place of resized pictures.
     """
@@ -83,15 +83,15 @@ class RandomizedSmoothing(Defence):
 
     @property
     def predictions(self) -> int:
-        """One a noisy volume."""
+        """One sliding window pass per noisy volume."""
         return self.selection_samples + self.samples
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Windows under noise: what an attacker looks at. A prediction is `vote`."""
+        """Returns windows under noise, for an attacker. `vote` makes the prediction."""
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
     def vote(self, segment: Segment, image: Tensor, key: int) -> Prediction:
-        """The prediction of a volume `[1, C, H, W, D]`: `segment` gives label maps, noise depends on `key`."""
+        """Predicts a volume `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
@@ -100,8 +100,8 @@ class RandomizedSmoothing(Defence):
         guess = _majority(count("selection", self.selection_samples))
         votes = count("vote", self.samples)
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
-        for k, own in enumerate(votes):
-            agreeing = torch.where(guess == k, own, agreeing)
+        for k, of_class in enumerate(votes):
+            agreeing = torch.where(guess == k, of_class, agreeing)
         return Prediction(
             labels=_majority(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
@@ -115,11 +115,12 @@ class RandomizedSmoothing(Defence):
 
 
 def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Tensor:
-    r"""The voxels of which Holm's procedure rejects that their class has a probability of at most tau.
+    r"""Returns the voxels for which Holm's procedure rejects that their class has a probability of at most tau.
 
     Of N p-values in rising order, those before the first :math:`p_{(j)} > \alpha / (N - j + 1)` are rejected (Holm,
-    Scandinavian Journal of Statistics 6, 1979). `counts` are, of `samples` votes, those for each voxel's guess. A count
-    stands for a p-value, so voxels of one count are rejected together: at the first of them the bound is tightest.
+    Scandinavian Journal of Statistics 6, 1979). `counts` are the votes for each voxel's guess, out of `samples`. Equal
+    counts have equal p-values, so voxels of one count are rejected together: the bound is tightest at the first of
+    them.
     """
     from scipy.special import betainc
 
@@ -135,21 +136,21 @@ def holm_rejected(counts: Tensor, samples: int, tau: float, alpha: float) -> Ten
 
 
 def _votes(predicted: Iterable[Tensor], most: int) -> Tensor:
-    """How many label maps say each class, `[K, H, W, D]`; K is what they say at most."""
+    """Counts the label maps that vote for each class, `[K, H, W, D]`; K - 1 is the highest label that occurs."""
     kind = torch.uint8 if most < 256 else torch.int16
     votes: list[Tensor] = []
     for labels in predicted:
         while len(votes) <= int(labels.max()):
             votes.append(torch.zeros_like(labels, dtype=kind))
-        for k, own in enumerate(votes):
-            own += labels == k
+        for k, of_class in enumerate(votes):
+            of_class += labels == k
     return torch.stack(votes)
 
 
 def _majority(votes: Tensor) -> Tensor:
-    """The class of most votes, uint8 `[H, W, D]`, the lowest of equal ones."""
+    """Returns the class of most votes, uint8 `[H, W, D]`; the lowest class on a tie."""
     best, labels = votes[0], torch.zeros_like(votes[0], dtype=torch.uint8)
-    for k, own in enumerate(votes[1:], start=1):
-        labels[own > best] = k
-        best = torch.maximum(best, own)
+    for k, of_class in enumerate(votes[1:], start=1):
+        labels[of_class > best] = k
+        best = torch.maximum(best, of_class)
     return labels

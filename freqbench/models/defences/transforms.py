@@ -1,4 +1,4 @@
-"""Changes windows before a network sees them: smoothing, quantisation, a random place; one class a technique."""
+"""Changes windows before a network sees them: smoothing, quantisation, a random place; one class per technique."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -20,8 +20,8 @@ TRUNCATE = 4.0  # in sigmas, as scipy has it
 class GaussianSmoothing(Defence):
     r"""Convolution with a Gaussian of `sigma` voxels, axis by axis, each channel by itself.
 
-    As a defence e.g. in Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155, section 3. The weights :math:`\exp(-j^2 / 2
-    \sigma^2)` reach to 4 sigma and sum to 1; beyond the window its outermost voxels go on
+    Used as a defence in Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155, section 3, among others. The weights
+    :math:`\exp(-j^2 / 2 \sigma^2)` reach to 4 sigma and sum to 1; beyond the window its outermost voxels repeat
     (`scipy.ndimage.gaussian_filter(mode="nearest")`). It is linear: autograd's gradient is the true one.
     """
 
@@ -31,19 +31,20 @@ class GaussianSmoothing(Defence):
     sigma: Annotated[float, Field(gt=0, le=16)]
 
     def filtered(self, images: Tensor) -> Tensor:
-        """The blurred windows."""
+        """Returns the blurred windows."""
         taps = 2 * int(TRUNCATE * self.sigma + 0.5) + 1
         sides = images.shape[2:]
         return along_axes(images, [gaussian_matrix(side, taps, self.sigma, hold=True).to(images) for side in sides])
 
 
 class MedianSmoothing(Defence):
-    """Every voxel becomes the median of the cube of `size` voxels a side around it, each channel by itself.
+    """Replaces every voxel by the median of the cube of `size` voxels a side around it, each channel by itself.
 
-    Xu, Evans, Qi, NDSS 2018 (feature squeezing), arXiv:1704.01155. Beyond the window its outermost voxels go on
+    Xu, Evans, Qi, NDSS 2018 (feature squeezing), arXiv:1704.01155. Beyond the window its outermost voxels repeat
     (`scipy.ndimage.median_filter(mode="nearest")`). Autograd sends a voxel's gradient to the one that is its median:
-    the true gradient. Approximations are no better: PGD (8/255, 10 steps, two windows of the phantom) leaves a Dice of
-    0.85 and 0.79 of cubes of 3 by it, 0.84 and 0.80 by the cube's mean in its place, 0.88 and 0.84 by the identity.
+    the true gradient. Approximations are no better: for cubes of 3, PGD (8/255, 10 steps, two windows of the phantom)
+    leaves a Dice of 0.85 and 0.79 with the true gradient, 0.84 and 0.80 with that of the cube's mean, 0.88 and 0.84
+    with the identity.
 
     **Differs from the paper**: cubes of odd sides in place of squares; without the detector that compares predictions.
     """
@@ -54,7 +55,7 @@ class MedianSmoothing(Defence):
     size: Literal[3, 5, 7]
 
     def filtered(self, images: Tensor) -> Tensor:
-        """The medians: size^3 numbers a voxel are held meanwhile."""
+        """Returns the medians; holds size^3 numbers per voxel meanwhile."""
         padded = F.pad(images, [self.size // 2] * 6, mode="replicate")
         for axis in (2, 3, 4):
             padded = padded.unfold(axis, self.size, 1)
@@ -62,7 +63,7 @@ class MedianSmoothing(Defence):
 
 
 class BitDepth(Defence):
-    r"""Every voxel rounded to the nearest of :math:`2^b` levels of [0, 1]: Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155.
+    r"""Rounds every voxel to the nearest of :math:`2^b` levels of [0, 1]: Xu, Evans, Qi, NDSS 2018, arXiv:1704.01155.
 
     .. math:: T(x) = \mathrm{round}\bigl((2^b - 1) x\bigr) / (2^b - 1)
 
@@ -70,7 +71,7 @@ class BitDepth(Defence):
     an adaptive attacker takes the identity in its place.
 
     Attributes:
-        bits: b; 8 are the levels of a picture, and 1 to 5 what the paper tries.
+        bits: b; pictures have 8, the paper tries 1 to 5.
 
     **Differs from the paper**: without the detector that compares the predictions of x and T(x).
     """
@@ -79,24 +80,24 @@ class BitDepth(Defence):
     bits: Annotated[int, Field(ge=1, le=16)]
 
     def filtered(self, images: Tensor) -> Tensor:
-        """The rounded voxels; halves go to the even level."""
+        """Returns the rounded voxels; halves go to the even level."""
         steps = float(2**self.bits - 1)
         return (images * steps).round().div(steps)
 
 
-SCALE = 255.0  # of grey levels, on which the steps of quantisation are given
-MIDDLE = 128.0  # that JPEG subtracts before it transforms
+SCALE = 255.0  # the grey levels of JPEG, the scale of the quantisation steps
+MIDDLE = 128.0  # JPEG subtracts it before the DCT
 
 
 class DctQuantization(Defence):
-    r"""Coefficients of an orthonormal DCT of blocks rounded to multiples of a table, each channel by itself.
+    r"""Rounds the coefficients of a blockwise orthonormal DCT to multiples of a table, each channel by itself.
 
     With u = 255 x - 128 in blocks of b voxels a side, D their DCT and i, j, k the indices of a coefficient:
 
     .. math:: T(x) = \frac{1}{255} \Bigl(128 + D^{-1} \bigl[ q \, \mathrm{round}(D u / q) \bigr]\Bigr), \qquad
               q_{ijk} = 1 + c \, (1 + i + j + k)
 
-    clamped to [0, 1]. A window that blocks do not tile is continued by reflection and cropped again. The gradient of
+    clamped to [0, 1]. A window that blocks do not tile is padded by reflection and cropped afterwards. The gradient of
     the rounding is zero (`adaptive: false`); an adaptive attacker takes the identity in its place, and as D^{-1} D and
     q / q cancel, that is the identity for T.
 
@@ -116,7 +117,7 @@ class DctQuantization(Defence):
     coarseness: Annotated[float, Field(ge=0, le=1000)] = 2.0
 
     def filtered(self, images: Tensor) -> Tensor:
-        """The windows that the quantised coefficients stand for."""
+        """Returns the windows rebuilt from the quantised coefficients."""
         block = cut_block(self.block, images.shape[2:])
         transform = BlockDCT.of(images, block)
         spectrum = transform.spectrum(SCALE * images - MIDDLE)
@@ -125,17 +126,17 @@ class DctQuantization(Defence):
         return ((quantised + MIDDLE) / SCALE).clamp(0, 1)
 
     def table(self, block: Block) -> Tensor:
-        """The steps of a block's coefficients on the 0..255 scale, float64 `[h, w, d]`."""
+        """Returns the steps of a block's coefficients on the 0..255 scale, float64 `[h, w, d]`."""
         i, j, k = (torch.arange(side, dtype=torch.float64) for side in block)
         return 1 + self.coarseness * (1 + i[:, None, None] + j[:, None] + k)
 
 
-STEP = 1 / 12  # 1 over the squared norm of the gradient in three dimensions, which is below 12
-LEAST = 1e-12  # of a squared slope: a root has no derivative at 0
+STEP = 1 / 12  # below 1 / squared norm of the 3D gradient operator, which is below 12
+LEAST = 1e-12  # least squared slope: a square root has no derivative at 0
 
 
 class TotalVariation(Defence):
-    r"""The window close by with the least variation, each channel by itself: Guo et al., ICLR 2018, arXiv:1711.00117.
+    r"""The nearby window with the least total variation, by channel: Guo et al., ICLR 2018, arXiv:1711.00117.
 
     After Rudin, Osher, Fatemi, Physica D 1992:
 
@@ -150,7 +151,7 @@ class TotalVariation(Defence):
 
     Attributes:
         weight: w; Guo et al. take 0.03 on the [0, 1] scale.
-        steps: of the projection; each holds four volumes of the window's size for the way back.
+        steps: steps of the projection; each keeps four volumes of the window's size for the backward pass.
 
     **Differs from the paper**: all voxels are kept, where Guo et al. drop pixels at random first; another solver.
     """
@@ -162,7 +163,7 @@ class TotalVariation(Defence):
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
 
     def filtered(self, images: Tensor) -> Tensor:
-        """The windows after the last step, clamped to [0, 1], which the minimiser does not leave."""
+        """Returns the windows after the last step, clamped to [0, 1], which the minimiser does not leave."""
         field = images.new_zeros(3, *images.shape)
         for _ in range(self.steps):
             slope = _gradient(_divergence(field) - images / self.weight)
@@ -172,12 +173,12 @@ class TotalVariation(Defence):
 
 
 def _gradient(x: Tensor) -> Tensor:
-    """Forward differences along H, W and D, 0 at the far ends, `[3, B, C, H, W, D]`."""
+    """Returns forward differences along H, W and D, 0 at the far ends, `[3, B, C, H, W, D]`."""
     return torch.stack([x.diff(dim=axis, append=x.narrow(axis, x.shape[axis] - 1, 1)) for axis in (2, 3, 4)])
 
 
 def _divergence(field: Tensor) -> Tensor:
-    """Minus the transpose of `_gradient`; the field is 0 at the far ends."""
+    """Returns minus the transpose of `_gradient`; the field is 0 at the far ends."""
     parts = []
     for axis, part in zip((2, 3, 4), field, strict=True):
         inner = part.narrow(axis, 0, part.shape[axis] - 1)
@@ -187,21 +188,22 @@ def _divergence(field: Tensor) -> Tensor:
 
 
 class RandomResizePad(Defence):
-    r"""The window resized by a random ratio, the same on all axes, at a random place among zeros.
+    r"""The window resized by a random ratio, equal on all axes, and put at a random place among zeros.
 
     Xie, Wang, Zhang, Ren, Yuille, ICLR 2018, arXiv:1711.01991. With r uniform in [smallest, 1], an offset uniform in
-    what is left of the window, Z = Z(r, offset), f the network:
+    the room that is left in the window, Z = Z(r, offset), f the network:
 
     .. math:: f_T(x) = Z^{-1} f(Z x)
 
-    The logits are cut out where the resized window stood and resized to the window's grid again
-    (`freqbench.ops.resampling.Zoom`). A prediction is one draw a window, as in the paper. Both ways are linear:
+    The logits are cut out where the resized window lay and resized back to the window's grid
+    (`freqbench.ops.resampling.Zoom`). A prediction takes one draw per window, as in the paper. Both ways are linear:
     autograd's gradient of one draw is right. An adaptive attacker follows the mean over `eot` fresh draws at every step
     (Athalye et al., ICML 2018, arXiv:1802.00420); `adaptive: false` follows one draw, the same at every step: the
     paper's single-pattern attack.
 
     **Differs from the paper**: windows are made smaller, where the paper enlarges pictures of 299 pixels to 331, as
-    networks of volumes are built for one size of windows; volumes have logits to bring back, which classes had not.
+    networks of volumes are built for one size of windows; the logits of volumes have to be mapped back, the paper's
+    image classes do not.
     """
 
     is_random: ClassVar[bool] = True
@@ -212,7 +214,7 @@ class RandomResizePad(Defence):
     eot: Annotated[int, Field(ge=1, le=1000)] = 8
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
-        """Every window by a draw of its own."""
+        """Returns every window resized by its own draw."""
         zooms = [self._drawn(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         return by_sample(Zoom.zoom, zooms, images), partial(by_sample, Zoom.undo, zooms)
 

@@ -1,4 +1,4 @@
-"""Reads models of other frameworks, each by a module with `describe`, `network` and, unless frozen, `state_dict`."""
+"""Reads models of other frameworks; a reader has `describe`, `network` and, unless frozen, `state_dict`."""
 
 from collections.abc import Mapping
 from types import ModuleType

@@ -1,8 +1,8 @@
 """Reads MONAI bundles: folders with `configs/inference.json` (or `.yaml`), `configs/metadata.json`, `models/model.pt`.
 
 Cardoso et al., arXiv:2211.02701. A bundle is data here: plain values and `@references` to them are resolved, and the
-network is a class of `monai.networks.nets`. What needs more is refused by its key, unless the bundle is trusted: then
-MONAI's own parser, which runs what stands behind a `$`, resolves it.
+network is a class of `monai.networks.nets`. A value that needs more is refused by its key, unless the bundle is
+trusted: then MONAI's own parser resolves it, which runs the code behind a `$`.
 """
 
 from collections.abc import Mapping
@@ -27,18 +27,18 @@ from freqbench.models.settings import Finite, InputAdapter
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
 _TRANSFORMS = "preprocessing::transforms"
-# Leave intensities and grid as they are.
+# Transforms that leave intensities and grid as they are.
 _NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
-# In the order in which freqbench applies them: only so do they mean the same.
+# The order in which freqbench applies them; in another order they would mean something else.
 _ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
 
 
 class BundleArgs(Strict):
-    """What a job may say of a bundle: nothing, as all is in its folder."""
+    """Arguments of a bundle in a job: none, as its folder holds them all."""
 
 
 class _Network(BaseModel):
-    """What every segmentation network of MONAI is told."""
+    """Arguments that every segmentation network of MONAI takes."""
 
     spatial_dims: Literal[3] = 3
     in_channels: PositiveInt
@@ -46,7 +46,7 @@ class _Network(BaseModel):
 
 
 class _Inferer(BaseModel):
-    """MONAI's sliding window, its own defaults."""
+    """MONAI's sliding window, with MONAI's defaults."""
 
     roi_size: tuple[PositiveInt, PositiveInt, PositiveInt]
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
@@ -71,18 +71,17 @@ class _Range(BaseModel):
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a bundle, a folder, says of its model.
+    """Reads the description of the model from a bundle's folder.
 
-    `preprocess` is None, and `input` leaves the volume as it is, where the transforms do more, or other, than
-    `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order: then the job has to state
-    both.
+    `preprocess` is None, and `input` leaves the volume as it is, if the transforms are not `Orientationd`, `Spacingd`,
+    `ScaleIntensityRanged` and `CropForegroundd` in this order, or do more: then the job has to state both.
 
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
     expression or a third-party class without trust, overlapping classes, or no window size.
     """
     validate(dict(args), BundleArgs, path)
     config = read_config(path)
-    told = _network(config)
+    sizes = _network(config)
     for id in config.items("postprocessing::transforms"):
         if config.value(f"{id}::sigmoid") is True:
             raise UserError(
@@ -93,8 +92,8 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     adapter, preprocess = _space(config) or (InputAdapter(), None)
     return Description(
         roi=inferer.roi_size if inferer else _spatial_shape(config),
-        num_classes=told.out_channels,
-        num_channels=told.in_channels,
+        num_classes=sizes.out_channels,
+        num_channels=sizes.in_channels,
         input=adapter,
         preprocess=preprocess,
         inference={"overlap": inferer.overlap, "weighting": inferer.mode} if inferer else {},
@@ -103,12 +102,12 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of what is read of a bundle's folder: a trusted one may import its modules."""
+    """Returns patterns of the files that are read from a bundle's folder; a trusted bundle may import its modules."""
     return "configs/*", _WEIGHTS, "*.py"
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `network_def` with fresh weights, on the CPU or the meta device; `describe` checks `args`."""
+    """Builds the network of `network_def` with fresh weights, on the CPU or meta device; `describe` checks `args`."""
     config = read_config(path)
     _network(config)
     where = f"{config.file}: network_def"
@@ -123,7 +122,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of `models/model.pt`, on the CPU: weights only, trusted or not."""
+    """Returns the weights of `models/model.pt`, on the CPU; reads weights only, trusted or not."""
     return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
 
 
@@ -135,13 +134,13 @@ def _weights(path: str) -> Path:
 
 
 def _files(path: str, config: Config) -> dict[str, Path]:
-    """What the output depends on: modules of the bundle too, as a trusted one may import them."""
-    found = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
-    return {file.relative_to(path).as_posix(): file for file in found}
+    """Returns the files that the output depends on, the bundle's modules too, as a trusted bundle may import them."""
+    paths = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
+    return {file.relative_to(path).as_posix(): file for file in paths}
 
 
 def _network(config: Config) -> _Network:
-    """The sizes in `network_def`, if weights of its class mean today what they meant when they were saved."""
+    """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
     if "vista3d" in str(config.content.get("network_def")).lower():
         raise UserError(
             f"{config.file}: a VISTA3D, which is asked for classes: give {_WEIGHTS} as the checkpoint of arch vista3d"
@@ -161,40 +160,40 @@ def _network(config: Config) -> _Network:
     return validate(sizes, _Network, f"{config.file}: network_def")
 
 
-def _as_network(found: Any) -> nn.Module:
-    if not isinstance(found, nn.Module):
-        raise TypeError(f"expected a network, got {type(found).__name__}")
-    return found
+def _as_network(parsed: Any) -> nn.Module:
+    if not isinstance(parsed, nn.Module):
+        raise TypeError(f"expected a network, got {type(parsed).__name__}")
+    return parsed
 
 
 def _class(where: str, name: str) -> Any:
     import monai.networks.nets as nets
 
     package, _, last = name.rpartition(".")
-    found = getattr(nets, last, None)
-    known = not package or package == _NETS or package.startswith(f"{_NETS}.")
-    if not (known and isinstance(found, type) and issubclass(found, nn.Module)):
+    cls = getattr(nets, last, None)
+    is_of_nets = not package or package == _NETS or package.startswith(f"{_NETS}.")
+    if not (is_of_nets and isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise UserError(
             f"{where}::_target_: expected a class of {_NETS}, got {name}: with --trust-code, or trust_code: true in "
             "the job, any class is taken"
         )
-    return found
+    return cls
 
 
 def _inferer(config: Config) -> _Inferer | None:
     if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
-    told = config.given("inferer", *_Inferer.model_fields)
-    size, overlap = told.get("roi_size"), told.get("overlap")
+    settings = config.given("inferer", *_Inferer.model_fields)
+    size, overlap = settings.get("roi_size"), settings.get("overlap")
     if isinstance(size, int):
-        told["roi_size"] = [size] * 3
+        settings["roi_size"] = [size] * 3
     if isinstance(overlap, list) and len(set(overlap)) == 1:
-        told["overlap"] = overlap[0]
-    return validate(told, _Inferer, f"{config.file}: inferer")
+        settings["overlap"] = overlap[0]
+    return validate(settings, _Inferer, f"{config.file}: inferer")
 
 
 def _spatial_shape(config: Config) -> Shape:
-    """The window of the metadata, for bundles that state no sliding window."""
+    """Returns the window that the metadata states, for bundles without a sliding window."""
     shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
         raise UserError(
@@ -205,7 +204,7 @@ def _spatial_shape(config: Config) -> Shape:
 
 
 def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
-    """What the transforms make of a volume; None where one is not known, out of order, or told something unusual."""
+    """Converts the transforms to an input adapter and preprocessing; None if any is unknown or out of order."""
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
         name, keys = _transform(config, id), config.value(f"{id}::keys")
@@ -219,24 +218,24 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
     if list(steps) != in_order or "Orientation" not in steps or "ScaleIntensityRange" not in steps:
         return None
     place = f"{config.file}: {_TRANSFORMS}"
-    told = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
+    intensities = validate(config.given(steps["ScaleIntensityRange"], *_Range.model_fields), _Range, place)
     axes = axes_towards(str(config.value(f"{steps['Orientation']}::axcodes")))
-    adapter = InputAdapter(axes=axes, scale=(told.b_min, told.b_max))
+    adapter = InputAdapter(axes=axes, scale=(intensities.b_min, intensities.b_max))
     spacing = None
     if "Spacing" in steps:
         pixdim = validate(config.given(steps["Spacing"], "pixdim"), _Spacing, place).pixdim
         spacing = adapter.in_volume_order(pixdim)
     return adapter, Preprocess(
         spacing=spacing,
-        intensity={"window": (told.a_min, told.a_max)},
+        intensity={"window": (intensities.a_min, intensities.a_max)},
         crop_foreground="CropForeground" in steps,
     )
 
 
 def _transform(config: Config, id: str) -> str:
-    """`Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty where it is no plain name."""
-    found = config.find(id)
-    last = str((found.get("_target_") if isinstance(found, dict) else None) or "").rpartition(".")[2]
+    """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty for anything else."""
+    definition = config.find(id)
+    last = str((definition.get("_target_") if isinstance(definition, dict) else None) or "").rpartition(".")[2]
     for suffix in ("Dict", "d", "D"):
         if last.endswith(suffix):
             return last.removesuffix(suffix)
@@ -244,17 +243,17 @@ def _transform(config: Config, id: str) -> str:
 
 
 def _usual(config: Config, id: str, name: str) -> bool:
-    """Whether a known transform is told nothing that changes what it does here."""
-    given = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
+    """True if a known transform has no argument that changes what it does here."""
+    arguments = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:
         case "Orientation":
             with suppress(ValueError):
-                return bool(axes_towards(str(given.get("axcodes"))))
+                return bool(axes_towards(str(arguments.get("axcodes"))))
             return False
         case "Spacing":
-            mode = given.get("mode", "bilinear")
+            mode = arguments.get("mode", "bilinear")
             return (mode if isinstance(mode, str) else next(iter(mode), None)) == "bilinear"
         case "ScaleIntensityRange":
-            return given.get("clip") is True
+            return arguments.get("clip") is True
         case _:
-            return not {"margin", "k_divisible", "select_fn"} & set(given)
+            return not {"margin", "k_divisible", "select_fn"} & set(arguments)

@@ -1,4 +1,4 @@
-"""Resolves the configuration of a MONAI bundle as data; what only its code can say needs trust."""
+"""Resolves the configuration of a MONAI bundle as data; expressions and objects need trust."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from freqbench.core.plugins import require_trust
 from freqbench.models.foreign.common import read_object
 from freqbench.models.networks.construction import REFUSALS
 
-# What code of a bundle may raise beside the refusals of networks.
+# Errors that a bundle's code may raise, beside the refusals of networks.
 FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Values of a configuration by their id, `network_def::out_channels`, as MONAI's parser names them."""
+    """Values of a configuration by their id, such as `network_def::out_channels`, as MONAI's parser names them."""
 
     file: Path
     content: Mapping[str, Any]
 
     def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
-        """What stands under an id, its own reference or expression resolved and those inside it left; None: nothing."""
+        """Returns the value of an id, its own reference resolved but not those inside it; None if absent."""
         if id in seen:
             raise CheckpointError(f"{self.file}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
         parent, _, last = id.rpartition("::")
@@ -39,35 +39,35 @@ class Config:
         if node.startswith("$"):
             require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
             return self.parsed(id)
-        found = self.find(node[1:].replace("#", "::"), (*seen, id))
-        if found is None:
+        target = self.find(node[1:].replace("#", "::"), (*seen, id))
+        if target is None:
             raise CheckpointError(f"{self.file}: {id} refers to {node}, which is not in the file")
-        return found
+        return target
 
     def value(self, id: str) -> Any:
-        """As `find`, with all inside it resolved too; an object that would have to be made needs trust."""
-        found = self.find(id)
-        if isinstance(found, Mapping):
-            if "_target_" in found:
-                require_trust(f"{self.file}: {id} is an object of {found['_target_']}")
+        """Returns the value with all references inside it resolved; an object that has to be made needs trust."""
+        node = self.find(id)
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                require_trust(f"{self.file}: {id} is an object of {node['_target_']}")
                 return self.parsed(id)
-            return {key: self.value(f"{id}::{key}") for key in found}
-        if isinstance(found, list):
-            return [self.value(f"{id}::{i}") for i in range(len(found))]
-        return found
+            return {key: self.value(f"{id}::{key}") for key in node}
+        if isinstance(node, list):
+            return [self.value(f"{id}::{i}") for i in range(len(node))]
+        return node
 
     def given(self, id: str, *names: str) -> dict[str, Any]:
-        """The values under an id that are there."""
-        found = {name: self.value(f"{id}::{name}") for name in names}
-        return {name: value for name, value in found.items() if value is not None}
+        """Returns the named values under an id that are present."""
+        values = {name: self.value(f"{id}::{name}") for name in names}
+        return {name: value for name, value in values.items() if value is not None}
 
     def items(self, id: str) -> list[str]:
-        """The ids of the items of the list under an id; none if there is no list."""
-        found = self.find(id)
-        return [f"{id}::{i}" for i in range(len(found))] if isinstance(found, list) else []
+        """Returns the ids of the items of the list under an id; an empty list if there is no list."""
+        node = self.find(id)
+        return [f"{id}::{i}" for i in range(len(node))] if isinstance(node, list) else []
 
     def parsed(self, id: str) -> Any:
-        """What MONAI's parser makes of an id: this runs the bundle's code, and so needs trust."""
+        """Returns an id's value from MONAI's parser; this runs the bundle's code, and so needs trust."""
         require_trust(f"{self.file}: {id}")
         try:
             return self._parser.get_parsed_content(id)
@@ -85,7 +85,7 @@ class Config:
 
 
 def read_config(path: str) -> Config:
-    """That of a bundle, a folder, with what its metadata says."""
+    """Reads the configuration of a bundle's folder, with its metadata."""
     names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
     file = next((file for name in names if (file := Path(path, name)).is_file()), None)
     if file is None:

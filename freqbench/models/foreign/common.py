@@ -22,13 +22,13 @@ _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What a file or folder of another framework says of the model in it.
+    """Description of a model, read from a file or folder of another framework.
 
     Attributes:
         roi: voxels of the window that the network was trained with, in its own axis order.
         sha256: hex digest of all files that its output depends on.
-        input: what its input must become.
-        preprocess: the space that it was trained in; None where the file does not say.
+        input: adapter from a volume to the network's input.
+        preprocess: preprocessing of its training data; None if the file does not state it.
         inference: keys of `Inference`, as it was deployed.
     """
 
@@ -42,7 +42,7 @@ class Description:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file or a YAML file holds; a CheckpointError where it holds none."""
+    """Returns the object in a JSON or YAML file; raises CheckpointError if it holds none."""
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
@@ -52,15 +52,15 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(files: Mapping[str, Path]) -> str:
-    """SHA-256, as hex, over the contents of several files under their names; a folder's place does not enter."""
+    """Returns the SHA-256 (hex) of several files' contents under their names; the folder's path does not matter."""
     contents = sorted((name, storage.sha256(str(path))) for name, path in files.items())
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
 
 
 def axes_towards(codes: str) -> str:
-    """`axes` of an `InputAdapter` from where each axis of a network's input increases to.
+    """Returns `axes` of an `InputAdapter` from the direction in which each axis of a network's input increases.
 
-    `codes` are one of R or L, of A or P, and of S or I, in the network's order; else a ValueError.
+    `codes` are one of R or L, one of A or P, and one of S or I, in the network's order; raises ValueError otherwise.
 
     >>> axes_towards("SPL")
     'D-W-H'
@@ -72,6 +72,6 @@ def axes_towards(codes: str) -> str:
 
 
 def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
-    """What `make` returns, its fresh weights those of seed 0; a UserError if it refuses its arguments."""
+    """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
     with seeded(0), refusing(f"{where} does not fit its class"):
         return make()

@@ -1,7 +1,7 @@
 """Reads networks that were saved with their code: TorchScript files and `torch.export` archives (`.pt2`).
 
-Such a file is a program, so it is opened only where the user trusts it. It cannot be built on the meta device, and so
-not be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
+Such a file is a program, so it is opened only if the user trusts it. It cannot be built on the meta device, and so
+cannot be traced or counted on shapes. Save it in eval mode: what it does in training cannot be switched off afterwards.
 """
 
 import zipfile
@@ -21,17 +21,17 @@ from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.foreign.common import Description
 
-# What torch raises on files that it cannot read.
+# Errors that torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
 
 
 class FrozenArgs(Strict):
-    """What a job says of a frozen network.
+    """Arguments of a frozen network in a job.
 
     Attributes:
-        num_classes: output classes, background included; an archive of torch.export says it itself.
-        num_channels: of its input; default 1, or what the archive says.
-        roi: voxels of a window, in the network's axis order; an archive that was exported for one size says it itself.
+        num_classes: output classes, background included; an archive of torch.export states it.
+        num_channels: input channels; default 1, or the archive's.
+        roi: voxels of a window, in the network's axis order; an archive that was exported for one size states it.
     """
 
     num_classes: Annotated[int, Field(ge=2)] | None = None
@@ -42,8 +42,8 @@ class FrozenArgs(Strict):
 class Frozen(nn.Module):
     """A frozen network: one window tensor in, one tensor of logits out, gradients to the input and none to weights.
 
-    `net` is a ScriptModule, or the module of an ExportedProgram; `singly`: its graph takes a batch of one, so samples
-    run one by one.
+    `net` is a ScriptModule, or the module of an ExportedProgram. `singly` is True if its graph takes a batch of one, so
+    that samples run one by one.
     """
 
     def __init__(self, net: nn.Module, name: str, singly: bool) -> None:
@@ -56,14 +56,14 @@ class Frozen(nn.Module):
             parameter.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of windows of the size that it was saved for; a UserError if the file lets no gradient through."""
+        """Returns logits of windows of its saved size; raises UserError if the file lets no gradient through."""
         logits = torch.cat([self._run(image) for image in torch.split(images, 1)]) if self.singly else self._run(images)
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise UserError(f"{self.name}: expected a network with gradients to its input: save it without no_grad")
         return logits
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Sets the flag alone: what a frozen network does was settled when it was saved."""
+        """Sets the flag only: saving a frozen network fixed its behaviour."""
         self.training = mode
         return self
 
@@ -86,33 +86,33 @@ class Frozen(nn.Module):
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a frozen network takes and gives: what its file says, or else the job.
+    """Describes a frozen network from its file, or else from the job.
 
     Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
-    no such file, an unreadable one, or neither of the two formats.
+    a file that is missing, unreadable or in neither of the two formats.
     """
-    given = validate(dict(args), FrozenArgs, path)
-    _, told, _ = _load(path)
+    stated = validate(dict(args), FrozenArgs, path)
+    _, facts, _ = _load(path)
     return Description(
-        roi=_agreed(path, "roi", given, told),
-        num_classes=_agreed(path, "num_classes", given, told),
-        num_channels=_agreed(path, "num_channels", given, told, default=1),
+        roi=_agreed(path, "roi", stated, facts),
+        num_classes=_agreed(path, "num_classes", stated, facts),
+        num_channels=_agreed(path, "num_channels", stated, facts, default=1),
         sha256=storage.sha256(path),
     )
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of a file with its weights, on the CPU, its parameters without gradients; `describe` checks `args`.
+    """Returns the network of a file with its weights, on the CPU, without gradients; `describe` checks `args`.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
-    file that makes tensors on a named device stays bound to it.
+    file that makes tensors on a named device stays on that device.
     """
     net, _, singly = _load(path)
     return Frozen(net, path, singly)
 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
-    """The network, the arguments that its file says, and whether its graph takes one sample at a time."""
+    """Returns the network, the arguments that its file states, and True if its graph takes one sample at a time."""
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path")
@@ -128,9 +128,9 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     try:
         if scripted:
             net: nn.Module = torch.jit.load(path, map_location="cpu").eval()  # type: ignore[no-untyped-call]
-            told, singly = dict[str, Any](), False
+            facts, singly = dict[str, Any](), False
         else:
-            net, told, singly = _load_export(path)
+            net, facts, singly = _load_export(path)
     except UserError:
         raise
     except _UNREADABLE as error:
@@ -140,13 +140,13 @@ def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
             f"{path}: expected a network with parameters, found none, as torch.jit.freeze leaves it: save it unfrozen"
         )
     check_sound(path, net.state_dict())
-    return net, told, singly
+    return net, facts, singly
 
 
 def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     from torch.export.passes import move_to_device_pass
 
-    # As a stream: of a path, torch wants the suffix .pt2.
+    # As a stream: torch demands the suffix .pt2 of a path.
     with Path(path).open("rb") as stream:
         program = move_to_device_pass(torch.export.load(stream), "cpu")
     net: nn.Module = program.module()
@@ -155,19 +155,21 @@ def _load_export(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
     inputs, outputs = signature.user_inputs, signature.user_outputs
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{path}: expected one tensor in and one out, got {len(inputs)} in and {len(outputs)} out")
-    taken, given = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
-    if taken.dim() != 5 or given.dim() != 5:
-        raise UserError(f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {given.dim()} dimensions")
-    lengths = (*taken.shape, given.shape[1])
+    taken, returned = (nodes[str(names[0])].meta["val"] for names in (inputs, outputs))
+    if taken.dim() != 5 or returned.dim() != 5:
+        raise UserError(
+            f"{path}: expected [B, C, h, w, d] in and out, got {taken.dim()} and {returned.dim()} dimensions"
+        )
+    lengths = (*taken.shape, returned.shape[1])
     batch, channels, *roi, num_classes = (size if isinstance(size, int) else None for size in lengths)  # else symbolic
     if batch is not None and batch > 1:
         raise UserError(f"{path}: expected a batch of any size or of one, got {batch}: export it with a dynamic batch")
-    told = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
-    return net, told, batch == 1
+    facts = {"num_channels": channels, "roi": None if None in roi else tuple(roi), "num_classes": num_classes}
+    return net, facts, batch == 1
 
 
 def _point_to(module: GraphModule, device: torch.device) -> None:
-    """Make tensors on a device where the graph names another."""
+    """Makes the graph create tensors on a device, wherever it names another."""
     for node in module.graph.nodes:
         if node.kwargs.get("device") is not None:
             node.update_kwarg("device", device)
@@ -177,10 +179,10 @@ def _point_to(module: GraphModule, device: torch.device) -> None:
 
 
 def _agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
-    given, told = getattr(args, name), file.get(name)
-    if given is not None and told is not None and given != told:
-        raise UserError(f"{path}: {name} is {given} here, but the file was exported for {told}: leave it out")
-    found = told if given is None else given
-    if found is None and default is None:
+    ours, theirs = getattr(args, name), file.get(name)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: leave it out")
+    value = theirs if ours is None else ours
+    if value is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")
-    return default if found is None else found
+    return default if value is None else value

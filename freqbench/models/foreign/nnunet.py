@@ -1,17 +1,17 @@
 """Reads nnU-Net v2 result folders: `plans.json`, `dataset.json` and `fold_N/checkpoint_final.pth`.
 
 Isensee et al., Nature Methods 2021, arXiv:1904.08128; residual encoders: Isensee et al., MICCAI 2024, arXiv:2404.09556.
-The networks are those of the package `dynamic-network-architectures`. Nothing of a folder is run: of the plans only
-names of a table are looked up, and checkpoints are read as weights.
+The networks are those of the package `dynamic-network-architectures`. No code of a folder is run: names in the plans
+are looked up in a table, and checkpoints are read as weights.
 
-**Orientation.** nnU-Net looks at array axes only. Where its reader reorients (`NibabelIOWithReorient`,
-`SimpleITKIOWithReorient`), images lie towards right, anterior and superior. Elsewhere files are taken to lie as ITK
-writes an unrotated CT, towards left, posterior and superior (`LPS`): give `orientation` where they did not.
-TotalSegmentator turns images itself: `orientation: RAS`, unless its plans name a reader that reorients.
+**Orientation.** nnU-Net looks at array axes only. If its reader reorients (`NibabelIOWithReorient`,
+`SimpleITKIOWithReorient`), the axes point right, anterior and superior (`RAS`). Otherwise files are assumed to be
+oriented as ITK writes an unrotated CT, towards left, posterior and superior (`LPS`): give `orientation` if they were
+not. TotalSegmentator turns images itself: give `orientation: RAS`, unless its plans name a reader that reorients.
 
 **Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
-in [0, 1] has bounds. An axis shorter than the patch is padded with the lowest intensity (there: the mean). One fold is
-one model, where nnU-Net averages folds by default.
+in [0, 1] has bounds. An axis shorter than the patch is padded with the lowest intensity (nnU-Net: the mean). One fold
+is one model, where nnU-Net averages folds by default.
 """
 
 import pkgutil
@@ -33,7 +33,7 @@ from freqbench.models.settings import AXES, InputAdapter
 
 Z_SCORE_LIMIT = 5.0
 
-# Where the axes of the files increase to, as each image reader hands them on.
+# Directions in which the axes of the files increase, as each image reader passes them on.
 _ORIENTATIONS = {
     "SimpleITKIO": "LPS",
     "NibabelIO": "LPS",
@@ -46,14 +46,15 @@ _BLOCKS = ("BasicBlockD", "BottleneckD")
 
 
 class NnunetArgs(Strict):
-    """What a job says of an nnU-Net folder.
+    """Arguments of an nnU-Net folder in a job.
 
     Attributes:
-        configuration: of the plans; default the one that the checkpoint says it was trained as, else `3d_fullres`.
+        configuration: configuration of the plans; default the one that the checkpoint was trained as, else
+            `3d_fullres`.
         fold: a number or `all`; default 0, or the only one there.
         checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
-        orientation: where the axes of the training images increased to in their files: one of R or L, of A or P, of S
-            or I, in the file's order; default as the image reader of the plans has it.
+        orientation: directions in which the axes of the training images increase in their files: one of R or L, one of
+            A or P, one of S or I, in the file's order; default: that of the plans' image reader.
     """
 
     configuration: str | None = None
@@ -70,20 +71,20 @@ class NnunetArgs(Strict):
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """What a folder `TRAINER__PLANS__CONFIGURATION` says of its model.
+    """Describes the model of a folder `TRAINER__PLANS__CONFIGURATION`.
 
-    `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are those
-    of that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
+    `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
+    computed in that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
     Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, a 2d
     network, regions, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
     """
-    given = validate(dict(args), NnunetArgs, path)
-    file = _checkpoint(path, given)
+    stated = validate(dict(args), NnunetArgs, path)
+    file = _checkpoint(path, stated)
     content = _content(file)
-    plan = read_plan(path, given.configuration, content)
+    plan = read_plan(path, stated.configuration, content)
     configuration = plan.configuration
-    codes = given.orientation or _orientation(path, plan)
+    codes = stated.orientation or _orientation(path, plan)
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
     axes = axes_towards("".join(codes[::-1][axis] for axis in plan.transpose))
     intensity, scaled = _intensities(path, plan)
@@ -105,19 +106,20 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:
-    """Patterns of what is read of a folder: of its folds the one that is asked for, else all that may be meant."""
-    given = validate(dict(args), NnunetArgs, "nnunet")
-    fold = "*" if given.fold is None else given.fold
-    return "plans.json", "dataset.json", f"fold_{fold}/{given.checkpoint}"
+    """Returns patterns of the files that are read: those of the requested fold, else of every fold."""
+    stated = validate(dict(args), NnunetArgs, "nnunet")
+    fold = "*" if stated.fold is None else stated.fold
+    return "plans.json", "dataset.json", f"fold_{fold}/{stated.checkpoint}"
 
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """The network of the plans with fresh weights, on the CPU or under `torch.device("meta")`; refuses as `describe`.
+    """Builds the network of the plans with fresh weights, on the CPU or meta device; refuses as `describe`.
 
-    Its deep-supervision heads are there, as checkpoints hold them, and unused: one tensor of full resolution comes out.
+    Its deep-supervision heads exist, as checkpoints hold them, but are not used: it returns one tensor of full
+    resolution.
     """
-    given = validate(dict(args), NnunetArgs, path)
-    plan = read_plan(path, given.configuration, _content(_checkpoint(path, given)))
+    stated = validate(dict(args), NnunetArgs, path)
+    plan = read_plan(path, stated.configuration, _content(_checkpoint(path, stated)))
     where = f"{path}: architecture of plans.json"
     name = plan.architecture.network_class_name
     package, _, last = name.rpartition(".")
@@ -132,7 +134,7 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
 
 
 def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The weights of a fold, on the CPU; deep-supervision heads included."""
+    """Returns the weights of a fold, on the CPU; deep-supervision heads included."""
     file = _checkpoint(path, validate(dict(args), NnunetArgs, path))
     return checkpoints.read_state_dict(str(file), keys=("network_weights",))
 
@@ -171,7 +173,7 @@ def _orientation(path: str, plan: Plan) -> str:
 
 
 def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
-    """`intensity` of the preprocessing, and `scale`, `mean` and `std` of the input adapter."""
+    """Returns `intensity` of the preprocessing, and `scale`, `mean` and `std` of the input adapter."""
     schemes = sorted(set(plan.configuration.normalization_schemes))
     if len(schemes) > 1:
         raise UserError(f"{path}: expected all channels to be normalised alike, got {', '.join(schemes)}")
@@ -187,8 +189,8 @@ def _intensities(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
         case "RGBTo01Normalization":
             return {"window": (0.0, 255.0)}, {}
         case other:
-            known = "CTNormalization, RescaleTo01Normalization, RGBTo01Normalization, ZScoreNormalization"
-            raise UserError(f"{path}: expected one of {known}, got {other}, which is not supported")
+            supported = "CTNormalization, RescaleTo01Normalization, RGBTo01Normalization, ZScoreNormalization"
+            raise UserError(f"{path}: expected one of {supported}, got {other}, which is not supported")
 
 
 def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
@@ -205,7 +207,7 @@ def _ct(path: str, plan: Plan) -> tuple[Any, dict[str, Any]]:
 
 
 def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
-    """The volume's axes over which predictions may be mirrored."""
+    """Returns the volume's axes over which predictions may be mirrored."""
     allowed = content.get("inference_allowed_mirroring_axes") or ()
     if not isinstance(allowed, tuple | list) or not all(axis in (0, 1, 2) for axis in allowed):
         raise CheckpointError(f"{file}: inference_allowed_mirroring_axes: expected some of 0, 1, 2, got {allowed!r}")
@@ -214,14 +216,14 @@ def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
 
 
 def _class(where: str, name: Any) -> Any:
-    """A layer of `torch.nn`, or a block of the package: nothing else is looked up, as plans are untrusted."""
+    """Returns a layer of `torch.nn`, or a block of the package; nothing else is looked up, as plans are untrusted."""
     package, _, last = str(name).rpartition(".")
     if package == f"{_PACKAGE}.building_blocks.residual" and last in _BLOCKS:
         return _imported(where, f"{package}:{last}")
-    found = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    layer = getattr(torch.nn, last, None) if f"{package}.".startswith("torch.nn.") else None
+    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
         raise UserError(f"{where}: expected a layer of torch.nn or a block of {_PACKAGE}, got {name!r}")
-    return found
+    return layer
 
 
 def _imported(where: str, target: str) -> Any:

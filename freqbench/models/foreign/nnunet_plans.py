@@ -1,4 +1,4 @@
-"""Reads what an nnU-Net v2 folder says in `plans.json` and `dataset.json`, of old and new versions."""
+"""Reads `plans.json` and `dataset.json` of an nnU-Net v2 folder, of old and new versions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class _OldArchitecture(BaseModel):
 
 
 class _Resampling(BaseModel):
-    """Of the images: cubic, and nearest along an axis that is much coarser than the others."""
+    """Resampling of images: cubic, and nearest along an axis that is much coarser than the others."""
 
     order: Literal[3] = 3
     order_z: Literal[0] = 0
@@ -73,7 +73,7 @@ class _Dataset(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What matters to inference in a folder's two files; `transpose`: the reader's axes in the network's order."""
+    """The parts of a folder's files that inference needs; `transpose`: the reader's axes in the network's order."""
 
     configuration: _Configuration
     architecture: _Architecture
@@ -85,7 +85,7 @@ class Plan:
 
 
 def read_plan(path: str, configuration: str | None, content: Mapping[str, Any]) -> Plan:
-    """The plan of the configuration that is asked for, or was trained; what this reader does not know is refused."""
+    """Returns the plan of the requested or trained configuration; refuses anything that this reader cannot read."""
     folder, trained = Path(path), content.get("init_args")
     trained_as = trained.get("configuration") if isinstance(trained, Mapping) else None
     if configuration and trained_as and configuration != trained_as:
@@ -118,7 +118,7 @@ def read_plan(path: str, configuration: str | None, content: Mapping[str, Any]) 
 
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:
-    """Older files have two keys under other names."""
+    """Renames two keys of older files."""
     names = {
         "foreground_intensity_properties_by_modality": "foreground_intensity_properties_per_channel",
         "modality": "channel_names",
@@ -127,7 +127,7 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inherited(where: str, configurations: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     seen: list[str] = []
     following: Any = name
     while following is not None:
@@ -136,9 +136,9 @@ def _inherited(where: str, configurations: Mapping[str, dict[str, Any]], name: s
         if not isinstance(following, str) or following not in configurations:
             raise UserError(f"{where}: {unknown('configuration', str(following), configurations)}")
         seen.append(following)
-        found = {**configurations[following], **found}
+        merged = {**configurations[following], **merged}
         following = configurations[following].get("inherits_from")
-    return found
+    return merged
 
 
 def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:
@@ -169,7 +169,7 @@ def _architecture(chosen: dict[str, Any], where: str) -> _Architecture:
 
 
 def _dataset(path: Path) -> tuple[int, int]:
-    """Output classes and input channels."""
+    """Returns the numbers of output classes and input channels."""
     dataset = validate(_renamed(read_object(path)), _Dataset, str(path))
     labels = {
         name: value[0] if isinstance(value, list) and len(value) == 1 else value

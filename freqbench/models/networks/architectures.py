@@ -20,12 +20,13 @@ class Architecture:
 
     Attributes:
         target: `module:Class`, imported on first use.
-        args: the defaults where they are not the class's own: the values of the attack papers.
-        filled_in: the arguments that freqbench fills in, of `spatial_dims`, `in_channels`, `out_channels`, `img_size`.
-        multiple: from the arguments to what each axis of the ROI must be a multiple of.
+        args: defaults that differ from the class's own: the values of the attack papers.
+        filled_in: the arguments that freqbench fills in, out of `spatial_dims`, `in_channels`, `out_channels`,
+            `img_size`.
+        multiple: maps the arguments to the number that each axis of the ROI must be a multiple of.
         axes: the axis order of its input, as in `InputAdapter`.
-        roi: voxels of its window, in its own axis order, where a job gives none.
-        tuning: arguments that change memory and time alone: neither identity nor a checkpoint depends on them.
+        roi: voxels of its window, in its own axis order, if a job gives none.
+        tuning: arguments that change memory and time only: neither identity nor a checkpoint depends on them.
     """
 
     title: str
@@ -54,29 +55,29 @@ def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def total_stride(stem: Sequence[int]) -> Shape:
-    """What each axis of a window of UNETR++ must be a multiple of: its stem, and 2 between each of four stages."""
+    """Returns the multiple for each axis of a UNETR++ window: its stem, and 2 between each of four stages."""
     if len(stem) != 3 or min(stem) < 1:
         raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
     return triple(8 * side for side in stem)
 
 
 def lattice_stride(strides: Sequence[Sequence[int]]) -> Shape:
-    """What each axis of a window of ROG must be a multiple of: three strides, and 2 twice in the lattice."""
-    is_right = [len(each) if isinstance(each, Sequence) else 1 for each in strides] == [3, 3, 3]
+    """Returns the multiple for each axis of a ROG window: three strides, and 2 twice in the lattice."""
+    is_right = [len(stride) if isinstance(stride, Sequence) else 1 for stride in strides] == [3, 3, 3]
     if not is_right or min(map(min, strides)) < 1:
         raise ValueError(f"expected strides of three times 3 positive integers, got {strides}")
     return triple(4 * math.prod(axis) for axis in zip(*strides, strict=True))
 
 
 def in_plane(axis: int) -> tuple[int, ...]:
-    """The two axes of a slice, of three without `axis`; a ValueError where that is none of them."""
+    """Returns the two axes of a slice, of three without `axis`; raises ValueError if `axis` is none of them."""
     if type(axis) is not int or axis not in range(3):
         raise ValueError(f"expected axis of 0, 1 or 2, got {axis!r}")
-    return tuple(each for each in range(3) if each != axis)
+    return tuple(other for other in range(3) if other != axis)
 
 
 def _slice_multiple(args: Mapping[str, Any]) -> Shape:
-    """That of the 2D network in the plane; any number of slices."""
+    """Returns the multiples of the 2D network in the plane; any number of slices."""
     sides = MODELS[args["network"]].multiple({**args, "spatial_dims": 2})
     per_axis = dict(zip(in_plane(args["axis"]), sides, strict=True))
     return triple(per_axis.get(axis, 1) for axis in range(3))
@@ -173,24 +174,24 @@ MODELS: Mapping[str, Architecture] = {
     ),
 }
 PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" in architecture.filled_in)
-"""Those that are 2D networks too."""
+"""Architectures that are 2D networks too."""
 
 
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a network that are not its class's own defaults: the table's, overlaid by the given ones.
+    """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones.
 
-    Sequences become tuples; naming a default changes nothing, identities included. Refuses arguments that are unknown
+    Sequences become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown
     or that freqbench fills in.
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
-    given = {name: as_tuples(value) for name, value in args.items()}
+    stated = {name: as_tuples(value) for name, value in args.items()}
     parameters: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     filled_in: set[str] = set()
-    for architecture in _parts(arch, given):
+    for architecture in _parts(arch, stated):
         signature = inspect.signature(pkgutil.resolve_name(architecture.target)).parameters.values()
-        parameters |= {each.name: each.default for each in signature if each.kind is not each.VAR_KEYWORD}
+        parameters |= {entry.name: entry.default for entry in signature if entry.kind is not entry.VAR_KEYWORD}
         defaults |= architecture.args
         filled_in |= {*architecture.filled_in}
     for name in args:
@@ -198,12 +199,12 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
             raise UserError(f"{arch}: {unknown('argument', name, parameters.keys() - filled_in)}")
-    own = {name: value for name, value in given.items() if name in defaults or value != parameters[name]}
-    return {**defaults, **own}
+    changed = {name: value for name, value in stated.items() if name in defaults or value != parameters[name]}
+    return {**defaults, **changed}
 
 
 def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
-    """The architectures whose arguments one takes: of `slices`, its 2D network's too."""
+    """Returns the architectures whose arguments one takes: `slices` takes those of its 2D network too."""
     outer = MODELS[arch]
     if "network" not in outer.args:
         return (outer,)
@@ -214,5 +215,5 @@ def _parts(arch: str, args: Mapping[str, Any]) -> tuple[Architecture, ...]:
 
 
 def as_tuples(value: Any) -> Any:
-    """An argument with a tuple for every list: its one spelling."""
+    """Returns an argument with a tuple for every list, so that it has one spelling."""
     return tuple(as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Builds the networks of MODELS: the same weights for a seed on any machine, and one line where a class refuses."""
+"""Builds the networks of MODELS with the same weights for a seed on any machine, and one line if a class refuses."""
 
 import math
 import pkgutil
@@ -19,7 +19,7 @@ from freqbench.core.types import Shape
 from freqbench.models.networks.architectures import MODELS, complete_args
 from freqbench.models.settings import AXES
 
-# What constructors and forward passes of third-party networks raise on arguments that do not suit them.
+# Errors that constructors and forward passes of third-party networks raise on unsuitable arguments.
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
 
@@ -32,13 +32,13 @@ def build(
     num_channels: int = 1,
     extra: Mapping[str, Any] = MappingProxyType({}),
 ) -> nn.Module:
-    """A network of MODELS with fresh weights on the CPU, in training mode.
+    """Builds a network of MODELS with fresh weights on the CPU, in training mode.
 
     Args:
-        num_classes, num_channels: of its output, background included, and of its input.
+        num_classes, num_channels: output classes, background included, and input channels.
         roi: voxels of the window the network sees, in its own axis order.
         args: arguments of the network's class, over the table's defaults.
-        seed: of the weights; the global random state is left as found, and the weights are those of any machine.
+        seed: seed of the weights, which are the same on any machine; the global random state is left unchanged.
         extra: arguments of the network's class that a checkpoint's migration gives, on top of `args`.
 
     Raises UserError for an unknown architecture or argument, a value its class refuses, a ROI that it cannot take.
@@ -58,27 +58,27 @@ def build(
 def construct(
     arch: str, in_channels: int, out_channels: int, img_size: Sequence[int], args: Mapping[str, Any]
 ) -> nn.Module:
-    """A network of MODELS with these arguments and those that freqbench fills in; of as many axes as `img_size`."""
-    known = {
+    """Builds a network of MODELS from these arguments and those that freqbench fills in; `img_size` sets the axes."""
+    values = {
         "spatial_dims": len(img_size),
         "in_channels": in_channels,
         "out_channels": out_channels,
         "img_size": img_size,
     }
-    fixed = {name: known[name] for name in MODELS[arch].filled_in}
+    fixed = {name: values[name] for name in MODELS[arch].filled_in}
     net: nn.Module = pkgutil.resolve_name(MODELS[arch].target)(**fixed, **args)
     return net
 
 
 def skeleton(arch: str, num_classes: int, roi: Shape, args: Mapping[str, Any]) -> nn.Module:
-    """The network of `build` on the meta device: shapes and keys without memory or computing."""
+    """Returns the network of `build` on the meta device: shapes and keys without memory or computation."""
     with torch.device("meta"):
         return build(arch, num_classes, roi, args).eval()
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within, weights are drawn from a seed, also on the meta device; the global random state is left as found."""
+    """Draws weights from a seed inside the block, also on the meta device; leaves the global random state unchanged."""
     with torch.random.fork_rng(devices=[]), _SchedulesOnCPU():
         torch.default_generator.manual_seed(seed)
         yield
@@ -86,7 +86,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def counted() -> Iterator[None]:
-    """Within, a network that grows beyond the limit is refused while it is made."""
+    """Refuses, while it is made, a network that exceeds the limit of modules."""
     numbers = count(1)
     handle = register_module_module_registration_hook(
         lambda *_: limits.require(next(numbers), limits.MODULES, "modules of a network")
@@ -99,7 +99,7 @@ def counted() -> Iterator[None]:
 
 @contextmanager
 def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -> Iterator[None]:
-    """What a third-party class raises within becomes one line that begins with the complaint."""
+    """Turns errors of a third-party class into one line that begins with the complaint."""
     try:
         yield
     except UserError:

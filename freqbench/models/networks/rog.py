@@ -1,7 +1,7 @@
 """Builds ROG: a triangular lattice of cells that exchange features between four resolutions.
 
-Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263.  Names of
-modules are those of the authors' code.
+Daza, Pérez, Arbeláez, *Towards Robust General Medical Image Segmentation*, MICCAI 2021, arXiv:2107.04263.  Modules have
+the names of the authors' code.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,21 +17,21 @@ _STEM = -1  # the level of the first stem
 
 
 class ROG(nn.Module):
-    """`[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; see `strides` for its windows.
+    """Maps `[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; `strides` limits the windows' sizes.
 
-    Published: two strided stems; nine layers, in which cells stand at every other resolution, the coarsest being
-    reached in the middle; a cell takes the sum of what arrives from its own resolution and from both beside it, adds
-    two depthwise separable convolutions, and passes the result on by 1x1x1 convolutions; swish, instance norm, 64 to
-    512 channels, no bias. The skip from the first stem, a convolution, upsampling and a last one make the logits.
+    As published: two strided stems; nine layers with cells at every other resolution, the coarsest in the middle. A
+    cell sums the features that arrive from its own resolution and both neighbours, adds two depthwise separable
+    convolutions, and passes the result on through 1x1x1 convolutions; swish, instance norm, 64 to 512 channels, no
+    bias. The skip from the first stem, a convolution, upsampling and a last one make the logits.
 
     **Differs from** the authors' code: nothing. State dicts have its names and shapes without the prefix `module.ROG.`,
-    and logits and gradients agree with its own to 1e-12 in float64, for the strides of all ten tasks.
+    and logits and gradients agree with that code to 1e-12 in float64, for the strides of all ten tasks.
 
     Args:
-        strides: of the first stem, of the second, and between the two finest resolutions, each of three axes; the
-            coarser ones are a factor of 2 apart, so that a side of a window is a multiple of 4 times the product of its
-            axis's strides. They depend on the task in the authors' code.
-        channels: of the finest resolution of the lattice.
+        strides: strides of the first stem, of the second, and between the two finest resolutions, each on three axes.
+            The coarser resolutions are a factor of 2 apart, so that a side of a window must be a multiple of 4 times
+            the product of its axis's strides. They depend on the task in the authors' code.
+        channels: channels of the finest resolution of the lattice.
 
     Raises ValueError for other than three strides of three positive integers, or for channels that are odd.
     """
@@ -61,14 +61,14 @@ class ROG(nn.Module):
                 ),
             ]
         )
-        factors = (second, third, (2, 2, 2), (2, 2, 2))  # of each level, to the next finer resolution
+        factors = (second, third, (2, 2, 2), (2, 2, 2))  # from each level to the next finer one
         self.backbone = nn.ModuleList(_Layer(depth, channels, factors) for depth in range(_DEPTHS))
         self.combination = nn.Sequential(nn.SiLU(), nn.Conv3d(half, half, 3, padding=1, bias=False), _Norm(half))
         self.factor = first
         self.final = nn.Sequential(nn.SiLU(), nn.Conv3d(half, out_channels, 1, bias=False))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at full size of images `[B, in_channels, h, w, d]`."""
+        """Returns logits at full size of images `[B, in_channels, h, w, d]`."""
         fine = self.stem[0](images)
         waiting = {0: self.stem[1](fine)}
         for layer in self.backbone:
@@ -79,7 +79,7 @@ class ROG(nn.Module):
 
 
 def _has_cell(depth: int, level: int) -> bool:
-    """Whether the lattice has a cell there: a triangle over nine layers, of which each has every other level."""
+    """True if the lattice has a cell there: a triangle over nine layers, each with every other level."""
     return 0 <= level <= min(depth, _DEPTHS - 1 - depth, _LEVELS - 1) and (depth - level) % 2 == 0
 
 
@@ -92,7 +92,7 @@ class _Layer(nn.Module):
         self.cells = nn.ModuleList(_Cell(depth, level, channels << level, factors) for level in self.levels)
 
     def forward(self, waiting: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """The sums of features that wait at each level behind this layer, from those before it."""
+        """Returns the sums of features that wait at each level after this layer, from those before it."""
         after = dict(waiting)
         for level, cell in zip(self.levels, self.cells, strict=True):
             for way, features in cell(after.pop(level)).items():
@@ -119,7 +119,7 @@ class _Cell(nn.Module):
         )
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """Features by how many levels down they go."""
+        """Returns features by the number of levels that they go down."""
         x = x + self.core(x)
         leaving = {}
         if self.up:

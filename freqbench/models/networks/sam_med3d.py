@@ -1,7 +1,7 @@
 """Builds SAM-Med3D for a dataset's classes, prompted by points inside each of them.
 
 Wang, Guo, Ye, Deng, Cheng, Li, Chen, Su, Huang, Shen, Fu, Zhang, He, Qiao, *SAM-Med3D: Towards General-purpose
-Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161.  Names of modules are those of the authors'
+Segmentation Models for Volumetric Medical Images*, 2023, arXiv:2310.15161.  Modules have the names of the authors'
 code; the transformer of the decoder is MONAI's.
 """
 
@@ -18,37 +18,38 @@ from freqbench.models.prompts import PointPrompts, answers_to_clicks
 
 _PATCH = 16
 _WINDOW = 14  # patches an axis
-_MASKS = 4  # that the decoder answers with; the first is the one for a single answer
+_MASKS = 4  # answers of the decoder; the first is meant for a single answer
 
 
 class SAMMed3D(nn.Module):
-    """`[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`, for windows of `img_size`.
+    """Maps `[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`, for windows of `img_size`.
 
-    The network segments what is clicked, whatever it is called. It is asked for each class by clicks inside it:
-    `prompts`, `[B, 1, h, w, d]`, hold the class of a clicked voxel and 0 elsewhere. One embedding of the image serves
-    all classes. The logit of background is 0, so that a voxel is what the largest positive logit says; a class without
-    a click in the window is answered by background there, 0.001 ahead, so that where windows overlap those with a click
-    decide. `PointPrompts` says where the clicks are.
+    The network segments the object that is clicked and knows no class names. Each class is prompted by clicks inside
+    it: `prompts`, `[B, 1, h, w, d]`, hold the class of a clicked voxel and 0 elsewhere. One embedding of the image
+    serves all classes. The logit of background is 0, so that the largest positive logit decides a voxel. A class
+    without a click in the window gets a logit of -0.001 there, so that background wins, and windows with a click decide
+    where windows overlap. `PointPrompts` places the clicks.
 
-    Inside the gradient each window is standardised as the authors do it: less the mean of its voxels above 0, over
-    their standard deviation, channel by channel. So negative intensities have to arrive as such (`input.scale`).
+    Each window is standardised inside the gradient, as the authors do: channel by channel, it loses the mean of its
+    voxels above 0 and is divided by their standard deviation. So negative intensities have to arrive as such
+    (`input.scale`).
 
     **Differs from** the authors' code: windows are those of the sliding window (there: around each class); a window of
     a volume smaller than 128 voxels is padded with the lowest intensity (there: 0 of the file); all clicks are inside
-    the class and given at once (there: one after another, where the last answer is wrong, with that answer beside
-    them); where two classes are answered, the larger logit decides (there: the later class). For the same window and
+    the class and given at once (there: one after another, where the last answer is wrong, and with that answer as
+    input); if two classes claim a voxel, the larger logit decides (there: the later class). For the same window and
     clicks, logits and gradients agree with theirs to 1e-12 in float64. Outputs of their checkpoint were not compared.
 
     Args:
         img_size: voxels of the window, equal on all axes: a multiple of 16, at most 224; 128 for the authors' weights.
-        points: clicks a class, at least 1.
-        point_seed: of the places of the clicks.
+        points: clicks per class, at least 1.
+        point_seed: seed of the clicks' places.
         embed_dim: channels of the image encoder, a multiple of `num_heads`.
-        depth: its blocks, a multiple of 4; the last of each quarter attends to all of the window.
+        depth: blocks of the image encoder, a multiple of 4; the last of each quarter attends to the whole window.
         num_heads: heads of its attention.
         prompt_embed_dim: channels of the embeddings and of the decoder, a multiple of 48.
 
-    Raises ValueError for a number that is none of these.
+    Raises ValueError for a number outside these limits.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class SAMMed3D(nn.Module):
         self.foreground = out_channels - 1
 
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """Logits; without `prompts`, those of a click in the middle for each class (for its cost)."""
+        """Returns logits; without `prompts` (to count its cost), those of one click in the middle per class."""
         images = standardised(images)
         logits = answers_to_clicks(images, prompts, self.foreground, self.image_encoder, self._of_class)
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
@@ -96,9 +97,9 @@ class SAMMed3D(nn.Module):
 
 
 def standardised(images: Tensor) -> Tensor:
-    """Images `[B, C, h, w, d]` in standard deviations from the mean, both of the voxels above 0, of each channel.
+    """Standardises images `[B, C, h, w, d]` by mean and standard deviation of the voxels above 0 of each channel.
 
-    The deviation is 1 where these have none.
+    A deviation of 0 counts as 1.
     """
     above, axes = images > 0, (2, 3, 4)
     count = above.sum(axes, keepdim=True)
@@ -108,7 +109,7 @@ def standardised(images: Tensor) -> Tensor:
 
 
 class _ImageEncoder(nn.Module):
-    """A vision transformer over patches; `[B, C, h, w, d]` to `[B, out_channels, h / 16, w / 16, d / 16]`."""
+    """A vision transformer over patches: maps `[B, C, h, w, d]` to `[B, out_channels, h / 16, w / 16, d / 16]`."""
 
     def __init__(self, in_channels: int, side: int, channels: int, depth: int, heads: int, out_channels: int) -> None:
         super().__init__()
@@ -145,15 +146,15 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    r"""Attention among the tokens of a grid `[B, d, h, w, C]` in a window of `side` tokens an axis.
+    r"""Attention among the tokens of a grid `[B, d, h, w, C]` in a window of `side` tokens per axis.
 
-    Zeros fill the window up behind the grid, and are attended to. With q, k of each head and learned R of each axis,
-    the logit of the token at (i, j, l) for the one at (d, h, w) is
+    Zeros fill the window up after the grid, and take part in the attention. With q, k of each head and learned R of
+    each axis, the logit of the token at (i, j, l) for the one at (d, h, w) is
 
     .. math:: q_{dhw} k_{ijl} / \sqrt C + q_{dhw} R^d_{d-l} + q_{dhi} R^h_{h-l} + q_{dhj} R^w_{j-l}
 
-    as the authors' code adds the terms, and the weights were trained (offsets along each axis would take q_dhw in all
-    of them, with d - i, h - j and w - l). So a window has as many tokens on each axis.
+    as in the authors' code, with which the weights were trained (true offsets along each axis would use q_dhw in all
+    terms, with d - i, h - j and w - l). So a window must have equally many tokens on each axis.
     """
 
     def __init__(self, channels: int, heads: int, side: int) -> None:
@@ -168,18 +169,18 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         size, channels = x.shape[1], x.shape[4]
         filled = F.pad(x, [0, 0, *[0, self.side - size] * 3])
-        # Of the tokens that fill up, only those are asked whose queries are added to another's.
+        # Padding tokens need queries only where these are added to other tokens' queries.
         q = F.linear(filled[:, :size, :size], self.qkv.weight[:channels], self.qkv.bias[:channels])
         k, v = F.linear(filled, self.qkv.weight[channels:], self.qkv.bias[channels:]).chunk(2, dim=-1)
-        q, k, v = (each.reshape(*each.shape[:4], self.heads, -1).movedim(-2, 1) for each in (q, k, v))
+        q, k, v = (part.reshape(*part.shape[:4], self.heads, -1).movedim(-2, 1) for part in (q, k, v))
         offsets = self._of_offsets(q, size).flatten(5).flatten(2, 4)
-        q, k, v = (each.flatten(2, 4) for each in (q[..., :size, :], k, v))
+        q, k, v = (part.flatten(2, 4) for part in (q[..., :size, :], k, v))
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=offsets).transpose(1, 2)
         out: Tensor = self.proj(seen.reshape(x.shape))
         return out
 
     def _of_offsets(self, q: Tensor, size: int) -> Tensor:
-        """The last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""
+        """Returns the last three terms `[B, heads, d, h, w, i, j, l]` for queries `[B, heads, d, h, side, C]`."""
         places = torch.arange(self.side, device=q.device)
         differences = places[:, None] - places + self.side - 1
         along_d = torch.einsum("bndhwc,dlc->bndhwl", q[..., :size, :], self.rel_pos_d[differences[:size]])
@@ -189,7 +190,7 @@ class _Attention(nn.Module):
 
 
 class _PromptEncoder(nn.Module):
-    """Clicks `[N, 3]`, in voxels of a window, to what the decoder takes of them."""
+    """Encodes clicks `[N, 3]`, in voxels of a window, for the decoder."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -204,19 +205,19 @@ class _PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, channels)
 
     def forward(self, clicks: Tensor, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens `[N + 1, C]`, and embeddings and positions `[1, C, side, side, side]` of the patches."""
+        """Returns tokens `[N + 1, C]`, and embeddings and positions `[1, C, side, side, side]` of the patches."""
         inside = self.pe_layer((clicks + 0.5) / (_PATCH * side)) + self.point_embeddings[1].weight
         tokens = torch.cat([inside, self.not_a_point_embed.weight])
-        # The authors show an answer of zeros before there is one, and never `no_mask_embed`.
+        # The authors start from an answer of zeros, and never use `no_mask_embed`.
         before = self.mask_downscaling(tokens.new_zeros(1, 1, *[4 * side] * 3))
         centres = (torch.arange(side, device=clicks.device) + 0.5) / side
         h, w, d = torch.meshgrid(centres, centres, centres, indexing="ij")
-        # The first two axes change places, unlike those of clicks: so the weights were trained.
+        # The first two axes are swapped, unlike those of clicks: the weights were trained like this.
         return tokens, before, self.pe_layer(torch.stack([w, h, d], dim=-1)).movedim(-1, 0)[None]
 
 
 class _Waves(nn.Module):
-    """Positions `[..., 3]` in [0, 1] to sines and cosines `[..., 3 C]` of random frequencies."""
+    """Maps positions `[..., 3]` in [0, 1] to sines and cosines `[..., 3 C]` of random frequencies."""
 
     positional_encoding_gaussian_matrix: Tensor
 
@@ -231,16 +232,16 @@ class _Waves(nn.Module):
 
 
 class _MaskDecoder(nn.Module):
-    """Embeddings of an image and what `_PromptEncoder` makes of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of its grid.
+    """Maps embeddings of an image and of clicks to logits `[1, 1, 4 d, 4 h, 4 w]` of the image's grid.
 
-    Weights of other answers and of their quality have no part in these; checkpoints hold them.
+    Weights for other answers and for their quality are unused; they exist because checkpoints hold them.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(depth=2, embedding_dim=channels, num_heads=8, mlp_dim=2048)
         for layer in self.transformer.layers:
-            layer.mlp = _mlp(channels, 2048, nn.ReLU())  # MONAI has other names in it
+            layer.mlp = _mlp(channels, 2048, nn.ReLU())  # MONAI names its layers otherwise
         self.iou_token = nn.Embedding(1, channels)
         self.mask_tokens = nn.Embedding(_MASKS, channels)
         self.output_upscaling = nn.Sequential(

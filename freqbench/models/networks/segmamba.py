@@ -1,7 +1,7 @@
 """Builds SegMamba: an encoder of Mamba layers in three orders of the voxels, and a convolutional decoder.
 
 Xing, Ye, Yang, Liu, Zhu, *SegMamba: Long-range Sequential Modeling Mamba For 3D Medical Image Segmentation*, MICCAI
-2024, arXiv:2401.13560.  Names of modules are those of the authors' code.
+2024, arXiv:2401.13560.  Modules have the names of the authors' code.
 """
 
 import math
@@ -16,31 +16,31 @@ from torch import Tensor, nn
 
 from freqbench.models.networks.selective_scan import selective_scan
 
-_STATE = 16  # numbers of a channel's state
-_KERNEL = 4  # of the causal convolution
+_STATE = 16  # numbers in a channel's state
+_KERNEL = 4  # kernel of the causal convolution
 _EXPANSION = 2
-_STEPS = (1e-3, 1e-1)  # between which softplus(bias) starts
+_STEPS = (1e-3, 1e-1)  # range in which softplus(bias) starts
 _ORDERS = ("", "_b", "_s")  # suffixes of the authors' names: forward, backward, across slices
 
 
 class SegMamba(nn.Module):
-    """`[B, in_channels, d, h, w]` to logits `[B, out_channels, d, h, w]`; multiples of 16 voxels an axis.
+    """Maps `[B, in_channels, d, h, w]` to logits `[B, out_channels, d, h, w]`; each side is a multiple of 16 voxels.
 
-    Published: the stem of stride 2; at each of four stages the gated spatial convolution (GSC), Mamba layers that scan
+    As published: a stem of stride 2; at each of four stages the gated spatial convolution (GSC), Mamba layers that scan
     the voxels forward, backward and across slices (ToM), instance norm and an MLP for the skip connection; MONAI's
-    residual blocks as decoder; the sizes that are the defaults here.
+    residual blocks as decoder; the default sizes.
 
-    **Differs from** the authors' code: slices across which a layer scans are those of the first axis at any window
-    (there: 64, 32, 16 and 8 at the four stages, which are those of windows of 128); `feat_size` also sets the channels
-    before the last convolution (there: 48). State dicts have the names and shapes of their code; that outputs are
-    theirs, and that axes D, H, W are those of their training, was read off the code and not measured.
+    **Differs from** the authors' code: a layer scans across the slices of the first axis, for any window (there: across
+    64, 32, 16 and 8 slices at the four stages, as in windows of 128); `feat_size` also sets the channels before the
+    last convolution (there: 48). State dicts have the names and shapes of their code. Equal outputs, and the training's
+    axes D, H, W, were read off the code and not measured.
 
     Args:
         feat_size: channels of the four stages.
         depths: Mamba layers of the four stages.
         hidden_size: channels of the decoder's first block.
 
-    Raises ValueError where there are not four positive numbers.
+    Raises ValueError unless there are four positive numbers.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SegMamba(nn.Module):
         self.out = UnetOutBlock(3, feat_size[0], out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at full size of images `[B, in_channels, d, h, w]`."""
+        """Returns logits at full size of images `[B, in_channels, d, h, w]`."""
         x1, x2, x3, x4 = self.vit(images)
         up = self.decoder5(self.encoder5(x4), self.encoder4(x3))
         up = self.decoder4(up, self.encoder3(x2))
@@ -80,7 +80,7 @@ class SegMamba(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Four stages: down-sampling, GSC, Mamba layers; what leaves a stage is normalised and goes through an MLP."""
+    """Four stages of down-sampling, GSC and Mamba layers; each stage's output is normalised and goes through an MLP."""
 
     def __init__(self, in_channels: int, feat_size: Sequence[int], depths: Sequence[int]) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class _GatedSpatialConvolution(nn.Module):
 
 
 class _MLP(nn.Module):
-    """Two convolutions of a voxel each with twice the channels between them."""
+    """Two pointwise convolutions with twice the channels between them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -148,9 +148,9 @@ class _MambaLayer(nn.Module):
 
 
 class ToM(nn.Module):
-    """Mamba in three orders of the tokens, of which the outputs are added: forward, backward, and across slices.
+    """Mamba in three orders of the tokens, forward, backward and across slices, whose outputs are added.
 
-    The orders share their projections in and out, and have each a convolution, parameters and a scan of their own.
+    The orders share their input and output projections; each has its own convolution, parameters and scan.
     """
 
     def __init__(self, channels: int) -> None:
@@ -164,13 +164,13 @@ class ToM(nn.Module):
             self.register_parameter(f"D{order}", nn.Parameter(torch.ones(inner)))
             self.add_module(f"conv1d{order}", nn.Conv1d(inner, inner, _KERNEL, groups=inner, padding=_KERNEL - 1))
             self.add_module(f"x_proj{order}", nn.Linear(inner, self.rank + 2 * _STATE, bias=False))
-            # As the authors' code: the steps of the other two orders start as torch draws a linear layer.
+            # As in the authors' code, the steps of the other two orders start with torch's initial linear layer.
             dt_proj = nn.Linear(self.rank, inner) if order else _steps(self.rank, inner)
             self.add_module(f"dt_proj{order}", dt_proj)
         self.out_proj = nn.Linear(inner, channels, bias=False)
 
     def forward(self, tokens: Tensor, slices: int) -> Tensor:
-        """What is added to tokens `[B, L, C]`, of which the first L / `slices` are the first slice."""
+        """Returns the update of tokens `[B, L, C]`, of which the first L / `slices` are the first slice."""
         xz = self.in_proj(tokens).transpose(1, 2)  # [B, 2 * inner, L]
         mixed = self._scanned(xz, "") + self._scanned(xz.flip(2), "_b").flip(2)
         across = self._scanned(xz.reshape(*xz.shape[:2], slices, -1).mT.flatten(2), "_s")
@@ -179,7 +179,7 @@ class ToM(nn.Module):
         return projected
 
     def _scanned(self, xz: Tensor, order: str) -> Tensor:
-        """Convolution, scan and gate in one order, `[B, inner, L]`."""
+        """Runs convolution, scan and gate in one order, `[B, inner, L]`."""
         conv, x_proj, dt_proj = (self.get_submodule(f"{name}{order}") for name in ("conv1d", "x_proj", "dt_proj"))
         x, gate = xz.chunk(2, dim=1)
         x = F.silu(conv(x)[..., : x.shape[2]])
@@ -190,7 +190,7 @@ class ToM(nn.Module):
 
 
 def _steps(rank: int, channels: int) -> nn.Linear:
-    """The projection to the steps, which start log-uniformly distributed between _STEPS, as in Mamba."""
+    """Builds the projection to the steps, which start log-uniformly distributed in _STEPS, as in Mamba."""
     layer = nn.Linear(rank, channels)
     low, high = map(math.log, _STEPS)
     with torch.no_grad():

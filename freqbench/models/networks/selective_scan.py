@@ -15,19 +15,19 @@ except ImportError:
     cuda_scan = None
 
 _CHUNK_NUMBERS = 1 << 20
-"""In one tensor of all states of a chunk; about ten such tensors, 40 MB, are the most that is held at once."""
+"""Numbers in one tensor of a chunk's states; about ten such tensors, 40 MB, are held at once at most."""
 
 
 def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    r"""The outputs y `[batch, channels, tokens]` of a recurrence whose state, N numbers a channel, begins at zero.
+    r"""Returns the outputs y `[batch, channels, tokens]` of a recurrence with N state numbers per channel, from zero.
 
     .. math::
         h_t = \exp(\Delta_t A) \, h_{t-1} + \Delta_t B_t u_t, \qquad y_t = C_t h_t + D u_t
 
-    Computed in float32 at least, whatever autocast says. Tokens are taken in chunks, within which the recurrence is
-    solved by pairs in log2 rounds. Where gradients are asked for, a chunk is computed again on the way back, so that
-    what is held are the arguments and the states of one chunk. On CUDA the kernel of the package `mamba_ssm` is used
-    where that can be imported; its results agree up to rounding.
+    Computes in float32 at least, even under autocast. Tokens are taken in chunks, within which the recurrence is solved
+    by pairs in log2 rounds. If gradients are needed, a chunk is computed again in the backward pass, so that memory
+    holds only the arguments and the states of one chunk. On CUDA the kernel of the package `mamba_ssm` is used if it
+    can be imported; its results agree up to rounding.
 
     Args:
         u: inputs `[batch, channels, tokens]`.
@@ -40,7 +40,7 @@ def selective_scan(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d:
         return torch.empty_like(u)
     with torch.autocast(u.device.type, enabled=False):
         dtype = torch.promote_types(u.dtype, torch.float32)
-        arguments = [each.to(dtype) for each in (u, delta, a, b, c, d)]
+        arguments = [tensor.to(dtype) for tensor in (u, delta, a, b, c, d)]
         fast = cuda_scan is not None and u.is_cuda and dtype is torch.float32
         scanned: Tensor = cuda_scan(*arguments) if fast else _chunked(*arguments)
     return scanned.to(u.dtype)
@@ -50,7 +50,7 @@ def _chunked(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tenso
     length = max(1, _CHUNK_NUMBERS // (len(u) * a.numel()))
     state = u.new_zeros(len(u), *a.shape)  # [batch, channels, N]
     outputs = []
-    for parts in zip(*(torch.split(each, length, dim=2) for each in (u, delta, b, c)), strict=True):
+    for parts in zip(*(torch.split(tensor, length, dim=2) for tensor in (u, delta, b, c)), strict=True):
         if torch.is_grad_enabled():
             output, state = checkpoint(_chunk, state, a, *parts, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -60,8 +60,8 @@ def _chunked(u: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tenso
 
 
 def _chunk(state: Tensor, a: Tensor, u: Tensor, delta: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What the state gives at each token of a chunk, `[batch, channels, tokens]`, and the state after them."""
-    u, delta, b, c = (each.permute(2, 0, 1) for each in (u, delta, b, c))  # tokens first
+    """Returns the output at each token of a chunk, `[batch, channels, tokens]`, and the state after the chunk."""
+    u, delta, b, c = (tensor.permute(2, 0, 1) for tensor in (u, delta, b, c))  # tokens first
     decay = torch.exp(delta[..., None] * a)  # [tokens, batch, channels, N]
     entering = (delta * u)[..., None] * b[:, :, None]
     entering = torch.cat([entering[:1] + decay[:1] * state, entering[1:]])
@@ -71,9 +71,9 @@ def _chunk(state: Tensor, a: Tensor, u: Tensor, delta: Tensor, b: Tensor, c: Ten
 
 
 class _LinearRecurrence(torch.autograd.Function):
-    """`h[t] = a[t] h[t-1] + b[t]` along the first axis from h[-1] = 0.
+    """Solves `h[t] = a[t] h[t-1] + b[t]` along the first axis from h[-1] = 0.
 
-    The gradient by h is the same recurrence backwards in time: `g[t] = grad[t] + a[t+1] g[t+1]`.
+    The gradient with respect to h follows the same recurrence backwards in time: `g[t] = grad[t] + a[t+1] g[t+1]`.
     """
 
     @staticmethod
@@ -91,7 +91,7 @@ class _LinearRecurrence(torch.autograd.Function):
 
 
 def _recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """Solved by pairs: two steps are one with `a[t+1] a[t]` and `a[t+1] b[t] + b[t+1]`, which gives every other h."""
+    """Solves by pairs: two steps are one with `a[t+1] a[t]` and `a[t+1] b[t] + b[t+1]`, which gives every other h."""
     if len(a) == 1:
         return b.clone()
     pairs = len(a) // 2

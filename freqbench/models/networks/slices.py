@@ -1,6 +1,6 @@
 """Runs a 2D network over the slices of a volume: plain 2D, or 2.5D with neighbouring slices as channels.
 
-Stacks of slices, of which the middle one is predicted: Han, *Automatic Liver Lesion Segmentation Using a Deep
+Stacks of slices whose middle one is predicted: Han, *Automatic Liver Lesion Segmentation Using a Deep
 Convolutional Neural Network Method*, 2017, arXiv:1704.07239.
 """
 
@@ -16,13 +16,13 @@ from freqbench.models.networks.construction import construct
 
 
 class SliceNetwork(nn.Module):
-    """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`, each slice by a 2D network.
+    """Maps `[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`, each slice by a 2D network.
 
     The 2D network has `slices * in_channels` input channels: the slice itself in the middle, its neighbours in their
-    order along the axis, each with all its channels. Beyond the edge of the window the edge slice is repeated. The
-    state dict is that of the 2D network, key by key.
+    order along the axis, each with all its channels. Beyond the edge of the window, the edge slice is repeated. The
+    state dict has the keys of the 2D network.
 
-    A job file passes the arguments of the 2D network's class beside these:
+    A job file gives the arguments of the 2D network's class beside these:
 
         arch: slices
         args: {network: unet, slices: 5, axis: 2, channels: [32, 64, 128], strides: [2, 2]}
@@ -31,16 +31,16 @@ class SliceNetwork(nn.Module):
         img_size: voxels of a window in the network's own axis order.
         network: architecture of the 2D network.
         slices: slices in a stack, odd; 1 is a plain 2D network.
-        axis: axis of the network's input, 0, 1 or 2, that the slices are stacked along: 2 for axial slices where the
-            input has the axes HWD.
-        chunk: slices that pass through the 2D network at once. Where gradients are asked for, activations of one chunk
-            are held, and those of the others computed again on the way back.
-        args: of the 2D network's class.
+        axis: axis of the network's input along which the slices are stacked, 0, 1 or 2: 2 for axial slices if the input
+            has the axes HWD.
+        chunk: slices that pass through the 2D network at once. If gradients are needed, the activations of one chunk
+            are held, and those of the others are computed again in the backward pass.
+        args: arguments of the 2D network's class.
 
-    Batch norm in training mode takes its statistics from a chunk, and counts a chunk twice where it is computed again.
+    Batch norm in training mode takes its statistics from a chunk, and counts a chunk twice if it is computed again.
 
-    Raises ValueError for an even number of slices, more than reach from edge to edge of the window, an axis that is
-    none, or numbers below 1.
+    Raises ValueError for an even number of slices, more slices than reach from edge to edge of the window, an unknown
+    axis, or numbers below 1.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class SliceNetwork(nn.Module):
         self.register_load_state_dict_pre_hook(_put_prefix_back)  # type: ignore[no-untyped-call]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at full size of images `[B, in_channels, *img_size]`."""
+        """Returns logits at full size of images `[B, in_channels, *img_size]`."""
         lined = images.movedim(2 + self.axis, 1)  # [B, n, C, h, w]
         batch, length = lined.shape[:2]
         reach = self.slices // 2
@@ -92,6 +92,6 @@ def _leave_prefix_out(module: nn.Module, weights: dict[str, Tensor], prefix: str
 
 
 def _put_prefix_back(module: nn.Module, weights: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-    """Names the 2D network's weights as the module that holds it does."""
+    """Names the 2D network's weights as the module that holds the network does."""
     for key in [key for key in weights if key.startswith(prefix)]:
         weights[f"{prefix}net.{key.removeprefix(prefix)}"] = weights.pop(key)

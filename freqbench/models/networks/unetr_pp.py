@@ -1,7 +1,7 @@
 """Builds UNETR++: a U-shaped network whose blocks pair channel and spatial attention.
 
 Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation*,
-IEEE TMI 2024, arXiv:2212.04497.  Names of modules are those of the authors' checkpoints, which load strictly.
+IEEE TMI 2024, arXiv:2212.04497.  Modules have the names of the authors' checkpoints, which load strictly.
 """
 
 from collections import OrderedDict
@@ -20,11 +20,11 @@ _FEATURE_DROPOUT = 0.1
 
 
 class UNETRPP(nn.Module):
-    """`[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`.
+    """Maps `[B, in_channels, *img_size]` to logits `[B, out_channels, *img_size]`.
 
-    The stem reduces the input to stage 0, and each further stage halves it. N voxels (tokens) of a stage are projected
-    to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The defaults are the
-    authors' for Synapse; theirs for ACDC, as a job file says it:
+    The stem reduces the input to stage 0, and each further stage halves it. The N voxels (tokens) of a stage are
+    projected to P by learnt matrices of size P x N, so a network takes windows of its `img_size` only. The defaults are
+    the authors' for Synapse. Their values for ACDC in a job file:
 
         args: {stem: [1, 4, 4], tied_projections: false, conv_blocks: 2, attention_dropout: 0.1}
         roi: [16, 160, 160]
@@ -36,13 +36,13 @@ class UNETRPP(nn.Module):
         feature_size: channels at full size.
         dims: channels of the four stages, each a multiple of the one before.
         depths, decoder_depth: attention blocks of the encoder's four stages and of each of the decoder's three.
-        num_heads: of all attention blocks.
+        num_heads: heads of all attention blocks.
         proj_sizes, decoder_proj_size: P of the encoder's four stages and of the decoder's.
-        tied_projections: keys and values share one projection (Synapse); they have one each (ACDC).
+        tied_projections: True: keys and values share one projection (Synapse); False: they have one each (ACDC).
         conv_blocks: residual convolution blocks in an attention block, 1 (Synapse) or 2 (ACDC).
 
     **Differs from** the authors' code: without deep supervision (out2 and out3 hold weights and are not computed;
-    `features` gives what they take). Sizes that do not fit each other are a ValueError.
+    `features` returns their inputs). Raises ValueError for sizes that do not fit each other.
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class UNETRPP(nn.Module):
         self.out3 = UnetOutBlock(3, dims[1], out_channels)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits at full size of images `[B, in_channels, *img_size]`."""
+        """Returns logits at full size of images `[B, in_channels, *img_size]`."""
         logits: Tensor = self.out1(self.features(images)[0])
         return logits
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the heads `out1`, `out2` and `out3` take: at full size, at the size of stage 0 and of stage 1."""
+        """Returns the inputs of the heads `out1`, `out2` and `out3`: at full size and at the sizes of stages 0, 1."""
         e1, e2, e3, e4 = self.unetr_pp_encoder(images)
         d2 = self.decoder4(self.decoder5(e4, e3), e2)
         d1 = self.decoder3(d2, e1)
@@ -106,7 +106,7 @@ class UNETRPP(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """The four stages, each behind its down-sampling."""
+    """The four stages, each after its down-sampling."""
 
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Up-sample, add the encoder's output of that size, and refine."""
+    """Up-samples, adds the encoder's output of that size, and refines."""
 
     def __init__(self, before: int, after: int, step: int | Shape, refine: nn.Module) -> None:
         super().__init__()
@@ -167,12 +167,12 @@ class _AttentionBlock(nn.Module):
 
 
 class _PairedAttention(nn.Module):
-    """Channel and spatial attention on shared queries q and keys k, with values of their own; H heads of c channels.
+    """Channel and spatial attention on shared queries q and keys k, with separate values; H heads of c channels.
 
     channel:  softmax(temperature  * q' k'^T) v           c x c,  ' = divided by the norm over the N tokens
     spatial:  softmax(temperature2 * q'^T E(k)) F(w)^T    N x P,  E and F project the tokens of k and w
 
-    Each goes through a linear layer to half the channels, and the spatial half comes first.
+    Each result goes through a linear layer to half the channels; the spatial half comes first.
     """
 
     def __init__(self, channels: int, tokens: int, proj_size: int, num_heads: int, tied: bool, dropout: float) -> None:
@@ -182,7 +182,7 @@ class _PairedAttention(nn.Module):
         self.temperature2 = nn.Parameter(torch.ones(num_heads, 1, 1))
         self.qkvv = nn.Linear(channels, 4 * channels, bias=False)
         self.E = nn.Linear(tokens, proj_size)
-        # One layer under two names: checkpoints hold both, and the one read last, F, counts.
+        # One layer under two names: checkpoints hold both, and F, which is read last, counts.
         self.F = self.E if tied else nn.Linear(tokens, proj_size)
         self.out_proj = nn.Linear(channels, channels // 2)
         self.out_proj2 = nn.Linear(channels, channels // 2)
@@ -211,7 +211,7 @@ def _residual(before: int, after: int, norm: str) -> nn.Module:
 
 
 def _wrapped(conv: nn.Module) -> nn.Sequential:
-    """The convolution under the name `conv`, where the authors' checkpoints have it."""
+    """Returns the convolution under the name `conv`, as in the authors' checkpoints."""
     return nn.Sequential(OrderedDict(conv=conv))
 
 

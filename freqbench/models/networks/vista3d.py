@@ -1,8 +1,8 @@
 """Builds VISTA3D for a dataset's classes, prompted by their names alone or by points inside each of them.
 
 He, Guo, Tang, Myronenko, Nath, Xu, Yang, Zhao, Simon, Belue, Harmon, Turkbey, Xu, Li, *VISTA3D: A Unified Segmentation
-Foundation Model For 3D Medical Imaging*, CVPR 2025, arXiv:2406.05285.  The network is MONAI's, the numbers and names of
-the classes are those of its bundle `vista3d` (0.6.0).
+Foundation Model For 3D Medical Imaging*, CVPR 2025, arXiv:2406.05285.  The network is MONAI's; numbers and names of the
+classes are those of its bundle `vista3d` (0.6.0).
 """
 
 from collections.abc import Sequence
@@ -42,39 +42,39 @@ NAMES = (
     *("spinal cord", "sternum", *_on_both_sides("subclavian artery"), "superior vena cava", "thyroid gland"),
     *("vertebrae S1", "bone lesion", "kidney mass", "liver tumor", "vertebrae L6", "airway"),
 )
-"""Of the bundle's classes 1 to 132, in their order."""
+"""Names of the bundle's classes 1 to 132, in their order."""
 UNTRAINED = (16, 18, 129, 130, 131)
-"""Those that the bundle numbers and does not support."""
+"""Classes that the bundle numbers and does not support."""
 PARTS = {2: (14, 5), 20: (28, 29, 30, 31, 32), 21: (*range(33, 57), *range(63, 98), 114, 120, 122)}
-"""Those that the bundle asks for part by part: kidney, lung and bone."""
-EMBEDDINGS = 512  # of the network, more than there are classes
+"""Classes that the bundle predicts part by part: kidney, lung and bone."""
+EMBEDDINGS = 512  # more than there are classes
 
 
 class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
-    """`[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; multiples of 16 voxels an axis.
+    """Maps `[B, in_channels, h, w, d]` to logits `[B, out_channels, h, w, d]`; each side is a multiple of 16 voxels.
 
-    The network answers each class by itself: the logit of background is 0, so that a voxel is what the largest positive
-    logit says, as the bundle has it. Without `points` it is asked for its classes by their numbers (the automatic mode)
-    and sees nothing of a label. With `points` it is asked by clicks inside each class (the interactive mode, without
-    the automatic one beneath): `prompts`, `[B, 1, h, w, d]`, hold the class of a clicked voxel and 0 elsewhere, and a
-    class without a click in the window is answered by background there, 0.001 ahead, so that where windows overlap
-    those with a click decide. `PointPrompts` says where the clicks are.
+    The network answers each class separately. The logit of background is 0, so that the largest positive logit decides
+    a voxel, as in the bundle. Without `points` it is prompted with the numbers of its classes (the automatic mode) and
+    sees nothing of a label. With `points` it is prompted with clicks inside each class (the interactive mode, without
+    the automatic one beneath): `prompts`, `[B, 1, h, w, d]`, hold the class of a clicked voxel and 0 elsewhere. A class
+    without a click in the window gets a logit of -0.001 there, so that background wins, and windows with a click decide
+    where windows overlap. `PointPrompts` places the clicks.
 
     **Differs from** the bundle: with points, windows are those of the sliding window (there: around each click), all
-    classes of a volume are asked for at once, and parts without a click are not removed afterwards. A window of a
+    classes of a volume are predicted at once, and parts without a click are not removed afterwards. A window of a
     volume smaller than 128 voxels is padded with zeros (there: with its edge). Outputs of the bundle's checkpoint were
     not compared.
 
     Args:
-        classes: what each foreground class of the dataset is, in its order: a name of `NAMES` or its number. Numbers
-            from 133 on are classes that the bundle does not know, for points or for a network trained here; None: such
+        classes: a name of `NAMES` or its number for each foreground class of the dataset, in its order. Numbers from
+            133 on are classes that the bundle does not know, for points or for a network trained here; None: such
             numbers for all.
-        points: clicks a class; 0 is the automatic mode.
-        point_seed: of the places of the clicks.
+        points: clicks per class; 0 is the automatic mode.
+        point_seed: seed of the clicks' places.
         feature_size: channels after the first convolution and of the embeddings, a multiple of 8.
         blocks_down: residual blocks of each stage; the first stage has the window's resolution.
 
-    Raises ValueError for a class that is not known or given twice, another number of classes than the dataset's, fewer
+    Raises ValueError for a class that is unknown or given twice, another number of classes than the dataset's, fewer
     than 0 points, a seed that is no whole number, or a stage without blocks.
     """
 
@@ -91,7 +91,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         if type(points) is not int or points < 0:
             raise ValueError(f"expected points of at least 0, got {points!r}: 0 asks by the classes alone")
         first = len(NAMES) + 1
-        numbers = [_number(each) for each in (range(first, first + out_channels - 1) if classes is None else classes)]
+        numbers = [_number(name) for name in (range(first, first + out_channels - 1) if classes is None else classes)]
         if len(numbers) != out_channels - 1 or len({*numbers}) < len(numbers):
             raise ValueError(
                 f"expected classes to name each of the {out_channels - 1} foreground classes of the dataset once, in "
@@ -120,7 +120,7 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
         self.register_buffer("asked", asked, persistent=False)
 
     def forward(self, images: Tensor, prompts: Tensor | None = None) -> Tensor:
-        """Logits; without the `prompts` that it takes, those of a click in the middle for each class (for its cost)."""
+        """Returns logits; with points but no `prompts` (to count its cost), those of one middle click per class."""
         if self.prompt_policy is None:
             logits = self._by_classes(images)
         else:
@@ -129,8 +129,8 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
 
     def _by_classes(self, images: Tensor) -> Tensor:
         _, features = self.image_encoder(images, with_point=False, with_label=True)
-        found, _ = self.class_head(features, self.asked)
-        of_each = found.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
+        logits, _ = self.class_head(features, self.asked)
+        of_each = logits.transpose(0, 1).split([len(parts) for parts in self.parts], dim=1)
         return torch.stack([parts.amax(dim=1) for parts in of_each], dim=1)
 
     def _embedded(self, image: Tensor) -> Tensor:
@@ -139,14 +139,14 @@ class VISTA3D(nets.VISTA3D):  # type: ignore[misc]  # MONAI has no types
 
     def _of_class(self, features: Tensor, index: int, clicks: Tensor) -> Tensor:
         number = self.numbers[index - 1]
-        # On the CPU, as positions that depend on values cannot be told on the meta device.
+        # On the CPU: positions that depend on values are unknown on the meta device.
         kinds = self.convert_point_label(torch.ones(1, len(clicks), dtype=torch.long), [number])
-        found: Tensor = self.point_head(features, clicks[None].float(), kinds, class_vector=[number])
-        return found[:, 0]
+        logits: Tensor = self.point_head(features, clicks[None].float(), kinds, class_vector=[number])
+        return logits[:, 0]
 
 
 def _number(given: str | int) -> int:
-    """The number of a class; a ValueError where it has none."""
+    """Returns the number of a class; raises ValueError if it has none."""
     if isinstance(given, str):
         names = {name: number for number, name in enumerate(NAMES, start=1) if number not in UNTRAINED}
         if given not in names:
