@@ -32,7 +32,7 @@ RUN = "What is not checked: freqbench audit OUT --plan says which cells it takes
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
-    """The whole audit: a verdict a model, every finding of each model and dataset, how far attacks go."""
+    """Returns the whole audit: one verdict per model, the findings by model and dataset, and how far attacks go."""
     data = pd.DataFrame([vars(each) for each in findings], columns=[field.name for field in fields(Finding)])
     data.insert(1, "should", [CHECKS[each.check].should for each in findings])
     told = [each for each in findings if each.check != DISTANCES]
@@ -54,7 +54,7 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
 
 
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
-    """What a report shows of it: a verdict a model, and what is violated or in doubt."""
+    """Returns a report's excerpt: one verdict per model, and the findings that are violated or in doubt."""
     wrong = [each for each in findings if each.verdict in (VIOLATED, IN_DOUBT)]
     found = [_believed(findings, f"{MODELS} {RUN}")]
     shown = _table(wrong, "should", "dataset", "model", "verdict", "sentence")

@@ -1,4 +1,4 @@
-"""Logs the means of a store's cells to TensorBoard or MLflow: a run of its own a cell and target, with its picture."""
+"""Logs the means of a store's cells to TensorBoard or MLflow: one run per cell and target, with its picture."""
 
 import importlib.util
 import math
@@ -23,7 +23,7 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A cell on a target: its settings, the mean of each score over the cases that have one, and its glimpse."""
+    """One cell on a target: its settings, the mean of each score over the cases that have it, and its glimpse."""
 
     name: str
     settings: Mapping[str, str | float]
@@ -33,7 +33,7 @@ class _Run:
 
 
 def require(tracker: str, out: str) -> None:
-    """Raise a UserError where a tracker of TRACKERS is not installed, or does not reach the store."""
+    """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
     if importlib.util.find_spec(tracker) is None:
         raise UserError(
             f"--log {tracker}: expected the package {tracker}, got none: pip install 'freqbench[{tracker}]'"

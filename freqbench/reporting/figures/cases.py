@@ -34,7 +34,7 @@ Rows = Sequence[Mapping[Hashable, Any]]
 
 
 def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Attacks as columns after the clean volume, what the model predicts below, a box at the largest error.
+    """Draws attacks as columns after the clean volume, the model's predictions below, a box at the largest error.
 
     All columns show the axial slice in which most voxels of all attacks together are wrong.
     """
@@ -68,7 +68,7 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 
 def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The changes of all attacks side by side, in the same slice and on the same scale, which the bar states."""
+    """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
     case, shown = _one_case(_saved(material, rows), material)
     if not shown:
         yield NO_VOLUMES
@@ -97,7 +97,7 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 
 def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Radial spectra of the changes."""
+    """Draws radial spectra of the changes."""
     case, shown = _one_case(_saved(material, rows), material)
     if not shown:
         yield NO_VOLUMES
@@ -114,7 +114,7 @@ def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The case of the largest drop `in_full`."""
+    """Draws the case of the largest drop `in_full`."""
     ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
     if ordered.empty:
         yield NO_VOLUMES
@@ -130,10 +130,10 @@ def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
 
 
 def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """One case: clean, adversarial, change, label and both predictions of a target, in three planes.
+    """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
 
-    Each plane is at the slice in which most predicted voxels changed, or where none did, with most of the change.
-    `names` are those of the classes, by their number, for the legend.
+    Each plane shows the slice in which most predicted voxels changed or, if none did, most of the change.
+    `names` are the class names of the legend, by class number.
     """
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
@@ -164,9 +164,9 @@ def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> 
 
 
 def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Two models under one attack on one case, of all that are saved where their drops are furthest apart.
+    """Draws two models under one attack on one case, the saved case in which their drops are furthest apart.
 
-    A row a model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
+    By model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
     prediction there, with a box at the largest error.
     """
     saved = _saved(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
@@ -213,13 +213,13 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose volumes are saved, with their folder as `file`; of several seeds the first."""
+    """Selects the rows whose volumes are saved and adds their folder as `file`; keeps the first of several seeds."""
     saved = with_files(rows, material.folders).sort_values("seed", kind="stable")
     return saved.drop_duplicates(["label", "case_key", "source_model"])
 
 
 def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
-    """The case with the most attacks, of those that with the largest mean drop: its name, and a row an attack."""
+    """Picks the case with the most attacks, then the largest mean drop; returns its name and one row per attack."""
     if rows.empty:
         return "", []
     cases = rows.groupby("case_key", observed=True)["drop"].agg(["size", "mean"])
@@ -229,7 +229,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
 
 
 def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:
-    """The volumes of one case by attack, with predictions of the target; or what is wrong with them."""
+    """Reads the volumes of one case by attack, with predictions of the target; or says what is wrong with them."""
     try:
         found = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
     except (UserError, OSError) as error:
@@ -239,12 +239,12 @@ def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str
 
 
 def _target(model: str) -> str:
-    """The name that files have of a model: tables add digits of its id to names that several have."""
+    """Name of a model in file names: tables add digits of its id to names that several models have."""
     return model.partition("#")[0]
 
 
 def _grid(rows: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
-    """Axes for slices of that many pixels, `ratio` times as high as wide, with `gap` inches above each row."""
+    """Makes axes for slices of `shape` pixels, each `ratio` times as high as wide, with `gap` inches above each row."""
     cell = min((PAGE - 0.3) / columns, 1.9)
     height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.85
     figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
@@ -269,7 +269,7 @@ def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box
 
 
 def _overlay(axis: Axes, mask: Array) -> None:
-    """Classes in their colours, outlined and with their numbers for print in grey; the background is left clear."""
+    """Draws classes in their colours, outlined and numbered for print in grey; leaves the background clear."""
     shown = np.ma.masked_equal(mask, 0)
     look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
     axis.imshow(shown, aspect=axis.get_aspect(), **look)
@@ -284,14 +284,14 @@ def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") ->
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    """The names of classes by their number, as the rows' class records have them."""
+    """Returns the names of classes by number, from the rows' class records."""
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
-    """A legend of the classes that are to be seen."""
+    """Draws a legend of the visible classes."""
     found = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in found]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in found])

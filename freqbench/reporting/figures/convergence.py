@@ -1,4 +1,4 @@
-"""Draws how the drop grows with passes: a curve an attack, loss and number of restarts."""
+"""Draws how the drop grows with passes: one curve per attack, loss and number of restarts."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LARGE = 6.5
 
 @style.styled()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Drop against passes of `convergence.settings`, one panel a dataset, model, threat model and budget.
+    """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
 
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
     setting; several restarts are hollow markers on a thin line.
@@ -55,7 +55,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
 
 
 def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
-    """One curve: a line for one restart with its knee, hollow markers for several."""
+    """Draws one curve: a line with its knee for one restart, hollow markers for several."""
     passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
     own: dict[str, Any] = {"color": look.color, "marker": look.marker}
     if curve["restarts"].iloc[0] > 1:

@@ -1,4 +1,4 @@
-"""Draws natural beside adversarial robustness: drops by severity, by kind and attack, and what both leave."""
+"""Draws natural beside adversarial robustness: drops by severity, kind and attack, and the DSC that both leave."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Drop by severity, what is left under corruptions against what attacks leave, and the drop by each of them."""
+    """Draws the drop by severity, DSC under corruptions against DSC under attacks, and the drop by each of them."""
     found = compared(rows)
     if isinstance(found, str):
         yield found
@@ -69,7 +69,7 @@ def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
 def _listing(
     axis: Axes, found: Comparison, rows: Sequence[tuple[str, str]], groups: Sequence[str], styles: Styles
 ) -> None:
-    """A line a kind or attack, the models' points below each other in it."""
+    """Draws one line per kind or attack, with the models' points below each other in it."""
     lines: list[tuple[str, str]] = []
     for group in groups:
         lines += [(group, ""), *(row for row in rows if row[0] == group)]

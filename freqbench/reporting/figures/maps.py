@@ -30,7 +30,7 @@ _ATTACKED, _CLEAN = OKABE_ITO[1:3]
 
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Source x target of each attack: mean drop of foreground DSC, one scale for all; white-box cells have a frame."""
+    """Draws source x target of each attack: mean drop of foreground DSC on one scale; white-box cells have a frame."""
     matrices = figure_data.transfers(rows)
     if not matrices:
         yield "no attack was scored on another model than its source"
@@ -47,7 +47,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         for axis in axes.flat[len(some) :]:
             axis.axis("off")
         for axis in axes.flat[len(some) - across : len(some)]:
-            axis.tick_params(labelbottom=True)  # below some of these nothing follows
+            axis.tick_params(labelbottom=True)  # some have no axes below them
         for axis, (label, matrix) in zip(axes.flat[: len(some)], some, strict=True):
             image = _heat(axis, matrix.to_numpy(float), norm)
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
@@ -63,7 +63,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
 
 
 def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Attack x class: mean drop of the class's Dice in points."""
+    """Draws attack x class: mean drop of the class's Dice in points."""
     whole, cases = figure_data.organs(rows, material.classes)
     if whole.empty:
         yield "no Dice of single classes is stored"
@@ -86,14 +86,14 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
-    """From 0, or from the lowest where an attack helped, to the highest."""
+    """Scales from 0, or from the lowest value where an attack helped, to the highest."""
     known = np.concatenate([each[np.isfinite(each)] for each in values])
     low, high = min(0.0, float(known.min(initial=0))), float(known.max(initial=0))
     return Normalize(low, high if high > low else low + 1)
 
 
 def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
-    """Cells with their numbers; a cell that was never run is white with a dash."""
+    """Draws cells with their numbers; a cell that was never run is white with a dash."""
     palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -117,7 +117,7 @@ def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label:
 
 
 def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Every case under every attack: a ring for its clean foreground DSC, a dot for what is left, joined.
+    """Draws every case under every attack: a ring for its clean foreground DSC, a dot for the attacked one, joined.
 
     Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
     """

@@ -14,11 +14,11 @@ SCORE = "dsc_foreground"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Board:
-    """Entries in their order.
+    """Entries of one threat model with its bounds, in order of rank.
 
     Attributes:
         bounds: threat model with its bounds, such as `linf eps=8/255`.
-        rows: a row an entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
+        rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
             then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
             or is `open`. Dice x100.
     """
@@ -29,7 +29,7 @@ class Board:
 
 
 def boards_of(entries: Sequence[Entry]) -> list[Board]:
-    """The boards of entries, by dataset and bounds: no two entries of a board differ in bounds or in digests of cases.
+    """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
     audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`.
@@ -56,7 +56,7 @@ def boards_of(entries: Sequence[Entry]) -> list[Board]:
 
 
 def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a board, and the tests of all its pairs."""
+    """Returns the rows of a board, and the tests of all its pairs."""
     scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]

@@ -17,11 +17,11 @@ from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 
 OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
-"""What an entry keeps of a run's file: neither its host nor its process."""
+"""Keys of a run's file that an entry keeps: neither its host nor its process."""
 
 
 def make_entry(out: str, model: str, folder: Path) -> bool:
-    """Write the entry of a network of a store; without a filled-in card only that, for a person to fill in.
+    """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
 
     Args:
         out: a store whose job is done, and whose audit was run.
@@ -29,7 +29,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
         folder: of the entry; what is there already stays.
 
     Returns:
-        Whether the entry is whole; False where its card waits to be filled in.
+        True if the entry is complete; False if its card waits to be filled in.
 
     Raises:
         UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
@@ -73,7 +73,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
 
 
 def seal(folder: Path, model: str, checkpoint: str) -> None:
-    """Write SEAL over the files that an entry has; `checkpoint` is the SHA-256 of its weights, hex."""
+    """Writes SEAL over the files of an entry; `checkpoint` is the SHA-256 of its weights, hex."""
     files = {name: downloads.digest(path) for name, path in files_of(folder).items() if name != SEAL}
     told = told_by(Store(str(folder / STORE)))
     made = Seal(**dict(told), model=model, checkpoint=checkpoint, files=files, versions=versions())
@@ -81,7 +81,7 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 
 
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
-    """A stored job with one network, its attacks on itself, and no path of the machine that made it."""
+    """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
     found = [entry for entry in job.models if entry.name == model]
     if not found:
@@ -124,18 +124,18 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
 
 
 def _named(value: Any) -> Any:
-    """The last part of an absolute path; anything else as it is."""
+    """Last part of an absolute path; any other value unchanged."""
     is_absolute = isinstance(value, str) and value.startswith(("/", "~"))
     return PurePosixPath(value).name if is_absolute else value
 
 
 def _names(given: str | Collection[str] | None, name: str) -> bool:
-    """Whether an entry of a job is for a name: one, a list, or all where nothing is given."""
+    """True if an entry of a job is meant for `name`: `given` is one name, a list, or empty for all."""
     return not given or given == name or (not isinstance(given, str) and name in given)
 
 
 def _ids(store: Store, model: str) -> set[str]:
-    """The `model_id` of a network: one, or one a space."""
+    """Returns the `model_id`s of a network: one, or one per space."""
     rows = store.rows(("source_model", "source_model_id", "target_model_id"))
     found = {source for name, source, target in rows if name == model and source == target}
     if not found:
@@ -144,13 +144,13 @@ def _ids(store: Store, model: str) -> set[str]:
 
 
 def _keys(store: Store, ids: Collection[str]) -> set[Key]:
-    """The keys of all rows of attacks that some networks made and were scored on."""
+    """Returns the keys of all rows of attacks that one of the networks made and was scored on."""
     rows = store.rows((*KEY, "source_model_id"))
     return {(cell, case, target) for cell, case, target, source in rows if source == target and target in ids}
 
 
 def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Write rows of a store as one of their own, without what tells the machine; returns what its runs say."""
+    """Copies rows of a store into a store of their own, without facts about the machine; returns its runs' content."""
     copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
     wanted = {row for row in store.rows(mark) if row[:3] in keys}
     if not copy.is_empty and set(copy.rows(mark)) != wanted:
@@ -186,6 +186,6 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
 
 
 def _quoted(text: str) -> str:
-    """A text as a YAML scalar on one line."""
+    """Writes a text as a YAML scalar on one line."""
     dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
     return dumped.strip()

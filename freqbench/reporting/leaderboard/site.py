@@ -1,6 +1,6 @@
 """Builds the static site of a leaderboard: plain pages that fetch nothing, ready for GitHub Pages.
 
-What entries say is text to the pages: it is escaped everywhere, links are https addresses alone, and a policy in each
+Texts of entries are escaped everywhere, links are https addresses only, and a policy in each
 page lets no script run but the site's own.
 """
 
@@ -44,10 +44,10 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
         trust_code: as of `examine`.
 
     Returns:
-        Whether no entry was refused.
+        True if no entry was refused.
 
     Raises:
-        UserError: no entry at all, or none that stands.
+        UserError: no entry, or all refused.
     """
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench leaderboard entry makes them")
@@ -102,7 +102,7 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
 
 
 def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
-    """Copy the pictures of an entry's strongest attacks into the site: `file` beside its page, and `text`."""
+    """Copies the pictures of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
     worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
     found = []
     for place, path in listed(str(entry.folder / STORE)).items():
@@ -116,7 +116,7 @@ def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """A board's rows as an SVG element: foreground DSC on clean volumes against the worst case, with its interval.
+    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval.
 
     `names` are those of all entries, so that each looks the same on every board.
     """

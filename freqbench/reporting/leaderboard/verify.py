@@ -1,4 +1,4 @@
-"""Verifies entries: what their files say of each other, then what a computer finds that computes them again."""
+"""Verifies entries: first that their files agree with each other, then by computing them again."""
 
 import json
 import math
@@ -32,7 +32,7 @@ from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
 PROBED = "zero_gradients"
-"""The check that can always be made once `audit --run` has come to its end."""
+"""Check that can always be made once `audit --run` has finished."""
 ALWAYS = ("clean", "saved", "bounds")
 """Checks beside those of gradients and claims that an entry may not violate."""
 
@@ -57,7 +57,7 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
 
 
 def _stores(entry: Entry) -> list[Store]:
-    """The entry's own, and that of its audit, if it was run."""
+    """Returns the entry's own store, and that of its audit if it was run."""
     audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
@@ -123,7 +123,7 @@ def _seal(entry: Entry) -> Check:
 
 
 def audited(store: Store) -> Check:
-    """Whether the audit of a store of one network, as far as it was run, lets its numbers stand."""
+    """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     findings = checks.audited(evidence)
     if found := [*_refused(findings), *_lacking(evidence)]:
@@ -133,7 +133,7 @@ def audited(store: Store) -> Check:
 
 
 def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
-    """Why an audit's findings keep an entry from a board, a sentence each."""
+    """Yields one sentence per reason why an audit's findings keep an entry from a board."""
     for each in checks.verdicts(findings):
         is_weak = any(claim.verdict == VIOLATED for claim in each.claims)
         signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
@@ -147,7 +147,7 @@ def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
 
 
 def _lacking(evidence: Evidence) -> Iterator[str]:
-    """The strongest attacks with the bounds of an entry's own that its audit did not run."""
+    """Names the strongest attacks, within the bounds of an entry's own, that its audit did not run."""
     for on in evidence.models:
         for claim in claims_of(on):
             if claim.lacking and claim.left.min() > FAILURE:
@@ -170,19 +170,19 @@ def recompute(
     job: JobSpec | None = None,
     seed: int | None = None,
 ) -> list[Check]:
-    """What computing finds, on a copy of the entry's store: its own files are only read.
+    """Computes an entry again on a copy of its store; its own files are only read.
 
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
     an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave what the entry's own
-    audit says that they leave. Ends with the first that is wrong.
+    audit states. Ends with the first that is wrong.
 
     Args:
-        checkpoint: its weights; None: from where its card says.
+        checkpoint: its weights; None: those at the place that its card names.
         share: of its rows, in (0, 1]; `seed` of their draw, None: another each time.
-        cases: of the audit, the first so many of each dataset; `engine` of the audit.
-        trust_code: whether third-party code and frozen networks may run.
-        job: whose datasets say where data lie here; None: as the entry's job does.
+        cases: number of the audit's cases, the first of each dataset; `engine` of the audit.
+        trust_code: allow third-party code and frozen networks to run.
+        job: its datasets name the places of data here; None: the entry's job does.
     """
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
         place = checkpoint or entry.card.checkpoint
@@ -206,7 +206,7 @@ def recompute(
 
 
 def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    """The entry's job with weights and data as they lie here."""
+    """Returns the entry's job with weights and data at their places here."""
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
@@ -216,7 +216,7 @@ def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) 
 
 
 def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
-    """Checkpoint, digests of cases and ids of cells, as the job makes them here, against those of the entry."""
+    """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
     got = {cell.source.checkpoint_sha256 for cell in grid.cells}
     if got != {entry.seal.checkpoint}:
         yield _wrong("checkpoint", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
@@ -239,7 +239,7 @@ def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
 
 
 def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
-    """A copy of an entry's store without its audit, whose job says where weights and data lie here."""
+    """Copies an entry's store without its audit; the copy's job names the places of weights and data here."""
     out = Path(folder) / "store"
     shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
     content = job.model_dump(mode="json")
@@ -271,7 +271,7 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
 
 
 def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
-    """The rows of an entry's audit that computing does not give again: worst cases rest on them too."""
+    """Names the rows of an entry's audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}
     for *key, case, attack, stored in Store(root_of(entry.store.root)).rows(columns):
@@ -289,5 +289,5 @@ def _wrong(name: str, text: str) -> Check:
 
 
 def reasons(found: Sequence[Check]) -> list[str]:
-    """What is wrong, a text each."""
+    """Returns one text per wrong check."""
     return [f"{each.name}: {each.text}" for each in found if each.verdict == "wrong"]

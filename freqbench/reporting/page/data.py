@@ -1,18 +1,18 @@
-"""Makes what the page shows: one JSON object: columns of coded texts and short numbers, what is missing as null.
+"""Makes the page's data: one JSON object of columns of coded texts and short numbers; missing values are null.
 
 Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "codes": [n codes, -1: none]}}, "numbers":
 {name: [n numbers or null]}}`. The object:
 
 - `format` (1), `title`, `made_at`, `version` (of freqbench);
 - `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`;
-- `summary`: a frame, one row a dataset, source, target and attack: texts `dataset source target attack family
+- `summary`: a frame, one row per dataset, source, target and attack: texts `dataset source target attack family
   base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
   without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
   `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean), `null` (1: a null row, else 0);
-- `clean`: a frame, one row a dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
-- `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
+- `clean`: a frame, one row per dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
+- `class_means`: a frame, one row per summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
   or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
-- `cases`: a frame, one row a record, in the summary's order, or null with `omitted.cases`: the texts `case patient
+- `cases`: a frame, one row per record, in the summary's order, or null with `omitted.cases`: the texts `case patient
   status error metrics null_reasons run id` (`id`: what `reproduce OUT --row ID` takes), numbers `row` (of the
   summary), `seed`, the scores, `missed_classes`, `hallucinated_classes`, `classes` (how many rows of `case_classes` are
   its own), `clean` (block of `clean_classes`);
@@ -77,13 +77,13 @@ def page_data(
     facts: Sequence[Mapping[str, Any]],
     audit: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `build_page` embeds and a server sends: see the module for the object.
+    """Makes the object that `build_page` embeds and a server sends; the module describes it.
 
     Args:
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one a store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
-        audit: of `freqbench.reporting.audit.page_part`; None where nobody asked.
+        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
+        audit: of `freqbench.reporting.audit.page_part`; None if not asked for.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -125,7 +125,7 @@ def page_data(
 
 
 def _described() -> list[dict[str, Any]]:
-    """The scores; `metric`: what a job asks for to get one, empty where it always is."""
+    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty."""
     found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
     return [{name: value for name, value in each.items() if name != "scale"} for each in found]
 
@@ -156,8 +156,8 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
-    """Of each row of the summary the first `error` where no record is ok, the `metrics` that its ok records cover, and
-    the first `null_reasons` of each column, as JSON; None where there is none."""
+    """Returns three columns by row of the summary: the first `error` where no record is ok, the `metrics` that its ok
+    records cover, and the first `null_reasons` of each column, as JSON; None where there is none."""
     is_ok = records["status"] == "ok"
     has_ok = set(records.loc[is_ok, "row"])
     errors = records["error"].astype(object).groupby(records["row"]).first()
@@ -178,7 +178,7 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
-    """Everything that is one row a case or one a class."""
+    """Makes the frames that have one row per case or per class."""
     parts = ("cases", "case_classes", "clean_classes", "class_means")
     found: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
     omitted = found["omitted"] = {}
@@ -220,7 +220,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """The class rows of the records, with the record's `position`, in the records' order."""
+    """Selects the class rows of the records and adds the record's `position`; in the records' order."""
     placed = records.assign(position=np.arange(len(records)))
     joined = joined_classes(placed, classes, ["position", "row", "dataset"])
     joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
@@ -247,7 +247,7 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
-    """What the models predict on each clean volume, once: the block of every record, and the blocks."""
+    """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
     block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
@@ -316,19 +316,19 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
-    """Numbers with so many significant digits of what is stored, whole ones without a point, missing ones None."""
+    """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
 def texts(values: pd.Series) -> dict[str, Any]:
-    """Texts as codes into the distinct ones, in order of appearance; -1 where there is none."""
+    """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
     return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 
 
 def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> dict[str, Any]:
-    """A frame as the page's data has it: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
+    """Makes a frame of the page's data: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
     return {
         "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
         "texts": {name: texts(column) for name, column in text.items()},

@@ -44,13 +44,13 @@ _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", 
 
 
 def title(facts: Facts) -> str:
-    """The jobs' names, for the head of the page."""
+    """Title of the page: the jobs' names."""
     names = dict.fromkeys(_spec(each).get("name") or each["store"] for each in facts)
     return ", ".join(str(name) for name in names) or "freqbench"
 
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every run with the progress of its store."""
+    """Lists every run with the progress of its store."""
     is_ok, found = records["status"] == "ok", []
     for each in facts:
         planned = len(index_keys(each["job"]["index"]))
@@ -62,7 +62,7 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def jobs(facts: Facts) -> list[dict[str, Any]]:
-    """The job of every store, as a person wrote it but for defaults."""
+    """Returns the job of every store as YAML, without empty values."""
     found = []
     for each in facts:
         if spec := _spec(each):
@@ -72,7 +72,7 @@ def jobs(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job's content; empty where somebody took it out of the store."""
+    """Content of the job; empty where somebody took it out of the store."""
     spec = facts["job"].get("spec")
     return spec if isinstance(spec, Mapping) else {}
 

@@ -12,8 +12,8 @@ DROP = "dsc_foreground_drop"
 
 
 def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """`{dataset row text}`: of each dataset and threat model the largest white-box drop of foreground DSC, how much of
-    it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
+    """Returns `{dataset row text}`: for each dataset and threat model the largest white-box drop of foreground DSC, how
+    much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
     Attacks of different threat models are not compared. `row` is the place of the row that a sentence is about.
 
@@ -32,7 +32,7 @@ def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What the strongest attack of a threat model takes, what of it transfers, and what it takes unoptimised."""
+    """States what the strongest attack of a threat model takes, what transfers, and what it takes unoptimised."""
     source, label, drop = row["source_model"], str(row["label"]), row[DROP]
     before = row["dsc_foreground"] + drop
     n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
@@ -57,7 +57,7 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
 
 
 def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    """The model whose largest drop is the smallest, where several met the same attacks."""
+    """Yields the model whose largest drop is the smallest, if several met the same attacks."""
     met = [frozenset(own["label"].astype(str)) for _, own in attacks.groupby("source_model", observed=True)]
     if len(met) < 2 or len(set(met)) > 1:
         return

@@ -22,7 +22,7 @@ HOW = (
 
 
 def budget(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: model, attack without its budget, budget, foreground DSC and its interval; clean first."""
+    """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
     frame = groups.scored(records)
     frame = frame[groups.is_white_box(frame)]
     if frame["budget"].isna().all():
@@ -53,7 +53,7 @@ def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: each case once, whatever attacked it."""
+    """Makes one row per model: each case once, whatever attacked it."""
     cases = frame.drop_duplicates(["target_model", "case_id"]).assign(seed=0, hd95_penalised=np.nan)
     cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"])
     rows = _scores(cases, ["target_model"])

@@ -13,7 +13,7 @@ MEASURES = (
     *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
 )
 COLUMNS = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
-FINE = frozenset({"assd_mm", "volume_error_ml"})  # with two digits
+FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
 HOW = (
     "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
     "the clean volumes. NSD, component F1, ECE and wrong confidence are x100; ECE and wrong confidence are of all "
@@ -23,7 +23,7 @@ HOW = (
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset and attacked model: the clean volumes, then an attack a row."""
+    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row."""
     frame = groups.scored(records, COLUMNS)
     frame = frame[groups.is_white_box(frame)]
     measured = [name for name in MEASURES if frame[name].notna().any()]

@@ -1,4 +1,4 @@
-"""Shows what defences are worth where the attacker knows of them, and what randomised smoothing certifies."""
+"""Shows the worth of defences against attackers that know of them, and the certificates of randomised smoothing."""
 
 import json
 
@@ -44,7 +44,7 @@ HOW_CERTIFIED = (
 
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row a model and attack, the attackers side by side; of records with COLUMNS."""
+    """Makes one table per dataset: one row per model and attack, the attackers side by side; needs COLUMNS."""
     frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
@@ -52,8 +52,8 @@ def defences(records: pd.DataFrame) -> list[Section]:
 
 
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of defended models, and of the same networks and attacks without: each with `who` attacked, the `model`.
-    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts."""
+    """Selects the rows of defended models, and of the same networks and attacks without: adds `who` attacked, and
+    `model`. An adaptive and a naive entry predict alike, so one of two rows that differ only in that counts."""
     source, target = (_parsed(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
@@ -73,7 +73,7 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Of each row's source or target its `network` (the model_id without defence), `defence` and `adaptive`."""
+    """Parses each row's source or target: its `network` (model_id without defence), `defence` and `adaptive`."""
     told = frame[f"{role}_defence"].astype(object)
     parts = {text: object_of(text, f"{role}_defence") for text in told.dropna().unique()}
     adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
@@ -89,7 +89,7 @@ def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
 
 
 def _words(parameters: dict[str, object]) -> str:
-    """`bit_depth bits=3`."""
+    """Spells a defence with its parameters: `bit_depth bits=3`."""
     name = str(parameters.get("name"))
     return " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in parameters.items() if key != "name")])
 
@@ -124,7 +124,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """What the naive attacker leaves more than the adaptive one, over the cases and seeds that both have."""
+    """Points that the naive attacker leaves above the adaptive one, over the cases and seeds that both have."""
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
@@ -134,13 +134,13 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _counts(rows: pd.DataFrame, who: str) -> list[str]:
-    """`2` cases, `2 x 3` with seeds; empty where there are none."""
+    """Writes counts: `2` cases, `2 x 3` with seeds; empty where there are none."""
     counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
     return ["" if pd.isna(n) else f"{n:.0f}" + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
 
 
 def certified(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attack, source and smoothed target; of records with CERTIFIED_COLUMNS."""
+    """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
     frame = plain(groups.scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:

@@ -33,7 +33,7 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: models ranked within each threat model and budget."""
+    """Makes one table per dataset: models ranked within each threat model and budget."""
     frame = groups.scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
     if frame.empty:
@@ -65,8 +65,8 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The models of one threat model and budget in their order (with the method of each, methods in their place), tests
-    of all pairs, and what could not be compared."""
+    """Ranks the models of one threat model and budget (or, with `known`, the methods in their place); returns also the
+    tests of all pairs and a note on what could not be compared."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -99,7 +99,7 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
 
 
 def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
-    """Points that a model is `behind` each model `ahead` of it, paired by case, with their tests."""
+    """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     pairs = [
         pd.DataFrame({"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]})
@@ -109,7 +109,7 @@ def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
 
 
 def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """With the test against the first of each board, corrected over all pairs of all boards."""
+    """Adds the test against the first of each board, corrected over all pairs of all boards."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:
         return data.assign(**dict.fromkeys(columns.values(), np.nan), order="")
@@ -133,9 +133,9 @@ def _table(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """The method of each network by its name, called by the shortest name of its networks.
+    """Maps each network's name to its method, which is called by the shortest name of its networks.
 
-    Methods are told apart by `target_method`, not by names, so that replicates of several stores are one method and
+    Methods differ by `target_method`, not by name, so that replicates of several stores are one method and
     trainings of one name are not; a network without it is a method of its own.
     """
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
@@ -150,8 +150,9 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 def _by_method(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """A board of networks as one of methods (under `target_model`) with their number of `networks`; of every pair how
-    far `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
+    """Turns a board of networks into one of methods (under `target_model`) with their number of `networks`; returns
+    also how far, for every pair, `target_model` is behind `ahead`, and a note on methods with one network. The first
+    score has the interval and the rank."""
     score, *others = scores
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")

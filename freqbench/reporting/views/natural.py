@@ -1,4 +1,4 @@
-"""Compares natural with adversarial robustness: what corruptions leave of each model, and what attacks do."""
+"""Compares natural with adversarial robustness: the DSC that corruptions leave of each model, and that attacks do."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Comparison:
         clean: of the DSC of clean volumes, by `target_model`.
         by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
         by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
-        left: of the DSC that is left, by `target_model` and `group`: the mean of corruptions, the worst attack of each
+        left: of the DSC that is left, by `target_model` and `group`: mean of corruptions, the worst attack of each
             case; `papers` the papers' DSC of the same volumes, `clean` too.
         rows: (group, row) in the order of the report.
         n: cases.
@@ -45,9 +45,9 @@ class Comparison:
 
 
 def compared(rows: pd.DataFrame) -> Comparison | str:
-    """Corruptions and white-box attacks on the models that had both, or why there is nothing to compare.
+    """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
 
-    Models are compared by the settings that every one of them has, and the cases that have all of these on every model.
+    Models are compared by the settings that all of them have, and the cases that have all of these on every model.
     A corrupted volume is the same whatever model it was made for: where several sources have it, a model's own row
     counts. Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`.
     """
@@ -85,7 +85,7 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
 
 
 def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
-    """The rows of settings that so many models have, and of cases that have all of these on each."""
+    """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
     own = part.astype({"label": str, "target_model": str})
     part = part[(own.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
     settings = part.drop_duplicates(["target_model", "label", "case_key"])
@@ -95,17 +95,17 @@ def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
 
 
 def _kinds(families: pd.Series) -> pd.Series:
-    """`corruption kind=blur` as `blur`."""
+    """Shortens `corruption kind=blur` to `blur`."""
     return families.astype(str).str.removeprefix(f"{CORRUPTION} ").str.replace("kind=", "", n=1)
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """Whether something was corrupted."""
+    """True if a volume was corrupted."""
     return bool((records["threat_model"] == CORRUPTION).any())
 
 
 def natural(records: pd.DataFrame) -> list[Section]:
-    """Two tables a dataset: what corruptions and attacks leave of each model, and the drop by each of them."""
+    """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
         found = compared(rows)
@@ -118,7 +118,7 @@ def natural(records: pd.DataFrame) -> list[Section]:
 
 
 def _left(dataset: str, found: Comparison) -> Section:
-    """A row a model."""
+    """Makes one row per model."""
     shown = pd.DataFrame({"model": found.models}).assign(dsc_foreground_clean=_of(found, found.clean)["mean"])
     for group, name in GROUPS.items():
         own = _of(found, found.left[found.left["group"] == group])
@@ -134,7 +134,7 @@ def _left(dataset: str, found: Comparison) -> Section:
 
 
 def _drops(dataset: str, found: Comparison) -> Section:
-    """A row a kind of corruption or attack, the models side by side."""
+    """Makes one row per kind of corruption or attack, the models side by side."""
     shown = pd.DataFrame([(GROUPS[group], row) for group, row in found.rows], columns=["of", "what"])
     places = pd.MultiIndex.from_tuples(found.rows)
     for model in found.models:
@@ -146,5 +146,5 @@ def _drops(dataset: str, found: Comparison) -> Section:
 
 
 def _of(found: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, in their order."""
+    """Reindexes to one row per model, in the order of the comparison."""
     return rows.set_index("target_model").reindex(found.models).reset_index()

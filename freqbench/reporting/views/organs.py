@@ -23,7 +23,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 
 
 def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice."""
+    """Makes one table per dataset and model: one row per attack, one column per foreground class, after clean Dice."""
     frame = groups.scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     columns = [*GROUP, "case_id", "patient_id", "seed"]
@@ -45,7 +45,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
 
 
 def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """Of each dataset the classes' names, with the number where two have one name, or a column has it."""
+    """Names of each dataset's classes; the number is added where two share a name, or a column has it."""
     pairs = plain(joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"]))
     pairs = pairs.sort_values("class_index")
     taken = pairs.duplicated(["dataset", "class_name"], keep=False) | pairs["class_name"].isin(_HEADINGS)
@@ -57,14 +57,14 @@ def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
 
 
 def _clean(joined: pd.DataFrame) -> pd.DataFrame:
-    """Mean clean Dice of each class and `n`, each case once."""
+    """Mean clean Dice of each class and its number of cases `n`, each case counted once."""
     keys = ["dataset", "target_model", "class_index"]
     once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
     return once.groupby(keys).agg(clean=("clean", "mean"), n=("clean", "count")).reset_index()
 
 
 def _table(own: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:
-    """Two rows about the clean volumes, then an attack a row; the organ hit hardest stands last."""
+    """Makes two rows about the clean volumes, then one per attack; the organ hit hardest stands last."""
     wide = own.pivot(index=ATTACK, columns="class_index", values="drop").reindex(columns=list(names))
     wide = wide.reindex(pd.MultiIndex.from_frame(own[ATTACK].drop_duplicates())).rename(columns=names)
     table = wide.map(points).reset_index().rename(columns={"label": "attack"})

@@ -1,4 +1,4 @@
-"""Shows a store in short, as a run ends: what white-box attacks leave, how the furthest one transfers, what failed."""
+"""Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
 from collections.abc import Iterator
 
@@ -20,9 +20,9 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Of each dataset the DSC that white-box attacks leave and one attack's transfer; then what failed or was left out.
+    """Shows by dataset the DSC that white-box attacks leave and one attack's transfer; then failed and left-out rows.
 
-    A null row stands in brackets beside its attack, of several the one that leaves least.
+    A null row stands in brackets beside its attack, the lowest of several.
     """
     sections: list[Section] = []
     for dataset, own in groups.scored(records).groupby("dataset", observed=True):
@@ -36,7 +36,7 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """A row an attack, a column a model."""
+    """Makes one row per attack and one column per model."""
     own = frame[groups.is_white_box(frame)]
     if own.empty:
         return
@@ -61,7 +61,7 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """A row a source, a column a target, of the attack that takes most from the models that it was not made on."""
+    """Makes one row per source and one column per target, for the attack with the largest mean drop on other models."""
     carried = frame[~groups.is_white_box(frame) & ~groups.is_null_row(frame)]
     drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
     if drops.empty:
@@ -77,13 +77,13 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
 
 
 def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
-    """Of each model the mean DSC of the clean cases, each counted once."""
+    """Mean DSC of the clean cases of each model, each case counted once."""
     cases = frame.drop_duplicates(["target_model", "case_id"])
     return cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
 
 
 def _headed(table: pd.DataFrame, first: str) -> pd.DataFrame:
-    """The table with its index as a first column, and models that are called as a column marked."""
+    """Turns the index into a first column, and marks models whose name is that of a column."""
     return table.rename(columns=OF_MODELS).rename_axis(index=first, columns=None).reset_index()
 
 

@@ -2,7 +2,7 @@
 
 The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
 of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
-is below MIN_DROP points, as a share of nearly nothing says nothing. An attack's rate is the mean over its ordered pairs
+is below MIN_DROP points, as it would mean nothing. An attack's rate is the mean over its ordered pairs
 s != t whose rate is defined; its interval is over patients, each with all pairs' volumes together.
 """
 
@@ -21,7 +21,7 @@ PAIR = ["source_model", "target_model"]
 DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 OF_MODELS = {name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on")}
-"""Names of models that a table has a column for beside the models' own."""
+"""New names of models that are called like a column of a table."""
 DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
@@ -51,7 +51,7 @@ HOW_MATCHED = (
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Of each dataset the attacks' transfer rates, the source x target matrices, and attacks matched by distance."""
+    """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
     frame = groups.scored(records, list(DISTANCES))
     sections = []
     for dataset, own in frame.groupby("dataset", observed=True):
@@ -79,7 +79,7 @@ def _nothing(frame: pd.DataFrame) -> str:
 
 
 def _carried(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a transferred volume whose white-box drop is known too: `drop` of the target, `own` of the source."""
+    """Makes one row per transferred volume whose white-box drop is known: `drop` of the target, `own` of the source."""
     frame = frame[frame[DROP].notna()]
     keys = [*ATTACK, "source_model", "case_id", "seed"]
     volume = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
@@ -91,7 +91,7 @@ def _carried(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of each attack and of each of its pairs: `rate`, `low`, `high` in per cent."""
+    """Computes `rate`, `low` and `high` in per cent, of each attack and of each of its pairs."""
     keys, values = [*ATTACK, *PAIR], ["drop", "own"]
     pairs = plain(carried.groupby(keys, observed=True)[values].mean().reset_index())
     of_patients = carried.groupby([*keys, "patient_id"], observed=True)[values]
@@ -113,7 +113,7 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
-    """From the pairs' drops, then the sources' own, to the mean rate of the pairs that have one, then each pair's."""
+    """Maps the pairs' drops, then the sources' own, to the mean rate of the pairs that have one, then each pair's."""
 
     def rates(means: Array) -> Array:
         drops, own = np.split(means, 2)
@@ -172,7 +172,7 @@ def _cell(source: str, target: str, drop: float, rate: float) -> str:
 
 
 def _matched(dataset: str, frame: pd.DataFrame) -> Section:
-    """Pairs of attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
+    """Pairs attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
     title = f"{dataset}: transferred drop of attacks matched by distance"
     of_attack = frame.groupby(ATTACK, observed=True)
     means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
@@ -194,7 +194,7 @@ def _matched(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.DataFrame, int]:
-    """Numbers of settings that agree in a distance, the best agreement first, and how many pairs are left out."""
+    """Numbers of settings that agree in a distance, the best agreement first, and the number of left-out pairs."""
     a, b = np.triu_indices(len(distances), 1)
     larger = np.maximum(distances[a], distances[b])
     gap = np.abs(distances[a] - distances[b]) / np.where(larger > 0, larger, np.nan)
@@ -206,9 +206,9 @@ def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.
 
 
 def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """The matches with both drops over what both were scored on, their difference and its test over patients.
+    """Adds to the matches both drops over the volumes of both, their difference and its test over patients.
 
-    A pair of attacks that agrees in two distances is one test.
+    A pair of attacks that agrees in two distances counts as one test.
     """
     volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
     drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
@@ -232,7 +232,7 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -
 
 
 def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
-    """With a and b exchanged where b drops more."""
+    """Exchanges a and b where b drops more."""
     swap = rows["difference"] < 0
     other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
     turned = rows.rename(columns=other | {b: a for a, b in other.items()})
