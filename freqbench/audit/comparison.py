@@ -1,4 +1,4 @@
-"""Compares a record as stored with the same as recomputed, and what it was computed with then with what is here now."""
+"""Compares a record as stored with the record as recomputed, and the circumstances of then with those of now."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,46 +14,46 @@ from freqbench.results.tolerances import EXACT, TOLERANCES, Tolerance
 
 Row = Mapping[str, Any]
 
-TEXTS = ("metrics", "null_reasons")  # they say which columns there are; the columns themselves are compared
+TEXTS = ("metrics", "null_reasons")  # they list columns; the columns themselves are compared
 NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A column whose values differ."""
+    """Column whose values differ."""
 
-    column: str  # of a class with the class
+    column: str  # with the class, for a column of class records
     stored: Any
     found: Any  # as recomputed
-    tolerance: Tolerance  # within which they count as equal on another device or with other versions
+    tolerance: Tolerance  # for another device or other versions
 
     @property
     def by(self) -> float | None:
-        """Recomputed less stored; None where they are no numbers."""
+        """Recomputed minus stored value; None if they are not numbers."""
         numbers = [isinstance(value, int | float) for value in (self.stored, self.found)]
         return float(self.found) - float(self.stored) if all(numbers) else None
 
     @property
     def is_tolerated(self) -> bool:
-        """Whether it is within the tolerance."""
+        """True if the difference is within the tolerance."""
         return self.by is not None and self.tolerance.allows(float(self.stored), float(self.found))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How two versions of a record compare."""
+    """Result of comparing two versions of a record."""
 
     compared: int  # values
-    differences: tuple[Difference, ...]  # those of them that are not equal to the bit
+    differences: tuple[Difference, ...]  # values that are not equal to the bit
     skipped: Mapping[str, str]  # columns that one side lacks, and the reason
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> Comparison:
-    """Every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
+    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
 
-    A column that could not be computed then or now is skipped with the reason. Of `params`, those that are stored
-    count: what came later has its default.
+    A column that could not be computed then or now is skipped with the reason. Only stored `params`
+    count: parameters added later have their default.
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     records = [{**row, "params": _known(row, stored)} for row in (stored, found)]
@@ -90,14 +90,14 @@ def _known(row: Row, stored: Row) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Something that differs between two executions: what, then and now."""
+    """Fact that differs between two executions, with its values then and now."""
 
     text: str
-    excuses: bool  # whether results need no longer be equal to the bit
+    excuses: bool  # results need no longer be equal to the bit
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """What differs between the run that wrote a record (its file is empty where it is gone) and this machine."""
+    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
@@ -129,7 +129,7 @@ def _commit(code: Row | None) -> str:
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
-    """Why no cell of the same job's grid is that of a record: what of its models, data and settings is another now."""
+    """Reasons why no cell of the same job's grid is that of a record: changes in its models, data and settings."""
     models = {model.name: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
     known = run.get("models") or {}
     own = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]

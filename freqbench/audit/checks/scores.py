@@ -1,4 +1,4 @@
-"""States facts of labels, metrics and budgets that decide what their numbers can mean."""
+"""States facts of labels, metrics and budgets that decide the meaning of their numbers."""
 
 import math
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _SHOWN = {
 
 
 def clean(on: Attacked) -> Iterator[Finding]:
-    """The model segments each clean volume, above a floor."""
+    """Checks that the clean score of each volume is above a floor."""
     scores = on.clean()
     if scores.empty:
         yield unchecked("needs the metric dsc")
@@ -38,7 +38,7 @@ def clean(on: Attacked) -> Iterator[Finding]:
 
 
 def organs(evidence: Evidence) -> Iterator[Finding]:
-    """Every label map has every class."""
+    """Checks that every label map has every class."""
     if evidence.classes is None:
         yield from _unread(evidence)
     for dataset, own in _classes(evidence):
@@ -57,7 +57,7 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
 
 
 def hd95(on: Attacked) -> Iterator[Finding]:
-    """HD95 is defined for every class of every attacked volume."""
+    """Checks that HD95 is defined for every class of every attacked volume."""
     rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
     if rows.empty:
         yield unchecked("needs the metric hd95")
@@ -70,7 +70,7 @@ def hd95(on: Attacked) -> Iterator[Finding]:
 
 
 def background(evidence: Evidence) -> Iterator[Finding]:
-    """What is left of DSC is not mostly the background's."""
+    """Checks that the remaining DSC is not mostly the background's."""
     if evidence.classes is None:
         yield from _unread(evidence)
         return
@@ -99,7 +99,7 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
 
 
 def saved(on: Attacked) -> Iterator[Finding]:
-    """A saved volume scores as it did before it was saved."""
+    """Checks that a saved volume scores as it did before it was saved."""
     volumes = [volume for each in on.evidence.saved for volume in each.volumes]
     own = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
     if not own:
@@ -120,7 +120,7 @@ def saved(on: Attacked) -> Iterator[Finding]:
 
 
 def bounds(on: Attacked) -> Iterator[Finding]:
-    """No change is larger than its budget allows, where the budget is a norm of the change."""
+    """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
     excesses = {each.label: _excess(on, each) for each in norms if "filter" not in each.params}
     excesses = {label: excess for label, excess in excesses.items() if len(excess)}
@@ -140,7 +140,7 @@ def bounds(on: Attacked) -> Iterator[Finding]:
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
-    """What each volume's norm is beyond its budget.
+    """Amount by which each volume's norm exceeds its budget.
 
     An L2 budget is a window's: that of a volume is at most its square root of the number of windows.
     """
@@ -152,7 +152,7 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:
-    """No table ranks rows of several threat models."""
+    """Notes datasets with rows of several threat models, which no table ranks together."""
     for dataset in evidence.datasets:
         labels = evidence.rows.loc[evidence.rows["dataset"] == dataset, "label"].unique()
         threats = sorted({evidence.settings[label].threat_model for label in labels})
@@ -167,7 +167,7 @@ def ranking(evidence: Evidence) -> Iterator[Finding]:
 
 
 def distances(evidence: Evidence) -> Iterator[Finding]:
-    """How far each attack goes, whatever its budget is called."""
+    """Notes how far each attack goes, whatever its budget is called."""
     rows = evidence.rows.drop_duplicates(["dataset", "source_model", "label", "case_id", "seed"])
     for (dataset, label), own in rows.groupby(["dataset", "label"]):
         setting = evidence.settings[str(label)]
@@ -178,7 +178,7 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _range(values: pd.Series, name: str) -> str:
-    """The least and the largest value in the tables' unit; LPIPS as 1 - distance."""
+    """Writes the least and the largest value in the tables' unit; LPIPS as 1 - distance."""
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):
         return ""
