@@ -10,9 +10,9 @@ from freqbench.analysis.statistics import LEVEL, Array
 
 
 class Nested(NamedTuple):
-    """A mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of
-    freedom and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where
-    nothing varies. `networks` are those of the method, `patients` those scored on all networks."""
+    """Mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of freedom
+    and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where nothing
+    varies. `networks` are those of the method, `patients` those scored on all networks."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Nested(NamedTuple):
 
 
 def nested_interval(values: Array, minus: Array | None = None) -> Nested:
-    r"""The mean of a method over patients and networks with an interval for new patients and new trainings.
+    r"""Computes a method's mean over patients and networks with an interval for new patients and new trainings.
 
     A network is one draw of its training, and every one is scored on every patient, so the two are crossed:
     :math:`y_{pn} = \mu + a_p + b_n + e_{pn}`, all three random. The mean of P patients and N networks has the variance
@@ -74,13 +74,13 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """`nested_interval` of every training method: a row a `method`, in sorted order, with the fields of Nested.
+    """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
 
     A patient's value is the mean over its rows; patients that some network lacks are left out for all.
 
     Args:
-        frame: one row a value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
-        behind: a method: of every other, how far its mean lies below this one's; its own row is NaN.
+        frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
+        behind: a method; the others' means are then their distance below its mean, and its own row is NaN.
     """
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
@@ -99,7 +99,7 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:
-    """Between networks, and of the residuals, of a table `[P, N]`."""
+    """Mean squares between networks, and of the residuals, of a table `[P, N]`."""
     patients, networks = table.shape
     of_networks = table.mean(axis=0)
     residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()
