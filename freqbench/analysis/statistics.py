@@ -48,7 +48,7 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
     draws whole patients. The same data give the same interval in any order of rows.
 
     Args:
-        frame: one row by case (and seed), with `patient_id`, the columns `by` (missing values are a group of their own)
+        frame: one row per case (and seed), with `patient_id`, columns `by` (missing values are a group of their own)
             and the numbers `value` (NaN is left out).
 
     Returns:
