@@ -39,7 +39,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
-    if not sys.warnoptions:  # of libraries, to their callers: what a user should know is said in lines
+    if not sys.warnoptions:  # libraries warn their callers; users get lines
         warnings.simplefilter("ignore")
     try:
         try:
@@ -51,8 +51,8 @@ def main() -> None:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
         _refuse(one_line(error))
-    except BrokenPipeError:  # who read along has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+    except BrokenPipeError:  # the reader has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is flushed at exit
         sys.exit(EXIT_FAILED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Streams that take every text: what one cannot encode is a question mark, what is closed swallows all."""
+    """Makes streams take every text: an unknown letter becomes a question mark, and a closed stream swallows all."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -96,7 +96,7 @@ def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
 
 
 def _confess(error: Exception) -> NoReturn:
-    """One line for what nobody has foreseen, with all that a report of it needs in a file."""
+    """Reports an unforeseen error in one line, with a log file for the bug report."""
     from freqbench.core.machine import versions
 
     used = ", ".join(f"{name} {version}" for name, version in versions().items())

@@ -74,7 +74,7 @@ def reproduce(
     ] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
+    """Recompute rows of a store, compare them with the stored ones, and name the differences; store nothing."""
     from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
@@ -90,7 +90,7 @@ def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
 ) -> None:
-    """Check a whole store: files, columns, values, doubles, holes, classes, identities; changes nothing."""
+    """Check a whole store: files, columns, values, doubles, holes, classes, identities; change nothing."""
     from freqbench.audit import verify
 
     if not verify.show(out, volumes, common.console()):

@@ -34,7 +34,7 @@ from freqbench.models.spec import seed_of
 
 Lines = Iterator[tuple[str, str]]
 
-# How some key of each network begins, whatever its size; of nnU-Net's too, as its files are taken for checkpoints.
+# Beginning of a key of each network of any size; of nnU-Net's too, as its files are taken for checkpoints.
 SIGNS: Mapping[str, str] = {
     "unet": "model.1.submodule.",
     "unetr": "vit.blocks.",
@@ -50,11 +50,11 @@ SIGNS: Mapping[str, str] = {
 
 
 def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """A name and a line each, and whether all is as it should be: of a dataset's folder, of a checkpoint (a file, or a
-    model's name in the job), or of this machine.
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
+    with lines, and true if nothing is wrong.
 
     Raises:
-        UserError: a job without a checkpoint, or what either turns out not to be.
+        UserError: a job without a checkpoint, or an invalid job or checkpoint.
     """
     if checkpoint:
         return _checkpoint(checkpoint, job, where), True
@@ -67,7 +67,7 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 
 
 def _machine() -> Lines:
-    """What works on this machine."""
+    """Lists devices, versions, caches, attacks, models and datasets of this machine."""
     yield "devices", ", ".join(provenance.devices())
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
     code = provenance.git_state()
@@ -91,7 +91,7 @@ def _folders(root: Path) -> str:
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
-    """What a checkpoint is; with a job, what it makes of the first clean case."""
+    """Describes a checkpoint; with a job, scores it on the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
@@ -105,9 +105,9 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 
 def _contents(path: str) -> Lines:
-    """What the file of a checkpoint holds."""
+    """Describes the content of a checkpoint's file."""
     local = storage.fetch(checkpoints.locate(path))
-    found = checkpoints.read_state_dict(path, ())  # wanted by none, keys stay as they are
+    found = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
     yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
     prefix, arch, bare = _guess(found)
@@ -130,13 +130,13 @@ def _contents(path: str) -> Lines:
 
 
 def architecture(path: str) -> str | None:
-    """The architecture that a checkpoint's file names, or its keys tell; None where neither does."""
+    """Architecture that a checkpoint's metadata name or its keys tell; None if neither does."""
     named = read_metadata(path).get("arch")
     return str(named) if named else _guess(checkpoints.read_state_dict(path, ()))[1]
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:
-    """What a checkpoint says of how it was made and what may be done with it; whatever it says is shown as text."""
+    """Shows a checkpoint's statements on its making and licence, all as text."""
     classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
     made = training if isinstance(training, Mapping) else {}
     classes = classes or made.get("class_names")
@@ -164,7 +164,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
 
 
 def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
-    """What stands before every key, the architecture by the keys behind it, and the weights under these."""
+    """Guesses from the keys: the prefix of every key, the architecture, and the weights without the prefix."""
     for prefix, keys in stripped(found):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
@@ -174,13 +174,13 @@ def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tens
 
 
 def _is_planar(weights: Iterable[Tensor]) -> bool:
-    """Whether the convolutions among weights are those of a 2D network."""
+    """True if the convolutions among the weights are those of a 2D network."""
     dims = {weight.ndim for weight in weights}
     return 4 in dims and 5 not in dims
 
 
 def _migration(arch: str, found: Mapping[str, Tensor]) -> str:
-    """How a file of an architecture is to be read, as far as its keys tell."""
+    """Names the migration that a file of an architecture needs, as far as its keys tell."""
     known = migrations_of(arch)
     if _are_alike(known):
         choices = " or ".join(f"{name} ({migration.title})" for name, migration in known.items())
@@ -195,12 +195,12 @@ def _migration(arch: str, found: Mapping[str, Tensor]) -> str:
 
 
 def _are_alike(known: Mapping[str, Migration]) -> bool:
-    """Whether files of several ages have the same keys, and networks of their own."""
+    """True if files of several ages share their keys but need different networks."""
     return any(migration.extra for migration in known.values())
 
 
 def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
-    """The model of a job that has a checkpoint, or is called so.
+    """Finds the model of a job by its checkpoint or its name.
 
     Raises:
         UserError: there is none, or it is an ensemble.
@@ -222,7 +222,7 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
-    """The foreground Dice of the first clean case under each migration that the file may be of, and what follows."""
+    """Scores the first clean case by foreground Dice under each possible migration, and concludes."""
     number, written = next(
         (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
@@ -241,7 +241,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
 
 
 def _candidates(entry: ModelEntry) -> list[str | None]:
-    """The migrations to try: all where the file does not tell, else what the job says or its keys do."""
+    """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
     path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
     known = migrations_of(arch)
@@ -251,7 +251,7 @@ def _candidates(entry: ModelEntry) -> list[str | None]:
 
 
 def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
-    """The foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
+    """Foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
     pred, _ = memory.within_memory(partial(models.predict, model.for_case(case), case.image), INFERENCE_WINDOWS)
@@ -259,7 +259,7 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
 
 
 def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
-    """What to do about it."""
+    """Advises on the checkpoint and its migration."""
     if any(math.isnan(value) for value in found.values()):
         return "none: the label of this case has no class of the foreground"
     best = max(found, key=lambda migration: found[migration])

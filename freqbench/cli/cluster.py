@@ -115,7 +115,7 @@ def status(
             store = facts(out)
             if not as_json:
                 common.console().print(*tables(store))
-        except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
+        except Exception as error:  # noqa: BLE001 (any error of a file system that only nodes reach)
             with common.aside(as_json):
                 common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
     if as_json:
@@ -125,7 +125,7 @@ def status(
 
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
-    """Stop a job on a cluster: it finishes what is in flight and stores it, two minutes at most."""
+    """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Head(address)
     if (before := head.details(job_id)).status.is_terminal():
         common.say(f"{job_id} had ended before: {before.status.value}")
@@ -164,7 +164,7 @@ def list_jobs(address: Address = None) -> None:
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a command as words: lists repeat theirs, True stands alone, None and False are left out.
+    """Turns options of a command into words: lists repeat theirs, True stands alone, None and False are left out.
 
     >>> words({"--set": ["a=1", "b=2"], "--force": True, "--shard": None})
     ['--set', 'a=1', '--set', 'b=2', '--force']
@@ -178,7 +178,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
 
 
 def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:
-    """For `--set`, where the networks that a described job trains are to lie: a place that all nodes share."""
+    """Yields values for `--set`: places that all nodes share for the networks that a described job trains."""
     for i, entry in enumerate(training):
         out = str(entry.out)
         if "$" not in out:  # a variable is the nodes' to fill in
@@ -186,7 +186,7 @@ def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterato
 
 
 def _jobs() -> Any:
-    """The module that talks to Ray."""
+    """Imports the module that talks to Ray."""
     try:
         from freqbench.remote import jobs as jobs
     except ImportError:
@@ -197,7 +197,7 @@ def _jobs() -> Any:
 
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
-    """Show what a job says, and leave as it leaves."""
+    """Shows the output of a job, and exits with its exit code."""
     import asyncio
 
     try:
@@ -210,7 +210,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
 
 
 def _hint(head: Any) -> str:
-    """What to add to a command so that it finds the head."""
+    """Completes a command so that it finds the head."""
     return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
 
 
@@ -222,7 +222,7 @@ def _table(title: str, facts: Mapping[str, str]) -> Table:
 
 
 def _facts(details: Any) -> dict[str, str]:
-    """What is worth knowing of a job."""
+    """Selects the facts of a job for the terminal."""
     metadata = details.metadata or {}
     message = " ".join((details.message or "").partition("last available logs")[0].split()).rstrip(", ")
     facts = {

@@ -21,7 +21,7 @@ def doctor(
     job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    """Show devices, versions and datasets of this machine; or describe a dataset's folder or a checkpoint."""
     from freqbench.cli import checkups
     from freqbench.core.plugins import trusting
     from freqbench.training import link
@@ -49,7 +49,7 @@ def cache_show() -> None:
 
 @cache.command("clear")
 def cache_clear() -> None:
-    """Remove volumes, copies of remote files and what checks of networks found; all is made anew when it is wanted."""
+    """Remove volumes, copies of remote files and results of network checks; all are made anew when needed."""
     from freqbench.core import node_cache
 
     if copies := node_cache.clear("files"):

@@ -61,7 +61,7 @@ def init(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
-    """Write a commented job for your data and network; asks for what no option says."""
+    """Write a commented job for your data and network; ask for whatever no option gives."""
     if Path(path).exists() and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
@@ -98,7 +98,7 @@ def init(
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:
-    """What a person answers; without one the default, where there is any."""
+    """Asks a person; without a terminal takes the default, if any."""
     if sys.stdin.isatty():
         return str(typer.prompt(question, default=default))
     if default is None:
@@ -107,7 +107,7 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 
 
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None]:
-    """What `doctor` finds out about a checkpoint, and the architecture that this tells."""
+    """Reports `doctor`'s findings about a checkpoint, and the architecture that they tell."""
     from freqbench.cli import checkups
     from freqbench.models import READERS
 
@@ -130,7 +130,7 @@ def _check_budget(budget: str) -> None:
 
 
 def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
-    """The entry of a job's `models`."""
+    """Makes the entry of a job's `models`."""
     local = Path(checkpoint).expanduser()
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:

@@ -85,7 +85,7 @@ def build(
         bool, typer.Option("--trust-code", help="Rank networks that are code of other packages, too; none of it runs.")
     ] = False,
 ) -> None:
-    """Build a static site that ranks the entries of a folder; those that are refused stay out, for the reason said."""
+    """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from freqbench.reporting.leaderboard.site import build_site
 
     is_whole = build_site(Path(entries), Path(to), common.say, trust_code)

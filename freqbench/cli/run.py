@@ -25,10 +25,10 @@ def plan(
     ] = None,
     as_json: common.Json = False,
 ) -> None:
-    """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    """Show cells, cases, passes, finished work and the time that the rest may take; compute nothing."""
     hourly = None if price is None else _hourly(price)
     with common.aside(as_json):
-        job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
+        job = common.job_of(path, set_, trust_code)  # refuses a bad job before slow imports
         from freqbench.engine import saved_volumes
         from freqbench.job import plan as planning
         from freqbench.job import rehearsal
@@ -74,7 +74,7 @@ def run(
         typer.Option("--log", help="At the end, each cell's settings, means and picture to a tracker, below OUT."),
     ] = None,
 ) -> None:
-    """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
+    """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
     _require_ray(engine if dry_data is None else "serial", address)
@@ -119,7 +119,7 @@ def converge(
     set_: common.Overrides = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Show how much more passes, other losses and restarts add to each attack of a job, and recommend settings.
+    """Show what more passes, other losses and restarts add to each attack of a job, and recommend settings.
 
     Every attack that follows a gradient is run at each number of steps, every search without one at each number of
     queries, with each loss and number of restarts, on a few cases,
@@ -164,7 +164,7 @@ def converge(
 
 
 def _require_ray(engine: str, address: str | None) -> None:
-    """Refuse the address of a cluster where nothing runs on one."""
+    """Refuses the address of a cluster where nothing runs on one."""
     if address and engine == "serial":
         raise UserError(
             f"--address: expected none, as --engine serial and --dry-data stay in this process, got {address}: leave "
@@ -203,7 +203,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the tables of a store, and write them, the recommended attacks and the figure beside its records."""
+    """Prints the tables of a store, and writes them, the recommended attacks and the figure beside its records."""
     from freqbench.analysis.frames import found_records
     from freqbench.core import storage
     from freqbench.reporting import convergence, render

@@ -1,4 +1,4 @@
-"""Scores and exports volumes that are there already: the commands `score` and `export`."""
+"""Scores and exports existing volumes: the commands `score` and `export`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
-# Of each way to score, the options beside it, and whether it needs them.
+# Options of each way to score, True if it needs them.
 OPTIONS: dict[str, dict[str, bool]] = {
     "--targets": {},
     "--predictions": {"--name": True, "--label-map": False},
@@ -63,7 +63,7 @@ def score(
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
-    """Refuse anything but one way to score, with the options that belong to it."""
+    """Refuses anything but one way to score with its own options."""
     given = [option for option, value in ways.items() if value]
     if len(given) != 1:
         got = " and ".join(given) or "none"
