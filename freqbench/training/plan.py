@@ -1,4 +1,4 @@
-"""Plans a training job: its lists of cases and its networks, each with all that shapes its weights."""
+"""Plans a training job: its lists of cases and its networks, each with all settings that shape its weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,23 +32,23 @@ Refs = Mapping[str, Sequence[CaseRef]]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job's dataset with each role's list as its split, the cases of each, and the networks in order of training."""
+    """Dataset of a job by role, with the role's list as its split; cases of each; and networks in training order."""
 
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
     trainings: list[Training]
 
     def cases(self, role: str) -> list[Case]:
-        """The cases of a role, loaded."""
+        """Loads the cases of a role."""
         return [self.lists[role].load(ref) for ref in self.refs[role]]
 
 
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
-    """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
+    """Reads the lists of a job and checks all that can be wrong with its networks; trains nothing.
 
     `out` is where the results go; `only` names the networks that are wanted, with those that they start from. Raises
-    UserError where lists share cases, an architecture or an attack refuses what it is given, or a checkpoint to start
-    from does not fit, and MissingDataError where cases of the lists are not on this machine.
+    UserError if lists share cases, an architecture or an attack refuses its arguments, or a checkpoint to start
+    from does not fit, and MissingDataError if cases of the lists are not on this machine.
     """
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
@@ -62,7 +62,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
 
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
-    """The dataset that a job names, once for each role, with the role's list as its split."""
+    """Builds the dataset of a job once per role, with the role's list as its split."""
     where, entry = f"{job.name}: dataset", job.dataset
     return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
 
@@ -85,7 +85,7 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 
 
 def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
-    """The models that are asked for and those that they start from, in order."""
+    """Selects the models that are asked for and those that they start from, in order."""
     if only is None:
         return job.in_order
     wanted = set(only)
@@ -118,14 +118,14 @@ def _training(
             _attack(model.attack.model_copy(update={attack.budget_name: budget}), dataset, f"{place}: attack")
     about = dict[str, Any]()
     if quick:
-        # One attack stands as itself, so that identities of earlier files stay.
+        # A single attack is stored without a list, so that identities of earlier files stay.
         judged = [attack_identity(each) for each in quick]
         about["validation"] = {"attack": judged[0] if len(judged) == 1 else judged, "choose_by": choose_by}
     start, taught = str(model.start), dict[str, tuple[str, ...]]()
     origin = None
     if start in before:
         origin = before[start].method
-        # Under the name of the first: a replicate is to the digit what a job of its seed trains.
+        # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
         about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
@@ -137,7 +137,7 @@ def _training(
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
-    # Processes that keep up with a step: one beside a CPU, up to four beside a GPU.
+    # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = Training(
         model=model,
@@ -169,8 +169,8 @@ def _training(
 
 
 def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
-    """What a stored file says of a training before it ran."""
-    # Later fields are left out where nothing asks for them, so that identities of earlier files stay.
+    """Collects the facts of a training that its stored file states, before it runs."""
+    # Later fields are left out if unused, so that identities of earlier files stay.
     schedule = job.schedule(model)
     early = schedule.model_dump(exclude={"max_minutes", *LATER})
     found: dict[str, Any] = {
@@ -209,7 +209,7 @@ def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack |
 
 
 def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:
-    """The attacks that weights are judged under, each once; none for a clean network that has only its own."""
+    """Lists the attacks under which weights are judged, each once; none for a clean network with only its own."""
     if not validation.attacks:
         if own is None:
             return ()
