@@ -69,7 +69,7 @@ def carry_out(
                 return summary.num_failed
         except KeyboardInterrupt:
             pass
-    say(f"stopped: what was computed is in {root}, and the same command goes on")
+    say(f"stopped: results so far are in {root}, and the same command goes on")
     return None
 
 

@@ -37,9 +37,7 @@ WORDS: Mapping[Verdict, str] = {
     "different": "DIFFERENT",
     "not recomputed": "not recomputed",
 }
-NONE_DIFFERS = (
-    "nothing that is known differs: device, versions, code, threads, window batch, processor, data, checkpoint"
-)
+NONE_DIFFERS = "no known difference in device, versions, code, threads, window batch, processor, data, checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -110,7 +110,7 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
     tell(covers.mask([not names <= metrics.keys() for names in listed]), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
-    tell(reasons.mask([each is None for each in stated]), "null_reasons: not what it is")
+    tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
     for metric, columns in metrics.items():
         asked = ok & covers.mask([metric in names for names in listed])
         for name in columns:

@@ -165,7 +165,7 @@ class Survey:
         missing = [column for column in known.names if column not in found.names and column not in LATER]
         misfits = [field for field in found if field.name in known.names and field.type != known.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
-        wrong += [f"column {column}, which nobody documents" for column in found.names if column not in known.names]
+        wrong += [f"column {column}, which is not documented" for column in found.names if column not in known.names]
         wrong += [f"{field.name}: {field.type} in place of {known.field(field.name).type}" for field in misfits]
         for text in wrong:
             self._findings.wrong("schema", f"{kind}/{name}: {text}")

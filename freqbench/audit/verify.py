@@ -66,7 +66,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
     classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)
     left = len(classes - records)  # of a writer that died
-    beside = f"; {left} files of classes without records, which nobody reads" if left else ""
+    beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
     unknown = _check_origins(survey, runs, findings)
     return [

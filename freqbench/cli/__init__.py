@@ -22,7 +22,7 @@ from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
     name="freqbench",
-    help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
+    help="Attacks volumetric segmentation models (CT, MR) and measures how much of their accuracy survives.\n\n"
     "Begin with: freqbench run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -14,16 +14,16 @@ app = typer.Typer()
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 5].")
+        int | None, typer.Option("--cases", min=1, help="With --run: the first N cases of each dataset [default: 5].")
     ] = None,
     eps: Annotated[
-        str | None, typer.Option("--eps", help="Of --run: radius, such as 8/255 [default: the job's most usual].")
+        str | None, typer.Option("--eps", help="With --run: radius, such as 8/255 [default: the job's most usual].")
     ] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Of --run: job file [default: OUT's].")] = None,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of --run, as of `run`.")] = "auto",
-    address: Annotated[str | None, typer.Option(help="Of --run: Ray cluster.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="With --run: job file [default: OUT's].")] = None,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="With --run: as in `run`.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="With --run: Ray cluster.")] = None,
     trust_code: common.Trust = False,
     format: common.Format = "terminal",
     to: common.To = None,
@@ -67,10 +67,10 @@ def reproduce(
     row: Annotated[
         str | None, typer.Option("--row", help="Id of a row, 6 digits or more: the page has it in a case's details.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--random", min=1, help="So many rows, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+    count: Annotated[int | None, typer.Option("--random", min=1, help="Number of rows to draw at random.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
     job: Annotated[
-        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: OUT's].")
+        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: OUT's].")
     ] = None,
     trust_code: common.Trust = False,
 ) -> None:

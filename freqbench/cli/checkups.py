@@ -143,7 +143,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
     if isinstance(classes, list):
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
-        yield "space", f"trained in {metadata['preprocess']}: datasets of another are prepared so for it"
+        yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
     known = {
         "job": made.get("job"),
         "dataset": made.get("dataset"),
@@ -158,7 +158,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
         counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
-        yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
+        yield "cases", f"{', '.join(counts)}: scoring it on one of them raises a warning"
     if licence:
         yield "licence", str(licence)
 

@@ -37,17 +37,17 @@ def submit(
         str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Show what the job says, and end with its exit code.")
+        bool, typer.Option("--follow", help="Show the job's output, and end with its exit code.")
     ] = False,
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
     shard: Annotated[str | None, typer.Option(help="Only this part of the cells: 2/8.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run though another run writes to OUT.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even if another run writes to OUT.")] = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
     env: Annotated[
-        list[str] | None, typer.Option("--env", help="Variable of this shell that the job is to have; no secret.")
+        list[str] | None, typer.Option("--env", help="Variable of this shell to pass to the job; no secret.")
     ] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
@@ -130,17 +130,17 @@ def stop(job_id: JobId, address: Address = None) -> None:
     if (before := head.details(job_id)).status.is_terminal():
         common.say(f"{job_id} had ended before: {before.status.value}")
         return
-    common.say(f"stopping {job_id}: it stores what is in flight first")
+    common.say(f"stopping {job_id}: it stores work in flight first")
     try:
         details = head.stop(job_id)
     except KeyboardInterrupt:
-        common.say(f"{job_id} is told to stop, and may still be at it: freqbench status {job_id}{_hint(head)}")
+        common.say(f"{job_id} was told to stop, and may still be running: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in head.log(job_id).splitlines()[-1:]:
         common.say(line)
     common.say(f"{job_id}: {details.status.value}")
     if not details.status.is_terminal():
-        common.say(f"it takes longer than it may: freqbench status {job_id}{_hint(head)}")
+        common.say(f"it takes longer than it should: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_FAILED)
 
 

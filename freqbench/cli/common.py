@@ -67,9 +67,9 @@ Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only th
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, though the data must not be passed on.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data must not be passed on.")]
 Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex, html or xlsx (with --to).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone; all else is said on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
 To = Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")]
 
 
@@ -162,7 +162,7 @@ def stoppable(doing: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say(f"stopped while {doing}: what was found is kept, and the same command goes on")
+        say(f"stopped while {doing}: results are kept, and the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 

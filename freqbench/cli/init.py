@@ -31,7 +31,7 @@ models:    # a second one shows transfer
   {model}
 
 attacks:
-  # Noise of the same size, which knows no network: what an attack takes beyond this row is its own doing.
+  # Noise of the same size, which knows no network: the drop beyond this row is the attack's own.
   - {{name: random_noise, linf: {eps}}}
   - {{name: fgsm, eps: {eps}}}
   - {{name: pgd, eps: {eps}, steps: 20}}
@@ -59,7 +59,7 @@ def init(
     budget: Annotated[
         str | None, typer.Option("--budget", help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented job for your data and network; ask for whatever no option gives."""
     if Path(path).exists() and not force:
@@ -93,7 +93,7 @@ def init(
         job = common.job_of(path, None, trusted=False)
         common.grid_of(job, path, None, f"runs/{job.name}")
     except UserError as error:
-        raise UserError(f"{path} is written, and to be mended before it runs: {error}") from None
+        raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
     common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 

@@ -21,7 +21,7 @@ def entry(
     models: Annotated[
         list[str] | None, typer.Argument(help="Networks of its job [default: all].", metavar="[MODEL]...")
     ] = None,
-    to: Annotated[str, typer.Option("--to", help="Folder of entries, a folder each.")] = "entries",
+    to: Annotated[str, typer.Option("--to", help="Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
@@ -41,12 +41,12 @@ def verify(
         str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
     ] = None,
     job: Annotated[
-        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: the entry's].")
+        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: the entry's].")
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Of its rows that are computed again.")] = 0.1,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of their draw [default: another each time].")] = None,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="Of the audit: the first N cases of each dataset.")] = 5,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of the audit, as of `run`.")] = "auto",
+    share: Annotated[float, typer.Option("--share", help="Share of its rows to compute again.")] = 0.1,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of their draw [default: random].")] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="Audit the first N cases of each dataset.")] = 5,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="For the audit, as in `run`.")] = "auto",
     trust_code: common.Trust = False,
 ) -> None:
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""

@@ -29,7 +29,7 @@ def report(
     format: common.Format = "terminal",
     to: Annotated[
         str | None,
-        typer.Option("--to", help="File to write to; of the page: OUT/report.html, with --volumes a folder."),
+        typer.Option("--to", help="File to write to [page: OUT/report.html]; with --volumes a folder."),
     ] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")

@@ -21,7 +21,7 @@ def plan(
     limit_cases: common.Limit = None,
     trust_code: common.Trust = False,
     price: Annotated[
-        str | None, typer.Option("--price", help="What an hour of one worker costs, such as 2.5/h: the rest is priced.")
+        str | None, typer.Option("--price", help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
     ] = None,
     as_json: common.Json = False,
 ) -> None:
@@ -67,11 +67,11 @@ def run(
         str | None,
         typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow"] | None,
-        typer.Option("--log", help="At the end, each cell's settings, means and picture to a tracker, below OUT."),
+        typer.Option("--log", help="At the end, log each cell's settings, means and picture, below OUT."),
     ] = None,
 ) -> None:
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
@@ -111,10 +111,10 @@ def converge(
     out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
-    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, of a search.")] = "100,300,1000",
+    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, for searches.")] = "100,300,1000",
     losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
     restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As of `run`.")] = "auto",
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As in `run`.")] = "auto",
     address: common.Address = None,
     set_: common.Overrides = None,
     trust_code: common.Trust = False,
@@ -174,7 +174,7 @@ def _require_ray(engine: str, address: str | None) -> None:
 
 @app.command()
 def schema(
-    training: Annotated[bool, typer.Option("--training", help="Of a training job, not of a job file.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
 ) -> None:
     """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
     from freqbench.job.json_schema import schema_of
@@ -191,7 +191,7 @@ def schema(
 
 def _hourly(price: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
-        raise UserError(f"--price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}")
+        raise UserError(f"--price: expected the cost of one worker for an hour, such as 2.5/h, got {price!r}")
     return float(price.removesuffix("/h"))
 
 

@@ -31,7 +31,7 @@ def score(
         str | None, typer.Option("--adversarial", help="Folder of adversarial volumes from elsewhere (adv_CASE).")
     ] = None,
     job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What tables call the tool, or the volumes.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the tool, or of the volumes, in tables.")] = None,
     label_map: Annotated[
         str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
     ] = None,

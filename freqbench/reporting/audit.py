@@ -27,8 +27,8 @@ MODELS = (
     "the same bounds leaves less than the store's strongest: its figures are then too kind, whatever its gradients "
     "are. Checks of gradients compare only attacks that raise the same loss."
 )
-NOTHING = "No row counts, as all failed or were left out of the tables for the reason that the report names."
-RUN = "What is not checked: freqbench audit OUT --plan says which cells it takes, --run computes them."
+NOTHING = "No row counts: all failed, or were left out of the tables for the reasons in the report."
+RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they need, --run computes them."
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:

@@ -122,7 +122,7 @@ def _is_more(drop: float, other: float) -> bool:
 def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
     """Says how much the last passes of a curve add if that is ENOUGH or more; empty where the curve has converged."""
     if len(drops) < 2:
-        return "one setting alone: nothing says whether more passes add anything"
+        return "one setting only: it cannot show whether more passes add anything"
     before, best = max(drops[:-1]), max(drops)
     if not _is_more(best, before):
         return ""

@@ -33,7 +33,7 @@ def clean(on: Attacked) -> Iterator[Finding]:
     text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
     if len(low):
         listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
-        text += f" ({listed}): what an attack takes there says little of robustness"
+        text += f" ({listed}): drops there say little about robustness"
     yield Finding(verdict=VIOLATED if len(low) else HOLDS, sentence=f"{text}.", cases=len(scores))
 
 

@@ -24,11 +24,11 @@ TEMPLATE = """\
 title: {title}
 authors: ""      # who made it
 summary: ""      # what it is: architecture, size, what makes it robust
-data: ""         # what it was trained on, and where that is to be had
+data: ""         # what it was trained on, and where to get that
 training: ""     # how: steps, loss, augmentation, attacks
 license: ""      # of the weights, such as Apache-2.0
 contact: ""      # a mail address, or an https address
-checkpoint: {checkpoint}   # where the weights are to be had: an https address, or zoo://DATASET/NAME
+checkpoint: {checkpoint}   # where to get the weights: an https address, or zoo://DATASET/NAME
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
