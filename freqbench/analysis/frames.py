@@ -44,8 +44,8 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all).
 
-    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row; of a run
-    that has just begun it `may_be_empty`.
+    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
+    `may_be_empty` allows a run that has just begun.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)

@@ -158,7 +158,7 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
 
 
 def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
-    """Whether a form attacks volumes as one: where some case has several windows, and none of them cuts its block."""
+    """True if a form attacks volumes as one: some case has several windows, and none of them cuts its block."""
     if "volume" not in form.scopes or (form.shortened(cell.source.roi)):
         return False
     shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])

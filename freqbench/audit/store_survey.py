@@ -148,7 +148,7 @@ class Survey:
         kinds |= {kind: row for (kind, _), row in zip(kept, found, strict=True)}
 
     def _tell_lacking(self, name: str) -> None:
-        """Tell of a records file without classes, unless pairs have all its good records too."""
+        """Reports a records file without classes, unless pairs have all its ok records too."""
         try:
             rows = self._files.columns("records", name, (*KEY, "status"))
         except UserError as error:

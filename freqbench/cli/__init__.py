@@ -33,9 +33,9 @@ for group in (init, run, volumes, train, doctor, cluster, report, audit, leaderb
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, a defect is 70, Ctrl-C is 130."""
+    """Runs the command line. Exit codes: 2 after a user's mistake (one line), 70 after a defect, 130 after Ctrl-C."""
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
-        # Python as it starts by itself in the C locale: paths outside ASCII could neither be written nor be said.
+        # Python starts so in the C locale, in which it could neither write nor print paths outside ASCII.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
@@ -59,7 +59,7 @@ def main() -> None:
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room there, or write elsewhere" if is_full else "check the path and its permissions"
         _refuse(f"{place}{error.strerror or error}: {advice}")
-    except Exception as error:  # noqa: BLE001 (none should come this far)
+    except Exception as error:  # noqa: BLE001 (a defect if any comes this far)
         _confess(error)
 
 
@@ -74,9 +74,9 @@ def _open_streams() -> None:
 
 
 def _require_values(arguments: Sequence[str]) -> None:
-    """Refuse an argument that is no UTF-8, which no page can show, and an empty one.
+    """Refuses an argument that is no UTF-8, which no page can show, and an empty one.
 
-    A shell makes an empty one of a variable without value: it would pass for the default.
+    A shell turns a variable without value into an empty argument, which would pass for the default.
     """
     for before, argument in pairwise(("", *arguments)):
         if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):

@@ -215,7 +215,7 @@ def unique(outs: Sequence[str]) -> list[str]:
 
 
 def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
-    """Renders all tables of stores, or one; warnings of a csv about left-out rows go to stderr."""
+    """Renders all tables of stores, or one; warnings go to stderr."""
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.report import report
     from freqbench.results import Store
@@ -228,7 +228,7 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
 
 @contextmanager
 def warned() -> Iterator[None]:
-    """Say on stderr what is warned of meanwhile, each line once."""
+    """Context that prints its warnings on stderr, each line once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:

@@ -82,7 +82,7 @@ def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
     to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
     trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Rank networks that are code of other packages, too; none of it runs.")
+        bool, typer.Option("--trust-code", help="Rank networks with code of other packages too; none of it runs.")
     ] = False,
 ) -> None:
     """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""

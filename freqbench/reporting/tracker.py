@@ -18,7 +18,7 @@ SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "thr
 MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
 SERVER = "MLFLOW_TRACKING_URI"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""At most a minute a request; by itself MLflow tries a dead server for a quarter of an hour."""
+"""Limits a request to a minute; by default MLflow tries a dead server for a quarter of an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +46,9 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Log a store's cells to a tracker of TRACKERS; returns where. Cells without a scored row are left out.
+    """Logs a store's cells to a tracker of TRACKERS and returns the place. Cells without a scored row are left out.
 
-    Raises UserError where MLflow's server cannot be reached or refuses.
+    Raises UserError if MLflow's server cannot be reached or refuses.
     """
     return TRACKERS[tracker](out)
 
@@ -69,7 +69,7 @@ def _tensorboard(out: str) -> str:
 
 
 def _mlflow(out: str) -> str:
-    """To the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; a cell that is there gets newer means."""
+    """Logs to the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; updates the means of known cells."""
     for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(name, value)  # read when it is imported
     from mlflow.exceptions import MlflowException

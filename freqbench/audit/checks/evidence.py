@@ -76,10 +76,10 @@ class Evidence:
     """Input of all checks."""
 
     records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(strength.checked(...))`
-    classes: pd.DataFrame | None = None  # of CLASS_RECORDS, of the same stores; None where they were not read
-    gradients: tuple[Gradients, ...] = ()  # what was measured of gradients, one a store
-    saved: tuple[Saved, ...] = ()  # volumes that were scored once more, one a store
-    added: frozenset[str] = frozenset()  # ids of the cells that an audit alone computed
+    classes: pd.DataFrame | None = None  # CLASS_RECORDS of the same stores; None: not read
+    gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
+    saved: tuple[Saved, ...] = ()  # rescored volumes, one per store
+    added: frozenset[str] = frozenset()  # ids of the cells that only an audit computed
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property

@@ -210,7 +210,7 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
 
 
 def zero_gradients(on: Attacked) -> Iterator[Finding]:
-    """The gradient is not exactly zero, neither where attacks went nor at clean voxels."""
+    """Checks that the gradient is not exactly zero, neither where attacks went nor at clean voxels."""
     if (cautious := on.rows[on.rows["caution"].notna()]).size:
         affected = cautious.groupby("label").size() / on.rows.groupby("label").size()
         label, share = str(affected.idxmax()), float(affected.max())

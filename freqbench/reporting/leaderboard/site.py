@@ -35,13 +35,13 @@ COPIED = ("style.css", "sort.js")
 
 
 def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
-    """Build a site of the entries of a folder that `examine` finds nothing wrong with.
+    """Builds a site of the entries of a folder in which `examine` finds nothing wrong.
 
     Args:
-        entries: each of its folders is an entry.
-        to: a folder, made where it is not there; an index.html of another maker is refused.
-        say: told one line for each entry that is refused, where the site is, and that nothing was computed again.
-        trust_code: as of `examine`.
+        entries: a folder; each folder in it is an entry.
+        to: a folder, made if missing; an index.html of another maker is refused.
+        say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
+        trust_code: as in `examine`.
 
     Returns:
         True if no entry was refused.

@@ -38,9 +38,9 @@ ALWAYS = ("clean", "saved", "bounds")
 
 
 def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
-    """What an entry's files say of each other; nothing is computed again.
+    """Checks that an entry's files agree with each other; computes nothing again.
 
-    `job`: it is of the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
+    `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
     `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `seal`: cases,
     worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends with the first
     that is wrong.
@@ -63,7 +63,7 @@ def _stores(entry: Entry) -> list[Store]:
 
 
 def _job(entry: Entry, trust_code: bool) -> Check:
-    """The entry's jobs name one network, and its weights as entries do: nothing is fetched for whoever reads them."""
+    """Checks that the entry's jobs name one network, and its weights as entries do, so that reading fetches nothing."""
     stores = _stores(entry)
     specs = [store.job().get("spec") for store in stores]
     specs += [each.get("job") for store in stores for each in store.runs()]
@@ -81,7 +81,7 @@ def _job(entry: Entry, trust_code: bool) -> Check:
 
 
 def _foreign(job: JobSpec) -> list[str]:
-    """Names in a job of one network that stand for code of other packages; nothing is imported."""
+    """Finds names of code of other packages in a job of one network; imports nothing."""
     classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
     named = [str(job.models[0].arch), *classes]
     return [name for name in named if name in FROZEN or names_class(name)]

@@ -87,7 +87,7 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
     app = FastAPI(title="freqbench", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *(f"[{host}]" for host in hosts if ":" in host)])
 
-    frame = build_page(None, viewer_script()).encode()  # once, as 200 clients at a time would hold a copy each
+    frame = build_page(None, viewer_script()).encode()  # once: 200 clients at a time would hold a copy each
 
     @app.get("/")
     def page() -> HTMLResponse:
