@@ -73,12 +73,12 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
 def failed(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
     """Returns one line per setting that `settings` leaves out."""
     rows = _described(records, entries)
-    found = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
-    found = found[found["failed"] > 0]
+    counts = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
+    counts = counts[counts["failed"] > 0]
     return [
         f"{named(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
         f"{row['n']} records failed"
-        for row in found.to_dict("records")
+        for row in counts.to_dict("records")
     ]
 
 
@@ -172,30 +172,30 @@ def named(row: Mapping[Hashable, Any]) -> str:
 
 def sections(table: pd.DataFrame) -> list[Section]:
     """Shows for each dataset and model the curves, those that still rise, and the recommended settings."""
-    found, ends, chosen = [], curves(table), recommended(table)
-    for (dataset, model), own in table.groupby(["dataset", "model"], sort=False):
+    parts, ends, chosen = [], curves(table), recommended(table)
+    for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
         of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (
             "Mean drop of foreground DSC in points by the number of steps, or of a search's queries, n = "
-            f"{own['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
+            f"{part['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
             f"than {ENOUGH:g} points, with a + where the curve still rises at its end."
         )
-        found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
+        parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
             lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
-            found.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
+            parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
-        shown = of_chosen.assign(interval=bounds(of_chosen))
-        shown = _texted(shown[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
-        found.append(Section(f"{dataset}: recommended against {model}", shown, text, of_chosen))
-    return found
+        picks = of_chosen.assign(interval=bounds(of_chosen))
+        picks = _texted(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
+        parts.append(Section(f"{dataset}: recommended against {model}", picks, text, of_chosen))
+    return parts
 
 
-def _wide(own: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+def _wide(group: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """Makes one row per curve: its drop at each number of steps."""
     names = CURVE[2:]
-    wide = own.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
+    wide = group.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
     wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
     is_rising = (ends["still_gains"] != "").to_numpy()
     enough = [f"{p:.0f}+" if rises else f"{p:.0f}" for p, rises in zip(ends["passes"], is_rising, strict=True)]
@@ -203,8 +203,8 @@ def _wide(own: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def _texted(table: pd.DataFrame) -> pd.DataFrame:
-    whole = [name for name in ("restarts", "steps", "passes") if name in table]
-    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in whole})
+    integers = [name for name in ("restarts", "steps", "passes") if name in table]
+    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in integers})
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:

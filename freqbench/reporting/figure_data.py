@@ -61,8 +61,8 @@ class Material:
     @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:
         """Folders of saved volumes, by `cell_id` and `case_key`."""
-        found = volumes.whole(self.root) if self.root else {}
-        return {key: storage.join(str(self.root), folder) for key, folder in found.items()}
+        paths = volumes.whole(self.root) if self.root else {}
+        return {key: storage.join(str(self.root), folder) for key, folder in paths.items()}
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
@@ -144,32 +144,32 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
         as text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
         patients, `n` cases.
     """
-    shown = rows[rows["drop"].notna()]
-    texts = dict.fromkeys(shown["params"].astype(str))
+    defined = rows[rows["drop"].notna()]
+    texts = dict.fromkeys(defined["params"].astype(str))
     settings = {text: object_of(text, "params") for text in texts}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
-    drops = intervals(shown.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
-    found = []
-    for attack, own in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
-        own_settings = {text: settings[text] for text in own.index}
+    drops = intervals(defined.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
+    lines = []
+    for attack, group in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
+        own_settings = {text: settings[text] for text in group.index}
         by_factor = {text: _one_apart(own_settings, text) for text in own_settings}
         common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
         for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
             for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
                 value = settings[text][factor]
                 words = f"{value:g}" if type(value) in (int, float) else json.dumps(value)
-                found.append((attack, factor, words, text == common, *own.loc[text, ["mean", "low", "high", "n"]]))
-    return pd.DataFrame(found, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
+                lines.append((attack, factor, words, text == common, *group.loc[text, ["mean", "low", "high", "n"]]))
+    return pd.DataFrame(lines, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
 
 
 def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, list[str]]:
     """Groups the settings that differ from setting `text` in a single parameter by that parameter."""
-    found: dict[str, list[str]] = {}
+    neighbours: dict[str, list[str]] = {}
     for other, setting in settings.items():
         changed = [name for name, value in setting.items() if value != settings[text].get(name)]
         if len(changed) == 1:
-            found.setdefault(changed[0], []).append(other)
-    return found
+            neighbours.setdefault(changed[0], []).append(other)
+    return neighbours
 
 
 def _in_order(value: Any) -> tuple[bool, float, str]:

@@ -98,16 +98,16 @@ def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | N
         return audit.sections(checks.audited(checks.gathered(stores, job_keys, always_classes=True)))
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)
-        shown = current(checked(records, stored))
+        rows = current(checked(records, stored))
         if not view.needs_classes:
-            return view.build(shown)
-        return view.build(shown, classes_frame(stores, stored))
+            return view.build(rows)
+        return view.build(rows, classes_frame(stores, stored))
     if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(stores, job_keys, COLUMNS)
-    shown = current(checked(relevant(recipe, records), relevant(recipe, stored)))
-    return paper_table(recipe, shown, [run for store in stores for run in store.runs()])
+    rows = current(checked(relevant(recipe, records), relevant(recipe, stored)))
+    return paper_table(recipe, rows, [run for store in stores for run in store.runs()])
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:
@@ -116,12 +116,12 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
         sections.append(Section("Left out of the tables", text=left_out))
     for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
         rows = summary(of_dataset)
-        shown = attack_table(rows)
-        targets = [] if len(shown) else sorted(of_dataset["target_model"].unique())
-        shown = pd.concat([shown, *(attack_table(rows, target) for target in targets)])
-        for (source, target), own in shown.groupby(PAIR[1:]):
+        table = attack_table(rows)
+        targets = [] if len(table) else sorted(of_dataset["target_model"].unique())
+        table = pd.concat([table, *(attack_table(rows, target) for target in targets)])
+        for (source, target), group in table.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"
-            sections.append(Section(f"{dataset}: attacks on {source}, {title}", own.drop(columns=PAIR)))
+            sections.append(Section(f"{dataset}: attacks on {source}, {title}", group.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
             sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))

@@ -89,8 +89,8 @@ def _sent_to_mlflow(out: str) -> str:
     place = place or f"sqlite:///{local}/mlflow.db"
     client, name = MlflowClient(tracking_uri=place), str(Store(out).job()["spec"]["name"])
     experiment = client.get_experiment_by_name(name)
-    kept = local and (local / "mlflow").as_uri()
-    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=kept)
+    artifacts = local and (local / "mlflow").as_uri()
+    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
     for run in _runs(out):
         there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
         run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id

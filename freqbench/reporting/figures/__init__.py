@@ -25,10 +25,10 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
 
     def drawings(material: Material) -> Iterator[Drawing]:
         rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
-        for group, own in rows.groupby(list(by), observed=True):
+        for group, part in rows.groupby(list(by), observed=True):
             of = tuple(map(str, group))
             with styled():
-                figures = list(draw(material, own, *of))
+                figures = list(draw(material, part, *of))
             for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
 

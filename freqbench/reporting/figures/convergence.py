@@ -57,12 +57,12 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
 def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
     """Draws one curve: a line with its knee for one restart, hollow markers for several."""
     passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
     if curve["restarts"].iloc[0] > 1:
         axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
-        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **own)
+        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **marks)
         return
-    axis.plot(passes, drops, linestyle=dash, zorder=3, **own)
+    axis.plot(passes, drops, linestyle=dash, zorder=3, **marks)
     enough = knee(drops.tolist())
     if enough < len(drops) - 1:
-        axis.plot(passes[enough], drops[enough], markersize=LARGE, zorder=3, **own)
+        axis.plot(passes[enough], drops[enough], markersize=LARGE, zorder=3, **marks)

@@ -76,8 +76,8 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
-    found = set(table[column])
-    return {name: series_style(place) for name, place in material.places[column].items() if name in found}
+    names = set(table[column])
+    return {name: series_style(place) for name, place in material.places[column].items() if name in names}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
@@ -197,11 +197,11 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
     table = figure_data.intervals(rows, ["label"], "seam_energy")
     if table.empty:
         yield "no seam is stored: volumes of one window, or records older than the column"
-    for shown in chunks([*_styles(material, table, "label")], MOST_LISTED):
-        part = table.set_index("label").loc[list(shown)]
-        figure, axis = style.listing(shown, 0.9 + 0.16 * len(shown))
+    for labels in chunks([*_styles(material, table, "label")], MOST_LISTED):
+        part = table.set_index("label").loc[list(labels)]
+        figure, axis = style.listing(labels, 0.9 + 0.16 * len(labels))
         bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
-        axis.errorbar(part["mean"], range(len(shown)), xerr=style.reach(part), **bars)
+        axis.errorbar(part["mean"], range(len(labels)), xerr=style.reach(part), **bars)
         axis.axvline(1, color=GREY, linestyle="dashed")
         axis.set_xlabel("seam energy (1: no seam)")
         words = f"{style.interval_words(part)}, {counted(part['n'].tolist())}"

@@ -79,24 +79,24 @@ def panels(
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
     for axis in axes.flat[count:]:
         axis.axis("off")
-    shown = list(axes.flat[:count])
-    for axis in shown[-across:]:
+    visible = list(axes.flat[:count])
+    for axis in visible[-across:]:
         axis.set_xlabel(labels[0])
-    for axis in shown[::across]:
+    for axis in visible[::across]:
         axis.set_ylabel(labels[1])
-    return figure, shown
+    return figure, visible
 
 
 def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
     """Draws a series with bars of the lengths `xerr` and `yerr`, as `reach` returns them."""
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
-    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | own | options))
+    appearance: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
+    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | appearance | options))
 
 
 def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
     """Length of each interval below and above its mean, [2, rows]; 0 where there is none."""
-    found: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
-    return np.where(np.isnan(found), 0.0, found)
+    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+    return np.where(np.isnan(lengths), 0.0, lengths)
 
 
 def interval_words(table: pd.DataFrame) -> str:

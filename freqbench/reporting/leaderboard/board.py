@@ -37,20 +37,20 @@ def boards_of(entries: Sequence[Entry]) -> list[Board]:
     cases: dict[Hashable, list[pd.DataFrame]] = {}
     for entry in entries:
         worst = pd.DataFrame([dict(each) for each in entry.seal.worst_cases])
-        for (dataset, bounds), own in worst.groupby(["dataset", "bounds"]):
-            place = bounds, frozenset(own["case_key"])
-            cases.setdefault(place, []).append(own.assign(target_model=entry.name, dataset=str(dataset)))
-    found = [_ranked(pd.concat(own, ignore_index=True)) for own in cases.values()]
-    if not found:
+        for (dataset, bounds), part in worst.groupby(["dataset", "bounds"]):
+            place = bounds, frozenset(part["case_key"])
+            cases.setdefault(place, []).append(part.assign(target_model=entry.name, dataset=str(dataset)))
+    ranked = [_ranked(pd.concat(part, ignore_index=True)) for part in cases.values()]
+    if not ranked:
         return []
-    data = pd.concat([rows.assign(budget=place) for place, (rows, _) in enumerate(found)], ignore_index=True)
+    data = pd.concat([rows.assign(budget=place) for place, (rows, _) in enumerate(ranked)], ignore_index=True)
     tests = [
-        pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(found)
+        pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(ranked)
     ]
     data = decided(data, pd.concat(tests, ignore_index=True))
     made = [
-        Board(dataset=own["dataset"].iloc[0], bounds=own["threat_model"].iloc[0], rows=own.reset_index(drop=True))
-        for _, own in data.rename(columns={"target_model": "entry"}).groupby("budget")
+        Board(dataset=part["dataset"].iloc[0], bounds=part["threat_model"].iloc[0], rows=part.reset_index(drop=True))
+        for _, part in data.rename(columns={"target_model": "entry"}).groupby("budget")
     ]
     return sorted(made, key=lambda board: (board.dataset, board.bounds))
 

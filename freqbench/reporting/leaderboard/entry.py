@@ -92,10 +92,10 @@ class Seal(Told):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_of_this_version(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and (version := given.get("version", VERSION)) != VERSION:
+    def _is_of_this_version(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and (version := content.get("version", VERSION)) != VERSION:
             raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: update freqbench")
-        return given
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +132,9 @@ def read_entry(folder: Path) -> Entry:
     if files[SEAL].stat().st_size > MOST_SEAL:
         raise UserError(f"{files[SEAL]}: expected at most {MOST_SEAL // 2**20} MiB, got more: make the entry again")
     sealed = config.validate(object_of(files[SEAL].read_bytes(), str(files[SEAL])), Seal, str(files[SEAL]))
-    found = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
-    for name in sorted(found.keys() | sealed.files.keys()):
-        wanted, got = sealed.files.get(name, "none"), found.get(name, "no file")
+    digests = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
+    for name in sorted(digests.keys() | sealed.files.keys()):
+        wanted, got = sealed.files.get(name, "none"), digests.get(name, "no file")
         if wanted != got:
             raise UserError(
                 f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
@@ -148,7 +148,7 @@ def files_of(folder: Path) -> dict[str, Path]:
     """Lists the files of an entry by their paths in it; UserError for a file that no entry has."""
     if not folder.is_dir() or folder.is_symlink():
         raise UserError(f"{folder}: expected an entry's folder, got a file, a link or nothing: unpack archives first")
-    found, total = dict[str, Path](), 0
+    files, total = dict[str, Path](), 0
     for path in folder.rglob("*"):  # which follows no link
         name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
         if stat.S_ISDIR(mode):
@@ -158,13 +158,13 @@ def files_of(folder: Path) -> dict[str, Path]:
         if not _OWN.fullmatch(name):
             raise UserError(f"{folder}: {name!a:.120}: expected no such file in an entry: remove it")
         total += path.lstat().st_size
-        found[name] = path
-        if len(found) > MOST_FILES or total > MOST_BYTES:
+        files[name] = path
+        if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
         if name.endswith(".webp") and (path.lstat().st_size > MAX_BYTES or not _is_webp(path)):
             raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
-    return found
+    return files
 
 
 def _is_webp(path: Path) -> bool:
@@ -209,12 +209,12 @@ def told_by(store: Store) -> Told:
     cases: dict[str, dict[str, str]] = {}
     for (dataset, case), key in sorted(digests.items()):
         cases.setdefault(str(dataset), {})[str(case)] = str(key)
-    found = checks.verdicts(checks.audited(evidence))
+    verdicts = checks.verdicts(checks.audited(evidence))
     return Told(
         cases=cases,
         threat_models=tuple(dict.fromkeys(each.bounds for each in worst)),
         worst_cases=tuple(worst),
-        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in found),
+        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in verdicts),
     )
 
 

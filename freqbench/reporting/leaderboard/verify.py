@@ -45,15 +45,15 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
     worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends with the first
     that is wrong.
     """
-    found = [_job(entry, trust_code)]
-    if found[0].verdict == "ok":
-        own, *of_audit = map(verify.verify, _stores(entry))
-        found += [*own, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
+    results = [_job(entry, trust_code)]
+    if results[0].verdict == "ok":
+        of_store, *of_audit = map(verify.verify, _stores(entry))
+        results += [*of_store, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _seal, lambda entry: audited(entry.store)):
-        if any(each.verdict == "wrong" for each in found):
+        if any(each.verdict == "wrong" for each in results):
             break
-        found = [*found, more(entry)]
-    return found
+        results = [*results, more(entry)]
+    return results
 
 
 def _stores(entry: Entry) -> list[Store]:
@@ -109,25 +109,27 @@ def _rows(entry: Entry) -> Check:
 
 
 def _seal(entry: Entry) -> Check:
-    told = told_by(entry.store)
+    facts = told_by(entry.store)
     for name in Told.model_fields:
-        sealed, found = getattr(entry.seal, name), getattr(told, name)
+        sealed, actual = getattr(entry.seal, name), getattr(facts, name)
         if name == "verdicts":  # another release may word its sentences otherwise
-            sealed, found = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, told))
-        if sealed != found:
+            sealed, actual = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, facts))
+        if sealed != actual:
             return _wrong("seal", f"{name} are not those of the rows: make the entry again")
-    if not told.worst_cases:
+    if not facts.worst_cases:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return _wrong("seal", f"nothing to rank by: expected {wanted}")
-    return _ok("seal", f"{len(told.worst_cases)} worst cases in {len(told.threat_models)} threat models are the rows'")
+    return _ok(
+        "seal", f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models are the rows'"
+    )
 
 
 def audited(store: Store) -> Check:
     """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     findings = checks.audited(evidence)
-    if found := [*_refused(findings), *_lacking(evidence)]:
-        return _wrong("audit", " ".join(found))
+    if problems := [*_refused(findings), *_lacking(evidence)]:
+        return _wrong("audit", " ".join(problems))
     doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == IN_DOUBT]
     return _ok("audit", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
 
@@ -137,8 +139,8 @@ def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
     for each in checks.verdicts(findings):
         is_weak = any(claim.verdict == VIOLATED for claim in each.claims)
         signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
-        if found := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
-            yield f"{found.capitalize()} on {each.dataset}: {each.sentence}"
+        if problem := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
+            yield f"{problem.capitalize()} on {each.dataset}: {each.sentence}"
         if PROBED in each.checks[NOT_CHECKED]:
             yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
     for finding in findings:
@@ -195,14 +197,14 @@ def recompute(
             grid = expand(here, where=f"{entry.name}: its job")
         except (UserError, OSError) as error:
             return [_wrong("identities", one_line(error))]
-        found = list(_identities(entry, grid))
-        if found[-1].verdict == "wrong":
-            return found
+        results = list(_identities(entry, grid))
+        if results[-1].verdict == "wrong":
+            return results
         out = _copied(entry, here, folder)
-        found.append(_again(out, here, share, seed, console))
-        if found[-1].verdict == "ok":
-            found.append(_audited_again(entry, out, here, cases, engine, console))
-        return found
+        results.append(_again(out, here, share, seed, console))
+        if results[-1].verdict == "ok":
+            results.append(_audited_again(entry, out, here, cases, engine, console))
+        return results
 
 
 def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
@@ -265,9 +267,9 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
         raise KeyboardInterrupt
     if failed:
         return _wrong("audit", f"{failed} records of the audit failed")
-    found = audited(Store(out))
-    contradicted = [] if found.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
-    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else found
+    result = audited(Store(out))
+    contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
+    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else result
 
 
 def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
@@ -275,9 +277,9 @@ def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}
     for *key, case, attack, stored in Store(root_of(entry.store.root)).rows(columns):
-        found = again.get(tuple(key), stored)
-        if not TOLERANCES["records"]["dsc_foreground"].allows(stored, found):
-            yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {found:.4f}"
+        computed = again.get(tuple(key), stored)
+        if not TOLERANCES["records"]["dsc_foreground"].allows(stored, computed):
+            yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {computed:.4f}"
 
 
 def _ok(name: str, text: str) -> Check:
@@ -288,6 +290,6 @@ def _wrong(name: str, text: str) -> Check:
     return Check(name=name, verdict="wrong", text=text)
 
 
-def reasons(found: Sequence[Check]) -> list[str]:
+def reasons(results: Sequence[Check]) -> list[str]:
     """Returns one text per wrong check."""
-    return [f"{each.name}: {each.text}" for each in found if each.verdict == "wrong"]
+    return [f"{each.name}: {each.text}" for each in results if each.verdict == "wrong"]

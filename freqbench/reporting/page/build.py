@@ -36,8 +36,8 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
     """
     scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
     for script in scripts:
-        if found := _LEAVES_SCRIPT.search(script):
-            raise ValueError(f"a script must not contain {found.group()!r}: it would end or nest its own tag")
+        if match := _LEAVES_SCRIPT.search(script):
+            raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
     content = None if data is None else base64.b64encode(packed({**data, "volumes": volumes})).decode()
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(

@@ -126,8 +126,8 @@ def page_data(
 
 def _described() -> list[dict[str, Any]]:
     """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty."""
-    found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
-    return [{name: value for name, value in each.items() if name != "scale"} for each in found]
+    scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
@@ -169,45 +169,45 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
             covered.setdefault(row, {}).update(dict.fromkeys(metrics.split(",")))
         if isinstance(text, str):
             reasons[row] = object_of(text, "null_reasons") | reasons.get(row, {})
-    found = {
+    columns = {
         "error": [None if row in has_ok else errors.get(row) for row in range(rows)],
         "metrics": [",".join(covered.get(row, {})) or None for row in range(rows)],
         "null_reasons": [json.dumps(reasons[row], sort_keys=True) if row in reasons else None for row in range(rows)],
     }
-    return {name: pd.Series(values, dtype=object) for name, values in found.items()}
+    return {name: pd.Series(values, dtype=object) for name, values in columns.items()}
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
     """Makes the frames that have one row per case or per class."""
     parts = ("cases", "case_classes", "clean_classes", "class_means")
-    found: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
-    omitted = found["omitted"] = {}
+    frames: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
+    omitted = frames["omitted"] = {}
     counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
         joined = _joined(records, classes)
-        found["classes"] = _class_names(joined)
+        frames["classes"] = _class_names(joined)
         means = _class_means(joined)
         if means["rows"] > MAX_CLASS_MEANS:
             omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:
-            found["class_means"] = means
+            frames["class_means"] = means
         if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
             omitted["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
-            found["case_classes"] = _frame({}, values)
-            blocks, found["clean_classes"] = _clean_classes(records, joined)
+            frames["case_classes"] = _frame({}, values)
+            blocks, frames["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
             f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
             "report --format csv has every row"
         )
     else:
-        found["cases"] = _cases(records, counts, blocks)
-    return found
+        frames["cases"] = _cases(records, counts, blocks)
+    return frames
 
 
 def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dict[str, Any]:
@@ -229,10 +229,10 @@ def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 def _class_names(joined: pd.DataFrame) -> dict[str, list[list[Any]]]:
     distinct = joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"])
-    found: dict[str, list[list[Any]]] = {}
+    names: dict[str, list[list[Any]]] = {}
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
-        found.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
-    return found
+        names.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
+    return names
 
 
 def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
@@ -262,8 +262,8 @@ def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
     groups = records[records["status"] != "ok"].groupby(_KEYS, observed=True)
-    found = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
-    return _objects(found.where(found.notna(), None), ("failed", "reason"))
+    counts = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
+    return _objects(counts.where(counts.notna(), None), ("failed", "reason"))
 
 
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
@@ -273,10 +273,10 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
 
 def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
-    found = []
+    tables = []
     for section in unasked(records):
         columns = columns_of(section)
-        found.append(
+        tables.append(
             {
                 "title": section.title,
                 "text": section.text,
@@ -284,7 +284,7 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
                 "rows": [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)],
             }
         )
-    return found
+    return tables
 
 
 def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
@@ -292,12 +292,12 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
     each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
     mean over severities; `series`: `{model: [colour, marker, dash]}`."""
     charts = []
-    shown = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
-    for dataset, rows in shown:
-        found = natural.compared(rows)
-        if isinstance(found, str):
+    by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
+    for dataset, rows in by_dataset:
+        comparison = natural.compared(rows)
+        if isinstance(comparison, str):
             continue
-        columns = found.by_row[["target_model", "group", "row", "mean", "low", "high"]]
+        columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
         drops = {
             (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
             for model, group, row, *values in columns.itertuples(index=False)
@@ -305,11 +305,11 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
         charts.append(
             {
                 "dataset": str(dataset),
-                "models": list(found.models),
-                "rows": [[natural.GROUPS[group], row] for group, row in found.rows],
-                "drops": {model: [drops.get((model, *row)) for row in found.rows] for model in found.models},
-                "series": {model: list(series_style(place)) for place, model in enumerate(found.models)},
-                "cases": found.n,
+                "models": list(comparison.models),
+                "rows": [[natural.GROUPS[group], row] for group, row in comparison.rows],
+                "drops": {model: [drops.get((model, *row)) for row in comparison.rows] for model in comparison.models},
+                "series": {model: list(series_style(place)) for place, model in enumerate(comparison.models)},
+                "cases": comparison.n,
             }
         )
     return charts

@@ -20,15 +20,15 @@ def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
     Args:
         rows: of `tables.summary` without clean rows, with their place as `row`; `label` is the attack's.
     """
-    found = []
+    entries = []
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
-        own = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
-        attacks = own[~is_null_row(own)]
+        white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
+        attacks = white_box[~is_null_row(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
-        told = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
-        told += _most_robust(attacks)
-        found += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in told]
-    return found
+        sentences = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
+        sentences += _most_robust(attacks)
+        entries += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in sentences]
+    return entries
 
 
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
@@ -58,7 +58,7 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
 
 def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
     """Yields the model whose largest drop is the smallest, if several met the same attacks."""
-    met = [frozenset(own["label"].astype(str)) for _, own in attacks.groupby("source_model", observed=True)]
+    met = [frozenset(group["label"].astype(str)) for _, group in attacks.groupby("source_model", observed=True)]
     if len(met) < 2 or len(set(met)) > 1:
         return
     worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)

@@ -46,19 +46,19 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         Argument of `freqbenchViewer.open`: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
         `notes` on what could not be read.
     """
-    known: dict[str, str] = {}  # key of each file of a store
+    keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0
 
     def key(_: int, place: str, name: str) -> str:
         nonlocal rounding
         path = storage.join(place, name)
-        if path not in known:
+        if path not in keys:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
-            known[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
-            sizes[known[path]] = _write(folder, known[path], content)
-        return known[path]
+            keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
+            sizes[keys[path]] = _write(folder, keys[path], content)
+        return keys[path]
 
     manifest = _manifest("script", records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
@@ -184,8 +184,8 @@ def _case(
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
-    known = class_names.get(str(row["cell_id"]), {})
-    targets = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}  # their names in files
+    labels = class_names.get(str(row["cell_id"]), {})
+    targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
@@ -196,12 +196,12 @@ def _case(
             "adversarial": keys[volumes.ADVERSARIAL],
             "label": keys.get(volumes.LABEL),
             "predictions": {
-                shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
-                for shown, name in targets.items()
+                model: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
+                for model, name in targets.items()
                 if name in of_targets and list(targets.values()).count(name) == 1  # else ambiguous
             },
         },
-        "class_names": [known.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
+        "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": _scores(group),
     }
 

@@ -63,11 +63,11 @@ class Live:
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:
-        found = contents(self._stores, may_be_empty=True)
-        manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores])
-        keys = keys_of(each["job"] for each in found.facts)
+        content = contents(self._stores, may_be_empty=True)
+        manifest = live_manifest(content.records, content.classes, [store.root for store in self._stores])
+        keys = keys_of(each["job"] for each in content.facts)
         findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
-        data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+        data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
         return packed(data | {"volumes": manifest})
 
 
@@ -134,6 +134,6 @@ def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], Non
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise UserError(f"{host}:{port}: {reason}: choose another --port or --host") from None
     with listening:
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{listening.getsockname()[1]}/")
+        address = f"[{host}]" if ":" in host else host
+        ready(f"http://{address}:{listening.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])

@@ -63,24 +63,24 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     picked = [_pick(cell, groups) for cell in recipe.cells]
     values = pd.concat([rows.assign(cell=i) for i, (rows, _) in enumerate(picked)], ignore_index=True)
-    known = dict(enumerate(found for _, found in picked))
+    results = dict(enumerate(result for _, result in picked))
     if values.empty:
-        return [*known.values()]
+        return [*results.values()]
     spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
     for row in mean_intervals(values, ["cell"], "value").query("n > 0").to_dict("records"):
         cell = row["cell"]
-        known[cell] = replace(
-            known[cell],
+        results[cell] = replace(
+            results[cell],
             mean=row["mean"],
             low=row["low"],
             high=row["high"],
-            seed_spread=float(spreads[cell]) if known[cell].seeds > 1 else math.nan,
+            seed_spread=float(spreads[cell]) if results[cell].seeds > 1 else math.nan,
             undefined=int(picked[cell][0]["value"].isna().sum()),
             values=of_cell[cell].drop(columns="cell"),
         )
-    return [*known.values()]
+    return [*results.values()]
 
 
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +133,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
     failed = rows[rows["status"] == "failed"]
     if len(failed) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
-    known = Found(
+    result = Found(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
@@ -144,7 +144,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
         missing=_why_nothing(rows, ok, cell),
     )
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return ok[["case_id", "patient_id", "seed"]].assign(value=values), known
+    return ok[["case_id", "patient_id", "seed"]].assign(value=values), result
 
 
 def _one_precision(ok: pd.DataFrame) -> pd.DataFrame:

@@ -58,10 +58,10 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
         the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
         (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
     """
-    found = find(recipe, records)
-    data, reasons = _judged(recipe, found, facts)
+    results = find(recipe, records)
+    data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
-    best, mixed = _best(recipe, data, found)
+    best, mixed = _best(recipe, data, results)
     unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
     notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
     return [
@@ -71,11 +71,11 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
     ]
 
 
-def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
+def _judged(recipe: Recipe, results: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
     """Makes one row per cell, and the reasons for its verdict or its lack of one."""
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
-    for cell, each in zip(recipe.cells, found, strict=True):
+    for cell, each in zip(recipe.cells, results, strict=True):
         printed, note = _printed(recipe, cell)
         parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, _obstacles(cell, each, checkpoints))
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
@@ -124,8 +124,8 @@ def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles:
         return Parity("", ("no published number",))
     if math.isnan(ours):
         return Parity("")
-    known = 0.0 if math.isnan(seed_spread) else seed_spread
-    tolerance = 0.5 * 10.0 ** -_decimals(printed) + known + RERUNS.get(metric, 0.0)
+    spread = 0.0 if math.isnan(seed_spread) else seed_spread
+    tolerance = 0.5 * 10.0 ** -_decimals(printed) + spread + RERUNS.get(metric, 0.0)
     if obstacles:
         return Parity("not comparable", tuple(obstacles), tolerance)
     is_near = abs(ours - float(printed)) <= tolerance + _SLACK
@@ -145,12 +145,12 @@ def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
     return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
 
 
-def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
+def _obstacles(cell: Cell, result: Found, checkpoints: Mapping[str, str]) -> list[str]:
     reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
-    if checkpoints.get(found.model_id) not in cell.model.checkpoints:
+    if checkpoints.get(result.model_id) not in cell.model.checkpoints:
         reasons.append(NOT_OURS)
-    if found.cases != cell.dataset.cases:
-        reasons.append(f"{found.cases} cases, not {cell.dataset.cases}")
+    if result.cases != cell.dataset.cases:
+        reasons.append(f"{result.cases} cases, not {cell.dataset.cases}")
     return reasons
 
 
@@ -176,28 +176,28 @@ def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int
 def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int]:
     """Row and column of each cell; where budgets are columns, a cell without budget stands under each of them."""
     budgets = [*dict.fromkeys(entry.budget for entry in recipe.attacks if entry.budget)]
-    found = {}
+    places = {}
     for i, cell in enumerate(recipe.cells):
         labels = cell.starred_labels
         repeated = "budget" in recipe.columns and not labels["budget"] and budgets
         for budget in budgets if repeated else [labels["budget"]]:
-            shown = {**labels, "budget": budget}
-            row, column = (tuple(shown[name] for name in names) for names in (recipe.rows, recipe.columns))
-            found[row, column] = i
-    return found
+            values = {**labels, "budget": budget}
+            row, column = (tuple(values[name] for name in names) for names in (recipe.rows, recipe.columns))
+            places[row, column] = i
+    return places
 
 
-def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[set[int], list[str]]:
+def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[Found]) -> tuple[set[int], list[str]]:
     """Picks the cells to mark, see SCORED: the best among those that differ only in the compared dimension, never of
     clean volumes. Returns also the threat models among which none is marked because there are several."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]
-    shown = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
+    attacked = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
     parts, mixed = [], set[str]()
-    for _, group in shown.groupby(by):
+    for _, group in attacked.groupby(by):
         direction = directions[str(group["metric"].iloc[0])]
         if direction is None or len(group) < 2:
             continue
@@ -208,7 +208,7 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
         best = cells.pop(int((sign * ours).argmin()))
         rivals[best] = cells
         for other in cells:
-            pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
+            pairs = stats[other].values.merge(stats[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
             ahead = sign * (pairs["value"] - pairs["value_best"])
             parts.append(pairs[["patient_id"]].assign(best=best, other=other, ahead=ahead))
     if not parts:
@@ -241,10 +241,10 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
         "verdict": data["verdict"].tolist(),
         "why": [" ".join(letters[reason] for reason in each) for each in reasons],
     }
-    shown = [name for name in labels if labels[name].nunique() > 1]
-    kept = {name: values for name, values in columns.items() if any(values)}
+    dimensions = [name for name in labels if labels[name].nunique() > 1]
+    filled = {name: values for name, values in columns.items() if any(values)}
     lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
-    table = pd.concat([labels[shown], pd.DataFrame(kept)], axis=1)
+    table = pd.concat([labels[dimensions], pd.DataFrame(filled)], axis=1)
     return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
 
 

@@ -216,11 +216,11 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _tells_cells_apart(self) -> "Recipe":
-        known = [dataset.name for dataset in self.datasets]
+        names = [dataset.name for dataset in self.datasets]
         for named in (*(model.datasets for model in self.models), *(attack.datasets for attack in self.attacks)):
             for name in named or ():
-                if name not in known:
-                    raise UserError(unknown("dataset", name, known))
+                if name not in names:
+                    raise UserError(unknown("dataset", name, names))
         entries = (self.datasets, self.models, self.attacks, self.metrics)
         limits.require(math.prod(map(len, entries)), limits.TABLE, "cells of a table")
         places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)

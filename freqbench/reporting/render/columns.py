@@ -86,8 +86,8 @@ def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
     neighbours = zip(uppers[:-2], uppers[1:-1], uppers[2:], strict=True)
     return [
-        (upper, one_line(lower)) if own is not None and own in (left, right) else ("", one_line(column.heading))
-        for column, (upper, _, lower), (left, own, right) in zip(columns, parts, neighbours, strict=True)
+        (upper, one_line(lower)) if middle is not None and middle in (left, right) else ("", one_line(column.heading))
+        for column, (upper, _, lower), (left, middle, right) in zip(columns, parts, neighbours, strict=True)
     ]
 
 
@@ -101,14 +101,14 @@ def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], in
     to the next. Each part has the names on the left; it is split between groups of headings if possible."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(width_of, names))
-    found: list[list[Column]] = [[]]
+    chunks: list[list[Column]] = [[]]
     for _, group in groupby(columns[len(names) :], key=lambda column: column.heading.partition("\n")[0]):
         members = [*group]
         for piece in [members] if sum(map(width_of, members)) <= room else [[member] for member in members]:
-            if found[-1] and sum(map(width_of, [*found[-1], *piece])) > room:
-                found.append([])
-            found[-1] += piece
-    return [[*names, *part] for part in found]
+            if chunks[-1] and sum(map(width_of, [*chunks[-1], *piece])) > room:
+                chunks.append([])
+            chunks[-1] += piece
+    return [[*names, *part] for part in chunks]
 
 
 def _cells(table: pd.DataFrame, name: str) -> list[str]:

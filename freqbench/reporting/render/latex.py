@@ -37,20 +37,20 @@ def latex(sections: Sequence[Section]) -> str:
 
     pdflatex knows only Latin letters, so other characters become question marks.
     """
-    found = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
+    blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
         if section.table is None:
-            found.append(f"\\paragraph{{{_escaped(section.title)}}}")
+            blocks.append(f"\\paragraph{{{_escaped(section.title)}}}")
         else:
-            found.append(_table(section))
+            blocks.append(_table(section))
         if section.text:
-            found += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
-    return "\n\n".join(found) + "\n"
+            blocks += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _escaped(text: str) -> str:
-    kept = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
-    return kept.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
+    escaped = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
+    return escaped.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
 
 
 def _table(section: Section) -> str:

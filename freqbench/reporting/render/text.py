@@ -65,7 +65,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
     frames: list[tuple[str, pd.DataFrame]] = []
     for section in sections:
         frame = section.table if section.data is None else section.data
-        if frame is not None and not any(frame is known for _, known in frames):
+        if frame is not None and not any(frame is other for _, other in frames):
             frames.append((section.title, frame))
     if len(frames) < 2:
         return csv(frames[0][1]) if frames else ""
@@ -90,9 +90,9 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
             if section.text:
                 console.print(section.text)
             if section.table is not None:
-                shown = section.table.head(TERMINAL_ROWS)
-                for part in parts(columns_of(replace(section, table=shown)), width - 2, _width):
-                    console.print(_rich(part, _ends(shown)))
+                head = section.table.head(TERMINAL_ROWS)
+                for part in parts(columns_of(replace(section, table=head)), width - 2, _width):
+                    console.print(_rich(part, _ends(head)))
                 hidden = len(section.table) - TERMINAL_ROWS
                 if hidden > 0:
                     console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")
@@ -123,10 +123,10 @@ def _ends(table: pd.DataFrame) -> Sequence[bool]:
 
 
 def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
-    shown = Table(padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
+        table.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
     for row, ends_here in enumerate(ends):
-        shown.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
-    return shown
+        table.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
+    return table

@@ -54,5 +54,5 @@ VIEWS: Mapping[str, View] = {
 def unasked(records: pd.DataFrame) -> list[Section]:
     """Sections of the views that a report shows unasked, because its records, after `checked`, have their subject."""
     fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
-    shown = current(records) if fitting else records
-    return [section for view in fitting for section in view.build(shown)]
+    rows = current(records) if fitting else records
+    return [section for view in fitting for section in view.build(rows)]

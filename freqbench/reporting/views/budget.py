@@ -27,8 +27,8 @@ def budget(records: pd.DataFrame) -> list[Section]:
     frame = frame[groups.is_white_box(frame)]
     if frame["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
-    found = [(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
-    return [_section(dataset, own) for dataset, own in found if own["budget"].notna().any()]
+    parts = [(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return [_section(dataset, group) for dataset, group in parts if group["budget"].notna().any()]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -62,7 +62,7 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
-    shown = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
-    table = rows[[*shown, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
+    columns = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
+    table = rows[[*columns, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
     spreads = {"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]}
     return table.assign(**spreads, **groups.beside(rows, "dsc"))

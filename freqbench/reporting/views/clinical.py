@@ -34,8 +34,8 @@ def clinical(records: pd.DataFrame) -> list[Section]:
     for name in COLUMNS:
         frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
     return [
-        _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", own, measured)
-        for (dataset, source), own in frame.groupby(["dataset", "source_model"], observed=True)
+        _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", group, measured)
+        for (dataset, source), group in frame.groupby(["dataset", "source_model"], observed=True)
     ]
 
 
@@ -43,9 +43,9 @@ def _section(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
     rows = groups.with_settings(groups.grouped(frame, ATTACK, measured[0], measured[1:]), frame)
     cases = frame.drop_duplicates("case_id")
     clean = {name: cases[f"{name}_clean"].mean() for name in measured} | {"cases": len(cases)}
-    shown = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
+    listed = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
     for name in FINE & {*measured}:
-        shown[name] = [groups.points(value, 2) for value in shown[name]]
-    table = shown[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
+        listed[name] = [groups.points(value, 2) for value in listed[name]]
+    table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
     data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
     return Section(title, table, HOW, data)

@@ -88,23 +88,23 @@ def _origins(a: Runs, b: Runs) -> Section:
 
 def _described(runs: Runs) -> dict[str, set[str]]:
     """Values that each thing had in the runs."""
-    found = defaultdict[str, set[str]](set)
+    values = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():
-            found[f"version of {name}"].add(str(version))
+            values[f"version of {name}"].add(str(version))
         code = run.get("code") or {}
         changed = ", with uncommitted changes" if code.get("dirty") else ""
-        found["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
-        found["devices"].add(", ".join(map(str, run.get("devices", ()))))
+        values["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
+        values["devices"].add(", ".join(map(str, run.get("devices", ()))))
         for model_id, model in run.get("models", {}).items():
             about = {"id": model_id[:_DIGITS], "sha256": str(model.get("sha256") or ABSENT)[:_DIGITS]}
             about |= {name: str(model.get(name) or ABSENT) for name in ("checkpoint", "migration")}
             for name, value in about.items():
-                found[f"{name} of model {model['name']}"].add(value)
+                values[f"{name} of model {model['name']}"].add(value)
         for name, dataset in run.get("datasets", {}).items():
             recipe = json.dumps(dataset.get("recipe"), sort_keys=True)
-            found[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
-    return found
+            values[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
+    return values
 
 
 def _text(values: set[str] | None) -> str:
@@ -126,20 +126,20 @@ def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
 
 
 def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
-    found = defaultdict[tuple[str, str], set[str]](set)
+    fingerprints = defaultdict[tuple[str, str], set[str]](set)
     for run in runs:
         for name, dataset in run.get("datasets", {}).items():
             for case, fingerprint in dataset.get("cases", {}).items():
-                found[name, case].add(str(fingerprint))
-    return found
+                fingerprints[name, case].add(str(fingerprint))
+    return fingerprints
 
 
 def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Stacks both stores' rows, told apart by `in_b`, with labels that name the settings that differ in either."""
     coded = [name for name in a.columns if any(isinstance(x[name].dtype, pd.CategoricalDtype) for x in (a, b))]
     for name in coded:
-        known = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
-        a, b = a.astype({name: known}), b.astype({name: known})
+        categories = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
+        a, b = a.astype({name: categories}), b.astype({name: categories})
     both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
     return both.assign(label=attack_labels(both))
 
@@ -174,9 +174,9 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
-    shown = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
+    columns = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
     return (
-        rows[shown]
+        rows[columns]
         .rename(columns=_NAMED | names)
         .assign(
             difference=_signed(rows["difference"]),

@@ -53,8 +53,8 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
     """
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
-    own = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
-    natural = own.drop_duplicates(["target_model", "label", "case_key", "seed"])
+    corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
+    natural = corrupted.drop_duplicates(["target_model", "label", "case_key", "seed"])
     attacks = scored[~is_natural & scored["is_white_box"]]
     models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
     if not models:
@@ -86,12 +86,12 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
 
 def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
     """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
-    own = part.astype({"label": str, "target_model": str})
-    part = part[(own.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
+    texts = part.astype({"label": str, "target_model": str})
+    part = part[(texts.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
     settings = part.drop_duplicates(["target_model", "label", "case_key"])
     counts = settings.groupby("case_key", observed=True).size()
-    whole = counts.index[counts == models * part["label"].nunique()]
-    return part[part["case_key"].isin(whole)]
+    complete = counts.index[counts == models * part["label"].nunique()]
+    return part[part["case_key"].isin(complete)]
 
 
 def _kinds(families: pd.Series) -> pd.Series:
@@ -108,43 +108,47 @@ def natural(records: pd.DataFrame) -> list[Section]:
     """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
-        found = compared(rows)
-        if isinstance(found, str):
-            text = f"{found[0].upper()}{found[1:]}."
+        comparison = compared(rows)
+        if isinstance(comparison, str):
+            text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
-            sections += [_left(str(dataset), found), _drops(str(dataset), found)]
+            sections += [_left(str(dataset), comparison), _drops(str(dataset), comparison)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 
-def _left(dataset: str, found: Comparison) -> Section:
+def _left(dataset: str, comparison: Comparison) -> Section:
     """Makes one row per model."""
-    shown = pd.DataFrame({"model": found.models}).assign(dsc_foreground_clean=_of(found, found.clean)["mean"])
+    table = pd.DataFrame({"model": comparison.models}).assign(
+        dsc_foreground_clean=_of(comparison, comparison.clean)["mean"]
+    )
     for group, name in GROUPS.items():
-        own = _of(found, found.left[found.left["group"] == group])
-        shown[f"under {name}\nDSC foreground"] = own["mean"]
-        shown[f"under {name}\ninterval"] = bounds(own)
-    for severity, rows in found.by_severity.groupby("budget"):
-        shown[f"drop at severity\n{severity:g}"] = _of(found, rows)["mean"]
+        part = _of(comparison, comparison.left[comparison.left["group"] == group])
+        table[f"under {name}\nDSC foreground"] = part["mean"]
+        table[f"under {name}\ninterval"] = bounds(part)
+    for severity, rows in comparison.by_severity.groupby("budget"):
+        table[f"drop at severity\n{severity:g}"] = _of(comparison, rows)["mean"]
     for group, name in {"clean": "clean", **GROUPS}.items():
-        shown[f"DSC\n{name}"] = _of(found, found.papers[found.papers["group"] == group])["mean"]
-    data = pd.concat([found.clean.assign(group="clean"), found.left, found.by_severity.assign(group="natural")])
-    text = f"{HOW}{found.n} cases; {COUNTS}"
-    return Section(f"{dataset}: natural beside adversarial robustness", shown, text, data.assign(dataset=dataset))
+        table[f"DSC\n{name}"] = _of(comparison, comparison.papers[comparison.papers["group"] == group])["mean"]
+    data = pd.concat(
+        [comparison.clean.assign(group="clean"), comparison.left, comparison.by_severity.assign(group="natural")]
+    )
+    text = f"{HOW}{comparison.n} cases; {COUNTS}"
+    return Section(f"{dataset}: natural beside adversarial robustness", table, text, data.assign(dataset=dataset))
 
 
-def _drops(dataset: str, found: Comparison) -> Section:
+def _drops(dataset: str, comparison: Comparison) -> Section:
     """Makes one row per kind of corruption or attack, the models side by side."""
-    shown = pd.DataFrame([(GROUPS[group], row) for group, row in found.rows], columns=["of", "what"])
-    places = pd.MultiIndex.from_tuples(found.rows)
-    for model in found.models:
-        own = found.by_row[found.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
-        shown[f"{model}\ndrop"] = own["mean"].to_numpy()
-        shown[f"{model}\ninterval"] = bounds(own)
+    table = pd.DataFrame([(GROUPS[group], row) for group, row in comparison.rows], columns=["of", "what"])
+    places = pd.MultiIndex.from_tuples(comparison.rows)
+    for model in comparison.models:
+        part = comparison.by_row[comparison.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
+        table[f"{model}\ndrop"] = part["mean"].to_numpy()
+        table[f"{model}\ninterval"] = bounds(part)
     title = f"{dataset}: drop of foreground DSC by each corruption (mean over severities) and attack, points"
-    return Section(title, shown, data=found.by_row.assign(dataset=dataset))
+    return Section(title, table, data=comparison.by_row.assign(dataset=dataset))
 
 
-def _of(found: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+def _of(comparison: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
     """Reindexes to one row per model, in the order of the comparison."""
-    return rows.set_index("target_model").reindex(found.models).reset_index()
+    return rows.set_index("target_model").reindex(comparison.models).reset_index()

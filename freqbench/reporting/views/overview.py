@@ -25,8 +25,8 @@ def overview(records: pd.DataFrame) -> list[Section]:
     A null row stands in brackets beside its attack, the lowest of several.
     """
     sections: list[Section] = []
-    for dataset, own in groups.scored(records).groupby("dataset", observed=True):
-        sections += [*_white_box(str(dataset), own), *_transfer(str(dataset), own)]
+    for dataset, group in groups.scored(records).groupby("dataset", observed=True):
+        sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
     if count := int((records["left_out"] != "").sum()):
         text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
         sections.append(Section("Left out", text=text))
@@ -37,11 +37,11 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     """Makes one row per attack and one column per model."""
-    own = frame[groups.is_white_box(frame)]
-    if own.empty:
+    white = frame[groups.is_white_box(frame)]
+    if white.empty:
         return
-    means = own.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
-    rows = groups.with_settings(plain(means), own)
+    means = white.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
+    rows = groups.with_settings(plain(means), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
     nulls = rows[is_beside].groupby(["base", "source_model"])[SCORE].min()
@@ -52,9 +52,9 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
     wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
     wide = wide.reindex(order).fillna("")
-    clean = {model: points(value) for model, value in _clean(own).items()}
+    clean = {model: points(value) for model, value in _clean(white).items()}
     table = pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide.droplevel("threat_model")])[wide.columns]
-    n = f"{counted(own['case_id'].nunique(), 'case')} of {counted(own['patient_id'].nunique(), 'patient')}"
+    n = f"{counted(white['case_id'].nunique(), 'case')} of {counted(white['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
     text = f"Foreground DSC x100, mean over {n}{brackets}."
     yield Section(f"{dataset}: DSC under white-box attacks", _headed(table, "attack"), text)
@@ -67,11 +67,11 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     if drops.empty:
         return
     furthest = drops.idxmax()
-    own = frame[frame["label"] == furthest]
-    wide = plain(own.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
+    rows = frame[frame["label"] == furthest]
+    wide = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
         index="source_model", columns="target_model", values=SCORE
     )
-    table = pd.concat([_clean(own).to_frame(CLEAN).T, wide])[wide.columns]
+    table = pd.concat([_clean(rows).to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _headed(table, "source_model"), text)
 
