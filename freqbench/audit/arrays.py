@@ -22,14 +22,14 @@ _SHIFT = np.uint64(29)
 
 def valid(column: pa.ChunkedArray) -> Mask:
     """Mask of the rows that are not null."""
-    found: Mask = pc.is_valid(column).to_numpy()
-    return found
+    mask: Mask = pc.is_valid(column).to_numpy()
+    return mask
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
     """Numbers of a column, null as NaN."""
-    found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
-    return found
+    numbers: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return numbers
 
 
 def is_ok(table: pa.Table) -> Mask:
@@ -51,11 +51,11 @@ def hash_texts(texts: Iterable[str | None]) -> Hashes:
 
 def mixed(parts: Iterable[Hashes]) -> Hashes:
     """Combines several hashes into one, in their order; arrays are broadcast against each other."""
-    found = np.zeros(1, np.uint64)
+    hashes = np.zeros(1, np.uint64)
     for part in parts:
-        found = (found ^ part) * _ODD
-        found = found ^ (found >> _SHIFT)
-    return found
+        hashes = (hashes ^ part) * _ODD
+        hashes = hashes ^ (hashes >> _SHIFT)
+    return hashes
 
 
 def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
@@ -66,8 +66,8 @@ def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
 def _hash_column(column: pa.ChunkedArray) -> Hashes:
     if pa.types.is_dictionary(column.type):
         words = Words(column)
-        found: Hashes = hash_texts(words.texts)[words.codes]
-        return found
+        hashes: Hashes = hash_texts(words.texts)[words.codes]
+        return hashes
     is_float = pa.types.is_floating(column.type)
     numbers = pc.fill_null(column, 0.0) if is_float else pc.fill_null(column.cast(pa.int64()), 0)
     nulls = np.where(valid(column), np.uint64(0), np.uint64(_hash_text(None)))
@@ -76,5 +76,5 @@ def _hash_column(column: pa.ChunkedArray) -> Hashes:
 
 def among(hashes: Hashes, known: Hashes) -> Mask:
     """Mask of the hashes that are among others, which are sorted: for a few at a time, as `np.isin` would sort anew."""
-    found: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
-    return found
+    mask: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
+    return mask

@@ -84,8 +84,8 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
 
 def _known(row: Row, stored: Row) -> str:
     names = object_of(stored["params"], "params")
-    given = object_of(row["params"], "params")
-    return json.dumps({name: value for name, value in given.items() if name in names}, sort_keys=True)
+    params = object_of(row["params"], "params")
+    return json.dumps({name: value for name, value in params.items() if name in names}, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,25 +131,25 @@ def _commit(code: Row | None) -> str:
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
     """Reasons why no cell of the same job's grid is that of a record: changes in its models, data and settings."""
     models = {model.name: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
-    known = run.get("models") or {}
-    own = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]
+    run_models = run.get("models") or {}
+    used = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]
     surrogates = object_of(stored["params"], "params").get("surrogates", ())
-    own += [(facts["name"], model_id) for model_id, facts in known.items() if facts["name"] in surrogates]
-    found = []
-    for name, model_id in dict.fromkeys(own):
-        then, now = (known.get(model_id) or {}).get("sha256"), models.get(name)
+    used += [(facts["name"], model_id) for model_id, facts in run_models.items() if facts["name"] in surrogates]
+    reasons = []
+    for name, model_id in dict.fromkeys(used):
+        then, now = (run_models.get(model_id) or {}).get("sha256"), models.get(name)
         if now is None:
-            found.append(f"model {name}: the job has none of that name")
+            reasons.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
-            found.append(
+            reasons.append(
                 f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
             )
         elif model_id != now.model_id:
-            found.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
-    return found + _changed_data(run.get("datasets") or {}, stored, grid)
+            reasons.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
+    return reasons + _changed_data(run.get("datasets") or {}, stored, grid)
 
 
-def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
+def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     name, case_id = stored["dataset"], stored["case_id"]
     dataset = next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)
     if dataset is None:
@@ -157,14 +157,14 @@ def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
     ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
     if ref is None:
         return [f"data: case {case_id} is not in {name} here"]
-    then = known.get(name) or {}
+    then = datasets.get(name) or {}
     fingerprint = (then.get("cases") or {}).get(case_id)
-    found = []
+    reasons = []
     if fingerprint and fingerprint != ref.fingerprint:
-        found.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
+        reasons.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
     recipe = then.get("recipe") or {}
     now = json.loads(json.dumps(dataset.whole_recipe()))  # tuples as lists, as the run's file has them
     changed = [key for key in sorted(recipe.keys() | now.keys()) if recipe.get(key) != now.get(key)]
     if recipe and changed:
-        found.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
-    return found
+        reasons.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
+    return reasons

@@ -46,8 +46,8 @@ def carry_out(
     Store(out).job()  # raises here if there is none
     extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
     root = root_of(out)
-    found = plan.outlook(extra.grid, (), None, root)
-    console.print(plan.table(found))
+    outlook = plan.outlook(extra.grid, (), None, root)
+    console.print(plan.table(outlook))
     units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
     passes = Counter[str]()
     for unit in units:
@@ -56,7 +56,7 @@ def carry_out(
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     say(f"gradients: {num_passes(extra.own):,} window passes more, at most")
-    for line in plan.lines(found):
+    for line in plan.lines(outlook):
         say(line)
     if not compute:
         return 0

@@ -84,8 +84,8 @@ def planned(
 
 def usual_eps(cells: Sequence[Cell]) -> float:
     """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 without any."""
-    found = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
-    usable = {eps: count for eps, count in found.items() if 0 < eps <= 0.25}
+    counts = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
+    usable = {eps: count for eps, count in counts.items() if 0 < eps <= 0.25}
     return min(usable, key=lambda eps: (-usable[eps], eps)) if usable else EPS
 
 
@@ -147,12 +147,12 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
         attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
-        found = expand(job, cases, where=path).cells
+        cells = expand(job, cases, where=path).cells
     except UserError as error:
         say(f"nothing of {path}: {error}")
         return
     claims = _longest(own)
-    for cell in found:
+    for cell in cells:
         if _claim_of(cell) in claims:
             yield _with(cell, cell.attack, job.seeds[0])
 
@@ -185,9 +185,9 @@ def _stretchings(attack: Attack) -> list[dict[str, Any]]:
     """Settings of `renormalize` for an attack that has it; its own as written, where None means its variant's."""
     if not hasattr(attack, "renormalize"):
         return [{}]
-    own = attack.renormalize
-    stretched = attack.variant != "paper" if own is None else own
-    return [{"renormalize": own if stretches == stretched else stretches} for stretches in (True, False)]
+    setting = attack.renormalize
+    stretched = attack.variant != "paper" if setting is None else setting
+    return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 
 def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
@@ -200,34 +200,34 @@ def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], comp
             datasets=[dataset],
             sources=[source],
         )
-        for (dataset, source), found in sizes.items()
-        for size in sorted(set(found))
+        for (dataset, source), norms in sizes.items()
+        for size in sorted(set(norms))
     ]
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
     noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False})
     try:
-        found = matching.matched(noisy, root_of(store.root), say, "audit", compute)
+        matched = matching.matched(noisy, root_of(store.root), say, "audit", compute)
     except UserError as error:
         say(f"no noise of equal L2: {error}")
         return
-    yield from expand(found, cases, where="audit").cells
+    yield from expand(matched, cases, where="audit").cells
 
 
 def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
     """Mean L2 in the body over the audit's cases of each such cell, if the store has it, by dataset and source."""
     columns = ("cell_id", "case_key", "l2_body", "status")
     rows = {(cell, case): size for cell, case, size, status in store.rows(columns) if status == "ok"}
-    found: dict[Place, list[float]] = {}
+    means: dict[Place, list[float]] = {}
     for cell in own.cells:
         if cell.attack.threat_model == "linf" or cell.attack.passes[1] == 0:
             continue
         sizes = [rows.get((cell.cell_id, case_key)) for case_key in own.case_keys[cell.dataset.name]]
-        known = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
-        if known:
-            found.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(known) / len(known))
-    return found
+        defined = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
+        if defined:
+            means.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(defined) / len(defined))
+    return means
 
 
 def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:

@@ -60,20 +60,20 @@ def _sources(own: Grid) -> list[Cell]:
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
     """Measures gradients of each source model of a store on the audit's cases, into OUT/audit; keeps former results."""
     former = read_gradients(out)
-    known = {}
+    facts = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
-        known = {_key(each): each for each in former.windows}
+        facts = {_key(each): each for each in former.windows}
     for cell in _sources(own):
         model = None
         for ref in own.cases[cell.dataset.name]:
             place = (cell.source.model_id, cell.dataset.case_key(ref), PRECISION, eps)
-            if any(key[:4] == place for key in known):
+            if any(key[:4] == place for key in facts):
                 continue
             if model is None:
                 say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
                 model = models.load(cell.source, _device(), PRECISION)
-            known |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
-            windows = tuple(known.values())
+            facts |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
+            windows = tuple(facts.values())
             write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
 
 
@@ -90,15 +90,15 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
     case = cell.dataset.load(ref, cell.source.space)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    told = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
-    foreground = [int((told[:, h, w, d] > 0).sum()) for h, w, d in windows]
+    prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
+    foreground = [int((prompted[:, h, w, d] > 0).sum()) for h, w, d in windows]
     chosen = sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]
     for number in chosen:
         h, w, d = windows[number]
         error, zero, agreement, losses = None, None, None, list[float]()
         try:
-            shown = model.on([windows[number]])
-            zero, agreement, losses = _look(shown, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
+            view = model.on([windows[number]])
+            zero, agreement, losses = _look(view, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
         except RuntimeError as caught:
             error = one_line(caught)
             if not any(text in error for text in NO_GRADIENT):
@@ -166,7 +166,7 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     columns = ("cell_id", "case_key", "target_model_id", "dsc", "status")
     scores = {tuple(key): dsc for *key, dsc, status in Store(out).rows(columns) if status == "ok"}
     loaded: dict[str, SegmentationModel] = {}
-    found = []
+    rescored = []
     for cell, ref in chosen:
         dsc = scores.get(cell.key(ref, cell.source))
         if dsc is None or math.isnan(dsc):
@@ -182,8 +182,8 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
             continue
         scored = {"dsc": dsc, "dsc_stored": anew[0], "dsc_8bit": anew[1]}
-        found.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
-    write(out, Saved(versions=versions(), volumes=tuple(found)))
+        rescored.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
+    write(out, Saved(versions=versions(), volumes=tuple(rescored)))
 
 
 def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:

@@ -66,13 +66,13 @@ class Reproducer:
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
         """Yields one result per key; records that share a worker follow each other."""
-        found = self._store.found(keys)
-        known = self._store.run_ids()  # the file of a run may be gone
+        pairs = self._store.found(keys)
+        run_ids = self._store.run_ids()  # the file of a run may be gone
         runs = {
-            key: self._store.run(key) if key in known else {} for key in {row["run_id"] for row, _ in found.values()}
+            key: self._store.run(key) if key in run_ids else {} for key in {row["run_id"] for row, _ in pairs.values()}
         }
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
-        for row, classes in sorted(found.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
+        for row, classes in sorted(pairs.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
             yield self._reproduced(row, classes, runs[row["run_id"]])
 
     def _reproduced(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
@@ -87,10 +87,10 @@ class Reproducer:
         if unit is None:
             why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
             return replace(made, verdict="different", reason="; ".join(why))
-        found, found_classes = self._computed(unit, row, run)
-        comparison = compare(row, classes, found, found_classes)
-        differing = tuple(causes(run, row, found))
-        reason = f"recomputing failed: {found['error']}" if found["status"] == "failed" else ""
+        computed, found_classes = self._computed(unit, row, run)
+        comparison = compare(row, classes, computed, found_classes)
+        differing = tuple(causes(run, row, computed))
+        reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
         verdict = _verdict(comparison.differences, differing)
         return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
 
@@ -182,8 +182,8 @@ def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     """Metrics that were not computed then, or cannot be now, with reasons."""
-    known = json.loads(row["null_reasons"] or "{}")
-    then = {name: known[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in known}
+    reasons = json.loads(row["null_reasons"] or "{}")
+    then = {name: reasons[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in reasons}
     if "lpips" not in metrics or "lpips" in then:
         return {"lpips": then["lpips"]} if "lpips" in then else {}
     try:

@@ -122,10 +122,10 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
 def _reasons(text: str | None) -> frozenset[str] | None:
     """Columns that a row gives a reason for; None if the text is something else."""
     try:
-        given = object_of(text or "{}", "null_reasons")
+        reasons = object_of(text or "{}", "null_reasons")
     except UserError:
         return None
-    return frozenset(given) if given.keys() <= {column.name for column in RECORDS} else None
+    return frozenset(reasons) if reasons.keys() <= {column.name for column in RECORDS} else None
 
 
 # Records against their classes

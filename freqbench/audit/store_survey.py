@@ -142,10 +142,10 @@ class Survey:
         """Keeps one row of each kind, the distinct values of some columns, while there is room."""
         hashes, places = np.unique(hash_rows(rows, columns), return_index=True)
         new = [(kind, at) for kind, at in zip(hashes.tolist(), places.tolist(), strict=True) if kind not in kinds]
-        kept = new[: max(0, MOST_KINDS - len(kinds))]
-        self.left_out += len(new) - len(kept)
-        found = rows.select(list(columns)).take(pa.array([at for _, at in kept], pa.int64())).to_pylist()
-        kinds |= {kind: row for (kind, _), row in zip(kept, found, strict=True)}
+        added = new[: max(0, MOST_KINDS - len(kinds))]
+        self.left_out += len(new) - len(added)
+        contents = rows.select(list(columns)).take(pa.array([at for _, at in added], pa.int64())).to_pylist()
+        kinds |= {kind: row for (kind, _), row in zip(added, contents, strict=True)}
 
     def _tell_lacking(self, name: str) -> None:
         """Reports a records file without classes, unless pairs have all its ok records too."""
@@ -161,12 +161,12 @@ class Survey:
 
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
-        known, found = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in known.names if column not in found.names and column not in LATER]
-        misfits = [field for field in found if field.name in known.names and field.type != known.field(field.name).type]
+        spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
+        missing = [column for column in spec.names if column not in actual.names and column not in LATER]
+        misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
-        wrong += [f"column {column}, which is not documented" for column in found.names if column not in known.names]
-        wrong += [f"{field.name}: {field.type} in place of {known.field(field.name).type}" for field in misfits]
+        wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
+        wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
         for text in wrong:
             self._findings.wrong("schema", f"{kind}/{name}: {text}")
         return not missing and not misfits

@@ -41,12 +41,12 @@ def show(out: str, with_volumes: bool, console: Console) -> bool:
 
 def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
     """Prints the results of checks, and returns True if nothing is wrong."""
-    found = list(checks)
+    listed = list(checks)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
-    for each in found:
+    for each in listed:
         table.add_row(each.name, each.verdict, each.text)
     console.print(table)
-    return all(each.verdict != "wrong" for each in found)
+    return all(each.verdict != "wrong" for each in listed)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
@@ -87,15 +87,15 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
 
 
 def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
-    ids, found = store.run_ids(), dict[str, Mapping[str, Any]]()
+    ids, runs = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
-            found[run_id] = store.run(run_id)
+            runs[run_id] = store.run(run_id)
         except UserError as error:
             findings.wrong("runs", str(error))
     for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
         findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
-    return found
+    return runs
 
 
 def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
@@ -128,9 +128,9 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
     The jobs are expanded as in a run, so that the second check needs data and checkpoints here; no third-party
     code runs for it.
     """
-    known: dict[str, Row] = {}
+    cells: dict[str, Row] = {}
     for row in survey.cells:
-        first = known.setdefault(row["cell_id"], row)
+        first = cells.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
     jobs = {
@@ -149,7 +149,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
             reasons.append(one_line(error))
     by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
     unknown = 0
-    for cell_id, row in known.items():
+    for cell_id, row in cells.items():
         if cell_id in expected:
             for name in _differing(expected[cell_id], row):
                 text = f"{name}: {row[name]} in its rows, {expected[cell_id][name]} by the job"
@@ -159,10 +159,10 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         else:
             unknown += 1
     why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
-    missing = f"{unknown} of {len(known)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
+    missing = f"{unknown} of {len(cells)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
     if survey.left_out:
         missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
-    return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
+    return findings.check("cells", f"{len(cells)} cells have the ids of their settings", missing)
 
 
 def _settings_key(row: Row) -> str:
@@ -225,14 +225,14 @@ def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str]
 
 def _shards(runs: Runs) -> list[Shard]:
     """Parts of the grid that runs were for; empty if one was for all of it, or does not say."""
-    found = []
+    shards = []
     for run in runs.values():
         text = run.get("shard")
         if "shard" not in run or text == str(Shard()):
             return []
         if isinstance(text, str):  # None: a run that only scored
-            found.append(Shard.parse(text))
-    return found
+            shards.append(Shard.parse(text))
+    return shards
 
 
 # Volumes

@@ -60,7 +60,7 @@ CHECKS: Mapping[str, Check] = {
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
-    return tuple(replace(found, check=name) for name, check in CHECKS.items() for found in check.run(evidence))
+    return tuple(replace(finding, check=name) for name, check in CHECKS.items() for finding in check.run(evidence))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,15 +100,15 @@ class ModelVerdict:
         else:
             signs = "no check of gradients was made"
         if flagged:
-            known = "a stronger attack with the same bounds is known; " if fallen else ""
-            found = [f"flagged: {', '.join(flagged)} ({known}{signs}).", *fallen]
+            stronger = "a stronger attack with the same bounds is known; " if fallen else ""
+            sentences = [f"flagged: {', '.join(flagged)} ({stronger}{signs}).", *fallen]
         else:
-            found = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
-        return " ".join([*found, *self._besides(with_unchecked=bool(flagged or made))])
+            sentences = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
+        return " ".join([*sentences, *self._besides(with_unchecked=bool(flagged or made))])
 
     def _besides(self, with_unchecked: bool) -> Iterator[str]:
-        shown = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
-        for verdict, name in shown.items():
+        headings = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
+        for verdict, name in headings.items():
             is_claim = verdict != NOTED and self._has_claim(verdict)
             if checks := self.checks[verdict] + (("strongest",) if is_claim else ()):
                 yield f"{name}: {', '.join(checks)}."
@@ -121,10 +121,10 @@ def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
     """Returns one verdict per dataset and model, from the checks of gradients and of claims."""
     signs = [each for each in findings if CHECKS[each.check].is_masking]
     claims = [each for each in findings if CHECKS[each.check].is_claim]
-    found = []
+    results = []
     for place in sorted({(each.dataset, each.model) for each in (*signs, *claims)}):
-        own = [each for each in signs if (each.dataset, each.model) == place]
-        checks = {verdict: tuple(each.check for each in own if each.verdict == verdict) for verdict in VERDICTS}
+        of_model = [each for each in signs if (each.dataset, each.model) == place]
+        checks = {verdict: tuple(each.check for each in of_model if each.verdict == verdict) for verdict in VERDICTS}
         claimed = tuple(each for each in claims if (each.dataset, each.model) == place)
-        found.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
-    return found
+        results.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
+    return results

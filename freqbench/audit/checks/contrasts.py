@@ -68,8 +68,8 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
     names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
-    found = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    return {int(row["number"]): Difference(**{own: row[name] for name, own in names.items()}) for row in found}
+    rows = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
+    return {int(row["number"]): Difference(**{key: row[name] for name, key in names.items()}) for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +114,8 @@ class Judged:
 
 def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> Contrast:
     """Contrasts two attacks that were made on the model itself."""
-    own = (on.model, on.model)
-    return Contrast(strong=(*own, strong.label), weak=(*own, weak.label), hint=hint)
+    place = (on.model, on.model)
+    return Contrast(strong=(*place, strong.label), weak=(*place, weak.label), hint=hint)
 
 
 def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
@@ -124,21 +124,21 @@ def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> 
     return [
         Judged(
             contrast=contrasts[number],
-            found=found,
-            verdict=_verdict(found, strict, _is_total(on, contrasts[number].strong)),
+            found=difference,
+            verdict=_verdict(difference, strict, _is_total(on, contrasts[number].strong)),
             is_silent=_is_silent(on, contrasts[number], strict),
         )
-        for number, found in differences(on, pairs).items()
+        for number, difference in differences(on, pairs).items()
     ]
 
 
-def _verdict(found: Difference, strict: bool, is_total: bool) -> str:
+def _verdict(gap: Difference, strict: bool, is_total: bool) -> str:
     """Applies the rule of this module; `is_total`: the attack that should hurt more leaves no foreground."""
     if is_total and not strict:
         return HOLDS
-    if found.difference > POINTS:
-        return VIOLATED if found.low > 0 else IN_DOUBT
-    if not strict or (found.difference < -POINTS and found.high < 0):
+    if gap.difference > POINTS:
+        return VIOLATED if gap.low > 0 else IN_DOUBT
+    if not strict or (gap.difference < -POINTS and gap.high < 0):
         return HOLDS
     return IN_DOUBT
 
@@ -192,8 +192,8 @@ def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
             reason = _spared(on) if spares else ""
-            for found in [unchecked(reason)] if reason else find(on):
-                yield replace(found, dataset=on.dataset, model=on.model)
+            for finding in [unchecked(reason)] if reason else find(on):
+                yield replace(finding, dataset=on.dataset, model=on.model)
 
     return run
 

@@ -61,14 +61,14 @@ class Setting:
     @property
     def raises(self) -> str:
         """Loss that it raises; the attack's own name if no other attack has that loss, as of SegPGD or an ensemble."""
-        known = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
-        return str(self.params.get("loss") or known.get("loss") or self.attack)
+        defaults = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
+        return str(self.params.get("loss") or defaults.get("loss") or self.attack)
 
     def same_but(self, *names: str) -> Hashable:
         """Key that settings share if they differ only in these parameters; `budget` is the budget."""
         rest = {**self.params, "_budget": None if "budget" in names else self.budget}
-        kept = {name: repr(value) for name, value in rest.items() if name not in names}
-        return self.attack, self.variant, self.budget_name, tuple(sorted(kept.items()))
+        others = {name: repr(value) for name, value in rest.items() if name not in names}
+        return self.attack, self.variant, self.budget_name, tuple(sorted(others.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ class Evidence:
         names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *COLUMNS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(COLUMNS, float))
-        shown = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
-        return frame.assign(**{name: 100 * frame[column] for name, column in shown.items()})
+        scaled = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
+        return frame.assign(**{name: 100 * frame[column] for name, column in scaled.items()})
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
@@ -118,7 +118,7 @@ class Evidence:
     def patients(self) -> Mapping[str, pd.Series]:
         """Patient of each case, by dataset."""
         cases = self.rows[["dataset", "case_id", "patient_id"]].drop_duplicates(["dataset", "case_id"])
-        return {str(name): own.set_index("case_id")["patient_id"] for name, own in cases.groupby("dataset")}
+        return {str(name): group.set_index("case_id")["patient_id"] for name, group in cases.groupby("dataset")}
 
     def place(self, dataset: str, source: str, target: str) -> pd.DataFrame:
         """Returns the `rows` of volumes that were made on one model and scored on another."""
@@ -128,26 +128,28 @@ class Evidence:
         """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
-            own = self.place(dataset, source, target)
-            if own.empty:
+            rows = self.place(dataset, source, target)
+            if rows.empty:
                 return pd.DataFrame()
-            self._cache[key] = own.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
+            self._cache[key] = rows.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
         return self._cache[key]
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
         """Returns the clean score of each case, x100; of the foreground by default."""
-        known = self._clean.get((dataset, model))
-        return pd.Series(dtype=float) if known is None else known[column].dropna()
+        scores = self._clean.get((dataset, model))
+        return pd.Series(dtype=float) if scores is None else scores[column].dropna()
 
     @cached_property
     def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
         groups = self.rows.groupby(["dataset", "target_model"])
-        return {tuple(map(str, place)): own.groupby("case_id")[["clean", "clean_fg"]].first() for place, own in groups}
+        return {
+            tuple(map(str, place)): rows.groupby("case_id")[["clean", "clean_fg"]].first() for place, rows in groups
+        }
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:
         groups = self.rows.groupby(_PLACE)
-        return {tuple(map(str, place)): own for place, own in groups}
+        return {tuple(map(str, place)): group for place, group in groups}
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,6 +226,6 @@ def _cells(stores: Sequence[Store]) -> set[str]:
 
 
 def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:
-    kept = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
+    columns = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
     params = parameters(row["attack"], row["params"], row["budget_name"])
-    return Setting(**{name: row[name] for name in kept}, params=params, follows_gradients=follows_gradients)
+    return Setting(**{name: row[name] for name in columns}, params=params, follows_gradients=follows_gradients)

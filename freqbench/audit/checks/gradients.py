@@ -56,8 +56,8 @@ NOT_MEASURED = "needs audit --run, which measures it"
 @contrasted("A larger budget leaves no more DSC", needs="two budgets of one attack on this model")
 def budget(on: Attacked) -> Iterator[Contrast]:
     """Checks that a larger budget of the same attack hurts more."""
-    found = {each: each.budget for each in on.attacks if each.budget is not None and each.is_gradient}
-    return _steps_up(on, "budget", found)
+    budgets = {each: each.budget for each in on.attacks if each.budget is not None and each.is_gradient}
+    return _steps_up(on, "budget", budgets)
 
 
 @contrasted("More steps of the same loss leave no more DSC", needs="one attack with two numbers of steps on this model")
@@ -135,12 +135,12 @@ def _about_step(setting: Setting) -> str:
 )
 def transfer(on: Attacked) -> Iterator[Contrast]:
     """Checks that an attack made on the model itself is no weaker than the same attack made on another."""
-    for own in (each for each in on.attacks if each.is_gradient):
+    for attack in (each for each in on.attacks if each.is_gradient):
         for other in on.others:
-            if own.label in on.evidence.scores(on.dataset, other, on.model):
+            if attack.label in on.evidence.scores(on.dataset, other, on.model):
                 yield Contrast(
-                    strong=(on.model, on.model, own.label),
-                    weak=(other, on.model, own.label),
+                    strong=(on.model, on.model, attack.label),
+                    weak=(other, on.model, attack.label),
                     hint="Its own gradients are of less use than another model's",
                 )
 
@@ -174,8 +174,8 @@ def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
 
 def restarts(on: Attacked) -> Iterator[Finding]:
     """Checks that the order of the models is the same with one restart of an attack and with several."""
-    found = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
-    pairs = list(_steps_up(on, "restarts", found))
+    counts = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
+    pairs = list(_steps_up(on, "restarts", counts))
     judged = [each for each in judge(on, pairs) if not each.is_silent]
     if not judged:
         yield unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
@@ -280,12 +280,12 @@ def _windows(on: Attacked) -> list[GradientFacts]:
 def _probes(on: Attacked) -> list[Gradients]:
     """Measurements of the model's gradients, one per store, reduced to its own windows."""
     ids = on.evidence.records[["target_model", "target_model_id"]].drop_duplicates()
-    own = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
-    found = [
-        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in own))
+    model_ids = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
+    pairs = [
+        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in model_ids))
         for probe in on.evidence.gradients
     ]
-    return [probe.model_copy(update={"windows": windows}) for probe, windows in found if windows]
+    return [probe.model_copy(update={"windows": windows}) for probe, windows in pairs if windows]
 
 
 def _graded(value: float, doubtful: float, wrong: float) -> str:

@@ -71,8 +71,8 @@ def credit(on: Attacked) -> Iterator[Finding]:
         yield unchecked("needs a frequency attack (vafa, sa2, faa) and its null rows (control) on this model")
     for attack in optimised:
         nulls = [each for each in on.attacks if each.control in CONTROLS]
-        own = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
-        judged = judge(on, [white_box(on, attack, null) for null in own], strict=True)
+        null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
+        judged = judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)
         if not judged:
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
             yield Finding(verdict=NOT_CHECKED, subject=attack.label, sentence=text)
@@ -84,7 +84,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
             f"{on.evidence.settings[label].control} {points(mean_drop(on, on.scores()[label], on.model))}"
             for label in (each.contrast.weak[2] for each in judged)
         )
-        lacking = [name for name in CONTROLS if name not in {null.control for null in own}]
+        lacking = [name for name in CONTROLS if name not in {null.control for null in null_rows}]
         sentence = (
             f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {null_drops} without optimisation. "
             f"{_share(nearest, drop, null_drop)}"
@@ -115,6 +115,6 @@ def _stretching(attack: Setting) -> str:
     """States that slices are stretched to [0, 1], or that they are not, for attacks that can stretch."""
     if attack.attack not in ("vafa", "vafa_2d") and "renormalize" not in attack.params:
         return ""
-    given = attack.params.get("renormalize")
-    stretches = attack.variant != "paper" if given is None else given
+    renormalize = attack.params.get("renormalize")
+    stretches = attack.variant != "paper" if renormalize is None else renormalize
     return " (slices stretched)" if stretches else " (slices not stretched)"

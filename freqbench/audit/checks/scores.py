@@ -41,8 +41,8 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
     """Checks that every label map has every class."""
     if evidence.classes is None:
         yield from _unread(evidence)
-    for dataset, own in _classes(evidence):
-        labels = own.drop_duplicates(["case_id", "class_index"])
+    for dataset, group in _classes(evidence):
+        labels = group.drop_duplicates(["case_id", "class_index"])
         absent = labels[labels["label_voxels"] == 0]
         cases = labels["case_id"].nunique()
         text = f"Every class is in the label of each of {counted(cases, 'case')}."
@@ -75,11 +75,11 @@ def background(evidence: Evidence) -> Iterator[Finding]:
         yield from _unread(evidence)
         return
     shares: dict[tuple[str, str], pd.Series] = {}
-    for dataset, own in _classes(evidence):
-        own = own[(own["source_model"] == own["target_model"]) & own["dsc"].notna()]
+    for dataset, group in _classes(evidence):
+        group = group[(group["source_model"] == group["target_model"]) & group["dsc"].notna()]
         volume = ["target_model", "label", "case_id", "seed"]
-        sums = own.groupby(volume, dropna=False)["dsc"].sum()
-        first = own[own["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
+        sums = group.groupby(volume, dropna=False)["dsc"].sum()
+        first = group[group["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
         share = (first / sums).dropna()
         shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
     for on in evidence.models:
@@ -101,21 +101,21 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
 def saved(on: Attacked) -> Iterator[Finding]:
     """Checks that a saved volume scores as it did before it was saved."""
     volumes = [volume for each in on.evidence.saved for volume in each.volumes]
-    own = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
-    if not own:
+    rescored = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
+    if not rescored:
         yield unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
         return
-    stored = max(100 * abs(each.dsc_stored - each.dsc) for each in own)
-    rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in own)
+    stored = max(100 * abs(each.dsc_stored - each.dsc) for each in rescored)
+    rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in rescored)
     yield Finding(
         verdict=VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS,
         sentence=(
-            f"{counted(len(own), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
+            f"{counted(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
         ),
         difference=stored,
-        comparisons=len(own),
-        cases=len({each.case_id for each in own}),
+        comparisons=len(rescored),
+        cases=len({each.case_id for each in rescored}),
     )
 
 
@@ -144,11 +144,11 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
 
     An L2 budget is a window's: that of a volume is at most its square root of the number of windows.
     """
-    own = on.rows[on.rows["label"] == setting.label]
+    rows = on.rows[on.rows["label"] == setting.label]
     budget = setting.budget or 0.0
     if setting.threat_model == "linf":
-        return (own["linf"] - budget).dropna()
-    return (own["l2"] - budget * own["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
+        return (rows["linf"] - budget).dropna()
+    return (rows["l2"] - budget * rows["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:
@@ -169,12 +169,12 @@ def ranking(evidence: Evidence) -> Iterator[Finding]:
 def distances(evidence: Evidence) -> Iterator[Finding]:
     """Notes how far each attack goes, whatever its budget is called."""
     rows = evidence.rows.drop_duplicates(["dataset", "source_model", "label", "case_id", "seed"])
-    for (dataset, label), own in rows.groupby(["dataset", "label"]):
+    for (dataset, label), group in rows.groupby(["dataset", "label"]):
         setting = evidence.settings[str(label)]
-        texts = ", ".join(text for name in _SHOWN if (text := _range(own[name], name)))
+        texts = ", ".join(text for name in _SHOWN if (text := _range(group[name], name)))
         bound = "" if setting.budget is None else f" bounded by {setting.budget_name}"
         text = f"{setting.threat_model}{bound}: {texts or 'no distance was measured'}"
-        yield replace(_of_rows(NOTED, text, own), dataset=str(dataset), subject=str(label))
+        yield replace(_of_rows(NOTED, text, group), dataset=str(dataset), subject=str(label))
 
 
 def _range(values: pd.Series, name: str) -> str:

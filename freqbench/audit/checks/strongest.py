@@ -116,10 +116,10 @@ def strongest(on: Attacked) -> Iterator[Finding]:
 def claims_of(on: Attacked) -> Iterator[Claim]:
     """Yields a store's claims about a model: one for the bounds of each of its own optimised attacks with a budget."""
     scores = on.scores("fg")
-    found = [each for each in on.attacks if each.label in scores]
-    made = {each.label: attack for each in found if (attack := _made(each)) is not None}
+    settings = [each for each in on.attacks if each.label in scores]
+    made = {each.label: attack for each in settings if (attack := _made(each)) is not None}
     groups: dict[Hashable, list[Setting]] = {}
-    for each in found:
+    for each in settings:
         attack = made.get(each.label)
         optimised = each.is_gradient and each.control == "none" if attack is None else is_claimed(attack)
         if each.threat_model not in UNBOUNDED and each.is_plain and optimised:
@@ -138,14 +138,14 @@ def _made(setting: Setting) -> Attack | None:
     """Makes the attack of a setting; None for one of another package, or with a parameter that no longer exists."""
     if setting.attack not in ATTACKS:
         return None
-    known = {each.name for each in fields(ATTACKS[setting.attack])}
-    given = {**setting.params, "variant": setting.variant}
+    parameters = {each.name for each in fields(ATTACKS[setting.attack])}
+    values = {**setting.params, "variant": setting.variant}
     if setting.budget_name:
-        given[setting.budget_name] = setting.budget
+        values[setting.budget_name] = setting.budget
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the row was computed
-            return make(setting.attack, **{name: value for name, value in given.items() if name in known})
+            return make(setting.attack, **{name: value for name, value in values.items() if name in parameters})
     except UserError:
         return None
 
@@ -167,11 +167,11 @@ def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
         shared = {each.label: claim.scores[[each.label, other.label]].dropna() for each in claim.own}
         best = min(shared, key=lambda label: (-len(shared[label]), shared[label][label].mean()))
         pairs.append((best, other.label, shared[best]))
-    found = differences(on, [both[best] - both[other] for best, other, both in pairs], comparisons)
+    gaps = differences(on, [both[best] - both[other] for best, other, both in pairs], comparisons)
     beaten = [
-        Beaten(strongest=best, leaves=float(both[best].mean()), other=other, found=found[number])
+        Beaten(strongest=best, leaves=float(both[best].mean()), other=other, found=gaps[number])
         for number, (best, other, both) in enumerate(pairs)
-        if number in found
+        if number in gaps
     ]
     return sorted(beaten, key=lambda each: (VERDICTS.index(each.verdict), -each.found.difference))
 
@@ -217,7 +217,7 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
 
 def _weaker(claim: Claim) -> str:
     passes = {label: sum(attack.passes) for label, attack in claim.made.items()}
-    found = []
+    lines = []
     for own in (each.label for each in claim.own if each.label in passes):
         rivals = [each.label for each in (*claim.own, *claim.added) if each.label in passes and each.label != own]
         cheap = [label for label in rivals if passes[label] <= EQUAL_PASSES * passes[own]]
@@ -225,8 +225,8 @@ def _weaker(claim: Claim) -> str:
         gains = {label: float(pair[own] - pair[label]) for label, pair in means.items()}
         best = max((label for label, gain in gains.items() if gain > POINTS), key=gains.__getitem__, default=None)
         if best is not None:
-            found.append((gains[best], f"{own} leaves {means[best][own]:.1f}, {best} {means[best][best]:.1f}"))
-    texts = [text for _, text in sorted(found, reverse=True)]
+            lines.append((gains[best], f"{own} leaves {means[best][own]:.1f}, {best} {means[best][best]:.1f}"))
+    texts = [text for _, text in sorted(lines, reverse=True)]
     if not texts:
         return ""
     more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
