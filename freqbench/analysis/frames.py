@@ -72,10 +72,10 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Selects the class rows whose record is among the records, and adds these columns of it."""
     keys = list(KEY)
-    known = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
+    placed = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
     # The same categories, as codes are joined faster than texts.
-    coded = {name: classes[name].astype("category").cat.set_categories(known[name].cat.categories) for name in keys}
-    return classes.assign(**coded).dropna(subset=keys).merge(known, on=keys)
+    coded = {name: classes[name].astype("category").cat.set_categories(placed[name].cat.categories) for name in keys}
+    return classes.assign(**coded).dropna(subset=keys).merge(placed, on=keys)
 
 
 def class_drops(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -98,8 +98,8 @@ def categorical(frame: pd.DataFrame) -> pd.DataFrame:
     coded = frame.astype(dict.fromkeys(texts, "category"))
     shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
     for name in texts:
-        known = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
-        coded[name] = coded[name].cat.set_categories(sorted(known))
+        categories = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
+        coded[name] = coded[name].cat.set_categories(sorted(categories))
     return coded
 
 

@@ -52,9 +52,9 @@ def is_null_row(frame: pd.DataFrame) -> pd.Series:
 
 def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:
     """Selects the rows whose `cell_id` and `case_key` have a file, with its entry as `file`."""
-    own = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
-    found = [files.get(key) for key in zip(own["cell_id"], own["case_key"], strict=True)]
-    return own.assign(file=pd.Series(found, index=own.index, dtype=object)).dropna(subset="file")
+    rows = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
+    entries = [files.get(key) for key in zip(rows["cell_id"], rows["case_key"], strict=True)]
+    return rows.assign(file=pd.Series(entries, index=rows.index, dtype=object)).dropna(subset="file")
 
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:

@@ -72,8 +72,8 @@ def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.D
     """Makes one text per row from the distinct values of some columns, which are few; categories are sorted."""
     number = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
     distinct = frame.loc[~pd.Series(number).duplicated().to_numpy(), columns]
-    known, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
-    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
+    categories, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
+    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(categories)), index=frame.index)
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:
@@ -98,14 +98,14 @@ def families(frame: pd.DataFrame) -> pd.Series:
 
 def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
     """Returns a record's parameters but for its budget, parameters left open, and those that follow from the source."""
-    given = object_of(params, f"{attack}: params").items()
-    return {name: value for name, value in given if value is not None and name not in (budget_name, BLOCK_CUT)}
+    items = object_of(params, f"{attack}: params").items()
+    return {name: value for name, value in items if value is not None and name not in (budget_name, BLOCK_CUT)}
 
 
 def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
     """Collects everything that can differ within an attack."""
-    own = {name: setting[name] for name in ("variant", "precision", "compile")}
-    return own | parameters(setting["attack"], setting["params"], setting["budget_name"])
+    settings = {name: setting[name] for name in ("variant", "precision", "compile")}
+    return settings | parameters(setting["attack"], setting["params"], setting["budget_name"])
 
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
@@ -116,8 +116,8 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
 
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
-    known = fields(ATTACKS.get(setting["attack"], Attack))  # unknown attacks: the common parameters
-    defaults = {**PLAIN, **{field.name: field.default for field in known}}
+    declared = fields(ATTACKS.get(setting["attack"], Attack))  # unknown attacks: the common parameters
+    defaults = {**PLAIN, **{field.name: field.default for field in declared}}
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():

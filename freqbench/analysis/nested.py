@@ -56,16 +56,16 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     variance = float(of_patients.var(ddof=1)) / patients
     squares, fewest = variance**2 / (patients - 1), patients - 1
     for _, table in tables:
-        own = table.shape[1]
-        if own < 2:
+        count = table.shape[1]
+        if count < 2:
             continue
         between, residual = _mean_squares(table)
-        fewest = min(fewest, own - 1)
+        fewest = min(fewest, count - 1)
         if between > residual:
-            scale = 1 / (patients * own)
+            scale = 1 / (patients * count)
             variance += scale * (between - residual)
-            squares += (scale * between) ** 2 / (own - 1)
-            squares += (scale * residual) ** 2 / ((patients - 1) * (own - 1))
+            squares += (scale * between) ** 2 / (count - 1)
+            squares += (scale * residual) ** 2 / ((patients - 1) * (count - 1))
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
     error = variance**0.5
     reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
@@ -85,16 +85,16 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])
-    tables = {str(name): wide[list(own["target_model"])].to_numpy(float) for name, own in pairs.groupby("method")}
+    tables = {str(name): wide[list(group["target_model"])].to_numpy(float) for name, group in pairs.groupby("method")}
     rows = []
     for name, table in tables.items():
         if not len(table) or name == behind:
-            found = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
+            result = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
         elif behind is None:
-            found = nested_interval(table)
+            result = nested_interval(table)
         else:
-            found = nested_interval(tables[behind], table)
-        rows.append({"method": name, **found._asdict(), "networks": table.shape[1]})
+            result = nested_interval(tables[behind], table)
+        rows.append({"method": name, **result._asdict(), "networks": table.shape[1]})
     return pd.DataFrame(rows, columns=["method", *Nested._fields])
 
 

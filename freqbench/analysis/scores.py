@@ -82,8 +82,8 @@ SCORES: tuple[Score, ...] = (
 
 def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:
     """Converts every score of every record to the unit shown; NaN where it is missing."""
-    found = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
+    scores = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
     for name in ("dsc_foreground", "dsc"):
-        found[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
-    found["lpips_body"] = 100 - found["lpips_body"]
-    return found
+        scores[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
+    scores["lpips_body"] = 100 - scores["lpips_body"]
+    return scores

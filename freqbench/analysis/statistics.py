@@ -55,17 +55,17 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
         One row per group, sorted: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
         patients with one, `method` is `t`, `bca`, or empty if fewer than two patients leave no bounds.
     """
-    own = _totals(frame, by, value)
-    rows = own.intervals(LEVEL)
-    for size in np.unique(own.clusters[own.clusters >= BCA_CLUSTERS]):
-        members = own.clusters[own.owner] == size  # sorted by group, so each group's clusters stand together
-        own_sums, own_counts = own.sums[members].reshape(-1, size), own.counts[members].reshape(-1, size)
+    totals = _totals(frame, by, value)
+    rows = totals.intervals(LEVEL)
+    for size in np.unique(totals.clusters[totals.clusters >= BCA_CLUSTERS]):
+        members = totals.clusters[totals.owner] == size  # sorted by group, so each group's clusters stand together
+        own_sums, own_counts = totals.sums[members].reshape(-1, size), totals.counts[members].reshape(-1, size)
         step = max(_CELLS_AT_ONCE // max(RESAMPLES, size), 1)
         starts = range(0, len(own_sums), step)
         parts = [(own_sums[start : start + step], own_counts[start : start + step]) for start in starts]
-        found = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
-        rows.loc[own.clusters == size, ["low", "high"]] = found[:, 1:]
-    kinds = np.select([own.clusters >= BCA_CLUSTERS, own.clusters >= 2], ["bca", "t"], "")
+        intervals = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
+        rows.loc[totals.clusters == size, ["low", "high"]] = intervals[:, 1:]
+    kinds = np.select([totals.clusters >= BCA_CLUSTERS, totals.clusters >= 2], ["bca", "t"], "")
     return rows.assign(method=kinds.tolist())
 
 
@@ -89,12 +89,14 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
         One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
         true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected.
     """
-    own = _totals(frame, by, value)
-    size = np.where(np.abs(own.mean) > _ROUNDING, np.abs(own.mean), 0.0)
+    totals = _totals(frame, by, value)
+    size = np.where(np.abs(totals.mean) > _ROUNDING, np.abs(totals.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(own.clusters - 1, -size / own.error)
-    effects = np.array([_detectable_effect(count) for count in own.clusters.tolist()])
-    return own.intervals(LEVEL).assign(p=p, p_holm=holm(p), detectable=effects * np.sqrt(own.clusters) * own.error)
+        p = 2 * special.stdtr(totals.clusters - 1, -size / totals.error)
+    effects = np.array([_detectable_effect(count) for count in totals.clusters.tolist()])
+    return totals.intervals(LEVEL).assign(
+        p=p, p_holm=holm(p), detectable=effects * np.sqrt(totals.clusters) * totals.error
+    )
 
 
 @dataclass(frozen=True)
@@ -189,10 +191,10 @@ def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Data
     codes = {unit: pd.factorize(frame[name], use_na_sentinel=False)[0] for unit, name in _UNITS.items()}
     long = pd.DataFrame({"group": groups.ngroup(), **codes, "value": frame[value]})
     cells = long.dropna(subset="value").groupby(["group", "case", "seed"])["value"].mean().reset_index()
-    own = cells.groupby(["group", "case"])["seed"].transform("size")
-    whole = cells[own == cells.groupby("group")["seed"].transform("nunique")]
+    num_seeds = cells.groupby(["group", "case"])["seed"].transform("size")
+    complete = cells[num_seeds == cells.groupby("group")["seed"].transform("nunique")]
     for name, unit in zip(SPREADS, _UNITS, strict=True):
-        means = whole.groupby(["group", unit])["value"].mean()
+        means = complete.groupby(["group", unit])["value"].mean()
         rows[name] = means.groupby("group").std(ddof=1).reindex(range(len(rows))).to_numpy()
     return rows
 
@@ -260,8 +262,8 @@ def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Arra
     eq. 14.10); the percentile levels if every draw is on one side of the estimate."""
     below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
-    known = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
-    away = np.nansum(left_one_out, axis=1, keepdims=True) / known - left_one_out
+    count = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
+    away = np.nansum(left_one_out, axis=1, keepdims=True) / count - left_one_out
     spread = np.nansum(away**2, axis=1, keepdims=True) ** 1.5
     acceleration = np.where(spread > 0, np.nansum(away**3, axis=1, keepdims=True) / (6 * spread), 0.0)
     shifted = bias + special.ndtri(levels)

@@ -36,8 +36,8 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     plain = records if reference is None else reference
     plain = plain[is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
     keys = [*_SETTING, *PLAIN]
-    shown = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
-    pairs = shown[[*keys, "case_key", "seed", "dsc"]].merge(
+    latest = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
+    pairs = latest[[*keys, "case_key", "seed", "dsc"]].merge(
         plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32")
     )
     differences = pairs.assign(left_out=pairs["dsc"].astype(float) - pairs["dsc_fp32"].astype(float))
@@ -50,8 +50,8 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 def is_plain(records: pd.DataFrame) -> pd.Series:
     """True for each row that was computed in fp32 without compile."""
-    found: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
-    return found
+    mask: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
+    return mask
 
 
 def _reason(difference: float) -> str:

@@ -53,11 +53,11 @@ def current(records: pd.DataFrame) -> pd.DataFrame:
     if "label" in records:
         return records
     names = model_names(records)
-    known = pd.CategoricalDtype(sorted(set(names.values())))
+    categories = pd.CategoricalDtype(sorted(set(names.values())))
     frame = records.assign(
         label=attack_labels(records),
-        source_model=records["source_model_id"].map(names).astype(known),
-        target_model=records["target_model_id"].map(names).astype(known),
+        source_model=records["source_model_id"].map(names).astype(categories),
+        target_model=records["target_model_id"].map(names).astype(categories),
     )
     frame = frame.sort_values("finished_at", kind="stable")
     return frame.drop_duplicates([*PAIR, "case_id", "label", "seed"], keep="last")
@@ -137,11 +137,11 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
         UserError: no such attack.
     """
     frame = current(checked(records))
-    known = frame["label"].unique()
+    labels = frame["label"].unique()
     for name in attacks or ():
-        if name not in known:
-            raise UserError(unknown("attack", name, known))
-    frame = scored(frame[frame["label"].isin(known if attacks is None else attacks)])
+        if name not in labels:
+            raise UserError(unknown("attack", name, labels))
+    frame = scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
@@ -159,9 +159,9 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
 
 def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Selects the cases for which every attack (`label`) of their group has a score; all rows have a score."""
-    own = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
+    num_attacks = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
     all_of_them = frame.groupby(list(by), observed=True)["label"].transform("nunique")
-    return frame[own == all_of_them]
+    return frame[num_attacks == all_of_them]
 
 
 def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
