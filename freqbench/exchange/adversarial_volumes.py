@@ -76,10 +76,10 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
             if saving:
                 attacked = AttackedVolume(adversarial=voxels, num_windows=None, num_forwards=None, num_backwards=None)
                 saved_volumes.save(root, cell, case, attacked, attack_seconds=None)
-    own = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
-    entry = {**own.index()["cells"][0], "cases": list(own.case_keys[cell.dataset.name])}
+    imported = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
+    entry = {**imported.index()["cells"][0], "cases": list(imported.case_keys[cell.dataset.name])}
     added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))
-    return run.rescore(own, out, console, added)
+    return run.rescore(imported, out, console, added)
 
 
 def joined(grid: Grid, out: str) -> Grid:
@@ -104,22 +104,22 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
     cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
-    found = [name for name, refs in cases.items() if refs]
-    if len(found) != 1:
+    datasets = [name for name, refs in cases.items() if refs]
+    if len(datasets) != 1:
         ids = [ref.case_id for name in templates for ref in grid.cases[name]]
-        got = f"files of {' and '.join(found)}" if found else f"{', '.join(sorted(names)[:3]) or 'no file'}"
+        got = f"files of {' and '.join(datasets)}" if datasets else f"{', '.join(sorted(names)[:3]) or 'no file'}"
         example = f"{PREFIX}{ids[0]}.nii.gz" if ids else f"{PREFIX}CASE.nii.gz"
         raise UserError(
             f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, such as {example}, "
             f"got {got}: rename them, or give a job of these cases"
         )
-    (name,) = found
-    known = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
-    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - known.keys()))
+    (name,) = datasets
+    files = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
+    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - files.keys()))
     tell_left_out(
-        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
+        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in files]
     )
-    return templates[name], [(ref, known[ref.case_id]) for ref in cases[name]]
+    return templates[name], [(ref, files[ref.case_id]) for ref in cases[name]]
 
 
 def _read(path: str, case: Case) -> Tensor:

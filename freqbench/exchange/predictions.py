@@ -104,8 +104,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
     shows progress.
     """
-    known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
-    if name in known:
+    models = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
+    if name in models:
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -137,22 +137,22 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
     """Finds the cases with label maps; reports missing ones."""
-    found, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
+    files, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
     is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
             key = unit.cell.dataset.name, unit.ref.case_id
-            found.setdefault(key, []).append((unit, storage.join(folder, name)))
+            files.setdefault(key, []).append((unit, storage.join(folder, name)))
         elif is_saved(unit.cell, unit.ref):
             missing.append(name)
-    if not found:
+    if not files:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
         raise UserError(
             f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
         )
     cases = []
-    for pairs in found.values():
+    for pairs in files.values():
         units, paths = zip(*pairs, strict=True)
         name = export.path_of(grid, units[0].cell, units[0].ref, is_clean=True)
         is_there = storage.exists(storage.join(folder, name))
@@ -203,12 +203,12 @@ def _outcomes(
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
-        own = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
+        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
         beside = {column: row and row[column] for column in BESIDE}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
-        kept = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
-        yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
+        computed = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
+        yield unit, rows.scored(unit, None, volume, [scores], [flips | beside], computed, measured)
 
 
 def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean: bool) -> Scores:
@@ -217,8 +217,8 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
     if row is None:
         reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)
     else:
-        known = object_of(row["null_reasons"] or "{}", "null_reasons")
-        reasons |= {column: known[column] for column in COPIED if column in known}
+        stated = object_of(row["null_reasons"] or "{}", "null_reasons")
+        reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
         columns = (column for name in metrics for column in METRICS[name].columns if column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), NO_CLEAN)
@@ -229,9 +229,9 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
 def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
     """Picks for each cell and case the ok record with the most metrics."""
     columns = (*KEY, "status", "metrics", "null_reasons", *COPIED, *BESIDE)
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in store.records(columns).to_pylist():
         key = row["cell_id"], row["case_key"]
-        if row["status"] == "ok" and (key not in found or len(row["metrics"]) > len(found[key]["metrics"])):
-            found[key] = row
-    return found
+        if row["status"] == "ok" and (key not in best or len(row["metrics"]) > len(best[key]["metrics"])):
+            best[key] = row
+    return best
