@@ -119,8 +119,8 @@ class Head:
     def jobs(self) -> list[JobDetails]:
         """Lists all jobs that were submitted, the latest last."""
         with self._explained():
-            found = [job for job in self._client.list_jobs() if job.submission_id]
-        return sorted(found, key=lambda job: job.start_time or 0)
+            submitted = [job for job in self._client.list_jobs() if job.submission_id]
+        return sorted(submitted, key=lambda job: job.start_time or 0)
 
     def log(self, job_id: str) -> str:
         """Returns all output of a job; empty if its node is gone."""

@@ -74,21 +74,21 @@ def pack(path: str, job: JobSpec) -> Parcel:
 
     Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes.
     """
-    here, own = Path.cwd().resolve(), Path(path).resolve()
-    root = here if own.is_relative_to(here) else own.parent
-    job_place = own.relative_to(root).as_posix()
-    files, overrides = {job_place: own}, []
+    here, job_path = Path.cwd().resolve(), Path(path).resolve()
+    root = here if job_path.is_relative_to(here) else job_path.parent
+    job_place = job_path.relative_to(root).as_posix()
+    files, overrides = {job_place: job_path}, []
     if job.training:
         training = job.model_dump(mode="json", include={"training"})
         overrides.append(f"training={json.dumps(training['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{path}: {named.place}"):
-            found = _inside(named.text, root)
-            place = found.relative_to(root).as_posix()
-            _add(files, place, found)
+            target = _inside(named.text, root)
+            place = target.relative_to(root).as_posix()
+            _add(files, place, target)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
-    for name, module in _modules(job, (here, own.parent) if here.is_relative_to(root) else (own.parent,)):
+    for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
         with sweep.at(f"{path}: {name}"):
             _add(files, module.name, module)
     return Parcel(job=job_place, files=files, overrides=tuple(overrides))
@@ -148,13 +148,13 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
     """Yields `root` of datasets, also of those to train on, and `list` if it lies elsewhere."""
-    own = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
+    attacked_on = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
     trained_on = (
         (f"training[{i}].dataset", f"training.{i}.job.dataset", entry.job.dataset.own)
         for i, entry in enumerate(job.training)
         if isinstance(entry.job, TrainJob)
     )
-    for place, key, entry in (*own, *trained_on):
+    for place, key, entry in (*attacked_on, *trained_on):
         root, listed = entry.get("root"), entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
             yield _Named(f"{place}.root", root, f"{key}.root")
@@ -173,31 +173,31 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
     tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
     for name in sorted(tops - {"freqbench"}):
         candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
-        if found := next(filter(Path.exists, candidates), None):
-            yield name, found
+        if path := next(filter(Path.exists, candidates), None):
+            yield name, path
 
 
 def _inside(text: str, root: Path) -> Path:
     """Resolves a plain path that must lie inside `root`."""
-    found = at_home(text).resolve()
-    if not found.is_relative_to(root):
+    target = at_home(text).resolve()
+    if not target.is_relative_to(root):
         raise UserError(
             f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "
             f"or name what the nodes have: {ON_NODES}"
         )
-    hidden = [part for part in found.relative_to(root).parts if part.startswith(".")]
+    hidden = [part for part in target.relative_to(root).parts if part.startswith(".")]
     if hidden:
         raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
-    if not found.exists():
+    if not target.exists():
         raise UserError(f"expected a file or folder, found none at {text}: check the path, or name what the nodes have")
-    return found
+    return target
 
 
-def _add(files: dict[str, Path], place: str, found: Path) -> None:
+def _add(files: dict[str, Path], place: str, source: Path) -> None:
     """Adds a file, or the visible files of a folder; raises UserError for more bytes than may travel."""
     total = sum(file.stat().st_size for file in files.values())
-    for file in _visible(found) if found.is_dir() else (found,):
-        there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
+    for file in _visible(source) if source.is_dir() else (source,):
+        there = place if file == source else f"{place}/{file.relative_to(source).as_posix()}"
         total += 0 if there in files else file.stat().st_size
         files.setdefault(there, file)
         if total > LIMIT_BYTES:
