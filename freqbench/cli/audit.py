@@ -31,7 +31,7 @@ def audit(
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
-    given = [name for name, value in of_run.items() if value is not None]
+    options = [name for name, value in of_run.items() if value is not None]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
     if plan and (to is not None or format != "terminal"):
@@ -53,8 +53,8 @@ def audit(
             raise typer.Exit(common.EXIT_INTERRUPTED)
         if plan:
             return
-    elif given:
-        raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
+    elif options:
+        raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
     common.put(common.tables([out], format, "audit"), to, format)
     if failed:
         common.say(f"{failed} records of the audit failed: the same command tries them again")
@@ -78,9 +78,9 @@ def reproduce(
     from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
-    given = common.stored_job(out, job, trust_code) if job else None
-    with trusting(trust_code or bool(given and given.trust_code)):
-        counts = reproduce.reproduce(out, row, count, seed, given, common.console())
+    spec = common.stored_job(out, job, trust_code) if job else None
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        counts = reproduce.reproduce(out, row, count, seed, spec, common.console())
     if counts["different"]:
         raise typer.Exit(common.EXIT_FAILED)
 

@@ -86,8 +86,8 @@ def _machine() -> Lines:
 def _folders(root: Path) -> str:
     if not root.is_dir():
         return f"{root}: no such folder"
-    found = sorted(path.parent.name for path in root.glob("*/dataset.json"))
-    return f"{root}: {', '.join(found) if found else 'no folder with a dataset.json'}"
+    names = sorted(path.parent.name for path in root.glob("*/dataset.json"))
+    return f"{root}: {', '.join(names) if names else 'no folder with a dataset.json'}"
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
@@ -107,21 +107,21 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 def _contents(path: str) -> Lines:
     """Describes the content of a checkpoint's file."""
     local = storage.fetch(checkpoints.locate(path))
-    found = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
+    weights = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
     yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
-    prefix, arch, bare = _guess(found)
-    numbers = sum(value.numel() for value in found.values() if value.is_floating_point())
+    prefix, arch, bare = _guess(weights)
+    numbers = sum(value.numel() for value in weights.values() if value.is_floating_point())
     under = f", under {key}" if key else ""
     behind = f", every key behind {prefix}" if prefix else ""
-    yield "weights", f"{len(found)} entries, {numbers:,} parameters{under}{behind}"
+    yield "weights", f"{len(weights)} entries, {numbers:,} parameters{under}{behind}"
     metadata = read_metadata(path)
-    said = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
-    yield "metadata", f"written by freqbench: {said}" if metadata else "none of freqbench's"
+    facts = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
+    yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
     arch = metadata.get("arch", arch)
     if arch is None:
-        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(found))})"
+        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(weights))})"
     elif arch not in MODELS:
         yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
     else:
@@ -144,7 +144,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
-    known = {
+    facts = {
         "job": made.get("job"),
         "dataset": made.get("dataset"),
         "steps": made.get("steps"),
@@ -153,7 +153,7 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         "test Dice": made.get("dice_test"),
     }
     if made:
-        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in known.items()}
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
         yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
@@ -163,14 +163,14 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "licence", str(licence)
 
 
-def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
+def _guess(weights: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
     """Guesses from the keys: the prefix of every key, the architecture, and the weights without the prefix."""
-    for prefix, keys in stripped(found):
+    for prefix, keys in stripped(weights):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
-                arch = "slices" if arch in MODELS and _is_planar(found.values()) else arch
-                return prefix, arch, dict(zip(keys, found.values(), strict=True))
-    return "", None, dict(found)
+                arch = "slices" if arch in MODELS and _is_planar(weights.values()) else arch
+                return prefix, arch, dict(zip(keys, weights.values(), strict=True))
+    return "", None, dict(weights)
 
 
 def _is_planar(weights: Iterable[Tensor]) -> bool:
@@ -179,24 +179,24 @@ def _is_planar(weights: Iterable[Tensor]) -> bool:
     return 4 in dims and 5 not in dims
 
 
-def _migration(arch: str, found: Mapping[str, Tensor]) -> str:
+def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
     """Names the migration that a file of an architecture needs, as far as its keys tell."""
-    known = migrations_of(arch)
-    if _are_alike(known):
-        choices = " or ".join(f"{name} ({migration.title})" for name, migration in known.items())
+    migrations = migrations_of(arch)
+    if _are_alike(migrations):
+        choices = " or ".join(f"{name} ({migration.title})" for name, migration in migrations.items())
         return f"{choices}: nothing in the file tells which; --job shows the clean Dice under each"
     wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
-    name = recognise(arch, found, wanted)
+    name = recognise(arch, weights, wanted)
     if name:
-        return f"{name} ({known[name].title}), found by itself"
-    if len(known) == 1 or found.keys() == wanted.keys():
+        return f"{name} ({migrations[name].title}), found by itself"
+    if len(migrations) == 1 or weights.keys() == wanted.keys():
         return f"{NONE}: as it is"
-    return f"one of {', '.join(known)}: which, its keys tell with the args of the job (--job)"
+    return f"one of {', '.join(migrations)}: which, its keys tell with the args of the job (--job)"
 
 
-def _are_alike(known: Mapping[str, Migration]) -> bool:
+def _are_alike(migrations: Mapping[str, Migration]) -> bool:
     """True if files of several ages share their keys but need different networks."""
-    return any(migration.extra for migration in known.values())
+    return any(migration.extra for migration in migrations.values())
 
 
 def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
@@ -229,25 +229,25 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
         ref = dataset.refs()[0]
-    found = {}
+    scores = {}
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        found[migration] = value = _dice(spec, dataset, ref)
+        scores[migration] = value = _dice(spec, dataset, ref)
         under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
-    yield "verdict", _verdict(entry, found)
+    yield "verdict", _verdict(entry, scores)
 
 
 def _candidates(entry: ModelEntry) -> list[str | None]:
     """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
     path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
-    known = migrations_of(arch)
-    if not _are_alike(known) or seed_of(path) is not None or read_metadata(path):
+    migrations = migrations_of(arch)
+    if not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path):
         return [entry.migration]
-    return [*known]
+    return [*migrations]
 
 
 def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
@@ -258,16 +258,16 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
     return float(scoring.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
 
 
-def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
+def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
     """Advises on the checkpoint and its migration."""
-    if any(math.isnan(value) for value in found.values()):
+    if any(math.isnan(value) for value in scores.values()):
         return "none: the label of this case has no class of the foreground"
-    best = max(found, key=lambda migration: found[migration])
-    if not found[best] >= entry.min_dice:
-        which = "none of them" if len(found) > 1 else "it does not"
-        reach = "reaches" if len(found) > 1 else "reach"
+    best = max(scores, key=lambda migration: scores[migration])
+    if not scores[best] >= entry.min_dice:
+        which = "none of them" if len(scores) > 1 else "it does not"
+        reach = "reaches" if len(scores) > 1 else "reach"
         return f"{which} {reach} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
-    if len(found) == 1:
+    if len(scores) == 1:
         return f"it reaches min_dice {entry.min_dice:g}"
     if entry.migration == best:
         return f"migration: {best} fits better, and the job has it"

@@ -104,13 +104,13 @@ def status(
         return
     head = _jobs().Head(address)
     details = head.details(of)
-    found = _facts(details)
+    of_job = _facts(details)
     store: dict[str, Any] | None = None
     if not as_json:
-        common.console().print(_table(of, found))
+        common.console().print(_table(of, of_job))
         for line in head.log(of).splitlines()[-LAST_LINES:]:
             common.say(line)
-    if out := found.get("out"):
+    if out := of_job.get("out"):
         try:
             store = facts(out)
             if not as_json:
@@ -119,7 +119,7 @@ def status(
             with common.aside(as_json):
                 common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
     if as_json:
-        named = {name.removesuffix(" (UTC)"): value for name, value in found.items()}
+        named = {name.removesuffix(" (UTC)"): value for name, value in of_job.items()}
         common.put_json({"id": of, **named, "store": store})
 
 
@@ -169,12 +169,12 @@ def words(options: Mapping[str, Any]) -> list[str]:
     >>> words({"--set": ["a=1", "b=2"], "--force": True, "--shard": None})
     ['--set', 'a=1', '--set', 'b=2', '--force']
     """
-    given: list[str] = []
+    parts: list[str] = []
     for name, value in options.items():
         for each in value if isinstance(value, list) else [value]:
             if each is not None and each is not False:
-                given += [name] if each is True else [name, str(each)]
-    return given
+                parts += [name] if each is True else [name, str(each)]
+    return parts
 
 
 def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:

@@ -114,9 +114,9 @@ def _sheet(csv: str) -> bytes:
     return content.getvalue()
 
 
-def put_json(found: Mapping[str, Any]) -> None:
+def put_json(content: Mapping[str, Any]) -> None:
     """Prints a mapping as JSON."""
-    put(json.dumps(found, indent=1) + "\n", None)
+    put(json.dumps(content, indent=1) + "\n", None)
 
 
 def require_file(to: str) -> None:

@@ -26,9 +26,9 @@ def doctor(
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    given = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
-    with trusting(trust_code or bool(given and given.trust_code)):
-        lines, is_sound = checkups.findings(data, checkpoint, given, str(job))
+    spec = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
         for name, finding in lines:
             common.say(f"{name + ':':<16} {finding}")
     if not is_sound:

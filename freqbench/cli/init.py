@@ -73,8 +73,8 @@ def init(
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
     checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
-    lines, found = _looked_at(checkpoint, arch)
-    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", found)
+    lines, guessed = _looked_at(checkpoint, arch)
+    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     _check_budget(budget)
     model = _model(checkpoint, arch)
@@ -114,8 +114,8 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None
     if (folder := Path(checkpoint).expanduser()).is_dir():
-        known = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
-        return [], next((name for name, sign in known.items() if sign.exists()), None)
+        signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
+        return [], next((name for name, sign in signs.items() if sign.exists()), None)
     if arch in READERS:
         return [], None
     return list(checkups.findings(None, checkpoint, None)[0]), checkups.architecture(checkpoint)

@@ -57,10 +57,10 @@ def verify(
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
     read = read_entry(Path(entry))
-    found = examine(read, trust_code)
-    if not reasons(found):
-        given = common.stored_job("", job, trust_code) if job else None
-        found += recompute(
+    results = examine(read, trust_code)
+    if not reasons(results):
+        spec = common.stored_job("", job, trust_code) if job else None
+        results += recompute(
             read,
             common.console(),
             checkpoint=checkpoint,
@@ -68,11 +68,11 @@ def verify(
             cases=cases,
             engine=engine,
             trust_code=trust_code,
-            job=given,
+            job=spec,
             seed=seed,
         )
-    if not shown(found, entry, common.console()):
-        common.say(f"{entry}: refused: {reasons(found)[0]}")
+    if not shown(results, entry, common.console()):
+        common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
     common.say(f"{entry}: verified")
 

@@ -72,15 +72,15 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if not with_volumes:
         common.require_file(place)
     stores = [Store(out) for out in outs]
-    found = contents(stores)
-    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in found.facts)))
-    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+    content = contents(stores)
+    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in content.facts)))
+    data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
     file, volumes, viewer = storage.join(place, "index.html") if with_volumes else place, None, ""
     storage.require_own(file, b"freqbench</title>")
     if with_volumes:
-        common.ask_to_write(found.restricted, yes)
+        common.ask_to_write(content.restricted, yes)
         viewer = viewer_script()
-        volumes = write_volumes(found.records, found.classes, outs, place)
+        volumes = write_volumes(content.records, content.classes, outs, place)
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
@@ -96,9 +96,9 @@ def _write_figures(outs: list[str], folder: str) -> None:
     from freqbench.results import Store
     from freqbench.results import volumes as saved
 
-    found = contents([Store(out) for out in outs])
+    content = contents([Store(out) for out in outs])
     volumes = storage.join(outs[0], saved.VOLUMES) if len(outs) == 1 else None
-    written = write_figures(found.records, found.classes, volumes, folder)
+    written = write_figures(content.records, content.classes, volumes, folder)
     for path in written.paths:
         common.say(path)
     for name, reason in written.reasons.items():

@@ -39,12 +39,12 @@ def plan(
         place = out or f"runs/{job.name}"
         grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
         root = planning.volumes_root(grid, place)
-        found = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
+        outlook = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
     if as_json:
-        common.put_json(asdict(found))
+        common.put_json(asdict(outlook))
         return
-    common.console().print(planning.table(found))
-    for line in planning.lines(found):
+    common.console().print(planning.table(outlook))
+    for line in planning.lines(outlook):
         common.say(line)
 
 
@@ -144,20 +144,20 @@ def converge(
     place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
         job = matching.matched(job, place, common.say, path)
-    found = varied(job, effort, cases, path)
-    if found.left_out:
-        common.say(f"left out, as more steps add nothing to their drop: {', '.join(found.left_out)}")
-    units = list(found.grid.units())
-    outlook = planning.outlook(found.grid, (), None, place)
+    variants = varied(job, effort, cases, path)
+    if variants.left_out:
+        common.say(f"left out, as more steps add nothing to their drop: {', '.join(variants.left_out)}")
+    units = list(variants.grid.units())
+    outlook = planning.outlook(variants.grid, (), None, place)
     common.console().print(planning.table(outlook))
     passes = sum(unit.passes for unit in units)
-    common.say(f"{len(found.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
+    common.say(f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     for line in planning.lines(outlook):
         common.say(line)
-    summary = runner.execute(found.grid, place, common.console(), engine, address)
+    summary = runner.execute(variants.grid, place, common.console(), engine, address)
     if summary.interrupted:
         ending.finish(summary, place)
-    _show_convergence(place, found.entries)
+    _show_convergence(place, variants.entries)
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
@@ -183,10 +183,10 @@ def schema(
     if training:
         from freqbench.training import TrainJob
 
-        found = schema_of(TrainJob)
+        content = schema_of(TrainJob)
     else:
-        found = schema_of(JobSpec)
-    common.put_json(found)
+        content = schema_of(JobSpec)
+    common.put_json(content)
 
 
 def _hourly(price: str) -> float:

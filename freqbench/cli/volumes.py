@@ -64,11 +64,11 @@ def score(
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
     """Refuses anything but one way to score with its own options."""
-    given = [option for option, value in ways.items() if value]
-    if len(given) != 1:
-        got = " and ".join(given) or "none"
+    chosen = [option for option, value in ways.items() if value]
+    if len(chosen) != 1:
+        got = " and ".join(chosen) or "none"
         raise UserError(f"score: expected one of {', '.join(ways)}, got {got}: see score --help")
-    (way,) = given
+    (way,) = chosen
     for option, value in further.items():
         if value is None and OPTIONS[way].get(option):
             raise UserError(f"score: {way}: expected {option} too, got none: see score --help")
