@@ -78,7 +78,7 @@ def _work(config: dict[str, Any]) -> None:
 @contextmanager
 def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
     """Tells rows of a log as they come, while the context is open."""
-    ended, told = threading.Event(), set(read_log(folder))
+    ended, seen = threading.Event(), set(read_log(folder))
 
     def follow() -> None:
         while not ended.wait(WATCH_S):
@@ -86,8 +86,8 @@ def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
 
     def tell_new() -> None:
         for row in read_log(folder):
-            if row not in told:
-                told.add(row)
+            if row not in seen:
+                seen.add(row)
                 tell(row)
 
     thread = threading.Thread(target=follow, daemon=True)

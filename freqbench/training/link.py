@@ -68,14 +68,14 @@ def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
 
     Raises UserError as `described` and `prepare` do.
     """
-    found, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job, where)
     untrained = []
     for i, network in todo.items():
         training, recipe = network.training, network.recipe
         steps = training.job.schedule(recipe).steps
         complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
         untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word="trained first"))
-    return found, (*untrained, *missing)
+    return resolved, (*untrained, *missing)
 
 
 def present(job: JobSpec, where: str) -> JobSpec:
@@ -98,11 +98,11 @@ def fulfilled(
         UserError: as `planned`, the data of a training are not on this machine, or a training fails.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
-    found, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job, where)
     if missing:
         raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
     if not todo:
-        return found
+        return resolved
     if shard and shard.number > 1:
         names = ", ".join(dict.fromkeys(network.recipe.name for network in todo.values()))
         raise UserError(
@@ -140,21 +140,21 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
     if not job.trains:
         return job, {}, []
     trainings = _read(job.training, where)
-    found: dict[str, dict[str, Trained | None] | MissingDataError] = {}
+    states: dict[str, dict[str, Trained | None] | MissingDataError] = {}
     models: dict[int, ModelEntry] = {}
     todo: dict[int, _Network] = {}
     missing: list[Missing] = []
     networks = _networks(job.models, trainings, where)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
-        if training.place not in found:
+        if training.place not in states:
             try:
                 with sweep.at(training.place):
                     names = {each.recipe.name for each in networks.values() if each.training is training}
-                    found[training.place] = _trained(training, names)
+                    states[training.place] = _trained(training, names)
             except MissingDataError as error:
-                found[training.place] = error
-        of_training = found[training.place]
+                states[training.place] = error
+        of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
             reason = str(of_training).removeprefix(f"{training.place}: ")
             complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
@@ -169,17 +169,17 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
 
 def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
     """Finds the trained weights of these networks of a training job, by name; None for one still to be trained."""
-    folder, found = training.folder(), dict.fromkeys(names)
+    folder, weights = training.folder(), dict.fromkeys(names)
     for network in prepare(training.job).trainings:
         name = network.model.name
         if name in names and (result := finished(network, folder)):
-            found[name] = Trained(
+            weights[name] = Trained(
                 checkpoint=storage.join(training.out, name, BEST),
                 identity=network.identity,
                 method=network.method,
                 weights=weights_sha256(result.path),
             )
-    return found
+    return weights
 
 
 def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
@@ -202,14 +202,14 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
     """Reads the training jobs that entries of `training` name; refuses two with one name, or one place to write to."""
-    found: list[_Training] = []
+    trainings: list[_Training] = []
     for i, entry in enumerate(entries):
         place = f"{where}: training[{i}]"
         training = _from_file(entry.job, where, place) if isinstance(entry.job, str) else entry.job
-        found.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
-    sweep.require_distinct("training", [each.job.name for each in found], where)
+        trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
+    sweep.require_distinct("training", [each.job.name for each in trainings], where)
     taken: dict[tuple[str, str], str] = {}
-    for each in found:
+    for each in trainings:
         for recipe in each.job.networks:
             first = taken.setdefault((each.out.rstrip("/"), recipe.name), each.job.name)
             if first != each.job.name:
@@ -217,45 +217,45 @@ def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
                     f"{each.place}.out: expected another place than that of {first}, which has a {recipe.name} too, "
                     f"got {each.out}: give one of them its own"
                 )
-    return found
+    return trainings
 
 
 def _networks(models: Sequence[ModelEntry], trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
-    known = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
+    choices = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
-        i: _named(str(entry.checkpoint), known, f"{where}: models[{i}].checkpoint")
+        i: _named(str(entry.checkpoint), choices, f"{where}: models[{i}].checkpoint")
         for i, entry in enumerate(models)
         if entry.is_to_train
     }
 
 
-def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
-    if not known:
+def _named(checkpoint: str, networks: Sequence[_Network], place: str) -> _Network:
+    if not networks:
         raise UserError(
             f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "
             "training: [PATH]"
         )
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
-    candidates = [each for each in known if owner in ("", each.training.job.name)]
-    found = [each for each in candidates if each.recipe.name == name]
+    candidates = [each for each in networks if owner in ("", each.training.job.name)]
+    matching = [each for each in candidates if each.recipe.name == name]
     first, _, number = name.rpartition(".")
     replicate = whole(number)
-    for each in candidates if not found else ():
+    for each in candidates if not matching else ():
         if each.recipe.name == first and replicate is not None:
             job = each.training.job
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
                 f"{job.replicates}: say replicates: {replicate + 1} there"
             )
-    if not found or (slash and not owner):
-        names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}
+    if not matching or (slash and not owner):
+        names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")
-    if len(found) > 1:
-        ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in found)
-        raise UserError(f"{place}: expected one network of {checkpoint}, got {len(found)}: write {ways}")
-    return found[0]
+    if len(matching) > 1:
+        ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in matching)
+        raise UserError(f"{place}: expected one network of {checkpoint}, got {len(matching)}: write {ways}")
+    return matching[0]
 
 
 def _from_file(written: str, where: str, place: str) -> TrainJob:

@@ -152,11 +152,11 @@ class Team:
 
     def gathered(self, scores: Mapping[int, Scores]) -> Scores:
         """Gathers the team's rows, in the order of their numbers."""
-        found = [dict(scores)]
+        parts = [dict(scores)]
         if self.size > 1:
-            found = [{} for _ in range(self.size)]
-            torch.distributed.all_gather_object(found, dict(scores))
-        rows = {number: row for each in found for number, row in each.items()}
+            parts = [{} for _ in range(self.size)]
+            torch.distributed.all_gather_object(parts, dict(scores))
+        rows = {number: row for each in parts for number, row in each.items()}
         return np.stack([rows[number] for number in sorted(rows)])
 
 
@@ -208,9 +208,9 @@ class Trainer:
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
         if not math.isfinite(loss) or not math.isfinite(gradient):
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
-            kept = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
+            resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
             raise UserError(
-                f"{training.model.name}: {what} at step {state.step + 1}: lower lr or set clip_norm; {kept} in "
+                f"{training.model.name}: {what} at step {state.step + 1}: lower lr or set clip_norm; {resumable} in "
                 f"{self.folder}"
             )
         state.optimizer.step()
@@ -295,7 +295,7 @@ def fit(
     return state
 
 
-def save_best(training: Training, state: State, folder: str, found: dict[str, Any]) -> None:
+def save_best(training: Training, state: State, folder: str, figures: dict[str, Any]) -> None:
     """Writes `best.safetensors`: the best weights, the settings that build and feed the network, and its training."""
     metadata = {
         "arch": training.arch,
@@ -303,6 +303,6 @@ def save_best(training: Training, state: State, folder: str, found: dict[str, An
         "roi": list(training.roi),
         "num_classes": training.num_classes,
         **training.facts,
-        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | found,
+        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | figures,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)

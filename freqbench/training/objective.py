@@ -44,14 +44,14 @@ class Objective(nn.Module):
         Crops are `[B, C, h, w, d]`, None: without that term; labels integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
-        found = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
-        found.append(None)
+        losses = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
+        losses.append(None)
         if self._consistency and on_clean is not None and on_adversarial is not None:
             block = None if self._consistency.block == "whole" else self._consistency.block
             distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
-            found[-1] = self._consistency.weight * distance
-        terms = [term for term in found if term is not None]
-        values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in found]
+            losses[-1] = self._consistency.weight * distance
+        terms = [term for term in losses if term is not None]
+        values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in losses]
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:

@@ -53,12 +53,12 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
-    found: dict[str, Training] = {}
+    trainings: dict[str, Training] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in _wanted(replicate, only):
-            found[model.name] = _training(replicate, model, number, out, lists["train"], refs, found)
-    return Prepared(lists=lists, refs=refs, trainings=list(found.values()))
+            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
+    return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
@@ -74,8 +74,8 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
     for first, second in (("train", "select"), ("train", "test"), ("select", "test")):
         if (first, second) == ("select", "test") and job.splits.selected_on_test:
             continue
-        known = {ref.fingerprint for ref in refs[first]} | {ref.patient_id for ref in refs[first]}
-        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in known or ref.patient_id in known]
+        taken = {ref.fingerprint for ref in refs[first]} | {ref.patient_id for ref in refs[first]}
+        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in taken or ref.patient_id in taken]
         if shared:
             raise UserError(
                 f"{job.name}: splits: expected lists without a case or patient in common, got {len(shared)} in {first} "
@@ -173,7 +173,7 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
     # Later fields are left out if unused, so that identities of earlier files stay.
     schedule = job.schedule(model)
     early = schedule.model_dump(exclude={"max_minutes", *LATER})
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
         "recipe": dataset.recipe(),
@@ -186,9 +186,9 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "augmentation": (model.augmentation or job.augmentation).model_dump(),
     }
     if attack is None:
-        return found
+        return facts
     consistency = model.frequency_consistency
-    return found | {
+    return facts | {
         "objective": model.objective,
         "attack": attack_identity(attack),
         "random_budget": model.random_budget,
@@ -215,12 +215,12 @@ def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: 
             return ()
         if own.threat_model != "linf":
             return (own,)
-    found: list[Attack] = []
+    attacks: list[Attack] = []
     for entry in validation.attacks or (QUICK_ATTACK,):
         attack = own if isinstance(entry, str) else _attack(entry, dataset, place)
-        if attack is not None and attack not in found:
-            found.append(attack)
-    return tuple(found)
+        if attack is not None and attack not in attacks:
+            attacks.append(attack)
+    return tuple(attacks)
 
 
 def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:

@@ -78,9 +78,9 @@ def train(
     if job.threads:
         torch.set_num_threads(job.threads)
     prepared = prepare(job, out, only)
-    cases, said = cache(prepared.cases), set[Shape]()
+    cases, reported = cache(prepared.cases), set[Shape]()
     names = prepared.lists["test"].class_names
-    return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
+    return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
 
 
 def finished(training: Training, out: str) -> TrainResult | None:
@@ -102,9 +102,9 @@ def _train_one(
     cases: Callable[[str], list[Case]],
     out: str,
     progress: bool,
-    said: set[Shape],
+    reported: set[Shape],
 ) -> TrainResult:
-    """Trains a network, unless it is finished; `said` are the ROIs whose padding has been reported."""
+    """Trains a network, unless it is finished; `reported` are the ROIs whose padding the user knows of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
     former = finished(training, out)
@@ -114,8 +114,8 @@ def _train_one(
             return former
         for name in (RESULT,) if exists(join(folder, RESULT)) else MARKS:
             require_own(join(folder, name), MARKS[name])
-        if training.roi not in said:
-            said.add(training.roi)
+        if training.roi not in reported:
+            reported.add(training.roi)
             _say_padded(cases("train"), training, say)
         if training.quick:
             under = ", ".join(attack.name for attack in training.quick)
@@ -149,8 +149,8 @@ def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
-        found = _fitting(training, least)
-        hint = f". roi: {found} would fit all" if found else f". The network takes no crop within {least}"
+        fitting = _fitting(training, least)
+        hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
     crop = "x".join(map(str, training.roi))
     say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
 
@@ -215,8 +215,8 @@ def _measured(
         steps=state.step,
         wait_share=state.waited / state.seconds if state.seconds else 0.0,
     )
-    found: dict[str, Any] = asdict(result)
-    save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
+    facts: dict[str, Any] = asdict(result)
+    save_best(training, state, folder, {key: facts[key] for key in facts if key not in ("name", "path")})
     return result
 
 

@@ -29,7 +29,7 @@ def case_dice(
     takes the next of `whole`.
     """
     device = next(model.parameters()).device
-    found = {}
+    scores = {}
     for number, case in cases:
         image, label = case.image, case.label
         if attack is not None:
@@ -39,8 +39,8 @@ def case_dice(
             image, label = attacked.adversarial, attacked.shown(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
-        found[number] = dice(pred, label, num_classes)
-    return found
+        scores[number] = dice(pred, label, num_classes)
+    return scores
 
 
 def mean_foreground(scores: Scores) -> float:
