@@ -145,7 +145,7 @@ def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
                 f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
             )
         elif model_id != now.model_id:
-            reasons.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
+            reasons.append(f"model {name}: arguments, window, preprocessing or code have changed since")
     return reasons + _changed_data(run.get("datasets") or {}, stored, grid)
 
 

@@ -73,7 +73,7 @@ def _machine() -> Lines:
     code = provenance.git_state()
     yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
     weights = lpips_weights()
-    yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
+    yield "LPIPS weights", str(weights) if weights else "not here: fetched by the first run that needs LPIPS"
     yield "cache", str(node_cache.folder())
     yield "attacks", ", ".join(ATTACKS)
     yield "models", ", ".join(MODELS)
@@ -188,10 +188,10 @@ def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
     wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
     name = recognise(arch, weights, wanted)
     if name:
-        return f"{name} ({migrations[name].title}), found by itself"
+        return f"{name} ({migrations[name].title}), recognised by its keys"
     if len(migrations) == 1 or weights.keys() == wanted.keys():
         return f"{NONE}: as it is"
-    return f"one of {', '.join(migrations)}: which, its keys tell with the args of the job (--job)"
+    return f"one of {', '.join(migrations)}: its keys and the job's args tell which (--job)"
 
 
 def _are_alike(migrations: Mapping[str, Migration]) -> bool:

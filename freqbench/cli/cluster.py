@@ -128,7 +128,7 @@ def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Head(address)
     if (before := head.details(job_id)).status.is_terminal():
-        common.say(f"{job_id} had ended before: {before.status.value}")
+        common.say(f"{job_id} had already ended: {before.status.value}")
         return
     common.say(f"stopping {job_id}: it stores work in flight first")
     try:

@@ -134,7 +134,7 @@ def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
     names = ", ".join(datasets)
     if names and not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"{names}: expected leave to write volumes that must not be passed on: give --yes")
+            raise UserError(f"{names}: expected permission to write volumes that must not be passed on: give --yes")
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)
 
 

@@ -86,7 +86,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
     if volumes is not None:
         size = f"{volumes['bytes'] / 1e6:.0f} MB"
-        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder whole")
+        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
 
 
 def _write_figures(outs: list[str], folder: str) -> None:

@@ -247,7 +247,7 @@ def _named(checkpoint: str, networks: Sequence[_Network], place: str) -> _Networ
             job = each.training.job
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: say replicates: {replicate + 1} there"
+                f"{job.replicates}: set replicates: {replicate + 1} there"
             )
     if not matching or (slash and not owner):
         names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}

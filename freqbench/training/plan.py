@@ -80,7 +80,7 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
             raise UserError(
                 f"{job.name}: splits: expected lists without a case or patient in common, got {len(shared)} in {first} "
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
-                + (", or say selected_on_test: true" if second == "test" and first == "select" else "")
+                + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
 
 

@@ -121,7 +121,7 @@ def test_a_job_is_stopped_once(client: Client, sent: str, bench: Bench) -> None:
     assert code == 0
     assert said.splitlines()[0] == f"stopping {sent}: it stores work in flight first"
     assert said.splitlines()[-1] == f"{sent}: STOPPED"
-    assert bench("stop", sent)[1] == f"{sent} had ended before: STOPPED\n"
+    assert bench("stop", sent)[1] == f"{sent} had already ended: STOPPED\n"
 
 
 def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(

@@ -56,7 +56,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     runs = _copy(store, folder / STORE, keys, spec)
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
-        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run the job anew")
+        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run it to a new store")
     audit_keys = _keys(audit, ids)
     _copy(audit, folder / STORE / "audit", audit_keys, {**spec, "name": f"{spec['name']}-audit"})
     windows = tuple(each for each in gradients.windows if each.model == model)
@@ -87,7 +87,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     if not entries:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
-        raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: name them apart")
+        raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
     if entries[0].ensemble or str(entries[0].checkpoint).startswith("random"):
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
     if entries[0].is_prompted:
