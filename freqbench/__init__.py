@@ -1,4 +1,4 @@
-"""freqbench attacks volumetric segmentation models (CT, MR) and measures what is left of them.
+"""freqbench attacks volumetric segmentation models (CT, MR) and measures how much of their accuracy survives.
 
 >>> import freqbench as fb
 >>> model, case = fb.load_model("zoo://phantom/unet"), fb.load_dataset("phantom", split="test")[0]

@@ -1,6 +1,6 @@
 """Reads records and class records of stores as data frames: only the columns asked for, texts as categoricals.
 
-Of a million records such a frame is a tenth as large and grouped ten times as fast. Categories are sorted, so that
+With a million records such a frame is a tenth as large and grouped ten times as fast. Categories are sorted, so that
 sorting a column sorts its texts; source and target share theirs, so that the two can be compared.
 """
 
@@ -21,7 +21,7 @@ IDENTITY = (
     *("params", "budget_name", "budget", "threat_model", "seed", "precision", "compile", "num_classes"),
     *("status", "error", "null_reasons", "run_id", "finished_at"),
 )
-"""What every table needs to know which rows it has before it."""
+"""Columns that every table needs to identify its rows."""
 
 CLASSES = (*KEY, "class_index", "class_name", "label_voxels", "dsc", "dsc_clean", "hd95_mm", "hd95_mm_clean")
 
@@ -29,7 +29,7 @@ _SAME = (("source_model", "target_model"), ("source_model_id", "target_model_id"
 
 
 def records_frame(sources: Sequence[Store], columns: Collection[str] | None = None) -> pd.DataFrame:
-    """IDENTITY and `columns` (None: all) of one row a key of stores: ok before failed, then the latest."""
+    """Reads IDENTITY and `columns` (None: all) of one row per key of stores: ok before failed, then the latest."""
     names = [column.name for column in RECORDS if columns is None or column.name in {*columns, *IDENTITY}]
     tables = [store.records(names, coded=True) for store in sources]
     table = tables[0] if len(tables) == 1 else latest(pa.concat_tables(tables).unify_dictionaries())
@@ -42,10 +42,10 @@ def found_records(
     columns: Collection[str] | None = None,
     may_be_empty: bool = False,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All rows of `records_frame`, and of these the ones with the keys of the job of interest (None: all).
+    """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all).
 
-    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row; of a run
-    that has just begun it `may_be_empty`.
+    Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
+    `may_be_empty` allows a run that has just begun.
     """
     stored = records_frame(sources, columns)
     records = stored if job_keys is None else of_job(stored, job_keys)
@@ -58,7 +58,7 @@ def found_records(
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:
-    """CLASSES of records of `records_frame`; of several stores that have a key, those of its row in `records`."""
+    """Reads CLASSES of records of `records_frame`; if several stores have a key, those of its row in `records`."""
     if len(sources) == 1:
         return categorical(sources[0].class_records(CLASSES, coded=True).to_pandas())
     columns = tuple(dict.fromkeys((*COMMIT, *CLASSES)))
@@ -70,40 +70,40 @@ def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFra
 
 
 def joined_classes(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The class rows whose record is among the records, with these columns of it."""
+    """Selects the class rows whose record is among the records, and adds these columns of it."""
     keys = list(KEY)
-    known = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
-    # of the same categories, as codes are joined faster than texts
-    coded = {name: classes[name].astype("category").cat.set_categories(known[name].cat.categories) for name in keys}
-    return classes.assign(**coded).dropna(subset=keys).merge(known, on=keys)
+    placed = records[[*keys, *columns]].astype(dict.fromkeys(keys, "category"))
+    # The same categories, as codes are joined faster than texts.
+    coded = {name: classes[name].astype("category").cat.set_categories(placed[name].cat.categories) for name in keys}
+    return classes.assign(**coded).dropna(subset=keys).merge(placed, on=keys)
 
 
 def class_drops(records: pd.DataFrame, classes: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """`joined_classes` of the foreground, with Dice x100: `clean` and `drop`, clean minus attacked."""
+    """Selects the foreground of `joined_classes`, with Dice x100: `clean` and `drop`, clean minus attacked."""
     joined = joined_classes(records, classes[classes["class_index"] > 0], columns)
     clean, attacked = (100 * joined[name].astype(float) for name in ("dsc_clean", "dsc"))
     return joined.assign(clean=clean, drop=clean - attacked)
 
 
 def of_job(frame: pd.DataFrame, job_keys: Collection[Key]) -> pd.DataFrame:
-    """The rows with one of these keys."""
-    wanted = frozenset(job_keys)  # one look-up a row is faster than an index of as many keys
+    """Selects the rows with one of these keys."""
+    wanted = frozenset(job_keys)  # a look-up per row is faster than an index of as many keys
     columns = [frame[name].to_numpy(object) for name in KEY]
     return frame[np.fromiter((key in wanted for key in zip(*columns, strict=True)), bool, len(frame))]
 
 
 def categorical(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its texts as categoricals, whose categories are sorted; of source and target the same ones."""
+    """Turns texts into categoricals with sorted categories, the same for source and target."""
     texts = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype | pd.StringDtype)]
     coded = frame.astype(dict.fromkeys(texts, "category"))
     shared = {name: pair for pair in _SAME for name in pair if set(pair) <= {*texts}}
     for name in texts:
-        known = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
-        coded[name] = coded[name].cat.set_categories(sorted(known))
+        categories = {text for each in shared.get(name, (name,)) for text in coded[each].cat.categories}
+        coded[name] = coded[name].cat.set_categories(sorted(categories))
     return coded
 
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its categoricals as texts: for results, which are few."""
+    """Turns categoricals into texts: for results, which are few."""
     coded = [name for name in frame.columns if isinstance(frame[name].dtype, pd.CategoricalDtype)]
     return frame.astype(dict.fromkeys(coded, object))

@@ -1,4 +1,4 @@
-"""Picks the rows that count, groups them with intervals, and writes their cells as text."""
+"""Selects the rows that count, groups them with intervals, and writes their cells as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -14,9 +14,9 @@ IDENTITY = [
     *("case_id", "patient_id", "seed"),
 ]
 ATTACK = ["label", "threat_model"]
-NULL_ROW = " control="  # of a label: the change without the optimisation
+NULL_ROW = " control="  # in a label: the change without the optimisation
 SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_penalised")
-"""The columns of RECORDS that `scored` makes its own of."""
+"""Columns of RECORDS that `scored` converts."""
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
     "their number (Student's t, from 20 patients on BCa bootstrap). Those of two or three patients are very wide, and "
@@ -25,7 +25,7 @@ COUNTS = (
 
 
 def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of `tables.current(strength.checked(...))` that count, with IDENTITY, the columns asked for, and scores.
+    """Selects the rows of `tables.current(strength.checked(...))` that count: IDENTITY, `columns` and scores.
 
     Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
     (mm) lead; `dsc`, `clean` and `drop` follow the papers' convention, with the background. Dice x100.
@@ -40,26 +40,26 @@ def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def is_white_box(frame: pd.DataFrame) -> pd.Series:
-    """Whether the model whose prediction is scored is the one whose gradients made the volume."""
+    """True for each row whose volume was made with gradients of the model that is scored."""
     same = np.asarray(frame["source_model"].astype(object)) == np.asarray(frame["target_model"].astype(object))
     return pd.Series(same, index=frame.index)
 
 
 def is_null_row(frame: pd.DataFrame) -> pd.Series:
-    """Whether each row is of an attack's change without its optimisation."""
+    """True for each row that shows an attack's change without its optimisation."""
     return frame["label"].astype(str).str.contains(NULL_ROW, regex=False)
 
 
 def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> pd.DataFrame:
-    """The rows whose `cell_id` and `case_key` have a file, with what is said of it as `file`."""
-    own = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
-    found = [files.get(key) for key in zip(own["cell_id"], own["case_key"], strict=True)]
-    return own.assign(file=pd.Series(found, index=own.index, dtype=object)).dropna(subset="file")
+    """Selects the rows whose `cell_id` and `case_key` have a file, with its entry as `file`."""
+    rows = frame[frame["cell_id"].isin({cell_id for cell_id, _ in files})]
+    entries = [files.get(key) for key in zip(rows["cell_id"], rows["case_key"], strict=True)]
+    return rows.assign(file=pd.Series(entries, index=rows.index, dtype=object)).dropna(subset="file")
 
 
 def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
-    """A row a group: `by`, the `cases`, `seeds` and `patients` with a value, its mean under the value's own name, `low`
-    and `high`, and the mean of the columns `means`. Texts are plain, not categoricals."""
+    """Makes one row per group: `by`; the `cases`, `seeds` and `patients` with a value; its mean under the value's own
+    name; `low` and `high`; and the mean of the columns `means`. Texts are plain, not categoricals."""
     rows = mean_intervals(frame, by, value).rename(columns={"mean": value, "clusters": "patients"})
     defined = frame[value].notna()
     counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))
@@ -72,18 +72,18 @@ def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[
 
 
 def beside(rows: pd.DataFrame, *names: str) -> dict[str, pd.Series]:
-    """The columns that stand beside the one that leads: `hd95_penalised` where it was measured, and those named."""
+    """Columns that stand beside the leading one: `hd95_penalised` if it was measured, and `names`."""
     measured = ["hd95_penalised"] if rows["hd95_penalised"].notna().any() else []
     return {name: rows[name] for name in (*measured, *names)}
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A number as a cell: rounded, without a minus before 0; empty where it is missing."""
+    """Writes a number as a cell: rounded, without a minus before 0; empty where it is missing."""
     return "" if np.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int = 1) -> list[str]:
-    """Intervals as cells, `[40.1, 46.0]`; empty where there is none."""
+    """Writes intervals as cells, `[40.1, 46.0]`; empty where there is none."""
     return [
         "" if np.isnan(a) or np.isnan(b) else f"[{points(a, digits)}, {points(b, digits)}]"
         for a, b in zip(rows[low].to_numpy(float), rows[high].to_numpy(float), strict=True)
@@ -91,7 +91,7 @@ def bounds(rows: pd.DataFrame, low: str = "low", high: str = "high", digits: int
 
 
 def budget_texts(frame: pd.DataFrame) -> pd.Series:
-    """Budgets as a person writes them, such as `8/255`; empty where an attack has none."""
+    """Writes budgets as a person does, such as `8/255`; empty where an attack has none."""
 
     def texts(distinct: pd.DataFrame) -> list[str]:
         pairs = distinct.itertuples(index=False, name=None)
@@ -101,26 +101,26 @@ def budget_texts(frame: pd.DataFrame) -> pd.Series:
 
 
 def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ATTACK with the `attack`, `budget_name` and `budget` that their label stands for, by threat model,
-    attack and budget, never by score."""
+    """Adds to rows of ATTACK the `attack`, `budget_name` and `budget` of their label, ordered by threat model, attack
+    and budget, never by score."""
     settings = plain(frame[[*ATTACK, "attack", "budget_name", "budget"]].drop_duplicates(ATTACK))
     rows = rows.merge(settings, on=ATTACK, how="left")
     return rows.sort_values(["threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
 
 
 def one_patient_note(patients: pd.Series) -> str:
-    """The sentence about missing intervals where some row has one patient only."""
+    """Explains missing intervals if some row has only one patient; else empty."""
     text = " With one patient there is no interval, as no spread between patients can be seen."
     return text if (patients < 2).any() else ""
 
 
 def counts_text(rows: pd.DataFrame) -> str:
-    """COUNTS, and what is missing where there is one patient."""
+    """Returns COUNTS, with a note on missing intervals if some row has one patient."""
     return COUNTS + one_patient_note(rows["patients"])
 
 
 def most(rows: pd.DataFrame) -> str:
-    """What stands behind the cells of a table that has no room for their n, and what is missing of one patient."""
+    """States the largest n behind the cells of a table that has no room for them, with a note on missing intervals."""
     cases, patients, seeds = (int(rows[name].max()) for name in ("cases", "patients", "seeds"))
     seeds_text = f", {seeds} seeds" if seeds > 1 else ""
     note = one_patient_note(rows["patients"])

@@ -1,4 +1,4 @@
-"""Names attacks and models shortly: what differs is said, what is the same is not."""
+"""Names attacks and models by their differences alone."""
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import fields
@@ -18,12 +18,12 @@ NOTABLE = frozenset(
         *("variant", "targeted", "control", "renormalize", "band", "filter"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
         *("members", "losses", "threshold"),  # of ensembles
-        "label",  # of volumes that were made elsewhere
+        "label",  # of imported volumes
         "kind",  # of a corruption
         *PLAIN,
     )
 )
-RECONSTRUCTION = "reconstruction"  # of an attack that nobody described in full: said although it is the only variant
+RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
 JOINTS = {
     **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
     **dict.fromkeys(("target", "filter"), ":"),
@@ -33,7 +33,7 @@ _SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision"
 
 
 def value_text(name: str, value: Any) -> str:
-    """A parameter's value as a person writes it: `8/255` on the intensity scale, `8x16x32` for a triple.
+    """Writes a parameter's value as a person does: `8/255` on the intensity scale, `8x16x32` for a triple.
 
     >>> value_text("eps", 8 / 255), value_text("q_max", 20.0), value_text("block", [8, 16, 32])
     ('8/255', '20', '8x16x32')
@@ -51,10 +51,10 @@ def value_text(name: str, value: Any) -> str:
 
 
 def attack_labels(records: pd.DataFrame) -> pd.Series:
-    """One text a row: the attack, its budget, and what else tells it apart.
+    """Labels each row: the attack, its budget, and the parameters that distinguish it.
 
-    What makes another attack of it (NOTABLE: a null row, a variant, a precision, ...) is said wherever it is not the
-    default, and a reconstruction always; any other parameter where rows of the same attack differ in it.
+    Parameters that make it another attack (NOTABLE: a null row, a variant, a precision, ...) are shown where not the
+    default, a reconstruction always; any other parameter if rows of the same attack differ in it.
     """
 
     def labels(distinct: pd.DataFrame) -> list[str]:
@@ -69,15 +69,15 @@ def attack_labels(records: pd.DataFrame) -> pd.Series:
 
 
 def each_distinct(frame: pd.DataFrame, columns: list[str], texts: Callable[[pd.DataFrame], Sequence[str]]) -> pd.Series:
-    """A text a row, made of the distinct values of some columns, which are few; categories are sorted."""
+    """Makes one text per row from the distinct values of some columns, which are few; categories are sorted."""
     number = frame.groupby(columns, dropna=False, sort=False, observed=True).ngroup().to_numpy()
     distinct = frame.loc[~pd.Series(number).duplicated().to_numpy(), columns]
-    known, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
-    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(known)), index=frame.index)
+    categories, codes = np.unique(np.array(texts(distinct), object), return_inverse=True)
+    return pd.Series(pd.Categorical.from_codes(codes[number], categories=pd.Index(categories)), index=frame.index)
 
 
 def model_names(records: pd.DataFrame) -> dict[str, str]:
-    """Model id to name, with the id's first digits where several models have one name."""
+    """Maps model ids to names, with the id's first digits where several models share a name."""
     names: dict[str, str] = {}
     for role in ("source", "target"):
         pairs = records[[f"{role}_model_id", f"{role}_model"]].drop_duplicates(keep="last")  # few, of very many rows
@@ -87,7 +87,7 @@ def model_names(records: pd.DataFrame) -> dict[str, str]:
 
 
 def families(frame: pd.DataFrame) -> pd.Series:
-    """The labels without their budget, the same for all points of a curve."""
+    """Returns the labels without their budget, the same for all points of a curve."""
     columns = ["label", "budget_name", "budget"]
     texts = {
         label: label if pd.isna(budget) else label.replace(f" {name}={value_text(name, budget)}", "", 1)
@@ -97,15 +97,15 @@ def families(frame: pd.DataFrame) -> pd.Series:
 
 
 def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, Any]:
-    """The parameters of a record but its budget, those left open, and what follows from the source."""
-    given = object_of(params, f"{attack}: params").items()
-    return {name: value for name, value in given if value is not None and name not in (budget_name, BLOCK_CUT)}
+    """Returns a record's parameters but for its budget, parameters left open, and those that follow from the source."""
+    items = object_of(params, f"{attack}: params").items()
+    return {name: value for name, value in items if value is not None and name not in (budget_name, BLOCK_CUT)}
 
 
 def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """All that can differ within an attack."""
-    own = {name: setting[name] for name in ("variant", "precision", "compile")}
-    return own | parameters(setting["attack"], setting["params"], setting["budget_name"])
+    """Collects everything that can differ within an attack."""
+    settings = {name: setting[name] for name in ("variant", "precision", "compile")}
+    return settings | parameters(setting["attack"], setting["params"], setting["budget_name"])
 
 
 def _varying(siblings: list[dict[str, Any]]) -> set[str]:
@@ -116,8 +116,8 @@ def _varying(siblings: list[dict[str, Any]]) -> set[str]:
 
 def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
     words = [setting["attack"]]
-    known = fields(ATTACKS.get(setting["attack"], Attack))  # of attacks not known what all share
-    defaults = {**PLAIN, **{field.name: field.default for field in known}}
+    declared = fields(ATTACKS.get(setting["attack"], Attack))  # unknown attacks: the common parameters
+    defaults = {**PLAIN, **{field.name: field.default for field in declared}}
     if setting["budget"] is not None:
         words.append(f"{setting['budget_name']}={value_text(setting['budget_name'], setting['budget'])}")
     for name, value in _parameters(setting).items():

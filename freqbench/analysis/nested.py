@@ -10,9 +10,9 @@ from freqbench.analysis.statistics import LEVEL, Array
 
 
 class Nested(NamedTuple):
-    """A mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of
-    freedom and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where
-    nothing varies. `networks` are those of the method, `patients` those scored on all networks."""
+    """Mean over patients and networks, or the difference of two, with its interval, Satterthwaite's degrees of freedom
+    and the uncorrected two-sided p of a mean of 0. All but the mean are NaN with one patient, p also where nothing
+    varies. `networks` are those of the method, `patients` those scored on all networks."""
 
     mean: float
     low: float
@@ -24,7 +24,7 @@ class Nested(NamedTuple):
 
 
 def nested_interval(values: Array, minus: Array | None = None) -> Nested:
-    r"""The mean of a method over patients and networks with an interval for new patients and new trainings.
+    r"""Computes a method's mean over patients and networks with an interval for new patients and new trainings.
 
     A network is one draw of its training, and every one is scored on every patient, so the two are crossed:
     :math:`y_{pn} = \mu + a_p + b_n + e_{pn}`, all three random. The mean of P patients and N networks has the variance
@@ -56,16 +56,16 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
     variance = float(of_patients.var(ddof=1)) / patients
     squares, fewest = variance**2 / (patients - 1), patients - 1
     for _, table in tables:
-        own = table.shape[1]
-        if own < 2:
+        count = table.shape[1]
+        if count < 2:
             continue
         between, residual = _mean_squares(table)
-        fewest = min(fewest, own - 1)
+        fewest = min(fewest, count - 1)
         if between > residual:
-            scale = 1 / (patients * own)
+            scale = 1 / (patients * count)
             variance += scale * (between - residual)
-            squares += (scale * between) ** 2 / (own - 1)
-            squares += (scale * residual) ** 2 / ((patients - 1) * (own - 1))
+            squares += (scale * between) ** 2 / (count - 1)
+            squares += (scale * residual) ** 2 / ((patients - 1) * (count - 1))
     df = max(float(fewest), variance**2 / squares) if squares else float(fewest)
     error = variance**0.5
     reach = float(special.stdtrit(df, (1 + LEVEL) / 2)) * error
@@ -74,32 +74,32 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 
 
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
-    """`nested_interval` of every training method: a row a `method`, in sorted order, with the fields of Nested.
+    """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
 
     A patient's value is the mean over its rows; patients that some network lacks are left out for all.
 
     Args:
-        frame: one row a value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
-        behind: a method: of every other, how far its mean lies below this one's; its own row is NaN.
+        frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
+        behind: a method; the others' means are then their distance below its mean, and its own row is NaN.
     """
     texts = frame.astype({"target_model": str, "method": str})
     wide = texts.groupby(["patient_id", "target_model"], observed=True)[value].mean().unstack().dropna()
     pairs = texts[["method", "target_model"]].drop_duplicates().sort_values(["method", "target_model"])
-    tables = {str(name): wide[list(own["target_model"])].to_numpy(float) for name, own in pairs.groupby("method")}
+    tables = {str(name): wide[list(group["target_model"])].to_numpy(float) for name, group in pairs.groupby("method")}
     rows = []
     for name, table in tables.items():
         if not len(table) or name == behind:
-            found = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
+            result = Nested(np.nan, np.nan, np.nan, np.nan, np.nan, table.shape[1], len(table))
         elif behind is None:
-            found = nested_interval(table)
+            result = nested_interval(table)
         else:
-            found = nested_interval(tables[behind], table)
-        rows.append({"method": name, **found._asdict(), "networks": table.shape[1]})
+            result = nested_interval(tables[behind], table)
+        rows.append({"method": name, **result._asdict(), "networks": table.shape[1]})
     return pd.DataFrame(rows, columns=["method", *Nested._fields])
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:
-    """Between networks, and of the residuals, of a table `[P, N]`."""
+    """Mean squares between networks, and of the residuals, of a table `[P, N]`."""
     patients, networks = table.shape
     of_networks = table.mean(axis=0)
     residuals = table - table.mean(axis=1, keepdims=True) - of_networks + table.mean()

@@ -6,10 +6,10 @@ import pandas as pd
 
 
 class Score(NamedTuple):
-    """A column of numbers as it is shown: `scale` x `source` of RECORDS, with `digits` after the point.
+    """Column of numbers as shown: `scale` x `source` of RECORDS, with `digits` after the point.
 
-    `direction` says whether a higher or a lower value means that less was lost or changed (empty: neither), `shown`
-    whether the page has the column without being asked for; the name is that of `tables.SUMMARY`.
+    `direction`: a `higher` or `lower` value means that less was lost or changed (empty: neither); `shown`:
+    the page has the column without being asked for it; the name is that of `tables.SUMMARY`.
     """
 
     name: str
@@ -81,9 +81,9 @@ SCORES: tuple[Score, ...] = (
 
 
 def shown_scores(records: pd.DataFrame) -> dict[str, pd.Series]:
-    """Every score of every record, in the unit shown; NaN where it is missing."""
-    found = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
+    """Converts every score of every record to the unit shown; NaN where it is missing."""
+    scores = {score.name: records[score.source].astype(float) * score.scale for score in SCORES}
     for name in ("dsc_foreground", "dsc"):
-        found[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
-    found["lpips_body"] = 100 - found["lpips_body"]
-    return found
+        scores[f"{name}_drop"] = (records[f"{name}_clean"].astype(float) - records[name].astype(float)) * 100
+    scores["lpips_body"] = 100 - scores["lpips_body"]
+    return scores

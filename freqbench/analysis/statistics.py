@@ -1,10 +1,10 @@
 """Computes means with their intervals, tests and corrections, all with patients as the unit.
 
-Cases of one patient (ED and ES of one heart) and seeds of one case are not independent, so nothing here counts them as
+Cases of one patient (ED and ES of one heart) and seeds of one case are not independent, and are never counted as
 if they were. Intervals and tests are Student's t over patients; from BCA_CLUSTERS patients on, intervals of means are
 the bootstrap's (BCa: bias-corrected and accelerated). Of 3 to 12 patients percentile intervals that claim 95 % cover 74
 to 92 %. Decisions are made by `t_tests`, corrected over those of one table. One patient has no interval and no test;
-all speak of new patients from the same source only, never of other scanners.
+all hold for new patients from the same source only, never for other scanners.
 
 Sources: Efron, JASA 82 (1987) for BCa; Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11
 (jackknife), 13 and 14; Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8, for clusters.
@@ -23,20 +23,20 @@ LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
 SPREADS = ["between_cases", "between_seeds"]
-SIGNIFICANCE = 0.05  # a decision is made where the corrected p is below it
+SIGNIFICANCE = 0.05  # a corrected p below it decides
 POWER = 0.8
 
 _CELLS_AT_ONCE = 4_000_000
 _MIDDLES = 4000
 _UNITS = {"case": "case_id", "seed": "seed"}
-_ROUNDING = 1e-9  # a mean difference up to it is what float64 leaves of equal numbers
+_ROUNDING = 1e-9  # equal numbers may differ by as much in float64
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
 
 
 def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    r"""Each group's mean over cases with its interval over patients: Student's t below 20 of them, BCa from 20 on.
+    r"""Computes each group's mean over cases with its interval over patients: Student's t below 20 of them, else BCa.
 
     Of k patients with sums S, counts N, and the mean over all cases m (a ratio of totals: Cochran, Sampling
     Techniques, 3rd edition, 1977, chapter 6), t has the standard error of the linearised ratio:
@@ -48,31 +48,31 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
     draws whole patients. The same data give the same interval in any order of rows.
 
     Args:
-        frame: one row a case (and seed), with `patient_id`, the columns `by` (missing values are a group of their own)
+        frame: one row per case (and seed), with `patient_id`, columns `by` (missing values are a group of their own)
             and the numbers `value` (NaN is left out).
 
     Returns:
-        A row a group, in sorted order: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
-        patients with one, `method` is `t`, `bca`, or empty where fewer than two patients leave no bounds.
+        One row per group, sorted: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
+        patients with one, `method` is `t`, `bca`, or empty if fewer than two patients leave no bounds.
     """
-    own = _totals(frame, by, value)
-    rows = own.intervals(LEVEL)
-    for size in np.unique(own.clusters[own.clusters >= BCA_CLUSTERS]):
-        members = own.clusters[own.owner] == size  # sorted by group, so each group's clusters stand together
-        own_sums, own_counts = own.sums[members].reshape(-1, size), own.counts[members].reshape(-1, size)
+    totals = _totals(frame, by, value)
+    rows = totals.intervals(LEVEL)
+    for size in np.unique(totals.clusters[totals.clusters >= BCA_CLUSTERS]):
+        members = totals.clusters[totals.owner] == size  # sorted by group, so each group's clusters stand together
+        own_sums, own_counts = totals.sums[members].reshape(-1, size), totals.counts[members].reshape(-1, size)
         step = max(_CELLS_AT_ONCE // max(RESAMPLES, size), 1)
         starts = range(0, len(own_sums), step)
         parts = [(own_sums[start : start + step], own_counts[start : start + step]) for start in starts]
-        found = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
-        rows.loc[own.clusters == size, ["low", "high"]] = found[:, 1:]
-    kinds = np.select([own.clusters >= BCA_CLUSTERS, own.clusters >= 2], ["bca", "t"], "")
+        intervals = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
+        rows.loc[totals.clusters == size, ["low", "high"]] = intervals[:, 1:]
+    kinds = np.select([totals.clusters >= BCA_CLUSTERS, totals.clusters >= 2], ["bca", "t"], "")
     return rows.assign(method=kinds.tolist())
 
 
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
-    """`mean_intervals` by Student's t whatever the number of patients, without groups that have no value.
+    """Computes `mean_intervals` by Student's t for any number of patients, without groups that have no value.
 
-    With `comparisons`, as many intervals hold together with 95 % at least, each being one of 100 - 5 / comparisons %
+    With `comparisons`, that many intervals hold together with at least 95 %, each being one of 100 - 5 / comparisons %
     (Bonferroni). The columns are `by`, then `mean low high n clusters`.
     """
     rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons)
@@ -80,27 +80,29 @@ def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons:
 
 
 def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Student's t-test over patients of each group's mean against 0, two-sided, Holm-corrected over all groups.
+    """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups.
 
     Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not
     corrected. Where all values are 0 there is nothing to test: p is NaN, and does not count in the correction.
 
     Returns:
-        A row a group, in sorted order: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
+        One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
         true mean that such a test of these patients finds with a power of 0.8 at a level of 0.05, uncorrected.
     """
-    own = _totals(frame, by, value)
-    size = np.where(np.abs(own.mean) > _ROUNDING, np.abs(own.mean), 0.0)
+    totals = _totals(frame, by, value)
+    size = np.where(np.abs(totals.mean) > _ROUNDING, np.abs(totals.mean), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.stdtr(own.clusters - 1, -size / own.error)
-    effects = np.array([_detectable_effect(count) for count in own.clusters.tolist()])
-    return own.intervals(LEVEL).assign(p=p, p_holm=holm(p), detectable=effects * np.sqrt(own.clusters) * own.error)
+        p = 2 * special.stdtr(totals.clusters - 1, -size / totals.error)
+    effects = np.array([_detectable_effect(count) for count in totals.clusters.tolist()])
+    return totals.intervals(LEVEL).assign(
+        p=p, p_holm=holm(p), detectable=effects * np.sqrt(totals.clusters) * totals.error
+    )
 
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sums and counts of the values of each cluster, whose group is `owner` (sorted); of each group the columns that
-    make it (`rows`), its mean and standard error (NaN with fewer than two clusters)."""
+    """Sums and counts of the values of each cluster, whose group is `owner` (sorted); for each group its key columns
+    (`rows`), mean and standard error (NaN with fewer than two clusters)."""
 
     rows: pd.DataFrame
     owner: NDArray[np.int64]
@@ -112,7 +114,7 @@ class _Totals:
     clusters: NDArray[np.int64]
 
     def intervals(self, level: float) -> pd.DataFrame:
-        """`rows` with the mean and its bounds by Student's t."""
+        """Returns `rows` with the mean and its bounds by Student's t."""
         with np.errstate(invalid="ignore"):
             reach = special.stdtrit(self.clusters - 1, (1 + level) / 2) * self.error
         bounds = {"low": self.mean - reach, "high": self.mean + reach}
@@ -140,9 +142,9 @@ def _totals(frame: pd.DataFrame, by: Sequence[str], value: str) -> _Totals:
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Holm's step-down adjusted p: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)).
+    """Adjusts p by Holm's step-down: the i-th smallest of m becomes max over j <= i of min(1, (m - j + 1) p_(j)).
 
-    Keeps the chance of any false rejection below the level whatever the dependence of the tests. NaN (no test) stays
+    Keeps the chance of any false rejection below the level, however the tests depend on each other. NaN (no test) stays
     NaN and does not count in m. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
     """
     p = np.asarray(p_values, float)
@@ -154,12 +156,12 @@ def holm(p_values: ArrayLike) -> Array:
 
 @lru_cache
 def _detectable_effect(clusters: int) -> float:
-    """The true mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER.
+    """True mean, in standard deviations, that a two-sided t-test of k clusters finds with a power of POWER.
 
     d solves `P(|T| > t(1 - SIGNIFICANCE / 2, k - 1)) = POWER` with T noncentral t, k - 1 degrees, shift d sqrt(k).
     Source: Cohen, Statistical Power Analysis for the Behavioral Sciences (1988), chapter 2.
     """
-    from scipy.optimize import brentq  # which takes long to import
+    from scipy.optimize import brentq  # slow to import
 
     if clusters < 2:
         return float("nan")
@@ -180,7 +182,7 @@ def _detectable_effect(clusters: int) -> float:
 
 
 def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Standard deviations of cases' means over seeds and of seeds' means over cases: the columns `by`, then SPREADS.
+    """Computes standard deviations of cases' means over seeds and of seeds' means over cases: `by`, then SPREADS.
 
     Only cases that every seed has a value for count; missing seeds are one seed. The denominator is n - 1 (one: NaN).
     """
@@ -189,10 +191,10 @@ def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Data
     codes = {unit: pd.factorize(frame[name], use_na_sentinel=False)[0] for unit, name in _UNITS.items()}
     long = pd.DataFrame({"group": groups.ngroup(), **codes, "value": frame[value]})
     cells = long.dropna(subset="value").groupby(["group", "case", "seed"])["value"].mean().reset_index()
-    own = cells.groupby(["group", "case"])["seed"].transform("size")
-    whole = cells[own == cells.groupby("group")["seed"].transform("nunique")]
+    num_seeds = cells.groupby(["group", "case"])["seed"].transform("size")
+    complete = cells[num_seeds == cells.groupby("group")["seed"].transform("nunique")]
     for name, unit in zip(SPREADS, _UNITS, strict=True):
-        means = whole.groupby(["group", unit])["value"].mean()
+        means = complete.groupby(["group", unit])["value"].mean()
         rows[name] = means.groupby("group").std(ddof=1).reindex(range(len(rows))).to_numpy()
     return rows
 
@@ -201,10 +203,10 @@ def group_spreads(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Data
 
 
 def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, clusters: Array) -> Array:
-    r"""Estimates and intervals of statistics of several means over the same patients, which are drawn together.
+    r"""Estimates statistics of several means over the same patients, which are drawn together, with their intervals.
 
-    BCa where `sums` has BCA_CLUSTERS clusters or more, otherwise Student's t on the jackknife's standard error, of a
-    statistic s that k clusters have values of, and s_i without the i-th of them:
+    BCa where `sums` has BCA_CLUSTERS clusters or more, otherwise Student's t on the jackknife's standard error, for a
+    statistic s of which k clusters have values, and s_i without the i-th of them:
 
     .. math:: s \pm t_{k-1} \sqrt{\frac{k-1}{k} \sum_i (s_i - s)^2}
 
@@ -228,14 +230,14 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
 
 
 def _jackknife(sums: Array, counts: Array, statistic: Statistic) -> tuple[Array, Array]:
-    """The statistics, [statistics, 1], and without each cluster in turn, [statistics, clusters]."""
+    """Computes the statistics, [statistics, 1], and those without each cluster in turn, [statistics, clusters]."""
     with np.errstate(divide="ignore", invalid="ignore"):
         total, size = sums.sum(axis=1, keepdims=True), counts.sum(axis=1, keepdims=True)
         return statistic(total / size), statistic((total - sums) / (size - counts))
 
 
 def _bootstrap(sums: Array, counts: Array, statistic: Statistic) -> Array:
-    """Estimates and BCa intervals, as in `statistic_intervals`; draws that leave a statistic undefined do not count."""
+    """Computes estimates and BCa intervals, as in `statistic_intervals`; ignores draws of an undefined statistic."""
     estimate, left_one_out = _jackknife(sums, counts, statistic)
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = _weights(sums.shape[1], RESAMPLES)
@@ -247,7 +249,7 @@ def _bootstrap(sums: Array, counts: Array, statistic: Statistic) -> Array:
 
 @lru_cache(maxsize=4)
 def _weights(clusters: int, resamples: int) -> Array:
-    """How often each cluster is drawn, [clusters, resamples]."""
+    """Counts how often each cluster is drawn, [clusters, resamples]."""
     drawn = np.random.default_rng([0, clusters]).integers(clusters, size=(resamples, clusters))
     places = drawn + clusters * np.arange(resamples)[:, None]
     weights = np.bincount(places.ravel(), minlength=resamples * clusters).reshape(resamples, clusters).T.astype(float)
@@ -256,12 +258,12 @@ def _weights(clusters: int, resamples: int) -> Array:
 
 
 def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Array) -> Array:
-    """Levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c (Efron and Tibshirani, eq. 14.10);
-    the percentile levels where every draw is on one side of the estimate."""
+    """Computes levels Phi(z0 + (z0 + z_a) / (1 - c (z0 + z_a))) of bias z0 and acceleration c (Efron and Tibshirani,
+    eq. 14.10); the percentile levels if every draw is on one side of the estimate."""
     below, defined = (drawn < estimate).sum(axis=1), (~np.isnan(drawn)).sum(axis=1)
     bias = special.ndtri((below + 0.5 * (drawn == estimate).sum(axis=1)) / defined)[:, None]
-    known = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
-    away = np.nansum(left_one_out, axis=1, keepdims=True) / known - left_one_out
+    count = (~np.isnan(left_one_out)).sum(axis=1, keepdims=True)
+    away = np.nansum(left_one_out, axis=1, keepdims=True) / count - left_one_out
     spread = np.nansum(away**2, axis=1, keepdims=True) ** 1.5
     acceleration = np.where(spread > 0, np.nansum(away**3, axis=1, keepdims=True) / (6 * spread), 0.0)
     shifted = bias + special.ndtri(levels)
@@ -270,7 +272,7 @@ def _bca_levels(estimate: Array, drawn: Array, left_one_out: Array, levels: Arra
 
 
 def _quantiles(drawn: Array, levels: Array) -> Array:
-    """Each row's quantiles at its own levels, linear between draws; NaN draws are left out."""
+    """Computes each row's quantiles at its own levels, linear between draws; NaN draws are left out."""
     ordered = np.sort(drawn, axis=1)  # NaN last
     last = (~np.isnan(drawn)).sum(axis=1, keepdims=True) - 1
     place = levels * np.maximum(last, 0)

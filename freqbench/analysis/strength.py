@@ -16,15 +16,15 @@ _VOLUME = [*_SETTING, "case_key", "seed"]
 
 
 def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Records with the column `left_out`: why a row is not for the tables, `""` where it is.
+    """Adds the column `left_out`: the reason why a row is kept out of the tables, `""` if it is not.
 
     A setting (dataset, source, target, attack with all parameters) in another precision than fp32, or compiled, is
     compared with the same setting in plain fp32 over the cases and seeds that both have, of the same files and
     preprocessing: |mean(DSC) - mean(DSC in fp32)| x 100 may be at most MAX_POINTS. A few cases in fp32 will do.
 
     Args:
-        records: as in `tables.summary`. Those that have the column are returned as they are.
-        reference: where the rows in fp32 are looked for, such as all rows of the stores; None: in `records`.
+        records: as in `tables.summary`. Records that have the column are returned unchanged.
+        reference: searched for the rows in fp32, such as all rows of the stores; None: `records`.
     """
     if "left_out" in records:
         return records
@@ -36,8 +36,8 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
     plain = records if reference is None else reference
     plain = plain[is_plain(plain)].sort_values("finished_at", kind="stable").drop_duplicates(_VOLUME, keep="last")
     keys = [*_SETTING, *PLAIN]
-    shown = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
-    pairs = shown[[*keys, "case_key", "seed", "dsc"]].merge(
+    latest = reduced.sort_values("finished_at", kind="stable").drop_duplicates([*keys, "case_id", "seed"], keep="last")
+    pairs = latest[[*keys, "case_key", "seed", "dsc"]].merge(
         plain[[*_VOLUME, "dsc"]], on=_VOLUME, suffixes=(None, "_fp32")
     )
     differences = pairs.assign(left_out=pairs["dsc"].astype(float) - pairs["dsc_fp32"].astype(float))
@@ -49,13 +49,13 @@ def checked(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.
 
 
 def is_plain(records: pd.DataFrame) -> pd.Series:
-    """Whether a row was computed in fp32 without compile."""
-    found: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
-    return found
+    """True for each row that was computed in fp32 without compile."""
+    mask: pd.Series = (records["precision"] == PLAIN["precision"]) & (records["compile"] == PLAIN["compile"])
+    return mask
 
 
 def _reason(difference: float) -> str:
-    """Why a setting is left out, from its mean difference of DSC, a fraction; NaN where no pair has a DSC."""
+    """Reason to leave a setting out, from its mean difference of DSC, a fraction; NaN where no pair has a DSC."""
     if math.isnan(difference):
         return NO_DSC
     points = round(100 * abs(difference), 6)  # 0.502 - 0.5 is a little more than 0.2 points in binary

@@ -34,7 +34,7 @@ ATTACK_TABLE = [
     *("linf_255", "l2_body"),
 ]
 MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
-"""Columns of ATTACK_TABLE where an attack moved the anatomy."""
+"""Columns that follow those of ATTACK_TABLE if an attack moved the anatomy."""
 
 _THREAT = [*PAIR, "threat_model", "budget"]
 WORST_CASE = [
@@ -45,29 +45,29 @@ WORST_CASE = [
 
 
 def current(records: pd.DataFrame) -> pd.DataFrame:
-    """Records with a `label` a row and unambiguous model names; those that have labels as they are.
+    """Adds a `label` to each row and makes model names unambiguous; returns records that have labels unchanged.
 
-    Of rows of one dataset, case, models, attack and seed, which differ in what a table does not show (another
+    Of rows of one dataset, case, models, attack and seed, which differ in facts that no table shows (another
     preprocessing, a changed file), only the latest is kept.
     """
     if "label" in records:
         return records
     names = model_names(records)
-    known = pd.CategoricalDtype(sorted(set(names.values())))
+    categories = pd.CategoricalDtype(sorted(set(names.values())))
     frame = records.assign(
         label=attack_labels(records),
-        source_model=records["source_model_id"].map(names).astype(known),
-        target_model=records["target_model_id"].map(names).astype(known),
+        source_model=records["source_model_id"].map(names).astype(categories),
+        target_model=records["target_model_id"].map(names).astype(categories),
     )
     frame = frame.sort_values("finished_at", kind="stable")
     return frame.drop_duplicates([*PAIR, "case_id", "label", "seed"], keep="last")
 
 
 def summary(records: pd.DataFrame) -> pd.DataFrame:
-    """One row a dataset, source, target and attack, after one `clean` row a dataset and target (without a source).
+    """Makes one row per dataset, source, target and attack, after a `clean` row per dataset and target (no source).
 
     Args:
-        records: columns of RECORDS, one row a key; without `left_out` they are checked among themselves.
+        records: columns of RECORDS, one row per key; without `left_out` they are checked among themselves.
 
     Returns:
         The columns of SUMMARY. Dice, SSIM, LPIPS (1 - distance) and `voxel_success` x100; drops in the same points, the
@@ -84,9 +84,9 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
-    """Of a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first; None: white-box.
+    """Selects from a summary ATTACK_TABLE of each dataset and source model, the target's `clean` row first.
 
-    Those of MOVED follow that have a value.
+    Columns of MOVED with a value follow. `target` None: white-box.
     """
     attacked = rows[rows["attack"] != CLEAN]
     wanted = attacked["source_model"] if target is None else target
@@ -99,8 +99,8 @@ def attack_table(rows: pd.DataFrame, target: str | None = None) -> pd.DataFrame:
 
 
 def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.DataFrame:
-    """Of a summary of one dataset a score: a row an attack and source model after the `clean` row. The columns are
-    `attack`, `threat_model`, `source_model`, then the targets by name."""
+    """Spreads a score of one dataset's summary: one row per attack and source model after the `clean` row. The columns
+    are `attack`, `threat_model`, `source_model`, then the targets by name."""
     keys = ["attack", "threat_model", "source_model"]
     order = rows[keys].drop_duplicates()
     order = order.assign(_first=order["attack"].map({name: n for n, name in enumerate(order["attack"].unique())}))
@@ -110,7 +110,7 @@ def transfer_table(rows: pd.DataFrame, score: str = "dsc_foreground") -> pd.Data
 
 
 def failures(records: pd.DataFrame) -> pd.DataFrame:
-    """Failed records: `dataset`, `source_model`, `target_model`, `attack`, their number and the first reason."""
+    """Lists failed records: `dataset`, `source_model`, `target_model`, `attack`, their number and the first reason."""
     frame = current(records)
     frame = frame[frame["status"] == "failed"].drop(columns="attack").rename(columns={"label": "attack"})
     frame = plain(frame[[*PAIR, "attack", "status", "error"]])
@@ -119,15 +119,15 @@ def failures(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> pd.DataFrame:
-    """Per case the strongest of several attacks of one threat model and budget, then the mean over cases.
+    """Finds per case the strongest of several attacks of one threat model and budget, then means over cases.
 
-    An aggregate over rows that exist, not an attack: it is never above any of its attacks. The strongest leaves the
-    lowest foreground DSC; seeds count as attacks of their own. Only cases that every one of the attacks has a score for
+    It aggregates existing rows and is no attack: it is never above any of its attacks. The strongest leaves the
+    lowest foreground DSC; seeds count as attacks of their own. Only cases for which every attack has a score
     count; attacks without a budget, or alone in their threat model, have no row.
 
     Args:
         records: as in `summary`.
-        attacks: which, by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
+        attacks: selected by their text in the `attack` column of the other tables, such as `pgd eps=8/255`; None: all.
 
     Returns:
         Columns WORST_CASE: `budget` as text, such as `8/255`; means over the strongest volumes, Dice x100 and drops
@@ -137,11 +137,11 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
         UserError: no such attack.
     """
     frame = current(checked(records))
-    known = frame["label"].unique()
+    labels = frame["label"].unique()
     for name in attacks or ():
-        if name not in known:
-            raise UserError(unknown("attack", name, known))
-    frame = scored(frame[frame["label"].isin(known if attacks is None else attacks)])
+        if name not in labels:
+            raise UserError(unknown("attack", name, labels))
+    frame = scored(frame[frame["label"].isin(labels if attacks is None else attacks)])
     frame = frame[frame["budget"].notna() & frame["dsc_foreground"].notna()]
     frame = frame.assign(budget=budget_texts(frame).astype(object), _score=frame["dsc_foreground"])
     frame = frame.rename(columns={"drop": "dsc_drop", "hd95_penalised": "hd95_penalised_mm"})
@@ -158,14 +158,14 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
 
 
 def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The rows of the cases that every attack (`label`) of their group has a score for; all rows have a score."""
-    own = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
+    """Selects the cases for which every attack (`label`) of their group has a score; all rows have a score."""
+    num_attacks = frame.groupby([*by, "case_id"], observed=True)["label"].transform("nunique")
     all_of_them = frame.groupby(list(by), observed=True)["label"].transform("nunique")
-    return frame[own == all_of_them]
+    return frame[num_attacks == all_of_them]
 
 
 def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """The row of each case of each group that has the lowest `_score` of any attack and seed."""
+    """Selects, for each case of each group, the row with the lowest `_score` of any attack and seed."""
     lowest = frame.sort_values("_score", kind="stable").drop_duplicates([*by, "case_id"])
     return lowest.sort_values([*by, "case_id"], kind="stable", ignore_index=True)
 
@@ -189,7 +189,7 @@ def _attack_rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """What the models predict on the clean volumes: each case once, whatever attacked it."""
+    """Scores the models on the clean volumes: each case once, whatever attacked it."""
     scores = {name: each.scale * frame[f"{each.source}_clean"].astype(float) for name, each in _ON_CLEAN.items()}
     cases = frame.assign(**scores).groupby(["dataset", "target_model", "case_id"])[[*scores]].first()
     groups = cases[cases.notna().any(axis=1)].groupby(["dataset", "target_model"])

@@ -1,1 +1,1 @@
-"""Can the numbers be believed? Checks of a store, probes that go beyond its rows, recomputation, verification."""
+"""Judges whether the numbers can be believed: checks of a store, probes beyond its rows, recomputation."""

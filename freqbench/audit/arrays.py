@@ -21,19 +21,19 @@ _SHIFT = np.uint64(29)
 
 
 def valid(column: pa.ChunkedArray) -> Mask:
-    """The rows that are not null."""
-    found: Mask = pc.is_valid(column).to_numpy()
-    return found
+    """Mask of the rows that are not null."""
+    mask: Mask = pc.is_valid(column).to_numpy()
+    return mask
 
 
 def floats(column: pa.ChunkedArray) -> Floats:
-    """A column of numbers, null as NaN."""
-    found: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
-    return found
+    """Numbers of a column, null as NaN."""
+    numbers: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return numbers
 
 
 def is_ok(table: pa.Table) -> Mask:
-    """The rows whose status is ok."""
+    """Mask of the rows whose status is ok."""
     words = Words(table["status"])
     return words.mask([text == "ok" for text in words.texts])
 
@@ -45,29 +45,29 @@ def _hash_text(text: str | None) -> int:
 
 
 def hash_texts(texts: Iterable[str | None]) -> Hashes:
-    """A hash of each text, null being one of them."""
+    """Hashes each text, null being one of them."""
     return np.fromiter(map(_hash_text, texts), np.uint64)
 
 
 def mixed(parts: Iterable[Hashes]) -> Hashes:
-    """One hash of several, in their order; arrays are broadcast against each other."""
-    found = np.zeros(1, np.uint64)
+    """Combines several hashes into one, in their order; arrays are broadcast against each other."""
+    hashes = np.zeros(1, np.uint64)
     for part in parts:
-        found = (found ^ part) * _ODD
-        found = found ^ (found >> _SHIFT)
-    return found
+        hashes = (hashes ^ part) * _ODD
+        hashes = hashes ^ (hashes >> _SHIFT)
+    return hashes
 
 
 def hash_rows(table: pa.Table, columns: Sequence[str]) -> Hashes:
-    """A hash of each row's values in some columns, `[rows]`."""
+    """Hashes each row's values in some columns, `[rows]`."""
     return mixed(_hash_column(table[name]) for name in columns) if len(table) else np.zeros(0, np.uint64)
 
 
 def _hash_column(column: pa.ChunkedArray) -> Hashes:
     if pa.types.is_dictionary(column.type):
         words = Words(column)
-        found: Hashes = hash_texts(words.texts)[words.codes]
-        return found
+        hashes: Hashes = hash_texts(words.texts)[words.codes]
+        return hashes
     is_float = pa.types.is_floating(column.type)
     numbers = pc.fill_null(column, 0.0) if is_float else pc.fill_null(column.cast(pa.int64()), 0)
     nulls = np.where(valid(column), np.uint64(0), np.uint64(_hash_text(None)))
@@ -75,6 +75,6 @@ def _hash_column(column: pa.ChunkedArray) -> Hashes:
 
 
 def among(hashes: Hashes, known: Hashes) -> Mask:
-    """Which hashes are among others, which are sorted: for a few at a time, where `np.isin` would sort again."""
-    found: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
-    return found
+    """Mask of the hashes that are among others, which are sorted: for a few at a time, as `np.isin` would sort anew."""
+    mask: Mask = np.searchsorted(known, hashes) < np.searchsorted(known, hashes, "right")
+    return mask

@@ -1,4 +1,4 @@
-"""Compares a record as stored with the same as recomputed, and what it was computed with then with what is here now."""
+"""Compares a record as stored with the record as recomputed, and the circumstances of then with those of now."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,46 +14,46 @@ from freqbench.results.tolerances import EXACT, TOLERANCES, Tolerance
 
 Row = Mapping[str, Any]
 
-TEXTS = ("metrics", "null_reasons")  # they say which columns there are; the columns themselves are compared
+TEXTS = ("metrics", "null_reasons")  # they list columns; the columns themselves are compared
 NUMERIC = ("python", "torch", "monai", "numpy", "scipy", "scikit-image", "lpips", "nibabel")
 """Packages whose version may change the last bits; Ray, pyarrow and freqbench itself must not."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A column whose values differ."""
+    """Column whose values differ."""
 
-    column: str  # of a class with the class
+    column: str  # with the class, for a column of class records
     stored: Any
     found: Any  # as recomputed
-    tolerance: Tolerance  # within which they count as equal on another device or with other versions
+    tolerance: Tolerance  # for another device or other versions
 
     @property
     def by(self) -> float | None:
-        """Recomputed less stored; None where they are no numbers."""
+        """Recomputed minus stored value; None if they are not numbers."""
         numbers = [isinstance(value, int | float) for value in (self.stored, self.found)]
         return float(self.found) - float(self.stored) if all(numbers) else None
 
     @property
     def is_tolerated(self) -> bool:
-        """Whether it is within the tolerance."""
+        """True if the difference is within the tolerance."""
         return self.by is not None and self.tolerance.allows(float(self.stored), float(self.found))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How two versions of a record compare."""
+    """Result of comparing two versions of a record."""
 
     compared: int  # values
-    differences: tuple[Difference, ...]  # those of them that are not equal to the bit
+    differences: tuple[Difference, ...]  # values that are not equal to the bit
     skipped: Mapping[str, str]  # columns that one side lacks, and the reason
 
 
 def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> Comparison:
-    """Every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
+    """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
 
-    A column that could not be computed then or now is skipped with the reason. Of `params`, those that are stored
-    count: what came later has its default.
+    A column that could not be computed then or now is skipped with the reason. Only stored `params`
+    count: parameters added later have their default.
     """
     then, now = (object_of(row["null_reasons"] or "{}", "null_reasons") for row in (stored, found))
     records = [{**row, "params": _known(row, stored)} for row in (stored, found)]
@@ -84,20 +84,20 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
 
 def _known(row: Row, stored: Row) -> str:
     names = object_of(stored["params"], "params")
-    given = object_of(row["params"], "params")
-    return json.dumps({name: value for name, value in given.items() if name in names}, sort_keys=True)
+    params = object_of(row["params"], "params")
+    return json.dumps({name: value for name, value in params.items() if name in names}, sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """Something that differs between two executions: what, then and now."""
+    """Fact that differs between two executions, with its values then and now."""
 
     text: str
-    excuses: bool  # whether results need no longer be equal to the bit
+    excuses: bool  # results need no longer be equal to the bit
 
 
 def causes(run: Row, stored: Row, found: Row) -> list[Cause]:
-    """What differs between the run that wrote a record (its file is empty where it is gone) and this machine."""
+    """Lists differences between the run that wrote a record (its file is empty if it is gone) and this machine."""
     differing = [
         Cause(text=f"{what}: {stored[column]} then, {found[column]} now", excuses=True)
         for column, what in (("device", "device"), ("threads", "threads"), ("window_batch", "window batch"))
@@ -129,27 +129,27 @@ def _commit(code: Row | None) -> str:
 
 
 def changed_inputs(run: Row, stored: Row, grid: Grid) -> list[str]:
-    """Why no cell of the same job's grid is that of a record: what of its models, data and settings is another now."""
+    """Reasons why no cell of the same job's grid is that of a record: changes in its models, data and settings."""
     models = {model.name: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
-    known = run.get("models") or {}
-    own = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]
+    run_models = run.get("models") or {}
+    used = [(stored[f"{k}_model"], stored[f"{k}_model_id"]) for k in ("source", "target")]
     surrogates = object_of(stored["params"], "params").get("surrogates", ())
-    own += [(facts["name"], model_id) for model_id, facts in known.items() if facts["name"] in surrogates]
-    found = []
-    for name, model_id in dict.fromkeys(own):
-        then, now = (known.get(model_id) or {}).get("sha256"), models.get(name)
+    used += [(facts["name"], model_id) for model_id, facts in run_models.items() if facts["name"] in surrogates]
+    reasons = []
+    for name, model_id in dict.fromkeys(used):
+        then, now = (run_models.get(model_id) or {}).get("sha256"), models.get(name)
         if now is None:
-            found.append(f"model {name}: the job has none of that name")
+            reasons.append(f"model {name}: the job has none of that name")
         elif then and then != now.checkpoint_sha256:
-            found.append(
+            reasons.append(
                 f"checkpoint of {name}: sha256 {then[:12]} then, {now.checkpoint_sha256[:12]} now ({now.checkpoint})"
             )
         elif model_id != now.model_id:
-            found.append(f"model {name}: arguments, window, preprocessing or code differ from those of then")
-    return found + _changed_data(run.get("datasets") or {}, stored, grid)
+            reasons.append(f"model {name}: arguments, window, preprocessing or code have changed since")
+    return reasons + _changed_data(run.get("datasets") or {}, stored, grid)
 
 
-def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
+def _changed_data(datasets: Row, stored: Row, grid: Grid) -> list[str]:
     name, case_id = stored["dataset"], stored["case_id"]
     dataset = next((cell.dataset for cell in grid.cells if cell.dataset.name == name), None)
     if dataset is None:
@@ -157,14 +157,14 @@ def _changed_data(known: Row, stored: Row, grid: Grid) -> list[str]:
     ref = next((ref for ref in grid.cases[name] if ref.case_id == case_id), None)
     if ref is None:
         return [f"data: case {case_id} is not in {name} here"]
-    then = known.get(name) or {}
+    then = datasets.get(name) or {}
     fingerprint = (then.get("cases") or {}).get(case_id)
-    found = []
+    reasons = []
     if fingerprint and fingerprint != ref.fingerprint:
-        found.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
+        reasons.append(f"data: the files of case {case_id} differ: {fingerprint[:12]} then, {ref.fingerprint[:12]} now")
     recipe = then.get("recipe") or {}
     now = json.loads(json.dumps(dataset.whole_recipe()))  # tuples as lists, as the run's file has them
     changed = [key for key in sorted(recipe.keys() | now.keys()) if recipe.get(key) != now.get(key)]
     if recipe and changed:
-        found.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
-    return found
+        reasons.append(f"data: the recipe of {name} differs in {', '.join(changed)}")
+    return reasons

@@ -1,6 +1,6 @@
-"""Computes what an audit of a store lacks (`audit --run`): its extra cells, and its probes.
+"""Computes the missing parts of a store's audit (`audit --run`): its extra cells, and its probes.
 
-They go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
+Results go into a store of their own, OUT/audit, by the same runner; OUT's rows stay, and none is computed again.
 """
 
 import math
@@ -20,7 +20,7 @@ from freqbench.job.sweep import parse_value
 from freqbench.results import Store
 
 CASES = 5
-LARGEST = 3  # as many attacks are listed as taking most passes
+LARGEST = 3  # number of attacks listed as taking most passes
 
 
 def carry_out(
@@ -34,20 +34,20 @@ def carry_out(
     address: str | None = None,
     compute: bool = True,
 ) -> int | None:
-    """Compute what an audit of a store lacks, into OUT/audit; the same call goes on where it was stopped.
+    """Computes the missing parts of a store's audit into OUT/audit; a repeated call goes on where the last one stopped.
 
-    It takes the first so many `cases` of each dataset (CASES), and the radius `eps` as a job file writes it (that of
-    `usual_eps`). Without `compute` it only says what it would take. Returns how many records failed; None if stopped.
+    It takes the first `cases` of each dataset (None: CASES), and the radius `eps` as a job file writes it (that of
+    `usual_eps`). Without `compute` it only prints the costs. Returns the number of failed records; None if stopped.
     """
 
     def say(text: str) -> None:
         console.print(text, soft_wrap=True)
 
-    Store(out).job()  # refused here where there is none
+    Store(out).job()  # raises here if there is none
     extra = planned(job, out, cases or CASES, _eps(eps), say, compute)
     root = root_of(out)
-    found = plan.outlook(extra.grid, (), None, root)
-    console.print(plan.table(found))
+    outlook = plan.outlook(extra.grid, (), None, root)
+    console.print(plan.table(outlook))
     units, most = list(extra.grid.units()), max(map(len, extra.own.cases.values()))
     passes = Counter[str]()
     for unit in units:
@@ -56,7 +56,7 @@ def carry_out(
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
     say(f"gradients: {num_passes(extra.own):,} window passes more, at most")
-    for line in plan.lines(found):
+    for line in plan.lines(outlook):
         say(line)
     if not compute:
         return 0
@@ -69,7 +69,7 @@ def carry_out(
                 return summary.num_failed
         except KeyboardInterrupt:
             pass
-    say(f"stopped: what was computed is in {root}, and the same command goes on")
+    say(f"stopped: results so far are in {root}, and the same command goes on")
     return None
 
 

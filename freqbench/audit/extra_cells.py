@@ -27,7 +27,7 @@ from freqbench.results import Key, Store
 EPS = 8 / 255
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
 RESTARTS = 3
-CONVERGED = "-converge/converge.yaml"  # behind a store's path: what `freqbench converge` recommends for its job
+CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench converge`
 METRICS = ("dsc", "ssim")
 CONTROLS = ("uniform", "random")
 
@@ -36,7 +36,7 @@ Place = tuple[str, str]  # dataset and source model
 
 @dataclass(frozen=True, kw_only=True)
 class ExtraCells:
-    """What an audit computes."""
+    """Cells that an audit computes."""
 
     grid: Grid  # of the extra cells, with the job of the store OUT/audit
     own: Grid  # the store's own, on the same cases
@@ -46,14 +46,14 @@ class ExtraCells:
 def planned(
     job: JobSpec, out: str, cases: int, eps: float | None, say: Callable[[str], None], compute: bool = True
 ) -> ExtraCells:
-    """The cells that the checks need and the store lacks.
+    """Plans the cells that the checks need and the store lacks.
 
     For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    what `freqbench converge` recommends within them, where it was run for the store's job.
-    Without `compute` nothing is attacked, and noise whose budget is not known has the largest one.
+    the recommendations of `freqbench converge` within them, if it was run for the store's job.
+    Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
     """
     own = expand(job, cases, where=out)
     store = Store(out)
@@ -83,9 +83,9 @@ def planned(
 
 
 def usual_eps(cells: Sequence[Cell]) -> float:
-    """The radius that most L-infinity cells of a job have, of equally many the smallest; 8/255 without any."""
-    found = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
-    usable = {eps: count for eps, count in found.items() if 0 < eps <= 0.25}
+    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 without any."""
+    counts = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
+    usable = {eps: count for eps, count in counts.items() if 0 < eps <= 0.25}
     return min(usable, key=lambda eps: (-usable[eps], eps)) if usable else EPS
 
 
@@ -111,7 +111,7 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
-    """What tests the job's claims: for each bounds the strongest forms of its longest attack, and their null rows.
+    """Yields the tests of the job's claims: by bounds the strongest forms of its longest attack, and their null rows.
 
     A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
     """
@@ -124,7 +124,7 @@ def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
 
 
 def _longest(own: Grid) -> dict[Hashable, Cell]:
-    """By dataset, source and bounds, the attack of most steps that a claim rests on."""
+    """Finds the attack of most steps that a claim rests on, by dataset, source and bounds."""
     longest: dict[Hashable, Cell] = {}
     for cell in filter(lambda each: is_claimed(each.attack), own.cells):
         claim = _claim_of(cell)
@@ -139,7 +139,7 @@ def _claim_of(cell: Cell) -> Hashable:
 
 
 def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
-    """What `freqbench converge` found strong within the bounds of the job's claims."""
+    """Yields the cells that `freqbench converge` recommended within the bounds of the job's claims."""
     path = f"{out.rstrip('/')}{CONVERGED}"
     if not storage.exists(path):
         return
@@ -147,18 +147,18 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
         attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
-        found = expand(job, cases, where=path).cells
+        cells = expand(job, cases, where=path).cells
     except UserError as error:
         say(f"nothing of {path}: {error}")
         return
     claims = _longest(own)
-    for cell in found:
+    for cell in cells:
         if _claim_of(cell) in claims:
             yield _with(cell, cell.attack, job.seeds[0])
 
 
 def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
-    """Whether a form attacks volumes as one: where some case has several windows, and none of them cuts its block."""
+    """True if a form attacks volumes as one: some case has several windows, and none of them cuts its block."""
     if "volume" not in form.scopes or (form.shortened(cell.source.roi)):
         return False
     shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
@@ -166,7 +166,7 @@ def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
-    """Of each optimised frequency attack the null rows, and both with and without stretching where it stretches."""
+    """Yields the null rows of each optimised frequency attack, both with and without stretching if it can stretch."""
     for cell in own.cells:
         if getattr(cell.attack, "control", "") != "none":
             continue
@@ -175,23 +175,23 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
 
 
 def _controls(attack: Attack) -> list[str]:
-    """The null rows that an attack has."""
+    """Names the null rows that an attack has."""
     if not hasattr(attack, "control"):
         return []
     return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]
 
 
 def _stretchings(attack: Attack) -> list[dict[str, Any]]:
-    """Values of `renormalize` where an attack has it; its own as it is written, where None means its variant's."""
+    """Settings of `renormalize` for an attack that has it; its own as written, where None means its variant's."""
     if not hasattr(attack, "renormalize"):
         return [{}]
-    own = attack.renormalize
-    stretched = attack.variant != "paper" if own is None else own
-    return [{"renormalize": own if stretches == stretched else stretches} for stretches in (True, False)]
+    setting = attack.renormalize
+    stretched = attack.variant != "paper" if setting is None else setting
+    return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
 
 
 def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
-    """Noise with the mean L2 in the body of each optimised attack that is bounded otherwise than by L-infinity."""
+    """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
     sizes = _sizes(own, store)
     entries = [
         AttackEntry(
@@ -200,38 +200,38 @@ def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], comp
             datasets=[dataset],
             sources=[source],
         )
-        for (dataset, source), found in sizes.items()
-        for size in sorted(set(found))
+        for (dataset, source), norms in sizes.items()
+        for size in sorted(set(norms))
     ]
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
     noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False})
     try:
-        found = matching.matched(noisy, root_of(store.root), say, "audit", compute)
+        matched = matching.matched(noisy, root_of(store.root), say, "audit", compute)
     except UserError as error:
         say(f"no noise of equal L2: {error}")
         return
-    yield from expand(found, cases, where="audit").cells
+    yield from expand(matched, cases, where="audit").cells
 
 
 def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
-    """Mean L2 in the body over the audit's cases, of each cell that is meant, as far as the store has it."""
+    """Mean L2 in the body over the audit's cases of each such cell, if the store has it, by dataset and source."""
     columns = ("cell_id", "case_key", "l2_body", "status")
     rows = {(cell, case): size for cell, case, size, status in store.rows(columns) if status == "ok"}
-    found: dict[Place, list[float]] = {}
+    means: dict[Place, list[float]] = {}
     for cell in own.cells:
         if cell.attack.threat_model == "linf" or cell.attack.passes[1] == 0:
             continue
         sizes = [rows.get((cell.cell_id, case_key)) for case_key in own.case_keys[cell.dataset.name]]
-        known = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
-        if known:
-            found.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(known) / len(known))
-    return found
+        defined = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
+        if defined:
+            means.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(defined) / len(defined))
+    return means
 
 
 def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:
-    """A cell like another with an attack of its own, scored on the source where nothing else is said."""
+    """Copies a cell with another attack, scored on the source unless targets are named."""
     return replace(
         template,
         attack=attack,
@@ -246,7 +246,7 @@ def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, .
 
 def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said of the attack itself when its grid was made
+        warnings.simplefilter("ignore")  # the job's grid has warned already
         return replace(attack, **changes)
 
 

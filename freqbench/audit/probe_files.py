@@ -1,4 +1,4 @@
-"""Reads and writes what probes measured: OUT/audit/gradients.json and saved.json."""
+"""Reads and writes measurements of probes: OUT/audit/gradients.json and saved.json."""
 
 from typing import Annotated, TypeVar
 
@@ -28,16 +28,16 @@ class GradientFacts(_OfCase):
 
     window: int
     precision: str
-    zero_share: Share | None  # of voxels, whose gradient is exactly 0; None where there was no gradient at all
-    sign_agreement: Share | None  # of voxels with a gradient in either pass: of the same sign; None where none has one
-    draws: int | None = None  # that an attacker averages at every pass; None where the defence draws nothing
+    zero_share: Share | None  # voxels whose gradient is exactly 0; None if there was no gradient at all
+    sign_agreement: Share | None  # equal signs, of voxels with a gradient in either pass; None: no such voxel
+    draws: int | None = None  # that an attacker averages at every pass; None if the defence draws none
     eps: float
-    losses: tuple[float, ...]  # before each step of PGD; none where one is not finite
-    error: str | None = None  # why there was no gradient, or no loss
+    losses: tuple[float, ...]  # before each step of PGD; empty if one is not finite
+    error: str | None = None  # reason why there was no gradient or loss
 
 
 class Gradients(Strict):
-    """The file GRADIENTS: all windows, what PGD was run with, and the versions of what computed it."""
+    """Content of the file GRADIENTS: all windows, the settings of PGD, and the versions of the software."""
 
     steps: int
     step_size: str
@@ -56,24 +56,24 @@ class SavedScore(_OfCase):
 
 
 class Saved(Strict):
-    """The file SAVED."""
+    """Content of the file SAVED."""
 
     versions: dict[str, str]
     volumes: tuple[SavedScore, ...]
 
 
 def root_of(out: str) -> str:
-    """The store of what an audit of `out` computed."""
+    """Root of the store that an audit of `out` computed."""
     return storage.join(out, FOLDER)
 
 
 def read_gradients(out: str) -> Gradients | None:
-    """What was measured of gradients for the store `out`, if anything; UserError for a file that is not of `write`."""
+    """Reads the gradient measurements for the store `out`, if any; UserError for a file that is not of `write`."""
     return _read(out, GRADIENTS, Gradients)
 
 
 def read_saved(out: str) -> Saved | None:
-    """The rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
+    """Reads the rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
     return _read(out, SAVED, Saved)
 
 
@@ -85,7 +85,7 @@ def _read(out: str, name: str, kind: type[Found]) -> Found | None:
 
 
 def write(out: str, found: Gradients | Saved) -> None:
-    """Write either file, whole or not at all; UserError where somebody put another there."""
+    """Writes either file in one step; UserError if another one is there."""
     name = GRADIENTS if isinstance(found, Gradients) else SAVED
     _read(out, name, type(found))
     storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())

@@ -1,4 +1,4 @@
-"""Measures what no row has: gradients of each source model, and saved volumes scored once more.
+"""Measures facts that no row has: gradients of each source model, and saved volumes scored once more.
 
 `audit --run` writes them into OUT/audit, a store of its own with the rows of the cells that the audit needed, beside
 the files of `freqbench.audit.probe_files`; OUT itself is left as it is.
@@ -34,7 +34,7 @@ from freqbench.ops.gradients import sign_agreement, zero_share
 from freqbench.results import Store
 from freqbench.results.volumes import VOLUMES
 
-PRECISION: Literal["fp32"] = "fp32"  # rows of a reduced precision count beside those of the full one only
+PRECISION: Literal["fp32"] = "fp32"  # rows of a reduced precision count only beside those of the full one
 STEPS = 20
 STEP_SIZE = "eps/4"
 WINDOWS = 2  # of each case, those with most foreground
@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 
 def num_passes(own: Grid) -> int:
-    """Forward and backward passes over windows that `measure_gradients` takes at most."""
+    """Upper bound of the forward and backward passes over windows that `measure_gradients` takes."""
     windows = 0
     for cell in _sources(own):
         for ref in own.cases[cell.dataset.name]:
@@ -58,22 +58,22 @@ def _sources(own: Grid) -> list[Cell]:
 
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
-    """Measure gradients of every source model of a store on the audit's cases, into OUT/audit; what is there stays."""
+    """Measures gradients of each source model of a store on the audit's cases, into OUT/audit; keeps former results."""
     former = read_gradients(out)
-    known = {}
+    facts = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
-        known = {_key(each): each for each in former.windows}
+        facts = {_key(each): each for each in former.windows}
     for cell in _sources(own):
         model = None
         for ref in own.cases[cell.dataset.name]:
             place = (cell.source.model_id, cell.dataset.case_key(ref), PRECISION, eps)
-            if any(key[:4] == place for key in known):
+            if any(key[:4] == place for key in facts):
                 continue
             if model is None:
                 say(f"looking at the gradients of {cell.source.name} on {cell.dataset.name}")
                 model = models.load(cell.source, _device(), PRECISION)
-            known |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
-            windows = tuple(known.values())
+            facts |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
+            windows = tuple(facts.values())
             write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
 
 
@@ -86,19 +86,19 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
-    """Facts of the windows of a case with most foreground, of a model that takes prompts with most of these."""
+    """Measures the windows of a case with most foreground, or with most prompted voxels if the model takes prompts."""
     case = cell.dataset.load(ref, cell.source.space)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
-    told = case.label if model.prompts is None else model.prompts[0].cpu()  # without a prompt there is no gradient
-    foreground = [int((told[:, h, w, d] > 0).sum()) for h, w, d in windows]
+    prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
+    foreground = [int((prompted[:, h, w, d] > 0).sum()) for h, w, d in windows]
     chosen = sorted(range(len(windows)), key=lambda number: (-foreground[number], number))[:WINDOWS]
     for number in chosen:
         h, w, d = windows[number]
         error, zero, agreement, losses = None, None, None, list[float]()
         try:
-            shown = model.on([windows[number]])
-            zero, agreement, losses = _look(shown, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
+            view = model.on([windows[number]])
+            zero, agreement, losses = _look(view, case.image[None, :, h, w, d], case.label[None, :, h, w, d], eps)
         except RuntimeError as caught:
             error = one_line(caught)
             if not any(text in error for text in NO_GRADIENT):
@@ -132,9 +132,9 @@ def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
 def _look(
     model: SegmentationModel, image: Tensor, label: Tensor, eps: float
 ) -> tuple[float, float | None, list[float]]:
-    """Share of zero gradients, sign agreement of two of them, and the losses of a PGD, of one window.
+    """Returns the share of zero gradients, sign agreement of two of them, and the losses of a PGD, for one window.
 
-    An attacker who takes one draw of a random defence for the network sees the same gradient twice; here he does not.
+    A random defence is drawn anew for each of the two gradients, so that they can differ.
     """
     device = next(model.parameters()).device
     image, label = image.to(device), label.to(device)
@@ -157,7 +157,7 @@ def _draws(model: SegmentationModel) -> bool:
 
 
 def rescore_saved(own: Grid, out: str, say: Say) -> None:
-    """Score saved volumes of the audit's cases again, as stored and in 8 bits, as many a source model as cases."""
+    """Scores saved volumes of the audit's cases again, as stored and in 8 bits: per source model as many as cases."""
     root = storage.join(out, VOLUMES)
     chosen = list(_chosen(own, root))
     if not chosen:
@@ -166,7 +166,7 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
     columns = ("cell_id", "case_key", "target_model_id", "dsc", "status")
     scores = {tuple(key): dsc for *key, dsc, status in Store(out).rows(columns) if status == "ok"}
     loaded: dict[str, SegmentationModel] = {}
-    found = []
+    rescored = []
     for cell, ref in chosen:
         dsc = scores.get(cell.key(ref, cell.source))
         if dsc is None or math.isnan(dsc):
@@ -182,12 +182,12 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")
             continue
         scored = {"dsc": dsc, "dsc_stored": anew[0], "dsc_8bit": anew[1]}
-        found.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
-    write(out, Saved(versions=versions(), volumes=tuple(found)))
+        rescored.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
+    write(out, Saved(versions=versions(), volumes=tuple(rescored)))
 
 
 def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:
-    """Of each dataset and source model as many saved volumes as there are cases, each of another attack."""
+    """Picks for each dataset and source model as many saved volumes as there are cases, each of another attack."""
     is_saved = saved_volumes.saved(root)
     cells: dict[tuple[str, str], list[Cell]] = {}
     for cell in own.cells:

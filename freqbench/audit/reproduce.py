@@ -1,4 +1,4 @@
-"""Recomputes records of a store by the code of a worker, compares, and prints what differs and why it may."""
+"""Recomputes records of a store with a worker's code, compares, and prints differences and their possible causes."""
 
 import json
 import tempfile
@@ -37,27 +37,25 @@ WORDS: Mapping[Verdict, str] = {
     "different": "DIFFERENT",
     "not recomputed": "not recomputed",
 }
-NONE_DIFFERS = (
-    "nothing that is known differs: device, versions, code, threads, window batch, processor, data, checkpoint"
-)
+NONE_DIFFERS = "no known difference in device, versions, code, threads, window batch, processor, data, checkpoint"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """What came of recomputing a record: `close` is within the tolerances, where something differs that excuses it."""
+    """Result of recomputing a record; `close`: within the tolerances, and a known cause excuses the difference."""
 
     row_id: str
-    label: str  # what it is of, for people
+    label: str  # description for people
     verdict: Verdict
-    comparison: Comparison | None = None  # None where there was nothing to compare
+    comparison: Comparison | None = None  # None if there was nothing to compare
     causes: tuple[Cause, ...] = ()
-    reason: str = ""  # why it was not recomputed, or what is no longer the same
+    reason: str = ""  # why it was not recomputed, or what has changed
 
 
 class Reproducer:
-    """Recomputes records of one store, which is only read; keeps what the next record may need too.
+    """Recomputes records of one store, which is only read; keeps state that the next record may need.
 
-    A job in place of those that the store has says where data and checkpoints lie here.
+    A `job` in place of the store's names the places of data and checkpoints here.
     """
 
     def __init__(self, store: Store, job: JobSpec | None) -> None:
@@ -67,14 +65,14 @@ class Reproducer:
         self._worker: Worker | None = None
 
     def each(self, keys: Sequence[Key]) -> Iterator[Reproduction]:
-        """One a key, those that share a worker after each other."""
-        found = self._store.found(keys)
-        known = self._store.run_ids()  # the file of a run may be gone
+        """Yields one result per key; records that share a worker follow each other."""
+        pairs = self._store.found(keys)
+        run_ids = self._store.run_ids()  # the file of a run may be gone
         runs = {
-            key: self._store.run(key) if key in known else {} for key in {row["run_id"] for row, _ in found.values()}
+            key: self._store.run(key) if key in run_ids else {} for key in {row["run_id"] for row, _ in pairs.values()}
         }
         order = ("threads", "window_batch", "source_model", "dataset", "case_id", "attack")
-        for row, classes in sorted(found.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
+        for row, classes in sorted(pairs.values(), key=lambda pair: [str(pair[0][name]) for name in order]):
             yield self._reproduced(row, classes, runs[row["run_id"]])
 
     def _reproduced(self, row: Row, classes: Sequence[Row], run: Mapping[str, Any]) -> Reproduction:
@@ -89,15 +87,15 @@ class Reproducer:
         if unit is None:
             why = changed_inputs(run, row, grid) or ["the attack's revision or parameters, seed or precision differ"]
             return replace(made, verdict="different", reason="; ".join(why))
-        found, found_classes = self._computed(unit, row, run)
-        comparison = compare(row, classes, found, found_classes)
-        differing = tuple(causes(run, row, found))
-        reason = f"recomputing failed: {found['error']}" if found["status"] == "failed" else ""
+        computed, found_classes = self._computed(unit, row, run)
+        comparison = compare(row, classes, computed, found_classes)
+        differing = tuple(causes(run, row, computed))
+        reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
         verdict = _verdict(comparison.differences, differing)
         return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
 
     def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
-        """A record and its classes, as a worker makes them under the row's circumstances."""
+        """Computes a record and its classes as a worker makes them under the row's circumstances."""
         reuse = run.get("reuse") is True or row["attack"] == adversarial_volumes.Imported.name
         with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
             spec = self._spec(row)
@@ -123,7 +121,7 @@ class Reproducer:
         )
 
     def _grid(self, row: Row, run: Mapping[str, Any]) -> Grid:
-        """The grid of the job that a row is of, with the cells that were brought in and the row's target."""
+        """Expands the job of a row to its grid, with the imported cells and the row's target."""
         content = run.get("job") or self._store.job().get("spec")
         text = json.dumps(content, sort_keys=True)
         if text not in self._grids:
@@ -133,7 +131,7 @@ class Reproducer:
         grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
             return grid
-        checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # `score --targets` knew it
+        checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # from `score --targets`
         extended = further_targets(grid.job, [f"{row['target_model']}={checkpoint}"])
         return adversarial_volumes.joined(extended, self._store.root)
 
@@ -146,7 +144,7 @@ def _verdict(differences: Sequence[Difference], differing: Sequence[Cause]) -> V
 
 
 def _lost(row: Row, run: Mapping[str, Any]) -> str:
-    """Why a record cannot be recomputed by anything that the store has; empty where it may be."""
+    """Reason why a record cannot be recomputed from the store; empty if it may be."""
     if row["status"] != "ok":
         return f"a failed row holds no result ({row['error']}): `run` tries it again"
     target = (run.get("models") or {}).get(row["target_model_id"]) or {}
@@ -156,9 +154,9 @@ def _lost(row: Row, run: Mapping[str, Any]) -> str:
 
 
 def _unit(grid: Grid, key: Key) -> Unit | None:
-    """What a worker has to do for a record; None where the grid has no such cell or case, or no such model at all.
+    """Unit of work that recomputes a record; None if the grid has no such cell or case, or no such model.
 
-    A target need not be one of the cell's: `score` and `audit --run` scored volumes on further models of the job.
+    A target may be none of the cell's: `score` and `audit --run` score volumes on further models of the job.
     """
     cell_id, case_key, target_id = key
     for cell in grid.cells:
@@ -173,7 +171,7 @@ def _unit(grid: Grid, key: Key) -> Unit | None:
 
 
 def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
-    """A volumes folder with a copy of one saved volume: what scores it again writes predictions beside it."""
+    """Copies one saved volume into a volumes folder, because scoring it again writes predictions beside it."""
     place, copy = (saved_volumes.folder(storage.join(each, VOLUMES), cell, ref) for each in (root, folder))
     for name in (ADVERSARIAL, FACTS):
         if not storage.exists(storage.join(place, name)):
@@ -183,9 +181,9 @@ def _copied(root: str, cell: Cell, ref: CaseRef, folder: str) -> str:
 
 
 def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
-    """Metrics that were not computed then, or cannot be now."""
-    known = json.loads(row["null_reasons"] or "{}")
-    then = {name: known[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in known}
+    """Metrics that were not computed then, or cannot be now, with reasons."""
+    reasons = json.loads(row["null_reasons"] or "{}")
+    then = {name: reasons[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in reasons}
     if "lpips" not in metrics or "lpips" in then:
         return {"lpips": then["lpips"]} if "lpips" in then else {}
     try:
@@ -195,13 +193,13 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     return {}
 
 
-# What is printed
+# Printing
 
 
 def reproduce(
     out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console
 ) -> Counter[Verdict]:
-    """Recompute the row whose id begins with `row`, or so many drawn ones, and say what came of each."""
+    """Recomputes the row whose id begins with `row`, or `count` random ones, and prints the result of each."""
     if (row is None) == (count is None):
         got = "none" if row is None else "both"
         raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")
@@ -253,6 +251,6 @@ def _value(value: Any) -> str:
 
 
 def total(counts: Mapping[Verdict, int]) -> str:
-    """One line over all rows: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
+    """Counts all rows in one line: `20 rows: 19 equal to the bit, 1 DIFFERENT`."""
     parts = [f"{counts[verdict]} {words}" for verdict, words in WORDS.items() if counts.get(verdict)]
     return f"{sum(counts.values())} rows: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""Tells which rows of a store contradict their columns or their classes, and keeps what is wrong by check."""
+"""Finds rows of a store that contradict their columns or their classes, and collects errors by check."""
 
 import math
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ Verdict = Literal["ok", "wrong", "not checked"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check of a store: `not checked` where what it needs is not there."""
+    """One check of a store; `not checked` if its input is missing."""
 
     name: str
     verdict: Verdict
@@ -32,14 +32,14 @@ class Check:
 
 
 class Findings:
-    """What is wrong, by check: the first few places and how many more."""
+    """Errors by check: the first few places and the number of further ones."""
 
     def __init__(self) -> None:
         self._wrong: dict[str, list[str]] = {}
         self._counts = Counter[str]()
 
     def wrong(self, name: str, text: str) -> None:
-        """Something is wrong."""
+        """Records one error of a check."""
         self._counts[name] += 1
         if self._counts[name] <= MOST_EXAMPLES:
             self._wrong.setdefault(name, []).append(text)
@@ -47,9 +47,9 @@ class Findings:
     def wrong_rows(
         self, name: str, where: str, rows: pa.Table, mask: Mask, text: str, *values: Floats, what: str = "rows"
     ) -> None:
-        """Rows that a mask `[rows]` has any of are wrong: how many, and the first by its id.
+        """Records the rows of a mask `[rows]`, if any, as an error: their number, and the first one's id.
 
-        The text's braces are for what `values`, `[rows]` each, are there.
+        The text's braces take the first row's `values`, each `[rows]`.
         """
         if mask.any():
             first = int(mask.argmax())
@@ -58,7 +58,7 @@ class Findings:
             self.wrong(name, f"{where}{text} in {int(mask.sum())} {what}, first of row {row_id(*key)}")
 
     def check(self, name: str, ok: str, missing: str = "") -> Check:
-        """The verdict of a check: `ok` is said if nothing is wrong, `missing` if it could not be made."""
+        """Makes the verdict of a check: the text is `ok` if nothing is wrong, `missing` if it could not be made."""
         if texts := self._wrong.get(name):
             rest = self._counts[name] - len(texts)
             more = f"; and {rest} more like these" if rest else ""
@@ -68,7 +68,7 @@ class Findings:
 
 # Values of single rows
 
-SLACK = 1e-6  # beyond a range: rounding
+SLACK = 1e-6  # beyond a range, for rounding
 _POSITIVE = ("voxels", "mm", "count", "bytes", "s", "distance", "ratio", "intensity 0..1", "the data's unit")
 UNITS: Mapping[str, tuple[float, float]] = {
     "fraction": (0.0, 1.0),
@@ -76,11 +76,11 @@ UNITS: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(_POSITIVE, (0.0, math.inf)),
 }
 COLUMNS: Mapping[str, tuple[float, float]] = {"ssim": (-1.0, 1.0), "ssim_body": (-1.0, 1.0), "linf": (0.0, 1.0)}
-INFINITE = ("psnr", "seam_energy")  # of volumes that are equal, and of a change within one voxel of a seam
+INFINITE = ("psnr", "seam_energy")  # for equal volumes, and for a change within one voxel of a seam
 
 
 def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, findings: Findings) -> None:
-    """Numbers outside what a column can be, and nulls where it has none."""
+    """Checks that numbers are possible values of their column, and that required ones are not null."""
     for column in columns:
         name, values = column.name, rows[column.name]
         if column.required and values.null_count:
@@ -96,7 +96,7 @@ def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: s
 
 
 def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
-    """States, errors, names of metrics, and for every score that is null a reason."""
+    """Checks states, errors and names of metrics, and that every null score has a reason."""
 
     def tell(mask: Mask, text: str) -> None:
         findings.wrong_rows("values", where, rows, mask, text)
@@ -110,7 +110,7 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
     listed = [set(filter(None, (text or "").split(","))) for text in covers.texts]
     tell(covers.mask([not names <= metrics.keys() for names in listed]), "metrics: unknown")
     stated = [_reasons(text) for text in reasons.texts]
-    tell(reasons.mask([each is None for each in stated]), "null_reasons: not what it is")
+    tell(reasons.mask([each is None for each in stated]), "null_reasons: invalid")
     for metric, columns in metrics.items():
         asked = ok & covers.mask([metric in names for names in listed])
         for name in columns:
@@ -120,12 +120,12 @@ def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]]
 
 
 def _reasons(text: str | None) -> frozenset[str] | None:
-    """The columns that a row gives a reason for; None where the text is something else."""
+    """Columns that a row gives a reason for; None if the text is something else."""
     try:
-        given = object_of(text or "{}", "null_reasons")
+        reasons = object_of(text or "{}", "null_reasons")
     except UserError:
         return None
-    return frozenset(given) if given.keys() <= {column.name for column in RECORDS} else None
+    return frozenset(reasons) if reasons.keys() <= {column.name for column in RECORDS} else None
 
 
 # Records against their classes
@@ -149,7 +149,7 @@ MEANS: Mapping[str, tuple[str, int]] = {
     "ece_foreground": ("ece", 1),
     "ece_foreground_clean": ("ece_clean", 1),
 }
-"""Columns of records: of which column of the classes they are the mean over defined values, and from which class on."""
+"""Columns of records that are means of defined values in a column of the classes, with their first class."""
 UNDEFINED: Mapping[str, tuple[str, int]] = {
     "hd95_undefined_classes": ("hd95", 0),
     "nsd_undefined_classes": ("nsd", 1),
@@ -159,7 +159,7 @@ UNDEFINED: Mapping[str, tuple[str, int]] = {
     "topology_undefined_classes": ("betti0_error", 1),
     "calibration_undefined_classes": ("ece", 1),
 }
-"""Columns of records: of which column of the classes they count the undefined values, and from which class on."""
+"""Columns of records that count undefined values in a column of the classes, with their first class."""
 COUNTS = (*UNDEFINED, "missed_classes", "hallucinated_classes")
 NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
@@ -176,7 +176,7 @@ class ClassSums:
         self._orphans = 0
 
     def add(self, classes: pa.Table) -> None:
-        """Add rows of class_records."""
+        """Adds rows of class_records."""
         hashes = hash_rows(classes, COMMIT)
         is_known = among(hashes, self._hashes)
         if not is_known.all():
@@ -192,7 +192,7 @@ class ClassSums:
         add("class_index", "squares", (index + 1.0) ** 2)
         for name, (column, first) in MEANS.items():
             if classes[column].null_count == len(classes):
-                continue  # nobody asked for it
+                continue  # not asked for
             values = floats(classes[column])
             is_defined = (index >= first) & ~np.isnan(values)
             add(name, "asked", (index >= first) & valid(classes[column]))
@@ -214,7 +214,7 @@ class ClassSums:
 
     @np.errstate(invalid="ignore")
     def compare(self, where: str, findings: Findings) -> None:
-        """Tell of records that do not have each class once, and of means and counts that are not their classes'."""
+        """Reports records that do not have each class once, and means and counts that contradict their classes."""
         records, sums = self._records, self._sums
         if self._orphans:
             findings.wrong("classes", f"{where}{self._orphans} rows of classes have no record in their file")

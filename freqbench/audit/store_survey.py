@@ -1,6 +1,6 @@
-"""Reads the files of a store once, and keeps what its checks ask.
+"""Reads the files of a store once, and keeps the facts that its checks need.
 
-One row group is in memory at a time. What later checks ask is kept as 64-bit hashes of keys, eight megabytes for a
+One row group is in memory at a time. Later checks use 64-bit hashes of keys, eight megabytes for a
 million of them: two of a million differ and share one with a probability of 3e-8 (n^2 / 2^65).
 """
 
@@ -18,8 +18,8 @@ from freqbench.results.files import SCHEMAS, Files, VersionError, coded_schema
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS
 from freqbench.results.tolerances import EXACT, TOLERANCES
 
-MOST_DOUBLES = 200_000  # rows of keys with several that are compared at most: some 100 MB
-MOST_KINDS = 100_000  # settings of cells, and origins of rows, that are kept at most
+MOST_DOUBLES = 200_000  # most rows of repeated keys to compare: some 100 MB
+MOST_KINDS = 100_000  # most settings of cells, and most origins of rows, to keep
 
 CELL = (
     *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
@@ -32,13 +32,13 @@ Row = dict[str, Any]
 
 
 class Survey:
-    """A store's files, each read once, and what of them later checks ask.
+    """A store's files, each read once, and the facts in them that later checks need.
 
     Of each record `keys` has a hash of KEY, `volumes` one of its cell and case, and `is_ok` whether its row is ok.
     `cells` are the distinct settings of cells, columns CELL, `origins` the runs, cases and models, columns ORIGIN, both
-    sorted; `left_out` counts those beyond MOST_KINDS. `findings` is told of `files`, `schema`, `values` and `classes`.
+    sorted; `left_out` counts those beyond MOST_KINDS. `findings` takes errors of files, schema, values, classes.
 
-    Raises a UserError where another release wrote the store, or it changes while it is read.
+    Raises a UserError if another release wrote the store, or it changes while it is read.
     """
 
     def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
@@ -54,7 +54,7 @@ class Survey:
         self.left_out = 0
         for number, name in enumerate(self.names):
             try:
-                are_whole = [self._has_columns(kind, name) for kind in SCHEMAS]  # tells of both
+                are_whole = [self._has_columns(kind, name) for kind in SCHEMAS]  # reports both
                 if all(are_whole):
                     self._read_pair(number, name)
             except FileNotFoundError:
@@ -75,9 +75,9 @@ class Survey:
 
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:
-        """Compare the rows of a key that are ok, `doubles`; returns a sentence on what there is.
+        """Compares the ok rows of each repeated key (`doubles`); returns a sentence on them.
 
-        They are equal to the bit where they are one execution in two files, else within the tolerances.
+        Two copies of one execution must be equal to the bit, others within the tolerances.
         """
         ok = np.flatnonzero(self.is_ok)
         ok = ok[np.argsort(self.keys[ok], kind="stable")]
@@ -103,7 +103,7 @@ class Survey:
         return f"{count} keys have several rows that are ok, and they agree: the latest counts{rest}"
 
     def _rows_of(self, chosen: NDArray[np.int64]) -> pa.Table:
-        """The rows of the keys of some records with what is compared, those of a key together, in their order."""
+        """Reads the rows that share a key with the chosen records, those of a key together, in order of time."""
         wanted, tables = np.unique(self.keys[chosen]), []
         for number in np.unique(self._file[chosen]):
             columns = (*KEY, "run_id", "finished_at", "status", *SCORES)
@@ -114,7 +114,7 @@ class Survey:
         return rows.take(pa.array(np.lexsort((finished, hash_rows(rows, KEY)))))
 
     def _read_pair(self, number: int, name: str) -> None:
-        """Read both files; the classes of a pair that cannot be read to its end are not compared."""
+        """Reads both files; the classes of a pair that cannot be read to its end are not compared."""
         where = f"records/{name}: "
         needed = [coded_schema("records", NEEDED).empty_table()]
         for rows in self._pieces("records", name):
@@ -132,23 +132,23 @@ class Survey:
         sums.compare(where, self._findings)
 
     def _pieces(self, kind: str, name: str) -> Iterable[pa.Table]:
-        """A file in pieces, all columns, texts as codes."""
+        """Yields a file in pieces, all columns, texts as codes."""
         schema = coded_schema(kind, SCHEMAS[kind].names)
         for piece in self._files.pieces(kind, name, self._files.open(kind, name), schema):
             self.counts[kind] += len(piece)
             yield piece
 
     def _keep_kinds(self, rows: pa.Table, columns: Sequence[str], kinds: dict[int, Row]) -> None:
-        """Keep one row of each kind, the distinct values of some columns, while there is room."""
+        """Keeps one row of each kind, the distinct values of some columns, while there is room."""
         hashes, places = np.unique(hash_rows(rows, columns), return_index=True)
         new = [(kind, at) for kind, at in zip(hashes.tolist(), places.tolist(), strict=True) if kind not in kinds]
-        kept = new[: max(0, MOST_KINDS - len(kinds))]
-        self.left_out += len(new) - len(kept)
-        found = rows.select(list(columns)).take(pa.array([at for _, at in kept], pa.int64())).to_pylist()
-        kinds |= {kind: row for (kind, _), row in zip(kept, found, strict=True)}
+        added = new[: max(0, MOST_KINDS - len(kinds))]
+        self.left_out += len(new) - len(added)
+        contents = rows.select(list(columns)).take(pa.array([at for _, at in added], pa.int64())).to_pylist()
+        kinds |= {kind: row for (kind, _), row in zip(added, contents, strict=True)}
 
     def _tell_lacking(self, name: str) -> None:
-        """Tell of a records file without classes, unless pairs have all its good records too."""
+        """Reports a records file without classes, unless pairs have all its ok records too."""
         try:
             rows = self._files.columns("records", name, (*KEY, "status"))
         except UserError as error:
@@ -160,13 +160,13 @@ class Survey:
             self._findings.wrong("files", f"class_records/{name}: {text}; {rest}")
 
     def _has_columns(self, kind: str, name: str) -> bool:
-        """Whether a file can be read by the documented columns; tells of those that are not as documented."""
-        known, found = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in known.names if column not in found.names and column not in LATER]
-        misfits = [field for field in found if field.name in known.names and field.type != known.field(field.name).type]
+        """True if a file can be read by the documented columns; reports columns that are not as documented."""
+        spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
+        missing = [column for column in spec.names if column not in actual.names and column not in LATER]
+        misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
-        wrong += [f"column {column}, which nobody documents" for column in found.names if column not in known.names]
-        wrong += [f"{field.name}: {field.type} in place of {known.field(field.name).type}" for field in misfits]
+        wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
+        wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
         for text in wrong:
             self._findings.wrong("schema", f"{kind}/{name}: {text}")
         return not missing and not misfits

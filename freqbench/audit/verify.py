@@ -1,4 +1,4 @@
-"""Checks a whole store: its files by themselves, then against what its job and its runs say. Never writes to it."""
+"""Checks a whole store: its files by themselves, then against its job and its runs. Never writes to it."""
 
 import gzip
 import io
@@ -35,29 +35,29 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def show(out: str, with_volumes: bool, console: Console) -> bool:
-    """Verify a store, print what each check found, and return whether nothing is wrong."""
+    """Verifies a store, prints the result of each check, and returns True if nothing is wrong."""
     return shown(verify(Store(out), with_volumes), out, console)
 
 
 def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
-    """Print what checks found, and return whether nothing is wrong."""
-    found = list(checks)
+    """Prints the results of checks, and returns True if nothing is wrong."""
+    listed = list(checks)
     table = Table("check", Column("verdict", no_wrap=True), Column("what was found", overflow="fold"), title=title)
-    for each in found:
+    for each in listed:
         table.add_row(each.name, each.verdict, each.text)
     console.print(table)
-    return all(each.verdict != "wrong" for each in found)
+    return all(each.verdict != "wrong" for each in listed)
 
 
 def verify(store: Store, with_volumes: bool = False) -> list[Check]:
-    """Every check of a store in which no run goes on.
+    """Runs every check of a store in which no run goes on.
 
-    `files`: pairs are whole, every page can be read, and is as its checksum says; `schema`: columns and types are those
+    `files`: pairs are complete, and every page can be read and fits its checksum; `schema`: columns and types are those
     of the schema; `values`: nulls, words, ranges; `classes`: each record that is ok has each class once, and their
     means are the record's; `doubles`: rows of one key agree; `runs`: every row's run has its file, which knows its
     models; `cases`: keys of cases are those of their recipes and files; `cells`: ids of cells are those of their
-    settings; `holes`: what the job asks for is there; `volumes`: what was saved is whole (`with_volumes`: can be read
-    to its end). Raises a UserError where no store is there, another release wrote it, or it changes meanwhile.
+    settings; `holes`: the job's records are there; `volumes`: saved volumes are complete (`with_volumes`: can be read
+    to its end). Raises a UserError if there is no store, another release wrote it, or it changes meanwhile.
     """
     job = store.job()
     findings = Findings()
@@ -66,7 +66,7 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
     classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)
     left = len(classes - records)  # of a writer that died
-    beside = f"; {left} files of classes without records, which nobody reads" if left else ""
+    beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
     unknown = _check_origins(survey, runs, findings)
     return [
@@ -87,19 +87,19 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
 
 
 def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
-    ids, found = store.run_ids(), dict[str, Mapping[str, Any]]()
+    ids, runs = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
-            found[run_id] = store.run(run_id)
+            runs[run_id] = store.run(run_id)
         except UserError as error:
             findings.wrong("runs", str(error))
     for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
         findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
-    return found
+    return runs
 
 
 def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
-    """Models and keys of cases of rows against what their runs say; returns why some could not be checked."""
+    """Checks models and case keys of rows against the facts of their runs; returns why some could not be checked."""
     unknown = 0
     for row in survey.origins:
         run = runs.get(row["run_id"], {})
@@ -123,14 +123,14 @@ def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
 
 
 def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
-    """Settings of a cell are the same in all its rows, and its id is theirs where a job of the store says so.
+    """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job.
 
-    The jobs are expanded as a run would, so that data and checkpoints have to be here for the second; no third-party
+    The jobs are expanded as in a run, so that the second check needs data and checkpoints here; no third-party
     code runs for it.
     """
-    known: dict[str, Row] = {}
+    cells: dict[str, Row] = {}
     for row in survey.cells:
-        first = known.setdefault(row["cell_id"], row)
+        first = cells.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
             findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
     jobs = {
@@ -149,7 +149,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
             reasons.append(one_line(error))
     by_settings = {_settings_key(row): cell_id for cell_id, row in expected.items()}
     unknown = 0
-    for cell_id, row in known.items():
+    for cell_id, row in cells.items():
         if cell_id in expected:
             for name in _differing(expected[cell_id], row):
                 text = f"{name}: {row[name]} in its rows, {expected[cell_id][name]} by the job"
@@ -159,10 +159,10 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         else:
             unknown += 1
     why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
-    missing = f"{unknown} of {len(known)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
+    missing = f"{unknown} of {len(cells)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
     if survey.left_out:
         missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
-    return findings.check("cells", f"{len(known)} cells have the ids of their settings", missing)
+    return findings.check("cells", f"{len(cells)} cells have the ids of their settings", missing)
 
 
 def _settings_key(row: Row) -> str:
@@ -170,7 +170,7 @@ def _settings_key(row: Row) -> str:
 
 
 def _differing(one: Row, other: Row) -> Iterable[str]:
-    """The columns in which two rows of a cell differ; of their parameters those count that both have."""
+    """Yields the columns in which two rows of a cell differ; parameters count only if both have them."""
     for name in CELL:
         if name != "params" and one[name] != other[name]:
             yield name
@@ -183,7 +183,7 @@ def _differing(one: Row, other: Row) -> Iterable[str]:
 
 
 def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
-    """Records that the job asks for and no row is there of; those of shards that no run was for are none."""
+    """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
     if "index" not in job:
         return findings.check("holes", "", "run.json holds no index of the job's records")
     index = job["index"]
@@ -213,7 +213,7 @@ def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: F
 
 
 def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str], Hashes]]:
-    """Of each cell of an index its id, cases and targets, and the hashes of its keys, `[cases, targets]`."""
+    """Yields id, cases and targets of each cell of an index, and the hashes of its keys, `[cases, targets]`."""
     of_cases = {name: hash_texts(keys) for name, keys in index["cases"].items()}
     for cell in index["cells"]:
         cell_id, targets = cell["cell_id"], cell["targets"]
@@ -224,15 +224,15 @@ def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str]
 
 
 def _shards(runs: Runs) -> list[Shard]:
-    """The parts of the grid that runs were for; none where one was for all of it, or does not say."""
-    found = []
+    """Parts of the grid that runs were for; empty if one was for all of it, or does not say."""
+    shards = []
     for run in runs.values():
         text = run.get("shard")
         if "shard" not in run or text == str(Shard()):
             return []
-        if isinstance(text, str):  # none: what was scored, not made
-            found.append(Shard.parse(text))
-    return found
+        if isinstance(text, str):  # None: a run that only scored
+            shards.append(Shard.parse(text))
+    return shards
 
 
 # Volumes
@@ -241,9 +241,9 @@ def _shards(runs: Runs) -> list[Shard]:
 def _check_volumes(
     store: Store, job: Mapping[str, Any], survey: Survey, findings: Findings, with_volumes: bool
 ) -> Check:
-    """Every good record of a job that saves volumes has a whole one; with `with_volumes`, each can be read to its end.
+    """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end.
 
-    Saved volumes carry no hash of their own; gzip's checksum says whether one is as it was written.
+    Saved volumes carry no hash of their own; gzip's checksum shows damage.
     """
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
@@ -268,7 +268,7 @@ def _check_volumes(
 
 
 def _complaint(path: str) -> str:
-    """What is wrong with a gzip file; empty where nothing is."""
+    """Describes the damage of a gzip file; empty if there is none."""
     packed = storage.read_bytes(path)
     if not packed:
         return "is empty"

@@ -22,7 +22,7 @@ from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
     name="freqbench",
-    help="Attacks volumetric segmentation models (CT, MR) and measures what is left of them.\n\n"
+    help="Attacks volumetric segmentation models (CT, MR) and measures how much of their accuracy survives.\n\n"
     "Begin with: freqbench run quickstart",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,13 +33,13 @@ for group in (init, run, volumes, train, doctor, cluster, report, audit, leaderb
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one line and exit code 2, a defect is 70, Ctrl-C is 130."""
+    """Runs the command line. Exit codes: 2 after a user's mistake (one line), 70 after a defect, 130 after Ctrl-C."""
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
-        # Python as it starts by itself in the C locale: paths outside ASCII could neither be written nor be said.
+        # Python starts so in the C locale, in which it could neither write nor print paths outside ASCII.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
     signal.signal(signal.SIGTERM, _interrupt)
     _open_streams()
-    if not sys.warnoptions:  # of libraries, to their callers: what a user should know is said in lines
+    if not sys.warnoptions:  # libraries warn their callers; users get lines
         warnings.simplefilter("ignore")
     try:
         try:
@@ -51,20 +51,20 @@ def main() -> None:
         _refuse(str(error), EXIT_FAILED)
     except (UserError, StorageUnavailable) as error:
         _refuse(one_line(error))
-    except BrokenPipeError:  # who read along has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed at the exit
+    except BrokenPipeError:  # the reader has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is flushed at exit
         sys.exit(EXIT_FAILED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         advice = "make room there, or write elsewhere" if is_full else "check the path and its permissions"
         _refuse(f"{place}{error.strerror or error}: {advice}")
-    except Exception as error:  # noqa: BLE001 (none should come this far)
+    except Exception as error:  # noqa: BLE001 (a defect if any comes this far)
         _confess(error)
 
 
 def _open_streams() -> None:
-    """Streams that take every text: what one cannot encode is a question mark, what is closed swallows all."""
+    """Makes streams take every text: an unknown letter becomes a question mark, and a closed stream swallows all."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -74,9 +74,9 @@ def _open_streams() -> None:
 
 
 def _require_values(arguments: Sequence[str]) -> None:
-    """Refuse an argument that is no UTF-8, which no page can show, and an empty one.
+    """Refuses an argument that is no UTF-8, which no page can show, and an empty one.
 
-    A shell makes an empty one of a variable without value: it would pass for the default.
+    A shell turns a variable without value into an empty argument, which would pass for the default.
     """
     for before, argument in pairwise(("", *arguments)):
         if not argument.strip() or re.fullmatch(r"--[\w-]+=\s*", argument):
@@ -96,7 +96,7 @@ def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
 
 
 def _confess(error: Exception) -> NoReturn:
-    """One line for what nobody has foreseen, with all that a report of it needs in a file."""
+    """Reports an unforeseen error in one line, with a log file for the bug report."""
     from freqbench.core.machine import versions
 
     used = ", ".join(f"{name} {version}" for name, version in versions().items())

@@ -14,16 +14,16 @@ app = typer.Typer()
 def audit(
     out: common.Out,
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what --run would compute; computes nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option("--cases", min=1, help="Of --run: the first N cases of each dataset [default: 5].")
+        int | None, typer.Option("--cases", min=1, help="With --run: the first N cases of each dataset [default: 5].")
     ] = None,
     eps: Annotated[
-        str | None, typer.Option("--eps", help="Of --run: radius, such as 8/255 [default: the job's most usual].")
+        str | None, typer.Option("--eps", help="With --run: radius, such as 8/255 [default: the job's most usual].")
     ] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Of --run: job file [default: OUT's].")] = None,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of --run, as of `run`.")] = "auto",
-    address: Annotated[str | None, typer.Option(help="Of --run: Ray cluster.")] = None,
+    job: Annotated[str | None, typer.Option("--job", help="With --run: job file [default: OUT's].")] = None,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="With --run: as in `run`.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="With --run: Ray cluster.")] = None,
     trust_code: common.Trust = False,
     format: common.Format = "terminal",
     to: common.To = None,
@@ -31,7 +31,7 @@ def audit(
     """Check whether a store's numbers can be believed: a verdict and a sentence for each check and model."""
     failed: int | None = 0
     of_run = {"--cases": cases, "--eps": eps, "--job": job, "--address": address}
-    given = [name for name, value in of_run.items() if value is not None]
+    options = [name for name, value in of_run.items() if value is not None]
     if run and plan:
         raise UserError("audit: expected --run or --plan, got both")
     if plan and (to is not None or format != "terminal"):
@@ -53,8 +53,8 @@ def audit(
             raise typer.Exit(common.EXIT_INTERRUPTED)
         if plan:
             return
-    elif given:
-        raise UserError(f"audit: {given[0]}: expected --run or --plan beside it, got neither")
+    elif options:
+        raise UserError(f"audit: {options[0]}: expected --run or --plan beside it, got neither")
     common.put(common.tables([out], format, "audit"), to, format)
     if failed:
         common.say(f"{failed} records of the audit failed: the same command tries them again")
@@ -67,20 +67,20 @@ def reproduce(
     row: Annotated[
         str | None, typer.Option("--row", help="Id of a row, 6 digits or more: the page has it in a case's details.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--random", min=1, help="So many rows, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw.")] = 0,
+    count: Annotated[int | None, typer.Option("--random", min=1, help="Number of rows to draw at random.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
     job: Annotated[
-        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: OUT's].")
+        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: OUT's].")
     ] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Compute rows of a store again, compare them with what is stored, and name what differs; stores nothing."""
+    """Recompute rows of a store, compare them with the stored ones, and name the differences; store nothing."""
     from freqbench.audit import reproduce
     from freqbench.core.plugins import trusting
 
-    given = common.stored_job(out, job, trust_code) if job else None
-    with trusting(trust_code or bool(given and given.trust_code)):
-        counts = reproduce.reproduce(out, row, count, seed, given, common.console())
+    spec = common.stored_job(out, job, trust_code) if job else None
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        counts = reproduce.reproduce(out, row, count, seed, spec, common.console())
     if counts["different"]:
         raise typer.Exit(common.EXIT_FAILED)
 
@@ -90,7 +90,7 @@ def verify(
     out: common.Out,
     volumes: Annotated[bool, typer.Option("--volumes", help="Read every saved volume to its end, too.")] = False,
 ) -> None:
-    """Check a whole store: files, columns, values, doubles, holes, classes, identities; changes nothing."""
+    """Check a whole store: files, columns, values, doubles, holes, classes, identities; change nothing."""
     from freqbench.audit import verify
 
     if not verify.show(out, volumes, common.console()):

@@ -34,7 +34,7 @@ from freqbench.models.spec import seed_of
 
 Lines = Iterator[tuple[str, str]]
 
-# How some key of each network begins, whatever its size; of nnU-Net's too, as its files are taken for checkpoints.
+# Beginning of a key of each network of any size; of nnU-Net's too, as its files are taken for checkpoints.
 SIGNS: Mapping[str, str] = {
     "unet": "model.1.submodule.",
     "unetr": "vit.blocks.",
@@ -50,11 +50,11 @@ SIGNS: Mapping[str, str] = {
 
 
 def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
-    """A name and a line each, and whether all is as it should be: of a dataset's folder, of a checkpoint (a file, or a
-    model's name in the job), or of this machine.
+    """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
+    with lines, and true if nothing is wrong.
 
     Raises:
-        UserError: a job without a checkpoint, or what either turns out not to be.
+        UserError: a job without a checkpoint, or an invalid job or checkpoint.
     """
     if checkpoint:
         return _checkpoint(checkpoint, job, where), True
@@ -67,13 +67,13 @@ def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 
 
 def _machine() -> Lines:
-    """What works on this machine."""
+    """Lists devices, versions, caches, attacks, models and datasets of this machine."""
     yield "devices", ", ".join(provenance.devices())
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
     code = provenance.git_state()
     yield "code", f"commit {code['commit'][:12]}{' with changes' if code['dirty'] else ''}" if code else "installed"
     weights = lpips_weights()
-    yield "LPIPS weights", str(weights) if weights else "not here: fetched at the first run that wants LPIPS"
+    yield "LPIPS weights", str(weights) if weights else "not here: fetched by the first run that needs LPIPS"
     yield "cache", str(node_cache.folder())
     yield "attacks", ", ".join(ATTACKS)
     yield "models", ", ".join(MODELS)
@@ -86,12 +86,12 @@ def _machine() -> Lines:
 def _folders(root: Path) -> str:
     if not root.is_dir():
         return f"{root}: no such folder"
-    found = sorted(path.parent.name for path in root.glob("*/dataset.json"))
-    return f"{root}: {', '.join(found) if found else 'no folder with a dataset.json'}"
+    names = sorted(path.parent.name for path in root.glob("*/dataset.json"))
+    return f"{root}: {', '.join(names) if names else 'no folder with a dataset.json'}"
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
-    """What a checkpoint is; with a job, what it makes of the first clean case."""
+    """Describes a checkpoint; with a job, scores it on the first clean case."""
     entry = _entry(job, checkpoint, where) if job else None
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
@@ -105,23 +105,23 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 
 def _contents(path: str) -> Lines:
-    """What the file of a checkpoint holds."""
+    """Describes the content of a checkpoint's file."""
     local = storage.fetch(checkpoints.locate(path))
-    found = checkpoints.read_state_dict(path, ())  # wanted by none, keys stay as they are
+    weights = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
     yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
-    prefix, arch, bare = _guess(found)
-    numbers = sum(value.numel() for value in found.values() if value.is_floating_point())
+    prefix, arch, bare = _guess(weights)
+    numbers = sum(value.numel() for value in weights.values() if value.is_floating_point())
     under = f", under {key}" if key else ""
     behind = f", every key behind {prefix}" if prefix else ""
-    yield "weights", f"{len(found)} entries, {numbers:,} parameters{under}{behind}"
+    yield "weights", f"{len(weights)} entries, {numbers:,} parameters{under}{behind}"
     metadata = read_metadata(path)
-    said = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
-    yield "metadata", f"written by freqbench: {said}" if metadata else "none of freqbench's"
+    facts = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
+    yield "metadata", f"written by freqbench: {facts}" if metadata else "none of freqbench's"
     yield from _record(metadata)
     arch = metadata.get("arch", arch)
     if arch is None:
-        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(found))})"
+        yield "architecture", f"not one of {', '.join(SIGNS)} by its keys (first: {next(iter(weights))})"
     elif arch not in MODELS:
         yield "architecture", f"{arch}, by its keys: give the folder that it lies in as checkpoint, and arch: {arch}"
     else:
@@ -130,21 +130,21 @@ def _contents(path: str) -> Lines:
 
 
 def architecture(path: str) -> str | None:
-    """The architecture that a checkpoint's file names, or its keys tell; None where neither does."""
+    """Architecture that a checkpoint's metadata name or its keys tell; None if neither does."""
     named = read_metadata(path).get("arch")
     return str(named) if named else _guess(checkpoints.read_state_dict(path, ()))[1]
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:
-    """What a checkpoint says of how it was made and what may be done with it; whatever it says is shown as text."""
+    """Shows a checkpoint's statements on its making and licence, all as text."""
     classes, licence, training = (metadata.get(name) for name in ("class_names", "licence", "training"))
     made = training if isinstance(training, Mapping) else {}
     classes = classes or made.get("class_names")
     if isinstance(classes, list):
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
-        yield "space", f"trained in {metadata['preprocess']}: datasets of another are prepared so for it"
-    known = {
+        yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
+    facts = {
         "job": made.get("job"),
         "dataset": made.get("dataset"),
         "steps": made.get("steps"),
@@ -153,54 +153,54 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         "test Dice": made.get("dice_test"),
     }
     if made:
-        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in known.items()}
+        rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
         yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
     fingerprints = made.get("fingerprints")
     if isinstance(fingerprints, Mapping):
         counts = [f"{len(cases)} {role}" for role, cases in fingerprints.items() if isinstance(cases, list)]
-        yield "cases", f"{', '.join(counts)}: to score it on one of them is warned of"
+        yield "cases", f"{', '.join(counts)}: scoring it on one of them raises a warning"
     if licence:
         yield "licence", str(licence)
 
 
-def _guess(found: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
-    """What stands before every key, the architecture by the keys behind it, and the weights under these."""
-    for prefix, keys in stripped(found):
+def _guess(weights: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
+    """Guesses from the keys: the prefix of every key, the architecture, and the weights without the prefix."""
+    for prefix, keys in stripped(weights):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
-                arch = "slices" if arch in MODELS and _is_planar(found.values()) else arch
-                return prefix, arch, dict(zip(keys, found.values(), strict=True))
-    return "", None, dict(found)
+                arch = "slices" if arch in MODELS and _is_planar(weights.values()) else arch
+                return prefix, arch, dict(zip(keys, weights.values(), strict=True))
+    return "", None, dict(weights)
 
 
 def _is_planar(weights: Iterable[Tensor]) -> bool:
-    """Whether the convolutions among weights are those of a 2D network."""
+    """True if the convolutions among the weights are those of a 2D network."""
     dims = {weight.ndim for weight in weights}
     return 4 in dims and 5 not in dims
 
 
-def _migration(arch: str, found: Mapping[str, Tensor]) -> str:
-    """How a file of an architecture is to be read, as far as its keys tell."""
-    known = migrations_of(arch)
-    if _are_alike(known):
-        choices = " or ".join(f"{name} ({migration.title})" for name, migration in known.items())
+def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
+    """Names the migration that a file of an architecture needs, as far as its keys tell."""
+    migrations = migrations_of(arch)
+    if _are_alike(migrations):
+        choices = " or ".join(f"{name} ({migration.title})" for name, migration in migrations.items())
         return f"{choices}: nothing in the file tells which; --job shows the clean Dice under each"
     wanted = skeleton(arch, 2, MODELS[arch].roi, {}).state_dict()
-    name = recognise(arch, found, wanted)
+    name = recognise(arch, weights, wanted)
     if name:
-        return f"{name} ({known[name].title}), found by itself"
-    if len(known) == 1 or found.keys() == wanted.keys():
+        return f"{name} ({migrations[name].title}), recognised by its keys"
+    if len(migrations) == 1 or weights.keys() == wanted.keys():
         return f"{NONE}: as it is"
-    return f"one of {', '.join(known)}: which, its keys tell with the args of the job (--job)"
+    return f"one of {', '.join(migrations)}: its keys and the job's args tell which (--job)"
 
 
-def _are_alike(known: Mapping[str, Migration]) -> bool:
-    """Whether files of several ages have the same keys, and networks of their own."""
-    return any(migration.extra for migration in known.values())
+def _are_alike(migrations: Mapping[str, Migration]) -> bool:
+    """True if files of several ages share their keys but need different networks."""
+    return any(migration.extra for migration in migrations.values())
 
 
 def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
-    """The model of a job that has a checkpoint, or is called so.
+    """Finds the model of a job by its checkpoint or its name.
 
     Raises:
         UserError: there is none, or it is an ensemble.
@@ -222,52 +222,52 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
-    """The foreground Dice of the first clean case under each migration that the file may be of, and what follows."""
+    """Scores the first clean case by foreground Dice under each possible migration, and concludes."""
     number, written = next(
         (i, each) for i, each in enumerate(job.datasets) if each.name in (entry.datasets or [each.name])
     )
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
         ref = dataset.refs()[0]
-    found = {}
+    scores = {}
     for migration in _candidates(entry):
         with at(f"{where}: models[{job.models.index(entry)}]"):
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
-        found[migration] = value = _dice(spec, dataset, ref)
+        scores[migration] = value = _dice(spec, dataset, ref)
         under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
-    yield "verdict", _verdict(entry, found)
+    yield "verdict", _verdict(entry, scores)
 
 
 def _candidates(entry: ModelEntry) -> list[str | None]:
-    """The migrations to try: all where the file does not tell, else what the job says or its keys do."""
+    """Lists the migrations to try: all if the file does not tell, else the one that the job or its keys name."""
     path = storage.filled_in(str(entry.path), entry.name)
     arch = ALIASES["models"].get(str(entry.arch), str(entry.arch))
-    known = migrations_of(arch)
-    if not _are_alike(known) or seed_of(path) is not None or read_metadata(path):
+    migrations = migrations_of(arch)
+    if not _are_alike(migrations) or seed_of(path) is not None or read_metadata(path):
         return [entry.migration]
-    return [*known]
+    return [*migrations]
 
 
 def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
-    """The foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
+    """Foreground Dice of a model's prediction of a clean case, NaN where its label has no foreground."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, case = models.load(spec, device), dataset.load(ref, spec.space)
     pred, _ = memory.within_memory(partial(models.predict, model.for_case(case), case.image), INFERENCE_WINDOWS)
     return float(scoring.score_overlap(pred, case.label[0], dataset.num_classes).record["dsc_foreground"])
 
 
-def _verdict(entry: ModelEntry, found: Mapping[str | None, float]) -> str:
-    """What to do about it."""
-    if any(math.isnan(value) for value in found.values()):
+def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
+    """Advises on the checkpoint and its migration."""
+    if any(math.isnan(value) for value in scores.values()):
         return "none: the label of this case has no class of the foreground"
-    best = max(found, key=lambda migration: found[migration])
-    if not found[best] >= entry.min_dice:
-        which = "none of them" if len(found) > 1 else "it does not"
-        reach = "reaches" if len(found) > 1 else "reach"
+    best = max(scores, key=lambda migration: scores[migration])
+    if not scores[best] >= entry.min_dice:
+        which = "none of them" if len(scores) > 1 else "it does not"
+        reach = "reaches" if len(scores) > 1 else "reach"
         return f"{which} {reach} min_dice {entry.min_dice:g}: {MISFIT_CAUSES}"
-    if len(found) == 1:
+    if len(scores) == 1:
         return f"it reaches min_dice {entry.min_dice:g}"
     if entry.migration == best:
         return f"migration: {best} fits better, and the job has it"

@@ -37,17 +37,17 @@ def submit(
         str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Show what the job says, and end with its exit code.")
+        bool, typer.Option("--follow", help="Show the job's output, and end with its exit code.")
     ] = False,
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
     shard: Annotated[str | None, typer.Option(help="Only this part of the cells: 2/8.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run though another run writes to OUT.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even if another run writes to OUT.")] = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
     env: Annotated[
-        list[str] | None, typer.Option("--env", help="Variable of this shell that the job is to have; no secret.")
+        list[str] | None, typer.Option("--env", help="Variable of this shell to pass to the job; no secret.")
     ] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
@@ -104,43 +104,43 @@ def status(
         return
     head = _jobs().Head(address)
     details = head.details(of)
-    found = _facts(details)
+    of_job = _facts(details)
     store: dict[str, Any] | None = None
     if not as_json:
-        common.console().print(_table(of, found))
+        common.console().print(_table(of, of_job))
         for line in head.log(of).splitlines()[-LAST_LINES:]:
             common.say(line)
-    if out := found.get("out"):
+    if out := of_job.get("out"):
         try:
             store = facts(out)
             if not as_json:
                 common.console().print(*tables(store))
-        except Exception as error:  # noqa: BLE001 (whatever the package of a file system raises that only nodes reach)
+        except Exception as error:  # noqa: BLE001 (any error of a file system that only nodes reach)
             with common.aside(as_json):
                 common.say(f"{out} cannot be read from here: {one_line(error)[:200]}")
     if as_json:
-        named = {name.removesuffix(" (UTC)"): value for name, value in found.items()}
+        named = {name.removesuffix(" (UTC)"): value for name, value in of_job.items()}
         common.put_json({"id": of, **named, "store": store})
 
 
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
-    """Stop a job on a cluster: it finishes what is in flight and stores it, two minutes at most."""
+    """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
     head = _jobs().Head(address)
     if (before := head.details(job_id)).status.is_terminal():
-        common.say(f"{job_id} had ended before: {before.status.value}")
+        common.say(f"{job_id} had already ended: {before.status.value}")
         return
-    common.say(f"stopping {job_id}: it stores what is in flight first")
+    common.say(f"stopping {job_id}: it stores work in flight first")
     try:
         details = head.stop(job_id)
     except KeyboardInterrupt:
-        common.say(f"{job_id} is told to stop, and may still be at it: freqbench status {job_id}{_hint(head)}")
+        common.say(f"{job_id} was told to stop, and may still be running: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     for line in head.log(job_id).splitlines()[-1:]:
         common.say(line)
     common.say(f"{job_id}: {details.status.value}")
     if not details.status.is_terminal():
-        common.say(f"it takes longer than it may: freqbench status {job_id}{_hint(head)}")
+        common.say(f"it takes longer than it should: freqbench status {job_id}{_hint(head)}")
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -164,21 +164,21 @@ def list_jobs(address: Address = None) -> None:
 
 
 def words(options: Mapping[str, Any]) -> list[str]:
-    """Options of a command as words: lists repeat theirs, True stands alone, None and False are left out.
+    """Turns options of a command into words: lists repeat theirs, True stands alone, None and False are left out.
 
     >>> words({"--set": ["a=1", "b=2"], "--force": True, "--shard": None})
     ['--set', 'a=1', '--set', 'b=2', '--force']
     """
-    given: list[str] = []
+    parts: list[str] = []
     for name, value in options.items():
         for each in value if isinstance(value, list) else [value]:
             if each is not None and each is not False:
-                given += [name] if each is True else [name, str(each)]
-    return given
+                parts += [name] if each is True else [name, str(each)]
+    return parts
 
 
 def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterator[str]:
-    """For `--set`, where the networks that a described job trains are to lie: a place that all nodes share."""
+    """Yields values for `--set`: places that all nodes share for the networks that a described job trains."""
     for i, entry in enumerate(training):
         out = str(entry.out)
         if "$" not in out:  # a variable is the nodes' to fill in
@@ -186,7 +186,7 @@ def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterato
 
 
 def _jobs() -> Any:
-    """The module that talks to Ray."""
+    """Imports the module that talks to Ray."""
     try:
         from freqbench.remote import jobs as jobs
     except ImportError:
@@ -197,7 +197,7 @@ def _jobs() -> Any:
 
 
 def _follow(jobs: Any, head: Any, job_id: str) -> None:
-    """Show what a job says, and leave as it leaves."""
+    """Shows the output of a job, and exits with its exit code."""
     import asyncio
 
     try:
@@ -210,7 +210,7 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
 
 
 def _hint(head: Any) -> str:
-    """What to add to a command so that it finds the head."""
+    """Completes a command so that it finds the head."""
     return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
 
 
@@ -222,7 +222,7 @@ def _table(title: str, facts: Mapping[str, str]) -> Table:
 
 
 def _facts(details: Any) -> dict[str, str]:
-    """What is worth knowing of a job."""
+    """Selects the facts of a job for the terminal."""
     metadata = details.metadata or {}
     message = " ".join((details.message or "").partition("last available logs")[0].split()).rstrip(", ")
     facts = {

@@ -1,4 +1,4 @@
-"""Reads jobs, speaks to the terminal and ends commands: what several commands share."""
+"""Reads jobs, writes to the terminal and ends commands, for several commands."""
 
 import gc
 import io
@@ -20,17 +20,17 @@ from freqbench.core.terminal import PlainConsole
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 XLSX = "xlsx"
-FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's own names, where they are others
+FORMATS = {"md": "markdown", XLSX: "csv"}  # reporting's names, where they differ
 
 
 def jobs(incomplete: str) -> list[str]:
-    """The packaged jobs and the YAML files, here and one folder further, that begin so: for a shell to complete."""
+    """Lists packaged jobs, and YAML files here and one folder down, that begin with `incomplete`: for a shell."""
     packaged = [name for name in packaged_jobs() if name.startswith(incomplete)]
     return packaged + _beginning(incomplete, "*.yaml", "*/*.yaml")
 
 
 def stores(incomplete: str) -> list[str]:
-    """The result stores whose paths begin so, as `jobs`."""
+    """Lists result stores whose paths begin with `incomplete`, like `jobs`."""
     return [path.removesuffix("/run.json") for path in _beginning(incomplete, "*/run.json", "*/*/run.json")]
 
 
@@ -67,24 +67,24 @@ Limit = Annotated[int | None, typer.Option("--limit-cases", min=1, help="Only th
 Address = Annotated[
     str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, though the data must not be passed on.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data must not be passed on.")]
 Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex, html or xlsx (with --to).")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON alone; all else is said on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
 To = Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")]
 
 
 def console() -> Console:
-    """Where a command speaks."""
+    """Makes the console that a command writes to."""
     return PlainConsole()
 
 
 def say(text: str) -> None:
-    """Print a line as it is."""
+    """Prints one line unwrapped."""
     console().print(text, soft_wrap=True)
 
 
 def put(text: str, to: str | None, format: str = "") -> None:
-    """Write a text to a file, whole or not at all, or to the terminal; of format XLSX a csv as a sheet.
+    """Writes a text to a file in one step, or to the terminal; in format XLSX a csv becomes a sheet.
 
     Raises:
         UserError: a sheet without a file or a table, or without openpyxl.
@@ -114,33 +114,33 @@ def _sheet(csv: str) -> bytes:
     return content.getvalue()
 
 
-def put_json(found: Mapping[str, Any]) -> None:
-    """Print a mapping as JSON."""
-    put(json.dumps(found, indent=1) + "\n", None)
+def put_json(content: Mapping[str, Any]) -> None:
+    """Prints a mapping as JSON."""
+    put(json.dumps(content, indent=1) + "\n", None)
 
 
 def require_file(to: str) -> None:
-    """Refuse to write a file where a folder is."""
+    """Refuses to write a file where a folder is."""
     if not to or Path(to).is_dir():
         raise UserError(f"--to: expected a file, got {to or 'nothing'!r}: name a file")
 
 
 def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
-    """Ask before volumes of datasets are written that must not be passed on.
+    """Asks before it writes volumes of datasets that must not be passed on.
 
     Raises:
-        UserError: it cannot ask, and there is no `yes`.
+        UserError: no terminal to ask in, and no `yes`.
     """
     names = ", ".join(datasets)
     if names and not yes:
         if not sys.stdin.isatty():
-            raise UserError(f"{names}: expected leave to write volumes that must not be passed on: give --yes")
+            raise UserError(f"{names}: expected permission to write volumes that must not be passed on: give --yes")
         typer.confirm(f"Volumes of {names} must not be passed on. Write them all the same?", abort=True)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """What imports and a grid make stays: looking through it for garbage takes a second, here and at the exit again."""
+    """Keeps objects of imports and grids out of garbage collection, which takes a second, and another at exit."""
     gc.disable()
     try:
         yield
@@ -151,23 +151,23 @@ def _uncollected() -> Iterator[None]:
 
 @contextmanager
 def aside(as_json: bool) -> Iterator[None]:
-    """Say everything on stderr where stdout is for `put_json`."""
+    """Redirects all output to stderr if stdout is for `put_json`."""
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
         yield
 
 
 @contextmanager
 def stoppable(doing: str) -> Iterator[None]:
-    """End with exit code 130 where Ctrl-C stops what is kept and goes on with the same command."""
+    """Exits with code 130 at Ctrl-C during work that the same command continues."""
     try:
         yield
     except KeyboardInterrupt:
-        say(f"stopped while {doing}: what was found is kept, and the same command goes on")
+        say(f"stopped while {doing}: results are kept, and the same command goes on")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
-    """A job file, checked as far as that can be done before attacks and networks are imported."""
+    """Reads a job file and checks it as far as possible before attacks and networks are imported."""
     with _uncollected():
         from freqbench.core import config
         from freqbench.job.checks import require_sound
@@ -179,7 +179,7 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
 
 
 def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool = False) -> Any:
-    """The grid of a job file; budgets that are not known yet are found where `match` says so."""
+    """Expands a job file to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
     matched = matching.matched(job, out, say, path, match)
@@ -190,7 +190,7 @@ def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool 
 
 
 def stored_job(out: str, path: str | None, trusted: bool) -> Any:
-    """The job of a store, or of a file in its place."""
+    """Reads the job of a store, or of a file in its place."""
     from freqbench.engine import matching
     from freqbench.job import schema
     from freqbench.results import Store
@@ -202,7 +202,7 @@ def stored_job(out: str, path: str | None, trusted: bool) -> Any:
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
-    """The grid of a store's job, with the cells whose volumes were brought in."""
+    """Expands a store's job to its grid, with the imported cells."""
     from freqbench.exchange.adversarial_volumes import joined
     from freqbench.job.grid import expand
 
@@ -210,12 +210,12 @@ def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
 
 
 def unique(outs: Sequence[str]) -> list[str]:
-    """Each store once."""
+    """Lists each store once."""
     return list(dict.fromkeys(out.rstrip("/") or out for out in outs))
 
 
 def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
-    """The tables of stores, or one; what a csv leaves out goes to stderr."""
+    """Renders all tables of stores, or one; warnings go to stderr."""
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.report import report
     from freqbench.results import Store
@@ -228,7 +228,7 @@ def tables(outs: Sequence[str], format: str, table: str | None = None) -> str:
 
 @contextmanager
 def warned() -> Iterator[None]:
-    """Say on stderr what is warned of meanwhile, each line once."""
+    """Context that prints its warnings on stderr, each line once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:

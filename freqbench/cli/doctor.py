@@ -16,19 +16,19 @@ app.add_typer(cache, name="cache")
 
 @app.command()
 def doctor(
-    data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, what it lacks.")] = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="Its file, or a model of --job.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, missing files.")] = None,
+    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="A file, or a model of --job.")] = None,
     job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Show what works here: devices, versions, datasets; or what a dataset's folder or a checkpoint is."""
+    """Show devices, versions and datasets of this machine; or describe a dataset's folder or a checkpoint."""
     from freqbench.cli import checkups
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
-    given = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
-    with trusting(trust_code or bool(given and given.trust_code)):
-        lines, is_sound = checkups.findings(data, checkpoint, given, str(job))
+    spec = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
+    with trusting(trust_code or bool(spec and spec.trust_code)):
+        lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
         for name, finding in lines:
             common.say(f"{name + ':':<16} {finding}")
     if not is_sound:
@@ -49,7 +49,7 @@ def cache_show() -> None:
 
 @cache.command("clear")
 def cache_clear() -> None:
-    """Remove volumes, copies of remote files and what checks of networks found; all is made anew when it is wanted."""
+    """Remove volumes, copies of remote files and results of network checks; all are made anew when needed."""
     from freqbench.core import node_cache
 
     if copies := node_cache.clear("files"):

@@ -1,4 +1,4 @@
-"""Ends a command that made records: its results in short, the page, what to do next, and the exit code."""
+"""Ends a command that made records: prints results in short, writes the page, names next steps, sets the exit code."""
 
 import shlex
 import sys
@@ -14,7 +14,7 @@ NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}
 
 
 def finish(summary: Any, out: str, page: bool = True) -> None:
-    """Show what was found, write the page, and leave with the exit code that a run's summary asks for."""
+    """Shows the results, writes the page, and leaves with the exit code of a run's summary."""
     from freqbench.core import storage
 
     if summary.interrupted:
@@ -38,8 +38,8 @@ def finish(summary: Any, out: str, page: bool = True) -> None:
 
 
 def _write_page(out: str) -> None:
-    """Write the page of a run, which is sound without."""
+    """Writes the page of a run; the run succeeds even if the page fails."""
     try:
         write_page([out], None, with_volumes=False, yes=False)
-    except Exception as error:  # noqa: BLE001 (no fault of a page is one of the run)
+    except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
         common.say(f"no page: {one_line(error)}")

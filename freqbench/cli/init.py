@@ -31,7 +31,7 @@ models:    # a second one shows transfer
   {model}
 
 attacks:
-  # Noise of the same size, which knows no network: what an attack takes beyond this row is its own doing.
+  # Noise of the same size, which knows no network: the drop beyond this row is the attack's own.
   - {{name: random_noise, linf: {eps}}}
   - {{name: fgsm, eps: {eps}}}
   - {{name: pgd, eps: {eps}, steps: 20}}
@@ -59,9 +59,9 @@ def init(
     budget: Annotated[
         str | None, typer.Option("--budget", help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented job for your data and network; asks for what no option says."""
+    """Write a commented job for your data and network; ask for whatever no option gives."""
     if Path(path).exists() and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
@@ -73,8 +73,8 @@ def init(
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
     checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
-    lines, found = _looked_at(checkpoint, arch)
-    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", found)
+    lines, guessed = _looked_at(checkpoint, arch)
+    arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     _check_budget(budget)
     model = _model(checkpoint, arch)
@@ -93,12 +93,12 @@ def init(
         job = common.job_of(path, None, trusted=False)
         common.grid_of(job, path, None, f"runs/{job.name}")
     except UserError as error:
-        raise UserError(f"{path} is written, and to be mended before it runs: {error}") from None
+        raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
     common.say(f"next: freqbench plan {shlex.quote(path)}")
 
 
 def _answer(question: str, option: str, default: str | None = None) -> str:
-    """What a person answers; without one the default, where there is any."""
+    """Asks a person; without a terminal takes the default, if any."""
     if sys.stdin.isatty():
         return str(typer.prompt(question, default=default))
     if default is None:
@@ -107,15 +107,15 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 
 
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None]:
-    """What `doctor` finds out about a checkpoint, and the architecture that this tells."""
+    """Reports `doctor`'s findings about a checkpoint, and the architecture that they tell."""
     from freqbench.cli import checkups
     from freqbench.models import READERS
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None
     if (folder := Path(checkpoint).expanduser()).is_dir():
-        known = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
-        return [], next((name for name, sign in known.items() if sign.exists()), None)
+        signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
+        return [], next((name for name, sign in signs.items() if sign.exists()), None)
     if arch in READERS:
         return [], None
     return list(checkups.findings(None, checkpoint, None)[0]), checkups.architecture(checkpoint)
@@ -130,7 +130,7 @@ def _check_budget(budget: str) -> None:
 
 
 def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
-    """The entry of a job's `models`."""
+    """Makes the entry of a job's `models`."""
     local = Path(checkpoint).expanduser()
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:

@@ -21,7 +21,7 @@ def entry(
     models: Annotated[
         list[str] | None, typer.Argument(help="Networks of its job [default: all].", metavar="[MODEL]...")
     ] = None,
-    to: Annotated[str, typer.Option("--to", help="Folder of entries, a folder each.")] = "entries",
+    to: Annotated[str, typer.Option("--to", help="Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
@@ -41,12 +41,12 @@ def verify(
         str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
     ] = None,
     job: Annotated[
-        str | None, typer.Option("--job", help="Job file, where data lie elsewhere here [default: the entry's].")
+        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: the entry's].")
     ] = None,
-    share: Annotated[float, typer.Option("--share", help="Of its rows that are computed again.")] = 0.1,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of their draw [default: another each time].")] = None,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="Of the audit: the first N cases of each dataset.")] = 5,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="Of the audit, as of `run`.")] = "auto",
+    share: Annotated[float, typer.Option("--share", help="Share of its rows to compute again.")] = 0.1,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of their draw [default: random].")] = None,
+    cases: Annotated[int, typer.Option("--cases", min=1, help="Audit the first N cases of each dataset.")] = 5,
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="For the audit, as in `run`.")] = "auto",
     trust_code: common.Trust = False,
 ) -> None:
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
@@ -57,10 +57,10 @@ def verify(
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")
     read = read_entry(Path(entry))
-    found = examine(read, trust_code)
-    if not reasons(found):
-        given = common.stored_job("", job, trust_code) if job else None
-        found += recompute(
+    results = examine(read, trust_code)
+    if not reasons(results):
+        spec = common.stored_job("", job, trust_code) if job else None
+        results += recompute(
             read,
             common.console(),
             checkpoint=checkpoint,
@@ -68,11 +68,11 @@ def verify(
             cases=cases,
             engine=engine,
             trust_code=trust_code,
-            job=given,
+            job=spec,
             seed=seed,
         )
-    if not shown(found, entry, common.console()):
-        common.say(f"{entry}: refused: {reasons(found)[0]}")
+    if not shown(results, entry, common.console()):
+        common.say(f"{entry}: refused: {reasons(results)[0]}")
         raise typer.Exit(common.EXIT_FAILED)
     common.say(f"{entry}: verified")
 
@@ -82,10 +82,10 @@ def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
     to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
     trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Rank networks that are code of other packages, too; none of it runs.")
+        bool, typer.Option("--trust-code", help="Rank networks with code of other packages too; none of it runs.")
     ] = False,
 ) -> None:
-    """Build a static site that ranks the entries of a folder; those that are refused stay out, for the reason said."""
+    """Build a static site that ranks the entries of a folder; leave out refused entries and say why."""
     from freqbench.reporting.leaderboard.site import build_site
 
     is_whole = build_site(Path(entries), Path(to), common.say, trust_code)

@@ -29,7 +29,7 @@ def report(
     format: common.Format = "terminal",
     to: Annotated[
         str | None,
-        typer.Option("--to", help="File to write to; of the page: OUT/report.html, with --volumes a folder."),
+        typer.Option("--to", help="File to write to [page: OUT/report.html]; with --volumes a folder."),
     ] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
@@ -55,10 +55,10 @@ def report(
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
-    """Write the page of stores: one file, or a folder with the volumes that the stores hold.
+    """Writes the page of stores: one file, or a folder with the volumes that the stores hold.
 
     Raises:
-        UserError: nothing to show, or volumes that must not be passed on, it cannot ask, and there is no `yes`.
+        UserError: nothing to show, or volumes that must not be passed on, with no terminal to ask in and no `yes`.
     """
     from freqbench.audit import checks
     from freqbench.core import storage
@@ -72,21 +72,21 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if not with_volumes:
         common.require_file(place)
     stores = [Store(out) for out in outs]
-    found = contents(stores)
-    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in found.facts)))
-    data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+    content = contents(stores)
+    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in content.facts)))
+    data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
     file, volumes, viewer = storage.join(place, "index.html") if with_volumes else place, None, ""
     storage.require_own(file, b"freqbench</title>")
     if with_volumes:
-        common.ask_to_write(found.restricted, yes)
+        common.ask_to_write(content.restricted, yes)
         viewer = viewer_script()
-        volumes = write_volumes(found.records, found.classes, outs, place)
+        volumes = write_volumes(content.records, content.classes, outs, place)
     page = build_page(data, viewer, volumes)
     storage.write_atomic(file, page.encode())
     common.say(f"written: {file} ({len(page) / 1e6:.1f} MB)")
     if volumes is not None:
         size = f"{volumes['bytes'] / 1e6:.0f} MB"
-        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder whole")
+        common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
 
 
 def _write_figures(outs: list[str], folder: str) -> None:
@@ -96,9 +96,9 @@ def _write_figures(outs: list[str], folder: str) -> None:
     from freqbench.results import Store
     from freqbench.results import volumes as saved
 
-    found = contents([Store(out) for out in outs])
+    content = contents([Store(out) for out in outs])
     volumes = storage.join(outs[0], saved.VOLUMES) if len(outs) == 1 else None
-    written = write_figures(found.records, found.classes, volumes, folder)
+    written = write_figures(content.records, content.classes, volumes, folder)
     for path in written.paths:
         common.say(path)
     for name, reason in written.reasons.items():
@@ -107,7 +107,7 @@ def _write_figures(outs: list[str], folder: str) -> None:
 
 @app.command("open")
 def open_page(out: common.Out) -> None:
-    """Open the page of a store, which `run` wrote at its end, in a browser; where there is none, say where it is."""
+    """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path."""
     from freqbench.core import storage
 
     place = storage.join(out, PAGE)
@@ -119,7 +119,7 @@ def open_page(out: common.Out) -> None:
 
 
 def _has_display() -> bool:
-    """Whether a browser can show a page: elsewhere one for text would be taken, which runs no scripts."""
+    """True if a browser can show a page: elsewhere a text browser would be taken, which runs no scripts."""
     named = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
     return sys.platform in ("darwin", "win32") or any(os.environ.get(name) for name in named)
 
@@ -131,7 +131,7 @@ def compare(
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:
-    """Compare two stores case by case: what made them first, then differences with intervals."""
+    """Compare two stores case by case: first their origins, then differences with intervals."""
     from freqbench.analysis.groups import SCORES
     from freqbench.reporting import views
     from freqbench.reporting.contents import contents
@@ -151,7 +151,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8760,
     host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it can read.")] = "127.0.0.1",
 ) -> None:
-    """Show the page live over stores, also of runs that go on; read-only, until Ctrl-C."""
+    """Serve the page live over stores, even while runs go on; read-only, until Ctrl-C."""
     try:
         from freqbench.reporting.page import serve as server
     except ImportError as error:

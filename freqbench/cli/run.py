@@ -21,14 +21,14 @@ def plan(
     limit_cases: common.Limit = None,
     trust_code: common.Trust = False,
     price: Annotated[
-        str | None, typer.Option("--price", help="What an hour of one worker costs, such as 2.5/h: the rest is priced.")
+        str | None, typer.Option("--price", help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
     ] = None,
     as_json: common.Json = False,
 ) -> None:
-    """Show cells, cases, passes, what is done already and how long the rest may take; computes nothing."""
+    """Show cells, cases, passes, finished work and the time that the rest may take; compute nothing."""
     hourly = None if price is None else _hourly(price)
     with common.aside(as_json):
-        job = common.job_of(path, set_, trust_code)  # refused before all that is imported for a sound one
+        job = common.job_of(path, set_, trust_code)  # refuses a bad job before slow imports
         from freqbench.engine import saved_volumes
         from freqbench.job import plan as planning
         from freqbench.job import rehearsal
@@ -39,12 +39,12 @@ def plan(
         place = out or f"runs/{job.name}"
         grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
         root = planning.volumes_root(grid, place)
-        found = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
+        outlook = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
     if as_json:
-        common.put_json(asdict(found))
+        common.put_json(asdict(outlook))
         return
-    common.console().print(planning.table(found))
-    for line in planning.lines(found):
+    common.console().print(planning.table(outlook))
+    for line in planning.lines(outlook):
         common.say(line)
 
 
@@ -67,14 +67,14 @@ def run(
         str | None,
         typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run though another run works on the same cells.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")] = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow"] | None,
-        typer.Option("--log", help="At the end, each cell's settings, means and picture to a tracker, below OUT."),
+        typer.Option("--log", help="At the end, log each cell's settings, means and picture, below OUT."),
     ] = None,
 ) -> None:
-    """Attack, score and store what is left of a job; the same command goes on where it was stopped."""
+    """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
     _require_ray(engine if dry_data is None else "serial", address)
@@ -111,15 +111,15 @@ def converge(
     out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
-    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, of a search.")] = "100,300,1000",
+    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, for searches.")] = "100,300,1000",
     losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
     restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As of `run`.")] = "auto",
+    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As in `run`.")] = "auto",
     address: common.Address = None,
     set_: common.Overrides = None,
     trust_code: common.Trust = False,
 ) -> None:
-    """Show how much more passes, other losses and restarts add to each attack of a job, and recommend settings.
+    """Show what more passes, other losses and restarts add to each attack of a job, and recommend settings.
 
     Every attack that follows a gradient is run at each number of steps, every search without one at each number of
     queries, with each loss and number of restarts, on a few cases,
@@ -144,27 +144,27 @@ def converge(
     place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
         job = matching.matched(job, place, common.say, path)
-    found = varied(job, effort, cases, path)
-    if found.left_out:
-        common.say(f"left out, as more steps add nothing to their drop: {', '.join(found.left_out)}")
-    units = list(found.grid.units())
-    outlook = planning.outlook(found.grid, (), None, place)
+    variants = varied(job, effort, cases, path)
+    if variants.left_out:
+        common.say(f"left out, as more steps add nothing to their drop: {', '.join(variants.left_out)}")
+    units = list(variants.grid.units())
+    outlook = planning.outlook(variants.grid, (), None, place)
     common.console().print(planning.table(outlook))
     passes = sum(unit.passes for unit in units)
-    common.say(f"{len(found.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
+    common.say(f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     for line in planning.lines(outlook):
         common.say(line)
-    summary = runner.execute(found.grid, place, common.console(), engine, address)
+    summary = runner.execute(variants.grid, place, common.console(), engine, address)
     if summary.interrupted:
         ending.finish(summary, place)
-    _show_convergence(place, found.entries)
+    _show_convergence(place, variants.entries)
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
         raise typer.Exit(common.EXIT_FAILED)
 
 
 def _require_ray(engine: str, address: str | None) -> None:
-    """Refuse the address of a cluster where nothing runs on one."""
+    """Refuses the address of a cluster where nothing runs on one."""
     if address and engine == "serial":
         raise UserError(
             f"--address: expected none, as --engine serial and --dry-data stay in this process, got {address}: leave "
@@ -174,7 +174,7 @@ def _require_ray(engine: str, address: str | None) -> None:
 
 @app.command()
 def schema(
-    training: Annotated[bool, typer.Option("--training", help="Of a training job, not of a job file.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Schema of a training job, not of a job file.")] = False,
 ) -> None:
     """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
     from freqbench.job.json_schema import schema_of
@@ -183,15 +183,15 @@ def schema(
     if training:
         from freqbench.training import TrainJob
 
-        found = schema_of(TrainJob)
+        content = schema_of(TrainJob)
     else:
-        found = schema_of(JobSpec)
-    common.put_json(found)
+        content = schema_of(JobSpec)
+    common.put_json(content)
 
 
 def _hourly(price: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?/h", price):
-        raise UserError(f"--price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}")
+        raise UserError(f"--price: expected the cost of one worker for an hour, such as 2.5/h, got {price!r}")
     return float(price.removesuffix("/h"))
 
 
@@ -203,7 +203,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print the tables of a store, and write them, the recommended attacks and the figure beside its records."""
+    """Prints the tables of a store, and writes them, the recommended attacks and the figure beside its records."""
     from freqbench.analysis.frames import found_records
     from freqbench.core import storage
     from freqbench.reporting import convergence, render

@@ -1,4 +1,4 @@
-"""Scores and exports volumes that are there already: the commands `score` and `export`."""
+"""Scores and exports existing volumes: the commands `score` and `export`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ from freqbench.core.errors import UserError
 
 app = typer.Typer()
 
-# Of each way to score, the options beside it, and whether it needs them.
+# Options of each way to score, True if it needs them.
 OPTIONS: dict[str, dict[str, bool]] = {
     "--targets": {},
     "--predictions": {"--name": True, "--label-map": False},
@@ -31,7 +31,7 @@ def score(
         str | None, typer.Option("--adversarial", help="Folder of adversarial volumes from elsewhere (adv_CASE).")
     ] = None,
     job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What tables call the tool, or the volumes.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the tool, or of the volumes, in tables.")] = None,
     label_map: Annotated[
         str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
     ] = None,
@@ -63,12 +63,12 @@ def score(
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
-    """Refuse anything but one way to score, with the options that belong to it."""
-    given = [option for option, value in ways.items() if value]
-    if len(given) != 1:
-        got = " and ".join(given) or "none"
+    """Refuses anything but one way to score with its own options."""
+    chosen = [option for option, value in ways.items() if value]
+    if len(chosen) != 1:
+        got = " and ".join(chosen) or "none"
         raise UserError(f"score: expected one of {', '.join(ways)}, got {got}: see score --help")
-    (way,) = given
+    (way,) = chosen
     for option, value in further.items():
         if value is None and OPTIONS[way].get(option):
             raise UserError(f"score: {way}: expected {option} too, got none: see score --help")

@@ -29,34 +29,34 @@ PREFIX = "adv_"  # of the files that the papers' code saved
 
 @dataclass(frozen=True, kw_only=True)
 class Imported(Attack):
-    """Whatever made volumes that are there already; no job can name it, as it makes none."""
+    """Stands for the unknown maker of existing volumes; no job can name it, as it makes none."""
 
     name: ClassVar[str] = "imported"
     threat_model: ClassVar[str] = "none"
     budget_name: ClassVar[str | None] = None
 
-    label: str  # what tables call it
+    label: str  # its name in tables
     content: str  # digest of the volumes' files, so that other volumes are another cell
 
     def perturb(self, task: Task) -> Tensor:
-        """Raises UserError: there is nothing to make a volume by."""
+        """Raises UserError: volumes cannot be made, only imported."""
         raise UserError(f"{self.label}: expected the volumes that were brought in, found none: bring them in again")
 
     @property
     def passes(self) -> tuple[int, int]:
-        """No forward and no backward pass."""
+        """Zero forward and zero backward passes."""
         return 0, 0
 
 
 def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console: Console) -> Summary:
-    """Save volumes of third-party code in a store and score them on the job's targets.
+    """Saves volumes of third-party code in a store and scores them on the job's targets.
 
     The released code saves `imagesTsAdv/adv_<image>.nii.gz`: uint8 0..255, identity affine, on the preprocessed grid;
     they are divided by 255. Floats in [0, 1] stay as they are. A file belongs to the case of its name, whatever its
     affine.
 
     `grid` has the data and the targets; `out` is the store and `folder` has the volumes (folders or URIs); `source` is
-    the job's model whose gradients made them, `label` what tables call them; `console` shows progress. Raises UserError
+    the job's model whose gradients made them, `label` their name in tables; `console` shows progress. Raises UserError
     for no such model, no file of a case, or a volume of another shape or range; nothing is stored then.
     """
     names = [entry.name for entry in grid.job.models]
@@ -76,14 +76,14 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
             if saving:
                 attacked = AttackedVolume(adversarial=voxels, num_windows=None, num_forwards=None, num_backwards=None)
                 saved_volumes.save(root, cell, case, attacked, attack_seconds=None)
-    own = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
-    entry = {**own.index()["cells"][0], "cases": list(own.case_keys[cell.dataset.name])}
+    imported = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
+    entry = {**imported.index()["cells"][0], "cases": list(imported.case_keys[cell.dataset.name])}
     added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))
-    return run.rescore(own, out, console, added)
+    return run.rescore(imported, out, console, added)
 
 
 def joined(grid: Grid, out: str) -> Grid:
-    """A job's grid with the cells that were brought into its store, as far as they are of its data and models."""
+    """Joins a job's grid with the cells that were imported into its store, if they fit its data and models."""
     templates = {(cell.dataset.name, cell.source.name): cell for cell in reversed(grid.cells)}
     further = []
     for entry in Additions.of(Store(out)).imported:
@@ -99,31 +99,31 @@ def _cell(template: Cell, label: str, content: str) -> Cell:
 
 
 def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Cell, list[tuple[CaseRef, str]]]:
-    """A cell of the source on the data of the files, and the file of each case; tells what does not match."""
+    """Matches files with cases: a cell of the source on their data, and the file of each case; reports the rest."""
     names = [name for suffix in nifti.SUFFIXES for name in storage.list_files(folder, suffix)]
     by_case = {nifti.stem(name).removeprefix(PREFIX): storage.join(folder, name) for name in sorted(names)}
     templates = {cell.dataset.name: cell for cell in grid.cells if cell.source.name == source}
     cases = {name: [ref for ref in grid.cases[name] if ref.case_id in by_case] for name in templates}
-    found = [name for name, refs in cases.items() if refs]
-    if len(found) != 1:
+    datasets = [name for name, refs in cases.items() if refs]
+    if len(datasets) != 1:
         ids = [ref.case_id for name in templates for ref in grid.cases[name]]
-        got = f"files of {' and '.join(found)}" if found else f"{', '.join(sorted(names)[:3]) or 'no file'}"
+        got = f"files of {' and '.join(datasets)}" if datasets else f"{', '.join(sorted(names)[:3]) or 'no file'}"
         example = f"{PREFIX}{ids[0]}.nii.gz" if ids else f"{PREFIX}CASE.nii.gz"
         raise UserError(
             f"{folder}: expected volumes of cases of one dataset that the job attacks {source} on, such as {example}, "
             f"got {got}: rename them, or give a job of these cases"
         )
-    (name,) = found
-    known = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
-    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - known.keys()))
+    (name,) = datasets
+    files = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
+    tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - files.keys()))
     tell_left_out(
-        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in known]
+        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in files]
     )
-    return templates[name], [(ref, known[ref.case_id]) for ref in cases[name]]
+    return templates[name], [(ref, files[ref.case_id]) for ref in cases[name]]
 
 
 def _read(path: str, case: Case) -> Tensor:
-    """A volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
+    """Reads a volume in [0, 1] on the grid of its case, `[C, H, W, D]`; raises DataError for others."""
     import nibabel
 
     local = storage.fetch(path)

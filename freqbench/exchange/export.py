@@ -21,12 +21,12 @@ from freqbench.results.volumes import VOLUMES
 CLEAN = "clean"
 MANIFEST = "manifest.json"
 INT16 = torch.iinfo(torch.int16)
-LEAST_STEPS = 256  # of the whole range: fewer would be coarser than the 8 bits that the papers' code saved
+LEAST_STEPS = 256  # over the whole range: fewer would be coarser than the 8 bits that the papers' code saved
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One file of an export, as `manifest.json` has it; the names are those of `freqbench.results.schema`."""
+    """One file of an export, as `manifest.json` lists it; the names are those of `freqbench.results.schema`."""
 
     path: str  # below the export's folder
     case_id: str
@@ -42,7 +42,7 @@ class Exported:
 
 
 def path_of(grid: Grid, cell: Cell, ref: CaseRef, is_clean: bool) -> str:
-    """Where a case's clean volume, or that which a cell made of it, lies below an export's folder."""
+    """Path of a case's clean volume, or of the one that a cell made of it, below an export's folder."""
     # A grid of several datasets may have a case's name twice, in one cell where they differ in files alone.
     key = f"-{cell.dataset.case_key(ref)}" if len(grid.cases) > 1 else ""
     return f"{CLEAN if is_clean else saved_volumes.cell_folder(cell)}/{ref.case_id}{key}.nii.gz"
@@ -54,15 +54,15 @@ def restricted(grid: Grid) -> list[str]:
 
 
 def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
-    """Write every saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
+    """Writes each saved adversarial volume of a store in its file's own grid and unit, and the clean ones once.
 
     Files are `<attack>-<source>-<cell_id>/<case_id>.nii.gz` and `clean/<case_id>.nii.gz` (both `<case_id>-<case_key>`
     where the job has several datasets), with the affine of the case's file; several channels are the fourth axis. They
     are int16, and float32 where intensities do not fit or span less than LEAST_STEPS units. `manifest.json` is written
     last. Volumes whose labels moved are left out: third-party tools are scored against the files' own.
 
-    `out` is the store of the grid's job, `to` where it writes, folders or URIs. Raises UserError where the store holds
-    no volume of this grid, or `to` another file in the place of one of these.
+    `out` is the store of the grid's job, `to` the destination, folders or URIs. Raises UserError where the store holds
+    no volume of this grid, or `to` holds another file in the place of one of these.
     """
     root, former = storage.join(out, VOLUMES), _former(to)
     moved = sorted({cell.attack.name for cell in grid.cells if cell.attack.moves_labels})
@@ -71,7 +71,7 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
     is_saved, written = saved_volumes.saved(root), list[Exported]()
     for name, refs in grid.cases.items():
         of_dataset = [cell for cell in grid.cells if cell.dataset.name == name]
-        for ref in refs:  # a case's file is read once for all cells
+        for ref in refs:  # reads a case's file once for all cells
             if cells := [cell for cell in of_dataset if is_saved(cell, ref)]:
                 written.extend(_case(grid, cells, ref, root, to, former))
     if not written:
@@ -89,14 +89,14 @@ def export(grid: Grid, out: str, to: str, console: Console) -> list[Exported]:
 
 
 def tell_left_out(console: Console, what: str, names: Sequence[str]) -> None:
-    """Say how many of a kind are left out, with the first three names; nothing where there are none."""
+    """Prints how many of a kind are left out, with the first three names; prints nothing if there are none."""
     if names:
         more = ", ..." if len(names) > 3 else ""
         console.print(f"{len(names)} {what} left out: {', '.join(names[:3])}{more}", soft_wrap=True)
 
 
 def _former(to: str) -> frozenset[str]:
-    """The paths that the manifest of a former export lists; none where there is none."""
+    """Paths that the manifest of a former export lists; empty if there is none."""
     path = storage.join(to, MANIFEST)
     if not storage.exists(path):
         return frozenset()
@@ -142,11 +142,11 @@ def _write(
     former: frozenset[str],
     error: float | None = None,
 ) -> Exported:
-    """Write one file; `error` is None of a clean volume."""
+    """Writes one file; `error` is None for a clean volume."""
     stored = image.round().to(torch.int16) if kind == torch.int16 else image
     names.require_inside(to, storage.join(to, path))
     content = saved_volumes.packed(stored, native.affine)
-    if path not in former:  # of an export that was stopped it may be there, the same
+    if path not in former:  # a stopped export may have left the same file
         storage.require_own(storage.join(to, path), content)
     storage.write_atomic(storage.join(to, path), content)
     lost = (stored - image).double()

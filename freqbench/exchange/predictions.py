@@ -35,7 +35,7 @@ from freqbench.results import KEY, Store
 from freqbench.results.volumes import VOLUMES
 
 ARCH = "predictions"
-OWN = tuple(name for name, metric in METRICS.items() if metric.of == "labels")  # and so computed here
+OWN = tuple(name for name, metric in METRICS.items() if metric.of == "labels")  # computed here
 COPIED = tuple(column for metric in METRICS.values() if metric.of == "volumes" for column in metric.columns)
 BESIDE = ("eps_native", "num_windows", "num_forwards", "num_backwards", "attack_seconds")
 NO_ROW = "no record of this cell and case to take it from"
@@ -46,7 +46,7 @@ LabelTable = Mapping[int, int]
 
 
 class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
-    """A tool's label numbers, each with the name or number of a class; labels that are not listed are background."""
+    """Classes of a tool's label numbers, by name or number; labels that are not listed are background."""
 
     @field_validator("root", mode="before")
     @classmethod
@@ -59,7 +59,7 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
         return content
 
     def table(self, dataset: Dataset, where: str) -> dict[int, int]:
-        """The class of each label; raises UserError, which begins with `where`, for none of the dataset."""
+        """Maps each label to its class; raises UserError, which begins with `where`, for an unknown class."""
         names = dataset.class_names
         for label, value in self.root.items():
             if isinstance(value, str) and value not in names:
@@ -70,9 +70,9 @@ class LabelMap(RootModel[dict[StrictInt, StrictInt | StrictStr]]):
 
 
 def tool(name: str, table: LabelTable | None, num_classes: int) -> ModelSpec:
-    """A tool as a target, whose `model_id` is a digest of its name, its label map and the number of classes.
+    """Describes a tool as a target, whose `model_id` is a digest of its name, its label map and the number of classes.
 
-    So scoring new files under the same name and map replaces the rows of the old ones.
+    New files under the same name and map therefore replace the rows of the old ones.
     """
     args = {} if table is None else {"label_map": table}
     return ModelSpec(
@@ -94,18 +94,18 @@ class _Case:
 
 
 def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | None, console: Console) -> Summary:
-    """Score label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
+    """Scores label maps that a tool predicted for exported volumes against the native label maps, in millimetres too.
 
     Files are named as `export` names the volumes and lie on their grid. The distances of a volume (SSIM, LPIPS, ...)
     do not depend on a target: they are copied from the store's record of the same cell and case. Raises UserError for
     no label map, or one of another grid or with other labels; nothing is stored then.
 
-    `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` what
-    tables call the tool; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
+    `grid` is that of the store's job, `out` the store and `predictions` the label maps (folders or URIs), `name` the
+    tool's name in tables; `label_map` a YAML file, see LabelMap (None: the tool's labels are the dataset's); `console`
     shows progress.
     """
-    known = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
-    if name in known:
+    models = {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}
+    if name in models:
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
@@ -136,23 +136,23 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
-    """The cases with label maps; tells what is missing."""
-    found, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
+    """Finds the cases with label maps; reports missing ones."""
+    files, missing = dict[tuple[str, str], list[tuple[Unit, str]]](), list[str]()
     is_saved = saved_volumes.saved(storage.join(out, VOLUMES))
     for unit in grid.units():
         name = export.path_of(grid, unit.cell, unit.ref, is_clean=False)
         if storage.exists(storage.join(folder, name)):
             key = unit.cell.dataset.name, unit.ref.case_id
-            found.setdefault(key, []).append((unit, storage.join(folder, name)))
+            files.setdefault(key, []).append((unit, storage.join(folder, name)))
         elif is_saved(unit.cell, unit.ref):
             missing.append(name)
-    if not found:
+    if not files:
         example = missing[0] if missing else "pgd-unet-0123456789abcdef/case.nii.gz"
         raise UserError(
             f"{folder}: expected label maps under the names of `export`, such as {example}, found none: check the path"
         )
     cases = []
-    for pairs in found.values():
+    for pairs in files.values():
         units, paths = zip(*pairs, strict=True)
         name = export.path_of(grid, units[0].cell, units[0].ref, is_clean=True)
         is_there = storage.exists(storage.join(folder, name))
@@ -163,7 +163,7 @@ def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:
 
 
 def _read(path: str, native: NativeCase, table: LabelTable | None, dataset: Dataset) -> Tensor:
-    """A tool's label map as classes of the dataset, uint8 `[H, W, D]`; raises DataError for another grid or labels."""
+    """Reads a tool's label map as classes of the dataset, uint8 `[H, W, D]`; DataError for another grid or labels."""
     header = nifti.read_header(storage.fetch(path))
     shape = triple(native.label.shape[1:])
     image = nifti.Header(path=Path(native.source), shape=shape, spacing=native.spacing, affine=native.affine)
@@ -203,22 +203,22 @@ def _outcomes(
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
-        own = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
+        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
         beside = {column: row and row[column] for column in BESIDE}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
-        kept = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
-        yield unit, rows.scored(unit, None, volume, [scores], [own | beside], kept, measured)
+        computed = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]
+        yield unit, rows.scored(unit, None, volume, [scores], [flips | beside], computed, measured)
 
 
 def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean: bool) -> Scores:
-    """The distances of a volume as its record has them, and why others are missing."""
+    """Copies the distances of a volume from its record, with the reasons for missing ones."""
     reasons = {"resampling_error": NOT_ASKED}
     if row is None:
         reasons |= dict.fromkeys((*COPIED, *BESIDE), NO_ROW)
     else:
-        known = object_of(row["null_reasons"] or "{}", "null_reasons")
-        reasons |= {column: known[column] for column in COPIED if column in known}
+        stated = object_of(row["null_reasons"] or "{}", "null_reasons")
+        reasons |= {column: stated[column] for column in COPIED if column in stated}
     if without_clean:
         columns = (column for name in metrics for column in METRICS[name].columns if column.endswith("_clean"))
         reasons |= dict.fromkeys((*columns, "voxel_success"), NO_CLEAN)
@@ -227,11 +227,11 @@ def _volume(row: Mapping[str, Any] | None, metrics: Sequence[str], without_clean
 
 
 def _former(store: Store) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """Of each cell and case the good record that covers the most."""
+    """Picks for each cell and case the ok record with the most metrics."""
     columns = (*KEY, "status", "metrics", "null_reasons", *COPIED, *BESIDE)
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    best: dict[tuple[str, str], Mapping[str, Any]] = {}
     for row in store.records(columns).to_pylist():
         key = row["cell_id"], row["case_key"]
-        if row["status"] == "ok" and (key not in found or len(row["metrics"]) > len(found[key]["metrics"])):
-            found[key] = row
-    return found
+        if row["status"] == "ok" and (key not in best or len(row["metrics"]) > len(best[key]["metrics"])):
+            best[key] = row
+    return best

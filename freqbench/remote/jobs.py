@@ -29,10 +29,10 @@ from freqbench.core.names import at_home
 from freqbench.engine import provenance
 from freqbench.remote.package import Parcel, refuse_credentials
 
-ANSWER_S = 15.0  # until a head has answered
-QUIET_S = 60.0  # a job may say nothing for long: then its head is asked whether it is still there
+ANSWER_S = 15.0  # limit for an answer of the head
+QUIET_S = 60.0  # after this silence of a job, its head is asked for a sign of life
 RECONNECT_S = 120.0
-STOP_S = 120  # a run finishes what is in flight and stores it
+STOP_S = 120  # a run finishes and stores work in flight
 POLL_S = 1.0
 
 _SERVER = "RAY_API_SERVER_ADDRESS"
@@ -40,11 +40,11 @@ _KEPT_CODES = (1, 2, 130)
 
 
 class LostError(UserError):
-    """No head answers, or something else does: for now, as far as a client can tell."""
+    """Raised if no head answers, or something else does: it may come back, as far as a client can tell."""
 
 
 class Head:
-    """The head of a cluster, by its dashboard: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS.
+    """Head of a cluster, by its dashboard: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS.
 
     The token is Ray's own: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or its file. Raises UserError where no head answers, it
     refuses the token, or it has another version of Ray.
@@ -62,16 +62,16 @@ class Head:
             self._client = JobSubmissionClient(self.url, headers=self._headers)
 
     def num_nodes(self) -> int:
-        """How many machines are alive."""
+        """Counts the machines that are alive."""
         alive = ListApiOptions(filters=[("state", "=", "ALIVE")], limit=10_000, timeout=int(ANSWER_S))  # Ray's most
         with self._explained(), _preferred(self.url):
             client = StateApiClient(address=self.url, headers=self._headers)
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
     def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Send a job with its parcel and the options of `run`, as words, and return its id.
+        """Sends a job with its parcel and the options of `run`, as words, and returns its id.
 
-        The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError where
+        The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError if
         the nodes cannot share `out`, folder or URI of the store, or the head does not take the job.
         """
         place = self.shared(out, "--out")
@@ -96,7 +96,7 @@ class Head:
         return job_id
 
     def shared(self, out: str, what: str) -> str:
-        """A place for results that all nodes have; `what` begins the line of an error."""
+        """Returns a place for results that all nodes share; `what` begins the line of an error."""
         refuse_credentials(out, what)
         protocol, is_uri, _ = out.partition("://")
         if is_uri:
@@ -112,18 +112,18 @@ class Head:
         return str(at_home(out).absolute())
 
     def details(self, job_id: str) -> JobDetails:
-        """What the head knows of a job; raises UserError if it knows none of this id."""
+        """Returns the head's facts of a job; raises UserError for an unknown id."""
         with self._explained(job_id):
             return self._client.get_job_info(job_id)
 
     def jobs(self) -> list[JobDetails]:
-        """All jobs that were submitted, the latest last."""
+        """Lists all jobs that were submitted, the latest last."""
         with self._explained():
-            found = [job for job in self._client.list_jobs() if job.submission_id]
-        return sorted(found, key=lambda job: job.start_time or 0)
+            submitted = [job for job in self._client.list_jobs() if job.submission_id]
+        return sorted(submitted, key=lambda job: job.start_time or 0)
 
     def log(self, job_id: str) -> str:
-        """All that a job has said; nothing where its node is gone."""
+        """Returns all output of a job; empty if its node is gone."""
         with self._explained(job_id):
             try:
                 return str(self._client.get_job_logs(job_id))
@@ -133,7 +133,7 @@ class Head:
                 raise
 
     def stop(self, job_id: str) -> JobDetails:
-        """Stop a job as Ctrl-C would, and wait until it has ended, or taken longer than a run has to flush."""
+        """Stops a job as Ctrl-C would, and waits until it has ended, or for as long as a run may take to flush."""
         with self._explained(job_id):
             self._client.stop_job(job_id)
         end = time.monotonic() + STOP_S + ANSWER_S
@@ -142,14 +142,14 @@ class Head:
         return details
 
     async def follow(self, job_id: str, write: Callable[[str], object]) -> JobDetails:
-        """Write what a job says, from its beginning until it has ended; a connection that breaks is made again.
+        """Writes a job's output from its beginning until it has ended; reconnects if the connection breaks.
 
         Raises UserError for no such job, and where its head has been gone for RECONNECT_S.
         """
         written, heard, had_ended = 0, time.monotonic(), False
         while True:
             position, is_whole, tail = 0, False, self._client.tail_job_logs(job_id)
-            with _silent(), suppress(ClientError, OSError, RuntimeError):  # whether the head is lost is asked below
+            with _silent(), suppress(ClientError, OSError, RuntimeError):  # a lost head is noticed below
                 while text := await asyncio.wait_for(anext(tail, ""), QUIET_S):
                     write(text[max(0, written - position) :])
                     position += len(text)
@@ -166,7 +166,7 @@ class Head:
             await asyncio.sleep(POLL_S)
 
     def _require_answer(self) -> str:
-        """The head's version of Ray, asked with a limit of time, which Ray's own clients do not have."""
+        """Asks for the head's version of Ray with a limit of time, which Ray's own clients do not have."""
         try:
             answer = requests.get(f"{self.url}/api/version", headers=self._headers, timeout=ANSWER_S)
         except OSError:
@@ -183,7 +183,7 @@ class Head:
 
     @contextmanager
     def _explained(self, job_id: str | None = None) -> Iterator[None]:
-        """What goes wrong between here and the head is one line."""
+        """Turns errors between here and the head into one line."""
         self._require_answer()
         try:
             with _silent():
@@ -206,7 +206,7 @@ class Head:
 
 
 def exit_code(details: JobDetails) -> int:
-    """What `run` would have left with: 0, 1, 2 or 130; 1 also where something else ended it."""
+    """Exit code that `run` would have left: 0, 1, 2 or 130; 1 also if something else ended it."""
     if details.status == JobStatus.SUCCEEDED:
         return 0
     if details.status == JobStatus.STOPPED:
@@ -224,7 +224,7 @@ def _url(address: str | None) -> str:
 
 
 def _token_header() -> dict[str, str]:
-    """The header with the user's token, from where Ray keeps it; none where there is none or it is not to be used."""
+    """Makes the header with the user's token, from where Ray keeps it; empty if none is there or wanted."""
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return {}
     token = os.environ.get("RAY_AUTH_TOKEN", "")
@@ -236,7 +236,7 @@ def _token_header() -> dict[str, str]:
 
 @contextmanager
 def _preferred(url: str) -> Iterator[None]:
-    """Ray's clients take the address of this variable, if it is set, or RAY_ADDRESS, whatever they are given."""
+    """Sets the variable from which Ray's clients take the address, whatever they are given."""
     before = os.environ.get(_SERVER)
     os.environ[_SERVER] = url
     try:
@@ -249,7 +249,7 @@ def _preferred(url: str) -> Iterator[None]:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Ray's clients log tokens, uploads and connections; what matters is said here."""
+    """Silences Ray's clients, which log tokens, uploads and connections."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -259,5 +259,5 @@ def _silent() -> Iterator[None]:
 
 
 def _line(text: str) -> str:
-    """The first sentence of a text."""
+    """Returns the first sentence of a text."""
     return " ".join(text.split()).partition(". ")[0][:200]

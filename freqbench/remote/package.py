@@ -1,7 +1,7 @@
-"""Packs what travels with a job that is sent to a cluster: its file, and the small local files that it names.
+"""Packs files that travel with a job to a cluster: the job file, and the small local files that it names.
 
-A URI, `file:///path` or a path that begins with an environment variable is of the nodes, and stays as it is. A plain
-path is of this machine. Nothing is looked up on the nodes, and no data is read.
+A URI, `file:///path` or a path that begins with an environment variable is for the nodes and stays unchanged. A plain
+path belongs to this machine. Nothing is looked up on the nodes, and no data is read.
 """
 
 import json
@@ -24,7 +24,7 @@ from freqbench.models.checkpoints.files import locate
 from freqbench.models.spec import seed_of
 
 LIMIT_BYTES = 100 << 20
-"""Of all that travels: it goes through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
+"""Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
 
 ON_NODES = "s3://..., file:///path or ${FREQBENCH_DATA}/..."
 
@@ -37,14 +37,14 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECAS
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """The working directory of a job on the nodes."""
+    """Working directory of a job on the nodes."""
 
     job: str  # the job file's place in it
-    files: Mapping[str, Path]  # the files here, by their places in it
+    files: Mapping[str, Path]  # local files, by their places in it
     overrides: tuple[str, ...]  # for `--set`, where a path differs there
 
     def unpack(self, folder: Path) -> None:
-        """Copy all files into a folder."""
+        """Copies all files into a folder."""
         for place, file in self.files.items():
             target = folder / place
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ class Parcel:
 
 
 class _Named(NamedTuple):
-    """A path that a job names: its place, its text, its key for `--set`, and a prefix that it needs on the nodes."""
+    """Path that a job names: its place, its text, its key for `--set`, and a prefix that it needs on the nodes."""
 
     place: str
     text: str
@@ -61,9 +61,9 @@ class _Named(NamedTuple):
 
 
 def pack(path: str, job: JobSpec) -> Parcel:
-    """What travels with a job.
+    """Packs the files that travel with a job.
 
-    Relative paths begin in the current folder, as for `run`. What they lead to has to lie in it, or, if the job file is
+    Relative paths begin in the current folder, as for `run`. Their targets must lie in it, or, if the job file is
     elsewhere, in the job file's folder. Modules of `module:Class` entries are sought in both, and lie at the top of the
     working directory, where Python finds them.
 
@@ -72,30 +72,30 @@ def pack(path: str, job: JobSpec) -> Parcel:
         job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
             travels as an override, and their data as the job's own do.
 
-    Raises UserError for a path that leads out of the folder or to nothing, or too much to travel.
+    Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes.
     """
-    here, own = Path.cwd().resolve(), Path(path).resolve()
-    root = here if own.is_relative_to(here) else own.parent
-    job_place = own.relative_to(root).as_posix()
-    files, overrides = {job_place: own}, []
+    here, job_path = Path.cwd().resolve(), Path(path).resolve()
+    root = here if job_path.is_relative_to(here) else job_path.parent
+    job_place = job_path.relative_to(root).as_posix()
+    files, overrides = {job_place: job_path}, []
     if job.training:
         training = job.model_dump(mode="json", include={"training"})
         overrides.append(f"training={json.dumps(training['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
         with sweep.at(f"{path}: {named.place}"):
-            found = _inside(named.text, root)
-            place = found.relative_to(root).as_posix()
-            _add(files, place, found)
+            target = _inside(named.text, root)
+            place = target.relative_to(root).as_posix()
+            _add(files, place, target)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
-    for name, module in _modules(job, (here, own.parent) if here.is_relative_to(root) else (own.parent,)):
+    for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
         with sweep.at(f"{path}: {name}"):
             _add(files, module.name, module)
     return Parcel(job=job_place, files=files, overrides=tuple(overrides))
 
 
 def check(path: str, job: JobSpec) -> None:
-    """Raises UserError for what nodes would refuse: keys of a dataset, an unknown attack or checkpoint of the zoo."""
+    """Raises UserError for entries that nodes would refuse: keys of a dataset, an unknown attack or zoo checkpoint."""
     for i, entry in enumerate(job.datasets):
         if not plugins.names_class(entry.class_name):
             build_dataset(entry, f"{path}: datasets[{i}]")
@@ -134,7 +134,7 @@ def environment(names: Iterable[str]) -> dict[str, str]:
 
 
 def is_on_nodes(text: str) -> bool:
-    """Whether a path is not of this machine."""
+    """True if a path belongs to the nodes, not to this machine."""
     return "://" in text or bool(_VARIABLE.search(text))
 
 
@@ -147,24 +147,24 @@ def _checkpoints(job: JobSpec) -> Iterator[_Named]:
 
 
 def _folders(job: JobSpec) -> Iterator[_Named]:
-    """`root` of datasets, also of those to train on, and `list` where it lies elsewhere."""
-    own = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
+    """Yields `root` of datasets, also of those to train on, and `list` if it lies elsewhere."""
+    attacked_on = ((f"datasets[{i}]", f"datasets.{i}", entry.own) for i, entry in enumerate(job.datasets))
     trained_on = (
         (f"training[{i}].dataset", f"training.{i}.job.dataset", entry.job.dataset.own)
         for i, entry in enumerate(job.training)
         if isinstance(entry.job, TrainJob)
     )
-    for place, key, entry in (*own, *trained_on):
+    for place, key, entry in (*attacked_on, *trained_on):
         root, listed = entry.get("root"), entry.get("list")
         if isinstance(root, str) and not is_on_nodes(root):
             yield _Named(f"{place}.root", root, f"{key}.root")
         if isinstance(listed, str) and listed.startswith(("/", "~")) and not is_on_nodes(listed):
-            # What is not absolute is in `root`; as a URI it is relative to where the worker is.
+            # Other paths are relative to `root`; as a URI they would be relative to the worker's folder.
             yield _Named(f"{place}.list", listed, f"{key}.list", "file://")
 
 
 def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]]:
-    """The local modules and packages of classes that a job names; what is in none of the folders the nodes have."""
+    """Yields the local modules and packages of classes that a job names; modules in no folder must be on the nodes."""
     named = [
         *(entry.class_name for entry in job.datasets),
         *(str(model.arch) for model in job.models),
@@ -173,31 +173,31 @@ def _modules(job: JobSpec, folders: Iterable[Path]) -> Iterator[tuple[str, Path]
     tops = {text.partition(":")[0].partition(".")[0] for text in named if plugins.names_class(text)}
     for name in sorted(tops - {"freqbench"}):
         candidates = (folder / file for folder in folders for file in (name, f"{name}.py"))
-        if found := next(filter(Path.exists, candidates), None):
-            yield name, found
+        if path := next(filter(Path.exists, candidates), None):
+            yield name, path
 
 
 def _inside(text: str, root: Path) -> Path:
-    """What a plain path leads to."""
-    found = at_home(text).resolve()
-    if not found.is_relative_to(root):
+    """Resolves a plain path that must lie inside `root`."""
+    target = at_home(text).resolve()
+    if not target.is_relative_to(root):
         raise UserError(
             f"expected a path inside {root}, which travels with the job, got {text}, which is outside: copy it there, "
             f"or name what the nodes have: {ON_NODES}"
         )
-    hidden = [part for part in found.relative_to(root).parts if part.startswith(".")]
+    hidden = [part for part in target.relative_to(root).parts if part.startswith(".")]
     if hidden:
         raise UserError(f"expected a path that may travel, got {text}: hidden files and folders ({hidden[0]}) do not")
-    if not found.exists():
+    if not target.exists():
         raise UserError(f"expected a file or folder, found none at {text}: check the path, or name what the nodes have")
-    return found
+    return target
 
 
-def _add(files: dict[str, Path], place: str, found: Path) -> None:
-    """Add a file, or what is visible in a folder; raises UserError for more than may travel."""
+def _add(files: dict[str, Path], place: str, source: Path) -> None:
+    """Adds a file, or the visible files of a folder; raises UserError for more bytes than may travel."""
     total = sum(file.stat().st_size for file in files.values())
-    for file in _visible(found) if found.is_dir() else (found,):
-        there = place if file == found else f"{place}/{file.relative_to(found).as_posix()}"
+    for file in _visible(source) if source.is_dir() else (source,):
+        there = place if file == source else f"{place}/{file.relative_to(source).as_posix()}"
         total += 0 if there in files else file.stat().st_size
         files.setdefault(there, file)
         if total > LIMIT_BYTES:
@@ -208,7 +208,7 @@ def _add(files: dict[str, Path], place: str, found: Path) -> None:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """Files below a folder, without hidden ones and caches of Python."""
+    """Yields files below a folder, without hidden ones and caches of Python."""
     for child in sorted(folder.iterdir()):
         if not child.name.startswith(".") and child.name != "__pycache__":
             yield from _visible(child) if child.is_dir() else filter(Path.is_file, [child])

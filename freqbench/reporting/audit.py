@@ -27,21 +27,23 @@ MODELS = (
     "the same bounds leaves less than the store's strongest: its figures are then too kind, whatever its gradients "
     "are. Checks of gradients compare only attacks that raise the same loss."
 )
-NOTHING = "No row counts, as all failed or were left out of the tables for the reason that the report names."
-RUN = "What is not checked: freqbench audit OUT --plan says which cells it takes, --run computes them."
+NOTHING = "No row counts: all failed, or were left out of the tables for the reasons in the report."
+RUN = "For checks not made: freqbench audit OUT --plan lists the cells that they need, --run computes them."
 
 
 def sections(findings: tuple[Finding, ...]) -> list[Section]:
-    """The whole audit: a verdict a model, every finding of each model and dataset, how far attacks go."""
+    """Returns the whole audit: one verdict per model, the findings by model and dataset, and how far attacks go."""
     data = pd.DataFrame([vars(each) for each in findings], columns=[field.name for field in fields(Finding)])
     data.insert(1, "should", [CHECKS[each.check].should for each in findings])
-    told = [each for each in findings if each.check != DISTANCES]
+    others = [each for each in findings if each.check != DISTANCES]
     places: dict[tuple[str, str], list[Finding]] = {}
-    for each in sorted(told, key=lambda each: (each.dataset, each.model)):
+    for each in sorted(others, key=lambda each: (each.dataset, each.model)):
         places.setdefault((each.dataset, each.model), []).append(each)
     parts = [
-        Section(f"Audit: {model or 'all models'} on {dataset}", _table(own, "should", "verdict", "sentence"), data=data)
-        for (dataset, model), own in places.items()
+        Section(
+            f"Audit: {model or 'all models'} on {dataset}", _table(rows, "should", "verdict", "sentence"), data=data
+        )
+        for (dataset, model), rows in places.items()
     ]
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
     lacks = any(each.verdict == NOT_CHECKED for each in findings)
@@ -54,17 +56,17 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
 
 
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
-    """What a report shows of it: a verdict a model, and what is violated or in doubt."""
+    """Returns a report's excerpt: one verdict per model, and the findings that are violated or in doubt."""
     wrong = [each for each in findings if each.verdict in (VIOLATED, IN_DOUBT)]
-    found = [_believed(findings, f"{MODELS} {RUN}")]
-    shown = _table(wrong, "should", "dataset", "model", "verdict", "sentence")
-    return [*found, Section("Audit: violated or in doubt", shown, HOW)] if wrong else found
+    parts = [_believed(findings, f"{MODELS} {RUN}")]
+    table = _table(wrong, "should", "dataset", "model", "verdict", "sentence")
+    return [*parts, Section("Audit: violated or in doubt", table, HOW)] if wrong else parts
 
 
 def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | None = None) -> Section:
     title, models = "Audit: can the numbers be believed?", verdicts(findings)
-    shown = _table(models, "dataset", "model", "verdict", "sentence")
-    return Section(title, shown, text, data) if models else Section(title, text=NOTHING)
+    table = _table(models, "dataset", "model", "verdict", "sentence")
+    return Section(title, table, text, data) if models else Section(title, text=NOTHING)
 
 
 def page_part(findings: tuple[Finding, ...]) -> dict[str, Any]:

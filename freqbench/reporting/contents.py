@@ -14,8 +14,8 @@ from freqbench.results import Key, Store, index_keys
 
 @dataclass(frozen=True)
 class Contents:
-    """One row a key of the stores' jobs after `checked` and `current`, their class rows, and of each store its `store`
-    (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
+    """Records of the stores' jobs, one row per key, after `checked` and `current`; their class rows; and the facts of
+    each store: `store` (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
 
     records: pd.DataFrame
     classes: pd.DataFrame
@@ -23,7 +23,7 @@ class Contents:
 
     @property
     def restricted(self) -> list[str]:
-        """The datasets whose volumes must not be passed on, or that no run says may be."""
+        """Datasets whose volumes must not be passed on: some run does not allow it, or no run names the dataset."""
         may_be: dict[str, bool] = {}
         for run in (run for store in self.facts for run in store["runs"]):
             for name, dataset in run.get("datasets", {}).items():
@@ -32,7 +32,7 @@ class Contents:
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:
-    """The keys of all rows that jobs (`Store.job`) want."""
+    """Returns the keys of all rows that jobs (`Store.job`) ask for."""
     return set[Key]().union(*(index_keys(job["index"]) for job in jobs))
 
 
@@ -42,13 +42,13 @@ def contents(
     with_classes: bool = True,
     may_be_empty: bool = False,
 ) -> Contents:
-    """Everything that a page, pictures or a comparison show of some stores.
+    """Reads everything that a page, a set of figures or a comparison shows of some stores.
 
     Args:
-        stores: one or several; of rows with the same key the best and latest counts.
-        columns: of RECORDS, beside those that identify a row; None: all.
-        with_classes: whether the classes are wanted, many times as many rows.
-        may_be_empty: whether a run that has no rows yet is something to show.
+        stores: one or several; among rows with the same key, the best and latest counts.
+        columns: columns of RECORDS to read beside those that identify a row; None: all.
+        with_classes: read class records too, many times as many rows.
+        may_be_empty: accept a run that has no rows yet.
 
     Raises:
         UserError: a store that cannot be read, or nothing to show.

@@ -1,8 +1,8 @@
-"""Tells how many passes are enough: drop against passes of every attack, loss and number of restarts, what to take.
+"""Finds how many passes are enough: drop against passes of every attack, loss and number of restarts, and advice.
 
-The drop is that of foreground DSC in points, clean minus attacked, white-box, its mean over cases with Student's t
+Drop: white-box foreground DSC in points, clean minus attacked; its mean over cases with Student's t
 interval over patients. A curve is one attack with one loss and one number of restarts, its settings ordered by passes.
-More passes are worth it where they add ENOUGH points or more. This is what settings do on these cases: on others, a
+More passes are worth it where they add ENOUGH points or more. Results hold for these cases: on others, a
 difference of a few tenths between attacks may turn round.
 """
 
@@ -28,7 +28,7 @@ COLUMNS = (
     *("dsc_foreground", "dsc_foreground_clean", "num_windows", "num_forwards", "num_backwards"),
     *("attack_seconds", "l2_body"),
 )
-"""The columns of RECORDS that are needed beside those that identify a row."""
+"""Columns of RECORDS that are needed beside those that identify a row."""
 SETTING = [
     *(*CURVE, "steps", "passes", "drop", "low", "high", "best"),
     *("cases", "patients", "l2_body", "seconds", "cell_id"),
@@ -39,16 +39,16 @@ Entry = Mapping[str, Any]
 
 
 def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """One row a setting: dataset, model, attack, loss, restarts and steps, which of a search are its queries.
+    """Returns one row per setting: dataset, model, attack, loss, restarts and steps (of a search: queries).
 
-    A setting that failed on some case is left out, as its mean would be of other cases than those beside it.
+    A setting that failed on some case is left out, because its mean would cover other cases than the rest.
 
     Args:
         records: rows of RECORDS with COLUMNS, white-box.
         entries: by cell id, the entry of a job file that makes the attack, with `steps` or `queries`.
 
     Returns:
-        The columns of SETTING, each curve by its passes. `passes`: forward and backward, of one window; `best`: the
+        The columns of SETTING, ordered by passes in a curve. `passes`: forward and backward, of one window; `best`: the
         largest drop of the curve up to these passes; `l2_body` and `seconds`: means of a volume.
     """
     rows = _described(records, entries)
@@ -71,19 +71,19 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
 
 
 def failed(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
-    """A line for each setting that `settings` leaves out."""
+    """Returns one line per setting that `settings` leaves out."""
     rows = _described(records, entries)
-    found = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
-    found = found[found["failed"] > 0]
+    counts = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
+    counts = counts[counts["failed"] > 0]
     return [
         f"{named(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
         f"{row['n']} records failed"
-        for row in found.to_dict("records")
+        for row in counts.to_dict("records")
     ]
 
 
 def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFrame:
-    """The rows of the entries' cells, with the columns of CURVE and `steps`."""
+    """Selects the rows of the entries' cells and adds the columns of CURVE and `steps`."""
     rows = plain(records[records["cell_id"].isin(list(entries))]).astype(dict.fromkeys(COLUMNS, float))
     cells = rows[["cell_id", "budget_name", "budget"]].drop_duplicates("cell_id")
     described = pd.DataFrame(
@@ -95,7 +95,7 @@ def _described(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFr
 
 
 def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[str, Any]:
-    """Budget, attack and effort of an entry, each as tables show it."""
+    """Splits an entry into budget, attack and effort, each as tables show it."""
     counted = next(key for key in reversed(list(entry)) if key in ("steps", "queries"))  # the effort stands last
     others = {key: value for key, value in entry.items() if key not in ("name", budget_name, counted, *CHOICES)}
     words = [f"{key}={value_text(key, v[0] if isinstance(v, list) else v)}" for key, v in others.items()]
@@ -110,19 +110,19 @@ def _parts(entry: Entry, budget_name: str | None, budget: float | None) -> dict[
 
 
 def knee(drops: Sequence[float]) -> int:
-    """The first setting of a curve, by passes, from which on more passes add less than ENOUGH points."""
+    """Index of the first setting of a curve, ordered by passes, after which more passes add less than ENOUGH points."""
     return next(i for i, drop in enumerate(drops) if all(not _is_more(later, drop) for later in drops[i + 1 :]))
 
 
 def _is_more(drop: float, other: float) -> bool:
-    """Whether it is ENOUGH points or more above the other, to rounding."""
+    """True if `drop` is ENOUGH points or more above `other`, up to rounding."""
     return round(drop - other, 6) >= ENOUGH
 
 
 def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
-    """What the last passes of a curve add, where that is ENOUGH or more; empty where the curve has converged."""
+    """Says how much the last passes of a curve add if that is ENOUGH or more; empty where the curve has converged."""
     if len(drops) < 2:
-        return "one setting alone: nothing says whether more passes add anything"
+        return "one setting only: it cannot show whether more passes add anything"
     before, best = max(drops[:-1]), max(drops)
     if not _is_more(best, before):
         return ""
@@ -130,8 +130,8 @@ def still_gains(passes: Sequence[float], drops: Sequence[float]) -> str:
 
 
 def curves(table: pd.DataFrame) -> pd.DataFrame:
-    """A row a curve of `settings`: CURVE, `steps` and `passes` that are enough (of a curve that still rises: its last),
-    `drop` there, `best` of the curve, and `still_gains`."""
+    """Returns one row per curve of `settings`: CURVE, the `steps` and `passes` that are enough (the last ones if the
+    curve still rises), `drop` there, `best` of the curve, and `still_gains`."""
     columns, rows = [*CURVE, "steps", "passes", "drop"], []
     for _, curve in table.groupby(CURVE, sort=False):
         drops = curve["drop"].tolist()
@@ -141,9 +141,9 @@ def curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def recommended(table: pd.DataFrame) -> pd.DataFrame:
-    """For each dataset, model, threat model and budget the setting with the fewest passes among the strongest ones.
+    """Picks for each dataset, model, threat model and budget the setting with the fewest passes among the strongest.
 
-    The strongest are those less than ENOUGH points below the `largest` drop; of equal passes the larger drop counts.
+    The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
     `note` says whether the curve with the largest drop still rises.
     """
     gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
@@ -161,7 +161,7 @@ def recommended(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def named(row: Mapping[Hashable, Any]) -> str:
-    """A curve in words, its budget aside.
+    """Names a curve without its budget.
 
     >>> named({"attack": "apgd", "loss": "dice", "restarts": 3}), named({"attack": "bim", "loss": "", "restarts": 1})
     ('apgd loss=dice restarts=3', 'bim')
@@ -171,31 +171,31 @@ def named(row: Mapping[Hashable, Any]) -> str:
 
 
 def sections(table: pd.DataFrame) -> list[Section]:
-    """Of each dataset and model the curves, what still rises, and what is recommended."""
-    found, ends, chosen = [], curves(table), recommended(table)
-    for (dataset, model), own in table.groupby(["dataset", "model"], sort=False):
+    """Shows for each dataset and model the curves, those that still rise, and the recommended settings."""
+    parts, ends, chosen = [], curves(table), recommended(table)
+    for (dataset, model), part in table.groupby(["dataset", "model"], sort=False):
         of_curves, of_chosen = (e[(e["dataset"] == dataset) & (e["model"] == model)] for e in (ends, chosen))
         text = (
             "Mean drop of foreground DSC in points by the number of steps, or of a search's queries, n = "
-            f"{own['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
+            f"{part['cases'].max()}; `enough` are the passes a window (forward + backward) from which on more add less "
             f"than {ENOUGH:g} points, with a + where the curve still rises at its end."
         )
-        found.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(own, of_curves), text, own))
+        parts.append(Section(f"{dataset}: drop against passes, attacks on {model}", _wide(part, of_curves), text, part))
         rising = of_curves[of_curves["still_gains"] != ""].to_dict("records")
         if rising:
             lines = [f"- {row['threat_model']} {row['budget']}: {named(row)}: {row['still_gains']}" for row in rising]
-            found.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
+            parts.append(Section(f"{dataset}: attacks on {model} that need more passes", text="\n".join(lines)))
         text = f"The fewest passes a window among the settings less than {ENOUGH:g} points below the largest drop."
-        shown = of_chosen.assign(interval=bounds(of_chosen))
-        shown = _texted(shown[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
-        found.append(Section(f"{dataset}: recommended against {model}", shown, text, of_chosen))
-    return found
+        picks = of_chosen.assign(interval=bounds(of_chosen))
+        picks = _texted(picks[[*CURVE[2:], "steps", "passes", "drop", "interval", "largest"]])
+        parts.append(Section(f"{dataset}: recommended against {model}", picks, text, of_chosen))
+    return parts
 
 
-def _wide(own: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
-    """A row a curve: its drop at each number of steps."""
+def _wide(group: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
+    """Makes one row per curve: its drop at each number of steps."""
     names = CURVE[2:]
-    wide = own.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
+    wide = group.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
     wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
     is_rising = (ends["still_gains"] != "").to_numpy()
     enough = [f"{p:.0f}+" if rises else f"{p:.0f}" for p, rises in zip(ends["passes"], is_rising, strict=True)]
@@ -203,12 +203,12 @@ def _wide(own: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def _texted(table: pd.DataFrame) -> pd.DataFrame:
-    whole = [name for name in ("restarts", "steps", "passes") if name in table]
-    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in whole})
+    integers = [name for name in ("restarts", "steps", "passes") if name in table]
+    return table.assign(**{name: [f"{value:.0f}" for value in table[name]] for name in integers})
 
 
 def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
-    """The `recommended` settings as the `attacks` of a job file, one line each after a comment of what it did."""
+    """Writes the `recommended` settings as the `attacks` of a job file, one line each after a comment with its drop."""
     lines = [
         "# Recommended by freqbench converge: for each threat model and budget the fewest passes among the settings",
         f"# less than {ENOUGH:g} points of foreground DSC below the largest drop.",
@@ -228,7 +228,7 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
 
 
 def _spelled(key: str, value: Any) -> Any:
-    """A value as a person writes it in a job file: `8/255`, 20 for 20.0; as it is where that is another number."""
+    """Spells a value as a person writes it in a job file: `8/255`, 20 for 20.0; unchanged if the text means another."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     text = value_text(key, value) if key in INTENSITY_PARAMETERS else value

@@ -1,4 +1,4 @@
-"""Makes of records the small tables that figures show, in the units shown."""
+"""Turns records into the small tables behind figures, in the units shown."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -36,8 +36,8 @@ _ORDER = ["threat_model", "attack", "budget", "label"]
 
 @dataclass(frozen=True)
 class Material:
-    """What figures are made of: rows of `shown_rows`, their CLASS_RECORDS (others do no harm), and where saved volumes
-    lie, `OUT/volumes` (None: nowhere)."""
+    """Input of figures: rows of `shown_rows`, their CLASS_RECORDS (further rows do no harm), and the root of saved
+    volumes, `OUT/volumes` (None: no volumes)."""
 
     rows: pd.DataFrame
     classes: pd.DataFrame
@@ -50,7 +50,7 @@ class Material:
 
     @cached_property
     def styles(self) -> dict[str, SeriesStyle]:
-        """The attacks, each with its style: the colour of its family, a marker and dash of its own."""
+        """Style of each attack: the colour of its family, and its own marker and dash."""
         pairs = self.rows[["label", "family"]].drop_duplicates().astype(str)
         family_of = dict(pairs.itertuples(index=False, name=None))
         return {
@@ -60,13 +60,13 @@ class Material:
 
     @cached_property
     def folders(self) -> Mapping[tuple[str, str], str]:
-        """Of saved volumes, by `cell_id` and `case_key`."""
-        found = volumes.whole(self.root) if self.root else {}
-        return {key: storage.join(str(self.root), folder) for key, folder in found.items()}
+        """Folders of saved volumes, by `cell_id` and `case_key`."""
+        paths = volumes.whole(self.root) if self.root else {}
+        return {key: storage.join(str(self.root), folder) for key, folder in paths.items()}
 
 
 def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
-    """The rows that figures are made of: ok, not left out, with what all figures need.
+    """Selects the rows that figures show (ok, not left out) and adds the columns that all figures need.
 
     Returns:
         The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
@@ -88,23 +88,23 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def places(rows: pd.DataFrame, column: str) -> dict[str, int]:
-    """The values of `label`, `family` or `threat_model` by threat model, attack and budget, each with its place, so
-    that a series is drawn the same in all figures of a report."""
+    """Numbers the values of `label`, `family` or `threat_model` by threat model, attack and budget, so that a series
+    looks the same in all figures of a report."""
     ordered = rows[[*_ORDER, "family"]].drop_duplicates().sort_values(_ORDER, kind="stable")
     return {name: place for place, name in enumerate(ordered[column].astype(str).unique())}
 
 
 def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Mean over cases and 95 % interval over patients of a column, a row a group, as of `mean_intervals`; but `n`
-    counts cases (a case has a value a seed), and groups without a defined value are left out."""
+    """Returns mean over cases and 95 % interval over patients of a column, one row per group, like `mean_intervals`;
+    but `n` counts cases (a case has one value per seed), and groups without a defined value are left out."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
     return plain(mean_intervals(defined, by, column).assign(n=cases.to_numpy()))
 
 
 def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Foreground DSC against budget: `intervals` of each `threat_model`, `budget_name`, `family` and `budget`, of the
-    budgets of which some family has two or more; ordered by budget."""
+    """Returns foreground DSC against budget, ordered by budget: `intervals` of each `threat_model`, `budget_name`,
+    `family` and `budget`, of those budgets of which some family has two or more."""
     by = ["threat_model", "budget_name", "family", "budget"]
     table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground").sort_values(
         by, kind="stable", ignore_index=True
@@ -115,7 +115,7 @@ def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, the cases."""
+    """Means over cases and seeds of each attack (`label`, `family`, `threat_model`, `budget`), and `n`, their cases."""
     by = ["label", "family", "threat_model", "budget"]
     groups = rows.groupby(by, observed=True, dropna=False, sort=False)
     table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
@@ -124,8 +124,9 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drop and distance, a row an attack that has both: as `means` with `l2_body`, and `drop` in points with `low` and
-    `high` of its 95 % interval over patients (Student's t), and `is_null`: the same change without optimisation."""
+    """Drop and distance, one row per attack that has both: the columns of `means` with `l2_body`; `drop` in points with
+    `low` and `high` of its 95 % interval over patients (Student's t); and `is_null`, true for the same change without
+    optimisation."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
     drops = plain(t_intervals(both, ["label"], "drop")).rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
@@ -135,50 +136,50 @@ def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def factors(rows: pd.DataFrame) -> pd.DataFrame:
-    """Drops of settings that differ in one parameter from a common one: the one that most others of its attack so
-    differ from, null rows aside. Attacks of which one parameter alone varies so are left out.
+    """Compares settings with one parameter changed to a common one: the setting of the attack that has the most such
+    neighbours, null rows aside. Leaves out attacks in which only one parameter varies so.
 
     Returns:
-        A row a value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number
+        By value, ordered by attack, factor and value: `attack`, `factor` (a parameter's name), `value` (a number
         as text, all else as JSON), `is_common`, `mean` drop in points with `low` and `high` of its 95 % interval over
         patients, `n` cases.
     """
-    shown = rows[rows["drop"].notna()]
-    texts = dict.fromkeys(shown["params"].astype(str))
+    defined = rows[rows["drop"].notna()]
+    texts = dict.fromkeys(defined["params"].astype(str))
     settings = {text: object_of(text, "params") for text in texts}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
-    drops = intervals(shown.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
-    found = []
-    for attack, own in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
-        own_settings = {text: settings[text] for text in own.index}
+    drops = intervals(defined.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
+    lines = []
+    for attack, group in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
+        own_settings = {text: settings[text] for text in group.index}
         by_factor = {text: _one_apart(own_settings, text) for text in own_settings}
         common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
         for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
             for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
                 value = settings[text][factor]
                 words = f"{value:g}" if type(value) in (int, float) else json.dumps(value)
-                found.append((attack, factor, words, text == common, *own.loc[text, ["mean", "low", "high", "n"]]))
-    return pd.DataFrame(found, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
+                lines.append((attack, factor, words, text == common, *group.loc[text, ["mean", "low", "high", "n"]]))
+    return pd.DataFrame(lines, columns=["attack", "factor", "value", "is_common", "mean", "low", "high", "n"])
 
 
 def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, list[str]]:
-    """The settings that differ from one of them in a single parameter, by that parameter."""
-    found: dict[str, list[str]] = {}
+    """Groups the settings that differ from setting `text` in a single parameter by that parameter."""
+    neighbours: dict[str, list[str]] = {}
     for other, setting in settings.items():
         changed = [name for name, value in setting.items() if value != settings[text].get(name)]
         if len(changed) == 1:
-            found.setdefault(changed[0], []).append(other)
-    return found
+            neighbours.setdefault(changed[0], []).append(other)
+    return neighbours
 
 
 def _in_order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then all else by its JSON."""
+    """Sort key: numbers by size, then all else by its JSON."""
     is_number = isinstance(value, int | float)
     return not is_number, float(value) if is_number else 0.0, json.dumps(value)
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Of each attack that was scored on another model than its source: mean drop in points, source x target.
+    """Returns mean drop in points, source x target, of each attack that was scored on another model than its source.
 
     All matrices have the same rows and columns; NaN where nothing was scored.
     """
@@ -193,8 +194,9 @@ def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case has a class;
-    and the number of cases that have each class. The rows are of one dataset and model, the classes of any."""
+    """Returns the mean drop of Dice in points, attack x foreground class (class_index, class_name), NaN where no case
+    has the class; and the number of cases that have each class. `rows` are of one dataset and model, `classes` of
+    any."""
     drops = class_drops(rows, classes, ["label"]).dropna(subset="drop")
     joined = drops.astype(dict.fromkeys(("case_key", "class_name", "label"), str))
     parts = ["class_index", "class_name"]
@@ -204,7 +206,7 @@ def organs(rows: pd.DataFrame, classes: pd.DataFrame) -> tuple[pd.DataFrame, pd.
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """`clean` and `attacked` foreground DSC of each `label` and `case_key`, means over seeds; by the clean one."""
+    """Returns `clean` and `attacked` foreground DSC of each `label` and `case_key`, means over seeds; by `clean`."""
     groups = rows[rows["drop"].notna()].groupby(["label", "case_key"], observed=True, as_index=False)
     table = plain(groups.agg(clean=("dsc_foreground_clean", "mean"), attacked=("dsc_foreground", "mean")))
     return table.sort_values(["clean", "case_key"], kind="stable", ignore_index=True)

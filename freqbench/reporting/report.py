@@ -53,14 +53,14 @@ def report(
     format: str = "terminal",
     table: str | None = None,
 ) -> str:
-    """Tables of one or several stores.
+    """Reports one or several stores as tables.
 
     Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
     Args:
-        stores: one or several; of rows with the same key the best and latest counts.
-        job_keys: the keys of the job of interest; others, such as of its former version, are not shown. None: all.
+        stores: one or several; among rows with the same key, the best and latest counts.
+        job_keys: the keys of the job of interest; others, such as those of a former version, are not shown. None: all.
         format: of FORMATS: `terminal` (its width, 110 columns at most; the first 60 rows of a table), `markdown`,
             `latex` (to be put into a paper), `csv` (each digit; without `table` one table with all means) or `html`.
         table: one table alone: a paper's, by its name in RECIPES or the path of a recipe of one's own, a view of VIEWS,
@@ -86,28 +86,28 @@ def report(
 
 
 def renderer(format: str) -> Callable[[Sequence[Section]], str]:
-    """What makes a text of sections; UserError for no such format."""
+    """Returns the renderer of a format; UserError if there is no such format."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
     return FORMATS[format]
 
 
 def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | None) -> list[Section]:
-    """The sections of a recipe's table, of a view or of the whole audit, with what `audit --run` added to stores."""
+    """Makes the sections of a recipe's table, of a view or of the whole audit, with rows that `audit --run` added."""
     if name == AUDIT:
         return audit.sections(checks.audited(checks.gathered(stores, job_keys, always_classes=True)))
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)
-        shown = current(checked(records, stored))
+        rows = current(checked(records, stored))
         if not view.needs_classes:
-            return view.build(shown)
-        return view.build(shown, classes_frame(stores, stored))
+            return view.build(rows)
+        return view.build(rows, classes_frame(stores, stored))
     if name not in RECIPES and not name.endswith((".yaml", ".yml")):
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(stores, job_keys, COLUMNS)
-    shown = current(checked(relevant(recipe, records), relevant(recipe, stored)))
-    return paper_table(recipe, shown, [run for store in stores for run in store.runs()])
+    rows = current(checked(relevant(recipe, records), relevant(recipe, stored)))
+    return paper_table(recipe, rows, [run for store in stores for run in store.runs()])
 
 
 def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list[Section]:
@@ -116,12 +116,12 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
         sections.append(Section("Left out of the tables", text=left_out))
     for dataset, of_dataset in records[records["left_out"] == ""].groupby("dataset"):
         rows = summary(of_dataset)
-        shown = attack_table(rows)
-        targets = [] if len(shown) else sorted(of_dataset["target_model"].unique())
-        shown = pd.concat([shown, *(attack_table(rows, target) for target in targets)])
-        for (source, target), own in shown.groupby(PAIR[1:]):
+        table = attack_table(rows)
+        targets = [] if len(table) else sorted(of_dataset["target_model"].unique())
+        table = pd.concat([table, *(attack_table(rows, target) for target in targets)])
+        for (source, target), group in table.groupby(PAIR[1:]):
             title = "white-box" if source == target else f"transferred to {target}"
-            sections.append(Section(f"{dataset}: attacks on {source}, {title}", own.drop(columns=PAIR)))
+            sections.append(Section(f"{dataset}: attacks on {source}, {title}", group.drop(columns=PAIR)))
         if (of_dataset["source_model_id"] != of_dataset["target_model_id"]).any():
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
             sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))
@@ -137,7 +137,7 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
 
 
 def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: pd.DataFrame) -> list[Section]:
-    """The audit in short of datasets with patients enough; a line where there is none."""
+    """Makes a short audit of the datasets with enough patients; one line if there are none."""
     patients = records.groupby("dataset", observed=True)["patient_id"].nunique()
     enough = {str(name) for name, count in patients.items() if count >= AUDITED_PATIENTS}
     if not enough:
@@ -147,8 +147,8 @@ def _audit(stores: Sequence[Store], job_keys: Collection[Key] | None, records: p
 
 
 def _left_out(records: pd.DataFrame, others: int) -> str:
-    """A line on rows of no cell of the job, one for each row that the tables leave out, and the number of those beyond
-    the first."""
+    """Lists left-out rows: a line on rows of no cell of the job, one for each of the first rows that the tables leave
+    out, and the number of further ones."""
     lines = [f"- {others:,} records of another job, or of a former version of this one"] if others else []
     if (records["left_out"] == "").all():
         return "".join(lines)

@@ -1,4 +1,4 @@
-"""Logs the means of a store's cells to TensorBoard or MLflow: a run of its own a cell and target, with its picture."""
+"""Logs the means of a store's cells to TensorBoard or MLflow: one run per cell and target, with its picture."""
 
 import importlib.util
 import math
@@ -18,12 +18,12 @@ SETTINGS = ("dataset", "source_model", "target_model", "attack", "variant", "thr
 MEANS = tuple(column for metric in METRICS.values() for column in metric.columns)
 SERVER = "MLFLOW_TRACKING_URI"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""At most a minute a request; by itself MLflow tries a dead server for a quarter of an hour."""
+"""Limits a request to a minute; by default MLflow tries a dead server for a quarter of an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A cell on a target: its settings, the mean of each score over the cases that have one, and its glimpse."""
+    """One cell on a target: its settings, the mean of each score over the cases that have it, and its glimpse."""
 
     name: str
     settings: Mapping[str, str | float]
@@ -33,7 +33,7 @@ class _Run:
 
 
 def require(tracker: str, out: str) -> None:
-    """Raise a UserError where a tracker of TRACKERS is not installed, or does not reach the store."""
+    """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
     if importlib.util.find_spec(tracker) is None:
         raise UserError(
             f"--log {tracker}: expected the package {tracker}, got none: pip install 'freqbench[{tracker}]'"
@@ -46,9 +46,9 @@ def require(tracker: str, out: str) -> None:
 
 
 def log(tracker: str, out: str) -> str:
-    """Log a store's cells to a tracker of TRACKERS; returns where. Cells without a scored row are left out.
+    """Logs a store's cells to a tracker of TRACKERS and returns the place. Cells without a scored row are left out.
 
-    Raises UserError where MLflow's server cannot be reached or refuses.
+    Raises UserError if MLflow's server cannot be reached or refuses.
     """
     return TRACKERS[tracker](out)
 
@@ -69,7 +69,7 @@ def _tensorboard(out: str) -> str:
 
 
 def _mlflow(out: str) -> str:
-    """To the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; a cell that is there gets newer means."""
+    """Logs to the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; updates the means of known cells."""
     for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(name, value)  # read when it is imported
     from mlflow.exceptions import MlflowException
@@ -89,8 +89,8 @@ def _sent_to_mlflow(out: str) -> str:
     place = place or f"sqlite:///{local}/mlflow.db"
     client, name = MlflowClient(tracking_uri=place), str(Store(out).job()["spec"]["name"])
     experiment = client.get_experiment_by_name(name)
-    kept = local and (local / "mlflow").as_uri()
-    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=kept)
+    artifacts = local and (local / "mlflow").as_uri()
+    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
     for run in _runs(out):
         there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
         run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id

@@ -1,4 +1,4 @@
-"""Trains the models that are attacked: clean, adversarial, and with frequency consistency."""
+"""Trains models to attack: clean, adversarially, and with frequency consistency."""
 
 from freqbench.job.recipe import TrainJob
 from freqbench.training.run import TrainResult, finished, train

@@ -18,7 +18,7 @@ KEYS = ("image", "label")
 
 
 def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
-    """A crop around foreground or background 1:1, flips, quarter turns, intensity: the papers' chain."""
+    """Makes the papers' chain: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
     from monai import transforms
 
     flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
@@ -37,7 +37,7 @@ def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
 
 
 class CropSampler:
-    """Augmented crops `roi` of cases held in memory, every case once before any again, all draws from `seed`.
+    """Samples augmented crops `roi` of cases in memory, every case once before any again, all draws from `seed`.
 
     Volumes smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction.
     """
@@ -51,11 +51,11 @@ class CropSampler:
         self._seed = seed
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Crops by their numbers, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""
+        """Cuts crops by number, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""
         crops = [self._crop(number) for number in numbers]
-        # As plain tensors: MONAI's metadata would be kept up through the network.
+        # Plain tensors: MONAI's metadata would be kept up through the network.
         images, labels = (torch.stack([torch.as_tensor(c[key]) for c in crops]).as_subclass(Tensor) for key in KEYS)
-        return images, labels.to(torch.uint8)  # an eighth of int64 to hand over
+        return images, labels.to(torch.uint8)  # an eighth of int64 to transfer
 
     def _crop(self, number: int) -> dict[str, Any]:
         epoch, position = divmod(number, len(self._cases))
@@ -66,7 +66,7 @@ class CropSampler:
 
 
 def _left_to_its_parent(_: int) -> None:
-    """The first SIGTERM, as a queue sends it to all at once, ends no loader: the step in hand is done and saved."""
+    """Makes a loader ignore the first SIGTERM, which a queue sends to all: the current step is finished and saved."""
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
@@ -74,9 +74,9 @@ def _left_to_its_parent(_: int) -> None:
 def loaded(
     sampler: CropSampler, batches: Sequence[Sequence[int]], loaders: int, pinned: bool
 ) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-    """Batches of the crops of these numbers, cut ahead of time by so many processes (0: when asked for).
+    """Loads batches of the crops of these numbers, cut ahead of time by `loaders` processes (0: on demand).
 
-    `pinned`: in memory that CUDA copies from while it computes.
+    `pinned`: in memory from which CUDA copies while it computes.
     """
     loader: DataLoader[Any] = DataLoader(
         batches,  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def loaded(
         num_workers=loaders,
         worker_init_fn=_left_to_its_parent,
         pin_memory=pinned,
-        generator=torch.Generator(),  # the global one is left alone
+        generator=torch.Generator(),  # leaves the global one alone
     )
     batch = iter(loader)
     yield batch

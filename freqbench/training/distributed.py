@@ -1,6 +1,6 @@
-"""Trains data-parallel by Ray Train: each worker takes its share of a step's crops, gradients are averaged by DDP.
+"""Trains data-parallel by Ray Train: each worker takes its share of a step's crops; DDP averages gradients.
 
-Checkpoints are those of the local loop: workers that start again go on from the last one, and Ray keeps nothing.
+Checkpoints are those of the local loop: restarted workers go on from the last one, and Ray keeps nothing.
 """
 
 import logging
@@ -27,7 +27,7 @@ WATCH_S = 2.0
 
 
 def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[Row], None]) -> None:
-    """Train the network `name` of a job by `job.workers` processes of the Ray that is there; `last.pt` has the result.
+    """Trains network `name` of a job by `job.workers` processes of the running Ray; `last.pt` has the result.
 
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
     log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times; EngineLost
@@ -71,14 +71,14 @@ def _work(config: dict[str, Any]) -> None:
     [training] = (each for each in prepared.trainings if each.model.name == name)
     try:
         fit(training, prepared.cases("train"), prepared.cases("select"), join(out, name), lambda state: None, team)
-    except UserError as error:  # all workers raise it at the same step: to start again would end there again
+    except UserError as error:  # all workers raise it at the same step, and would again after a restart
         ray.train.report({"error": str(error)})
 
 
 @contextmanager
 def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
-    """Within, rows of a log are told as they come."""
-    ended, told = threading.Event(), set(read_log(folder))
+    """Tells rows of a log as they come, while the context is open."""
+    ended, seen = threading.Event(), set(read_log(folder))
 
     def follow() -> None:
         while not ended.wait(WATCH_S):
@@ -86,8 +86,8 @@ def _followed(folder: str, tell: Callable[[Row], None]) -> Iterator[None]:
 
     def tell_new() -> None:
         for row in read_log(folder):
-            if row not in told:
-                told.add(row)
+            if row not in seen:
+                seen.add(row)
                 tell(row)
 
     thread = threading.Thread(target=follow, daemon=True)

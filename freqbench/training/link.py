@@ -1,8 +1,8 @@
 """Links the `train://NAME` checkpoints of a benchmark job to the training jobs that make them.
 
-As written, a job names training jobs by path, or has their content; `described` has the content in it, and what each
-`train://` network is; `planned` and `fulfilled` fill in what was trained, so that whoever scores a store later needs
-neither the training job nor its data. A job that trains nothing stays as it is.
+As written, a job names training jobs by path, or has their content; `described` adds the content, and the facts of
+each `train://` network; `planned` and `fulfilled` fill in trained weights, so that scoring a store later needs
+neither the training job nor its data. A job that trains nothing stays unchanged.
 """
 
 import os
@@ -32,7 +32,7 @@ from freqbench.training.state import BEST
 
 @dataclass(frozen=True, kw_only=True)
 class _Training:
-    """An entry of `training`, read: its place in the benchmark job, what it says, and where its networks are."""
+    """Entry of `training`, read: its place in the benchmark job, its content, and the place of its networks."""
 
     place: str
     job: TrainJob
@@ -44,17 +44,17 @@ class _Training:
 
 @dataclass(frozen=True, kw_only=True)
 class _Network:
-    """What one `train://` checkpoint names."""
+    """Network that a `train://` checkpoint names."""
 
     training: _Training
     recipe: ModelRecipe
 
 
 def described(job: JobSpec, where: str) -> JobSpec:
-    """A job as written, with the content of its training jobs, and architecture, arguments and ROI of their networks.
+    """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks.
 
     `where` is the job's file, which paths may be relative to; it begins the line of an error. Raises UserError for a
-    training job that cannot be, or a `train://` that names none of its networks.
+    invalid training job, or a `train://` that names none of its networks.
     """
     if not job.trains:
         return job
@@ -64,22 +64,22 @@ def described(job: JobSpec, where: str) -> JobSpec:
 
 
 def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
-    """A described job in which the networks that are trained stand with their weights, and those that are not.
+    """Describes a job, with the weights of networks that are trained, and lists the networks that are not.
 
     Raises UserError as `described` and `prepare` do.
     """
-    found, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job, where)
     untrained = []
     for i, network in todo.items():
         training, recipe = network.training, network.recipe
         steps = training.job.schedule(recipe).steps
         complaint = f"{recipe.name}, {steps} steps of {training.job.name}, into {training.out}"
         untrained.append(Missing(what=name_of(job.models[i]), complaint=complaint, source="", word="trained first"))
-    return found, (*untrained, *missing)
+    return resolved, (*untrained, *missing)
 
 
 def present(job: JobSpec, where: str) -> JobSpec:
-    """A job whose networks are all trained; raises UserError as `planned`, or where one of them is not."""
+    """Describes a job whose networks are all trained; raises UserError as `planned`, or if one of them is not."""
     job, lacking = planned(job, where)
     if lacking:
         raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: freqbench run {where} first")
@@ -89,20 +89,20 @@ def present(job: JobSpec, where: str) -> JobSpec:
 def fulfilled(
     job: JobSpec, where: str, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
 ) -> JobSpec:
-    """A job whose networks are all trained: those that are missing now, and no other of their training jobs.
+    """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
 
-    `job` and `where` are those of `described`; `say` is told of what is trained; `shard` is the part of the grid that
-    this run is for: of several, the first trains; `address` see `ray_for`.
+    `job` and `where` are those of `described`; `say` gets a line per training; `shard` is the part of the grid that
+    this run is for: only the first of several trains; `address` see `ray_for`.
 
     Raises:
         UserError: as `planned`, the data of a training are not on this machine, or a training fails.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
-    found, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job, where)
     if missing:
         raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
     if not todo:
-        return found
+        return resolved
     if shard and shard.number > 1:
         names = ", ".join(dict.fromkeys(network.recipe.name for network in todo.values()))
         raise UserError(
@@ -115,15 +115,15 @@ def fulfilled(
         with ray_for(training.job, address):
             train(training.job, training.folder(), only=only)
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
+        torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
     return present(job, where)
 
 
 @contextmanager
 def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
-    """A Ray for a training job that wants one: the cluster at an address or of RAY_ADDRESS, else one of its own.
+    """Starts or joins a Ray for a training job that wants one: the cluster at `address` or RAY_ADDRESS, else its own.
 
-    Raises UserError where the cluster cannot be reached.
+    Raises UserError if the cluster cannot be reached.
     """
     if training.engine != "ray":
         yield
@@ -136,25 +136,25 @@ def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
 
 
 def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
-    """A described job with the weights that are trained, the models whose are not, and those of which none can tell."""
+    """Describes a job with trained weights, the models still to train, and those that lack the data to tell."""
     if not job.trains:
         return job, {}, []
     trainings = _read(job.training, where)
-    found: dict[str, dict[str, Trained | None] | MissingDataError] = {}
+    states: dict[str, dict[str, Trained | None] | MissingDataError] = {}
     models: dict[int, ModelEntry] = {}
     todo: dict[int, _Network] = {}
     missing: list[Missing] = []
     networks = _networks(job.models, trainings, where)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
-        if training.place not in found:
+        if training.place not in states:
             try:
                 with sweep.at(training.place):
                     names = {each.recipe.name for each in networks.values() if each.training is training}
-                    found[training.place] = _trained(training, names)
+                    states[training.place] = _trained(training, names)
             except MissingDataError as error:
-                found[training.place] = error
-        of_training = found[training.place]
+                states[training.place] = error
+        of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
             reason = str(of_training).removeprefix(f"{training.place}: ")
             complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
@@ -168,18 +168,18 @@ def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list
 
 
 def _trained(training: _Training, names: Collection[str]) -> dict[str, Trained | None]:
-    """What these networks of a training job came to, by name; None where one is still to be trained."""
-    folder, found = training.folder(), dict.fromkeys(names)
+    """Finds the trained weights of these networks of a training job, by name; None for one still to be trained."""
+    folder, weights = training.folder(), dict.fromkeys(names)
     for network in prepare(training.job).trainings:
         name = network.model.name
         if name in names and (result := finished(network, folder)):
-            found[name] = Trained(
+            weights[name] = Trained(
                 checkpoint=storage.join(training.out, name, BEST),
                 identity=network.identity,
                 method=network.method,
                 weights=weights_sha256(result.path),
             )
-    return found
+    return weights
 
 
 def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, ModelEntry]) -> JobSpec:
@@ -189,7 +189,7 @@ def _with(job: JobSpec, trainings: Sequence[_Training], models: Mapping[int, Mod
 
 
 def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
-    """An entry with what its training says, as far as it says nothing else itself; nothing that was trained before."""
+    """Fills gaps of an entry from its training's recipe; drops earlier trained weights."""
     return entry.model_copy(
         update={
             "arch": entry.arch or recipe.arch,
@@ -201,15 +201,15 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
 
 
 def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
-    """The training jobs that entries of `training` name; refuses two of one name, or that write to one place."""
-    found: list[_Training] = []
+    """Reads the training jobs that entries of `training` name; refuses two with one name, or one place to write to."""
+    trainings: list[_Training] = []
     for i, entry in enumerate(entries):
         place = f"{where}: training[{i}]"
         training = _from_file(entry.job, where, place) if isinstance(entry.job, str) else entry.job
-        found.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
-    sweep.require_distinct("training", [each.job.name for each in found], where)
+        trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
+    sweep.require_distinct("training", [each.job.name for each in trainings], where)
     taken: dict[tuple[str, str], str] = {}
-    for each in found:
+    for each in trainings:
         for recipe in each.job.networks:
             first = taken.setdefault((each.out.rstrip("/"), recipe.name), each.job.name)
             if first != each.job.name:
@@ -217,49 +217,49 @@ def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
                     f"{each.place}.out: expected another place than that of {first}, which has a {recipe.name} too, "
                     f"got {each.out}: give one of them its own"
                 )
-    return found
+    return trainings
 
 
 def _networks(models: Sequence[ModelEntry], trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
-    """The network of each model that is one of `training`, by its number in the job."""
-    known = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
+    """Finds the network of each model that is one of `training`, by its number in the job."""
+    choices = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
-        i: _named(str(entry.checkpoint), known, f"{where}: models[{i}].checkpoint")
+        i: _named(str(entry.checkpoint), choices, f"{where}: models[{i}].checkpoint")
         for i, entry in enumerate(models)
         if entry.is_to_train
     }
 
 
-def _named(checkpoint: str, known: Sequence[_Network], place: str) -> _Network:
-    if not known:
+def _named(checkpoint: str, networks: Sequence[_Network], place: str) -> _Network:
+    if not networks:
         raise UserError(
             f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "
             "training: [PATH]"
         )
     wanted = checkpoint.removeprefix(TRAIN)
     owner, slash, name = wanted.rpartition("/")
-    candidates = [each for each in known if owner in ("", each.training.job.name)]
-    found = [each for each in candidates if each.recipe.name == name]
+    candidates = [each for each in networks if owner in ("", each.training.job.name)]
+    matching = [each for each in candidates if each.recipe.name == name]
     first, _, number = name.rpartition(".")
     replicate = whole(number)
-    for each in candidates if not found else ():
+    for each in candidates if not matching else ():
         if each.recipe.name == first and replicate is not None:
             job = each.training.job
             raise UserError(
                 f"{place}: expected a replicate that {job.name} trains, got {name}, as its replicates are "
-                f"{job.replicates}: say replicates: {replicate + 1} there"
+                f"{job.replicates}: set replicates: {replicate + 1} there"
             )
-    if not found or (slash and not owner):
-        names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in known}
+    if not matching or (slash and not owner):
+        names = {f"{each.training.job.name}/{each.recipe.name}" if slash else each.recipe.name for each in networks}
         raise UserError(f"{place}: {unknown('network to train', wanted, names)}")
-    if len(found) > 1:
-        ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in found)
-        raise UserError(f"{place}: expected one network of {checkpoint}, got {len(found)}: write {ways}")
-    return found[0]
+    if len(matching) > 1:
+        ways = " or ".join(f"{TRAIN}{each.training.job.name}/{name}" for each in matching)
+        raise UserError(f"{place}: expected one network of {checkpoint}, got {len(matching)}: write {ways}")
+    return matching[0]
 
 
 def _from_file(written: str, where: str, place: str) -> TrainJob:
-    """The training job at a path, which may begin beside the job file, or where the command runs."""
+    """Reads the training job at a path, relative to the job file or to the current folder."""
     path = storage.filled_in(written, place)
     beside = Path(where).parent / path
     if "://" not in path and beside.is_file():

@@ -1,8 +1,8 @@
-"""Trains one network: AdamW over random crops, linear warm-up, cosine decay, the best weights of the validation kept.
+"""Trains one network: AdamW over random crops, linear warm-up, cosine decay, keeping the best weights of validation.
 
 After Hanif et al., MICCAI 2023, arXiv:2307.07269. Differs from the released code: everything is seeded; Dice chooses
 without the background; mixed precision on CUDA is bfloat16, which needs no loss scaling; crops come from different
-volumes instead of one volume a step; crops that are attacked are clamped to [0, 1] first, which augmentation may leave.
+volumes instead of one volume a step; attacked crops are clamped to [0, 1] first, which augmentation may leave.
 """
 
 import math
@@ -35,15 +35,15 @@ Seen = Callable[[State], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What shapes the weights of one network.
+    """Settings that shape the weights of one network.
 
     Attributes:
         quick: the attacks under which the select list is predicted too.
         start: the checkpoint to begin with; None: weights that the seed draws.
-        record: what the stored file says of its training: data, seed, schedule and augmentation among it.
+        record: facts of its training in the stored file: data, seed, schedule, augmentation and more.
         origin: of the checkpoint to begin with: its `method` where the job trains it, else its sha256.
-        facts: what the stored file says beside that: class names, preprocessing, licence.
-        fingerprints: of the cases that were learned from and chosen by, for whoever scores the weights.
+        facts: further facts in the stored file: class names, preprocessing, licence.
+        fingerprints: of the cases that trained and selected the weights, for whoever scores them.
     """
 
     model: ModelRecipe
@@ -64,43 +64,43 @@ class Training:
 
     @property
     def identity(self) -> str:
-        """16 hex digits of all that shapes the weights; a time limit only cuts the same path short."""
+        """Digest (16 hex digits) of all settings that shape the weights; a time limit only cuts the same path short."""
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, self.record])
 
     @property
     def method(self) -> str:
-        """16 hex digits of the same but for the seed and the job's name, which replicates of one training share."""
+        """Digest (16 hex digits) without seed and job's name, which replicates of one training share."""
         shared = {key: value for key, value in self.record.items() if key not in ("job", "seed", "start")}
         return digest([{"arch": self.arch, "args": self.args, "roi": self.roi}, shared, self.origin])
 
     @property
     def arch(self) -> str:
-        """A name of MODELS."""
+        """Architecture, a name of MODELS."""
         return str(self.model.arch)
 
     @property
     def args(self) -> dict[str, Any]:
-        """Those of the architecture that the job gives."""
+        """Arguments of the architecture that the job gives."""
         return self.model.args or {}
 
     @property
     def roi(self) -> tuple[int, int, int]:
-        """Voxels of a crop a side."""
+        """Voxels of a crop on each side."""
         return self.model.roi or (96, 96, 96)
 
     @property
     def adapter(self) -> models.InputAdapter:
-        """The axis order in which the network is used later, so that it is trained in it."""
+        """Axis order in which the network is used later and is therefore trained."""
         return models.InputAdapter(axes=models.MODELS[self.arch].axes)
 
     def entry(self, checkpoint: str) -> models.ModelEntry:
-        """The network with such weights as a benchmark job would name it."""
+        """Makes the entry of a benchmark job for the network with these weights."""
         return models.ModelEntry(
             name=self.model.name, arch=self.arch, checkpoint=checkpoint, args=self.args, roi=self.roi
         )
 
     def new_net(self) -> nn.Module:
-        """The network with the weights that it begins with."""
+        """Builds the network with its initial weights."""
         if self.start is not None:
             spec = models.resolve(self.entry(self.start), self.num_classes)
             return models.load(spec, torch.device("cpu")).net.train().requires_grad_()
@@ -109,7 +109,7 @@ class Training:
 
 
 def learning_rate(step: int, schedule: Schedule) -> float:
-    """The rate of a step counted from 0: linear up to `lr` over the warm-up, then `lr` (1 + cos(pi t)) / 2.
+    """Returns the rate of a step counted from 0: linear up to `lr` over the warm-up, then `lr` (1 + cos(pi t)) / 2.
 
     >>> schedule = Schedule(steps=10, warmup_steps=2, lr=1.0)
     >>> [round(learning_rate(step, schedule), 3) for step in (0, 1, 2, 6)]
@@ -123,26 +123,26 @@ def learning_rate(step: int, schedule: Schedule) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Team:
-    """A process's place (from 0) among those of `torch.distributed`, and its device; alone it exchanges nothing."""
+    """Place of a process (from 0) among those of `torch.distributed`, and its device; alone it exchanges nothing."""
 
     rank: int = 0
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     def parallel(self, objective: Objective) -> nn.Module:
-        """The objective with gradients that are means over the team."""
+        """Wraps the objective so that its gradients are means over the team."""
         if self.size == 1:
             return objective
         return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
 
     def unsynced(self, objective: nn.Module, wanted: bool) -> AbstractContextManager[None]:
-        """Within, where wanted, gradients are added up here alone."""
+        """Context in which, if wanted, gradients are added up locally only."""
         if wanted and isinstance(objective, nn.parallel.DistributedDataParallel):
             return objective.no_sync()
         return nullcontext()
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Each value's mean over the team."""
+        """Averages each value over the team."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -151,12 +151,12 @@ class Team:
         return means
 
     def gathered(self, scores: Mapping[int, Scores]) -> Scores:
-        """The rows that the team has found, in the order of their numbers."""
-        found = [dict(scores)]
+        """Gathers the team's rows, in the order of their numbers."""
+        parts = [dict(scores)]
         if self.size > 1:
-            found = [{} for _ in range(self.size)]
-            torch.distributed.all_gather_object(found, dict(scores))
-        rows = {number: row for each in found for number, row in each.items()}
+            parts = [{} for _ in range(self.size)]
+            torch.distributed.all_gather_object(parts, dict(scores))
+        rows = {number: row for each in parts for number, row in each.items()}
         return np.stack([rows[number] for number in sorted(rows)])
 
 
@@ -164,7 +164,7 @@ ALONE = Team()
 
 
 class Trainer:
-    """One network in training on one device: what a step needs; arguments as those of `fit`."""
+    """Trains one network on one device, a step at a time; arguments as in `fit`."""
 
     def __init__(self, training: Training, folder: str, team: Team) -> None:
         self.training, self.folder, self.team = training, folder, team
@@ -182,14 +182,14 @@ class Trainer:
         )
 
     def parts(self, step: int) -> list[range]:
-        """Numbers of the crops that this process takes of a step, a range each time that the network is run."""
+        """Numbers of this process's crops in a step: one range per pass through the network."""
         size, accumulate = self.training.schedule.batch_size, self.training.schedule.accumulate
         length = size // (self.team.size * accumulate)
         first = step * size + self.team.rank * length * accumulate
         return [range(first + part * length, first + (part + 1) * length) for part in range(accumulate)]
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        """One step of the optimizer; a UserError, and the weights as before, if loss or gradient are not finite."""
+        """Takes one optimizer step; a UserError, and unchanged weights, if loss or gradient are not finite."""
         training, state, began = self.training, self.state, time.perf_counter()
         waited, sums = 0.0, torch.zeros(4, device=self.team.device)
         for group in state.optimizer.param_groups:
@@ -208,20 +208,20 @@ class Trainer:
         loss, *terms, gradient = self.team.mean([*sums.tolist(), float(norm)])
         if not math.isfinite(loss) or not math.isfinite(gradient):
             what = f"the loss is {loss:g}" if not math.isfinite(loss) else f"the gradient's norm is {gradient:g}"
-            kept = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
+            resumable = f"the state of step {state.saved} is kept" if state.saved else "nothing was kept yet"
             raise UserError(
-                f"{training.model.name}: {what} at step {state.step + 1}: lower lr or set clip_norm; {kept} in "
+                f"{training.model.name}: {what} at step {state.step + 1}: lower lr or set clip_norm; {resumable} in "
                 f"{self.folder}"
             )
         state.optimizer.step()
         state.losses.append([loss, *terms])
         state.step += 1
-        seconds, waited = self.team.mean([time.perf_counter() - began, waited])  # one clock for all, as it ends them
+        seconds, waited = self.team.mean([time.perf_counter() - began, waited])  # one clock for all: it ends them
         state.seconds += seconds
         state.waited += waited
 
     def _backward(self, images: Tensor, labels: Tensor, numbers: range, part: int) -> Tensor:
-        """Add the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""
+        """Adds the gradient of some crops, a step's share of it; returns the loss and its terms before the step."""
         training, adversarial = self.training, None
         if training.adversary:
             images = images.clamp(0, 1)
@@ -237,7 +237,7 @@ class Trainer:
         return torch.cat([loss.detach()[None], terms])
 
     def validate(self, select: Sequence[Case], rate: float) -> None:
-        """Measure the select list, of which this process takes its share, keep the best weights and save."""
+        """Measures the select list, each process its share, keeps the best weights and saves."""
         training, state, began = self.training, self.state, time.perf_counter()
         state.net.eval()
         model = models.SegmentationModel(state.net, training.roi, adapter=training.adapter)
@@ -266,14 +266,14 @@ class Trainer:
 def fit(
     training: Training, train: Sequence[Case], select: Sequence[Case], folder: str, seen: Seen, team: Team = ALONE
 ) -> State:
-    """Train one network, or go on from `last.pt`, until its steps or minutes are used up; returns the end state.
+    """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
 
     Learns from `train`; `select` chooses the best weights, kept as `best.safetensors` in the model's `folder` beside
     `last.pt` (to resume) and `log.csv`. `seen` is called after every step; each process of the team calls this. A run
     that is resumed ends with the weights of an uninterrupted one, to the bit on the CPU at equal threads.
 
-    Raises UserError where the loss or its gradient is not finite, and KeyboardInterrupt by Ctrl-C, with the step in
-    hand finished and saved.
+    Raises UserError if the loss or its gradient is not finite, and KeyboardInterrupt at Ctrl-C, once the step in
+    progress is finished and saved.
     """
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
@@ -295,14 +295,14 @@ def fit(
     return state
 
 
-def save_best(training: Training, state: State, folder: str, found: dict[str, Any]) -> None:
-    """Write `best.safetensors`: the best weights, what builds and feeds the network, and how it was trained."""
+def save_best(training: Training, state: State, folder: str, figures: dict[str, Any]) -> None:
+    """Writes `best.safetensors`: the best weights, the settings that build and feed the network, and its training."""
     metadata = {
         "arch": training.arch,
         "args": training.args,
         "roi": list(training.roi),
         "num_classes": training.num_classes,
         **training.facts,
-        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | found,
+        "training": training.record | {"fingerprints": training.fingerprints, "method": training.method} | figures,
     }
     models.save_checkpoint(join(folder, BEST), state.best, metadata, half=training.half)

@@ -1,4 +1,4 @@
-"""Computes what a step minimises: the losses of the three objectives, and the crops that an attack makes for them."""
+"""Computes the losses of the three objectives, and the attacked crops that they need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from freqbench.ops.losses import dice_ce
 
 
 class Objective(nn.Module):
-    r"""The loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
+    r"""Computes the loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
 
     With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
 
@@ -39,19 +39,19 @@ class Objective(nn.Module):
         self._half = half
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and its terms (NaN where it lacks one): on clean crops, on attacked ones, the weighted consistency.
+        """Returns the loss and its terms (NaN if missing): on clean crops, on attacked ones, the weighted consistency.
 
         Crops are `[B, C, h, w, d]`, None: without that term; labels integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
-        found = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
-        found.append(None)
+        losses = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
+        losses.append(None)
         if self._consistency and on_clean is not None and on_adversarial is not None:
             block = None if self._consistency.block == "whole" else self._consistency.block
             distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
-            found[-1] = self._consistency.weight * distance
-        terms = [term for term in found if term is not None]
-        values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in found]
+            losses[-1] = self._consistency.weight * distance
+        terms = [term for term in losses if term is not None]
+        values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in losses]
         return sum(terms[1:], start=terms[0]), torch.stack(values)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -62,14 +62,14 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
-    """An attack whose draws depend on `seed`, step and crops alone; with `random_budget`, its budget is one of them."""
+    """Attack whose draws depend only on `seed`, step and crops; `random_budget` draws its budget too."""
 
     attack: Attack
     random_budget: tuple[float, float] | None
     seed: int
 
     def at_step(self, step: int) -> Attack:
-        """The attack of a step counted from 0."""
+        """Returns the attack of a step counted from 0."""
         name = self.attack.budget_name
         if self.random_budget is None or name is None:
             return self.attack
@@ -79,7 +79,7 @@ class Adversary:
     def attacked(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
-        """Crops in [0, 1], attacked on the network as it is: run in evaluation mode, and left in the mode it was in.
+        """Attacks crops in [0, 1] on the current network in evaluation mode, and restores its mode.
 
         Draws depend on `step`, counted from 0, and on the `numbers` of the crops.
         """

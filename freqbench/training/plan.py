@@ -1,4 +1,4 @@
-"""Plans a training job: its lists of cases and its networks, each with all that shapes its weights."""
+"""Plans a training job: its lists of cases and its networks, each with all settings that shape its weights."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,37 +32,37 @@ Refs = Mapping[str, Sequence[CaseRef]]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A job's dataset with each role's list as its split, the cases of each, and the networks in order of training."""
+    """Dataset of a job by role, with the role's list as its split; cases of each; and networks in training order."""
 
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
     trainings: list[Training]
 
     def cases(self, role: str) -> list[Case]:
-        """The cases of a role, loaded."""
+        """Loads the cases of a role."""
         return [self.lists[role].load(ref) for ref in self.refs[role]]
 
 
 def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -> Prepared:
-    """Read the lists of a job and check all that can be wrong with its networks; nothing is trained.
+    """Reads the lists of a job and checks all that can be wrong with its networks; trains nothing.
 
     `out` is where the results go; `only` names the networks that are wanted, with those that they start from. Raises
-    UserError where lists share cases, an architecture or an attack refuses what it is given, or a checkpoint to start
-    from does not fit, and MissingDataError where cases of the lists are not on this machine.
+    UserError if lists share cases, an architecture or an attack refuses its arguments, or a checkpoint to start
+    from does not fit, and MissingDataError if cases of the lists are not on this machine.
     """
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
-    found: dict[str, Training] = {}
+    trainings: dict[str, Training] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in _wanted(replicate, only):
-            found[model.name] = _training(replicate, model, number, out, lists["train"], refs, found)
-    return Prepared(lists=lists, refs=refs, trainings=list(found.values()))
+            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
+    return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
 
 def job_lists(job: TrainJob) -> dict[str, Dataset]:
-    """The dataset that a job names, once for each role, with the role's list as its split."""
+    """Builds the dataset of a job once per role, with the role's list as its split."""
     where, entry = f"{job.name}: dataset", job.dataset
     return {role: build_dataset(entry.model_copy(update={"split": getattr(job.splits, role)}), where) for role in ROLES}
 
@@ -74,18 +74,18 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
     for first, second in (("train", "select"), ("train", "test"), ("select", "test")):
         if (first, second) == ("select", "test") and job.splits.selected_on_test:
             continue
-        known = {ref.fingerprint for ref in refs[first]} | {ref.patient_id for ref in refs[first]}
-        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in known or ref.patient_id in known]
+        taken = {ref.fingerprint for ref in refs[first]} | {ref.patient_id for ref in refs[first]}
+        shared = [ref.case_id for ref in refs[second] if ref.fingerprint in taken or ref.patient_id in taken]
         if shared:
             raise UserError(
                 f"{job.name}: splits: expected lists without a case or patient in common, got {len(shared)} in {first} "
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
-                + (", or say selected_on_test: true" if second == "test" and first == "select" else "")
+                + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
 
 
 def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
-    """The models that are asked for and those that they start from, in order."""
+    """Selects the models that are asked for and those that they start from, in order."""
     if only is None:
         return job.in_order
     wanted = set(only)
@@ -118,14 +118,14 @@ def _training(
             _attack(model.attack.model_copy(update={attack.budget_name: budget}), dataset, f"{place}: attack")
     about = dict[str, Any]()
     if quick:
-        # One attack stands as itself, so that identities of earlier files stay.
+        # A single attack is stored without a list, so that identities of earlier files stay.
         judged = [attack_identity(each) for each in quick]
         about["validation"] = {"attack": judged[0] if len(judged) == 1 else judged, "choose_by": choose_by}
     start, taught = str(model.start), dict[str, tuple[str, ...]]()
     origin = None
     if start in before:
         origin = before[start].method
-        # Under the name of the first: a replicate is to the digit what a job of its seed trains.
+        # Named after the first replicate: a replicate equals, to the digit, a job trained with its seed.
         about["start"] = {"name": start.removesuffix(suffix(number)), "identity": before[start].identity}
         start = join(out, start, BEST)
     elif start != SCRATCH:
@@ -137,7 +137,7 @@ def _training(
         origin = spec.checkpoint_sha256
         taught = dict(record.read(start)[0].training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
-    # Processes that keep up with a step: one beside a CPU, up to four beside a GPU.
+    # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
     training = Training(
         model=model,
@@ -169,11 +169,11 @@ def _training(
 
 
 def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
-    """What a stored file says of a training before it ran."""
-    # Later fields are left out where nothing asks for them, so that identities of earlier files stay.
+    """Collects the facts of a training that its stored file states, before it runs."""
+    # Later fields are left out if unused, so that identities of earlier files stay.
     schedule = job.schedule(model)
     early = schedule.model_dump(exclude={"max_minutes", *LATER})
-    found: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
         "recipe": dataset.recipe(),
@@ -186,9 +186,9 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "augmentation": (model.augmentation or job.augmentation).model_dump(),
     }
     if attack is None:
-        return found
+        return facts
     consistency = model.frequency_consistency
-    return found | {
+    return facts | {
         "objective": model.objective,
         "attack": attack_identity(attack),
         "random_budget": model.random_budget,
@@ -209,18 +209,18 @@ def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack |
 
 
 def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:
-    """The attacks that weights are judged under, each once; none for a clean network that has only its own."""
+    """Lists the attacks under which weights are judged, each once; none for a clean network with only its own."""
     if not validation.attacks:
         if own is None:
             return ()
         if own.threat_model != "linf":
             return (own,)
-    found: list[Attack] = []
+    attacks: list[Attack] = []
     for entry in validation.attacks or (QUICK_ATTACK,):
         attack = own if isinstance(entry, str) else _attack(entry, dataset, place)
-        if attack is not None and attack not in found:
-            found.append(attack)
-    return tuple(found)
+        if attack is not None and attack not in attacks:
+            attacks.append(attack)
+    return tuple(attacks)
 
 
 def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:

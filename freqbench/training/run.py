@@ -38,15 +38,15 @@ Tell = Callable[[Row], None]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A trained network; Dice are means over the foreground, 0..1.
+    """Trained network; Dice are means over the foreground, 0..1.
 
     Attributes:
         path: of its `best.safetensors`.
         dice_select: of the best weights on the select list; `dice_attacked` the mean under the attacks of the
-            validation, None without one; `dice_worst` of each case the lowest under any of them.
+            validation, None without one; `dice_worst` the mean of each case's lowest under any of them.
         dice_test: of the stored weights on the test list.
-        dice_test_classes: the same for each class by name, background included; null where no case has the class.
-        seconds: of training; `wait_share` is the part of them in which no crop was ready.
+        dice_test_classes: the same for each class by name, background included; null if no case has the class.
+        seconds: of training; `wait_share` is the part of them spent waiting for crops.
     """
 
     name: str
@@ -64,27 +64,27 @@ class TrainResult:
 def train(
     job: TrainJob, out: str | None = None, progress: bool = True, only: Collection[str] | None = None
 ) -> list[TrainResult]:
-    """Train the networks of a job; what is finished is skipped, what was interrupted (Ctrl-C) goes on.
+    """Trains the networks of a job; skips finished ones and resumes interrupted ones (Ctrl-C).
 
     Args:
         out: folder or URI of the results, `runs/<name>` unless given: `OUT/<model>/` has `best.safetensors`, its log
             and `training.json`.
         progress: show a progress bar, or plain lines where standard error is no terminal.
-        only: names of the models that are wanted, with those that they start from; None: all.
+        only: names of the wanted models, which bring those that they start from; None: all.
 
-    Raises UserError as `prepare`, or where a loss is not finite.
+    Raises UserError as `prepare`, or if a loss is not finite.
     """
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)
     prepared = prepare(job, out, only)
-    cases, said = cache(prepared.cases), set[Shape]()
+    cases, reported = cache(prepared.cases), set[Shape]()
     names = prepared.lists["test"].class_names
-    return [_train_one(job, training, names, cases, out, progress, said) for training in prepared.trainings]
+    return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
 
 
 def finished(training: Training, out: str) -> TrainResult | None:
-    """The result of a network that `train` would skip in `out`: its weights are still those that were measured."""
+    """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
     folder = join(out, training.model.name)
     path = join(folder, RESULT)
     if not exists(path) or not exists(join(folder, BEST)):
@@ -102,9 +102,9 @@ def _train_one(
     cases: Callable[[str], list[Case]],
     out: str,
     progress: bool,
-    said: set[Shape],
+    reported: set[Shape],
 ) -> TrainResult:
-    """Train a network, unless it is finished; `said` are the ROIs whose padding the user has been told of."""
+    """Trains a network, unless it is finished; `reported` are the ROIs whose padding the user knows of."""
     folder = join(out, training.model.name)
     names.require_inside(out, folder)
     former = finished(training, out)
@@ -114,8 +114,8 @@ def _train_one(
             return former
         for name in (RESULT,) if exists(join(folder, RESULT)) else MARKS:
             require_own(join(folder, name), MARKS[name])
-        if training.roi not in said:
-            said.add(training.roi)
+        if training.roi not in reported:
+            reported.add(training.roi)
             _say_padded(cases("train"), training, say)
         if training.quick:
             under = ", ".join(attack.name for attack in training.quick)
@@ -141,7 +141,7 @@ def _train_one(
 
 
 def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
-    """Tell of volumes smaller than the crop; where all are, of the largest crop that the network takes and none is."""
+    """Reports volumes smaller than the crop; if all are, also the largest crop within them that the network takes."""
     shapes = [tuple(case.image.shape[1:]) for case in cases]
     small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
     if not small:
@@ -149,14 +149,14 @@ def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
     hint = ""
     if small == len(cases):
         least = [min(sides) for sides in zip(training.roi, *shapes, strict=True)]
-        found = _fitting(training, least)
-        hint = f". roi: {found} would fit all" if found else f". The network takes no crop within {least}"
+        fitting = _fitting(training, least)
+        hint = f". roi: {fitting} would fit all" if fitting else f". The network takes no crop within {least}"
     crop = "x".join(map(str, training.roi))
     say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
 
 
 def _fitting(training: Training, least: list[int]) -> list[int] | None:
-    """The largest crop within these sides that the network takes; None: not one."""
+    """Finds the largest crop within these sides that the network takes; None if there is none."""
     for multiple in (1, 2, 4, 8, 16, 32):
         roi = [side // multiple * multiple for side in least]
         if min(roi):
@@ -188,14 +188,14 @@ def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict
 
 
 def _key(training: Training) -> str:
-    """16 hex digits of all that shapes a stored file."""
+    """Digest (16 hex digits) of all settings that shape a stored file."""
     return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
 def _measured(
     training: Training, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
 ) -> TrainResult:
-    """The stored weights, rounded as they are, measured on the test list; the figures are stored beside them."""
+    """Measures the stored weights, rounded as they are, on the test list; stores the scores beside them."""
     path = join(folder, BEST)
     save_best(training, state, folder, state.figures)
     model = models.load(models.resolve(training.entry(path), training.num_classes), ALONE.device)
@@ -215,8 +215,8 @@ def _measured(
         steps=state.step,
         wait_share=state.waited / state.seconds if state.seconds else 0.0,
     )
-    found: dict[str, Any] = asdict(result)
-    save_best(training, state, folder, {key: found[key] for key in found if key not in ("name", "path")})
+    facts: dict[str, Any] = asdict(result)
+    save_best(training, state, folder, {key: facts[key] for key in facts if key not in ("name", "path")})
     return result
 
 
@@ -226,7 +226,7 @@ def _unless_nan(value: float) -> float | None:
 
 @contextmanager
 def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tuple[Say, Seen, Tell]]:
-    """Ways to say a line, to show that a step was done, and to tell a row of the log."""
+    """Yields functions that print a line, show a finished step, and show a row of the log."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
@@ -257,9 +257,10 @@ def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tu
 
 
 def _curves(folder: str) -> Tell:
-    """Appends rows to an event file below `FOLDER/tensorboard`; nothing if not installed, or OUT is a URI.
+    """Makes a function that appends rows to an event file below `FOLDER/tensorboard`.
 
-    Not by TensorBoard's own writer, whose thread prints a traceback and ends the training where the disk is full.
+    The function does nothing if TensorBoard is not installed, or OUT is a URI. TensorBoard's own writer is not used:
+    if the disk is full, its thread prints a traceback and ends the training.
     """
     try:
         from tensorboard.compat.proto.event_pb2 import Event

@@ -1,4 +1,4 @@
-"""Keeps what a training has reached: the state to resume from, and its log."""
+"""Keeps the progress of a training: the state to resume from, and its log."""
 
 import csv
 import io
@@ -18,19 +18,19 @@ LOG = "log.csv"
 RESULT = "training.json"
 DICE = ("dice_select", "dice_attacked", "dice_worst")
 MARKS = {LAST: b"dice_select", BEST: b'"freqbench":', LOG: b"step,lr,loss", RESULT: b'"identity":'}
-"""What stands in a file of each name that a training wrote."""
+"""Marks of files that a training wrote, by name."""
 KEPT = ("step", "seconds", "waited", "validated", "losses", "score", *DICE, "best")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the log, one a validation; NaN where the objective lacks a term or nothing was attacked.
+    """Row of the log, one per validation; NaN if the objective lacks a term or nothing was attacked.
 
     Attributes:
         step: optimizer steps done; `lr` is the learning rate of the last one.
         loss: mean since the row before; then its terms on clean and attacked crops and the weighted consistency.
         dice_select: mean foreground Dice on the select list; then under the attacks of the validation, the mean over
-            them, and of each case the lowest under any of them.
+            them, and the mean of each case's lowest under any of them.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Row:
 
 
 def read_log(folder: str) -> list[Row]:
-    """The rows of a log as `State.save` wrote it, rounded as they are; none where there is no log."""
+    """Reads the rows of a log as `State.save` wrote it, rounded as they are; empty if there is no log."""
     path = join(folder, LOG)
     if not exists(path):
         return []
@@ -56,16 +56,16 @@ def read_log(folder: str) -> list[Row]:
 
 @dataclass(kw_only=True)
 class State:
-    """A network in training: with its last step done, nothing else is needed to go on.
+    """Network in training, with everything needed to go on after its last step.
 
     Draws are functions of seed and step, so no state of a random generator belongs here.
 
     Attributes:
         step: optimizer steps done.
-        seconds: of these steps, over all resumptions; `waited` of them for crops, and `validated` beside them.
+        seconds: of these steps, over all resumptions; `waited` of them for crops; `validated` besides.
         losses: of the steps since the last validation: the loss and its terms.
-        score: what the best weights (`best`, on the CPU) were chosen by; their Dice follow as in `Row`.
-        saved: the step of the state that is in `last.pt`; 0: none is.
+        score: score of the best weights (`best`, on the CPU); their Dice follow as in `Row`.
+        saved: the step of the state in `last.pt`; 0: no state.
     """
 
     net: nn.Module
@@ -85,14 +85,14 @@ class State:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is known of the best weights by the select list."""
+        """Scores of the best weights on the select list."""
         return {name: dice for name in DICE if (dice := getattr(self, name)) == dice or name == "dice_select"}
 
     def save(self, folder: str, identity: str) -> None:
-        """Write `log.csv` and `last.pt` to a folder; only a run of the same identity goes on from here.
+        """Writes `log.csv` and `last.pt` to a folder; only a run of the same identity resumes from them.
 
-        The log comes first: killed in between, a run does the step again and writes the same row, while one that has
-        its last step in `last.pt` writes no log any more.
+        The log comes first: killed in between, a run does the step again and writes the same row, while a run with its
+        last step in `last.pt` writes no more log.
         """
         content = {
             "identity": identity,
@@ -111,7 +111,7 @@ class State:
         self.saved = self.step
 
     def restore(self, folder: str, identity: str) -> None:
-        """Take over what `save` wrote under the same identity; without such a file nothing changes."""
+        """Restores what `save` wrote under the same identity; without such a file nothing changes."""
         path = join(folder, LAST)
         if not exists(path):
             return

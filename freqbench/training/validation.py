@@ -1,4 +1,4 @@
-"""Measures how good weights are on a list of cases, clean and under an attack."""
+"""Measures weights on a list of cases, clean and under an attack."""
 
 import math
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ def case_dice(
     attack: Attack | None = None,
     whole: Sequence[Case] = (),
 ) -> dict[int, Scores]:
-    """Dice of every case and class, `[K]`, NaN where a case's label lacks the class, by the cases' numbers in `whole`.
+    """Computes Dice of each case and class, `[K]`, NaN if a case's label lacks the class, by case number in `whole`.
 
-    With an attack, cases are attacked by it first, with seed 0, window by window; one that mixes with another case
+    With an attack, cases are attacked first, with seed 0, window by window; one that mixes with another case
     takes the next of `whole`.
     """
     device = next(model.parameters()).device
-    found = {}
+    scores = {}
     for number, case in cases:
         image, label = case.image, case.label
         if attack is not None:
@@ -39,12 +39,12 @@ def case_dice(
             image, label = attacked.adversarial, attacked.shown(case).label
         with torch.no_grad():
             pred = models.predict(model, image.to(device)).cpu()
-        found[number] = dice(pred, label, num_classes)
-    return found
+        scores[number] = dice(pred, label, num_classes)
+    return scores
 
 
 def mean_foreground(scores: Scores) -> float:
-    """Mean over cases of each one's mean over its foreground classes; 0 where no case has any."""
+    """Mean over cases of each one's mean over its foreground classes; 0 if no case has any."""
     means = _case_means(scores)
     return float(means.mean()) if len(means) else 0.0
 
@@ -61,7 +61,7 @@ def under_attacks(scores: Sequence[Scores]) -> tuple[float, float]:
 
 
 def _case_means(scores: Scores) -> Scores:
-    """Of each case that has a foreground class; the scores are `[N, K]`, NaN where a case lacks a class."""
+    """Mean over foreground classes of each case that has one; scores are `[N, K]`, NaN where a case lacks a class."""
     foreground = scores[:, 1:]
     has = ~np.isnan(foreground)
     cases = has.any(axis=1)
@@ -70,5 +70,5 @@ def _case_means(scores: Scores) -> Scores:
 
 
 def choice(by: str, clean: float, attacked: float, worst: float) -> float:
-    """What picks the best weights: the Dice of `clean` or `attacked` volumes, their `mean`, or the `worst`."""
+    """Score that picks the best weights: the Dice of `clean` or `attacked` volumes, their `mean`, or the `worst`."""
     return {"clean": clean, "attacked": attacked, "mean": math.fsum((clean, attacked)) / 2, "worst": worst}[by]

@@ -131,7 +131,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"error": "out of memory"}, "error: one in a row that is ok"),
     ({"status": "failed"}, "error: none in a failed row"),
     ({"metrics": "dsc,hd59"}, "metrics: unknown"),
-    ({"null_reasons": "[1]"}, "null_reasons: not what it is"),
+    ({"null_reasons": "[1]"}, "null_reasons: invalid"),
     ({"hd95": None}, "hd95: null without a reason"),
 ]
 POSSIBLE: list[dict[str, Any]] = [
@@ -371,7 +371,7 @@ def phantom(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ("schema", columns(lambda table: table.drop_columns(["dsc_foreground"])), "no column dsc_foreground"),
-    ("schema", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "own, which nobody documents"),
+    ("schema", columns(lambda table: table.append_column("own", pa.nulls(len(table)))), "own, which is not documented"),
     (
         "schema",
         columns(lambda table: table.set_column(0, "cell_id", pa.array(range(len(table))))),

@@ -212,9 +212,9 @@ def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Pat
     save_weights(tmp_path / "m.safetensors", **metadata)
     lines = dict(said(tmp_path / "m.safetensors"))
     assert lines["classes"] == "background, liver"
-    assert lines["space"] == "trained in {'intensity': 'zscore'}: datasets of another are prepared so for it"
+    assert lines["space"] == "trained in {'intensity': 'zscore'}: other datasets are converted to it"
     assert lines["training"] == "job adv, dataset phantom, steps 7, seed 3, select Dice 0.512, test Dice 0.5"
-    assert lines["cases"] == "1 select, 2 train: to score it on one of them is warned of"
+    assert lines["cases"] == "1 select, 2 train: scoring it on one of them raises a warning"
     assert lines["licence"] == "CC-BY-SA: not for sale"
 
 

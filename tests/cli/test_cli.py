@@ -103,7 +103,7 @@ def test_a_price_that_is_none_an_hour_is_refused(price: str, bench: Bench) -> No
     code, _, err = bench("plan", "no.yaml", "--price", price)
     assert code == 2
     assert err.strip().splitlines() == [
-        f"error: --price: expected what an hour of one worker costs, such as 2.5/h, got {price!r}"
+        f"error: --price: expected the cost of one worker for an hour, such as 2.5/h, got {price!r}"
     ]
 
 
@@ -289,7 +289,7 @@ def test_ctrl_c_while_budgets_are_matched_is_exit_code_130(
     monkeypatch.setattr("freqbench.engine.attacking.attack_case", interrupt)
     code, said, _ = bench("run", write(tmp_path, small(**MATCHED)), "--out", str(tmp_path / "out"))
     assert code == 130
-    assert said == "stopped while budgets were matched: what was found is kept, and the same command goes on\n"
+    assert said == "stopped while budgets were matched: results are kept, and the same command goes on\n"
 
 
 def test_doctor_runs(bench: Bench) -> None:

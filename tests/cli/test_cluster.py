@@ -119,9 +119,9 @@ def test_status_says_what_of_a_job_cannot_be_read_from_here(client: Client, sent
 def test_a_job_is_stopped_once(client: Client, sent: str, bench: Bench) -> None:
     code, said, _ = bench("stop", sent)
     assert code == 0
-    assert said.splitlines()[0] == f"stopping {sent}: it stores what is in flight first"
+    assert said.splitlines()[0] == f"stopping {sent}: it stores work in flight first"
     assert said.splitlines()[-1] == f"{sent}: STOPPED"
-    assert bench("stop", sent)[1] == f"{sent} had ended before: STOPPED\n"
+    assert bench("stop", sent)[1] == f"{sent} had already ended: STOPPED\n"
 
 
 def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
@@ -133,7 +133,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs, "POLL_S", 0.01)
     code, said, _ = bench("stop", sent)
     assert code == 1
-    assert f"it takes longer than it may: freqbench status {sent} --address http://head:8265" in said
+    assert f"it takes longer than it should: freqbench status {sent} --address http://head:8265" in said
 
     def interrupt(head: Any, job_id: str) -> None:
         raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     monkeypatch.setattr(jobs.Head, "stop", interrupt)
     code, said, _ = bench("stop", sent, "--address", "http://other:8265")
     assert code == 130
-    assert f"{sent} is told to stop, and may still be at it: freqbench status {sent} --address http://other" in said
+    assert f"{sent} was told to stop, and may still be running: freqbench status {sent} --address http://other" in said
 
 
 def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench) -> None:

@@ -88,7 +88,7 @@ def test_data_that_must_not_be_passed_on_takes_a_yes(
     arguments = ["export", str(made / "out"), "--to", str(tmp_path / "to")]
     code, out, err = bench(*arguments)
     assert (code, out) == (2, "")
-    assert err == "error: phantom: expected leave to write volumes that must not be passed on: give --yes\n"
+    assert err == "error: phantom: expected permission to write volumes that must not be passed on: give --yes\n"
     assert not (tmp_path / "to").exists()
     assert bench(*arguments, "--yes")[0] == 0
     assert (tmp_path / "to" / "clean" / CASE).exists()

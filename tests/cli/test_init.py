@@ -80,7 +80,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
     torch.save(models.build("unet", 4, (16, 16, 16), {}).state_dict(), file)
     code, _, err = bench("init", str(path), "--data", data, "--checkpoint", str(file))
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith(f"error: {path} is written, and to be mended before it runs: ")
+    assert err.startswith(f"error: {path} is written, but must be corrected before it runs: ")
     assert yaml.safe_load(path.read_text())["models"][0]["arch"] == "unet"
 
 

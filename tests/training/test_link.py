@@ -124,7 +124,7 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
     monkeypatch.setattr(loop.Trainer, "step", stopped)
     said = started(capsys, code=130)
     assert said.splitlines()[-1] == (
-        "stopped while networks were trained: what was found is kept, and the same command goes on"
+        "stopped while networks were trained: results are kept, and the same command goes on"
     )
     assert not (folder / "runs" / "tiny").exists()
     started(capsys)

@@ -99,7 +99,7 @@ TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
         ),
         (
             {"checkpoint": "train://adv/other.2"},
-            "got other.2, as its replicates are 2: say replicates: 3 there",
+            "got other.2, as its replicates are 2: set replicates: 3 there",
         ),
         ({"checkpoint": f"train://net.{'9' * 5000}"}, "models[0].checkpoint: unknown network to train 'net.9"),
         ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),

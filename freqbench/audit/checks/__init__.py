@@ -1,6 +1,6 @@
-"""Checks whether the numbers of a store can be believed, as the robustness field asks of every evaluation.
+"""Checks that the numbers of a store can be believed, as the robustness field asks of every evaluation.
 
-Pure: evidence in, findings out. `CHECKS` are the checks and `audited` makes them.
+Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,12 +16,12 @@ __all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check."""
+    """One check of the audit."""
 
-    should: str  # what should hold, a statement
+    should: str  # the statement that should hold
     run: Callable[[Evidence], Iterable[Finding]]  # on all models
-    is_masking: bool = False  # whether a violation is a sign of masked gradients
-    is_claim: bool = False  # whether a violation makes a claim of robustness fall, whatever the gradients
+    is_masking: bool = False  # a violation is a sign of masked gradients
+    is_claim: bool = False  # a violation refutes a claim of robustness, whatever the gradients
 
 
 def _masking(should: str, find: Find, spares: bool = True) -> Check:
@@ -59,27 +59,27 @@ CHECKS: Mapping[str, Check] = {
 
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
-    """The findings of all checks, in the order of CHECKS."""
-    return tuple(replace(found, check=name) for name, check in CHECKS.items() for found in check.run(evidence))
+    """Returns the findings of all checks, in the order of CHECKS."""
+    return tuple(replace(finding, check=name) for name, check in CHECKS.items() for finding in check.run(evidence))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVerdict:
-    """What the signs of masked gradients come to for one model, and whether what is claimed of it holds."""
+    """Verdict on one model: its signs of masked gradients, and its claims of robustness."""
 
     dataset: str
     model: str
-    checks: Mapping[str, tuple[str, ...]]  # those of gradients, by verdict
+    checks: Mapping[str, tuple[str, ...]]  # names of the checks of gradients, by verdict
     claims: tuple[Finding, ...]
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """The violated checks of gradients."""
+        """Violated checks of gradients."""
         return self.checks[VIOLATED]
 
     @property
     def verdict(self) -> str:
-        """`flagged`, `in doubt`, `no sign`, or `not checked`, where not one check could be made."""
+        """Verdict in a word: `flagged`, `in doubt`, `no sign`, or `not checked` if no check could be made."""
         if self.flags or self._has_claim(VIOLATED):
             return "flagged"
         if self.checks[IN_DOUBT] or self._has_claim(IN_DOUBT):
@@ -88,7 +88,7 @@ class ModelVerdict:
 
     @property
     def sentence(self) -> str:
-        """What was found in how many checks; never more than that."""
+        """Sentence on what was found in how many checks; it claims no more."""
         fallen = [each.sentence for each in self.claims if each.verdict == VIOLATED]
         flagged = (("strongest",) if fallen else ()) + self.flags
         made = sum(len(self.checks[verdict]) for verdict in (VIOLATED, IN_DOUBT, HOLDS))
@@ -100,15 +100,15 @@ class ModelVerdict:
         else:
             signs = "no check of gradients was made"
         if flagged:
-            known = "a stronger attack with the same bounds is known; " if fallen else ""
-            found = [f"flagged: {', '.join(flagged)} ({known}{signs}).", *fallen]
+            stronger = "a stronger attack with the same bounds is known; " if fallen else ""
+            sentences = [f"flagged: {', '.join(flagged)} ({stronger}{signs}).", *fallen]
         else:
-            found = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
-        return " ".join([*found, *self._besides(with_unchecked=bool(flagged or made))])
+            sentences = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
+        return " ".join([*sentences, *self._besides(with_unchecked=bool(flagged or made))])
 
     def _besides(self, with_unchecked: bool) -> Iterator[str]:
-        shown = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
-        for verdict, name in shown.items():
+        headings = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
+        for verdict, name in headings.items():
             is_claim = verdict != NOTED and self._has_claim(verdict)
             if checks := self.checks[verdict] + (("strongest",) if is_claim else ()):
                 yield f"{name}: {', '.join(checks)}."
@@ -118,13 +118,13 @@ class ModelVerdict:
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:
-    """One verdict a dataset and model, from the checks of gradients and of claims."""
+    """Returns one verdict per dataset and model, from the checks of gradients and of claims."""
     signs = [each for each in findings if CHECKS[each.check].is_masking]
     claims = [each for each in findings if CHECKS[each.check].is_claim]
-    found = []
+    results = []
     for place in sorted({(each.dataset, each.model) for each in (*signs, *claims)}):
-        own = [each for each in signs if (each.dataset, each.model) == place]
-        checks = {verdict: tuple(each.check for each in own if each.verdict == verdict) for verdict in VERDICTS}
+        of_model = [each for each in signs if (each.dataset, each.model) == place]
+        checks = {verdict: tuple(each.check for each in of_model if each.verdict == verdict) for verdict in VERDICTS}
         claimed = tuple(each for each in claims if (each.dataset, each.model) == place)
-        found.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
-    return found
+        results.append(ModelVerdict(dataset=place[0], model=place[1], checks=checks, claims=claimed))
+    return results

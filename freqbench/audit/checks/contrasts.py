@@ -1,16 +1,16 @@
-"""Compares two attacks case by case, and gives a verdict on the difference.
+"""Compares two attacks case by case, and judges the difference.
 
-With d = DSC under the attack that should hurt more, minus DSC under the other, in points (x100), paired by case, means
-over seeds first, and [low, high] its 95 % interval over patients, of Student's t:
+Let d = DSC under the attack that should hurt more, minus DSC under the other, in points (x100), paired by case, means
+over seeds first, and [low, high] its 95 % interval over patients (Student's t):
 
 - `violated`: d > POINTS and low > 0; `in doubt`: d > POINTS, but low <= 0 or one patient, who has no interval;
-- where the one must merely not be beaten, `holds` is all else: differences up to POINTS (what the authors' own reruns
-  differ by) are no difference, and an attack that leaves nothing of the foreground cannot be beaten. Where neither
+- where the one must merely not be beaten, all else `holds`: differences up to POINTS (by which the authors' reruns
+  differ) are no difference, and an attack that leaves nothing of the foreground cannot be beaten. Where neither
   takes more than POINTS there is nothing to compare, and the two are silent;
 - where it must be clearly better (`strict`: than noise, than a null row), `holds` needs d < -POINTS and high < 0, and
-  what cannot be told apart is `in doubt`. Where the other alone is a total failure, the two are silent.
+  all else is `in doubt`. Where the other alone is a total failure, the two are silent.
 
-So `holds` says that no violation above POINTS was seen on these cases, no more.
+`holds` means only that no violation above POINTS was seen on these cases.
 """
 
 import math
@@ -33,20 +33,20 @@ from freqbench.audit.checks.findings import (
 )
 
 POINTS = 0.5
-FAILURE = 10.0  # foreground DSC x100 up to which nothing is left
-LEAST_CLEAN = 20.0  # mean clean foreground DSC x100 below which a model has nothing that an attack could take
+FAILURE = 10.0  # highest foreground DSC x100 that counts as nothing left
+LEAST_CLEAN = 20.0  # mean clean foreground DSC x100 below which an attack has nothing to take
 SILENT = {
     True: "there are such rows, but the noise alone leaves nothing, or they share no case",
     False: "there are such rows, but none of them takes more than 0.5 points, or they share no case",
 }
-"""Why rows that are there say nothing, by whether the one must be clearly better."""
+"""Reasons why existing rows decide nothing, by `strict`: the one must be clearly better."""
 
 Find = Callable[[Attacked], Iterable[Finding]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A mean over cases, in points, with the bounds of its interval over patients; named as in Finding."""
+    """Mean over cases, in points, with the bounds of its interval over patients; fields are named as in Finding."""
 
     difference: float
     low: float
@@ -56,25 +56,25 @@ class Difference:
 
     @property
     def count(self) -> str:
-        """What it is over, as text."""
+        """Number of cases and patients, as text."""
         return f"{counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"
 
 
 def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, Difference]:
-    """By its place the mean of each series of cases that has one, and its interval as one of `comparisons`."""
+    """Means of series of cases by their place, for those that have one, with intervals as one of `comparisons`."""
     parts = [pd.DataFrame({"value": each, "number": number}) for number, each in enumerate(values) if len(each)]
     if not parts:
         return {}
     frame = pd.concat(parts)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
     names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
-    found = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    return {int(row["number"]): Difference(**{own: row[name] for name, own in names.items()}) for row in found}
+    rows = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
+    return {int(row["number"]): Difference(**{key: row[name] for name, key in names.items()}) for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """`strong` should hurt at least as much as `weak`; the hint says what to look at first where it does not."""
+    """Pair of attacks: `strong` should hurt at least as much as `weak`; `hint` is the first suspect if it does not."""
 
     strong: Side
     weak: Side
@@ -82,7 +82,7 @@ class Contrast:
 
     @property
     def names(self) -> tuple[str, str]:
-        """What a sentence calls the two: by their attacks, or by the models that they were made on."""
+        """Names of the two in a sentence: their attacks, or the attacks and the models that they were made on."""
         (source, _, attack), (other, _, against) = self.strong, self.weak
         return (attack, against) if source == other else (f"{attack} made on {source}", f"{against} made on {other}")
 
@@ -92,7 +92,7 @@ FindContrasts = Callable[[Attacked], Iterable[Contrast]]
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A contrast with its difference d and the verdict on it; `is_silent` where nothing can be said."""
+    """A contrast with its difference d and the verdict on it; `is_silent` if it decides nothing."""
 
     contrast: Contrast
     found: Difference
@@ -101,7 +101,7 @@ class Judged:
 
     @property
     def text(self) -> str:
-        """Which leaves how much more than which."""
+        """Names the attack that leaves more DSC, and by how many points."""
         strong, weak = self.contrast.names
         d = self.found.difference
         more, other = (strong, weak) if d > 0 else (weak, strong)
@@ -113,32 +113,32 @@ class Judged:
 
 
 def white_box(on: Attacked, strong: Setting, weak: Setting, hint: str = "") -> Contrast:
-    """Two attacks that were made on the model itself."""
-    own = (on.model, on.model)
-    return Contrast(strong=(*own, strong.label), weak=(*own, weak.label), hint=hint)
+    """Contrasts two attacks that were made on the model itself."""
+    place = (on.model, on.model)
+    return Contrast(strong=(*place, strong.label), weak=(*place, weak.label), hint=hint)
 
 
 def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> list[Judged]:
-    """Contrasts on the model's dataset with their differences, those without a common case left out."""
+    """Judges contrasts on the model's dataset by their differences; leaves out those without a common case."""
     pairs = [(_of(on, each.strong) - _of(on, each.weak)).dropna() for each in contrasts]
     return [
         Judged(
             contrast=contrasts[number],
-            found=found,
-            verdict=_verdict(found, strict, _is_total(on, contrasts[number].strong)),
+            found=difference,
+            verdict=_verdict(difference, strict, _is_total(on, contrasts[number].strong)),
             is_silent=_is_silent(on, contrasts[number], strict),
         )
-        for number, found in differences(on, pairs).items()
+        for number, difference in differences(on, pairs).items()
     ]
 
 
-def _verdict(found: Difference, strict: bool, is_total: bool) -> str:
-    """By the rule of this module; `is_total`: the attack that should hurt more leaves nothing of the foreground."""
+def _verdict(gap: Difference, strict: bool, is_total: bool) -> str:
+    """Applies the rule of this module; `is_total`: the attack that should hurt more leaves no foreground."""
     if is_total and not strict:
         return HOLDS
-    if found.difference > POINTS:
-        return VIOLATED if found.low > 0 else IN_DOUBT
-    if not strict or (found.difference < -POINTS and found.high < 0):
+    if gap.difference > POINTS:
+        return VIOLATED if gap.low > 0 else IN_DOUBT
+    if not strict or (gap.difference < -POINTS and gap.high < 0):
         return HOLDS
     return IN_DOUBT
 
@@ -157,7 +157,7 @@ def _of(on: Attacked, side: Side, column: str = "dsc") -> pd.Series:
 
 
 def mean_drop(on: Attacked, left: pd.Series, target: str) -> float:
-    """Mean points of DSC that an attack takes from a model, by what is left of each case; NaN without clean ones."""
+    """Mean points of DSC that an attack takes from a model, from the DSC `left` of each case; NaN without clean DSC."""
     return float((on.evidence.clean(on.dataset, target, "clean").reindex(left.index) - left).mean())
 
 
@@ -166,9 +166,9 @@ def _is_total(on: Attacked, side: Side) -> bool:
 
 
 def summed(judged: Sequence[Judged], statement: str) -> Finding:
-    """One finding of all contrasts of a model: the gravest verdict, told by the largest difference that has it.
+    """Sums up all contrasts of a model in one finding: the gravest verdict, worded by its largest difference.
 
-    The statement is what is said of the comparisons where all hold.
+    The statement introduces the comparisons if all hold.
     """
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
@@ -187,19 +187,19 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
 
 
 def per_model(find: Find, spares: bool = False) -> Callable[[Evidence], Iterator[Finding]]:
-    """A check of all models from one of a single model; `spares` those of which nothing can be said."""
+    """Extends a check of a single model to all; `spares` models that it can decide nothing about."""
 
     def run(evidence: Evidence) -> Iterator[Finding]:
         for on in evidence.models:
             reason = _spared(on) if spares else ""
-            for found in [unchecked(reason)] if reason else find(on):
-                yield replace(found, dataset=on.dataset, model=on.model)
+            for finding in [unchecked(reason)] if reason else find(on):
+                yield replace(finding, dataset=on.dataset, model=on.model)
 
     return run
 
 
 def _spared(on: Attacked) -> str:
-    """Why nothing can be said of a model whatever attacked it; empty where something can."""
+    """Reason why nothing can be decided about a model, whatever attacked it; empty if something can."""
     clean = on.clean()
     if len(clean) and clean.mean() < LEAST_CLEAN:
         return (
@@ -210,11 +210,11 @@ def _spared(on: Attacked) -> str:
 
 
 def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[FindContrasts], Find]:
-    """A finding a model from its contrasts, which the decorated function finds.
+    """Makes one finding per model from its contrasts, which the decorated function finds.
 
-    Attacks that raise different losses are not compared: that one does more says which loss is the better one for the
-    DSC, and nothing of gradients. Noise raises none, so that every attack is compared with it (`strict`: the one must
-    be clearly better). `statement` is said where all hold, `needs` names the rows where they are not there.
+    Attacks that raise different losses are not compared: the stronger one shows only which loss is better for the
+    DSC, not that gradients are masked. Noise raises none, so every attack is compared with it (`strict`: the one must
+    be clearly better). `statement` is printed if all hold; `needs` names missing rows.
     """
 
     def check(find: FindContrasts) -> Find:
@@ -241,5 +241,5 @@ def contrasted(statement: str, needs: str, strict: bool = False) -> Callable[[Fi
 
 
 def is_close(a: float | None, b: float | None) -> bool:
-    """Whether two budgets are the same, to rounding."""
+    """True if two budgets are the same, up to rounding."""
     return a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6)

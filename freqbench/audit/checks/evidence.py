@@ -1,4 +1,4 @@
-"""Gathers what the audit looks at: scores by case, what the attacks were, and what was measured beyond rows."""
+"""Gathers the evidence of the audit: scores by case, the attacks' settings, and measurements beyond rows."""
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,9 +21,9 @@ COLUMNS = (
     *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "hd95", "hd95_undefined_classes"),
     *("linf", "l2", "l2_body", "ssim_body", "lpips_body", "num_windows", "num_backwards"),
 )
-"""The columns of RECORDS that the audit needs beside those that identify a row."""
+"""Columns of RECORDS that the audit needs beside those that identify a row."""
 
-MAX_RECORDS = 100_000  # records beyond which a report does not read their classes for the audit
+MAX_RECORDS = 100_000  # with more records, a report does not read their classes for the audit
 
 _PLACE = ["dataset", "source_model", "target_model"]
 
@@ -32,69 +32,69 @@ Side = tuple[str, str, str]  # source model, target model and attack, the last b
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """An attack with all its parameters, as records have it."""
+    """Attack with all its parameters, as records have it."""
 
-    label: str  # what tables call it
+    label: str  # its name in tables
     attack: str
     variant: str | None
     threat_model: str
     budget_name: str | None
     budget: float | None
     params: Mapping[str, Any]  # the others that are not None
-    follows_gradients: bool  # whether its rows count backward passes
+    follows_gradients: bool  # its rows count backward passes
 
     @property
     def is_plain(self) -> bool:
-        """Whether it wants every voxel wrong, by nothing but its own means: other attacks may be compared with it."""
+        """True if it wants every voxel wrong by its own means alone, so that other attacks may be compared with it."""
         return not any(self.params.get(name) for name in (*NARROWING, "label"))
 
     @property
     def is_gradient(self) -> bool:
-        """Whether it is plain and follows a gradient."""
+        """True if it is plain and follows a gradient."""
         return self.follows_gradients and self.is_plain
 
     @property
     def control(self) -> str:
-        """`none`, or which null row it is."""
+        """Kind of null row, or `none`."""
         return str(self.params.get("control", "none"))
 
     @property
     def raises(self) -> str:
-        """The loss that it raises; its own name where no other attack has that loss, as of SegPGD or an ensemble."""
-        known = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
-        return str(self.params.get("loss") or known.get("loss") or self.attack)
+        """Loss that it raises; the attack's own name if no other attack has that loss, as of SegPGD or an ensemble."""
+        defaults = {each.name: each.default for each in fields(ATTACKS.get(self.attack, Attack))}
+        return str(self.params.get("loss") or defaults.get("loss") or self.attack)
 
     def same_but(self, *names: str) -> Hashable:
-        """What is equal for settings that differ in these parameters alone; `budget` is the budget."""
+        """Key that settings share if they differ only in these parameters; `budget` is the budget."""
         rest = {**self.params, "_budget": None if "budget" in names else self.budget}
-        kept = {name: repr(value) for name, value in rest.items() if name not in names}
-        return self.attack, self.variant, self.budget_name, tuple(sorted(kept.items()))
+        others = {name: repr(value) for name, value in rest.items() if name not in names}
+        return self.attack, self.variant, self.budget_name, tuple(sorted(others.items()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """All that checks look at."""
+    """Input of all checks."""
 
     records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(strength.checked(...))`
-    classes: pd.DataFrame | None = None  # of CLASS_RECORDS, of the same stores; None where they were not read
-    gradients: tuple[Gradients, ...] = ()  # what was measured of gradients, one a store
-    saved: tuple[Saved, ...] = ()  # volumes that were scored once more, one a store
-    added: frozenset[str] = frozenset()  # ids of the cells that an audit alone computed
+    classes: pd.DataFrame | None = None  # CLASS_RECORDS of the same stores; None: not read
+    gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
+    saved: tuple[Saved, ...] = ()  # rescored volumes, one per store
+    added: frozenset[str] = frozenset()  # ids of the cells that only an audit computed
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
+        """Rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
         counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
         names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *COLUMNS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
         frame = frame.astype(dict.fromkeys(COLUMNS, float))
-        shown = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
-        return frame.assign(**{name: 100 * frame[column] for name, column in shown.items()})
+        scaled = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
+        return frame.assign(**{name: 100 * frame[column] for name, column in scaled.items()})
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """Every attack by its label."""
+        """Settings of every attack by its label."""
         columns = ["label", "attack", "variant", "threat_model", "budget_name", "budget", "params"]
         distinct = plain(self.records[columns].drop_duplicates("label")).astype(object)
         backwards = self.rows.groupby("label")["num_backwards"].max()
@@ -105,49 +105,51 @@ class Evidence:
 
     @cached_property
     def models(self) -> tuple["Attacked", ...]:
-        """Every model that was attacked on a dataset, white-box or not, in sorted order of dataset and model."""
+        """Models that were attacked on a dataset, white-box or not, sorted by dataset and model."""
         pairs = sorted(self.rows[["dataset", "target_model"]].drop_duplicates().itertuples(index=False, name=None))
         return tuple(Attacked(self, dataset, model) for dataset, model in pairs)
 
     @cached_property
     def datasets(self) -> list[str]:
-        """Of the models."""
+        """Datasets of the models."""
         return sorted({each.dataset for each in self.models})
 
     @cached_property
     def patients(self) -> Mapping[str, pd.Series]:
-        """Of each dataset the patient of each case."""
+        """Patient of each case, by dataset."""
         cases = self.rows[["dataset", "case_id", "patient_id"]].drop_duplicates(["dataset", "case_id"])
-        return {str(name): own.set_index("case_id")["patient_id"] for name, own in cases.groupby("dataset")}
+        return {str(name): group.set_index("case_id")["patient_id"] for name, group in cases.groupby("dataset")}
 
     def place(self, dataset: str, source: str, target: str) -> pd.DataFrame:
-        """The `rows` of volumes that were made on one model and scored on another."""
+        """Returns the `rows` of volumes that were made on one model and scored on another."""
         return self._by_place.get((dataset, source, target), self.rows.iloc[:0])
 
     def scores(self, dataset: str, source: str, target: str, column: str = "dsc") -> pd.DataFrame:
-        """Means of a column of `rows` over seeds: a row a case, a column an attack by its label, where it was run."""
+        """Returns means of a column of `rows` over seeds: one row per case, one column per attack by its label."""
         key = (dataset, source, target, column)
         if key not in self._cache:
-            own = self.place(dataset, source, target)
-            if own.empty:
+            rows = self.place(dataset, source, target)
+            if rows.empty:
                 return pd.DataFrame()
-            self._cache[key] = own.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
+            self._cache[key] = rows.pivot_table(index="case_id", columns="label", values=column, aggfunc="mean")
         return self._cache[key]
 
     def clean(self, dataset: str, model: str, column: str = "clean_fg") -> pd.Series:
-        """The clean score of each case, x100; of the foreground by default."""
-        known = self._clean.get((dataset, model))
-        return pd.Series(dtype=float) if known is None else known[column].dropna()
+        """Returns the clean score of each case, x100; of the foreground by default."""
+        scores = self._clean.get((dataset, model))
+        return pd.Series(dtype=float) if scores is None else scores[column].dropna()
 
     @cached_property
     def _clean(self) -> dict[tuple[str, ...], pd.DataFrame]:
         groups = self.rows.groupby(["dataset", "target_model"])
-        return {tuple(map(str, place)): own.groupby("case_id")[["clean", "clean_fg"]].first() for place, own in groups}
+        return {
+            tuple(map(str, place)): rows.groupby("case_id")[["clean", "clean_fg"]].first() for place, rows in groups
+        }
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:
         groups = self.rows.groupby(_PLACE)
-        return {tuple(map(str, place)): own for place, own in groups}
+        return {tuple(map(str, place)): group for place, group in groups}
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,22 +170,22 @@ class Attacked:
         return self.evidence.scores(self.dataset, self.model, self.model, column)
 
     def clean(self, column: str = "clean_fg") -> pd.Series:
-        """The clean score of each case, x100; of the foreground by default."""
+        """Returns the clean score of each case, x100; of the foreground by default."""
         return self.evidence.clean(self.dataset, self.model, column)
 
     @property
     def attacks(self) -> list[Setting]:
-        """Those that have a DSC."""
+        """Settings of the attacks that have a DSC."""
         return [self.evidence.settings[label] for label in self.scores().columns]
 
     @property
     def linf(self) -> list[Setting]:
-        """The plain L-infinity attacks that follow its gradient."""
+        """Plain L-infinity attacks that follow the model's gradient."""
         return [each for each in self.attacks if each.threat_model == "linf" and each.is_gradient]
 
     @property
     def others(self) -> list[str]:
-        """The other models that were attacked on the dataset."""
+        """Other models that were attacked on the dataset."""
         beside = [each.model for each in self.evidence.models if each.dataset == self.dataset]
         return [model for model in beside if model != self.model]
 
@@ -194,18 +196,18 @@ def gathered(
     always_classes: bool = False,
     may_be_empty: bool = False,
 ) -> Evidence:
-    """The evidence of stores, with the cells that `audit --run` added and what it measured.
+    """Gathers the evidence of stores, with the cells that `audit --run` added and its measurements.
 
     Args:
         job_keys: the keys of their jobs; None: all rows.
         always_classes: read rows of classes however many there are.
-        may_be_empty: whether a run that has no rows yet is something to look at.
+        may_be_empty: accept a run that has no rows yet.
     """
     roots = [root_of(store.root) for store in stores]
     audits = [Store(root) for root in roots if storage.exists(storage.join(root, "run.json"))]
     everything = [*stores, *audits]
     keys = None
-    if job_keys is not None:  # what audits computed for models of the job, by their last call or by a former one
+    if job_keys is not None:  # cells that any call of an audit computed for models of the job
         targets = {target for _, _, target in job_keys}
         keys = {*job_keys, *(key for store in audits for key in store.covered() if key[2] in targets)}
     stored, records = found_records(everything, keys, ("caution", *COLUMNS), may_be_empty)
@@ -224,6 +226,6 @@ def _cells(stores: Sequence[Store]) -> set[str]:
 
 
 def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:
-    kept = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
+    columns = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
     params = parameters(row["attack"], row["params"], row["budget_name"])
-    return Setting(**{name: row[name] for name in kept}, params=params, follows_gradients=follows_gradients)
+    return Setting(**{name: row[name] for name in columns}, params=params, follows_gradients=follows_gradients)

@@ -1,10 +1,10 @@
-"""Looks for signs of masked gradients: is an attack on a model as strong as it must be, and are gradients there?
+"""Looks for signs of masked gradients: attacks weaker than they must be, and gradients that are missing.
 
-What every evaluation of robustness is asked to show: Carlini, Athalye, Papernot, Brendel, Rauber, Tsipras, Goodfellow,
+Requirements for every evaluation of robustness: Carlini, Athalye, Papernot, Brendel, Rauber, Tsipras, Goodfellow,
 Madry, Kurakin 2019, arXiv:1902.06705 (sections 4 and 5); Athalye, Carlini, Wagner, ICML 2018, arXiv:1802.00420 (section
 3.1, the five signs of obfuscated gradients); Croce and Hein, ICML 2020, arXiv:2003.01690; for segmentation Croce,
 Singh, Hein, ECCV 2024, arXiv:2306.12941. They speak of accuracy; here it is DSC, paired by case, with the rule of
-`contrasts`. That attacks pass these checks does not make them strong: `strongest` looks at that.
+`contrasts`. Passing these checks does not make attacks strong: `strongest` looks at that.
 """
 
 import math
@@ -43,9 +43,9 @@ from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.ops.gradients import share_at_end
 
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
-"""Made to be strong on the model itself; those made for transfer (SSA, MI-FGSM, DI, TI) may be weaker than one step."""
+"""Attacks made to be strong on the model itself; those made for transfer (SSA, MI-FGSM, DI, TI) may be weaker."""
 FEWEST_QUERIES = 1000
-"""A search that ends before has hardly begun: that it does not beat gradients proves nothing. That it does, does."""
+"""Queries below which a search has hardly begun: losing to gradients then proves nothing, beating them does."""
 ZERO_SHARES = (0.1, 0.5)
 AGREEMENTS = (0.999, 0.99)
 """Sums in another order flip a few signs in ten thousand, on a GPU also between two equal passes."""
@@ -55,21 +55,21 @@ NOT_MEASURED = "needs audit --run, which measures it"
 
 @contrasted("A larger budget leaves no more DSC", needs="two budgets of one attack on this model")
 def budget(on: Attacked) -> Iterator[Contrast]:
-    """A larger budget of the same attack hurts more."""
-    found = {each: each.budget for each in on.attacks if each.budget is not None and each.is_gradient}
-    return _steps_up(on, "budget", found)
+    """Checks that a larger budget of the same attack hurts more."""
+    budgets = {each: each.budget for each in on.attacks if each.budget is not None and each.is_gradient}
+    return _steps_up(on, "budget", budgets)
 
 
 @contrasted("More steps of the same loss leave no more DSC", needs="one attack with two numbers of steps on this model")
 def steps(on: Attacked) -> Iterator[Contrast]:
-    """More steps, or queries, of the same attack hurt more."""
+    """Checks that more steps, or queries, of the same attack hurt more."""
     plain = [each for each in on.attacks if each.is_plain and each.control == "none"]
     for effort in ("steps", "queries"):
         yield from _steps_up(on, effort, {each: each.params[effort] for each in plain if effort in each.params})
 
 
 def _steps_up(on: Attacked, parameter: str, values: Mapping[Setting, float]) -> Iterator[Contrast]:
-    """Each value of a parameter beside the next larger one of attacks that differ in nothing else."""
+    """Contrasts each value of a parameter with the next larger one, for attacks that differ in nothing else."""
     families: dict[Hashable, list[Setting]] = {}
     for setting in values:
         families.setdefault(setting.same_but(parameter), []).append(setting)
@@ -80,7 +80,7 @@ def _steps_up(on: Attacked, parameter: str, values: Mapping[Setting, float]) -> 
 
 
 def unbounded(on: Attacked) -> Iterator[Finding]:
-    """With every intensity allowed, the strongest L-infinity attack leaves nothing of the foreground."""
+    """Checks that without a bound the strongest L-infinity attack leaves nothing of the foreground."""
     scores = on.scores("fg")
     free = [each.label for each in on.linf if each.budget and each.budget > 0.999]
     free = [label for label in free if label in scores and scores[label].notna().any()]
@@ -106,9 +106,9 @@ def unbounded(on: Attacked) -> Iterator[Finding]:
     needs="fgsm and one of bim, pgd, apgd that raises the same loss, at equal eps on this model",
 )
 def iterative(on: Attacked) -> Iterator[Contrast]:
-    """Many small steps are no weaker than the one large step of FGSM at equal eps.
+    """Checks that many small steps are no weaker than the one large step of FGSM at equal eps.
 
-    Of attacks that differ in their steps alone the one with most counts: few steps are what `steps` is about.
+    Among attacks that differ only in their steps, the one with most counts: `steps` looks at few steps.
     """
     repeated = [each for each in on.linf if each.attack in ITERATIVE]
     repeated.sort(key=lambda each: each.params.get("steps", 0))
@@ -120,7 +120,7 @@ def iterative(on: Attacked) -> Iterator[Contrast]:
 
 
 def _about_step(setting: Setting) -> str:
-    """The first suspect: the papers' tables have PGD and BIM behind FGSM on UNETR++, with a step of 64 % of eps."""
+    """Names the first suspect: in the papers, PGD and BIM with steps of 64 % of eps are behind FGSM on UNETR++."""
     step = setting.params.get("step_size")
     if isinstance(step, str):
         return f"First suspect: the step size, {step}, then the number of steps"
@@ -134,19 +134,19 @@ def _about_step(setting: Setting) -> str:
     needs="the same gradient attack made on this model and on another one, both scored on it (targets: all)",
 )
 def transfer(on: Attacked) -> Iterator[Contrast]:
-    """An attack made on the model itself is no weaker than the same attack made on another."""
-    for own in (each for each in on.attacks if each.is_gradient):
+    """Checks that an attack made on the model itself is no weaker than the same attack made on another."""
+    for attack in (each for each in on.attacks if each.is_gradient):
         for other in on.others:
-            if own.label in on.evidence.scores(on.dataset, other, on.model):
+            if attack.label in on.evidence.scores(on.dataset, other, on.model):
                 yield Contrast(
-                    strong=(on.model, on.model, own.label),
-                    weak=(other, on.model, own.label),
+                    strong=(on.model, on.model, attack.label),
+                    weak=(other, on.model, attack.label),
                     hint="Its own gradients are of less use than another model's",
                 )
 
 
 def square(on: Attacked) -> Iterator[Finding]:
-    """A search without gradients does not beat the strongest gradient attack of equal eps that raises the same loss."""
+    """Checks that a search without gradients does not beat the strongest gradient attack of equal eps and loss."""
     check = contrasted(
         "The strongest gradient attack leaves no more DSC than a search without gradients",
         needs=f"square of {FEWEST_QUERIES:,} queries and a gradient attack of the same loss at equal eps on this model",
@@ -173,9 +173,9 @@ def _searches(on: Attacked, is_short: bool) -> Iterator[Contrast]:
 
 
 def restarts(on: Attacked) -> Iterator[Finding]:
-    """The order of the models is the same with one restart of an attack and with several."""
-    found = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
-    pairs = list(_steps_up(on, "restarts", found))
+    """Checks that the order of the models is the same with one restart of an attack and with several."""
+    counts = {each: each.params["restarts"] for each in on.attacks if each.is_gradient and "restarts" in each.params}
+    pairs = list(_steps_up(on, "restarts", counts))
     judged = [each for each in judge(on, pairs) if not each.is_silent]
     if not judged:
         yield unchecked(SILENT[False] if pairs else "needs one attack with 1 and with 3 restarts on this model")
@@ -196,7 +196,7 @@ def restarts(on: Attacked) -> Iterator[Finding]:
 
 
 def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
-    """Models that change places with this one when restarts are added, and whether both orders are beyond doubt."""
+    """Names models that change places with this one when restarts are added; true if both orders are beyond doubt."""
     labels = (pair.weak[2], pair.strong[2])
     for other in on.others:
         sides = [((on.model, on.model, label), (other, other, label)) for label in labels]
@@ -210,7 +210,7 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
 
 
 def zero_gradients(on: Attacked) -> Iterator[Finding]:
-    """The gradient is not exactly zero, neither where attacks went nor at clean voxels."""
+    """Checks that the gradient is not exactly zero, neither where attacks went nor at clean voxels."""
     if (cautious := on.rows[on.rows["caution"].notna()]).size:
         affected = cautious.groupby("label").size() / on.rows.groupby("label").size()
         label, share = str(affected.idxmax()), float(affected.max())
@@ -232,7 +232,7 @@ def zero_gradients(on: Attacked) -> Iterator[Finding]:
 
 
 def same_gradients(on: Attacked) -> Iterator[Finding]:
-    """Two gradients at the same point have the same signs."""
+    """Checks that two gradients at the same point have the same signs."""
     windows = _windows(on)
     shares = [window.sign_agreement for window in windows if window.sign_agreement is not None]
     if not shares:
@@ -251,7 +251,7 @@ def same_gradients(on: Attacked) -> Iterator[Finding]:
 
 
 def converged(on: Attacked) -> Iterator[Finding]:
-    """The loss of PGD hardly rises any more in the last tenth of its steps."""
+    """Checks that the loss of PGD hardly rises any more in the last tenth of its steps."""
     windows = _windows(on)
     shares = [share_at_end(window.losses) for window in windows if window.losses]
     shares = [share for share in shares if not math.isnan(share)]
@@ -278,14 +278,14 @@ def _windows(on: Attacked) -> list[GradientFacts]:
 
 
 def _probes(on: Attacked) -> list[Gradients]:
-    """What was measured of the model's gradients, one a store, with its windows alone."""
+    """Measurements of the model's gradients, one per store, reduced to its own windows."""
     ids = on.evidence.records[["target_model", "target_model_id"]].drop_duplicates()
-    own = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
-    found = [
-        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in own))
+    model_ids = {str(key) for name, key in ids.itertuples(index=False, name=None) if name == on.model}
+    pairs = [
+        (probe, tuple(each for each in probe.windows if each.dataset == on.dataset and each.model_id in model_ids))
         for probe in on.evidence.gradients
     ]
-    return [probe.model_copy(update={"windows": windows}) for probe, windows in found if windows]
+    return [probe.model_copy(update={"windows": windows}) for probe, windows in pairs if windows]
 
 
 def _graded(value: float, doubtful: float, wrong: float) -> str:

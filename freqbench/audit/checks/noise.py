@@ -1,7 +1,7 @@
-"""Asks whether an attack is more than its size: more than noise, and more than its own change without optimisation.
+"""Compares an attack with noise of its size, and with its own change without optimisation.
 
 Random noise of the same norm knows nothing of the model. A null row (`control: uniform` or `random`) of a frequency
-attack makes the same change without a gradient: with drop = clean DSC - DSC, what is credited to the optimisation is
+attack makes the same change without a gradient: with drop = clean DSC - DSC, the optimisation is credited with
 the drop beyond that of the strongest null row, and its share of the whole drop.
 """
 
@@ -21,7 +21,7 @@ OPTIMISATION = (
     *("control", "steps", "step_size", "loss", "restarts", "keep", "target", "organs", "targeted"),
     *("ssim_weight", "dice_weight", "reconstruction_weight", "scope"),
 )
-"""What a null row takes no notice of."""
+"""Parameters that a null row ignores."""
 
 
 @contrasted(
@@ -30,7 +30,7 @@ OPTIMISATION = (
     strict=True,
 )
 def noise_linf(on: Attacked) -> Iterator[Contrast]:
-    """A gradient attack is clearly stronger than random noise of equal L-infinity norm."""
+    """Checks that a gradient attack is clearly stronger than random noise of equal L-infinity norm."""
     for attack in on.linf:
         for noise in (each for each in _noises(on) if each.threat_model == "linf"):
             if is_close(attack.budget, noise.budget):
@@ -43,7 +43,7 @@ def noise_linf(on: Attacked) -> Iterator[Contrast]:
     strict=True,
 )
 def noise_l2(on: Attacked) -> Iterator[Contrast]:
-    """A gradient attack is clearly stronger than random noise of equal L2 norm inside the body (within 10 %)."""
+    """Checks that a gradient attack is clearly stronger than random noise of equal L2 norm in the body."""
     norms = on.scores("l2_body")
     noises = [each for each in _noises(on) if each.label in norms]
     for attack in (each for each in on.attacks if each.is_gradient and each.label in norms):
@@ -65,14 +65,14 @@ def _gap(a: pd.Series, b: pd.Series) -> float:
 
 
 def credit(on: Attacked) -> Iterator[Finding]:
-    """A frequency attack is clearly stronger than its own null rows: a finding for each."""
+    """Checks that a frequency attack is clearly stronger than its own null rows: one finding per attack."""
     optimised = [each for each in on.attacks if "control" in each.params and each.control == "none" and each.is_plain]
     if not optimised:
         yield unchecked("needs a frequency attack (vafa, sa2, faa) and its null rows (control) on this model")
     for attack in optimised:
         nulls = [each for each in on.attacks if each.control in CONTROLS]
-        own = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
-        judged = judge(on, [white_box(on, attack, null) for null in own], strict=True)
+        null_rows = [null for null in nulls if null.same_but(*OPTIMISATION) == attack.same_but(*OPTIMISATION)]
+        judged = judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)
         if not judged:
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
             yield Finding(verdict=NOT_CHECKED, subject=attack.label, sentence=text)
@@ -84,7 +84,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
             f"{on.evidence.settings[label].control} {points(mean_drop(on, on.scores()[label], on.model))}"
             for label in (each.contrast.weak[2] for each in judged)
         )
-        lacking = [name for name in CONTROLS if name not in {null.control for null in own}]
+        lacking = [name for name in CONTROLS if name not in {null.control for null in null_rows}]
         sentence = (
             f"{attack.label}{_stretching(attack)}: drops {points(drop)} points; {null_drops} without optimisation. "
             f"{_share(nearest, drop, null_drop)}"
@@ -112,9 +112,9 @@ def _share(nearest: Judged, drop: float, null_drop: float) -> str:
 
 
 def _stretching(attack: Setting) -> str:
-    """Whether slices are stretched to [0, 1], where the attack can."""
+    """States that slices are stretched to [0, 1], or that they are not, for attacks that can stretch."""
     if attack.attack not in ("vafa", "vafa_2d") and "renormalize" not in attack.params:
         return ""
-    given = attack.params.get("renormalize")
-    stretches = attack.variant != "paper" if given is None else given
+    renormalize = attack.params.get("renormalize")
+    stretches = attack.variant != "paper" if renormalize is None else renormalize
     return " (slices stretched)" if stretches else " (slices not stretched)"

@@ -1,4 +1,4 @@
-"""States facts of labels, metrics and budgets that decide what their numbers can mean."""
+"""States facts of labels, metrics and budgets that decide the meaning of their numbers."""
 
 import math
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _SHOWN = {
 
 
 def clean(on: Attacked) -> Iterator[Finding]:
-    """The model segments each clean volume, above a floor."""
+    """Checks that the clean score of each volume is above a floor."""
     scores = on.clean()
     if scores.empty:
         yield unchecked("needs the metric dsc")
@@ -33,16 +33,16 @@ def clean(on: Attacked) -> Iterator[Finding]:
     text = f"{len(low)} of {counted(len(scores), 'case')} have a clean foreground DSC below {CLEAN_FLOOR:g}"
     if len(low):
         listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
-        text += f" ({listed}): what an attack takes there says little of robustness"
+        text += f" ({listed}): drops there say little about robustness"
     yield Finding(verdict=VIOLATED if len(low) else HOLDS, sentence=f"{text}.", cases=len(scores))
 
 
 def organs(evidence: Evidence) -> Iterator[Finding]:
-    """Every label map has every class."""
+    """Checks that every label map has every class."""
     if evidence.classes is None:
         yield from _unread(evidence)
-    for dataset, own in _classes(evidence):
-        labels = own.drop_duplicates(["case_id", "class_index"])
+    for dataset, group in _classes(evidence):
+        labels = group.drop_duplicates(["case_id", "class_index"])
         absent = labels[labels["label_voxels"] == 0]
         cases = labels["case_id"].nunique()
         text = f"Every class is in the label of each of {counted(cases, 'case')}."
@@ -57,7 +57,7 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
 
 
 def hd95(on: Attacked) -> Iterator[Finding]:
-    """HD95 is defined for every class of every attacked volume."""
+    """Checks that HD95 is defined for every class of every attacked volume."""
     rows = on.rows[on.rows["hd95_undefined_classes"].notna()]
     if rows.empty:
         yield unchecked("needs the metric hd95")
@@ -70,16 +70,16 @@ def hd95(on: Attacked) -> Iterator[Finding]:
 
 
 def background(evidence: Evidence) -> Iterator[Finding]:
-    """What is left of DSC is not mostly the background's."""
+    """Checks that the remaining DSC is not mostly the background's."""
     if evidence.classes is None:
         yield from _unread(evidence)
         return
     shares: dict[tuple[str, str], pd.Series] = {}
-    for dataset, own in _classes(evidence):
-        own = own[(own["source_model"] == own["target_model"]) & own["dsc"].notna()]
+    for dataset, group in _classes(evidence):
+        group = group[(group["source_model"] == group["target_model"]) & group["dsc"].notna()]
         volume = ["target_model", "label", "case_id", "seed"]
-        sums = own.groupby(volume, dropna=False)["dsc"].sum()
-        first = own[own["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
+        sums = group.groupby(volume, dropna=False)["dsc"].sum()
+        first = group[group["class_index"] == 0].groupby(volume, dropna=False)["dsc"].sum()
         share = (first / sums).dropna()
         shares |= {(dataset, str(model)): each for model, each in share.groupby("target_model")}
     for on in evidence.models:
@@ -99,28 +99,28 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
 
 
 def saved(on: Attacked) -> Iterator[Finding]:
-    """A saved volume scores as it did before it was saved."""
+    """Checks that a saved volume scores as it did before it was saved."""
     volumes = [volume for each in on.evidence.saved for volume in each.volumes]
-    own = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
-    if not own:
+    rescored = [volume for volume in volumes if (volume.dataset, volume.model) == (on.dataset, on.model)]
+    if not rescored:
         yield unchecked("needs saved volumes (save_adversarial: nifti); audit --run scores a few of them once more")
         return
-    stored = max(100 * abs(each.dsc_stored - each.dsc) for each in own)
-    rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in own)
+    stored = max(100 * abs(each.dsc_stored - each.dsc) for each in rescored)
+    rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in rescored)
     yield Finding(
         verdict=VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS,
         sentence=(
-            f"{counted(len(own), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
+            f"{counted(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
         ),
         difference=stored,
-        comparisons=len(own),
-        cases=len({each.case_id for each in own}),
+        comparisons=len(rescored),
+        cases=len({each.case_id for each in rescored}),
     )
 
 
 def bounds(on: Attacked) -> Iterator[Finding]:
-    """No change is larger than its budget allows, where the budget is a norm of the change."""
+    """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
     excesses = {each.label: _excess(on, each) for each in norms if "filter" not in each.params}
     excesses = {label: excess for label, excess in excesses.items() if len(excess)}
@@ -140,19 +140,19 @@ def bounds(on: Attacked) -> Iterator[Finding]:
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
-    """What each volume's norm is beyond its budget.
+    """Amount by which each volume's norm exceeds its budget.
 
     An L2 budget is a window's: that of a volume is at most its square root of the number of windows.
     """
-    own = on.rows[on.rows["label"] == setting.label]
+    rows = on.rows[on.rows["label"] == setting.label]
     budget = setting.budget or 0.0
     if setting.threat_model == "linf":
-        return (own["linf"] - budget).dropna()
-    return (own["l2"] - budget * own["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
+        return (rows["linf"] - budget).dropna()
+    return (rows["l2"] - budget * rows["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:
-    """No table ranks rows of several threat models."""
+    """Notes datasets with rows of several threat models, which no table ranks together."""
     for dataset in evidence.datasets:
         labels = evidence.rows.loc[evidence.rows["dataset"] == dataset, "label"].unique()
         threats = sorted({evidence.settings[label].threat_model for label in labels})
@@ -167,18 +167,18 @@ def ranking(evidence: Evidence) -> Iterator[Finding]:
 
 
 def distances(evidence: Evidence) -> Iterator[Finding]:
-    """How far each attack goes, whatever its budget is called."""
+    """Notes how far each attack goes, whatever its budget is called."""
     rows = evidence.rows.drop_duplicates(["dataset", "source_model", "label", "case_id", "seed"])
-    for (dataset, label), own in rows.groupby(["dataset", "label"]):
+    for (dataset, label), group in rows.groupby(["dataset", "label"]):
         setting = evidence.settings[str(label)]
-        texts = ", ".join(text for name in _SHOWN if (text := _range(own[name], name)))
+        texts = ", ".join(text for name in _SHOWN if (text := _range(group[name], name)))
         bound = "" if setting.budget is None else f" bounded by {setting.budget_name}"
         text = f"{setting.threat_model}{bound}: {texts or 'no distance was measured'}"
-        yield replace(_of_rows(NOTED, text, own), dataset=str(dataset), subject=str(label))
+        yield replace(_of_rows(NOTED, text, group), dataset=str(dataset), subject=str(label))
 
 
 def _range(values: pd.Series, name: str) -> str:
-    """The least and the largest value in the tables' unit; LPIPS as 1 - distance."""
+    """Writes the least and the largest value in the tables' unit; LPIPS as 1 - distance."""
     low, high = float(values.min()), float(values.max())
     if math.isnan(low):
         return ""

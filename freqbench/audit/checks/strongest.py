@@ -1,9 +1,9 @@
-r"""Tests claims of robustness against the strongest attacks with the same bounds that are known here.
+r"""Tests claims of robustness against the strongest known attacks with the same bounds.
 
-A store claims, of a model and of the bounds of a threat model, that no attack leaves less than the strongest of its own
-rows does: the untargeted, optimised attack on the model itself under which the mean foreground DSC is lowest. Every
+A store claims, for a model and the bounds of a threat model, that no attack leaves less than the strongest of its own
+rows: the untargeted, optimised attack on the model itself under which the mean foreground DSC is lowest. Every
 attack with the same bounds that the audit added (any loss, optimiser, restarts, scope or steps) is compared with it on
-the cases that both have. With d = DSC x100 under the store's strongest less that under the other:
+the cases that both have. Let d = DSC x100 under the store's strongest minus that under the other:
 
 - `violated`: d > POINTS beyond doubt, the interval lies above POINTS; `in doubt`: d > POINTS, but it does not;
 - `holds`: d is at most POINTS for every one of them, `freqbench.attacks.core.strongest` names no further one, and
@@ -40,7 +40,7 @@ from freqbench.audit.checks.findings import (
 from freqbench.core.errors import UserError
 
 EQUAL_PASSES = 1.05
-"""What still counts as equal: an attack that keeps its best volume looks once more than one that does not."""
+"""Factor up to which passes count as equal: an attack that keeps its best volume looks once more than others."""
 NAMED = 3
 UNBOUNDED = ("linf-minimal", "none")
 """Threat models whose attacks go as far as they must: their DSC is no claim at a budget."""
@@ -48,16 +48,16 @@ UNBOUNDED = ("linf-minimal", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a store says of a model within some bounds."""
+    """Claim of a store about a model within some bounds."""
 
-    own: tuple[Setting, ...]  # the attacks with these bounds that the store has
-    added: tuple[Setting, ...]  # those that the audit added
-    made: dict[str, Attack]  # of both the attacks themselves by label, as far as they are freqbench's
-    scores: pd.DataFrame  # foreground DSC x100 under each, a row a case, a column a label
+    own: tuple[Setting, ...]  # the store's attacks with these bounds
+    added: tuple[Setting, ...]  # the audit's attacks
+    made: dict[str, Attack]  # attacks of both by label, if they are freqbench's
+    scores: pd.DataFrame  # foreground DSC x100 under each: one row per case, one column per label
 
     @property
     def subject(self) -> str:
-        """Threat model and bounds."""
+        """Threat model with its bounds."""
         first = self.own[0]
         attack = self.made.get(first.label)
         name = first.threat_model if attack is None else attack.threat_model
@@ -68,13 +68,13 @@ class Claim:
 
     @property
     def forms(self) -> tuple[Attack, ...]:
-        """The strongest attacks with these bounds."""
+        """Strongest attacks with these bounds."""
         made = [self.made[each.label] for each in self.own if each.label in self.made]
         return strongest_forms(max(made, key=num_steps)) if made else ()
 
     @property
     def lacking(self) -> list[str]:
-        """The strongest forms that were not run."""
+        """Strongest forms that were not run."""
         run = [self.made[each.label] for each in (*self.own, *self.added) if each.label in self.made]
         return [
             f"{form.name} ({_loss(form)})" for form in self.forms if not any(_is_as_strong(each, form) for each in run)
@@ -82,13 +82,13 @@ class Claim:
 
     @property
     def left(self) -> pd.Series:
-        """The mean foreground DSC x100 under each of the store's own attacks."""
+        """Mean foreground DSC x100 under each of the store's own attacks."""
         return self.scores[[each.label for each in self.own]].mean()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beaten:
-    """The store's strongest attack on the cases of another one, what it `leaves` there, and the difference d."""
+    """The store's strongest attack on the cases of another one, its DSC `leaves` there, and the difference d."""
 
     strongest: str
     leaves: float
@@ -97,14 +97,14 @@ class Beaten:
 
     @property
     def verdict(self) -> str:
-        """By the rule of this module."""
+        """Verdict by the rule of this module."""
         if self.found.difference <= POINTS or self.leaves <= FAILURE:
             return HOLDS
         return VIOLATED if self.found.low > POINTS else IN_DOUBT
 
 
 def strongest(on: Attacked) -> Iterator[Finding]:
-    """No attack with the same bounds leaves less than the store's strongest: a finding for each bounds."""
+    """Checks that no attack with the same bounds leaves less than the store's strongest: one finding per bounds."""
     claims = list(claims_of(on))
     if not claims:
         yield unchecked("needs an untargeted attack with a budget that was optimised on this model")
@@ -114,16 +114,16 @@ def strongest(on: Attacked) -> Iterator[Finding]:
 
 
 def claims_of(on: Attacked) -> Iterator[Claim]:
-    """What a store says of a model: a claim for the bounds of each of its own optimised attacks with a budget."""
+    """Yields a store's claims about a model: one for the bounds of each of its own optimised attacks with a budget."""
     scores = on.scores("fg")
-    found = [each for each in on.attacks if each.label in scores]
-    made = {each.label: attack for each in found if (attack := _made(each)) is not None}
+    settings = [each for each in on.attacks if each.label in scores]
+    made = {each.label: attack for each in settings if (attack := _made(each)) is not None}
     groups: dict[Hashable, list[Setting]] = {}
-    for each in found:
+    for each in settings:
         attack = made.get(each.label)
         optimised = each.is_gradient and each.control == "none" if attack is None else is_claimed(attack)
         if each.threat_model not in UNBOUNDED and each.is_plain and optimised:
-            # of an attack of another package only what its budget bounds is known
+            # Only what its budget bounds is known of an attack of another package.
             bounds = (each.threat_model, False, f"{each.budget or 0:.9g}") if attack is None else limits_of(attack)
             groups.setdefault(bounds, []).append(each)
     stored = set(on.rows.loc[~on.rows["cell_id"].isin(on.evidence.added), "label"])
@@ -135,23 +135,23 @@ def claims_of(on: Attacked) -> Iterator[Claim]:
 
 
 def _made(setting: Setting) -> Attack | None:
-    """The attack of a setting; None for one of another package, or with what is no parameter any more."""
+    """Makes the attack of a setting; None for one of another package, or with a parameter that no longer exists."""
     if setting.attack not in ATTACKS:
         return None
-    known = {each.name for each in fields(ATTACKS[setting.attack])}
-    given = {**setting.params, "variant": setting.variant}
+    parameters = {each.name for each in fields(ATTACKS[setting.attack])}
+    values = {**setting.params, "variant": setting.variant}
     if setting.budget_name:
-        given[setting.budget_name] = setting.budget
+        values[setting.budget_name] = setting.budget
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said when the row was computed
-            return make(setting.attack, **{name: value for name, value in given.items() if name in known})
+            return make(setting.attack, **{name: value for name, value in values.items() if name in parameters})
     except UserError:
         return None
 
 
 def _is_as_strong(attack: Attack, form: Attack) -> bool:
-    """Whether a strongest form was run, with as many steps and restarts at least."""
+    """True if `attack` is a strongest form with at least as many steps and restarts."""
     is_same = attack.name == form.name and _loss(attack) == _loss(form)
     return is_same and all(getattr(attack, name) >= getattr(form, name) for name in ("steps", "restarts"))
 
@@ -161,17 +161,17 @@ def _loss(attack: Attack) -> str:
 
 
 def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
-    """The store's strongest beside each attack that was added, the gravest and the largest difference first."""
+    """Compares the store's strongest with each added attack, the gravest and largest difference first."""
     pairs = []
     for other in claim.added:
         shared = {each.label: claim.scores[[each.label, other.label]].dropna() for each in claim.own}
         best = min(shared, key=lambda label: (-len(shared[label]), shared[label][label].mean()))
         pairs.append((best, other.label, shared[best]))
-    found = differences(on, [both[best] - both[other] for best, other, both in pairs], comparisons)
+    gaps = differences(on, [both[best] - both[other] for best, other, both in pairs], comparisons)
     beaten = [
-        Beaten(strongest=best, leaves=float(both[best].mean()), other=other, found=found[number])
+        Beaten(strongest=best, leaves=float(both[best].mean()), other=other, found=gaps[number])
         for number, (best, other, both) in enumerate(pairs)
-        if number in found
+        if number in gaps
     ]
     return sorted(beaten, key=lambda each: (VERDICTS.index(each.verdict), -each.found.difference))
 
@@ -217,7 +217,7 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
 
 def _weaker(claim: Claim) -> str:
     passes = {label: sum(attack.passes) for label, attack in claim.made.items()}
-    found = []
+    lines = []
     for own in (each.label for each in claim.own if each.label in passes):
         rivals = [each.label for each in (*claim.own, *claim.added) if each.label in passes and each.label != own]
         cheap = [label for label in rivals if passes[label] <= EQUAL_PASSES * passes[own]]
@@ -225,8 +225,8 @@ def _weaker(claim: Claim) -> str:
         gains = {label: float(pair[own] - pair[label]) for label, pair in means.items()}
         best = max((label for label, gain in gains.items() if gain > POINTS), key=gains.__getitem__, default=None)
         if best is not None:
-            found.append((gains[best], f"{own} leaves {means[best][own]:.1f}, {best} {means[best][best]:.1f}"))
-    texts = [text for _, text in sorted(found, reverse=True)]
+            lines.append((gains[best], f"{own} leaves {means[best][own]:.1f}, {best} {means[best][best]:.1f}"))
+    texts = [text for _, text in sorted(lines, reverse=True)]
     if not texts:
         return ""
     more = f"; and {len(texts) - NAMED} more" if len(texts) > NAMED else ""

@@ -17,18 +17,18 @@ from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
 __all__ = ["FIGURES", "Written", "write_figures"]
 
 Drawing = tuple[tuple[str, ...], Figure | str]
-"""What a figure is of, with a number from the second on; and the figure, or why there is none."""
+"""Group that a figure shows, with a number from its second figure on; and the figure, or why there is none."""
 
 
 def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Material], Iterator[Drawing]]:
-    """Figures of each group of rows; of each source model white-box rows alone."""
+    """Draws the figures of each group of rows; groups of a source model hold white-box rows only."""
 
     def drawings(material: Material) -> Iterator[Drawing]:
         rows = material.rows[material.rows["is_white_box"]] if "source_model" in by else material.rows
-        for group, own in rows.groupby(list(by), observed=True):
+        for group, part in rows.groupby(list(by), observed=True):
             of = tuple(map(str, group))
             with styled():
-                figures = list(draw(material, own, *of))
+                figures = list(draw(material, part, *of))
             for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
 
@@ -61,17 +61,17 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.,+=@()-]+")
 
 @dataclass(frozen=True)
 class Written:
-    """The paths of all files, two a figure; why a figure is not there, by its name and what it would be of."""
+    """Paths of all files, two per figure; and the reason for each missing figure, by its name and group."""
 
     paths: tuple[str, ...]
     reasons: Mapping[str, str]
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Write every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`.
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`.
 
     Args:
-        records: columns of RECORDS, one row a key, and `classes` of CLASS_RECORDS.
+        records: columns of RECORDS, one row per key, and `classes` of CLASS_RECORDS.
         volumes_root: `OUT/volumes`; None where no volumes are to be shown.
         folder: where to write, a folder or URI.
     """
@@ -99,7 +99,7 @@ def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: st
 
 
 def file_stem(*parts: str) -> str:
-    """A file's name without suffix; parts that may not be in one are replaced and get digits of their own."""
+    """Joins parts to a file's name without suffix; an unsafe or long part is shortened and gets digits of its own."""
     return "-".join(map(_safe, parts))
 
 
@@ -108,5 +108,5 @@ def _safe(part: str) -> str:
         if len(names.required(part)) <= _LONGEST:
             return part
     except UserError:
-        pass  # what is wrong with it is mended below
+        pass  # mended below
     return f"{_UNSAFE.sub('_', part)[:40].lstrip('.-')}_{digest(part)[:8]}"

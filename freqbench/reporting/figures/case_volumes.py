@@ -22,8 +22,8 @@ Mask = npt.NDArray[np.uint8]
 @dataclass(frozen=True, kw_only=True)
 class Saved:
     """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
-    channels the one that was changed most), classes, of each target those predicted on the clean and on the adversarial
-    volume, and millimetres a voxel."""
+    channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
+    and millimetres per voxel."""
 
     clean: Image
     adversarial: Image
@@ -38,7 +38,7 @@ class Saved:
 
 
 def read(root: str, folder: str) -> Saved:
-    """The volumes of one folder; predictions on another grid than the source's are left out.
+    """Reads the volumes of one folder; leaves out predictions on another grid than the source's.
 
     Raises a UserError where files are damaged or missing, do not lie on one grid, or links lead elsewhere.
     """
@@ -68,7 +68,7 @@ def turned(
     predictions: Mapping[str, tuple[Mask, Mask]],
     affine: npt.NDArray[np.float64],
 ) -> Saved:
-    """Volumes `[C, H, W, D]` and maps `[H, W, D]` with their axes turned; `affine` is voxel to world millimetres."""
+    """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres."""
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
     turn = nibabel.io_orientation(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
@@ -86,7 +86,7 @@ def turned(
 
 
 def _channels(path: str) -> tuple[Image, npt.NDArray[np.float64]]:
-    """The voxels `[C, H, W, D]` of a file, and its affine."""
+    """Reads the voxels `[C, H, W, D]` of a file, and its affine."""
     header = nifti.read_header(storage.fetch(path), multichannel=True)
     voxels = nifti.read_packed(storage.read_bytes(path), path)
     return (np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None]), header.affine

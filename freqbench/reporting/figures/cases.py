@@ -34,26 +34,26 @@ Rows = Sequence[Mapping[Hashable, Any]]
 
 
 def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Attacks as columns after the clean volume, what the model predicts below, a box at the largest error.
+    """Draws attacks as columns after the clean volume, the model's predictions below, a box at the largest error.
 
     All columns show the axial slice in which most voxels of all attacks together are wrong.
     """
     saved = _saved(material, rows)
     highest = saved.groupby("family", observed=True)["budget"].transform("max")
-    case, shown = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
-    if not shown:
+    case, attack_rows = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
+    if not attack_rows:
         yield NO_VOLUMES
-    for some in curves.chunks(shown, MOST_COLUMNS):
+    for some in curves.chunks(attack_rows, MOST_COLUMNS):
         target = _target(model)
-        found = _read(material, some, target)
-        if isinstance(found, str):
-            yield found
+        by_label = _read(material, some, target)
+        if isinstance(by_label, str):
+            yield by_label
             continue
-        first = next(iter(found.values()))
-        index = busiest([each.predictions[target][1] != each.label for each in found.values()], AXIAL)
+        first = next(iter(by_label.values()))
+        index = busiest([each.predictions[target][1] != each.label for each in by_label.values()], AXIAL)
         ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
         columns = [("clean, label", first.clean, first.label)]
-        columns += [(label, each.adversarial, each.predictions[target][1]) for label, each in found.items()]
+        columns += [(label, each.adversarial, each.predictions[target][1]) for label, each in by_label.items()]
         figure, axes = _grid(2, len(columns), truth.shape, ratio, 0.1)
         for (upper, lower), (name, image, mask) in zip(axes.T, columns, strict=True):
             seen = plane(mask, AXIAL, index)
@@ -68,18 +68,18 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 
 def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The changes of all attacks side by side, in the same slice and on the same scale, which the bar states."""
-    case, shown = _one_case(_saved(material, rows), material)
-    if not shown:
+    """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
+    case, attack_rows = _one_case(_saved(material, rows), material)
+    if not attack_rows:
         yield NO_VOLUMES
-    for some in curves.chunks(shown, MOST_CHANGES):
-        found = _read(material, some)
-        if isinstance(found, str):
-            yield found
+    for some in curves.chunks(attack_rows, MOST_CHANGES):
+        by_label = _read(material, some)
+        if isinstance(by_label, str):
+            yield by_label
             continue
-        index = busiest([each.change for each in found.values()], AXIAL)
-        ratio = aspect(next(iter(found.values())).spacing, AXIAL)
-        seen = {label: plane(each.change, AXIAL, index) for label, each in found.items()}
+        index = busiest([each.change for each in by_label.values()], AXIAL)
+        ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
+        seen = {label: plane(each.change, AXIAL, index) for label, each in by_label.items()}
         most = 255 * planes.span(list(seen.values()))
         across = min(len(seen), 5)
         lines = 1 + max(heading(label, 18).count("\n") for label in seen)
@@ -97,43 +97,43 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 
 def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Radial spectra of the changes."""
-    case, shown = _one_case(_saved(material, rows), material)
-    if not shown:
+    """Draws radial spectra of the changes."""
+    case, attack_rows = _one_case(_saved(material, rows), material)
+    if not attack_rows:
         yield NO_VOLUMES
-    for some in curves.chunks(shown, curves.MOST_LINES):
+    for some in curves.chunks(attack_rows, curves.MOST_LINES):
         spectra = {}
         for row in some:  # one volume at a time
-            found = _read(material, [row])
-            if isinstance(found, str):
-                yield found
+            by_label = _read(material, [row])
+            if isinstance(by_label, str):
+                yield by_label
                 break
-            spectra[row["label"]] = planes.radial_spectrum(found[row["label"]].change)
+            spectra[row["label"]] = planes.radial_spectrum(by_label[row["label"]].change)
         else:
             yield curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The case of the largest drop `in_full`."""
+    """Draws the case of the largest drop `in_full`."""
     ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
     if ordered.empty:
         yield NO_VOLUMES
         return
     row = ordered.iloc[0].to_dict()
     target = _target(model)
-    found = _read(material, [row], target)
-    if isinstance(found, str):
-        yield found
+    by_label = _read(material, [row], target)
+    if isinstance(by_label, str):
+        yield by_label
         return
     title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
-    yield in_full(found[row["label"]], target, title, _class_names(material, [row]))
+    yield in_full(by_label[row["label"]], target, title, _class_names(material, [row]))
 
 
 def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
-    """One case: clean, adversarial, change, label and both predictions of a target, in three planes.
+    """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
 
-    Each plane is at the slice in which most predicted voxels changed, or where none did, with most of the change.
-    `names` are those of the classes, by their number, for the legend.
+    Each plane shows the slice in which most predicted voxels changed or, if none did, most of the change.
+    `names` are the class names of the legend, by class number.
     """
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
@@ -143,7 +143,7 @@ def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> 
     ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
     figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 0.9))
     axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
-    shown = []
+    legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
         index, ratio = busiest([weight], axis), aspect(saved.spacing, axis)
         for cell, volume in zip(cells[:2], (saved.clean, saved.adversarial), strict=True):
@@ -151,7 +151,7 @@ def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> 
         change = factor * plane(saved.change, axis, index)
         _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
         masks = [plane(mask, axis, index) for mask in (saved.label, before, after)]
-        shown += masks
+        legend_masks += masks
         for cell, mask, image in zip(cells[3:], masks, (saved.clean, saved.clean, saved.adversarial), strict=True):
             _show(cell, plane(image, axis, index), ratio, mask)
         cells[0].set_ylabel(f"{name} {index}")
@@ -159,14 +159,14 @@ def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> 
         cell.set_title(text)
     colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
     figure.suptitle(f"{plain(title, 100)}; {colours}")
-    _classes(figure, shown, names)
+    _classes(figure, legend_masks, names)
     return figure
 
 
 def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Two models under one attack on one case, of all that are saved where their drops are furthest apart.
+    """Draws two models under one attack on one case, the saved case in which their drops are furthest apart.
 
-    A row a model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
+    By model, attacked by its own gradients: its prediction on the clean volume, the adversarial volume, and its
     prediction there, with a box at the largest error.
     """
     saved = _saved(material, rows[rows["is_white_box"]]).sort_values("drop", kind="stable")
@@ -177,29 +177,29 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         return
     label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
     both = groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records")
-    found: dict[str, Saved] = {}
+    by_model: dict[str, Saved] = {}
     for row in both:
         model = _target(row["source_model"])
         read = _read(material, [row], model)
         if isinstance(read, str):
             yield read
             return
-        found[model] = read[label]
-    if len({each.label.shape for each in found.values()}) > 1:
+        by_model[model] = read[label]
+    if len({each.label.shape for each in by_model.values()}) > 1:
         yield "the two models see volumes on different grids"
         return
-    if len(found) < 2:
+    if len(by_model) < 2:
         yield NO_PREDICTIONS
         return
-    first = next(iter(found.values()))
-    index = busiest([each.predictions[model][1] != each.label for model, each in found.items()], AXIAL)
+    first = next(iter(by_model.values()))
+    index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
     ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
-    shown = [truth]
-    figure, axes = _grid(len(found), 4, truth.shape, ratio, 0.05)
-    for cells, (model, each) in zip(axes, found.items(), strict=True):
+    legend_masks = [truth]
+    figure, axes = _grid(len(by_model), 4, truth.shape, ratio, 0.05)
+    for cells, (model, each) in zip(axes, by_model.items(), strict=True):
         clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
         before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
-        shown += [before, after]
+        legend_masks += [before, after]
         images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
         for axis, (image, mask) in zip(cells, images, strict=True):
             _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth))
@@ -208,43 +208,43 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
     for axis, text in zip(axes[0], texts, strict=True):
         axis.set_title(text)
     _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
-    _classes(figure, shown, _class_names(material, both))
+    _classes(figure, legend_masks, _class_names(material, both))
     yield figure
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose volumes are saved, with their folder as `file`; of several seeds the first."""
+    """Selects the rows whose volumes are saved and adds their folder as `file`; keeps the first of several seeds."""
     saved = with_files(rows, material.folders).sort_values("seed", kind="stable")
     return saved.drop_duplicates(["label", "case_key", "source_model"])
 
 
 def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
-    """The case with the most attacks, of those that with the largest mean drop: its name, and a row an attack."""
+    """Picks the case with the most attacks, then the largest mean drop; returns its name and one row per attack."""
     if rows.empty:
         return "", []
     cases = rows.groupby("case_key", observed=True)["drop"].agg(["size", "mean"])
     chosen = cases.sort_values(["size", "mean"], kind="stable").index[-1]
-    found = rows[rows["case_key"] == chosen].to_dict("records")
-    return str(found[0]["case_id"]), sorted(found, key=lambda row: material.places["label"][row["label"]])
+    attack_rows = rows[rows["case_key"] == chosen].to_dict("records")
+    return str(attack_rows[0]["case_id"]), sorted(attack_rows, key=lambda row: material.places["label"][row["label"]])
 
 
 def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:
-    """The volumes of one case by attack, with predictions of the target; or what is wrong with them."""
+    """Reads the volumes of one case by attack, with predictions of the target; or says what is wrong with them."""
     try:
-        found = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
+        by_label = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
     except (UserError, OSError) as error:
         return str(error)
-    lacks = target is not None and any(target not in each.predictions for each in found.values())
-    return NO_PREDICTIONS if lacks else found
+    lacks = target is not None and any(target not in each.predictions for each in by_label.values())
+    return NO_PREDICTIONS if lacks else by_label
 
 
 def _target(model: str) -> str:
-    """The name that files have of a model: tables add digits of its id to names that several have."""
+    """Name of a model in file names: tables add digits of its id to names that several models have."""
     return model.partition("#")[0]
 
 
 def _grid(rows: int, columns: int, shape: tuple[int, ...], ratio: float, gap: float) -> tuple[Figure, np.ndarray]:
-    """Axes for slices of that many pixels, `ratio` times as high as wide, with `gap` inches above each row."""
+    """Makes axes for slices of `shape` pixels, each `ratio` times as high as wide, with `gap` inches above each row."""
     cell = min((PAGE - 0.3) / columns, 1.9)
     height = rows * (cell * shape[0] * ratio / shape[1] + gap) + 0.85
     figure = new_figure(cell * columns + 0.3, min(_HIGHEST, height))
@@ -269,10 +269,10 @@ def _show(axis: Axes, image: Array, ratio: float, mask: Array | None = None, box
 
 
 def _overlay(axis: Axes, mask: Array) -> None:
-    """Classes in their colours, outlined and with their numbers for print in grey; the background is left clear."""
-    shown = np.ma.masked_equal(mask, 0)
+    """Draws classes in their colours, outlined and numbered for print in grey; leaves the background clear."""
+    foreground = np.ma.masked_equal(mask, 0)
     look: dict[str, Any] = {"cmap": ListedColormap(class_colors()), "vmin": -0.5, "vmax": 255.5, "alpha": OPACITY}
-    axis.imshow(shown, aspect=axis.get_aspect(), **look)
+    axis.imshow(foreground, aspect=axis.get_aspect(), **look)
     for index, row, column in planes.class_places(mask):
         axis.contour(mask == index, levels=[0.5], colors="white", linewidths=0.4)
         number = axis.text(column, row, str(index), ha="center", va="center", fontsize=4.5, color="white")
@@ -284,14 +284,14 @@ def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") ->
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    """The names of classes by their number, as the rows' class records have them."""
+    """Returns the names of classes by number, from the rows' class records."""
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
-    """A legend of the classes that are to be seen."""
-    found = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
-    handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in found]
-    legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in found])
+    """Draws a legend of the visible classes."""
+    indices = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
+    handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
+    legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

@@ -1,4 +1,4 @@
-"""Draws how the drop grows with passes: a curve an attack, loss and number of restarts."""
+"""Draws how the drop grows with passes: one curve per attack, loss and number of restarts."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LARGE = 6.5
 
 @style.styled()
 def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Drop against passes of `convergence.settings`, one panel a dataset, model, threat model and budget.
+    """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
 
     Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
     setting; several restarts are hollow markers on a thin line.
@@ -55,14 +55,14 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
 
 
 def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
-    """One curve: a line for one restart with its knee, hollow markers for several."""
+    """Draws one curve: a line with its knee for one restart, hollow markers for several."""
     passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
     if curve["restarts"].iloc[0] > 1:
         axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
-        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **own)
+        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **marks)
         return
-    axis.plot(passes, drops, linestyle=dash, zorder=3, **own)
+    axis.plot(passes, drops, linestyle=dash, zorder=3, **marks)
     enough = knee(drops.tolist())
     if enough < len(drops) - 1:
-        axis.plot(passes[enough], drops[enough], markersize=LARGE, zorder=3, **own)
+        axis.plot(passes[enough], drops[enough], markersize=LARGE, zorder=3, **marks)

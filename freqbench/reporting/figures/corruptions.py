@@ -1,4 +1,4 @@
-"""Draws natural beside adversarial robustness: drops by severity, by kind and attack, and what both leave."""
+"""Draws natural beside adversarial robustness: drops by severity, kind and attack, and the DSC that both leave."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,33 +19,35 @@ LOOSE: dict[str, Any] = {"linestyle": "none", "zorder": 3}
 
 
 def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Drop by severity, what is left under corruptions against what attacks leave, and the drop by each of them."""
-    found = compared(rows)
-    if isinstance(found, str):
-        yield found
+    """Draws the drop by severity, DSC under corruptions against DSC under attacks, and the drop by each of them."""
+    comparison = compared(rows)
+    if isinstance(comparison, str):
+        yield comparison
         return
     names = sorted(material.rows["target_model"].astype(str).unique())
     styles = {name: series_style(place) for place, name in enumerate(names)}
-    for some in chunks(found.rows, MOST_LISTED):
-        groups = [group for group in GROUPS if any(own == group for own, _ in some)]
-        height = max(4.2, 1.1 + 0.17 * (len(some) + len(groups)) + 0.1 * len(found.models))
+    for some in chunks(comparison.rows, MOST_LISTED):
+        groups = [group for group in GROUPS if any(kind == group for kind, _ in some)]
+        height = max(4.2, 1.1 + 0.17 * (len(some) + len(groups)) + 0.1 * len(comparison.models))
         figure = style.new_figure(PAGE, height)
         grid = figure.add_gridspec(2, 2, width_ratios=[1, 1.5])
-        _severities(figure.add_subplot(grid[0, 0]), found, styles)
-        _against(figure.add_subplot(grid[1, 0]), found, styles)
-        _listing(figure.add_subplot(grid[:, 1]), found, some, groups, styles)
-        words = f"natural beside adversarial robustness, {style.interval_words(found.left)}, {counted([found.n])}"
+        _severities(figure.add_subplot(grid[0, 0]), comparison, styles)
+        _against(figure.add_subplot(grid[1, 0]), comparison, styles)
+        _listing(figure.add_subplot(grid[:, 1]), comparison, some, groups, styles)
+        words = (
+            f"natural beside adversarial robustness, {style.interval_words(comparison.left)}, {counted([comparison.n])}"
+        )
         figure.suptitle(f"{plain(dataset, 40)}: {words}")
-        legend(figure, [line_handle(styles[model]) for model in found.models], [*map(plain, found.models)])
+        legend(figure, [line_handle(styles[model]) for model in comparison.models], [*map(plain, comparison.models)])
         yield figure
 
 
-def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:
-    for number, model in enumerate(found.models):
-        own = found.by_severity[found.by_severity["target_model"] == model].sort_values("budget")
-        nudge = (number - (len(found.models) - 1) / 2) * 0.06
-        style.error_bars(axis, own["budget"] + nudge, own["mean"], styles[model], yerr=reach(own), zorder=3)
-    axis.set_xticks(sorted(found.by_severity["budget"].unique()))
+def _severities(axis: Axes, comparison: Comparison, styles: Styles) -> None:
+    for number, model in enumerate(comparison.models):
+        rows = comparison.by_severity[comparison.by_severity["target_model"] == model].sort_values("budget")
+        nudge = (number - (len(comparison.models) - 1) / 2) * 0.06
+        style.error_bars(axis, rows["budget"] + nudge, rows["mean"], styles[model], yerr=reach(rows), zorder=3)
+    axis.set_xticks(sorted(comparison.by_severity["budget"].unique()))
     axis.xaxis.set_major_formatter("{x:g}")
     axis.axhline(0, color=GREY, linewidth=0.6)
     axis.set_xlabel("severity, mean over kinds")
@@ -53,12 +55,14 @@ def _severities(axis: Axes, found: Comparison, styles: Styles) -> None:
     axis.grid(axis="y", **GRID)
 
 
-def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
-    natural, attacked = (found.left[found.left["group"] == group].set_index("target_model") for group in GROUPS)
-    for model in found.models:
+def _against(axis: Axes, comparison: Comparison, styles: Styles) -> None:
+    natural, attacked = (
+        comparison.left[comparison.left["group"] == group].set_index("target_model") for group in GROUPS
+    )
+    for model in comparison.models:
         x, y = natural.loc[[model]], attacked.loc[[model]]
         style.error_bars(axis, x["mean"], y["mean"], styles[model], xerr=reach(x), yerr=reach(y), **LOOSE)
-    values = found.left[["mean", "low", "high"]].to_numpy(float)
+    values = comparison.left[["mean", "low", "high"]].to_numpy(float)
     ends = [np.nanmin(values), np.nanmax(values)]
     axis.plot(ends, ends, color=GREY, linestyle="dotted")
     axis.set_xlabel(f"{SCORE} under corruptions, mean; dotted: equal")
@@ -67,19 +71,19 @@ def _against(axis: Axes, found: Comparison, styles: Styles) -> None:
 
 
 def _listing(
-    axis: Axes, found: Comparison, rows: Sequence[tuple[str, str]], groups: Sequence[str], styles: Styles
+    axis: Axes, comparison: Comparison, rows: Sequence[tuple[str, str]], groups: Sequence[str], styles: Styles
 ) -> None:
-    """A line a kind or attack, the models' points below each other in it."""
+    """Draws one line per kind or attack, with the models' points below each other in it."""
     lines: list[tuple[str, str]] = []
     for group in groups:
         lines += [(group, ""), *(row for row in rows if row[0] == group)]
     height = {line: number for number, line in enumerate(lines)}
-    for number, model in enumerate(found.models):
-        own = found.by_row[found.by_row["target_model"] == model]
-        own = own[[place in height for place in zip(own["group"], own["row"], strict=True)]]
-        nudge = (number - (len(found.models) - 1) / 2) * 0.6 / len(found.models)
-        y = [height[place] + nudge for place in zip(own["group"], own["row"], strict=True)]
-        style.error_bars(axis, own["mean"], y, styles[model], xerr=reach(own), **LOOSE)
+    for number, model in enumerate(comparison.models):
+        part = comparison.by_row[comparison.by_row["target_model"] == model]
+        part = part[[place in height for place in zip(part["group"], part["row"], strict=True)]]
+        nudge = (number - (len(comparison.models) - 1) / 2) * 0.6 / len(comparison.models)
+        y = [height[place] + nudge for place in zip(part["group"], part["row"], strict=True)]
+        style.error_bars(axis, part["mean"], y, styles[model], xerr=reach(part), **LOOSE)
     axis.axvline(0, color=GREY, linewidth=0.6)
     axis.set_yticks(range(len(lines)), [plain(row, 36) or GROUPS[group] for group, row in lines])
     for label, (_, row) in zip(axis.get_yticklabels(), lines, strict=True):

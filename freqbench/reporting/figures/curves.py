@@ -1,4 +1,4 @@
-"""Draws points and lines: one series an attack, told apart by colour, marker and dash."""
+"""Draws points and lines: one series per attack, told apart by colour, marker and dash."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,25 +29,25 @@ from freqbench.reporting.figures.style import (
     plain,
 )
 
-MOST_LISTED = 30  # attacks of one figure; more go on in a further one
+MOST_LISTED = 30  # attacks per figure; further ones go into the next
 MOST_LINES = 14
 
 Styles = Mapping[str, SeriesStyle]
 
 
 def chunks(items: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
-    """Items that fit into one figure, then into the next."""
+    """Yields the items of each figure, at most `most` of them."""
     for start in range(0, len(items), most):
         yield items[start : start + most]
 
 
 def mean_clean(rows: pd.DataFrame) -> float:
-    """Mean foreground DSC of the clean volumes, each case once."""
+    """Mean foreground DSC of the clean volumes, each case counted once."""
     return float(rows.groupby("case_key", observed=True)["dsc_foreground_clean"].first().mean())
 
 
 def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """DSC against budget with 95 % intervals, one panel a threat model; clean DSC as a dotted line."""
+    """Draws DSC against budget with 95 % intervals, one panel per threat model and budget name; clean DSC is dotted."""
     table = figure_data.budget_curves(rows)
     if table.empty:
         yield "no attack was run with several budgets"
@@ -76,12 +76,12 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _styles(material: Material, table: pd.DataFrame, column: str) -> dict[str, SeriesStyle]:
-    found = set(table[column])
-    return {name: series_style(place) for name, place in material.places[column].items() if name in found}
+    names = set(table[column])
+    return {name: series_style(place) for name, place in material.places[column].items() if name in names}
 
 
 def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
+    """Draws DSC against SSIM, LPIPS and L2, one panel each: more change to the right, light lines at equal distance.
 
     Attacks of one threat model share a marker, the budgets of one attack a line, and numbers lead to the legend.
     """
@@ -120,7 +120,7 @@ def _numbered_texts(names: Iterable[str]) -> list[str]:
 
 
 def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:
-    """Points of one attack, joined, the number of the legend in each."""
+    """Draws the points of one attack, joined, each with the attack's number in the legend."""
     axis.plot(x, y, color=series.color, linestyle=series.dash, linewidth=0.7, zorder=2)
     height = 3 + number / 100  # what covers a marker covers its number too
     shape: dict[str, Any] = {"marker": marker, "markersize": 8, "mfc": "white", "mec": series.color, "mew": 0.9}
@@ -131,7 +131,7 @@ def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: Serie
 
 
 def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """What an attack takes off against what it costs: passes and seconds a case, on logarithmic axes."""
+    """Draws an attack's drop against its cost: passes and seconds a case, on logarithmic axes."""
     costs = {"passes": "passes a case (forward + backward)", "attack_seconds": "seconds a case"}
     table = figure_data.means(rows, ("drop", *costs))
     columns = [name for name in costs if (table[name] > 0).any()]
@@ -154,7 +154,7 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
 
 
 def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """The change's mean absolute DCT coefficient in the low, middle and high band, one line an attack."""
+    """Draws the change's mean absolute DCT coefficient in the low, middle and high band, one line per attack."""
     table = figure_data.means(rows, BANDS)
     table = table[(table[list(BANDS)] > 0).any(axis=1)]
     if table.empty:
@@ -171,7 +171,7 @@ def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
-    """Radial DCT spectra (of `planes.radial_spectrum`) of the changes of one case, one line an attack."""
+    """Draws radial DCT spectra (`planes.radial_spectrum`) of the changes of one case, one line per attack."""
     figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
     axis.set_xlabel("radial frequency (cycles a voxel)")
     axis.set_ylabel("rms DCT coefficient (intensity)")
@@ -179,7 +179,7 @@ def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title:
 
 
 def _lines(lines: Mapping[str, Any], title: str, styles: Styles, **options: Any) -> tuple[Figure, Axes]:
-    """Lines of a logarithmic height, x and y by label."""
+    """Draws lines on a logarithmic y axis; `lines` holds x and y by label."""
     figure = style.new_figure(COLUMN, 2.3 + 0.155 * len(lines))
     axis = figure.subplots()
     for label, (x, y) in lines.items():
@@ -193,15 +193,15 @@ def _lines(lines: Mapping[str, Any], title: str, styles: Styles, **options: Any)
 
 
 def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Seam energy of each attack with its 95 % interval; at 1 borders of windows are like any other place."""
+    """Draws the seam energy of each attack with its 95 % interval; at 1 window borders are like any other place."""
     table = figure_data.intervals(rows, ["label"], "seam_energy")
     if table.empty:
         yield "no seam is stored: volumes of one window, or records older than the column"
-    for shown in chunks([*_styles(material, table, "label")], MOST_LISTED):
-        part = table.set_index("label").loc[list(shown)]
-        figure, axis = style.listing(shown, 0.9 + 0.16 * len(shown))
+    for labels in chunks([*_styles(material, table, "label")], MOST_LISTED):
+        part = table.set_index("label").loc[list(labels)]
+        figure, axis = style.listing(labels, 0.9 + 0.16 * len(labels))
         bars: dict[str, Any] = {"fmt": "o", "color": "black", "elinewidth": 0.7, "capsize": 1.5, "zorder": 3}
-        axis.errorbar(part["mean"], range(len(shown)), xerr=style.reach(part), **bars)
+        axis.errorbar(part["mean"], range(len(labels)), xerr=style.reach(part), **bars)
         axis.axvline(1, color=GREY, linestyle="dashed")
         axis.set_xlabel("seam energy (1: no seam)")
         words = f"{style.interval_words(part)}, {counted(part['n'].tolist())}"
@@ -211,7 +211,7 @@ def seams(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
 
 
 def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Drop against L2 inside the body, one panel a threat model; budgets of an attack are joined, null rows hollow.
+    """Draws drop against L2 inside the body, a panel per threat model; budgets are joined, null rows hollow.
 
     Bars are 95 % intervals over patients, cut at the panel's edge: a mean DSC cannot fall by more than it was.
     """
@@ -244,8 +244,8 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
 
 
 def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Drop against one parameter of an attack at a time, the others fixed: a panel a parameter. The setting that all
-    panels of an attack share is a ring."""
+    """Draws drop against one parameter of an attack at a time, the others fixed: one panel per parameter. A ring marks
+    the setting that all panels of an attack share."""
     table = figure_data.factors(rows)
     if table.empty:
         yield "no attack was run with two of its parameters changed one at a time"

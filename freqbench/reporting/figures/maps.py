@@ -30,7 +30,7 @@ _ATTACKED, _CLEAN = OKABE_ITO[1:3]
 
 
 def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
-    """Source x target of each attack: mean drop of foreground DSC, one scale for all; white-box cells have a frame."""
+    """Draws source x target of each attack: mean drop of foreground DSC on one scale; white-box cells have a frame."""
     matrices = figure_data.transfers(rows)
     if not matrices:
         yield "no attack was scored on another model than its source"
@@ -47,7 +47,7 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
         for axis in axes.flat[len(some) :]:
             axis.axis("off")
         for axis in axes.flat[len(some) - across : len(some)]:
-            axis.tick_params(labelbottom=True)  # below some of these nothing follows
+            axis.tick_params(labelbottom=True)  # some have no axes below them
         for axis, (label, matrix) in zip(axes.flat[: len(some)], some, strict=True):
             image = _heat(axis, matrix.to_numpy(float), norm)
             axis.set_title(style.heading(label, 8 * wide + 4), fontsize=6)
@@ -63,15 +63,15 @@ def transfer(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[F
 
 
 def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Attack x class: mean drop of the class's Dice in points."""
-    whole, cases = figure_data.organs(rows, material.classes)
-    if whole.empty:
+    """Draws attack x class: mean drop of the class's Dice in points."""
+    drops, cases = figure_data.organs(rows, material.classes)
+    if drops.empty:
         yield "no Dice of single classes is stored"
         return
-    indices, names = (whole.columns.get_level_values(level) for level in (0, 1))
+    indices, names = (drops.columns.get_level_values(level) for level in (0, 1))
     texts = [f"{plain(name, 24)} ({n:.0f})" for name, n in zip(names, cases, strict=True)]
-    for some in chunks(list(whole.index), MOST_LISTED):
-        matrix = whole.loc[list(some)]
+    for some in chunks(list(drops.index), MOST_LISTED):
+        matrix = drops.loc[list(some)]
         figure = style.new_figure(min(PAGE, max(COLUMN, 2.4 + 0.36 * matrix.shape[1])), 1.7 + 0.18 * len(matrix))
         axis = figure.subplots()
         values = matrix.to_numpy(float)
@@ -86,14 +86,14 @@ def organs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
 
 
 def _scale(values: Sequence[npt.NDArray[np.float64]]) -> Normalize:
-    """From 0, or from the lowest where an attack helped, to the highest."""
-    known = np.concatenate([each[np.isfinite(each)] for each in values])
-    low, high = min(0.0, float(known.min(initial=0))), float(known.max(initial=0))
+    """Scales from 0, or from the lowest value where an attack helped, to the highest."""
+    finite = np.concatenate([each[np.isfinite(each)] for each in values])
+    low, high = min(0.0, float(finite.min(initial=0))), float(finite.max(initial=0))
     return Normalize(low, high if high > low else low + 1)
 
 
 def _heat(axis: Axes, values: npt.NDArray[np.float64], norm: Normalize) -> AxesImage:
-    """Cells with their numbers; a cell that was never run is white with a dash."""
+    """Draws cells with their numbers; a cell that was never run is white with a dash."""
     palette = colormaps[SEQUENTIAL].with_extremes(bad=_NOTHING)
     image = axis.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -117,26 +117,26 @@ def _bar(figure: Figure, image: AxesImage, axes: npt.NDArray[np.object_], label:
 
 
 def pairs(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
-    """Every case under every attack: a ring for its clean foreground DSC, a dot for what is left, joined.
+    """Draws every case under every attack: a ring for its clean foreground DSC, a dot for the attacked one, joined.
 
     Cases of an attack are ordered by their clean DSC, the highest on top; the bar is the mean over cases.
     """
     table = figure_data.pairs(rows)
     if table.empty:
         yield "no case has a DSC on both volumes"
-    for shown in chunks([label for label in material.places["label"] if label in set(table["label"])], MOST_PAIRS):
-        counts = table.loc[table["label"].isin(shown), "label"].value_counts()
+    for labels in chunks([label for label in material.places["label"] if label in set(table["label"])], MOST_PAIRS):
+        counts = table.loc[table["label"].isin(labels), "label"].value_counts()
         most = int(counts.max())
-        figure, axis = style.listing(shown, 1.0 + len(shown) * min(0.6, 0.14 + 0.02 * most))
+        figure, axis = style.listing(labels, 1.0 + len(labels) * min(0.6, 0.14 + 0.02 * most))
         dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "mew": 0.6, "ms": max(1.0, min(3.0, 25 / most))}
-        for place, label in enumerate(shown):
+        for place, label in enumerate(labels):
             cases = table[table["label"] == label]
             height = place + (np.linspace(0.34, -0.34, len(cases)) if len(cases) > 1 else np.zeros(1))
             axis.hlines(height, cases["attacked"], cases["clean"], color=GREY, linewidth=0.6, zorder=1)
             axis.plot(cases["clean"], height, mfc="white", mec=_CLEAN, **dots)
             axis.plot(cases["attacked"], height, color=_ATTACKED, **dots)
             axis.vlines(cases["attacked"].mean(), place - 0.42, place + 0.42, color="black", linewidth=1.0, zorder=3)
-        axis.hlines(np.arange(1, len(shown)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
+        axis.hlines(np.arange(1, len(labels)) - 0.5, *axis.get_xlim(), color=GRID["color"], linewidth=0.5, zorder=0)
         axis.margins(x=0.02)
         axis.set_xlabel(SCORE)
         figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 40)}, {counted(counts.tolist())}")

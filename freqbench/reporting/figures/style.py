@@ -21,10 +21,10 @@ from freqbench.ops.colors import SeriesStyle
 COLUMN = 3.4  # inches: one of a paper's two columns
 PAGE = 7.1  # both
 MIDDLE = 5.0  # where a column leaves too little beside long names
-LONGEST = 44  # letters of a label; what is longer loses its middle
+LONGEST = 44  # letters of a label; a longer one loses its middle
 SCORE = "DSC fg (%)"
 DROP = "DSC fg drop (points)"
-MAKER = "freqbench"  # what a file says of who made it
+MAKER = "freqbench"  # the maker in a file's metadata
 GREY = "#808080"
 GRID: dict[str, Any] = {"color": "#d9d9d9", "linewidth": 0.5}
 RING: dict[str, Any] = {"marker": "o", "mfc": "none", "mew": 0.8, "markersize": 10, "linestyle": "none"}
@@ -53,7 +53,7 @@ _SETTINGS = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it figures are made and saved in the house's style, whatever the user's own settings are."""
+    """Context in which figures are made and saved in the house's style, whatever the user's own settings are."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -61,16 +61,17 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches, with room for what stands outside the axes."""
+    """Makes an empty figure of `width` by `height` inches, with room for texts outside the axes."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def panels(
     count: int, most: int, inches: tuple[float, float], entries: int, labels: tuple[str, str], sharey: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, at most `most` beside each other, and their axes. `inches` are the height of all but
-    panels and legend, and of a row of panels; the legend's `entries` stand in three columns, of one panel alone in one.
-    `labels` stand below the lowest panels and left of the first ones."""
+    """Makes a figure of `count` panels, at most `most` beside each other, and returns it with their axes. `inches`: the
+    height of everything but panels and legend, and the height of one row of panels. The legend's `entries` stand in
+    three columns, or in one if there is one column of panels. `labels` stand below the lowest panels and left of the
+    first."""
     across = min(count, most)
     down = -(-count // across)
     width, columns = (COLUMN, 1) if across == 1 else (PAGE, 3)
@@ -78,33 +79,33 @@ def panels(
     axes = figure.subplots(down, across, squeeze=False, sharey=sharey)
     for axis in axes.flat[count:]:
         axis.axis("off")
-    shown = list(axes.flat[:count])
-    for axis in shown[-across:]:
+    visible = list(axes.flat[:count])
+    for axis in visible[-across:]:
         axis.set_xlabel(labels[0])
-    for axis in shown[::across]:
+    for axis in visible[::across]:
         axis.set_ylabel(labels[1])
-    return figure, shown
+    return figure, visible
 
 
 def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:
-    """A series with bars of the lengths `xerr` and `yerr`, as of `reach`."""
-    own: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
-    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | own | options))
+    """Draws a series with bars of the lengths `xerr` and `yerr`, as `reach` returns them."""
+    appearance: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
+    axis.errorbar(x, y, **({"elinewidth": 0.7, "capsize": 1.5} | appearance | options))
 
 
 def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
-    """How far each interval reaches below and above its mean, [2, rows]; 0 where there is none."""
-    found: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
-    return np.where(np.isnan(found), 0.0, found)
+    """Length of each interval below and above its mean, [2, rows]; 0 where there is none."""
+    lengths: NDArray[np.float64] = np.abs(table[["low", "high"]].to_numpy(float).T - table[mean].to_numpy(float))
+    return np.where(np.isnan(lengths), 0.0, lengths)
 
 
 def interval_words(table: pd.DataFrame) -> str:
-    """Dots and bars in words."""
+    """Describes dots and bars in words."""
     return "mean, 95 % interval" if table["low"].notna().any() else "mean (one patient: no interval)"
 
 
 def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as a vector PDF and as a PNG of 200 dots an inch; the same bytes whenever it is saved."""
+    """Renders the figure as a vector PDF and as a PNG of 200 dots an inch; the same bytes whenever it is saved."""
     pdf, png = io.BytesIO(), io.BytesIO()
     with styled():
         figure.savefig(png, format="png", metadata={"Software": MAKER})
@@ -114,7 +115,7 @@ def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:
 
 
 def plain(text: object, longest: int = LONGEST) -> str:
-    """A text from data as a figure may show it: one line, never a formula, its middle left out if it is long."""
+    """Makes a text from data fit for a figure: one line, never a formula, its middle left out if it is long."""
     line = " ".join(printable(str(text)).split())
     if len(line) > longest:
         half = (longest - 1) // 2
@@ -123,7 +124,7 @@ def plain(text: object, longest: int = LONGEST) -> str:
 
 
 def heading(text: object, width: int) -> str:
-    """A text from data above a small picture: whole, in as many lines of `width` letters as it takes.
+    """Breaks a text from data into a heading above a small picture: in full, in lines of about `width` letters.
 
     >>> heading("vafa q_max=20 block=8 control=random", 14)
     'vafa q_max=20\\nblock=8\\ncontrol=random'
@@ -132,7 +133,7 @@ def heading(text: object, width: int) -> str:
 
 
 def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
-    """A figure whose rows are called so, the first on top: a column wide, or more where names are long."""
+    """Makes a figure with one named row per name, the first on top: a column wide, or wider where names are long."""
     figure = new_figure(COLUMN if max(map(len, names)) <= 24 else MIDDLE, height)
     axis = figure.subplots()
     axis.set_yticks(range(len(names)), [plain(name) for name in names])
@@ -141,14 +142,14 @@ def listing(names: Sequence[str], height: float) -> tuple[Figure, Axes]:
 
 
 def counted(numbers: Sequence[int]) -> str:
-    """How many: `n = 20 cases`, or `n = 12–20 cases` where it is not everywhere the same."""
+    """Counts cases in words: `n = 20 cases`, or `n = 12–20 cases` where the number varies."""
     low, high = min(numbers), max(numbers)
     count = f"{low}" if low == high else f"{low}–{high}"
     return f"n = {count} {'case' if high == 1 else 'cases'}"
 
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """One legend below all axes, in as many columns as fit by the longest label."""
+    """Draws one legend below all axes, in as many columns as the longest label allows."""
     longest = max(map(len, labels), default=1)
     width = figure.get_size_inches()[0]
     columns = max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
@@ -156,12 +157,12 @@ def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> Non
 
 
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:
-    """What a series looks like, for a legend."""
+    """Makes the legend handle of a series' style."""
     return Line2D([], [], color=style.color, marker=style.marker, linestyle=style.dash, **options)
 
 
 def log_axis(axis: Axes, values: pd.Series) -> None:
-    """Logarithmic with plain numbers; where something costs nothing, 0 stands to the left of all."""
+    """Makes an axis logarithmic with plain numbers; where a value is 0, 0 stands left of all others."""
     if (values == 0).any():
         axis.set_xscale("symlog", linthresh=1, linscale=0.4)
         axis.set_xticks([0, *(10.0**power for power in range(int(np.log10(values.max())) + 1))])

@@ -14,11 +14,11 @@ SCORE = "dsc_foreground"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Board:
-    """Entries in their order.
+    """Entries of one threat model with its bounds, in order of rank.
 
     Attributes:
         bounds: threat model with its bounds, such as `linf eps=8/255`.
-        rows: a row an entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
+        rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
             then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
             or is `open`. Dice x100.
     """
@@ -29,7 +29,7 @@ class Board:
 
 
 def boards_of(entries: Sequence[Entry]) -> list[Board]:
-    """The boards of entries, by dataset and bounds: no two entries of a board differ in bounds or in digests of cases.
+    """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
     audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`.
@@ -37,26 +37,26 @@ def boards_of(entries: Sequence[Entry]) -> list[Board]:
     cases: dict[Hashable, list[pd.DataFrame]] = {}
     for entry in entries:
         worst = pd.DataFrame([dict(each) for each in entry.seal.worst_cases])
-        for (dataset, bounds), own in worst.groupby(["dataset", "bounds"]):
-            place = bounds, frozenset(own["case_key"])
-            cases.setdefault(place, []).append(own.assign(target_model=entry.name, dataset=str(dataset)))
-    found = [_ranked(pd.concat(own, ignore_index=True)) for own in cases.values()]
-    if not found:
+        for (dataset, bounds), part in worst.groupby(["dataset", "bounds"]):
+            place = bounds, frozenset(part["case_key"])
+            cases.setdefault(place, []).append(part.assign(target_model=entry.name, dataset=str(dataset)))
+    ranked = [_ranked(pd.concat(part, ignore_index=True)) for part in cases.values()]
+    if not ranked:
         return []
-    data = pd.concat([rows.assign(budget=place) for place, (rows, _) in enumerate(found)], ignore_index=True)
+    data = pd.concat([rows.assign(budget=place) for place, (rows, _) in enumerate(ranked)], ignore_index=True)
     tests = [
-        pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(found)
+        pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(ranked)
     ]
     data = decided(data, pd.concat(tests, ignore_index=True))
     made = [
-        Board(dataset=own["dataset"].iloc[0], bounds=own["threat_model"].iloc[0], rows=own.reset_index(drop=True))
-        for _, own in data.rename(columns={"target_model": "entry"}).groupby("budget")
+        Board(dataset=part["dataset"].iloc[0], bounds=part["threat_model"].iloc[0], rows=part.reset_index(drop=True))
+        for _, part in data.rename(columns={"target_model": "entry"}).groupby("budget")
     ]
     return sorted(made, key=lambda board: (board.dataset, board.bounds))
 
 
 def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of a board, and the tests of all its pairs."""
+    """Returns the rows of a board, and the tests of all its pairs."""
     scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
     cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
     cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]

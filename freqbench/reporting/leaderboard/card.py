@@ -1,4 +1,4 @@
-"""Reads the model card of an entry: what a person says of a network, which nothing here can measure."""
+"""Reads the model card of an entry: a person's statements about a network, which nothing here can measure."""
 
 import re
 import unicodedata
@@ -24,11 +24,11 @@ TEMPLATE = """\
 title: {title}
 authors: ""      # who made it
 summary: ""      # what it is: architecture, size, what makes it robust
-data: ""         # what it was trained on, and where that is to be had
+data: ""         # what it was trained on, and where to get that
 training: ""     # how: steps, loss, augmentation, attacks
 license: ""      # of the weights, such as Apache-2.0
 contact: ""      # a mail address, or an https address
-checkpoint: {checkpoint}   # where the weights are to be had: an https address, or zoo://DATASET/NAME
+checkpoint: {checkpoint}   # where to get the weights: an https address, or zoo://DATASET/NAME
 paper: null      # an https address
 bibtex: null     # how to cite it
 """
@@ -48,7 +48,7 @@ def _text(longest: int) -> AfterValidator:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an https address of a host, without a user's name before it."""
+    """True if a text is an https address of a host without a user name."""
     try:
         parts = urlsplit(text)
         return bool(_HTTPS.fullmatch(text) and parts.hostname and parts.username is None)
@@ -73,7 +73,7 @@ class Card(Strict):
     """A model card: plain texts; links are https addresses.
 
     Attributes:
-        checkpoint: where the weights are to be had: an https address, or `zoo://DATASET/NAME`.
+        checkpoint: where to get the weights: an https address, or `zoo://DATASET/NAME`.
         license: of the weights.
         contact: a mail address or an https address.
     """
@@ -91,6 +91,6 @@ class Card(Strict):
 
 
 def read_card(path: Path) -> Card:
-    """The card of an entry; UserError in one line for a key that is missing, unknown, empty, too long or no link."""
+    """Reads the card of an entry; UserError in one line for a key that is missing, unknown or empty, or a bad value."""
     with path.open("rb") as stream:
         return config.validate(mapping_of(stream.read(YAML_BYTES + 1), str(path)), Card, where=str(path))

@@ -1,4 +1,4 @@
-"""Makes entries of a leaderboard from a store, and reads them as what they are: files of unknown origin.
+"""Reads entries of a leaderboard as files of unknown origin, and derives an entry's facts from its store.
 
 An entry is a folder: `card.yaml`, which a person fills in; `store/`, the rows of one network under attacks on itself,
 with those of its audit; `entry.json`, which names the network by its checkpoint's SHA-256, the cases by their digests,
@@ -44,7 +44,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class WorstCase(Strict):
-    """The lowest foreground DSC that any attack of a threat model and its bounds left of a case; fractions."""
+    """Lowest foreground DSC of a case under any attack of a threat model and its bounds; fractions."""
 
     dataset: str
     bounds: str
@@ -58,7 +58,7 @@ class WorstCase(Strict):
 
 
 class Verdict(Strict):
-    """What the audit makes of the network on a dataset."""
+    """Verdict of the audit on the network for a dataset."""
 
     dataset: str
     verdict: str
@@ -66,22 +66,22 @@ class Verdict(Strict):
 
 
 class Told(Strict):
-    """What follows from an entry's store."""
+    """Facts that follow from an entry's store."""
 
-    cases: dict[str, dict[str, str]]  # of each dataset the digests by case
+    cases: dict[str, dict[str, str]]  # digests by dataset and case
     threat_models: tuple[str, ...]  # with their bounds
     worst_cases: tuple[WorstCase, ...]
     verdicts: tuple[Verdict, ...]
 
 
 class Seal(Told):
-    """The file SEAL.
+    """Content of the file SEAL.
 
     Attributes:
         model: the network's name in the store.
         checkpoint: SHA-256 of its weights, hex.
         files: SHA-256 of every other file of the entry, by its path there.
-        versions: of what made the entry.
+        versions: of the software that made the entry.
     """
 
     version: int = VERSION
@@ -92,15 +92,15 @@ class Seal(Told):
 
     @model_validator(mode="before")
     @classmethod
-    def _is_of_this_version(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and (version := given.get("version", VERSION)) != VERSION:
+    def _is_of_this_version(cls, content: Any) -> Any:
+        if isinstance(content, Mapping) and (version := content.get("version", VERSION)) != VERSION:
             raise ValueError(f"expected an entry of version {VERSION}, got {version!r:.40}: update freqbench")
-        return given
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """An entry whose files are those that were sealed."""
+    """Entry whose files are those that were sealed."""
 
     folder: Path
     card: Card
@@ -108,20 +108,20 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """What boards and pages call it: its folder's name."""
+        """Name on boards and pages: that of its folder."""
         return self.folder.name
 
     @property
     def store(self) -> Store:
-        """Its rows."""
+        """Store of the entry's rows."""
         return Store(str(self.folder / STORE))
 
 
 def read_entry(folder: Path) -> Entry:
-    """An entry whose files are all there, are no more than an entry has, and are those that were sealed.
+    """Reads an entry whose files are complete, permitted and equal to the sealed ones.
 
     Nothing in it is run, unpickled or followed. UserError in one line for links, devices, other files, too many or too
-    large ones, a card or seal that is not one, and a file that was changed.
+    large ones, an invalid card or seal, and a changed file.
     """
     names.required(folder.name, str(folder))
     files = files_of(folder)
@@ -132,9 +132,9 @@ def read_entry(folder: Path) -> Entry:
     if files[SEAL].stat().st_size > MOST_SEAL:
         raise UserError(f"{files[SEAL]}: expected at most {MOST_SEAL // 2**20} MiB, got more: make the entry again")
     sealed = config.validate(object_of(files[SEAL].read_bytes(), str(files[SEAL])), Seal, str(files[SEAL]))
-    found = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
-    for name in sorted(found.keys() | sealed.files.keys()):
-        wanted, got = sealed.files.get(name, "none"), found.get(name, "no file")
+    digests = {name: downloads.digest(path) for name, path in files.items() if name != SEAL}
+    for name in sorted(digests.keys() | sealed.files.keys()):
+        wanted, got = sealed.files.get(name, "none"), digests.get(name, "no file")
         if wanted != got:
             raise UserError(
                 f"{folder / name}: expected sha256 {wanted:.12}, got {got:.12}: changed since the entry was made: make "
@@ -145,10 +145,10 @@ def read_entry(folder: Path) -> Entry:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """The files of an entry by their paths in it; UserError for what none has."""
+    """Lists the files of an entry by their paths in it; UserError for a file that no entry has."""
     if not folder.is_dir() or folder.is_symlink():
         raise UserError(f"{folder}: expected an entry's folder, got a file, a link or nothing: unpack archives first")
-    found, total = dict[str, Path](), 0
+    files, total = dict[str, Path](), 0
     for path in folder.rglob("*"):  # which follows no link
         name, mode = path.relative_to(folder).as_posix(), path.lstat().st_mode
         if stat.S_ISDIR(mode):
@@ -158,13 +158,13 @@ def files_of(folder: Path) -> dict[str, Path]:
         if not _OWN.fullmatch(name):
             raise UserError(f"{folder}: {name!a:.120}: expected no such file in an entry: remove it")
         total += path.lstat().st_size
-        found[name] = path
-        if len(found) > MOST_FILES or total > MOST_BYTES:
+        files[name] = path
+        if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
         if name.endswith(".webp") and (path.lstat().st_size > MAX_BYTES or not _is_webp(path)):
             raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
-    return found
+    return files
 
 
 def _is_webp(path: Path) -> bool:
@@ -174,7 +174,7 @@ def _is_webp(path: Path) -> bool:
 
 
 def _require_small(folder: Path, paths: Iterable[Path]) -> None:
-    """Refuse Parquet files that say of themselves that they are much larger than they look."""
+    """Refuses Parquet files whose metadata state more rows or bytes, once read, than an entry may have."""
     rows = size = 0
     try:
         for path in paths:
@@ -189,7 +189,7 @@ def _require_small(folder: Path, paths: Iterable[Path]) -> None:
 
 
 def told_by(store: Store) -> Told:
-    """Cases, threat models, worst cases and the audit's verdicts, by a store's rows and those of its audit."""
+    """Derives cases, threat models, worst cases and the audit's verdicts from a store's rows and those of its audit."""
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     records = plain(evidence.records[["dataset", "case_id", "case_key"]].drop_duplicates())
     digests = {(dataset, case): key for dataset, case, key in records.itertuples(index=False, name=None)}
@@ -209,17 +209,17 @@ def told_by(store: Store) -> Told:
     cases: dict[str, dict[str, str]] = {}
     for (dataset, case), key in sorted(digests.items()):
         cases.setdefault(str(dataset), {})[str(case)] = str(key)
-    found = checks.verdicts(checks.audited(evidence))
+    verdicts = checks.verdicts(checks.audited(evidence))
     return Told(
         cases=cases,
         threat_models=tuple(dict.fromkeys(each.bounds for each in worst)),
         worst_cases=tuple(worst),
-        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in found),
+        verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in verdicts),
     )
 
 
 def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A stored job of one network, with its weights at another place."""
+    """Returns a stored job of one network with its weights at another place."""
     (model,) = spec["models"]
     if model.get("trained"):
         return {**spec, "models": [{**model, "trained": {**model["trained"], "checkpoint": place}}]}
@@ -227,6 +227,6 @@ def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def place_of(spec: Mapping[str, Any]) -> str:
-    """Where a stored job of one network says that its weights are."""
+    """Returns the place of the weights in a stored job of one network."""
     (model,) = spec["models"]
     return str((model.get("trained") or model).get("checkpoint") or model.get("bundle"))

@@ -17,11 +17,11 @@ from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 
 OF_RUN = ("started_at", "status", "versions", "code", "devices", "processor", "engine", "reuse")
-"""What an entry keeps of a run's file: neither its host nor its process."""
+"""Keys of a run's file that an entry keeps: neither its host nor its process."""
 
 
 def make_entry(out: str, model: str, folder: Path) -> bool:
-    """Write the entry of a network of a store; without a filled-in card only that, for a person to fill in.
+    """Writes the entry of a network of a store; if it has no card, writes only a template for a person to fill in.
 
     Args:
         out: a store whose job is done, and whose audit was run.
@@ -29,7 +29,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
         folder: of the entry; what is there already stays.
 
     Returns:
-        Whether the entry is whole; False where its card waits to be filled in.
+        True if the entry is complete; False if its card waits to be filled in.
 
     Raises:
         UserError: no such network, several of that name, one without a checkpoint file, rows that are missing, or an
@@ -48,21 +48,21 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():
         weights = place_of(spec)
-        known = weights if weights.startswith("zoo://") else ""
-        text = TEMPLATE.format(title=_quoted(model), checkpoint=_quoted(known))
+        address = weights if weights.startswith("zoo://") else ""
+        text = TEMPLATE.format(title=_quoted(model), checkpoint=_quoted(address))
         storage.write_atomic(str(folder / CARD), text.encode())
         return False
     read_card(folder / CARD)
     runs = _copy(store, folder / STORE, keys, spec)
     sha256 = {str(facts["sha256"]) for run in runs for key, facts in run.get("models", {}).items() if key in ids}
     if len(sha256) != 1:
-        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run the job anew")
-    own = _keys(audit, ids)
-    _copy(audit, folder / STORE / "audit", own, {**spec, "name": f"{spec['name']}-audit"})
-    kept = tuple(each for each in gradients.windows if each.model == model)
-    probes = Gradients(**{**dict(gradients), "windows": kept}).model_dump_json(indent=1)
+        raise UserError(f"{out}: {model}: expected one checkpoint, its runs name {len(sha256)}: run it to a new store")
+    audit_keys = _keys(audit, ids)
+    _copy(audit, folder / STORE / "audit", audit_keys, {**spec, "name": f"{spec['name']}-audit"})
+    windows = tuple(each for each in gradients.windows if each.model == model)
+    probes = Gradients(**{**dict(gradients), "windows": windows}).model_dump_json(indent=1)
     storage.write_atomic(str(folder / STORE / "audit" / GRADIENTS), probes.encode())
-    cells = {key[:2] for key in keys | own}
+    cells = {key[:2] for key in keys | audit_keys}
     for root in (out, audit.root):
         for place, path in listed(root).items():
             if place in cells:
@@ -73,26 +73,26 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
 
 
 def seal(folder: Path, model: str, checkpoint: str) -> None:
-    """Write SEAL over the files that an entry has; `checkpoint` is the SHA-256 of its weights, hex."""
+    """Writes SEAL over the files of an entry; `checkpoint` is the SHA-256 of its weights, hex."""
     files = {name: downloads.digest(path) for name, path in files_of(folder).items() if name != SEAL}
-    told = told_by(Store(str(folder / STORE)))
-    made = Seal(**dict(told), model=model, checkpoint=checkpoint, files=files, versions=versions())
+    facts = told_by(Store(str(folder / STORE)))
+    made = Seal(**dict(facts), model=model, checkpoint=checkpoint, files=files, versions=versions())
     storage.write_atomic(str(folder / SEAL), made.model_dump_json(indent=1).encode())
 
 
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
-    """A stored job with one network, its attacks on itself, and no path of the machine that made it."""
+    """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
-    found = [entry for entry in job.models if entry.name == model]
-    if not found:
+    entries = [entry for entry in job.models if entry.name == model]
+    if not entries:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
-    if len(found) > 1:
-        raise UserError(f"{out}: {model}: expected one network of that name, got {len(found)}: name them apart")
-    if found[0].ensemble or str(found[0].checkpoint).startswith("random"):
+    if len(entries) > 1:
+        raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
+    if entries[0].ensemble or str(entries[0].checkpoint).startswith("random"):
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
-    if found[0].is_prompted:
+    if entries[0].is_prompted:
         raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
-    datasets = {entry.name for entry in job.datasets if _names(found[0].datasets, entry.name)}
+    datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:
         if not (_names(attack.sources, model) and any(_names(attack.datasets, name) for name in datasets)):
@@ -108,8 +108,8 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         if attack.matched is not None:
             changes["matched"] = tuple(each for each in attack.matched if each.source == model)
         attacks.append(attack.model_copy(update=changes))
-    kept = {
-        "models": [found[0]],
+    parts = {
+        "models": [entries[0]],
         "datasets": [entry for entry in job.datasets if entry.name in datasets],
         "attacks": attacks,
         "training": (),
@@ -117,75 +117,75 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         "save_adversarial": "none",
         "trust_code": False,
     }
-    content = job.model_copy(update=kept).model_dump(mode="json")
+    content = job.model_copy(update=parts).model_dump(mode="json")
     content["datasets"] = [{key: _named(value) for key, value in each.items()} for each in content["datasets"]]
     place = place_of(content)
     return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
 
 
 def _named(value: Any) -> Any:
-    """The last part of an absolute path; anything else as it is."""
+    """Last part of an absolute path; any other value unchanged."""
     is_absolute = isinstance(value, str) and value.startswith(("/", "~"))
     return PurePosixPath(value).name if is_absolute else value
 
 
-def _names(given: str | Collection[str] | None, name: str) -> bool:
-    """Whether an entry of a job is for a name: one, a list, or all where nothing is given."""
-    return not given or given == name or (not isinstance(given, str) and name in given)
+def _names(chosen: str | Collection[str] | None, name: str) -> bool:
+    """True if an entry of a job is meant for `name`: `chosen` is one name, a list, or empty for all."""
+    return not chosen or chosen == name or (not isinstance(chosen, str) and name in chosen)
 
 
 def _ids(store: Store, model: str) -> set[str]:
-    """The `model_id` of a network: one, or one a space."""
+    """Returns the `model_id`s of a network: one, or one per space."""
     rows = store.rows(("source_model", "source_model_id", "target_model_id"))
-    found = {source for name, source, target in rows if name == model and source == target}
-    if not found:
+    ids = {source for name, source, target in rows if name == model and source == target}
+    if not ids:
         raise UserError(f"{store.root}: {model}: expected rows of attacks on it that it was scored on, found none")
-    return found
+    return ids
 
 
 def _keys(store: Store, ids: Collection[str]) -> set[Key]:
-    """The keys of all rows of attacks that some networks made and were scored on."""
+    """Returns the keys of all rows of attacks that one of the networks made and was scored on."""
     rows = store.rows((*KEY, "source_model_id"))
     return {(cell, case, target) for cell, case, target, source in rows if source == target and target in ids}
 
 
 def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Write rows of a store as one of their own, without what tells the machine; returns what its runs say."""
+    """Copies rows of a store into a store of their own, without facts about the machine; returns its runs' content."""
     copy, mark = Store(str(to)), (*KEY, "finished_at", "run_id")
     wanted = {row for row in store.rows(mark) if row[:3] in keys}
     if not copy.is_empty and set(copy.rows(mark)) != wanted:
         raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
-    found = store.found(keys)
+    stored = store.found(keys)
     runs: dict[str, list[Key]] = {}
-    for key in sorted(found):
-        runs.setdefault(found[key][0]["run_id"], []).append(key)
-    said = []
-    for run_id, own in runs.items():
+    for key in sorted(stored):
+        runs.setdefault(stored[key][0]["run_id"], []).append(key)
+    run_facts = []
+    for run_id, run_keys in runs.items():
         if copy.is_empty or run_id not in copy.run_ids():
             writer = copy.writer(run_id)
-            writer.add([found[key][0] for key in own], [row for key in own for row in found[key][1]])
+            writer.add([stored[key][0] for key in run_keys], [row for key in run_keys for row in stored[key][1]])
             writer.flush()
-        run, ids = store.run(run_id), {key[2] for key in own}
+        run, ids = store.run(run_id), {key[2] for key in run_keys}
         models = {
             name: {**facts, "checkpoint": PurePosixPath(str(facts.get("checkpoint"))).name}
             for name, facts in (run.get("models") or {}).items()
             if name in ids
         }
-        kept = {name: run[name] for name in OF_RUN if name in run}
-        said.append({**kept, "models": models, "datasets": run.get("datasets"), "job": dict(spec)})
-        copy.write_run(run_id, said[-1])
+        copied = {name: run[name] for name in OF_RUN if name in run}
+        run_facts.append({**copied, "models": models, "datasets": run.get("datasets"), "job": dict(spec)})
+        copy.write_run(run_id, run_facts[-1])
     cells: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for cell_id, case_key, target in sorted(found):
-        row = found[cell_id, case_key, target][0]
+    for cell_id, case_key, target in sorted(stored):
+        row = stored[cell_id, case_key, target][0]
         cell = cells.setdefault((cell_id, row["dataset"]), {"targets": [], "cases": []})
         cell["targets"] = sorted({*cell["targets"], target})
         cell["cases"] = sorted({*cell["cases"], case_key})
     index = [{"cell_id": cell_id, "dataset": dataset, **parts} for (cell_id, dataset), parts in cells.items()]
     copy.write_job({"spec": dict(spec), "index": {"cells": index, "cases": {}}})
-    return said
+    return run_facts
 
 
 def _quoted(text: str) -> str:
-    """A text as a YAML scalar on one line."""
+    """Writes a text as a YAML scalar on one line."""
     dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
     return dumped.strip()

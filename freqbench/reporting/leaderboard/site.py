@@ -1,6 +1,6 @@
 """Builds the static site of a leaderboard: plain pages that fetch nothing, ready for GitHub Pages.
 
-What entries say is text to the pages: it is escaped everywhere, links are https addresses alone, and a policy in each
+Texts of entries are escaped everywhere, links are https addresses only, and a policy in each
 page lets no script run but the site's own.
 """
 
@@ -35,24 +35,24 @@ COPIED = ("style.css", "sort.js")
 
 
 def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
-    """Build a site of the entries of a folder that `examine` finds nothing wrong with.
+    """Builds a site of the entries of a folder in which `examine` finds nothing wrong.
 
     Args:
-        entries: each of its folders is an entry.
-        to: a folder, made where it is not there; an index.html of another maker is refused.
-        say: told one line for each entry that is refused, where the site is, and that nothing was computed again.
-        trust_code: as of `examine`.
+        entries: a folder; each folder in it is an entry.
+        to: a folder, made if missing; an index.html of another maker is refused.
+        say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
+        trust_code: as in `examine`.
 
     Returns:
-        Whether no entry was refused.
+        True if no entry was refused.
 
     Raises:
-        UserError: no entry at all, or none that stands.
+        UserError: no entry, or all refused.
     """
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench leaderboard entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
-    found: list[Entry] = []
+    accepted: list[Entry] = []
     for folder in places:
         try:
             entry = read_entry(folder)
@@ -62,21 +62,21 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
         if wrong:
             say(f"{folder}: refused: {one_line(wrong[0])}")
         else:
-            found.append(entry)
-    if not found:
+            accepted.append(entry)
+    if not accepted:
         raise UserError(f"{entries}: expected an entry that stands, found none of {len(places)}: see the reasons above")
     storage.require_own(str(to / "index.html"), MARK)
-    _write(found, boards_of(found), to)
-    say(f"written: {to / 'index.html'} ({len(found)} of {len(places)} entries)")
+    _write(accepted, boards_of(accepted), to)
+    say(f"written: {to / 'index.html'} ({len(accepted)} of {len(places)} entries)")
     say(f"scores are those that the entries state: freqbench leaderboard verify {entries}/NAME computes them again")
-    return len(found) == len(places)
+    return len(accepted) == len(places)
 
 
 def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
-    shown: list[dict[str, Any]] = [
+    panels: list[dict[str, Any]] = [
         {
             "board": board,
             "rows": board.rows.assign(interval=bounds(board.rows)).to_dict("records"),
@@ -89,11 +89,11 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
         page = environment.get_template(template).render(root=root, version=versions()["freqbench"], **content)
         storage.write_atomic(str(to / name), page.encode())
 
-    put("index.html", "index.html", "", boards=shown, entries=by_name)
+    put("index.html", "index.html", "", boards=panels, entries=by_name)
     put("submit.html", "submit.html", "")
     for name, entry in by_name.items():
-        own = [(each, row) for each in shown for row in each["rows"] if row["entry"] == name]
-        put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=own, pictures=_pictures(entry, to))
+        ranks = [(each, row) for each in panels for row in each["rows"] if row["entry"] == name]
+        put(f"entries/{name}.html", "entry.html", "../", entry=entry, own=ranks, pictures=_pictures(entry, to))
     for name in COPIED:
         storage.write_atomic(str(to / name), resources.files(__package__).joinpath("templates", name).read_bytes())
     table = pd.concat([board.rows for board in boards]).rename(columns={"threat_model": "bounds"})
@@ -102,21 +102,21 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
 
 
 def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
-    """Copy the pictures of an entry's strongest attacks into the site: `file` beside its page, and `text`."""
+    """Copies the pictures of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
     worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
-    found = []
+    pictures = []
     for place, path in listed(str(entry.folder / STORE)).items():
         if each := worst.get(place):
             file = f"{entry.name}-{each.cell_id}.webp"
             storage.write_atomic(str(to / "entries" / file), storage.read_bytes(path))
             lost = points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
             text = f"{each.attack} ({each.bounds}) on {each.case_id}: {lost} points of foreground DSC lost"
-            found.append({"file": file, "text": text})
-    return sorted(found, key=lambda each: each["text"])
+            pictures.append({"file": file, "text": text})
+    return sorted(pictures, key=lambda each: each["text"])
 
 
 def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
-    """A board's rows as an SVG element: foreground DSC on clean volumes against the worst case, with its interval.
+    """Draws a board's rows as an SVG element: clean foreground DSC against the worst case, with its interval.
 
     `names` are those of all entries, so that each looks the same on every board.
     """

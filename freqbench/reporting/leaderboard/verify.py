@@ -1,4 +1,4 @@
-"""Verifies entries: what their files say of each other, then what a computer finds that computes them again."""
+"""Verifies entries: first that their files agree with each other, then by computing them again."""
 
 import json
 import math
@@ -32,38 +32,38 @@ from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
 PROBED = "zero_gradients"
-"""The check that can always be made once `audit --run` has come to its end."""
+"""Check that can always be made once `audit --run` has finished."""
 ALWAYS = ("clean", "saved", "bounds")
 """Checks beside those of gradients and claims that an entry may not violate."""
 
 
 def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
-    """What an entry's files say of each other; nothing is computed again.
+    """Checks that an entry's files agree with each other; computes nothing again.
 
-    `job`: it is of the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
+    `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
     `freqbench verify`, for the rows of its audit too; `rows`: each is ok and on the network itself; `seal`: cases,
     worst cases and verdicts are those of the rows; `audit`: no masked gradients, no weak settings. Ends with the first
     that is wrong.
     """
-    found = [_job(entry, trust_code)]
-    if found[0].verdict == "ok":
-        own, *of_audit = map(verify.verify, _stores(entry))
-        found += [*own, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
+    results = [_job(entry, trust_code)]
+    if results[0].verdict == "ok":
+        of_store, *of_audit = map(verify.verify, _stores(entry))
+        results += [*of_store, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _seal, lambda entry: audited(entry.store)):
-        if any(each.verdict == "wrong" for each in found):
+        if any(each.verdict == "wrong" for each in results):
             break
-        found = [*found, more(entry)]
-    return found
+        results = [*results, more(entry)]
+    return results
 
 
 def _stores(entry: Entry) -> list[Store]:
-    """The entry's own, and that of its audit, if it was run."""
+    """Returns the entry's own store, and that of its audit if it was run."""
     audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
 
 def _job(entry: Entry, trust_code: bool) -> Check:
-    """The entry's jobs name one network, and its weights as entries do: nothing is fetched for whoever reads them."""
+    """Checks that the entry's jobs name one network, and its weights as entries do, so that reading fetches nothing."""
     stores = _stores(entry)
     specs = [store.job().get("spec") for store in stores]
     specs += [each.get("job") for store in stores for each in store.runs()]
@@ -81,7 +81,7 @@ def _job(entry: Entry, trust_code: bool) -> Check:
 
 
 def _foreign(job: JobSpec) -> list[str]:
-    """Names in a job of one network that stand for code of other packages; nothing is imported."""
+    """Finds names of code of other packages in a job of one network; imports nothing."""
     classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
     named = [str(job.models[0].arch), *classes]
     return [name for name in named if name in FROZEN or names_class(name)]
@@ -109,36 +109,38 @@ def _rows(entry: Entry) -> Check:
 
 
 def _seal(entry: Entry) -> Check:
-    told = told_by(entry.store)
+    facts = told_by(entry.store)
     for name in Told.model_fields:
-        sealed, found = getattr(entry.seal, name), getattr(told, name)
+        sealed, actual = getattr(entry.seal, name), getattr(facts, name)
         if name == "verdicts":  # another release may word its sentences otherwise
-            sealed, found = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, told))
-        if sealed != found:
+            sealed, actual = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, facts))
+        if sealed != actual:
             return _wrong("seal", f"{name} are not those of the rows: make the entry again")
-    if not told.worst_cases:
+    if not facts.worst_cases:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return _wrong("seal", f"nothing to rank by: expected {wanted}")
-    return _ok("seal", f"{len(told.worst_cases)} worst cases in {len(told.threat_models)} threat models are the rows'")
+    return _ok(
+        "seal", f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models are the rows'"
+    )
 
 
 def audited(store: Store) -> Check:
-    """Whether the audit of a store of one network, as far as it was run, lets its numbers stand."""
+    """Checks that the audit of a store of one network, as far as it was run, lets its numbers stand."""
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     findings = checks.audited(evidence)
-    if found := [*_refused(findings), *_lacking(evidence)]:
-        return _wrong("audit", " ".join(found))
+    if problems := [*_refused(findings), *_lacking(evidence)]:
+        return _wrong("audit", " ".join(problems))
     doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == IN_DOUBT]
     return _ok("audit", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
 
 
 def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
-    """Why an audit's findings keep an entry from a board, a sentence each."""
+    """Yields one sentence per reason why an audit's findings keep an entry from a board."""
     for each in checks.verdicts(findings):
         is_weak = any(claim.verdict == VIOLATED for claim in each.claims)
         signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
-        if found := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
-            yield f"{found.capitalize()} on {each.dataset}: {each.sentence}"
+        if problem := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
+            yield f"{problem.capitalize()} on {each.dataset}: {each.sentence}"
         if PROBED in each.checks[NOT_CHECKED]:
             yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
     for finding in findings:
@@ -147,7 +149,7 @@ def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
 
 
 def _lacking(evidence: Evidence) -> Iterator[str]:
-    """The strongest attacks with the bounds of an entry's own that its audit did not run."""
+    """Names the strongest attacks, within the bounds of an entry's own, that its audit did not run."""
     for on in evidence.models:
         for claim in claims_of(on):
             if claim.lacking and claim.left.min() > FAILURE:
@@ -170,19 +172,19 @@ def recompute(
     job: JobSpec | None = None,
     seed: int | None = None,
 ) -> list[Check]:
-    """What computing finds, on a copy of the entry's store: its own files are only read.
+    """Computes an entry again on a copy of its store; its own files are only read.
 
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
     the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
     an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave what the entry's own
-    audit says that they leave. Ends with the first that is wrong.
+    audit states. Ends with the first that is wrong.
 
     Args:
-        checkpoint: its weights; None: from where its card says.
+        checkpoint: its weights; None: those at the place that its card names.
         share: of its rows, in (0, 1]; `seed` of their draw, None: another each time.
-        cases: of the audit, the first so many of each dataset; `engine` of the audit.
-        trust_code: whether third-party code and frozen networks may run.
-        job: whose datasets say where data lie here; None: as the entry's job does.
+        cases: number of the audit's cases, the first of each dataset; `engine` of the audit.
+        trust_code: allow third-party code and frozen networks to run.
+        job: its datasets name the places of data here; None: the entry's job does.
     """
     with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, trusting(trust_code):
         place = checkpoint or entry.card.checkpoint
@@ -195,18 +197,18 @@ def recompute(
             grid = expand(here, where=f"{entry.name}: its job")
         except (UserError, OSError) as error:
             return [_wrong("identities", one_line(error))]
-        found = list(_identities(entry, grid))
-        if found[-1].verdict == "wrong":
-            return found
+        results = list(_identities(entry, grid))
+        if results[-1].verdict == "wrong":
+            return results
         out = _copied(entry, here, folder)
-        found.append(_again(out, here, share, seed, console))
-        if found[-1].verdict == "ok":
-            found.append(_audited_again(entry, out, here, cases, engine, console))
-        return found
+        results.append(_again(out, here, share, seed, console))
+        if results[-1].verdict == "ok":
+            results.append(_audited_again(entry, out, here, cases, engine, console))
+        return results
 
 
 def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    """The entry's job with weights and data as they lie here."""
+    """Returns the entry's job with weights and data at their places here."""
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
@@ -216,7 +218,7 @@ def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) 
 
 
 def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
-    """Checkpoint, digests of cases and ids of cells, as the job makes them here, against those of the entry."""
+    """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
     got = {cell.source.checkpoint_sha256 for cell in grid.cells}
     if got != {entry.seal.checkpoint}:
         yield _wrong("checkpoint", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
@@ -239,7 +241,7 @@ def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
 
 
 def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
-    """A copy of an entry's store without its audit, whose job says where weights and data lie here."""
+    """Copies an entry's store without its audit; the copy's job names the places of weights and data here."""
     out = Path(folder) / "store"
     shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
     content = job.model_dump(mode="json")
@@ -265,19 +267,19 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
         raise KeyboardInterrupt
     if failed:
         return _wrong("audit", f"{failed} records of the audit failed")
-    found = audited(Store(out))
-    contradicted = [] if found.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
-    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else found
+    result = audited(Store(out))
+    contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
+    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else result
 
 
 def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
-    """The rows of an entry's audit that computing does not give again: worst cases rest on them too."""
+    """Names the rows of an entry's audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}
     for *key, case, attack, stored in Store(root_of(entry.store.root)).rows(columns):
-        found = again.get(tuple(key), stored)
-        if not TOLERANCES["records"]["dsc_foreground"].allows(stored, found):
-            yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {found:.4f}"
+        computed = again.get(tuple(key), stored)
+        if not TOLERANCES["records"]["dsc_foreground"].allows(stored, computed):
+            yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {computed:.4f}"
 
 
 def _ok(name: str, text: str) -> Check:
@@ -288,6 +290,6 @@ def _wrong(name: str, text: str) -> Check:
     return Check(name=name, verdict="wrong", text=text)
 
 
-def reasons(found: Sequence[Check]) -> list[str]:
-    """What is wrong, a text each."""
-    return [f"{each.name}: {each.text}" for each in found if each.verdict == "wrong"]
+def reasons(results: Sequence[Check]) -> list[str]:
+    """Returns one text per wrong check."""
+    return [f"{each.name}: {each.text}" for each in results if each.verdict == "wrong"]

@@ -18,26 +18,26 @@ _LEAVES_SCRIPT = re.compile(r"</script|<!--|<script", re.IGNORECASE)
 
 
 def packed(data: Mapping[str, Any]) -> bytes:
-    """The page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
+    """Packs the page's data as gzip-compressed JSON, the same bytes for the same data; ValueError for a NaN."""
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return gzip.compress(text.encode(), compresslevel=9, mtime=0)
 
 
 def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mapping[str, Any] | None = None) -> str:
-    """The page as HTML text that needs no network.
+    """Makes the page as HTML text that needs no network.
 
     Args:
         data: of `page_data`; None: a page that fetches it every ten seconds from `data` beside itself.
         viewer: a script that sets `window.freqbenchViewer` with `open(element, manifest)`.
-        volumes: the manifest of saved volumes that the viewer is given.
+        volumes: the manifest of saved volumes for the viewer.
 
     Raises:
         ValueError: a script would end its own tag.
     """
     scripts = [text for text in (viewer, _read("dist/charts.js"), _read("dist/page.js")) if text]
     for script in scripts:
-        if found := _LEAVES_SCRIPT.search(script):
-            raise ValueError(f"a script must not contain {found.group()!r}: it would end or nest its own tag")
+        if match := _LEAVES_SCRIPT.search(script):
+            raise ValueError(f"a script must not contain {match.group()!r}: it would end or nest its own tag")
     content = None if data is None else base64.b64encode(packed({**data, "volumes": volumes})).decode()
     template = Environment(autoescape=True).from_string(_read("template.html"))
     return template.render(
@@ -51,12 +51,12 @@ def build_page(data: Mapping[str, Any] | None, viewer: str = "", volumes: Mappin
 
 
 def viewer_script() -> str:
-    """The viewer of saved volumes, for `build_page`."""
+    """Returns the script of the viewer of saved volumes, for `build_page`."""
     return _read("dist/viewer.js")
 
 
 def _policy(scripts: list[str], is_live: bool, has_viewer: bool) -> str:
-    """A Content-Security-Policy: only these scripts run, and nothing is fetched but what a live page or viewer needs.
+    """Makes a Content-Security-Policy: only these scripts run; only a live page or viewer fetches, and from itself.
 
     The libraries set styles inline. Saved volumes are scripts beside the page, as one on a disk may not fetch.
     """

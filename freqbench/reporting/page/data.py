@@ -1,18 +1,18 @@
-"""Makes what the page shows: one JSON object: columns of coded texts and short numbers, what is missing as null.
+"""Makes the page's data: one JSON object of columns of coded texts and short numbers; missing values are null.
 
 Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "codes": [n codes, -1: none]}}, "numbers":
 {name: [n numbers or null]}}`. The object:
 
 - `format` (1), `title`, `made_at`, `version` (of freqbench);
 - `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`;
-- `summary`: a frame, one row a dataset, source, target and attack: texts `dataset source target attack family
+- `summary`: a frame, one row per dataset, source, target and attack: texts `dataset source target attack family
   base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
   without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
   `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean), `null` (1: a null row, else 0);
-- `clean`: a frame, one row a dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
-- `class_means`: a frame, one row a summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
+- `clean`: a frame, one row per dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
+- `class_means`: a frame, one row per summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
   or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
-- `cases`: a frame, one row a record, in the summary's order, or null with `omitted.cases`: the texts `case patient
+- `cases`: a frame, one row per record, in the summary's order, or null with `omitted.cases`: the texts `case patient
   status error metrics null_reasons run id` (`id`: what `reproduce OUT --row ID` takes), numbers `row` (of the
   summary), `seed`, the scores, `missed_classes`, `hallucinated_classes`, `classes` (how many rows of `case_classes` are
   its own), `clean` (block of `clean_classes`);
@@ -77,13 +77,13 @@ def page_data(
     facts: Sequence[Mapping[str, Any]],
     audit: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What `build_page` embeds and a server sends: see the module for the object.
+    """Makes the object that `build_page` embeds and a server sends; the module describes it.
 
     Args:
         records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
-        facts: one a store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
-        audit: of `freqbench.reporting.audit.page_part`; None where nobody asked.
+        facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
+        audit: of `freqbench.reporting.audit.page_part`; None if not asked for.
     """
     everything, left_out = records, records[records["left_out"] != ""]
     records = records[records["left_out"] == ""].reset_index(drop=True)
@@ -125,9 +125,9 @@ def page_data(
 
 
 def _described() -> list[dict[str, Any]]:
-    """The scores; `metric`: what a job asks for to get one, empty where it always is."""
-    found = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
-    return [{name: value for name, value in each.items() if name != "scale"} for each in found]
+    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty."""
+    scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
@@ -156,8 +156,8 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
 
 
 def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
-    """Of each row of the summary the first `error` where no record is ok, the `metrics` that its ok records cover, and
-    the first `null_reasons` of each column, as JSON; None where there is none."""
+    """Returns three columns by row of the summary: the first `error` where no record is ok, the `metrics` that its ok
+    records cover, and the first `null_reasons` of each column, as JSON; None where there is none."""
     is_ok = records["status"] == "ok"
     has_ok = set(records.loc[is_ok, "row"])
     errors = records["error"].astype(object).groupby(records["row"]).first()
@@ -169,45 +169,45 @@ def _reasons(records: pd.DataFrame, rows: int) -> dict[str, pd.Series]:
             covered.setdefault(row, {}).update(dict.fromkeys(metrics.split(",")))
         if isinstance(text, str):
             reasons[row] = object_of(text, "null_reasons") | reasons.get(row, {})
-    found = {
+    columns = {
         "error": [None if row in has_ok else errors.get(row) for row in range(rows)],
         "metrics": [",".join(covered.get(row, {})) or None for row in range(rows)],
         "null_reasons": [json.dumps(reasons[row], sort_keys=True) if row in reasons else None for row in range(rows)],
     }
-    return {name: pd.Series(values, dtype=object) for name, values in found.items()}
+    return {name: pd.Series(values, dtype=object) for name, values in columns.items()}
 
 
 def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
-    """Everything that is one row a case or one a class."""
+    """Makes the frames that have one row per case or per class."""
     parts = ("cases", "case_classes", "clean_classes", "class_means")
-    found: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
-    omitted = found["omitted"] = {}
+    frames: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
+    omitted = frames["omitted"] = {}
     counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
         joined = _joined(records, classes)
-        found["classes"] = _class_names(joined)
+        frames["classes"] = _class_names(joined)
         means = _class_means(joined)
         if means["rows"] > MAX_CLASS_MEANS:
             omitted["class_means"] = f"{means['rows']:,} means of classes are too many for a page"
         else:
-            found["class_means"] = means
+            frames["class_means"] = means
         if len(joined) > MAX_CLASS_ROWS or len(records) > MAX_CASES:
             omitted["case_classes"] = f"{len(joined):,} values of single classes are too many for a page"
         else:
             counts = np.bincount(joined["position"], minlength=len(records))
             values = {"class": joined["class_index"], "dsc": joined["dsc"] * 100, "hd95_mm": joined["hd95_mm"]}
-            found["case_classes"] = _frame({}, values)
-            blocks, found["clean_classes"] = _clean_classes(records, joined)
+            frames["case_classes"] = _frame({}, values)
+            blocks, frames["clean_classes"] = _clean_classes(records, joined)
     if len(records) > MAX_CASES:
         omitted["cases"] = (
             f"{len(records):,} single cases are too many for a page (at most {MAX_CASES:,}): only the means are here; "
             "report --format csv has every row"
         )
     else:
-        found["cases"] = _cases(records, counts, blocks)
-    return found
+        frames["cases"] = _cases(records, counts, blocks)
+    return frames
 
 
 def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _cases(records: pd.DataFrame, counts: np.ndarray, blocks: np.ndarray) -> dic
 
 
 def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
-    """The class rows of the records, with the record's `position`, in the records' order."""
+    """Selects the class rows of the records and adds the record's `position`; in the records' order."""
     placed = records.assign(position=np.arange(len(records)))
     joined = joined_classes(placed, classes, ["position", "row", "dataset"])
     joined = joined.sort_values(["position", "class_index"], kind="stable", ignore_index=True)
@@ -229,10 +229,10 @@ def _joined(records: pd.DataFrame, classes: pd.DataFrame) -> pd.DataFrame:
 
 def _class_names(joined: pd.DataFrame) -> dict[str, list[list[Any]]]:
     distinct = joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"])
-    found: dict[str, list[list[Any]]] = {}
+    names: dict[str, list[list[Any]]] = {}
     for dataset, index, name in distinct.sort_values(["dataset", "class_index"]).itertuples(index=False, name=None):
-        found.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
-    return found
+        names.setdefault(str(dataset), []).append([int(index), str(name), class_color(int(index))])
+    return names
 
 
 def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
@@ -247,7 +247,7 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
-    """What the models predict on each clean volume, once: the block of every record, and the blocks."""
+    """Scores the models on each clean volume once: returns the block of every record, and the blocks."""
     block = records.groupby(["dataset", "target_model", "case_id"], observed=True, sort=False).ngroup().to_numpy()
     rows = joined.assign(block=block[joined["position"]]).drop_duplicates(["block", "class_index"])
     rows = rows.sort_values(["block", "class_index"], kind="stable")
@@ -262,8 +262,8 @@ def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
     groups = records[records["status"] != "ok"].groupby(_KEYS, observed=True)
-    found = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
-    return _objects(found.where(found.notna(), None), ("failed", "reason"))
+    counts = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
+    return _objects(counts.where(counts.notna(), None), ("failed", "reason"))
 
 
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
@@ -273,10 +273,10 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
 
 def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
-    found = []
+    tables = []
     for section in unasked(records):
         columns = columns_of(section)
-        found.append(
+        tables.append(
             {
                 "title": section.title,
                 "text": section.text,
@@ -284,7 +284,7 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
                 "rows": [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)],
             }
         )
-    return found
+    return tables
 
 
 def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
@@ -292,12 +292,12 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
     each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
     mean over severities; `series`: `{model: [colour, marker, dash]}`."""
     charts = []
-    shown = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
-    for dataset, rows in shown:
-        found = natural.compared(rows)
-        if isinstance(found, str):
+    by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
+    for dataset, rows in by_dataset:
+        comparison = natural.compared(rows)
+        if isinstance(comparison, str):
             continue
-        columns = found.by_row[["target_model", "group", "row", "mean", "low", "high"]]
+        columns = comparison.by_row[["target_model", "group", "row", "mean", "low", "high"]]
         drops = {
             (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
             for model, group, row, *values in columns.itertuples(index=False)
@@ -305,30 +305,30 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
         charts.append(
             {
                 "dataset": str(dataset),
-                "models": list(found.models),
-                "rows": [[natural.GROUPS[group], row] for group, row in found.rows],
-                "drops": {model: [drops.get((model, *row)) for row in found.rows] for model in found.models},
-                "series": {model: list(series_style(place)) for place, model in enumerate(found.models)},
-                "cases": found.n,
+                "models": list(comparison.models),
+                "rows": [[natural.GROUPS[group], row] for group, row in comparison.rows],
+                "drops": {model: [drops.get((model, *row)) for row in comparison.rows] for model in comparison.models},
+                "series": {model: list(series_style(place)) for place, model in enumerate(comparison.models)},
+                "cases": comparison.n,
             }
         )
     return charts
 
 
 def numbers(values: Any, digits: int = DIGITS) -> list[float | int | None]:
-    """Numbers with so many significant digits of what is stored, whole ones without a point, missing ones None."""
+    """Rounds numbers to `digits` significant digits, whole ones without a point; missing ones are None."""
     rounded = [float(f"{value:.{digits}g}") for value in pd.to_numeric(pd.Series(values)).astype(float).tolist()]
     return [(int(value) if value.is_integer() else value) if math.isfinite(value) else None for value in rounded]
 
 
 def texts(values: pd.Series) -> dict[str, Any]:
-    """Texts as codes into the distinct ones, in order of appearance; -1 where there is none."""
+    """Codes texts as indices into the distinct ones, in order of appearance; -1 where there is none."""
     codes, distinct = pd.factorize(values.astype(object))
     return {"values": [str(value) for value in distinct], "codes": codes.tolist()}
 
 
 def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> dict[str, Any]:
-    """A frame as the page's data has it: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
+    """Makes a frame of the page's data: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
     return {
         "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
         "texts": {name: texts(column) for name, column in text.items()},

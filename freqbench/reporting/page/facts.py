@@ -44,35 +44,35 @@ _COPIED = ("status", "started_at", "heartbeat", "warnings", "versions", "code", 
 
 
 def title(facts: Facts) -> str:
-    """The jobs' names, for the head of the page."""
+    """Title of the page: the jobs' names."""
     names = dict.fromkeys(_spec(each).get("name") or each["store"] for each in facts)
     return ", ".join(str(name) for name in names) or "freqbench"
 
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every run with the progress of its store."""
-    is_ok, found = records["status"] == "ok", []
+    """Lists every run with the progress of its store."""
+    is_ok, entries = records["status"] == "ok", []
     for each in facts:
         planned = len(index_keys(each["job"]["index"]))
-        own = records["run_id"].isin([run["run_id"] for run in each["runs"]])
-        done, failed = int((own & is_ok).sum()), int((own & ~is_ok).sum())
+        is_of_store = records["run_id"].isin([run["run_id"] for run in each["runs"]])
+        done, failed = int((is_of_store & is_ok).sum()), int((is_of_store & ~is_ok).sum())
         progress = {"store": str(each["store"]), "planned": planned, "done": done, "failed": failed}
-        found += [progress | _run(run) for run in each["runs"]]
-    return found
+        entries += [progress | _run(run) for run in each["runs"]]
+    return entries
 
 
 def jobs(facts: Facts) -> list[dict[str, Any]]:
-    """The job of every store, as a person wrote it but for defaults."""
-    found = []
+    """Returns the job of every store as YAML, without empty values."""
+    entries = []
     for each in facts:
         if spec := _spec(each):
             text = yaml.safe_dump(_without_empty(spec), sort_keys=False, allow_unicode=True, width=100)
-            found.append({"store": str(each["store"]), "name": str(spec.get("name", "")), "text": text})
-    return found
+            entries.append({"store": str(each["store"]), "name": str(spec.get("name", "")), "text": text})
+    return entries
 
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The job's content; empty where somebody took it out of the store."""
+    """Content of the job; empty where somebody took it out of the store."""
     spec = facts["job"].get("spec")
     return spec if isinstance(spec, Mapping) else {}
 

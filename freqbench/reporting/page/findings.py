@@ -12,27 +12,27 @@ DROP = "dsc_foreground_drop"
 
 
 def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """`{dataset row text}`: of each dataset and threat model the largest white-box drop of foreground DSC, how much of
-    it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
+    """Returns `{dataset row text}`: for each dataset and threat model the largest white-box drop of foreground DSC, how
+    much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
     Attacks of different threat models are not compared. `row` is the place of the row that a sentence is about.
 
     Args:
         rows: of `tables.summary` without clean rows, with their place as `row`; `label` is the attack's.
     """
-    found = []
+    entries = []
     for dataset, of_dataset in rows.groupby("dataset", observed=True):
-        own = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
-        attacks = own[~is_null_row(own)]
+        white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
+        attacks = white_box[~is_null_row(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
-        told = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
-        told += _most_robust(attacks)
-        found += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in told]
-    return found
+        sentences = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
+        sentences += _most_robust(attacks)
+        entries += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in sentences]
+    return entries
 
 
 def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What the strongest attack of a threat model takes, what of it transfers, and what it takes unoptimised."""
+    """States what the strongest attack of a threat model takes, what transfers, and what it takes unoptimised."""
     source, label, drop = row["source_model"], str(row["label"]), row[DROP]
     before = row["dsc_foreground"] + drop
     n = f"mean of {row['cases']} cases" if row["cases"] > 1 else "one case"
@@ -57,8 +57,8 @@ def _strongest(row: pd.Series, rows: pd.DataFrame) -> str:
 
 
 def _most_robust(attacks: pd.DataFrame) -> Iterator[tuple[pd.Series, str]]:
-    """The model whose largest drop is the smallest, where several met the same attacks."""
-    met = [frozenset(own["label"].astype(str)) for _, own in attacks.groupby("source_model", observed=True)]
+    """Yields the model whose largest drop is the smallest, if several met the same attacks."""
+    met = [frozenset(group["label"].astype(str)) for _, group in attacks.groupby("source_model", observed=True)]
     if len(met) < 2 or len(set(met)) > 1:
         return
     worst = attacks.loc[attacks.groupby("source_model", observed=True)[DROP].idxmax()].sort_values(DROP)

@@ -29,7 +29,7 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
     drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
     rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
-    found: list[dict[str, Any]] = []
+    pictures: list[dict[str, Any]] = []
     room = MOST_BYTES
     for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
         with suppress(FileNotFoundError):  # a run has replaced it meanwhile
@@ -40,5 +40,5 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
             if room < 0:
                 break
             encoded = base64.b64encode(image).decode()
-            found.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
-    return found
+            pictures.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
+    return pictures

@@ -1,4 +1,4 @@
-"""Lists the saved volumes of stores for the viewer, as a manifest, and packs the files that a browser reads."""
+"""Lists the saved volumes of stores for the viewer in a manifest, and packs the files that a browser reads."""
 
 import base64
 import gzip
@@ -24,41 +24,41 @@ Manifest = dict[str, Any]
 
 FOLDER = "volumes"
 INT16 = 32767
-PACKING = 6  # of 9: the noise of an attack packs no better with more
+PACKING = 6  # of 9: higher levels pack an attack's noise no better
 
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
 def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
-    """Write the saved volumes of records as scripts below a folder, for a page that is opened from disk.
+    """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
     of a case is written once for all attacks. Real numbers are rounded to 16-bit steps of 1/32767 of [0, 1], or of
-    their largest magnitude if that is more; label maps stay as they are. What a former call left there is removed.
+    their largest magnitude if that is more; label maps stay as they are. Scripts of former calls are removed.
 
     Args:
-        records: after `tables.current`; only rows whose volumes are there count.
+        records: after `tables.current`; only rows with saved volumes count.
         classes: columns of CLASS_RECORDS, for the names of classes.
         stores: folders or URIs.
         folder: that of the page.
 
     Returns:
-        What `freqbenchViewer.open` is given: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
+        Argument of `freqbenchViewer.open`: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
         `notes` on what could not be read.
     """
-    known: dict[str, str] = {}  # a file of a store to its key
+    keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
     rounding = 0.0
 
     def key(_: int, place: str, name: str) -> str:
         nonlocal rounding
         path = storage.join(place, name)
-        if path not in known:
+        if path not in keys:
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
-            known[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
-            sizes[known[path]] = _write(folder, known[path], content)
-        return known[path]
+            keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
+            sizes[keys[path]] = _write(folder, keys[path], content)
+        return keys[path]
 
     manifest = _manifest("script", records, classes, stores, key)
     for name in storage.list_files(storage.join(folder, FOLDER), ".js"):
@@ -69,7 +69,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
 
 def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> Manifest:
-    """The same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; no volume is read."""
+    """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; reads no file."""
 
     def key(store: int, place: str, name: str) -> str:
         below = "/".join([*place.split("/")[-2:], name.removesuffix(volumes.SUFFIX)])
@@ -79,7 +79,7 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """The content of a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
+    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
 
     Raises:
         UserError: no such key, no such file, or links lead out of the store.
@@ -101,7 +101,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
-    """A packed NIfTI file made small enough for a page, and how much a voxel may have changed by rounding.
+    """Makes a packed NIfTI file small enough for a page; returns it and the largest change of a voxel by rounding.
 
     Raises:
         DataError: damaged, or not finite.
@@ -123,7 +123,7 @@ def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
 
 
 def _write(folder: str, key: str, content: bytes) -> int:
-    """Write a volume's script unless it is there, named by its content; its bytes."""
+    """Writes a volume's script, named by its content, unless it is there; returns its size in bytes."""
     script = _beginning(key) + base64.b64encode(content) + b'")\n'
     path = storage.join(folder, FOLDER, f"{key}.js")
     if not storage.exists(path):
@@ -138,8 +138,8 @@ def _beginning(key: str) -> bytes:
 def _manifest(
     kind: str, records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
 ) -> Manifest:
-    """One case a saved volume that rows speak of, and a line on those that could not be read; `key` gives a file its
-    key by the number of its store, its folder and its name."""
+    """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
+    file's key from the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
     wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
     class_names = defaultdict[str, dict[int, str]](dict)
@@ -157,7 +157,7 @@ def _manifest(
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
-    """The rows whose volumes are there; `file` is the number of their store and their folder in it, the first's."""
+    """Selects the rows whose volumes are saved; `file` is the number of the first store with them, and their folder."""
     files = {
         key: (number, folder)
         for number, store in reversed([*enumerate(stores)])
@@ -173,7 +173,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
 def _case(
     group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """The entry of one saved volume, from its rows, one a target; UserError for files that cannot be read."""
+    """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
     place = storage.join(store, volumes.VOLUMES, row["file"][1])
     names.require_inside(store, place)
@@ -184,8 +184,8 @@ def _case(
         raise DataError(f"{place}: expected {' and '.join(sorted(missing))}, found none: run the case again")
     keys = {name: key(place, name) for name in files}
     of_targets = volumes.predictions(files)
-    known = class_names.get(str(row["cell_id"]), {})
-    targets = {str(shown): str(shown).partition("#")[0] for shown in group["target_model"]}  # as files are called
+    labels = class_names.get(str(row["cell_id"]), {})
+    targets = {str(model): str(model).partition("#")[0] for model in group["target_model"]}  # their names in files
     return {
         "dataset": str(row["dataset"]),
         "case": str(row["case_id"]),
@@ -196,18 +196,18 @@ def _case(
             "adversarial": keys[volumes.ADVERSARIAL],
             "label": keys.get(volumes.LABEL),
             "predictions": {
-                shown: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
-                for shown, name in targets.items()
-                if name in of_targets and list(targets.values()).count(name) == 1  # else whose it is cannot be told
+                model: {kind: keys.get(of_targets[name].get(suffix, "")) for kind, suffix in _KINDS.items()}
+                for model, name in targets.items()
+                if name in of_targets and list(targets.values()).count(name) == 1  # else ambiguous
             },
         },
-        "class_names": [known.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
+        "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
         "dsc": _scores(group),
     }
 
 
 def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:
-    """DSC of each target, clean and adversarial; None where undefined."""
+    """Scores of each target, DSC clean and adversarial; None where undefined."""
     values = group[["dsc_clean", "dsc"]].astype(float).to_numpy().tolist()
     return {
         str(name): [None if math.isnan(value) else value for value in row]

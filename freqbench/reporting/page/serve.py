@@ -25,14 +25,14 @@ from freqbench.results import Store
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 REST = 5
-"""A store is read again after at least as many times the seconds that reading it took."""
+"""Pause between two reads of a store, as a multiple of the time that a read takes; LEAST_REST_S at least."""
 LEAST_REST_S = 2.0
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
 
 
 class Live:
-    """The page's data, made again when the stores have changed and some time has passed; for several threads."""
+    """The page's data, made again once the stores have changed and some time has passed; safe for several threads."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self._stores = stores
@@ -42,7 +42,7 @@ class Live:
         self._next = 0.0
 
     def packed(self) -> tuple[str, bytes]:
-        """Its ETag and the data as gzipped JSON; UserError where a store cannot be read."""
+        """Returns the ETag and the data as gzipped JSON; UserError where a store cannot be read."""
         with self._lock:
             started = time.monotonic()
             if started >= self._next:
@@ -54,7 +54,7 @@ class Live:
             return self._mark, self._packed
 
     def _look(self) -> str:
-        """What changes when a store or its audit does: files of rows, what runs say, what was measured."""
+        """Hash that changes when a store or its audit does: files of rows, facts of runs, measurements."""
         seen = [
             [store.root, storage.list_files(storage.join(store.root, "records"), ".parquet"), store.runs()]
             for store in (*self._stores, *(Store(root_of(store.root)) for store in self._stores))
@@ -63,18 +63,18 @@ class Live:
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:
-        found = contents(self._stores, may_be_empty=True)
-        manifest = live_manifest(found.records, found.classes, [store.root for store in self._stores])
-        keys = keys_of(each["job"] for each in found.facts)
+        content = contents(self._stores, may_be_empty=True)
+        manifest = live_manifest(content.records, content.classes, [store.root for store in self._stores])
+        keys = keys_of(each["job"] for each in content.facts)
         findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
-        data = page_data(found.records, found.classes, found.facts, audit.page_part(findings))
+        data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
         return packed(data | {"volumes": manifest})
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
-    """A server of the page over these stores (folders or URIs), and of nothing else.
+    """Makes a server of the page over these stores (folders or URIs), and of nothing else.
 
-    Only requests that call it by one of `hosts` are answered, so that no foreign page that a browser shows can read it
+    It answers only requests that name one of `hosts`, so that no foreign page in a browser can read it
     under a name of its own.
 
     Raises:
@@ -87,7 +87,7 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
     app = FastAPI(title="freqbench", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *(f"[{host}]" for host in hosts if ":" in host)])
 
-    frame = build_page(None, viewer_script()).encode()  # once, as 200 clients at a time would hold a copy each
+    frame = build_page(None, viewer_script()).encode()  # once: 200 clients at a time would hold a copy each
 
     @app.get("/")
     def page() -> HTMLResponse:
@@ -116,15 +116,15 @@ def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
 
 
 def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve stores (folders or URIs) until it is interrupted.
+    """Serves stores (folders or URIs) until it is interrupted.
 
     Args:
         host: to listen on; LOOPBACK: only this machine's programs reach it.
-        port: 0: any that is free.
-        ready: is told the address.
+        port: 0: any free one.
+        ready: called with the address.
 
     Raises:
-        UserError: as `make_app`, or nothing can listen there.
+        UserError: as `make_app`, or the address cannot be listened on.
     """
     app = make_app(roots, LOOPBACK if host in LOOPBACK else ("*",))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -134,6 +134,6 @@ def serve(roots: Sequence[str], host: str, port: int, ready: Callable[[str], Non
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise UserError(f"{host}:{port}: {reason}: choose another --port or --host") from None
     with listening:
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{listening.getsockname()[1]}/")
+        address = f"[{host}]" if ":" in host else host
+        ready(f"http://{address}:{listening.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([listening])

@@ -1,4 +1,4 @@
-"""Finds the records behind each cell of a recipe, and what they say: mean, interval, counts, or why nothing."""
+"""Finds the records behind each cell of a recipe, with mean, interval and counts, or why there is none."""
 
 import math
 from collections.abc import Mapping
@@ -22,25 +22,25 @@ COLUMNS = (
     *SCORES,
     *(score.clean for score in SCORES.values() if score.clean),
 )
-"""The columns of RECORDS that a table is made of."""
+"""Columns of RECORDS that a table is made of."""
 
 _PAIR = ["_dataset", "_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What the records say of one cell, in the table's unit."""
+    """Result of one cell, in the table's unit."""
 
     mean: float = math.nan  # over cases and seeds that have a value; NaN where none has, and `missing` says why
     low: float = math.nan  # of the 95 % interval over patients
     high: float = math.nan
     seed_spread: float = math.nan  # standard deviation between the seeds' means
-    cases: int = 0  # that went through
+    cases: int = 0  # scored
     patients: int = 0
     seeds: int = 0
     undefined: int = 0  # values (one a case and seed) that are left out of the mean
-    failed: int = 0  # records without a score
-    error: str = ""  # of the first of them
+    failed: int = 0  # failed records
+    error: str = ""  # of the first failed record
     model_id: str = ""
     precision: str = ""
     missing: str = ""
@@ -49,7 +49,7 @@ class Found:
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
-    """What is found for each of `recipe.cells` in records after `current(checked(...))`.
+    """Computes the result of each of `recipe.cells` from records after `current(checked(...))`.
 
     White-box records only: the model that made the volume is the one that is scored. Clean scores are those of every
     record of the model, each case once, whatever attacked it.
@@ -57,41 +57,41 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     pairs = records[["target_model_id", "target_model"]].drop_duplicates()
     names = {key: name.removesuffix(f"#{key[:6]}") for key, name in pairs.itertuples(index=False, name=None)}
     frame = records[[name for name in records.columns if name in {*COLUMNS, "left_out"}]]
-    model = records["target_model_id"].map(names).astype(str)  # as the jobs call it
+    model = records["target_model_id"].map(names).astype(str)  # its name in jobs
     dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
     frame = frame.assign(_dataset=dataset, _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
     picked = [_pick(cell, groups) for cell in recipe.cells]
     values = pd.concat([rows.assign(cell=i) for i, (rows, _) in enumerate(picked)], ignore_index=True)
-    known = dict(enumerate(found for _, found in picked))
+    results = dict(enumerate(result for _, result in picked))
     if values.empty:
-        return [*known.values()]
+        return [*results.values()]
     spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
     for row in mean_intervals(values, ["cell"], "value").query("n > 0").to_dict("records"):
         cell = row["cell"]
-        known[cell] = replace(
-            known[cell],
+        results[cell] = replace(
+            results[cell],
             mean=row["mean"],
             low=row["low"],
             high=row["high"],
-            seed_spread=float(spreads[cell]) if known[cell].seeds > 1 else math.nan,
+            seed_spread=float(spreads[cell]) if results[cell].seeds > 1 else math.nan,
             undefined=int(picked[cell][0]["value"].isna().sum()),
             values=of_cell[cell].drop(columns="cell"),
         )
-    return [*known.values()]
+    return [*results.values()]
 
 
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
-    """The stored records of the table's datasets and models."""
+    """Selects the stored records of the table's datasets and models."""
     names = [model.name for model in recipe.models]
     is_wanted: pd.Series = records["dataset"].isin([*recipe.dataset_of])
     return records[is_wanted & records["target_model"].isin(names)]
 
 
 def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
-    """The white-box rows of the recipe's attacks with their `_setting`."""
+    """Selects the white-box rows of the recipe's attacks and adds their `_setting`."""
     settings = {entry.setting for entry in recipe.attacks if entry.attack is not None}
     names = {str(setting).partition(" ")[0] for setting in settings}
     frame = frame[frame["attack"].isin(names)]
@@ -105,7 +105,7 @@ def _attacked(recipe: Recipe, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _clean_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of the rows of each case those that differ in what they say of the clean volume: fp32 last, then the latest."""
+    """Keeps of each case the rows that differ in facts about the clean volume, ordered: fp32 last, then the latest."""
     scores = [score.clean for score in SCORES.values() if score.clean]
     frame = frame.assign(_plain=is_plain(frame))
     has = frame[scores].notna().to_numpy() @ (1 << np.arange(len(scores)))
@@ -118,7 +118,7 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.Data
 
 
 def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[pd.DataFrame, Found]:
-    """The cell's values (`value`, `patient_id`, `case_id`, `seed`; NaN where undefined), and what else is known."""
+    """Returns the cell's values (`value`, `patient_id`, `case_id`, `seed`; NaN where undefined), and a Found."""
     pair = (cell.dataset.name, cell.model.name)
     rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
     if rows is None:
@@ -133,7 +133,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
     failed = rows[rows["status"] == "failed"]
     if len(failed) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
-    known = Found(
+    result = Found(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
@@ -144,24 +144,24 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
         missing=_why_nothing(rows, ok, cell),
     )
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return ok[["case_id", "patient_id", "seed"]].assign(value=values), known
+    return ok[["case_id", "patient_id", "seed"]].assign(value=values), result
 
 
 def _one_precision(ok: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one arithmetic: the one with the most rows, fp32 where as many."""
+    """Selects the rows of one arithmetic: the one with the most rows, fp32 among equals."""
     groups = [rows for _, rows in ok.groupby([*PLAIN], observed=True)]
     return max(groups, key=lambda rows: (len(rows), is_plain(rows).all()), default=ok)
 
 
 def _clean(ok: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Each case once, of `_clean_rows`: with its score where some row has it."""
+    """Keeps each case of `_clean_rows` once: the row that has the score if there is one."""
     order = ["_scored", "_plain", "finished_at"]
     ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(order, kind="stable")
     return ordered.drop_duplicates("case_id", keep="last")
 
 
 def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: Cell) -> str:
-    """Why the cell has no value though it was run; empty where it has one, or where all failed."""
+    """Reason why a cell that was run has no value; empty where it has one, or where all failed."""
     left_out = [reason for reason in rows["left_out"].unique() if reason]
     if len(ok) == 0:
         return f"left out: {left_out[0]}" if left_out else ""

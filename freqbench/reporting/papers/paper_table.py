@@ -1,7 +1,7 @@
-"""Makes a paper's table of records: the paper's layout, every cell with its evidence, and what a reader has to know.
+"""Makes a paper's table from records: the paper's layout, the evidence of every cell, and notes for the reader.
 
-Whether a number of ours is the paper's is judged by what is known of its spread: an interval over 12 cases passes
-nearly anything, while what the two papers print for the same setting tells how far the authors' own reruns lie apart.
+Known spreads decide whether our number matches the paper's: an interval over 12 cases passes
+nearly anything, while two papers that print one setting show how far the authors' reruns lie apart.
 """
 
 import math
@@ -38,7 +38,7 @@ VERDICTS = (
 )
 
 RERUNS: Mapping[str, float] = {"dsc": 0.5, "hd95": 4.6, "lpips_similarity": 0.7}
-"""Largest difference between the authors' two papers for one setting, in the tables' units; of SSIM none is known."""
+"""Largest difference between the authors' two papers for one setting, in the tables' units; unknown for SSIM."""
 
 _SLACK = 1e-9  # 62.75 - 62.7 is a little more than 0.05 in binary
 
@@ -46,22 +46,22 @@ Facts = Sequence[Mapping[str, Any]]
 
 
 def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> list[Section]:
-    """The table of a recipe.
+    """Makes the table of a recipe.
 
     Args:
-        recipe: which table.
+        recipe: of the table.
         records: rows of `RECORDS` after `tables.current(strength.checked(...))`, of any jobs.
-        facts: what the runs that made them say about themselves (`Store.runs`): the checkpoints of the models.
+        facts: of the runs that made them (`Store.runs`): the checkpoints of the models.
 
     Returns:
         The paper's layout with `ours (published)`; every cell with cases, patients, interval, seed spread and verdict;
-        the footnotes. `data` of both tables is the same frame, a row a cell, every digit, numbers in the table's unit
-        (DSC, SSIM and LPIPS x100, HD95 in voxels). What is missing is NaN there and has its `reason`.
+        the footnotes. `data` of both tables is the same frame, by cell, every digit, numbers in the table's unit
+        (DSC, SSIM and LPIPS x100, HD95 in voxels). Missing numbers are NaN there, with a `reason`.
     """
-    found = find(recipe, records)
-    data, reasons = _judged(recipe, found, facts)
+    results = find(recipe, records)
+    data, reasons = _judged(recipe, results, facts)
     title = f"{recipe.title}: {recipe.about}" if recipe.about else recipe.title
-    best, mixed = _best(recipe, data, found)
+    best, mixed = _best(recipe, data, results)
     unmarked = MIXED.format(threats=" and ".join(mixed)) if mixed else ""
     notes = [recipe.citation, SCORED, unmarked, VERDICTS if recipe.published else "", *recipe.footnotes]
     return [
@@ -71,11 +71,11 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
     ]
 
 
-def _judged(recipe: Recipe, found: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
-    """A row each cell, and the reasons for its verdict or its lack."""
+def _judged(recipe: Recipe, results: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
+    """Makes one row per cell, and the reasons for its verdict or its lack of one."""
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
-    for cell, each in zip(recipe.cells, found, strict=True):
+    for cell, each in zip(recipe.cells, results, strict=True):
         printed, note = _printed(recipe, cell)
         parity = judge(each.mean, printed, cell.metric.name, each.seed_spread, _obstacles(cell, each, checkpoints))
         failed = f"{each.failed} failed: {each.error}" if each.failed else ""
@@ -101,8 +101,8 @@ _KNOWN = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "s
 
 
 class Parity(NamedTuple):
-    """A verdict (empty where a number is missing), the reasons for it or its lack, and the difference up to which there
-    is parity, in the table's unit."""
+    """Verdict (empty where a number is missing), the reasons for it or for its lack, and the largest difference that
+    counts as parity, in the table's unit."""
 
     verdict: Literal["parity", "differs", "not comparable", ""]
     reasons: tuple[str, ...] = ()
@@ -110,22 +110,22 @@ class Parity(NamedTuple):
 
 
 def judge(ours: float, printed: str, metric: str, seed_spread: float, obstacles: Sequence[str] = ()) -> Parity:
-    """Compare a number with the printed one.
+    """Compares a number with the printed one.
 
     Parity: |ours - published| <= half a unit of the last printed digit + seed spread + spread of the authors' reruns.
 
     Args:
-        ours: in the table's unit, as is `seed_spread`, the standard deviation between seeds; NaN where not known.
-        printed: the published number with the digits as printed; empty where none is.
+        ours: in the table's unit, as is `seed_spread`, the standard deviation between seeds; NaN where unknown.
+        printed: the published number with the digits as printed; empty where there is none.
         metric: a record's column.
-        obstacles: why the two must not be compared.
+        obstacles: reasons why the two must not be compared.
     """
     if not printed:
         return Parity("", ("no published number",))
     if math.isnan(ours):
         return Parity("")
-    known = 0.0 if math.isnan(seed_spread) else seed_spread
-    tolerance = 0.5 * 10.0 ** -_decimals(printed) + known + RERUNS.get(metric, 0.0)
+    spread = 0.0 if math.isnan(seed_spread) else seed_spread
+    tolerance = 0.5 * 10.0 ** -_decimals(printed) + spread + RERUNS.get(metric, 0.0)
     if obstacles:
         return Parity("not comparable", tuple(obstacles), tolerance)
     is_near = abs(ours - float(printed)) <= tolerance + _SLACK
@@ -137,7 +137,7 @@ def _decimals(printed: str) -> int:
 
 
 def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
-    """The published number as printed and the note beside it; empty where there is none."""
+    """Returns the published number as printed and the note beside it; empty where there is none."""
     if recipe.published is None:
         return "", ""
     labels = cell.labels
@@ -145,17 +145,17 @@ def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
     return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
 
 
-def _obstacles(cell: Cell, found: Found, checkpoints: Mapping[str, str]) -> list[str]:
+def _obstacles(cell: Cell, result: Found, checkpoints: Mapping[str, str]) -> list[str]:
     reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
-    if checkpoints.get(found.model_id) not in cell.model.checkpoints:
+    if checkpoints.get(result.model_id) not in cell.model.checkpoints:
         reasons.append(NOT_OURS)
-    if found.cases != cell.dataset.cases:
-        reasons.append(f"{found.cases} cases, not {cell.dataset.cases}")
+    if result.cases != cell.dataset.cases:
+        reasons.append(f"{result.cases} cases, not {cell.dataset.cases}")
     return reasons
 
 
 def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int]) -> Section:
-    """The paper's rows and columns; a heading has one line a dimension."""
+    """Arranges cells in the paper's rows and columns; a heading has one line per dimension."""
     places = _places(recipe)
     rows = list(dict.fromkeys(row for row, _ in places))
     columns = list(dict.fromkeys(column for _, column in places))
@@ -174,30 +174,30 @@ def _layout(recipe: Recipe, data: pd.DataFrame, title: str, best: Collection[int
 
 
 def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int]:
-    """Row and column of each cell; where budgets are columns, what has no budget stands under each of them."""
+    """Row and column of each cell; where budgets are columns, a cell without budget stands under each of them."""
     budgets = [*dict.fromkeys(entry.budget for entry in recipe.attacks if entry.budget)]
-    found = {}
+    places = {}
     for i, cell in enumerate(recipe.cells):
         labels = cell.starred_labels
         repeated = "budget" in recipe.columns and not labels["budget"] and budgets
         for budget in budgets if repeated else [labels["budget"]]:
-            shown = {**labels, "budget": budget}
-            row, column = (tuple(shown[name] for name in names) for names in (recipe.rows, recipe.columns))
-            found[row, column] = i
-    return found
+            values = {**labels, "budget": budget}
+            row, column = (tuple(values[name] for name in names) for names in (recipe.rows, recipe.columns))
+            places[row, column] = i
+    return places
 
 
-def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[set[int], list[str]]:
-    """The cells that are marked, see SCORED: the best of those that differ in the compared dimension alone, never of
-    the clean volumes; and the threat models among which, as they are several, none is marked."""
+def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[Found]) -> tuple[set[int], list[str]]:
+    """Picks the cells to mark, see SCORED: the best among those that differ only in the compared dimension, never of
+    clean volumes. Returns also the threat models among which none is marked because there are several."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]
     directions = {metric.name: metric.best for metric in recipe.metrics}
     threats = [cell.attack.threat_model for cell in recipe.cells]
-    shown = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
+    attacked = data.assign(_threat=threats)[is_attacked].dropna(subset="ours")
     by = [name for name in ("dataset", "model", "training", "attack", "budget", "metric") if name != recipe.compare]
     rivals: dict[int, list[int]] = {}
     parts, mixed = [], set[str]()
-    for _, group in shown.groupby(by):
+    for _, group in attacked.groupby(by):
         direction = directions[str(group["metric"].iloc[0])]
         if direction is None or len(group) < 2:
             continue
@@ -208,7 +208,7 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
         best = cells.pop(int((sign * ours).argmin()))
         rivals[best] = cells
         for other in cells:
-            pairs = found[other].values.merge(found[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
+            pairs = stats[other].values.merge(stats[best].values, on=["case_id", "patient_id"], suffixes=("", "_best"))
             ahead = sign * (pairs["value"] - pairs["value_best"])
             parts.append(pairs[["patient_id"]].assign(best=best, other=other, ahead=ahead))
     if not parts:
@@ -219,13 +219,13 @@ def _best(recipe: Recipe, data: pd.DataFrame, found: Sequence[Found]) -> tuple[s
 
 
 def _texts(data: pd.DataFrame) -> pd.DataFrame:
-    """The numbers with as many digits as the paper prints, as text; empty where missing."""
+    """Writes the numbers as text with as many digits as the paper prints; empty where missing."""
     names, digits = ("ours", "published", "difference", "low", "high", "seed_spread"), data["digits"].tolist()
     return pd.DataFrame({name: list(map(points, data[name], digits)) for name in names})
 
 
 def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str]]) -> Section:
-    """Every cell as a reader sees it, reasons as letters; what is the same or missing everywhere is left out."""
+    """Shows every cell, its reasons as letters; leaves out columns that are constant or empty."""
     texts = _texts(data)
     labels = pd.DataFrame([cell.starred_labels for cell in recipe.cells])
     letters = {reason: _letter(i) for i, reason in enumerate(dict.fromkeys(chain.from_iterable(reasons)))}
@@ -241,13 +241,13 @@ def _evidence(recipe: Recipe, data: pd.DataFrame, reasons: Sequence[Sequence[str
         "verdict": data["verdict"].tolist(),
         "why": [" ".join(letters[reason] for reason in each) for each in reasons],
     }
-    shown = [name for name in labels if labels[name].nunique() > 1]
-    kept = {name: values for name, values in columns.items() if any(values)}
+    dimensions = [name for name in labels if labels[name].nunique() > 1]
+    filled = {name: values for name, values in columns.items() if any(values)}
     lines = [f"- {letter}: {reason}" for reason, letter in letters.items()]
-    table = pd.concat([labels[shown], pd.DataFrame(kept)], axis=1)
+    table = pd.concat([labels[dimensions], pd.DataFrame(filled)], axis=1)
     return Section(f"{recipe.title}: every cell", table, text="\n".join(lines), data=data)
 
 
 def _letter(number: int) -> str:
-    """a, b, ..., z, aa, ab, ..."""
+    """Letter of a reason: a, b, ..., z, aa, ab, ..."""
     return (_letter(number // 26 - 1) if number >= 26 else "") + ascii_lowercase[number % 26]

@@ -1,6 +1,6 @@
-"""Reads the recipes of tables: YAML files that say which cells a table has and which records a cell is made of.
+"""Reads the recipes of tables: YAML files that name the cells of a table and the records behind each cell.
 
-Those of the two papers, and their printed numbers, are package data (`recipes/`); a user's own is read from its path.
+The two papers' recipes and printed numbers are package data (`recipes/`); a user's own is read from its path.
 """
 
 import csv
@@ -33,7 +33,7 @@ Dimension = Literal["dataset", "model", "training", "attack", "budget", "metric"
 
 
 class Score(NamedTuple):
-    """A column as a table has it: heading, factor from the record's unit to the table's, column of the clean volume."""
+    """Column as a table shows it: heading, factor from the record's unit to the table's, column of the clean volume."""
 
     title: str
     factor: float = 1.0
@@ -52,21 +52,21 @@ SCORES: Mapping[str, Score] = {
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", "metric")
-"""The columns of `papers.csv` that tell its 400 numbers apart."""
+"""Columns of `papers.csv` that tell its 400 numbers apart."""
 
 
 class Published(Strict):
-    """Where `papers.csv` has the table's numbers: its columns `source` and `table`."""
+    """Place of the table's numbers in `papers.csv`: its columns `source` and `table`."""
 
     source: str
     table: str
 
 
 class DatasetEntry(Strict):
-    """A dataset: its `name` in the records, its `title` in the table and `papers.csv`, the `cases` of the published
-    mean, and `starred`: what is guessed because the paper does not say.
+    """Dataset: its `name` in the records, its `title` in the table and `papers.csv`, the number of `cases` behind the
+    published mean, and `starred`: facts that are guessed because the paper does not state them.
 
-    `parts` are further names in the records: of some of its cases, which a job attacks with what is dear.
+    `parts` are further names in the records, for subsets of its cases that a job runs expensive attacks on.
     """
 
     name: str
@@ -77,9 +77,9 @@ class DatasetEntry(Strict):
 
 
 class NetworkEntry(Strict):
-    """A model, as a DatasetEntry, with its `training` and the `datasets` that it is for (None: all of the table).
+    """Model, like a DatasetEntry, with its `training` and the `datasets` that it is for (None: all of the table).
 
-    `checkpoints` are sha256 of the authors' released files: only with them can a number of ours be judged by theirs.
+    `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published ones.
     """
 
     name: str
@@ -91,7 +91,7 @@ class NetworkEntry(Strict):
 
 
 class AttackEntry(Strict):
-    """An attack of the table at one budget, or the clean volumes.
+    """Attack of the table at one budget, or the clean volumes.
 
     Attributes:
         title: in the table, and in `papers.csv`, as are `budget` (empty: the same for all, or none) and `printed`
@@ -116,12 +116,12 @@ class AttackEntry(Strict):
 
     @property
     def threat_model(self) -> str:
-        """What the attack's budget bounds; empty for the clean volumes."""
+        """Threat model of the attack; empty for the clean volumes."""
         return "" if self.attack is None else _made(self.attack).threat_model
 
     @property
     def setting(self) -> str:
-        """What `setting_of` says of the records of this attack; empty for the clean volumes."""
+        """Setting of this attack as `setting_of` spells it for records; empty for the clean volumes."""
         if self.attack is None:
             return ""
         attack = _made(self.attack)
@@ -130,7 +130,7 @@ class AttackEntry(Strict):
 
 
 class MetricEntry(Strict):
-    """A score of SCORES, its `digits` where no published number says how many, and which value is marked as `best`."""
+    """Score of SCORES, its `digits` where no published number fixes them, and the value that is marked as `best`."""
 
     name: str
     digits: Annotated[int, Field(ge=0, le=15)] = 2
@@ -146,7 +146,7 @@ class MetricEntry(Strict):
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the table."""
+    """One number of the table."""
 
     dataset: DatasetEntry
     model: NetworkEntry
@@ -155,17 +155,17 @@ class Cell:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it is of the clean volumes."""
+        """True if the cell is of the clean volumes."""
         return self.attack.attack is None
 
     @property
     def column(self) -> str:
-        """The column of RECORDS that it is a mean of."""
+        """Column of RECORDS of which the cell is a mean."""
         return str(SCORES[self.metric.name].clean) if self.is_clean else self.metric.name
 
     @property
     def labels(self) -> dict[str, str]:
-        """What each dimension calls it."""
+        """Label of the cell in each dimension."""
         return {
             "dataset": self.dataset.title,
             "model": self.model.title,
@@ -177,13 +177,13 @@ class Cell:
 
     @property
     def starred_labels(self) -> dict[str, str]:
-        """The same with a star at what is guessed about."""
+        """Labels with a star at the guessed ones."""
         guessed = {name for name in ("dataset", "model", "attack") if getattr(self, name).starred}
         return {name: text + "*" if name in guessed else text for name, text in self.labels.items()}
 
     @property
     def starred(self) -> tuple[str, ...]:
-        """All that is guessed about it."""
+        """All guessed facts about the cell."""
         return (*self.dataset.starred, *self.model.starred, *self.attack.starred)
 
 
@@ -192,13 +192,13 @@ Some = Annotated[tuple[T, ...], Field(min_length=1)]
 
 
 class Recipe(Strict):
-    """A table, whose cells are the product of `datasets`, `models`, `attacks` and `metrics`.
+    """Table whose cells are the product of `datasets`, `models`, `attacks` and `metrics`.
 
     Attributes:
-        citation: where it is printed; `published`, where its printed numbers are.
-        rows: dimensions that tell its rows apart, and `columns` likewise; what is the same everywhere needs none.
+        citation: the source of the table; `published`: the place of its printed numbers.
+        rows: dimensions that tell its rows apart, and `columns` likewise; a dimension with one value needs none.
         compare: the dimension along which the best is marked.
-        footnotes: what a reader has to know.
+        footnotes: notes that a reader needs.
     """
 
     title: str
@@ -216,11 +216,11 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _tells_cells_apart(self) -> "Recipe":
-        known = [dataset.name for dataset in self.datasets]
+        names = [dataset.name for dataset in self.datasets]
         for named in (*(model.datasets for model in self.models), *(attack.datasets for attack in self.attacks)):
             for name in named or ():
-                if name not in known:
-                    raise UserError(unknown("dataset", name, known))
+                if name not in names:
+                    raise UserError(unknown("dataset", name, names))
         entries = (self.datasets, self.models, self.attacks, self.metrics)
         limits.require(math.prod(map(len, entries)), limits.TABLE, "cells of a table")
         places = Counter(tuple(cell.labels[name] for name in (*self.rows, *self.columns)) for cell in self.cells)
@@ -234,12 +234,12 @@ class Recipe(Strict):
 
     @property
     def dataset_of(self) -> dict[str, str]:
-        """Each dataset's name in the records to its name in the recipe, which differs for parts."""
+        """Name of a dataset in the recipe by its name in the records, which differs for parts."""
         return {name: entry.name for entry in self.datasets for name in (entry.name, *entry.parts)}
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """In the order of the entries, models first; the clean volumes have no distances."""
+        """Cells in the order of the entries, models first; the clean volumes have no distances."""
         return tuple(
             Cell(dataset, model, attack, metric)
             for dataset, model, attack, metric in product(self.datasets, self.models, self.attacks, self.metrics)
@@ -250,19 +250,19 @@ class Recipe(Strict):
 
 
 def load(name: str) -> Recipe:
-    """A recipe of RECIPES by its name, or one's own by its path (`my_table.yaml`); UserError if it is not valid."""
+    """Loads a recipe of RECIPES by its name, or a user's by its path (`my_table.yaml`); UserError if it is invalid."""
     return config.load(str(FOLDER / f"{name}.yaml") if name in RECIPES else name, Recipe)
 
 
 @lru_cache
 def published() -> Mapping[tuple[str, ...], tuple[str, str]]:
-    """Each published number's place, as of PLACE, to its text with the digits as printed, and the note beside it."""
+    """Published numbers by place, as in PLACE: the text with the digits as printed, and the note beside it."""
     with (FOLDER / "papers.csv").open(encoding="utf-8", newline="") as stream:
         return {tuple(row[name] for name in PLACE): (row["value"], row["note"]) for row in csv.DictReader(stream)}
 
 
 def setting_of(attack: str, params: str) -> str:
-    """A record's attack with all its parameters in one spelling; those that it lacks have their default."""
+    """Spells a record's attack with all its parameters in one way; parameters that it lacks have their default."""
     return _setting(attack, object_of(params, f"{attack}: params"))
 
 

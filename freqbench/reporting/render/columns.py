@@ -38,13 +38,13 @@ _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: a title, then a table or paragraphs of text or both.
+    """Part of a page: a title, then a table, paragraphs of text, or both.
 
     Attributes:
-        table: what people read: numbers are rounded by the renderer, cells may also be ready strings; a heading may
+        table: for people: numbers are rounded by the renderer, cells may also be ready strings; a heading may
             have several lines, which are levels where neighbours share the first.
         data: the long exact frame, every digit, that csv writes; None: `table`.
-        marks: cells that are set off, by position of the row and name of the column.
+        marks: highlighted cells, by position of the row and name of the column.
     """
 
     title: str
@@ -56,7 +56,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Column:
-    """A column as a person reads it: heading lines, alignment, texts (empty: nothing), positions of marked cells."""
+    """Column as a person reads it: heading lines, alignment, texts (empty: no value), positions of marked cells."""
 
     heading: str
     is_number: bool
@@ -65,7 +65,7 @@ class Column:
 
 
 def columns_of(section: Section) -> list[Column]:
-    """The columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
+    """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
@@ -81,40 +81,40 @@ def columns_of(section: Section) -> list[Column]:
 
 
 def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """Each heading as (upper, lower): the first line is a level of its own where neighbours share it, else empty."""
+    """Splits each heading into (upper, lower): the first line is upper where neighbours share it, else upper is ""."""
     parts = [column.heading.partition("\n") for column in columns]
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
     neighbours = zip(uppers[:-2], uppers[1:-1], uppers[2:], strict=True)
     return [
-        (upper, one_line(lower)) if own is not None and own in (left, right) else ("", one_line(column.heading))
-        for column, (upper, _, lower), (left, own, right) in zip(columns, parts, neighbours, strict=True)
+        (upper, one_line(lower)) if middle is not None and middle in (left, right) else ("", one_line(column.heading))
+        for column, (upper, _, lower), (left, middle, right) in zip(columns, parts, neighbours, strict=True)
     ]
 
 
 def one_line(heading: str) -> str:
-    """A heading without its line breaks."""
+    """Joins the lines of a heading."""
     return heading.replace("/\n", "/").replace("\n", " ")
 
 
 def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], int]) -> list[list[Column]]:
-    """The columns, in several parts where they take more than the width, `width_of` being that of a column with the gap
-    to the next: each part with the names on the left, split between groups of headings where it can be."""
+    """Splits columns into several parts if they are wider than `width`, `width_of` being a column's width with the gap
+    to the next. Each part has the names on the left; it is split between groups of headings if possible."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(width_of, names))
-    found: list[list[Column]] = [[]]
+    chunks: list[list[Column]] = [[]]
     for _, group in groupby(columns[len(names) :], key=lambda column: column.heading.partition("\n")[0]):
         members = [*group]
         for piece in [members] if sum(map(width_of, members)) <= room else [[member] for member in members]:
-            if found[-1] and sum(map(width_of, [*found[-1], *piece])) > room:
-                found.append([])
-            found[-1] += piece
-    return [[*names, *part] for part in found]
+            if chunks[-1] and sum(map(width_of, [*chunks[-1], *piece])) > room:
+                chunks.append([])
+            chunks[-1] += piece
+    return [[*names, *part] for part in chunks]
 
 
 def _cells(table: pd.DataFrame, name: str) -> list[str]:
-    """One column's cells.
+    """Makes one column's cells.
 
-    DSC and HD95 of any kind say over how many cases they are means where they are undefined on some, `31.20 (n 9)`; a
+    DSC and HD95 of any kind state the number of cases of their mean if some are undefined, `31.20 (n 9)`; a
     transfer table's white-box cells have a star.
     """
     cells = [_cell(value, 0 if name in _WHOLE else 1) for value in table[name]]
@@ -131,7 +131,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[str]:
 
 
 def _are_numbers(column: pd.Series) -> bool:
-    """Whether ready strings are numbers: signs, brackets and stars around them aside."""
+    """True if ready strings are numbers, apart from signs, brackets and stars around them."""
     texts = [text for text in column.unique() if isinstance(text, str) and text]
     return bool(texts) and all(_NUMBERS.fullmatch(text) for text in texts)
 

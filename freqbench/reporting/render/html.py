@@ -30,7 +30,7 @@ p {{ max-width: 50rem; }}
 
 
 def html(sections: Sequence[Section]) -> str:
-    """The page as a whole HTML document, without scripts and without anything from elsewhere."""
+    """Renders the page as a whole HTML document, without scripts and without anything from elsewhere."""
     parts = []
     for i, section in enumerate(sections):
         parts.append(f"<h2>{_escaped(section.title)}</h2>")

@@ -10,8 +10,8 @@ from freqbench.reporting.render.columns import Column, Section, columns_of, leve
 
 PACKAGES = ("booktabs", "graphicx", "longtable")
 LONG_ROWS = 40
-WIDE_CHARACTERS = 75  # more is made to fit the page
-MAX_CHARACTERS = 110  # more is split
+WIDE_CHARACTERS = 75  # wider tables are scaled to the page
+MAX_CHARACTERS = 110  # wider tables are split
 _TEXT_WIDTHS = ((60, "5cm"), (30, "3.2cm"))  # of columns whose longest cell has more characters
 
 _SPECIAL = {
@@ -33,24 +33,24 @@ _NO_LATIN = re.compile(r"[^\x20-\x7e\xa1-\xff\n]")
 
 
 def latex(sections: Sequence[Section]) -> str:
-    """The page as LaTeX to be `\\input`: a floating table each, one over several pages where it is long.
+    """Renders the page as LaTeX to be `\\input`: a floating table per section, over several pages if it is long.
 
-    pdflatex knows Latin letters alone, so other characters become question marks.
+    pdflatex knows only Latin letters, so other characters become question marks.
     """
-    found = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
+    blocks = [f"% \\usepackage{{{','.join(PACKAGES)}}}"]
     for section in sections:
         if section.table is None:
-            found.append(f"\\paragraph{{{_escaped(section.title)}}}")
+            blocks.append(f"\\paragraph{{{_escaped(section.title)}}}")
         else:
-            found.append(_table(section))
+            blocks.append(_table(section))
         if section.text:
-            found += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
-    return "\n\n".join(found) + "\n"
+            blocks += ["\\\\\n".join(map(_escaped, text.split("\n"))) for text in section.text.split("\n\n")]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _escaped(text: str) -> str:
-    kept = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
-    return kept.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
+    escaped = "".join(_SPECIAL.get(c) or ("?" if _NO_LATIN.match(c) else c) for c in printable(text))
+    return escaped.replace("[", "{[}").replace("]", "{]}")  # a row that begins with one would be an option of \\
 
 
 def _table(section: Section) -> str:
@@ -90,7 +90,7 @@ def _cells(column: Column) -> list[str]:
 
 
 def _form(column: Column) -> str:
-    """Alignment; a column of long texts has a width, so that they wrap."""
+    """Alignment of a column; one with long texts has a width, so that they wrap."""
     if column.is_number:
         return "r"
     longest = max(map(len, column.cells), default=0)

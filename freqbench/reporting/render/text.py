@@ -1,6 +1,6 @@
-"""Renders sections as text: terminal, Markdown and CSV. What is missing is an empty cell, never 0.
+"""Renders sections as text: terminal, Markdown and CSV. A missing value is an empty cell, never 0.
 
-The terminal shows the beginning of a long table and says so; Markdown and CSV are whole.
+The terminal shows the beginning of a long table and says so; Markdown and CSV are complete.
 """
 
 import io
@@ -18,14 +18,14 @@ from freqbench.reporting.render.columns import Column, Section, columns_of, one_
 TERMINAL_ROWS = 60
 TERMINAL_WIDTH = 110
 WRAPPED_WIDTH = 12
-LONGEST_WORD = 40  # that is not torn apart
+LONGEST_WORD = 40  # that is never broken
 MARK = "†"
 
 _WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what was found"})
 
 
 def markdown(sections: Sequence[Section]) -> str:
-    """The page as Markdown with pipe tables."""
+    """Renders the page as Markdown with pipe tables."""
     lines = []
     for section in sections:
         lines.append(f"## {_inline(section.title)}")
@@ -43,17 +43,17 @@ def markdown(sections: Sequence[Section]) -> str:
 
 
 def _pipe(text: str) -> str:
-    """A text within a table of pipes."""
+    """Escapes a text for a table of pipes."""
     return _inline(text).replace("|", "\\|")
 
 
 def _inline(text: str) -> str:
-    """A text in which a Markdown page finds no HTML."""
+    """Escapes a text so that a Markdown page finds no HTML in it."""
     return printable(text).replace("<", "&lt;")
 
 
 def csv(table: pd.DataFrame) -> str:
-    """One table with every digit; a text that a spreadsheet would compute stands behind an apostrophe."""
+    """Writes one table with every digit; a text that a spreadsheet would compute is prefixed with an apostrophe."""
     texts = {
         name: table[name].map(_cell_text) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])
     }
@@ -61,11 +61,11 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def sections_csv(sections: Sequence[Section]) -> str:
-    """The exact data of a page as one table: each frame once, under each other; a column says of which section."""
+    """Writes the exact data of a page as one table: each frame once, one below the other, with a column `section`."""
     frames: list[tuple[str, pd.DataFrame]] = []
     for section in sections:
         frame = section.table if section.data is None else section.data
-        if frame is not None and not any(frame is known for _, known in frames):
+        if frame is not None and not any(frame is other for _, other in frames):
             frames.append((section.title, frame))
     if len(frames) < 2:
         return csv(frames[0][1]) if frames else ""
@@ -73,7 +73,7 @@ def sections_csv(sections: Sequence[Section]) -> str:
 
 
 def _cell_text(value: object) -> object:
-    """A text that no spreadsheet takes for a formula."""
+    """Makes a text that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return value
     text = printable(value)
@@ -81,7 +81,7 @@ def _cell_text(value: object) -> object:
 
 
 def terminal(sections: Sequence[Section], width: int | None = None) -> str:
-    """The page as plain text of that many columns; None: of the terminal's, TERMINAL_WIDTH at most."""
+    """Renders the page as plain text of `width` columns; None: the terminal's width, TERMINAL_WIDTH at most."""
     width = width or min(shutil.get_terminal_size((TERMINAL_WIDTH, 0)).columns, TERMINAL_WIDTH)
     console = PlainConsole(file=io.StringIO(), width=width, color_system=None)
     with console.capture() as capture:
@@ -90,9 +90,9 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
             if section.text:
                 console.print(section.text)
             if section.table is not None:
-                shown = section.table.head(TERMINAL_ROWS)
-                for part in parts(columns_of(replace(section, table=shown)), width - 2, _width):
-                    console.print(_rich(part, _ends(shown)))
+                head = section.table.head(TERMINAL_ROWS)
+                for part in parts(columns_of(replace(section, table=head)), width - 2, _width):
+                    console.print(_rich(part, _ends(head)))
                 hidden = len(section.table) - TERMINAL_ROWS
                 if hidden > 0:
                     console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")
@@ -101,7 +101,7 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
 
 
 def _width(column: Column) -> int:
-    """Characters of a column, with the gap to the next; long texts are wrapped between words."""
+    """Width of a column in characters, with the gap to the next; long texts are wrapped between words."""
     texts = [*column.heading.split("\n"), *(_marked(column, row) for row in range(len(column.cells)))]
     longest = max(map(len, texts))
     if column.heading not in _WRAPPED:
@@ -115,7 +115,7 @@ def _marked(column: Column, row: int) -> str:
 
 
 def _ends(table: pd.DataFrame) -> Sequence[bool]:
-    """Whether a group of rows ends: the threat model, or the attack where it has a row for each source model."""
+    """True for each row that ends a group: of a threat model, or of an attack if it has one row per source model."""
     if "threat_model" not in table:
         return [False] * len(table)
     group = table["attack" if {"attack", "source_model"} <= {*table} else "threat_model"]
@@ -123,10 +123,10 @@ def _ends(table: pd.DataFrame) -> Sequence[bool]:
 
 
 def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
-    shown = Table(padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
-        shown.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
+        table.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
     for row, ends_here in enumerate(ends):
-        shown.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
-    return shown
+        table.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
+    return table

@@ -1,4 +1,4 @@
-"""Lists what can be asked of a store beside the papers' tables: one view a file, from records to sections of a page."""
+"""Lists the views of a store beside the papers' tables: one question each, from records to sections of a page."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ __all__ = ["VIEWS", "View", "compare", "unasked"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A view of a store.
+    """One view of a store.
 
     Attributes:
-        build: from records after `tables.current(strength.checked(...))`, and class records where `needs_classes`, to
+        build: turns records after `tables.current(strength.checked(...))`, and class records if `needs_classes`, into
             sections.
         columns: of RECORDS that it needs beside those that identify a row.
-        applies: whether records have what it is about, so that a report shows it unasked; None: never.
+        applies: true if a report shows the view unasked for these records; None: never.
     """
 
     build: Callable[..., list[Section]]
@@ -52,7 +52,7 @@ VIEWS: Mapping[str, View] = {
 
 
 def unasked(records: pd.DataFrame) -> list[Section]:
-    """The sections of the views that a report shows where its records, after `checked`, have what they are about."""
+    """Sections of the views that a report shows unasked, because its records, after `checked`, have their subject."""
     fitting = [view for view in VIEWS.values() if view.applies and view.applies(records)]
-    shown = current(records) if fitting else records
-    return [section for view in fitting for section in view.build(shown)]
+    rows = current(records) if fitting else records
+    return [section for view in fitting for section in view.build(rows)]

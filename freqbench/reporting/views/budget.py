@@ -22,13 +22,13 @@ HOW = (
 
 
 def budget(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: model, attack without its budget, budget, foreground DSC and its interval; clean first."""
+    """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
     frame = groups.scored(records)
     frame = frame[groups.is_white_box(frame)]
     if frame["budget"].isna().all():
         return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
-    found = [(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
-    return [_section(dataset, own) for dataset, own in found if own["budget"].notna().any()]
+    parts = [(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return [_section(dataset, group) for dataset, group in parts if group["budget"].notna().any()]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -53,7 +53,7 @@ def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def _clean(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a model: each case once, whatever attacked it."""
+    """Makes one row per model: each case once, whatever attacked it."""
     cases = frame.drop_duplicates(["target_model", "case_id"]).assign(seed=0, hd95_penalised=np.nan)
     cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"])
     rows = _scores(cases, ["target_model"])
@@ -62,7 +62,7 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
-    shown = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
-    table = rows[[*shown, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
+    columns = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
+    table = rows[[*columns, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
     spreads = {"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]}
     return table.assign(**spreads, **groups.beside(rows, "dsc"))

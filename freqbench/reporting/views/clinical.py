@@ -13,7 +13,7 @@ MEASURES = (
     *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
 )
 COLUMNS = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
-FINE = frozenset({"assd_mm", "volume_error_ml"})  # with two digits
+FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
 HOW = (
     "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
     "the clean volumes. NSD, component F1, ECE and wrong confidence are x100; ECE and wrong confidence are of all "
@@ -23,7 +23,7 @@ HOW = (
 
 
 def clinical(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset and attacked model: the clean volumes, then an attack a row."""
+    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row."""
     frame = groups.scored(records, COLUMNS)
     frame = frame[groups.is_white_box(frame)]
     measured = [name for name in MEASURES if frame[name].notna().any()]
@@ -34,8 +34,8 @@ def clinical(records: pd.DataFrame) -> list[Section]:
     for name in COLUMNS:
         frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
     return [
-        _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", own, measured)
-        for (dataset, source), own in frame.groupby(["dataset", "source_model"], observed=True)
+        _section(f"{dataset}: attacks on {source} in the metrics of clinical practice", group, measured)
+        for (dataset, source), group in frame.groupby(["dataset", "source_model"], observed=True)
     ]
 
 
@@ -43,9 +43,9 @@ def _section(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
     rows = groups.with_settings(groups.grouped(frame, ATTACK, measured[0], measured[1:]), frame)
     cases = frame.drop_duplicates("case_id")
     clean = {name: cases[f"{name}_clean"].mean() for name in measured} | {"cases": len(cases)}
-    shown = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
+    listed = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
     for name in FINE & {*measured}:
-        shown[name] = [groups.points(value, 2) for value in shown[name]]
-    table = shown[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
+        listed[name] = [groups.points(value, 2) for value in listed[name]]
+    table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
     data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
     return Section(title, table, HOW, data)

@@ -1,4 +1,4 @@
-"""Compares two stores: first what made them, as far as it differs, then their scores, paired by volume."""
+"""Compares two stores: first the differences in what made them, then their scores, paired by volume."""
 
 import hashlib
 import json
@@ -38,11 +38,11 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
-    """What differs between what made two stores, the paired differences of their scores, and what only one of them has.
+    """Compares the origins and, paired by volume, the scores of two stores; lists volumes that only one of them has.
 
     Args:
         records_a, records_b: of the stores, after `tables.current(strength.checked(...))`.
-        runs_a, runs_b: what their runs say about themselves, `Store.runs()`.
+        runs_a, runs_b: facts of their runs, `Store.runs()`.
     """
     first = _origins(_own_runs(runs_a, records_a), _own_runs(runs_b, records_b))
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
@@ -62,13 +62,13 @@ def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs
 
 
 def _own_runs(runs: Runs, records: pd.DataFrame) -> Runs:
-    """The runs that the records are of."""
+    """Selects the runs that wrote the records."""
     wrote = set(records["run_id"].unique())
     return [run for run in runs if run.get("run_id") in wrote]
 
 
 def _origins(a: Runs, b: Runs) -> Section:
-    """A row a thing that is not the same in both: versions, code, devices, models and data, from their runs' facts."""
+    """Makes one row per fact that differs between the two: versions, code, devices, models and data, by their runs."""
     title = "What differs between A and B"
     if not a or not b:
         lacking = " and ".join(name for name, runs in (("A", a), ("B", b)) if not runs)
@@ -87,24 +87,24 @@ def _origins(a: Runs, b: Runs) -> Section:
 
 
 def _described(runs: Runs) -> dict[str, set[str]]:
-    """Thing to the values that it had in the runs."""
-    found = defaultdict[str, set[str]](set)
+    """Values that each thing had in the runs."""
+    values = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():
-            found[f"version of {name}"].add(str(version))
+            values[f"version of {name}"].add(str(version))
         code = run.get("code") or {}
         changed = ", with uncommitted changes" if code.get("dirty") else ""
-        found["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
-        found["devices"].add(", ".join(map(str, run.get("devices", ()))))
+        values["git commit"].add(f"{str(code['commit'])[:_DIGITS]}{changed}" if "commit" in code else "unknown")
+        values["devices"].add(", ".join(map(str, run.get("devices", ()))))
         for model_id, model in run.get("models", {}).items():
             about = {"id": model_id[:_DIGITS], "sha256": str(model.get("sha256") or ABSENT)[:_DIGITS]}
             about |= {name: str(model.get(name) or ABSENT) for name in ("checkpoint", "migration")}
             for name, value in about.items():
-                found[f"{name} of model {model['name']}"].add(value)
+                values[f"{name} of model {model['name']}"].add(value)
         for name, dataset in run.get("datasets", {}).items():
             recipe = json.dumps(dataset.get("recipe"), sort_keys=True)
-            found[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
-    return found
+            values[f"recipe of dataset {name}"].add(hashlib.sha256(recipe.encode()).hexdigest()[:_DIGITS])
+    return values
 
 
 def _text(values: set[str] | None) -> str:
@@ -112,7 +112,7 @@ def _text(values: set[str] | None) -> str:
 
 
 def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
-    """A row a dataset that has cases of one name and other files."""
+    """Makes one row per dataset that has cases of the same name with other files."""
     of_a, of_b = _fingerprints(a), _fingerprints(b)
     changed = defaultdict[str, list[str]](list)
     for dataset, case in sorted(of_a.keys() & of_b.keys()):
@@ -126,27 +126,27 @@ def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
 
 
 def _fingerprints(runs: Runs) -> dict[tuple[str, str], set[str]]:
-    found = defaultdict[tuple[str, str], set[str]](set)
+    fingerprints = defaultdict[tuple[str, str], set[str]](set)
     for run in runs:
         for name, dataset in run.get("datasets", {}).items():
             for case, fingerprint in dataset.get("cases", {}).items():
-                found[name, case].add(str(fingerprint))
-    return found
+                fingerprints[name, case].add(str(fingerprint))
+    return fingerprints
 
 
 def _stacked(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Both stores' rows, `in_b` telling them apart, with labels that say what differs in either."""
+    """Stacks both stores' rows, told apart by `in_b`, with labels that name the settings that differ in either."""
     coded = [name for name in a.columns if any(isinstance(x[name].dtype, pd.CategoricalDtype) for x in (a, b))]
     for name in coded:
-        known = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
-        a, b = a.astype({name: known}), b.astype({name: known})
+        categories = pd.CategoricalDtype(sorted({*a[name].dropna().unique(), *b[name].dropna().unique()}))
+        a, b = a.astype({name: categories}), b.astype({name: categories})
     both = pd.concat([a.assign(in_b=False), b.assign(in_b=True)], ignore_index=True)
     return both.assign(label=attack_labels(both))
 
 
 def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd.DataFrame:
-    """A row a key: `patient_id`, of each store the foreground DSC `a` and `b` and the papers' `dsc_a` and `dsc_b`, and
-    whether they have the row, `in_a` and `in_b`."""
+    """Makes one row per key: `patient_id`, each store's foreground DSC `a` and `b` and papers' DSC `dsc_a` and `dsc_b`,
+    and `in_a` and `in_b`, true if the store has the row."""
     a, b = (
         both.loc[both["in_b"] == is_b, [*keys, "patient_id", *values]]
         .drop_duplicates(keys, keep="last")
@@ -159,7 +159,7 @@ def _matched(both: pd.DataFrame, keys: list[str], values: tuple[str, str]) -> pd
 
 
 def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
-    """A row a group: both means over complete pairs, their difference with interval, p and what was detectable."""
+    """Makes one row per group: both means over complete pairs, their difference with interval, p and `detectable`."""
     pairs = pairs.assign(difference=pairs["b"] - pairs["a"])
     complete = pairs.dropna(subset="difference")
     names = {"mean": "difference", "n": "pairs", "clusters": "patients"}
@@ -174,9 +174,9 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
-    shown = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
+    columns = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
     return (
-        rows[shown]
+        rows[columns]
         .rename(columns=_NAMED | names)
         .assign(
             difference=_signed(rows["difference"]),

@@ -1,4 +1,4 @@
-"""Shows what an attack costs, and what its drop costs."""
+"""Shows the cost of an attack, and the cost of its drop."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ HOW = (
 
 
 def cost(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attacked model, device, windows at once and attack."""
+    """Makes one table per dataset, one row per attacked model, device, number of windows at once and attack."""
     frame = groups.scored(records, [*SPENT, *PLACES])
     frame = frame[groups.is_white_box(frame)]
     if frame.empty:
@@ -32,7 +32,7 @@ def cost(records: pd.DataFrame) -> list[Section]:
         return [Section("Cost", text=text)]
     frame = frame.astype(dict.fromkeys(SPENT, float)).rename(columns=SPENT)
     frame["memory"] /= GIB
-    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -52,12 +52,12 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"source_model": "model", "label": "attack", "memory": "GiB"}
     plain = ["threat_model", "cases", "seeds", "patients", "seconds", "forwards", "backwards"]
-    shown = rows[["source_model", "label", *plain, "memory", "dsc_foreground_drop"]].rename(columns=names)
-    shown["interval"] = groups.bounds(rows)
-    # three digits that count, as a drop a pass can be a hundredth of a point
-    shown["drop per 100 passes"] = ["" if np.isnan(value) else f"{value:.3g}" for value in rows["drop_per_100"]]
-    shown = shown.assign(**groups.beside(rows), dsc_drop=rows["drop"])
+    table = rows[["source_model", "label", *plain, "memory", "dsc_foreground_drop"]].rename(columns=names)
+    table["interval"] = groups.bounds(rows)
+    # Three significant digits, as a drop per pass can be a hundredth of a point.
+    table["drop per 100 passes"] = ["" if np.isnan(value) else f"{value:.3g}" for value in rows["drop_per_100"]]
+    table = table.assign(**groups.beside(rows), dsc_drop=rows["drop"])
     for name, column in zip(("device", "windows at once"), PLACES, strict=True):
         if rows[column].nunique(dropna=False) > 1:
-            shown.insert(1, name, rows[column])
-    return shown
+            table.insert(1, name, rows[column])
+    return table

@@ -1,4 +1,4 @@
-"""Shows what defences are worth where the attacker knows of them, and what randomised smoothing certifies."""
+"""Shows the worth of defences against attackers that know of them, and the certificates of randomised smoothing."""
 
 import json
 
@@ -44,16 +44,16 @@ HOW_CERTIFIED = (
 
 
 def defences(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row a model and attack, the attackers side by side; of records with COLUMNS."""
+    """Makes one table per dataset: one row per model and attack, the attackers side by side; needs COLUMNS."""
     frame = _attacked(groups.scored(records, ["source_model_id", "target_model_id", *TOLD]))
     if not (frame["defence"] != NONE).any():
         return [Section("Defences", text=NOTHING)]
-    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
 def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of defended models, and of the same networks and attacks without: each with `who` attacked, the `model`.
-    An adaptive and a naive entry predict alike, so of rows that differ in that alone one counts."""
+    """Selects the rows of defended models, and of the same networks and attacks without: adds `who` attacked, and
+    `model`. An adaptive and a naive entry predict alike, so one of two rows that differ only in that counts."""
     source, target = (_parsed(frame, role) for role in ("source", "target"))
     same = (source["network"] == target["network"]) & (source["defence"] == target["defence"])
     defended = target["defence"] != NONE
@@ -73,23 +73,23 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Of each row's source or target its `network` (the model_id without defence), `defence` and `adaptive`."""
-    told = frame[f"{role}_defence"].astype(object)
-    parts = {text: object_of(text, f"{role}_defence") for text in told.dropna().unique()}
+    """Parses each row's source or target: its `network` (model_id without defence), `defence` and `adaptive`."""
+    texts = frame[f"{role}_defence"].astype(object)
+    parts = {text: object_of(text, f"{role}_defence") for text in texts.dropna().unique()}
     adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
     networks = {text: each.pop("undefended", None) for text, each in parts.items()}
-    is_plain = told.isna()
+    is_plain = texts.isna()
     return pd.DataFrame(
         {
-            "network": told.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
-            "defence": told.map({text: _words(each) for text, each in parts.items()}).where(~is_plain, NONE),
-            "adaptive": told.map(adaptive).where(~is_plain, True).astype(bool),
+            "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
+            "defence": texts.map({text: _words(each) for text, each in parts.items()}).where(~is_plain, NONE),
+            "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
         }
     )
 
 
 def _words(parameters: dict[str, object]) -> str:
-    """`bit_depth bits=3`."""
+    """Spells a defence with its parameters: `bit_depth bits=3`."""
     name = str(parameters.get("name"))
     return " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in parameters.items() if key != "name")])
 
@@ -99,32 +99,32 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     clean = frame.drop_duplicates([*MODEL, "case_id"]).groupby(MODEL)["dsc_foreground_clean"].mean().reset_index()
     rows = frame[keys].drop_duplicates().merge(clean, on=MODEL)
     for who in WHO:
-        own = groups.grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
-        names = {name: f"{who}_{name}" for name in own.columns if name not in keys} | {"dsc_foreground": who}
-        rows = rows.merge(own.rename(columns=names), on=keys, how="left")
+        of_attacker = groups.grouped(frame[frame["who"] == who], keys, "dsc_foreground", ["hd95_penalised", "dsc"])
+        names = {name: f"{who}_{name}" for name in of_attacker.columns if name not in keys} | {"dsc_foreground": who}
+        rows = rows.merge(of_attacker.rename(columns=names), on=keys, how="left")
     rows = groups.with_settings(rows.merge(_hidden(frame, keys), on=keys, how="left"), frame)
     rows["_plain"] = rows["defence"] != NONE
     order = ["threat_model", "attack", "budget", "label", "_plain", "defence", "model"]
     rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
-    shown = rows[["model", "label", "threat_model", "dsc_foreground_clean"]].rename(columns={"label": "attack"})
+    table = rows[["model", "label", "threat_model", "dsc_foreground_clean"]].rename(columns={"label": "attack"})
     for who in WHO:
-        shown[f"{who}\nDSC"] = rows[who]
-        shown[f"{who}\nn"] = _counts(rows, who)
-        shown[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_low", f"{who}_high")
+        table[f"{who}\nDSC"] = rows[who]
+        table[f"{who}\nn"] = _counts(rows, who)
+        table[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_low", f"{who}_high")
         if who == "adaptive":
-            shown["hidden\npoints"] = rows["hidden"]
-            shown["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
+            table["hidden\npoints"] = rows["hidden"]
+            table["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
     patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
     note = groups.one_patient_note(patients)
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
     about = " ".join(f"{model}: {defence}." for model, defence in named)
     data = rows.drop(columns="attack").assign(dataset=dataset)
     text = f"{HOW}{groups.COUNTS}{note} {about}"
-    return Section(f"{dataset}: defences under three attackers", shown, text, data)
+    return Section(f"{dataset}: defences under three attackers", table, text, data)
 
 
 def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """What the naive attacker leaves more than the adaptive one, over the cases and seeds that both have."""
+    """Points that the naive attacker leaves above the adaptive one, over the cases and seeds that both have."""
     of_case = [*keys, "case_id", "patient_id", "seed"]
     naive, adaptive = (frame.loc[frame["who"] == who, [*of_case, "dsc_foreground"]] for who in ("naive", "adaptive"))
     pairs = naive.merge(adaptive, on=of_case, suffixes=("", "_adaptive"))
@@ -134,19 +134,19 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _counts(rows: pd.DataFrame, who: str) -> list[str]:
-    """`2` cases, `2 x 3` with seeds; empty where there are none."""
+    """Writes counts: `2` cases, `2 x 3` with seeds; empty where there are none."""
     counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
     return ["" if pd.isna(n) else f"{n:.0f}" + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
 
 
 def certified(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: a row an attack, source and smoothed target; of records with CERTIFIED_COLUMNS."""
+    """Makes one table per dataset, one row per attack, source and smoothed target; needs CERTIFIED_COLUMNS."""
     frame = plain(groups.scored(records, MEASURED))
     frame = frame[frame["certified_radius"].notna()]
     if frame.empty:
         text = "No target certifies anything: give a model the defence randomized_smoothing."
         return [Section("Certified", text=text)]
-    return [_certificates(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+    return [_certificates(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
 def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
@@ -155,11 +155,11 @@ def _certificates(dataset: str, frame: pd.DataFrame) -> Section:
     rows = groups.grouped(frame, ["source_model", "target_model", *ATTACK], "dsc_foreground", means)
     rows = groups.with_settings(rows, frame).sort_values("target_model", kind="stable", ignore_index=True)
     names = {"target_model": "model", "label": "attack", "source_model": "made on"}
-    shown = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
-    shown["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]
-    shown[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
-    shown = shown.assign(interval=groups.bounds(rows), **groups.beside(rows, "dsc"))
+    table = rows[[*names, "cases", "seeds", "patients"]].rename(columns=names)
+    table["radius"] = [f"{radius:.3g}" for radius in rows["certified_radius"]]
+    table[["l2", "dsc_foreground_clean", "dsc_foreground"]] = rows[["l2", "dsc_foreground_clean", "dsc_foreground"]]
+    table = table.assign(interval=groups.bounds(rows), **groups.beside(rows, "dsc"))
     for title, name in zip(("share", "Dice", "bound"), CERTIFIED, strict=True):
-        shown[f"{title}\nclean"], shown[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
+        table[f"{title}\nclean"], table[f"{title}\nattacked"] = 100 * rows[f"{name}_clean"], 100 * rows[name]
     data = rows.drop(columns="attack").assign(dataset=dataset)
-    return Section(f"{dataset}: what is certified", shown, HOW_CERTIFIED + groups.counts_text(rows), data)
+    return Section(f"{dataset}: what is certified", table, HOW_CERTIFIED + groups.counts_text(rows), data)

@@ -33,22 +33,22 @@ ONE_EACH = "One network a method: the order of networks, not of training methods
 
 
 def leaderboard(records: pd.DataFrame) -> list[Section]:
-    """A table a dataset: models ranked within each threat model and budget."""
+    """Makes one table per dataset: models ranked within each threat model and budget."""
     frame = groups.scored(records, ["target_method"])
     frame = frame[groups.is_white_box(frame) & frame["budget"].notna() & frame[SCORE].notna()]
     if frame.empty:
         text = "No white-box attack with a budget was scored, so there is nothing to rank by."
         return [Section("Leaderboard", text=text)]
     frame = frame.assign(_score=frame[SCORE], budget_text=groups.budget_texts(frame))
-    return [_section(str(dataset), own) for dataset, own in frame.groupby("dataset", observed=True)]
+    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
     boards, pairs, notes = [], [], []
-    known = methods_of(frame)
-    replicated = len(set(known.values())) < len(known)
+    methods = methods_of(frame)
+    replicated = len(set(methods.values())) < len(methods)
     for (threat_model, name, value), rows in frame.groupby(KEYS, observed=True):
-        board, tests, note = _board(rows, known if replicated else None)
+        board, tests, note = _board(rows, methods if replicated else None)
         place = {"threat_model": str(threat_model), "budget": f"{name}={value}"}
         boards.append(board.assign(**place))
         pairs.append(tests.assign(**place))
@@ -59,14 +59,14 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     if data.empty:
         return Section(title, text=" ".join(notes))
     data = decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
-    about = HOW_METHODS if replicated else ONE_EACH if len(known) > 1 else ""
+    about = HOW_METHODS if replicated else ONE_EACH if len(methods) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
     return Section(title, _table(data), text, data)
 
 
-def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """The models of one threat model and budget in their order (with the method of each, methods in their place), tests
-    of all pairs, and what could not be compared."""
+def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Ranks the models of one threat model and budget (or, with `methods`, these in their place); returns also the
+    tests of all pairs and a note on what could not be compared."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
     common, lacking = runs.index[runs == models], list(runs.index[runs < models])
@@ -92,14 +92,14 @@ def _board(rows: pd.DataFrame, known: Mapping[str, str] | None) -> tuple[pd.Data
     )
     board = board.sort_values(SCORE, ascending=False, kind="stable", ignore_index=True)
     board["rank"] = board[SCORE].rank(ascending=False, method="min").astype(int)
-    if known is not None:
-        board, tests, note = _by_method(board, minima, known, [SCORE, *means])
+    if methods is not None:
+        board, tests, note = _by_method(board, minima, methods, [SCORE, *means])
         return board, tests, "; ".join([*notes, note] if note else notes)
     return board, pair_tests(minima, board["target_model"].tolist()), "; ".join(notes)
 
 
 def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
-    """Points that a model is `behind` each model `ahead` of it, paired by case, with their tests."""
+    """Tests how many points a model is `behind` each model `ahead` of it, paired by case."""
     wide = minima.pivot(index=["case_id", "patient_id"], columns="target_model", values=SCORE).reset_index()
     pairs = [
         pd.DataFrame({"ahead": a, "target_model": b, "behind": wide[a] - wide[b], "patient_id": wide["patient_id"]})
@@ -109,7 +109,7 @@ def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
 
 
 def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
-    """With the test against the first of each board, corrected over all pairs of all boards."""
+    """Adds the test against the first of each board, corrected over all pairs of all boards."""
     columns = {"mean": "behind", "low": "behind_low", "high": "behind_high", "p": "p", "p_holm": "p_holm"}
     if "p" not in tests:
         return data.assign(**dict.fromkeys(columns.values(), np.nan), order="")
@@ -125,17 +125,17 @@ def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 def _table(data: pd.DataFrame) -> pd.DataFrame:
     names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
     counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
-    shown = data[[*names, *counts, SCORE]].rename(columns=names)
-    shown["interval"] = groups.bounds(data)
-    shown["behind"], shown["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
+    table = data[[*names, *counts, SCORE]].rename(columns=names)
+    table["interval"] = groups.bounds(data)
+    table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
     others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
-    return shown.assign(order=data["order"], **others)
+    return table.assign(order=data["order"], **others)
 
 
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
-    """The method of each network by its name, called by the shortest name of its networks.
+    """Maps each network's name to its method, which is called by the shortest name of its networks.
 
-    Methods are told apart by `target_method`, not by names, so that replicates of several stores are one method and
+    Methods differ by `target_method`, not by name, so that replicates of several stores are one method and
     trainings of one name are not; a network without it is a method of its own.
     """
     pairs = frame[["target_model", "target_method"]].drop_duplicates().astype(object)
@@ -150,21 +150,22 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 def _by_method(
     board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """A board of networks as one of methods (under `target_model`) with their number of `networks`; of every pair how
-    far `target_model` is behind `ahead`; and which have one network. The first score has the interval and the rank."""
+    """Turns a board of networks into one of methods (under `target_model`) with their number of `networks`; returns
+    also how far, for every pair, `target_model` is behind `ahead`, and a note on methods with one network. The first
+    score has the interval and the rank."""
     score, *others = scores
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
-    own = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
-    of_method = own.groupby("method")
-    found = nested_intervals(named, score).rename(columns={"mean": score}).drop(columns=["df", "p"]).set_index("method")
+    networks = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
+    of_method = networks.groupby("method")
+    rows = nested_intervals(named, score).rename(columns={"mean": score}).drop(columns=["df", "p"]).set_index("method")
     for name in others:
-        found[name] = nested_intervals(named, name).set_index("method")["mean"]
+        rows[name] = nested_intervals(named, name).set_index("method")["mean"]
     for name in ("cases", "seeds", "num_attacks"):
-        found[name] = of_method[name].max()
-    found["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    found = found.sort_values(score, ascending=False, kind="stable")
-    found["rank"] = found[score].rank(ascending=False, method="min").astype(int)
-    ranked = [str(name) for name in found.index]
+        rows[name] = of_method[name].max()
+    rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
+    rows = rows.sort_values(score, ascending=False, kind="stable")
+    rows["rank"] = rows[score].rank(ascending=False, method="min").astype(int)
+    ranked = [str(name) for name in rows.index]
     tests = [
         nested_intervals(named[named["method"].isin(ranked[place:])], score, behind=ahead)
         .query("method != @ahead")
@@ -172,6 +173,6 @@ def _by_method(
         for place, ahead in enumerate(ranked[:-1])
     ]
     pairs = pd.concat(tests).rename(columns={"method": "target_model"}) if tests else pd.DataFrame()
-    single = [str(name) for name in found.index[found["networks"] == 1]]
-    said = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""
-    return found.rename_axis("target_model").reset_index(), pairs, said
+    single = [str(name) for name in rows.index[rows["networks"] == 1]]
+    note = f"one network, so its intervals hold no spread of trainings: {', '.join(single)}" if single else ""
+    return rows.rename_axis("target_model").reset_index(), pairs, note

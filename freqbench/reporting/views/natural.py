@@ -1,4 +1,4 @@
-"""Compares natural with adversarial robustness: what corruptions leave of each model, and what attacks do."""
+"""Compares natural with adversarial robustness: the DSC that corruptions leave of each model, and that attacks do."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Comparison:
         clean: of the DSC of clean volumes, by `target_model`.
         by_severity: of `drop`, by `target_model` and `budget`: mean over kinds.
         by_row: of `drop`, by `target_model`, `group` (of GROUPS) and `row`: a kind, mean over severities, or an attack.
-        left: of the DSC that is left, by `target_model` and `group`: the mean of corruptions, the worst attack of each
+        left: of the DSC that is left, by `target_model` and `group`: mean of corruptions, the worst attack of each
             case; `papers` the papers' DSC of the same volumes, `clean` too.
         rows: (group, row) in the order of the report.
         n: cases.
@@ -45,16 +45,16 @@ class Comparison:
 
 
 def compared(rows: pd.DataFrame) -> Comparison | str:
-    """Corruptions and white-box attacks on the models that had both, or why there is nothing to compare.
+    """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
 
-    Models are compared by the settings that every one of them has, and the cases that have all of these on every model.
+    Models are compared by the settings that all of them have, and the cases that have all of these on every model.
     A corrupted volume is the same whatever model it was made for: where several sources have it, a model's own row
     counts. Seeds are averaged, but the worst attack is that of any seed. The rows are those of `shown_rows`.
     """
     scored = rows[rows["drop"].notna()]
     is_natural = scored["threat_model"].astype(str) == CORRUPTION
-    own = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
-    natural = own.drop_duplicates(["target_model", "label", "case_key", "seed"])
+    corrupted = scored[is_natural].sort_values("is_white_box", ascending=False, kind="stable")
+    natural = corrupted.drop_duplicates(["target_model", "label", "case_key", "seed"])
     attacks = scored[~is_natural & scored["is_white_box"]]
     models = sorted(set(natural["target_model"].astype(str)) & set(attacks["target_model"].astype(str)))
     if not models:
@@ -85,66 +85,70 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
 
 
 def _shared(part: pd.DataFrame, models: int) -> pd.DataFrame:
-    """The rows of settings that so many models have, and of cases that have all of these on each."""
-    own = part.astype({"label": str, "target_model": str})
-    part = part[(own.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
+    """Selects the rows of settings that `models` models have, and of cases that have all of these on each."""
+    texts = part.astype({"label": str, "target_model": str})
+    part = part[(texts.groupby("label")["target_model"].transform("nunique") == models).to_numpy()]
     settings = part.drop_duplicates(["target_model", "label", "case_key"])
     counts = settings.groupby("case_key", observed=True).size()
-    whole = counts.index[counts == models * part["label"].nunique()]
-    return part[part["case_key"].isin(whole)]
+    complete = counts.index[counts == models * part["label"].nunique()]
+    return part[part["case_key"].isin(complete)]
 
 
 def _kinds(families: pd.Series) -> pd.Series:
-    """`corruption kind=blur` as `blur`."""
+    """Shortens `corruption kind=blur` to `blur`."""
     return families.astype(str).str.removeprefix(f"{CORRUPTION} ").str.replace("kind=", "", n=1)
 
 
 def applies(records: pd.DataFrame) -> bool:
-    """Whether something was corrupted."""
+    """True if a volume was corrupted."""
     return bool((records["threat_model"] == CORRUPTION).any())
 
 
 def natural(records: pd.DataFrame) -> list[Section]:
-    """Two tables a dataset: what corruptions and attacks leave of each model, and the drop by each of them."""
+    """Makes two tables per dataset: the DSC that corruptions and attacks leave of each model, and the drop by each."""
     sections = []
     for dataset, rows in shown_rows(records).groupby("dataset", observed=True):
-        found = compared(rows)
-        if isinstance(found, str):
-            text = f"{found[0].upper()}{found[1:]}."
+        comparison = compared(rows)
+        if isinstance(comparison, str):
+            text = f"{comparison[0].upper()}{comparison[1:]}."
             sections.append(Section(f"{dataset}: natural beside adversarial robustness", text=text))
         else:
-            sections += [_left(str(dataset), found), _drops(str(dataset), found)]
+            sections += [_left(str(dataset), comparison), _drops(str(dataset), comparison)]
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 
-def _left(dataset: str, found: Comparison) -> Section:
-    """A row a model."""
-    shown = pd.DataFrame({"model": found.models}).assign(dsc_foreground_clean=_of(found, found.clean)["mean"])
+def _left(dataset: str, comparison: Comparison) -> Section:
+    """Makes one row per model."""
+    table = pd.DataFrame({"model": comparison.models}).assign(
+        dsc_foreground_clean=_of(comparison, comparison.clean)["mean"]
+    )
     for group, name in GROUPS.items():
-        own = _of(found, found.left[found.left["group"] == group])
-        shown[f"under {name}\nDSC foreground"] = own["mean"]
-        shown[f"under {name}\ninterval"] = bounds(own)
-    for severity, rows in found.by_severity.groupby("budget"):
-        shown[f"drop at severity\n{severity:g}"] = _of(found, rows)["mean"]
+        part = _of(comparison, comparison.left[comparison.left["group"] == group])
+        table[f"under {name}\nDSC foreground"] = part["mean"]
+        table[f"under {name}\ninterval"] = bounds(part)
+    for severity, rows in comparison.by_severity.groupby("budget"):
+        table[f"drop at severity\n{severity:g}"] = _of(comparison, rows)["mean"]
     for group, name in {"clean": "clean", **GROUPS}.items():
-        shown[f"DSC\n{name}"] = _of(found, found.papers[found.papers["group"] == group])["mean"]
-    data = pd.concat([found.clean.assign(group="clean"), found.left, found.by_severity.assign(group="natural")])
-    text = f"{HOW}{found.n} cases; {COUNTS}"
-    return Section(f"{dataset}: natural beside adversarial robustness", shown, text, data.assign(dataset=dataset))
+        table[f"DSC\n{name}"] = _of(comparison, comparison.papers[comparison.papers["group"] == group])["mean"]
+    data = pd.concat(
+        [comparison.clean.assign(group="clean"), comparison.left, comparison.by_severity.assign(group="natural")]
+    )
+    text = f"{HOW}{comparison.n} cases; {COUNTS}"
+    return Section(f"{dataset}: natural beside adversarial robustness", table, text, data.assign(dataset=dataset))
 
 
-def _drops(dataset: str, found: Comparison) -> Section:
-    """A row a kind of corruption or attack, the models side by side."""
-    shown = pd.DataFrame([(GROUPS[group], row) for group, row in found.rows], columns=["of", "what"])
-    places = pd.MultiIndex.from_tuples(found.rows)
-    for model in found.models:
-        own = found.by_row[found.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
-        shown[f"{model}\ndrop"] = own["mean"].to_numpy()
-        shown[f"{model}\ninterval"] = bounds(own)
+def _drops(dataset: str, comparison: Comparison) -> Section:
+    """Makes one row per kind of corruption or attack, the models side by side."""
+    table = pd.DataFrame([(GROUPS[group], row) for group, row in comparison.rows], columns=["of", "what"])
+    places = pd.MultiIndex.from_tuples(comparison.rows)
+    for model in comparison.models:
+        part = comparison.by_row[comparison.by_row["target_model"] == model].set_index(["group", "row"]).reindex(places)
+        table[f"{model}\ndrop"] = part["mean"].to_numpy()
+        table[f"{model}\ninterval"] = bounds(part)
     title = f"{dataset}: drop of foreground DSC by each corruption (mean over severities) and attack, points"
-    return Section(title, shown, data=found.by_row.assign(dataset=dataset))
+    return Section(title, table, data=comparison.by_row.assign(dataset=dataset))
 
 
-def _of(found: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
-    """A row a model, in their order."""
-    return rows.set_index("target_model").reindex(found.models).reset_index()
+def _of(comparison: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+    """Reindexes to one row per model, in the order of the comparison."""
+    return rows.set_index("target_model").reindex(comparison.models).reset_index()

@@ -23,7 +23,7 @@ _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 
 
 def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
-    """A table a dataset and model: a row an attack, a column a foreground class, after the classes' clean Dice."""
+    """Makes one table per dataset and model: one row per attack, one column per foreground class, after clean Dice."""
     frame = groups.scored(records, KEY)
     frame = frame[groups.is_white_box(frame)]
     columns = [*GROUP, "case_id", "patient_id", "seed"]
@@ -33,40 +33,40 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     rows = groups.with_settings(groups.grouped(joined, [*GROUP, "class_index"], "drop"), frame)
     names, clean = _names(joined), _clean(joined)
     sections: list[Section] = []
-    for (dataset, model), own in rows.groupby(["dataset", "target_model"]):
-        known = names[str(dataset)]
-        own = own.assign(class_name=own["class_index"].map(known))
-        data = own[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
-        text = ("" if sections else HOW) + groups.most(own)
+    for (dataset, model), group in rows.groupby(["dataset", "target_model"]):
+        class_names = names[str(dataset)]
+        group = group.assign(class_name=group["class_index"].map(class_names))
+        data = group[[*GROUP, "class_index", "class_name", "cases", "seeds", "patients", "drop", "low", "high"]]
+        text = ("" if sections else HOW) + groups.most(group)
         of_clean = clean[(clean["dataset"] == dataset) & (clean["target_model"] == model)]
-        table = _table(own, known, of_clean.set_index("class_index"))
+        table = _table(group, class_names, of_clean.set_index("class_index"))
         sections.append(Section(f"{dataset}: drop of each organ of {model}", table, text, data))
     return sections
 
 
 def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
-    """Of each dataset the classes' names, with the number where two have one name, or a column has it."""
+    """Names of each dataset's classes; the number is added where two share a name, or a column has it."""
     pairs = plain(joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"]))
     pairs = pairs.sort_values("class_index")
     taken = pairs.duplicated(["dataset", "class_name"], keep=False) | pairs["class_name"].isin(_HEADINGS)
     texts = pairs["class_name"].where(~taken, pairs["class_name"] + " #" + pairs["class_index"].astype(str))
     return {
-        str(dataset): dict(zip(own["class_index"], own["text"], strict=True))
-        for dataset, own in pairs.assign(text=texts).groupby("dataset")
+        str(dataset): dict(zip(group["class_index"], group["text"], strict=True))
+        for dataset, group in pairs.assign(text=texts).groupby("dataset")
     }
 
 
 def _clean(joined: pd.DataFrame) -> pd.DataFrame:
-    """Mean clean Dice of each class and `n`, each case once."""
+    """Mean clean Dice of each class and its number of cases `n`, each case counted once."""
     keys = ["dataset", "target_model", "class_index"]
     once = plain(joined.drop_duplicates([*keys, "case_id"])[[*keys, "clean"]])
     return once.groupby(keys).agg(clean=("clean", "mean"), n=("clean", "count")).reset_index()
 
 
-def _table(own: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:
-    """Two rows about the clean volumes, then an attack a row; the organ hit hardest stands last."""
-    wide = own.pivot(index=ATTACK, columns="class_index", values="drop").reindex(columns=list(names))
-    wide = wide.reindex(pd.MultiIndex.from_frame(own[ATTACK].drop_duplicates())).rename(columns=names)
+def _table(rows: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd.DataFrame:
+    """Makes two rows about the clean volumes, then one per attack; the organ hit hardest stands last."""
+    wide = rows.pivot(index=ATTACK, columns="class_index", values="drop").reindex(columns=list(names))
+    wide = wide.reindex(pd.MultiIndex.from_frame(rows[ATTACK].drop_duplicates())).rename(columns=names)
     table = wide.map(points).reset_index().rename(columns={"label": "attack"})
     table[HARDEST] = [str(drops.idxmax()) if drops.max() >= WORTH_NAMING else "" for _, drops in wide.iterrows()]
     blank = dict.fromkeys(("attack", "threat_model", HARDEST), "")

@@ -1,4 +1,4 @@
-"""Shows a store in short, as a run ends: what white-box attacks leave, how the furthest one transfers, what failed."""
+"""Shows a store in short, as a run ends: DSC under white-box attacks, the furthest one's transfer, and failures."""
 
 from collections.abc import Iterator
 
@@ -20,13 +20,13 @@ REASON_CHARACTERS = 100
 
 
 def overview(records: pd.DataFrame) -> list[Section]:
-    """Of each dataset the DSC that white-box attacks leave and one attack's transfer; then what failed or was left out.
+    """Shows by dataset the DSC that white-box attacks leave and one attack's transfer; then failed and left-out rows.
 
-    A null row stands in brackets beside its attack, of several the one that leaves least.
+    A null row stands in brackets beside its attack, the lowest of several.
     """
     sections: list[Section] = []
-    for dataset, own in groups.scored(records).groupby("dataset", observed=True):
-        sections += [*_white_box(str(dataset), own), *_transfer(str(dataset), own)]
+    for dataset, group in groups.scored(records).groupby("dataset", observed=True):
+        sections += [*_white_box(str(dataset), group), *_transfer(str(dataset), group)]
     if count := int((records["left_out"] != "").sum()):
         text = f"Not in the tables: {count:,} of a reduced precision; the report says why."
         sections.append(Section("Left out", text=text))
@@ -36,12 +36,12 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """A row an attack, a column a model."""
-    own = frame[groups.is_white_box(frame)]
-    if own.empty:
+    """Makes one row per attack and one column per model."""
+    white = frame[groups.is_white_box(frame)]
+    if white.empty:
         return
-    means = own.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
-    rows = groups.with_settings(plain(means), own)
+    means = white.groupby([*ATTACK, "source_model"], observed=True)[SCORE].mean().reset_index()
+    rows = groups.with_settings(plain(means), white)
     rows["base"] = rows["label"].str.replace(rf"{NULL_ROW}\S+", "", regex=True)
     is_beside = (rows["label"] != rows["base"]) & rows["base"].isin(rows["label"])
     nulls = rows[is_beside].groupby(["base", "source_model"])[SCORE].min()
@@ -52,38 +52,38 @@ def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
     order = pd.MultiIndex.from_frame(attacks[ATTACK].drop_duplicates())
     wide = attacks.assign(cell=cells).pivot(index=ATTACK, columns="source_model", values="cell")
     wide = wide.reindex(order).fillna("")
-    clean = {model: points(value) for model, value in _clean(own).items()}
+    clean = {model: points(value) for model, value in _clean(white).items()}
     table = pd.concat([pd.DataFrame([clean], index=[CLEAN]), wide.droplevel("threat_model")])[wide.columns]
-    n = f"{counted(own['case_id'].nunique(), 'case')} of {counted(own['patient_id'].nunique(), 'patient')}"
+    n = f"{counted(white['case_id'].nunique(), 'case')} of {counted(white['patient_id'].nunique(), 'patient')}"
     brackets = "; in brackets that of the attack's null row" if len(nulls) else ""
     text = f"Foreground DSC x100, mean over {n}{brackets}."
     yield Section(f"{dataset}: DSC under white-box attacks", _headed(table, "attack"), text)
 
 
 def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """A row a source, a column a target, of the attack that takes most from the models that it was not made on."""
+    """Makes one row per source and one column per target, for the attack with the largest mean drop on other models."""
     carried = frame[~groups.is_white_box(frame) & ~groups.is_null_row(frame)]
     drops = carried.groupby("label", observed=True)[DROP].mean().dropna()
     if drops.empty:
         return
     furthest = drops.idxmax()
-    own = frame[frame["label"] == furthest]
-    wide = plain(own.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
+    rows = frame[frame["label"] == furthest]
+    wide = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
         index="source_model", columns="target_model", values=SCORE
     )
-    table = pd.concat([_clean(own).to_frame(CLEAN).T, wide])[wide.columns]
+    table = pd.concat([_clean(rows).to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _headed(table, "source_model"), text)
 
 
 def _clean(frame: pd.DataFrame) -> "pd.Series[float]":
-    """Of each model the mean DSC of the clean cases, each counted once."""
+    """Mean DSC of the clean cases of each model, each case counted once."""
     cases = frame.drop_duplicates(["target_model", "case_id"])
     return cases.groupby("target_model", observed=True)[ON_CLEAN].mean()
 
 
 def _headed(table: pd.DataFrame, first: str) -> pd.DataFrame:
-    """The table with its index as a first column, and models that are called as a column marked."""
+    """Turns the index into a first column, and marks models whose name is that of a column."""
     return table.rename(columns=OF_MODELS).rename_axis(index=first, columns=None).reset_index()
 
 

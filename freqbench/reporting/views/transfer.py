@@ -2,7 +2,7 @@
 
 The transfer rate from s to t is 100 x (mean drop of t) / (mean drop of s) over the same volumes made on s: the share
 of the white-box damage that arrives. Drops are of the foreground DSC. The rate is undefined where the white-box drop
-is below MIN_DROP points, as a share of nearly nothing says nothing. An attack's rate is the mean over its ordered pairs
+is below MIN_DROP points, as it would mean nothing. An attack's rate is the mean over its ordered pairs
 s != t whose rate is defined; its interval is over patients, each with all pairs' volumes together.
 """
 
@@ -21,7 +21,7 @@ PAIR = ["source_model", "target_model"]
 DROP = "dsc_foreground_drop"
 UNBOUNDED = "none"
 OF_MODELS = {name: f"{name} (model)" for name in (*ATTACK, "source_model", "attack", "made on")}
-"""Names of models that a table has a column for beside the models' own."""
+"""New names of models that are called like a column of a table."""
 DISTANCES = {"ssim_body": "1 - SSIM body", "lpips_body": "1 - LPIPS body", "l2_body": "L2 body"}
 TOLERANCE = 0.1
 MOST_MATCHES = 100
@@ -51,18 +51,18 @@ HOW_MATCHED = (
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
-    """Of each dataset the attacks' transfer rates, the source x target matrices, and attacks matched by distance."""
+    """Shows each dataset's transfer rates by attack, source x target matrices, and attacks matched by distance."""
     frame = groups.scored(records, list(DISTANCES))
     sections = []
-    for dataset, own in frame.groupby("dataset", observed=True):
-        carried = _carried(own)
+    for dataset, group in frame.groupby("dataset", observed=True):
+        carried = _carried(group)
         if carried.empty:
-            sections.append(Section(f"{dataset}: transfer", text=_nothing(own)))
+            sections.append(Section(f"{dataset}: transfer", text=_nothing(group)))
             continue
         rates, pairs = _rates(carried)
-        sections.append(_ranking(str(dataset), own, rates))
-        sections.append(_matrix(str(dataset), own, pairs))
-        sections.append(_matched(str(dataset), own[~groups.is_white_box(own)]))
+        sections.append(_ranking(str(dataset), group, rates))
+        sections.append(_matrix(str(dataset), group, pairs))
+        sections.append(_matched(str(dataset), group[~groups.is_white_box(group)]))
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
 
 
@@ -79,19 +79,19 @@ def _nothing(frame: pd.DataFrame) -> str:
 
 
 def _carried(frame: pd.DataFrame) -> pd.DataFrame:
-    """A row a transferred volume whose white-box drop is known too: `drop` of the target, `own` of the source."""
+    """Makes one row per transferred volume whose white-box drop is known: `drop` of the target, `own` of the source."""
     frame = frame[frame[DROP].notna()]
     keys = [*ATTACK, "source_model", "case_id", "seed"]
     volume = frame.groupby(keys, observed=True, dropna=False, sort=False).ngroup().to_numpy()
     white = groups.is_white_box(frame).to_numpy()
-    own = np.full(volume.max(initial=-1) + 1, np.nan)
-    own[volume[white]] = frame[DROP].to_numpy()[white]
+    white_drops = np.full(volume.max(initial=-1) + 1, np.nan)
+    white_drops[volume[white]] = frame[DROP].to_numpy()[white]
     carried = frame.loc[~white, [*ATTACK, *PAIR, "case_id", "patient_id", "seed", DROP]].rename(columns={DROP: "drop"})
-    return carried.assign(own=own[volume[~white]]).dropna(subset="own")
+    return carried.assign(own=white_drops[volume[~white]]).dropna(subset="own")
 
 
 def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of each attack and of each of its pairs: `rate`, `low`, `high` in per cent."""
+    """Computes `rate`, `low` and `high` in per cent, of each attack and of each of its pairs."""
     keys, values = [*ATTACK, *PAIR], ["drop", "own"]
     pairs = plain(carried.groupby(keys, observed=True)[values].mean().reset_index())
     of_patients = carried.groupby([*keys, "patient_id"], observed=True)[values]
@@ -99,36 +99,36 @@ def _rates(carried: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     drops, owns = sums["drop"].to_numpy(), sums["own"].to_numpy()
     is_defined = (pairs["own"] >= MIN_DROP).to_numpy()
     of_attacks, of_pairs = [], np.empty((len(pairs), 3))
-    for (label, threat_model), own in pairs.groupby(ATTACK):
-        rows = own.index.to_numpy()
+    for (label, threat_model), group in pairs.groupby(ATTACK):
+        rows = group.index.to_numpy()
         seen = counts[rows].any(axis=0)
         count, both = counts[rows][:, seen], np.vstack([drops[rows], owns[rows]])[:, seen]
-        known = np.array([seen.sum(), *(count > 0).sum(axis=1)])
-        found = statistic_intervals(both, np.vstack([count, count]), _shares(is_defined[rows]), known)
-        of_attacks.append((label, threat_model, *found[0], len(rows), int((~is_defined[rows]).sum())))
-        of_pairs[rows] = found[1:]
+        patients = np.array([seen.sum(), *(count > 0).sum(axis=1)])
+        bounds = statistic_intervals(both, np.vstack([count, count]), _shares(is_defined[rows]), patients)
+        of_attacks.append((label, threat_model, *bounds[0], len(rows), int((~is_defined[rows]).sum())))
+        of_pairs[rows] = bounds[1:]
     columns = [*ATTACK, "rate", "rate_low", "rate_high", "pairs", "undefined"]
     pairs[["rate", "low", "high"]] = of_pairs
     return pd.DataFrame(of_attacks, columns=columns), pairs
 
 
 def _shares(is_defined: NDArray[np.bool_]) -> Statistic:
-    """From the pairs' drops, then the sources' own, to the mean rate of the pairs that have one, then each pair's."""
+    """Maps the pairs' drops, then the sources' own, to the mean rate of the pairs that have one, then each pair's."""
 
     def rates(means: Array) -> Array:
-        drops, own = np.split(means, 2)
-        each = np.where(is_defined[:, None] & (own != 0), 100 * drops / own, np.nan)
-        known = ~np.isnan(each)
-        return np.vstack([np.where(known, each, 0).sum(axis=0) / known.sum(axis=0), each])
+        drops, white_drops = np.split(means, 2)
+        each = np.where(is_defined[:, None] & (white_drops != 0), 100 * drops / white_drops, np.nan)
+        is_known = ~np.isnan(each)
+        return np.vstack([np.where(is_known, each, 0).sum(axis=0) / is_known.sum(axis=0), each])
 
     return rates
 
 
 def _ranking(dataset: str, frame: pd.DataFrame, rates: pd.DataFrame) -> Section:
     white = groups.is_white_box(frame)
-    own = plain(frame[white].groupby(ATTACK, observed=True)[DROP].mean().rename("white_box").reset_index())
+    white_drops = plain(frame[white].groupby(ATTACK, observed=True)[DROP].mean().rename("white_box").reset_index())
     rows = groups.grouped(frame[~white], ATTACK, DROP, ["hd95_penalised", "drop", *DISTANCES])
-    rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(own, on=ATTACK), frame)
+    rows = groups.with_settings(rates.merge(rows, on=ATTACK).merge(white_drops, on=ATTACK), frame)
     rows = rows.assign(budget_text=groups.budget_texts(rows).astype(object))
     is_ranked = (rows["threat_model"] != UNBOUNDED) & ~groups.is_null_row(rows)
     ranked = rows.assign(budget_name=rows["budget_name"].fillna(""), rate=rows["rate"].where(is_ranked))
@@ -172,15 +172,16 @@ def _cell(source: str, target: str, drop: float, rate: float) -> str:
 
 
 def _matched(dataset: str, frame: pd.DataFrame) -> Section:
-    """Pairs of attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
+    """Pairs attacks at equal distance, the one with the larger transferred drop first; of transferred rows."""
     title = f"{dataset}: transferred drop of attacks matched by distance"
     of_attack = frame.groupby(ATTACK, observed=True)
     means = plain(of_attack[list(DISTANCES)].mean().reset_index()).astype(dict.fromkeys(DISTANCES, float))
     means["ssim_body"], means["lpips_body"] = 100 * (1 - means["ssim_body"]), 100 * means["lpips_body"]
     means = means.assign(number=np.arange(len(means)))
     attacks = groups.with_settings(means, frame).sort_values("number")["attack"].to_numpy()
-    found = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
-    matches, left_out = pd.concat([each for each, _ in found], ignore_index=True), sum(count for _, count in found)
+    pairs = [_matches(name, means[name].to_numpy(), attacks) for name in DISTANCES]
+    matches = pd.concat([each for each, _ in pairs], ignore_index=True)
+    left_out = sum(count for _, count in pairs)
     data = _compared(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
     if data.empty:
         text = (
@@ -194,7 +195,7 @@ def _matched(dataset: str, frame: pd.DataFrame) -> Section:
 
 
 def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.DataFrame, int]:
-    """Numbers of settings that agree in a distance, the best agreement first, and how many pairs are left out."""
+    """Numbers of settings that agree in a distance, the best agreement first, and the number of left-out pairs."""
     a, b = np.triu_indices(len(distances), 1)
     larger = np.maximum(distances[a], distances[b])
     gap = np.abs(distances[a] - distances[b]) / np.where(larger > 0, larger, np.nan)
@@ -206,9 +207,9 @@ def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.
 
 
 def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
-    """The matches with both drops over what both were scored on, their difference and its test over patients.
+    """Adds to the matches both drops over the volumes of both, their difference and its test over patients.
 
-    A pair of attacks that agrees in two distances is one test.
+    A pair of attacks that agrees in two distances counts as one test.
     """
     volumes = frame.groupby(["source_model", "target_model", "case_id"], observed=True)
     drops = frame.assign(cell=volumes.ngroup()).groupby(["number", "cell"])[DROP].mean().unstack().to_numpy()
@@ -232,7 +233,7 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -
 
 
 def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
-    """With a and b exchanged where b drops more."""
+    """Exchanges a and b where b drops more."""
     swap = rows["difference"] < 0
     other = {f"{name}_a": f"{name}_b" for name in ("attack", "threat_model", "distance", "drop")} | {"low": "high"}
     turned = rows.rename(columns=other | {b: a for a, b in other.items()})
