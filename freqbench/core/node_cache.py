@@ -25,7 +25,7 @@ from freqbench.core.errors import UserError
 MARKER = "freqbench-cache.txt"
 LIMIT = "FREQBENCH_CACHE_GB"
 TEMPORARY = ".freqbench-"  # prefix of every unfinished file
-STALE_SECONDS = 3600.0  # another machine's unfinished file that is so old has lost its writer
+STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
 
 _DIGEST = "[0-9a-f]" * 16
 _UNFINISHED = f"{TEMPORARY}*.tmp"
@@ -81,9 +81,9 @@ def part(name: str) -> Path:
 
 
 def temporary(folder: Path) -> tuple[int, str]:
-    """Open a new file in a folder, to be renamed when it is whole; returns its handle and path.
+    """Opens a new file in a folder, to be renamed when it is complete; returns its handle and path.
 
-    Its name tells machine and process, so that what killed writers left in the folder is known and removed first.
+    Its name holds machine and process, so that files of killed writers are recognised; these are removed first.
     """
     ours = f"{TEMPORARY}{zlib.crc32(socket.gethostname().encode()):08x}-"
     for left in folder.glob(_UNFINISHED):
