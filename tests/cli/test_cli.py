@@ -134,7 +134,7 @@ def test_status_as_json_is_all_of_stdout(store: Path, bench: Bench) -> None:
     code, out, err = bench("status", str(store / "out"), "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
-    assert found["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0}
+    assert found["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
     assert found["attacks"] == [{"attack": "fgsm", "source": "a", "ok": 1, "failed": 0}]
     (run,) = found["runs"]
     assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 1, 0, 0)

@@ -3,6 +3,7 @@
 import ast
 from dataclasses import make_dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -67,8 +68,24 @@ def _imported(tree: ast.Module, used: set[str]) -> dict[str, Any]:
     return {name: _outlines(module).get(name) for module, name in pairs if module != parameters.__name__}
 
 
-def _value(expression: ast.expr, names: dict[str, Any]) -> Any:
-    return eval(compile(ast.Expression(expression), "attributes of an attack", "eval"), names)
+def _value(node: ast.expr, names: dict[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.Name(name):
+            return names[name]
+        case ast.Attribute(owner, name):
+            return getattr(_value(owner, names), name)
+        case ast.Tuple(items):
+            return tuple(_value(item, names) for item in items)
+        case ast.Dict(keys, values):
+            pairs = [
+                (key and _value(key, names), _value(value, names)) for key, value in zip(keys, values, strict=True)
+            ]
+            return dict(chain.from_iterable([(key, value)] if key else value.items() for key, value in pairs))
+        case ast.Call(ast.Name("ByParameters"), [usual, *_]):
+            return _value(usual, names)
+    raise TypeError(f"expected a constant, a name, a tuple or a dictionary, got {ast.unparse(node)}: write it so")
 
 
 def _parsed(module: str) -> ast.Module:
