@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 GRID = small(
     name="faults",
-    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(300, 360))}],
+    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(60, 100))}],
     resources={"workers": 1, "threads": 1},
 )
 PROGRESS = re.compile(r"\d+ of \d+ records stored")

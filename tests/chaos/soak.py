@@ -52,7 +52,7 @@ GRID = job(
 )
 SHORT = small(
     name="short",
-    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(100, 400))}],
+    attacks=[{"name": "pgd", "eps": 0.02, "steps": list(range(20, 170))}],
     resources={"workers": 1, "threads": 1},
 )
 KILL_AFTER_S = (0.0, 12.0)  # of the start, or of the first rows of a run
