@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from freqbench.core import limits, names
 from freqbench.core.documents import YAML_BYTES, mapping_of, yaml_of
-from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.limits import whole
 
 FileName = Annotated[str, AfterValidator(names.required)]
@@ -81,7 +81,7 @@ def validate(content: Any, model: type[Model], where: str) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise UserError(one_line(f"{where}: {explain(error, model)}")) from None
+        raise UserError(f"{where}: {explain(error, model)}") from None
 
 
 def _apply(content: Any, override: str) -> None:

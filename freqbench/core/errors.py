@@ -11,7 +11,7 @@ class UserError(ValueError):
     """A mistake in the user's input: printed as one line of at most LONGEST letters, exit code 2."""
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(shortened(str(message)))
+        super().__init__(shortened(" ".join(str(message).split())))  # a name in it may hold line breaks
 
 
 class ParameterError(UserError):

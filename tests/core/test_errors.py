@@ -19,6 +19,11 @@ def test_a_refusal_keeps_its_begin_and_its_advice(error: UserError) -> None:
     assert str(error).endswith(": give a shorter one")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028"])
+def test_a_refusal_is_one_line_whatever_it_repeats(end: str) -> None:
+    assert str(UserError(f"pgd.a{end}: unknown parameter")) == "pgd.a : unknown parameter"
+
+
 def test_of_many_names_some_are_listed_with_the_nearest() -> None:
     said = unknown("case", "case_77x" + "y" * 9, [f"case_{i:04}" for i in range(1000)])
     assert said.endswith("case_0048, case_0049 and 950 more")
