@@ -1,4 +1,4 @@
-"""Lists all attacks, one paper a file, and makes them by name."""
+"""Lists all attacks, one paper per file, and makes them by name."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ else:
     }
 
     def __getattr__(name: str) -> Any:
-        """Import attacks, and torch with them, on first use: what their parameters may be is read without."""
+        """Imports attacks, and torch with them, on first use: their parameters can be read without torch."""
         if not name.startswith("_"):
             module = importlib.import_module(f"freqbench.attacks.{_MODULES.get(name, 'table')}")
             if hasattr(module, name):

@@ -28,42 +28,43 @@ LAST_STEP = 0.1  # of the first
 class ALMAProx(AimedAttack):
     r"""Seeks the smallest L-infinity perturbation that turns a share of the organs' voxels wrong; no radius is given.
 
-    Every voxel v that counts is a constraint, and d = x - clean is what is kept small:
+    Every voxel v that counts is a constraint, and d = x - clean is kept small:
 
     .. math:: \min_d \lVert d \rVert_\infty \quad \text{such that} \quad
               c_v = w \, \frac{z_y - \max_{i \ne y} z_i + 10^{-4}}{z_{\pi_1} - z_{\pi_3}} \le 0, \quad 0 \le x \le 1
 
-    with the logits z of the voxel, its label y and the order pi of logits from the largest down. A step descends the
+    with the logits z of the voxel, its label y and the order pi of logits from the largest down. Each step descends the
     augmented Lagrangian :math:`\sum_v P(c_v; \mu_v, \rho_v)` in the metric H, the root of a running mean of squared
     gradients, and ends with the proximity operator of the norm in the same metric (`freqbench.ops.projections`):
 
     .. math:: P(c) = \mu c + \mu \rho c^2 + \tfrac16 \rho^2 c^3 \;\; (c \ge 0), \qquad
               P(c) = \frac{\mu c}{1 - \max(\rho, 1) c} \;\; (c < 0)
 
-    The multiplier mu follows P'(c), smoothed; every 10 steps rho doubles where a voxel was neither wrong since nor came
-    5 % nearer; the scale w, in [0.1, 1], falls by 2 % a step while the share is reached, and else rises. In step i of T
-    the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of those that count. From the first
-    success on, or from T / 2 on, the step falls as a hyperbola to a tenth.
+    The multiplier mu follows P'(c), smoothed; every 10 steps rho doubles for a voxel that was neither wrong in between
+    nor came 5 % nearer; the scale w, in [0.1, 1], falls by 2 % per step while the share is reached, and rises
+    otherwise. In step i of T the voxels with the largest c are left out, up to (1 - share) i / (T - 1) of those that
+    count. From the first success on, or from T / 2 on, the step length falls as a hyperbola to a tenth.
 
-    The result is the smallest volume whose share of wrong voxels is reached, else the one with most of them; the
-    record's `linf` says its size. A window, of which the share is taken, stays as it is if none of its voxels counts.
+    The result is the smallest change that reaches the share of wrong voxels, otherwise the one with the most wrong
+    voxels; the record's `linf` is its size. The share is taken of each window; a window without voxels that count stays
+    unchanged.
 
     Args:
-        share: of the voxels that count, those that must be wrong (at the target) for a success, in [0, 1].
-        step_size: of the first step, on the [0, 1] intensity scale.
-        organs: class indices; only voxels whose true label is one of them count. None: every class but background, and
-            with `targeted`, where no truth is given, every voxel.
+        share: share of the counting voxels that must be wrong (or at the target) for a success, in [0, 1].
+        step_size: length of the first step, on the [0, 1] intensity scale.
+        organs: class indices; only voxels whose true label is one of them count. None: every class but background; with
+            `targeted`, when no truth is given, every voxel.
 
     **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library), whose derivative
-    of P has mu c in the place of mu for c >= 0.
+    of P has mu c instead of mu for c >= 0.
 
-    **Differs from the paper**: by default the voxels of the organs count, not all: a volume is mostly background, and
-    99 % of its voxels are turned wrong by little else than air.
+    **Differs from the paper**: by default only the voxels of organs count: a volume is mostly background, so wrong air
+    alone could make 99 % of its voxels wrong.
 
-    **Differs from the authors' code**: towards a target, 1e-4 is what the target's logit must lead by, there what it
-    may lack, and the mean of the third and fourth logit is the third where a model has three classes; with two classes
-    c is the difference of logits alone. rho ends at 1e12 and squared gradients are summed in float64, as float32
-    overflows there. The proximity operator halves an interval, theirs cuts it by thirds.
+    **Differs from the authors' code**: towards a target, the target's logit must lead by 1e-4, while theirs may trail
+    by as much; the mean of the third and fourth logit is the third alone for a model of three classes; with two classes
+    c is the difference of logits alone. rho ends at 1e12, and squared gradients are summed in float64, because float32
+    overflows there. The proximity operator halves an interval; theirs cuts it by thirds.
     """
 
     name: ClassVar[str] = "almaprox"
@@ -81,18 +82,18 @@ class ALMAProx(AimedAttack):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """One of each a step; the last step's volume is not looked at."""
+        """One forward and one backward pass per step; the last step's volume is not evaluated."""
         return self.steps + (self.target == LEAST_LIKELY), self.steps
 
     def prepare(self, task: Task) -> None:
-        """Organs and target rule; without organs all but the background of the truth."""
+        """Sets organs and target rule; without organs, all voxels but the truth's background count."""
         foreground = task.objective.labels > 0
         task.aim("ce", self.organs, self.target)
         if self.organs is None and not self.targeted:
             task.objective.scope = replace(task.objective.scope, voxels=foreground)
 
     def perturb(self, task: Task) -> Tensor:
-        """The paper's iteration."""
+        """Runs the paper's iteration."""
         clean = task.clean
         low, high = -clean, 1 - clean
         delta, squares = torch.zeros_like(clean), torch.zeros_like(clean, dtype=torch.float64)
@@ -107,7 +108,7 @@ class ALMAProx(AimedAttack):
         return smallest.images
 
     def _objective(self, task: Task, lagrangian: "Lagrangian", smallest: "Smallest", i: int, x: Tensor) -> Tensor:
-        """Minus the Lagrangian, after its multipliers have followed the volume."""
+        """Returns minus the Lagrangian, after its multipliers have followed the volume."""
         logits = task.logits(x)
         violation, reached = violations(logits, task.objective.labels, self.targeted or self.target is not None)
         enough = smallest.look(i, lagrangian.share_of(reached), x.detach())
@@ -115,9 +116,9 @@ class ALMAProx(AimedAttack):
 
 
 def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, Tensor]:
-    """What each voxel lacks for success, `[B, 1, H, W, D]`, at most 0 where it lacks nothing; and whether it succeeds.
+    """Returns each voxel's violation of its constraint and a flag of success, both `[B, 1, H, W, D]`.
 
-    `towards`: labels are to be predicted, not to be left.
+    A violation above 0 is the distance to success. `towards`: the labels are the target, not the truth to leave.
     """
     num_classes = logits.shape[1]
     top = logits.topk(min(num_classes, 4 if towards else 3), dim=1).values
@@ -132,7 +133,7 @@ def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, T
 
 
 class Lagrangian:
-    """The multipliers mu and penalties rho of every voxel, and each sample's scale of its constraints."""
+    """The multipliers mu and penalties rho of every voxel, and the scale of each sample's constraints."""
 
     def __init__(self, attack: ALMAProx, task: Task) -> None:
         self._attack = attack
@@ -148,11 +149,11 @@ class Lagrangian:
         self._ever = torch.zeros_like(self._counts)
 
     def share_of(self, reached: Tensor) -> Tensor:
-        """The share of a sample's voxels, float64 `[B]`."""
+        """Returns the share of counting voxels that are reached, float64 `[B]`."""
         return (reached & self._counts).flatten(1).sum(dim=1).double() / self._number.clamp(min=1)
 
     def value(self, i: int, violation: Tensor, reached: Tensor, enough: Tensor) -> Tensor:
-        """The sum of P over a sample's voxels, `[B]`, with the variant's own slope as its derivative."""
+        """Returns the sum of P over a sample's voxels, `[B]`, with the variant's own slope as its derivative."""
         rate = torch.where(enough, 1 / (1 + SCALE_RATE), 1 / (1 - SCALE_RATE))
         self._scale = (self._scale * rate).clamp(*SCALES)
         scaled = across(self._scale, violation).to(violation) * violation
@@ -165,7 +166,7 @@ class Lagrangian:
         return linear + (exact.to(linear) - linear.detach())
 
     def _highest(self, i: int, c: Tensor) -> Tensor:
-        """The largest constraint that is not left out, `[B, 1, 1, 1, 1]`."""
+        """Returns the largest constraint that is not left out, `[B, 1, 1, 1, 1]`."""
         growth = i / max(self._attack.steps - 1, 1)
         most = int(self._most_left_out * growth + 1e-9)
         if most == 0:
@@ -201,7 +202,7 @@ class Lagrangian:
 
 
 class Smallest:
-    """The smallest volume so far that reaches the share, sample by sample, without asking the device."""
+    """Keeps the smallest change so far that reaches the share, sample by sample, without waiting for the device."""
 
     def __init__(self, attack: ALMAProx, clean: Tensor) -> None:
         self.images = clean
@@ -212,7 +213,7 @@ class Smallest:
         self._since = torch.full_like(self._share, attack.steps // 2)
 
     def look(self, i: int, share: Tensor, images: Tensor) -> Tensor:
-        """Take the samples that are better than what is kept; returns which reach the share, bool `[B]`."""
+        """Keeps the samples that are better than before; returns the flag of those that reach the share, bool `[B]`."""
         size = (images - self._clean).abs().flatten(1).amax(dim=1)
         enough = share >= self._attack.share
         nearer = ~self._succeeded & (share >= self._share.clamp(max=self._attack.share))
@@ -226,6 +227,6 @@ class Smallest:
         return enough
 
     def step_length(self, i: int) -> Tensor:
-        """Of step i, `[B]`."""
+        """Returns the length of step i, `[B]`."""
         slack = LAST_STEP / (1 - LAST_STEP) * (self._attack.steps - self._since).clamp(min=1)
         return self._attack.step_size * slack / ((i - self._since).clamp(min=0) + slack)

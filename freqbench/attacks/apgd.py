@@ -19,11 +19,11 @@ Schedule = tuple[tuple[float, float], ...]
 
 
 def checkpoints(steps: int, *, released: bool) -> list[int]:
-    """After how many steps the step size is looked at: ceil(p_j * steps) below `steps`.
+    """Returns the numbers of steps after which the step size is reviewed: ceil(p_j * steps) below `steps`.
 
     p_0 = 0, p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06). The released code counts in steps: 0.22,
-    0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, how much shorter each next one is,
-    and the smallest gap.
+    0.03 and 0.06 of `steps`, each rounded down and at least 1, are the first gap, the decrease of each later gap, and
+    the smallest gap.
     """
     if released:
         gap, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
@@ -39,39 +39,39 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(LinfGradientAttack):
-    r"""PGD with momentum whose step is halved, sample by sample, where it stops paying.
+    r"""PGD with momentum whose step is halved, sample by sample, when it stops raising the loss.
 
     With P the projection onto the eps-ball around the clean volume and [0, 1], and :math:`\eta` = 2 eps at first:
 
     .. math:: z_{k+1} = P(x_k + \eta \, \mathrm{sign}(dL/dx)), \qquad
               x_{k+1} = P(x_k + \alpha (z_{k+1} - x_k) + (1 - \alpha)(x_k - x_{k-1}))
 
-    alpha is 0.75, in the first step 1. At a checkpoint (`checkpoints`) the step is halved, and the run goes on from its
-    best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and the
-    highest L has not changed since.
+    alpha is 0.75, in the first step 1. At a checkpoint (`checkpoints`) the step is halved, and the run continues from
+    its best volume, if too few of the steps since the last checkpoint raised L, or if the step was not halved there and
+    the highest L has not changed since.
 
     Args:
         eps_schedule: None, or radii that shrink to eps (Croce et al., ECCV 2024, arXiv:2306.12941): pairs of a factor
-            of eps and a share of the steps, the last factor 1. Every radius is a run of its own from the best volume of
-            the one before it, projected. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
+            of eps and a share of the steps, the last factor 1. Each radius is a separate run from the projected best
+            volume of the one before. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
-    `loss` is the Dice loss, which is what is scored; the paper has the cross-entropy (`ce`). `keep` is `best`. Masked
-    losses are compared, and steps judged, by the cross-entropy, as in the second paper's code, as is `js`.
+    `loss` is the Dice loss, which matches the score; the paper has the cross-entropy (`ce`). `keep` is `best`. With
+    masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second paper's code.
 
-    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, taken as it is.
+    `start`: the additive noise in [-eps, eps] (times the schedule's first factor), `[B, C, H, W, D]`, used unchanged.
 
-    **Variants.** `released`, as in the authors' code, and `paper`:
+    **Variants.** `released` follows the authors' code; `paper` differs:
 
-    - Too few rises are at most 0.75 of the steps; in the paper fewer than 0.75.
-    - The loss after a step is compared with the loss after the step before, also where the run has gone back to its
-      best volume in between, and after the first step with 0; in the paper with the loss where the step began.
+    - Too few rises: at most 0.75 of the steps; in the paper fewer than 0.75.
+    - The loss after a step is compared with the loss after the previous step, even if the run returned to its best
+      volume in between, and after the first step with 0; in the paper with the loss where the step began.
     - At the first checkpoint only rises count; in the paper a start that is still the best volume halves the step too.
     - The draw is stretched so that the largest value of each sample is eps; in the paper it stays as drawn.
     - Checkpoints are rounded differently (`checkpoints`).
 
-    **Differs from the authors' code**: the best volume is that of highest L (there `best_loss`), by default one that is
-    misclassified, which a volume of many decisions never is as a whole; the second paper's code returns, and begins the
-    next radius from, the volume of least accuracy.
+    **Differs from the authors' code**: the best volume is that of highest L (their `best_loss`). By default, their
+    result is one that is misclassified, which a volume of many decisions never is as a whole; the second paper's code
+    returns the volume of least accuracy and begins the next radius there.
     """
 
     name: ClassVar[str] = "apgd"
@@ -94,7 +94,7 @@ class APGD(LinfGradientAttack):
 
     @property
     def stages(self) -> tuple[tuple[float, int], ...]:
-        """Radius and number of steps of every part of a run; the last takes what rounding leaves."""
+        """Radius and number of steps of each part of a run; the last part takes the remainder of rounding."""
         schedule = self.eps_schedule or ((1.0, 1.0),)
         steps = [int(share * self.steps + 1e-9) for _, share in schedule[:-1]]
         steps.append(self.steps - sum(steps))
@@ -102,16 +102,16 @@ class APGD(LinfGradientAttack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """One forward and one backward a step, and one forward where the radius shrinks."""
+        """One forward and one backward pass per step, and one forward pass whenever the radius shrinks."""
         return self.steps + len(self.stages) - 1, self.steps
 
     @property
     def is_stochastic(self) -> bool:
-        """Only the start is drawn."""
+        """True if the start is drawn; nothing else is."""
         return self.random_start
 
     def draw_start(self, task: Task) -> Tensor:
-        """Uniform noise in [-eps, eps], in the released form up to eps in each sample; or what was given."""
+        """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""
         noise = super().draw_start(task)
         if self.variant == "paper" or task.given.start is not None:
             return noise
@@ -119,14 +119,14 @@ class APGD(LinfGradientAttack):
         return self.eps * (noise / largest.clamp(min=torch.finfo(noise.dtype).tiny))
 
     def run(self, task: Task) -> Tensor:
-        """The algorithm, once for every radius."""
+        """Runs the algorithm once for each radius."""
         *wider, (eps, steps) = self.stages
         x = task.clean
         if self.random_start:
             x = x + (self.eps_schedule[0][0] if self.eps_schedule else 1.0) * self.draw_start(task)
         offered = task.passes.best
         for radius, count in wider:
-            task.passes.best = Best()  # its volumes are no results: they may lie outside the ball
+            task.passes.best = Best()  # its volumes are no results, because they may lie outside the ball
             x = self._climb(task, x, radius, count)
             task.look(x)
             (x,) = task.passes.best.kept
@@ -145,20 +145,20 @@ class APGD(LinfGradientAttack):
 
 @dataclass(frozen=True)
 class Space:
-    """Parameters of volumes between bounds, real or complex: voxels, errors of coefficients, multipliers."""
+    """A set of points between bounds, real or complex: voxels, errors of coefficients, multipliers."""
 
     centre: Tensor  # the middle of the bounds; it broadcasts over a point, as `radius` does
     radius: Tensor  # half their distance; the first step is twice as long
     project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
     render: Callable[[Tensor], Tensor]  # makes the volumes of a point
-    # the step of size 1 that raises most, by a gradient
+    # turns a gradient into the step of size 1 that raises most
     towards: Callable[[Tensor], Tensor] = field(default=torch.sgn, kw_only=True)
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:
-    """The algorithm of `APGD` in any space, from a start `[B, ...]` to the last point; every point is offered.
+    """Runs the algorithm of `APGD` in any space from a start `[B, ...]`; offers every point and returns the last.
 
-    `released`: by the rules of the released code; else by the paper's.
+    `released`: follow the rules of the released code; otherwise those of the paper.
     """
     x = previous = space.project(start)
     factor = x.new_full((len(x), *[1] * (x.ndim - 1)), 2.0)
@@ -180,7 +180,8 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
 
 
 class Pace:
-    """Whether steps still pay, sample by sample, by the released code's rules or the paper's; asks no device."""
+    """Decides for each sample when to halve the step, by the released or the paper's rules, with no wait for a
+    device."""
 
     def __init__(self, steps: int, *, released: bool) -> None:
         self._released = released
@@ -189,9 +190,9 @@ class Pace:
         self._rises = self._before = self._highest = self._halved = torch.empty(0)
 
     def halves(self, i: int, value: Tensor, highest: Tensor) -> Tensor | None:
-        """The samples that halve their step and go back to their best, bool `[B]`; None where it is no checkpoint.
+        """Returns the samples that halve their step and return to their best, bool `[B]`; None between checkpoints.
 
-        After i steps, with L of the volumes where they led and the highest L so far, both `[B]`.
+        It is called after i steps with L of the volumes there and the highest L so far, both `[B]`.
         """
         if i == 0:
             self._rises = torch.zeros_like(value)

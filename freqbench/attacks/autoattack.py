@@ -15,27 +15,29 @@ SQUARE_SHARE = 0.8
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Ensemble):
-    """Attacks that fail for different reasons, each on the samples that withstood those before it.
+    """Attacks with different weaknesses, each run on the samples that withstood the earlier ones.
 
-    The members raise what the score is made of: the Dice, Dice + cross-entropy in radii that shrink to eps, the
-    cross-entropy of the voxels that are still right with all classes at one weight, the Jensen-Shannon divergence; one
-    follows no gradient. The papers' own, `members: [[apgd-ce, apgd-dlr, square]]`, are weaker than PGD on Dice +
-    cross-entropy (reports/suite): their losses sum over voxels, most of which are no organ's.
+    The members raise the Dice loss, Dice + cross-entropy with radii that shrink to eps, the cross-entropy of the voxels
+    that are still right with equal weights for all classes, and the Jensen-Shannon divergence; one follows no gradient.
+    The papers' own members, `members: [[apgd-ce, apgd-dlr, square]]`, are weaker than PGD on Dice + cross-entropy
+    (reports/suite): their losses sum over voxels, most of which belong to no organ.
 
     Args:
-        queries: forward passes of `square`, which begins with cubes of 0.8 of the window, as AutoAttack has it.
-        threshold: mean Dice at which a sample has fallen, or below: later members leave it alone. 0: where nothing is
-            left to lose. Above 0 it is an attack for a rate of success, and a mean Dice lacks what later members add.
-        members: in their order, `square` and, for every LOSS of `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
+        queries: forward passes of `square`, which begins with cubes of 0.8 of the window, as in AutoAttack.
+        threshold: mean Dice at or below which a sample has fallen: later members skip it. 0: skip it when nothing is
+            left to lose. A threshold above 0 suits a rate of success; the mean Dice then lacks the effect of later
+            members.
+        members: names in their order: `square` and, for every LOSS in `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume). `dlr` takes 3 classes, `dlr-targeted` 4: it aims for each voxel's class of least clean probability.
+            volume). `dlr` needs 3 classes, `dlr-targeted` 4; the latter aims for each voxel's class of least clean
+            probability.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
-    reward, by a gradient for every class of one decision, of which a volume has as many as voxels. Cases are judged one
-    by one, and the threshold is a number, where Daza et al. take half the mean Dice of the data set, run Auto-PGD five
-    times (`restarts`), and let Square Attack lower the mean Dice itself, where ours raises Dice + cross-entropy. Their
-    code also has PGD, and runs each member by itself on the clean volumes: `jobs/rog_msd.yaml`.
-    `apgd-dlr-targeted` has one target a voxel, where Croce and Hein take nine in turn.
+    reward, and it needs a gradient for every class of each decision; a volume has one decision per voxel. Cases are
+    judged one by one, and the threshold is a number. Daza et al. take half the mean Dice of the data set, run Auto-PGD
+    five times (`restarts`), and let Square Attack lower the mean Dice itself; ours raises Dice + cross-entropy. Their
+    code also has PGD, and runs each member separately on the clean volumes: `jobs/rog_msd.yaml`. `apgd-dlr-targeted`
+    has one target per voxel; Croce and Hein take nine in turn.
     """
 
     name: ClassVar[str] = "autoattack"
@@ -44,7 +46,7 @@ class AutoAttack(Ensemble):
     listed: ClassVar[str] = "members"
 
     queries: int = 5000
-    threshold: float = 0.0  # type: ignore[misc]  # A parameter here.
+    threshold: float = 0.0  # type: ignore[misc]  # a parameter here
     members: tuple[str, ...] = ("apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", "apgd-js", SQUARE)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,7 @@ class AutoAttack(Ensemble):
 
     @property
     def attacks(self) -> tuple[LinfGradientAttack, ...]:
-        """The members by name."""
+        """Members, made from their names."""
         return tuple(map(self._named, self.members))
 
     def _named(self, name: str) -> LinfGradientAttack:

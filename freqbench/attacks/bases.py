@@ -20,34 +20,34 @@ from freqbench.ops.projections import linf_ball
 
 @dataclass(frozen=True, kw_only=True)
 class BASES(SurrogateAttack, LinfGradientAttack):
-    r"""PGD on a weighted mean of surrogates' losses; the attacked network is asked which weights hurt it most.
+    r"""PGD on a weighted mean of surrogates' losses; queries of the attacked network find the most harmful weights.
 
-    With surrogates f_i and weights w_i, at first equal, of which each is at least 0 and all sum to 1, G runs `steps` of
+    With surrogates f_i and weights w_i, equal at first, each at least 0 and with sum 1, G runs `steps` iterations of
 
     .. math:: x \leftarrow P\Bigl(x + step\_size \, \mathrm{sign} \sum_i w_i \frac{d}{dx} L\bigl(f_i(x), y\bigr)\Bigr)
 
-    where P projects onto the eps-ball and [0, 1]. The first query is about x = G(clean, w). Then surrogates take turns:
-    `weight_step` is added to and taken from w_i (what falls below 0 is 0, and the sum is made 1 again), x' = G(x, w')
-    is run from the last volume x for both, and the network is asked about both. It goes on from the x' and w' with the
-    higher loss, sample by sample. The result is the volume with the highest loss of all that were asked about.
+    where P projects onto the eps-ball and [0, 1]. The first query is x = G(clean, w). Then the surrogates take turns:
+    `weight_step` is added to w_i and subtracted from it (negative weights become 0, and the sum is made 1 again), both
+    x' = G(x, w') are computed from the last volume x, and both are queried. The search continues from the x' and w'
+    with the higher loss, sample by sample. The result is the queried volume with the highest loss.
 
-    A query is a forward pass of the attacked network, of which no gradient is ever taken. Its answer is the loss, as of
-    Square: `loss`, for masked losses the cross-entropy. It takes what gradient attacks take.
+    A query is a forward pass of the attacked network; its gradient is never taken. The answer is the loss, as in
+    Square: `loss`, or the cross-entropy for masked losses. The attack takes the parameters of gradient attacks.
 
-    `control: uniform`: equal weights that are never searched. Every query goes on from the last volume, so that as many
-    queries come with as many gradients of the surrogates. So it is with a single surrogate.
+    `control: uniform`: equal weights, without a search. Every query continues from the last volume, so that equal
+    queries take equal gradients of the surrogates. The same holds for a single surrogate.
 
     Args:
-        queries: forward passes of the attacked network; each comes with `steps` of every surrogate.
-        steps: gradient steps a query; each takes one forward and one backward pass of every surrogate.
+        queries: forward passes of the attacked network; each comes with `steps` iterations of every surrogate.
+        steps: gradient steps per query; each takes one forward and one backward pass of every surrogate.
         step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the authors'.
-        weight_step: what a turn adds to a weight, or takes from it.
+        weight_step: change of a weight in its turn, up and down.
 
-    `state`: the weights with which the search ended, `[B, n]`, in the order of the surrogates.
+    `state`: the final weights of the search, `[B, n]`, in the order of the surrogates.
 
-    **Differs from the authors' code**: weights stay at least 0 and sum to 1; they move by 0.2 in place of 0.005, which
-    on the phantom's networks takes little more than equal weights; the loss, in place of a classifier's margin; no run
-    stops early; the result is the best volume, not the last.
+    **Differs from the authors' code**: weights stay at least 0 and sum to 1; they move by 0.2 instead of 0.005, which
+    on the phantom's networks gains little over equal weights; the loss replaces a classifier's margin; no run stops
+    early; the result is the best volume, not the last.
     """
 
     name: ClassVar[str] = "bases"
@@ -68,16 +68,16 @@ class BASES(SurrogateAttack, LinfGradientAttack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """One forward pass a query."""
+        """One forward pass per query."""
         return self.queries, 0
 
     @property
     def surrogate_passes(self) -> tuple[int, int]:
-        """One of each a step."""
+        """One forward and one backward pass per step."""
         return self.queries * self.steps, self.queries * self.steps
 
     def run(self, task: Task) -> Tensor:
-        """The search."""
+        """Runs the search."""
         surrogates = [_on(task, network) for network in task.given.surrogates]
         project = linf_ball(task.clean, self.eps)
         step = 3 * self.eps / self.steps if self.step_size is None else step_length(self.step_size, self.eps)
@@ -108,14 +108,14 @@ class BASES(SurrogateAttack, LinfGradientAttack):
 
 
 def _on(task: Task, network: nn.Module) -> Task:
-    """The same volumes and objective on another network; passes and losses are its own."""
+    """Makes a task of the same volumes and objective on another network, with separate passes and losses."""
     other = copy(task)
     other.model, other.passes = network, replace(task.passes, losses=Trace(), best=None)
     return other
 
 
 def _moved(weights: Tensor, i: int, move: float) -> Tensor:
-    """Weights `[B, n]` with the i-th moved, at least 0, and a sum of 1."""
+    """Returns weights `[B, n]` with the i-th moved, all at least 0, and with sum 1."""
     moved = weights.clone()
     moved[:, i] = (moved[:, i] + move).clamp(min=0)
     return moved / moved.sum(dim=1, keepdim=True)

@@ -13,25 +13,25 @@ from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
 @dataclass(frozen=True, kw_only=True)
 class BiasField(AcquisitionAttack):
-    r"""The smooth multiplicative field that hurts most, as uneven coils leave it.
+    r"""The most harmful smooth multiplicative field, such as uneven coils cause.
 
-    With uniform cubic B-splines B_n over the sample, n counting control points, and a value c for each of them:
+    With uniform cubic B-splines B_n over the sample, n counting control points, and a value c_n for each:
 
     .. math:: a(r) = \mathrm{clamp}\Bigl(x(r) \exp \sum_n c_n B_n(r), 0, 1\Bigr), \qquad |c_n| \le log\_amplitude
 
-    As B-splines are not negative and add up to 1, the field's logarithm is bounded by log_amplitude in every voxel. A
-    field that is the same everywhere, a change of brightness, is one of them. Every channel has a field of its own.
+    B-splines are not negative and add up to 1, so the field's logarithm is bounded by log_amplitude in every voxel. A
+    constant field, a change of brightness, is in the set. Every channel has its own field.
 
     Args:
         log_amplitude: largest size of the field's natural logarithm, at least 0; 0.2 is a factor between 0.82 and 1.22.
-        control_points: on each axis, at least 4, with which the field is one cubic polynomial along it; every further
-            one adds a piece, and finer fields.
+        control_points: control points on each axis, at least 4, which make the field one cubic polynomial along it;
+            each further point adds a piece and allows finer fields.
 
     `start` and `state`: c, `[B, C, n, n, n]` for n `control_points`.
 
-    **Differs from the paper**, which makes volumes to train on: the field is bounded instead of held smooth by
-    projected control points of a fixed distance, it has three dimensions, and Auto-PGD follows the segmentation's loss
-    instead of a distance between two predictions.
+    **Differs from the paper**, which makes volumes to train on: the field has a bound instead of projected control
+    points at a fixed distance, it has three dimensions, and Auto-PGD follows the segmentation's loss instead of a
+    distance between two predictions.
     """
 
     name: ClassVar[str] = "bias_field"
@@ -42,7 +42,7 @@ class BiasField(AcquisitionAttack):
     control_points: int = CUBIC
 
     def space(self, clean: Tensor) -> Space:
-        """The box of control points."""
+        """Returns the box of control points."""
         matrices = [cubic_spline_matrix(self.control_points, side).to(clean) for side in clean.shape[2:]]
         radius = clean.new_tensor(self.log_amplitude)
         return Space(

@@ -41,7 +41,7 @@ def _spikes(x: Tensor, size: float, draw: Draw) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """What makes a kind of corruption of volumes, a size and the draws; at severity 0 its size is `none`."""
+    """A kind of corruption: a function of volumes, size and draws, and its sizes; at severity 0 the size is `none`."""
 
     make: Callable[[Tensor, float, Draw], Tensor]
     sizes: tuple[float, float, float, float, float]  # at severities 1 to 5
@@ -76,19 +76,21 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption(Attack):
-    """What a scanner or a careless protocol does to a volume, in five severities; the model is not asked.
+    """Applies a fault of a scanner or a careless protocol to a volume, in five severities, without querying the model.
 
-    A volume is corrupted as one, then clamped to [0, 1], never stretched, so a darker volume stays one; `KINDS` has
-    the sizes. `rician_noise`, `bias_field`, `motion`, `ghosting` and `spikes` occur in MR, `low_dose` in CT, the others
-    in both; every kind takes any modality. Draws are the same at every severity, so that a curve is that of one scan
-    getting worse. Noise is drawn anew for each channel, all else is shared.
+    A volume is corrupted as a whole, then clamped to [0, 1] and never stretched, so a darker volume stays darker;
+    `KINDS` has the sizes. `rician_noise`, `bias_field`, `motion`, `ghosting` and `spikes` occur in MR, `low_dose` in
+    CT, the others in both; every kind accepts any modality. Draws are the same at every severity, so a curve shows one
+    scan getting worse. Noise is drawn separately for each channel; all else is shared.
 
-    Five severities of each kind are the idea of Hendrycks and Dietterich; the sizes are ours, by eye: 1 is hardly seen
-    (but for `resolution`), 5 is harsh, but anatomy can be told. Equal severities of two kinds are not equally large:
-    `l2_body` and its like say how large. All kinds change the finished image, not raw data (`freqbench.ops.artefacts`).
+    Five severities of each kind are the idea of Hendrycks and Dietterich; the sizes are ours, chosen by eye: 1 is
+    hardly visible (except for `resolution`); 5 is harsh, but the anatomy is still recognisable. Equal severities of two
+    kinds are not equally large: compare them by `l2_body` and similar distances. All kinds change the finished image,
+    not raw data (`freqbench.ops.artefacts`).
 
     Args:
-        severity: 1 to 5, the budget; between whole ones sizes are interpolated linearly, and 0 is the clean volume.
+        severity: 1 to 5, the budget; sizes between whole severities are interpolated linearly, and 0 is the clean
+            volume.
 
     `targeted` and `start` have no effect.
     """
@@ -106,17 +108,17 @@ class Corruption(Attack):
 
     @property
     def size(self) -> float:
-        """What the severity is for this kind, in its own unit; between whole severities interpolated linearly."""
+        """Size of the corruption in the kind's own unit, interpolated linearly between whole severities."""
         kind = KINDS[self.kind]
         return float(np.interp(self.severity, range(6), (kind.none, *kind.sizes)))
 
     @property
     def is_stochastic(self) -> bool:
-        """As the kind is."""
+        """True if this kind of corruption draws random numbers."""
         return KINDS[self.kind].draws
 
     def perturb(self, task: Task) -> Tensor:
-        """Corrupt volumes; at severity 0 they stay as they are, to the bit."""
+        """Corrupts volumes; at severity 0 they stay unchanged to the bit."""
         if self.severity == 0:
             return task.clean
         return KINDS[self.kind].make(task.clean, self.size, task.draw).clamp(0, 1)

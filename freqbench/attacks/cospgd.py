@@ -15,23 +15,24 @@ from freqbench.ops.projections import linf_ball
 
 @dataclass(frozen=True, kw_only=True)
 class CosPGD(PGD):
-    r"""PGD on a cross-entropy in which a voxel counts by how near its prediction is to its label.
+    r"""PGD on a cross-entropy that weighs each voxel by the similarity of its prediction and its label.
 
     With c the cosine between softmax and one-hot label of a voxel (`freqbench.ops.losses.cosine_to_label`):
 
     .. math:: J = \frac1N \sum_v -c \log p_{label}; \qquad
               \text{targeted, lowered: } J = \frac1N \sum_v -(1 - c) \log p_{label}
 
-    c is a weight and has no gradient, as in the authors' code: else the product falls again once the label's
-    probability is small, and the attack would hold voxels there. As J lets go of wrong voxels, volumes are compared by
-    the cross-entropy. Steps and step size are PGD's.
+    c is a weight and has no gradient, as in the authors' code: otherwise the product falls again once the label's
+    probability is small, and the attack would hold voxels there. J neglects voxels that are already wrong, so volumes
+    are compared by the cross-entropy. Steps and step size are PGD's.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where the
-    whole Dice + cross-entropy of a batch is multiplied by its mean c (1 - c for a target), both differentiated: no
-    voxel is weighed against another, and windows attacked together depend on each other. `released-bmvc`: its copy in
-    the code of Malik et al. (BMVC 2024): with a target every other step, from the first on, goes the wrong way.
+    whole Dice + cross-entropy of a batch is multiplied by its mean c (1 - c for a target), and both are differentiated:
+    voxels are not weighed against each other, and windows attacked together depend on each other. `released-bmvc`: its
+    copy in the code of Malik et al. (BMVC 2024): with a target every other step, from the first on, goes the wrong way.
 
-    Weaker than PGD on the Dice where the Dice is what counts (see the docs), and no stronger than on the cross-entropy.
+    If the Dice is scored, this attack is weaker than PGD on the Dice (see the docs) and no stronger than PGD on the
+    cross-entropy.
     """
 
     name: ClassVar[str] = "cospgd"
@@ -43,11 +44,11 @@ class CosPGD(PGD):
 
     @property
     def couples_batch(self) -> bool:
-        """The released copies multiply by means over the whole batch."""
+        """True for the released copies, which multiply by means over the whole batch."""
         return self.variant != "paper"
 
     def run(self, task: Task) -> Tensor:
-        """The paper's iteration; organs are what every mean is taken over."""
+        """Runs the paper's iteration; every mean is taken over the organs."""
         project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
         objective = task.objective
 

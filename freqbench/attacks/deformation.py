@@ -1,4 +1,4 @@
-"""Smooth deformations of the anatomy, the label moving with it.  After Xiao et al., ICLR 2018, arXiv:1801.02612."""
+"""Smooth deformations of the anatomy and its label.  After Xiao et al., ICLR 2018, arXiv:1801.02612."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,38 +26,38 @@ ROUNDING = 1e-5  # of a determinant
 
 @dataclass(frozen=True, kw_only=True)
 class Deformation(AcquisitionAttack):
-    r"""The smooth displacement that hurts most: other anatomy, within millimetres, and its label with it.
+    r"""The most harmful smooth displacement: it moves the anatomy within millimetres, and the label with it.
 
     With uniform cubic B-splines B_n over the volume and a vector c_n of millimetres for each control point:
 
     .. math:: a(r) = x(r + u(r)), \qquad u(r) = \sum_n c_n B_n(r), \qquad |c_n| \le max\_mm, \qquad
               \det\Bigl(I + \frac{\partial u}{\partial r}\Bigr) \ge min\_jacobian
 
-    x is read linearly between voxels, and beyond its border the outermost voxel is held. **The label moves too**: read
-    at the nearest voxel of r + u(r), it is what the loss, and the row's scores, hold the prediction against. Distances
-    of intensities (`linf`, `ssim`, ...) compare voxels that no longer show the same tissue: they say how much the
-    volume changed, and bound nothing.
+    x is interpolated linearly between voxels; beyond its border the outermost voxel is repeated. **The label moves
+    too**: it is read at the voxel nearest to r + u(r), and both the loss and the row's scores compare the prediction
+    with it. Distances of intensities (`linf`, `ssim`, ...) compare voxels that no longer show the same tissue: they
+    tell how much the volume changed, and bound nothing.
 
-    As B-splines are not negative and add up to 1, no voxel moves further than max_mm. The determinant, of the spline
-    itself, is bounded at every voxel's middle; where a field would fall below, the whole field of the case is shrunk
-    until it does not. That is in the set, though not its nearest point. Auto-PGD steps along the gradient of each
-    control point at unit length. All channels share one field.
+    B-splines are not negative and add up to 1, so no voxel moves further than max_mm. The determinant of the spline is
+    bounded at the middle of every voxel; a field that falls below the bound is shrunk as a whole until it does not. The
+    shrunk field is in the set, but is not its nearest point. Auto-PGD steps along the gradient of each control point,
+    scaled to unit length. All channels share one field.
 
-    Windows that are moved one by one would tear label and anatomy where they meet: there is `scope: volume` alone. So
-    would channels that stay, or a part of the change: all channels move, and there is no `filter`.
+    Windows moved one by one would tear label and anatomy at their borders, so `scope: volume` is the only scope.
+    Unmoved channels or a filtered change would tear them too, so all channels move, and there is no `filter`.
 
     Args:
         max_mm: largest displacement, in millimetres.
         min_jacobian: least determinant, above 0 (no folding) and below 1; 0.5: tissue grows to twice its volume at
             most.
-        knot_mm: least distance of the spline's knots, in millimetres: they part each axis evenly, at least a voxel and
-            at most the axis apart.
-        spacing: millimetres a voxel; None: the case's, in a call without a case 1.
+        knot_mm: least distance of the spline's knots, in millimetres: they divide each axis evenly, at least one voxel
+            and at most the whole axis apart.
+        spacing: millimetres per voxel; None: that of the case, or 1 in a call without a case.
 
-    `start` and `state`: c in parts of max_mm, `[B, 3, n_h, n_w, n_d]`, three more than pieces on each axis.
+    `start` and `state`: c in units of max_mm, `[B, 3, n_h, n_w, n_d]`; each axis has three more points than pieces.
 
-    **Differs from the paper**, whose flow moves each pixel of a photograph by itself, held smooth by a penalty: a
-    bounded spline (Rueckert et al., IEEE TMI 1999), and a segmentation, whose label moves.
+    **Differs from the paper**, whose flow moves each pixel of a photograph separately, kept smooth by a penalty: here
+    the field is a bounded spline (Rueckert et al., IEEE TMI 1999), and the task is a segmentation, whose label moves.
     """
 
     name: ClassVar[str] = "deformation"
@@ -78,18 +78,18 @@ class Deformation(AcquisitionAttack):
             self.refuse("filter", f"expected none, got {self.filter!r}: the label moves with all of the change")
 
     def check_channels(self, num_channels: int) -> None:
-        """All of them are moved, as the label is."""
+        """Checks that all channels move, because the label does."""
         super().check_channels(num_channels)
         if self.channels is not None and len(self.channels) < num_channels:
             got = f"{num_channels}, got {list(self.channels)}"
             self.refuse("channels", f"expected all {got}: the label moves, and the anatomy of the others would not")
 
     def on_grid(self, spacing: Sequence[float]) -> Attack:
-        """With the case's spacing, where none was given."""
+        """Returns the attack with the case's spacing if it has none."""
         return self if self.spacing else replace(self, spacing=triple(spacing))
 
     def space(self, clean: Tensor) -> Space:
-        """A ball for each control point, as far as nothing is squeezed too much."""
+        """Returns a ball for each control point, limited by the bound on the determinant."""
         field = self.field(clean)
         return Space(
             centre=clean.new_zeros(len(clean), 3, *(matrix.shape[1] for matrix in field.values)),
@@ -100,7 +100,7 @@ class Deformation(AcquisitionAttack):
         )
 
     def field(self, clean: Tensor) -> "Field":
-        """The fields of volumes like `clean`."""
+        """Makes the Field for volumes like `clean`."""
         sides = triple(zip(clean.shape[2:], self.spacing or (1.0, 1.0, 1.0), strict=True))
         pieces = [max(1, min(int(size * step / self.knot_mm), size)) for size, step in sides]
         axes = list(zip((count + CUBIC - 1 for count in pieces), sides, strict=True))
@@ -115,7 +115,7 @@ class Deformation(AcquisitionAttack):
         )
 
     def perturb(self, task: Task) -> Tensor:
-        """As the others; labels move with the volumes that are looked at."""
+        """Searches as the other acquisition attacks do; labels move with the volumes under evaluation."""
         field = self.field(task.clean)
         task.objective = moving = MovingObjective(**vars(task.objective))
 
@@ -126,12 +126,12 @@ class Deformation(AcquisitionAttack):
         return self.search(task, replace(self.space(task.clean), render=render))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Also how far the least determinant falls below its bound."""
+        """Returns the excess of the base class, or how far the least determinant falls below its bound, if larger."""
         outside = super().excess(clean, adversarial, state)
         return outside if state is None else max(outside, self.min_jacobian - self.least_jacobian(clean, state))
 
     def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """Mean and largest displacement of the voxels in millimetres, and the least determinant."""
+        """Returns mean and largest displacement of the voxels in millimetres, and the least determinant."""
         if state is None:
             return {}
         lengths = self.max_mm * along_axes(state, self.field(clean).values).norm(dim=1)
@@ -142,18 +142,18 @@ class Deformation(AcquisitionAttack):
         }
 
     def beyond(self, state: Tensor) -> float:
-        """By how much the longest displacement exceeds max_mm, in parts of it."""
+        """Returns how far the longest displacement exceeds max_mm, in units of max_mm."""
         return float(state.norm(dim=1).max()) - 1
 
     def least_jacobian(self, clean: Tensor, state: Tensor) -> float:
-        """The least determinant that a state makes at the voxels of volumes like `clean`."""
+        """Returns the least determinant of a state at the voxels of volumes like `clean`."""
         trace, minors, determinant = self.field(clean).invariants(state)
         return float((1 + trace + minors + determinant).min())
 
     def _project(self, c: Tensor, field: "Field") -> Tensor:
-        """Control points cut to their ball, then the field of each sample to the share whose determinants are enough.
+        """Cuts control points to their ball, then shrinks each sample's field until its determinants meet the bound.
 
-        That of t times a field is 1 + t trace + t^2 minors + t^3 determinant.
+        The determinant for t times a field is 1 + t trace + t^2 minors + t^3 determinant.
         """
         c = c / c.norm(dim=1, keepdim=True).clamp(min=1)
         trace, minors, determinant = (each.flatten(1) for each in field.invariants(c))
@@ -164,7 +164,7 @@ class Deformation(AcquisitionAttack):
             return least >= self.min_jacobian + ROUNDING
 
         high = torch.ones_like(trace[:, 0])
-        low = is_enough(high).to(high)  # all of it, where that is enough
+        low = is_enough(high).to(high)  # the whole field, if that is enough
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             enough = is_enough(middle)
@@ -174,13 +174,13 @@ class Deformation(AcquisitionAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """What displacements control points c make, `[B, 3, n_h, n_w, n_d]` in parts of max_mm.
+    """Displacements as a function of control points c, `[B, 3, n_h, n_w, n_d]` in units of max_mm.
 
     Attributes:
-        values: of the spline along each axis, `[size, n]`.
-        slopes: likewise, in max_mm a millimetre.
-        still: the voxels' own places, `[3, H, W, D]`.
-        voxels: on each axis in max_mm, `[3, 1, 1, 1]`.
+        values: values of the spline along each axis, `[size, n]`.
+        slopes: slopes of the spline, likewise, in max_mm per millimetre.
+        still: positions of the voxels before they move, `[3, H, W, D]`.
+        voxels: number of voxels in max_mm on each axis, `[3, 1, 1, 1]`.
     """
 
     values: tuple[Tensor, Tensor, Tensor]
@@ -189,11 +189,11 @@ class Field:
     voxels: Tensor
 
     def places(self, c: Tensor) -> Tensor:
-        """Where each voxel is read, `[B, 3, H, W, D]`, in voxels."""
+        """Returns the positions where voxels are read, `[B, 3, H, W, D]`, in voxels."""
         return self.still + self.voxels * along_axes(c, self.values)
 
     def invariants(self, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the derivative at each voxel: trace, sum of principal minors, determinant, each `[B, H, W, D]`."""
+        """Returns trace, sum of principal minors, determinant of the derivative at each voxel: `[B, H, W, D]`."""
         h, w, d = (
             along_axes(c, [(self.slopes if i == axis else self.values)[i] for i in range(3)]) for axis in range(3)
         )  # by each axis, [B, 3, H, W, D]
@@ -212,18 +212,18 @@ class MovingObjective(Objective):
     places: Tensor | None = None  # where volumes are read, [B, 3, H, W, D]; None: nothing has moved yet
 
     def in_place(self, labels: Tensor) -> Tensor:
-        """Labels or a mask, read at the nearest voxel."""
+        """Returns labels or a mask, read at the nearest voxel."""
         return labels if self.places is None else nearest_at(labels, self.places.detach())
 
     def compared_with(self) -> tuple[Tensor, Scope]:
-        """Both moved."""
+        """Returns labels and scope, both moved."""
         voxels, truth = (
             None if labels is None else self.in_place(labels) for labels in (self.scope.voxels, self.scope.truth)
         )
         return self.in_place(self.labels), replace(self.scope, voxels=voxels, truth=truth)
 
     def raised(self, logits: Tensor) -> Tensor:
-        """The same, with the gradient of how the labels move."""
+        """Returns the objective, with the gradient through the motion of the labels."""
         return super().raised(logits if self.places is None else _followed(logits, self.places))
 
 
@@ -232,10 +232,10 @@ def _read(x: Tensor, places: Tensor) -> Tensor:
 
 
 class _Followed(torch.autograd.Function):
-    """Logits as they are, with the gradient of the loss by the places where labels are read.
+    """Passes logits through, and adds the gradient of the loss with respect to the places where labels are read.
 
-    A label at the nearest voxel has none of its own. To first order in the field, to read labels a bit further on
-    changes the loss as to read the logits as far back.
+    Reading a label at the nearest voxel has no gradient. To first order in the field, reading labels a step further
+    changes the loss as much as reading the logits a step back.
     """
 
     @staticmethod
@@ -256,7 +256,7 @@ def _followed(logits: Tensor, places: Tensor) -> Tensor:
 
 
 def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:
-    """The sum over classes of upstream times the logits' central difference along an axis; 0 at both ends."""
+    """Returns the sum over classes of upstream times the logits' central difference along an axis; 0 at both ends."""
     found, size = torch.zeros_like(logits[:, 0]), logits.shape[axis]
     if size > 2:
         slopes = logits.narrow(axis, 2, size - 2) - logits.narrow(axis, 0, size - 2)

@@ -1,4 +1,4 @@
-"""DFB, a frequency band dropped: the probe that comes with SA2's code.  Hanif et al., ISBI 2025."""
+"""DFB, dropping a frequency band: the probe released with SA2's code.  Hanif et al., ISBI 2025."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from freqbench.attacks.sa2 import band_scaler
 
 @dataclass(frozen=True, kw_only=True)
 class DFB(BlockAttack):
-    r"""Leaves a frequency band of every block out; the model is not asked, `targeted` has no effect.
+    r"""Drops a frequency band of every block; the model is not queried, and `targeted` has no effect.
 
-    With c the spectrum of the clean block less 0.5, and m = 0 in the band (`low`, `middle` or `high`,
-    `freqbench.ops.bands`), but 1 at DC:
+    With c the spectrum of the clean block minus 0.5, and m = 0 in the band (`low`, `middle` or `high`,
+    `freqbench.ops.bands`) except at DC, 1 elsewhere:
 
     .. math:: a = \mathrm{clamp}(\mathrm{IDCT}(c \, m) + 0.5, 0, 1)
 
@@ -34,7 +34,7 @@ class DFB(BlockAttack):
     block: int | tuple[int, ...] = 8
 
     def perturb(self, task: Task) -> Tensor:
-        """Scale the band by 0."""
+        """Scales the band by 0."""
         scale = band_scaler(task.clean, self.cut(task.clean.shape[2:]), self.band, with_dc=False)
         return scale(task.clean.new_zeros(())).clamp(0, 1)
 
@@ -43,8 +43,7 @@ class DFB(BlockAttack):
 class DFB2D(DFB):
     """`DFB` on the two-dimensional DCT of every depth slice; `block` has one side or two.
 
-    **Differs from the released code**: H and W may differ, where the released re-assembly takes one for the other and
-    fails.
+    **Differs from the released code**: H and W may differ; the released re-assembly confuses them and fails.
     """
 
     name: ClassVar[str] = "dfb_2d"

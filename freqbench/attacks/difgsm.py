@@ -18,32 +18,32 @@ Zooms = Sequence[Zoom | None]
 
 @dataclass(frozen=True, kw_only=True)
 class RescaledMIFGSM(MIFGSM):
-    """`MIFGSM` along gradients taken at volumes that are resized anew in every step, each sample by its own draw.
+    """`MIFGSM` along gradients at volumes that are resized anew in every step, each sample by its own draw.
 
-    The network is asked about the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`),
-    and its logits are brought back to their voxels before the loss, so that labels, organs and target rules fit: the
-    gradient is that of L(Z' f(Z x), y). Logits of what was filled up, and voxels out of sight, do not count in L. With
-    `keep: best`, and for restarts, volumes are compared as they are, for one forward pass more a volume.
+    The network sees the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`), and its
+    logits are mapped back to their voxels before the loss, so that labels, organs and target rules fit: the gradient is
+    that of L(Z' f(Z x), y). Logits of padding, and voxels out of sight, do not count in L. With `keep: best`, and for
+    restarts, volumes are compared without resizing, at one more forward pass per volume.
     """
 
     num_draws: ClassVar[int]
 
     @abstractmethod
     def ratio(self, *draws: float) -> float:
-        """Sides of the resized volume to those of the window, from `num_draws` numbers in [0, 1)."""
+        """Returns the ratio of the resized volume's sides to the window's, from `num_draws` numbers in [0, 1)."""
 
     @property
     def may_cut(self) -> bool:
-        """Whether voxels may get out of sight: a property of the attack, lest a sample's loss depend on its batch."""
+        """True if voxels may get out of sight; the same for all samples, so that no loss depends on the batch."""
         return False
 
     @property
     def passes_to_compare(self) -> int:
-        """One for the last volumes, and where the best are kept one for those before each step."""
+        """One forward pass for the last volumes, plus one before each step if the best are kept."""
         return 1 + self.steps if self.keep == "best" else 1
 
     def gradients(self, task: Task) -> Gradient:
-        """The gradients through the resized volumes."""
+        """Returns the gradients through the resized volumes."""
         layout = self.steps, self.num_draws + 3
         given = task.given_start(layout)
         draws = (task.draw(torch.rand, layout) if given is None else given).movedim(1, 0).tolist()  # step by step
@@ -71,19 +71,20 @@ class RescaledMIFGSM(MIFGSM):
 
 @dataclass(frozen=True, kw_only=True)
 class DIFGSM(RescaledMIFGSM):
-    """`MIFGSM` whose gradient is taken, now and then, at the volume made smaller and put at a random place in zeros.
+    """`MIFGSM` whose gradient is sometimes taken at a smaller volume, put at a random place in zeros.
 
-    In every step, with `probability`, the sides become r times the window's, r uniform in [`min_scale`, 1) and the same
-    for all axes, by linear interpolation, and the place is uniform among those that fit. The logits of the part that
-    holds the volume are enlarged to its old shape, linearly too: labels stay as they are, what stands in the zeros does
-    not count. This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM, with `probability: 0` it is `mifgsm`.
+    In every step, with `probability`, linear interpolation makes the sides r times the window's, r uniform in
+    [`min_scale`, 1) and equal for all axes, and the place is uniform among those that fit. The logits of the part that
+    holds the volume are enlarged linearly to its old shape: labels stay unchanged, and logits in the zeros do not
+    count. This is the paper's M-DI2-FGSM; with `decay: 0` its DI2-FGSM, with `probability: 0` it is `mifgsm`.
 
-    `start`: the draws of all steps in [0, 1), `[B, steps, 5]`: against `probability`, for r, for the three places.
+    `start`: the draws of all steps in [0, 1), `[B, steps, 5]`: one compared with `probability`, one for r, three for
+    the place.
 
-    **Differs from the paper**: the window keeps its shape, as volumetric networks are built for one: 299 to 329 of 330
-    pixels there are 0.9 to 1 of a window here. Each sample of a batch is drawn for. Interpolation is linear, in the
-    authors' code the nearest pixel. Steps are eps / steps, 10 of them; the paper takes steps of 1/255, min(255 eps + 4,
-    1.25 * 255 eps) of them, which for 8/255 is 10. A classifier has no logits to bring back. L as in `MIFGSM`.
+    **Differs from the paper**: the window keeps its shape, because volumetric networks are built for one: their 299 to
+    329 of 330 pixels are 0.9 to 1 of a window here. Each sample of a batch has its own draw. Interpolation is linear,
+    in the authors' code nearest-neighbour. Steps are eps / steps, 10 of them; the paper takes steps of 1/255, min(255
+    eps + 4, 1.25 * 255 eps) of them, which for 8/255 is 10. A classifier has no logits to map back. L as in `MIFGSM`.
     """
 
     name: ClassVar[str] = "difgsm"
@@ -94,10 +95,10 @@ class DIFGSM(RescaledMIFGSM):
 
     @property
     def is_stochastic(self) -> bool:
-        """Steps, sizes and places are drawn."""
+        """True if sizes and places are drawn."""
         return self.probability > 0 and self.min_scale < 1
 
     def ratio(self, *draws: float) -> float:
-        """r, or 1."""
+        """Returns r, or 1."""
         chance, size = draws
         return self.min_scale + (1 - self.min_scale) * size if chance < self.probability else 1.0

@@ -1,4 +1,4 @@
-"""FAA, a reconstruction: bands of another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
+"""FAA, a reconstruction: bands from another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
 class FAA(GradientAttack):
     r"""Learns which few bands of the Fourier amplitude to take from a reference volume.
 
-    With A and phi amplitude and phase of the clean window x, A' the amplitude of the reference, N `bands`, gates g_n of
-    0 or 1 of which at most `portion` N, rounded down, are 1, S the bands between 1/16 and 1/2 of the highest frequency,
-    and lambda the `reconstruction_weight`:
+    With A and phi the amplitude and phase of the clean window x, A' the amplitude of the reference, N `bands`, gates
+    g_n in {0, 1} of which at most `portion` N, rounded down, are 1, S the bands between 1/16 and 1/2 of the highest
+    frequency, and lambda the `reconstruction_weight`:
 
     .. math:: a = \mathrm{clamp}\Bigl(\mathcal F^{-1} \sum_n [(1 - g_n) A_n + g_n A'_n] e^{i \phi}, 0, 1\Bigr), \qquad
               J = L(f(a), y) - \lambda \frac{\sum_{n \in S} g_n |A'_n - A_n|}{\sum_{n \in S} A_n}
 
-    A gate is a draw from a Gumbel softmax over closed and open at temperature 1: open where its score l + s, s standard
-    logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s). From l =
-    0, a step is l <- l + step_size * dJ/dl / `max |dJ/dl|`, a sample's own maximum. A run ends with the gates of l
-    alone, without a draw. Every channel has gates of its own, `portion` N of them open at most; in J the sums run over
-    all channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, a channel's behind the other's.
+    A gate is a draw from a Gumbel softmax over closed and open at temperature 1: it is open if its score l + s, s
+    standard logistic, is above 0 and among the highest; dJ/dl passes the threshold as if the gate were sigmoid(l + s).
+    From l = 0, a step is l <- l + step_size * dJ/dl / `max |dJ/dl|`, with the maximum of each sample. A run ends with
+    the gates of l alone, without a draw. Every channel has its own gates, at most `portion` N of them open; in J the
+    sums run over all channels. `state`: the gates of the result, 0 or 1, `[B, C N]`, channel after channel.
 
-    The reference is a parameter of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
-    another case of the dataset's split, drawn by the seed and the case (`Dataset.other`), resized to the case and cut
+    The reference is an argument of the call: `reference`, volumes in [0, 1] of the images' shape. In a job it is
+    another case of the dataset's split, chosen by the seed and the case (`Dataset.other`), resized to the case and cut
     into the same windows.
 
     `control: random`: the gates of the first draw, not optimised.
@@ -45,13 +45,14 @@ class FAA(GradientAttack):
     `start`: the uniform draws that make s, `[B, steps, C N]` in (0, 1).
 
     **Fact.** SA2's comparison (Hanif et al., ISBI 2025) has a row "FAA" without citation, parameters or code.
-    **Guess**: it means the Fourier adversarial attacking of Huang et al., run as an attack of its own; there it is part
-    of training for domain adaptation, where a small network makes an image's gates and the reference is an image of the
-    domain adapted to. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept, 32
+    **Guess**: it means the Fourier adversarial attacking of Huang et al., run as a separate attack. In their paper it
+    is part of training for domain adaptation: a small network makes an image's gates, and the reference is an image of
+    the target domain. **Taken from their code** (jxhuang0508/RDA): amplitudes are exchanged and the phase is kept, 32
     square rings as bands, a tenth of them (there of 32 for each of three colour channels), two-way Gumbel gates at
-    temperature 1, the bands held to the image, the reference resized to it. **Ours**: three dimensions, gates learned
-    for each window, straight through and by normalised gradients, at most instead of exactly the portion, lambda 1 on a
-    relative change, clamp, the best of all gates seen, steps and step size. Rows of it are no reproduction of SA2's.
+    temperature 1, the bands held close to the image, the reference resized to it. **Ours**: three dimensions, gates
+    learned for each window, straight-through and by normalised gradients, at most instead of exactly the portion,
+    lambda 1 on a relative change, clamp, the best of all gates evaluated, steps and step size. Its rows do not
+    reproduce those of SA2.
     """
 
     name: ClassVar[str] = "faa"
@@ -77,15 +78,15 @@ class FAA(GradientAttack):
 
     @property
     def most(self) -> int:
-        """How many gates of a channel may be open."""
+        """Largest number of open gates per channel."""
         return int(self.portion * self.bands + 1e-9)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How many gates too many are open."""
+        """Returns the number of open gates beyond the limit, for the channel with the most."""
         return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.most
 
     def perturb(self, task: Task) -> Tensor:
-        """The runs, and of all gates seen the best; or the null row's."""
+        """Runs the algorithm and keeps the best gates evaluated; or makes the null row."""
         mix = self._mixer(task)
 
         def run() -> tuple[Tensor, ...]:
@@ -101,7 +102,7 @@ class FAA(GradientAttack):
         return images
 
     def _learn(self, task: Task, mix: Mix, noise: Tensor, best: Best) -> Tensor:
-        """The scores after the last step; the volumes of every draw are offered on the way."""
+        """Returns the scores after the last step; offers the volumes of every draw on the way."""
         scores = torch.zeros_like(noise[:, 0])
         for i in range(self.steps):
             objective = partial(self._objective, task, mix, noise[:, i])
@@ -125,25 +126,25 @@ class FAA(GradientAttack):
         return raised - price, (compared, images.detach(), gates)
 
     def _gates(self, scores: Tensor) -> Tensor:
-        """1 where a score is above 0 and among the highest of its channel, else 0, `[B, C N]`."""
+        """Returns 1 for scores above 0 and among the highest of their channel, else 0, `[B, C N]`."""
         by_channel = self._by_channel(scores)
         highest = by_channel.topk(self.most, dim=2).indices
         among = torch.zeros_like(by_channel).scatter(2, highest, 1.0)
         return among.flatten(1) * (scores > 0)
 
     def _by_channel(self, values: Tensor) -> Tensor:
-        """Of every gate, `[B, C, N]`."""
+        """Reshapes values of all gates to `[B, C, N]`."""
         return values.reshape(len(values), -1, self.bands)
 
     def _noise(self, task: Task) -> Tensor:
-        """Standard logistic draws, the difference of two Gumbel ones, `[B, steps, C N]`."""
+        """Returns standard logistic draws, each the difference of two Gumbel draws, `[B, steps, C N]`."""
         layout = (self.steps, task.clean.shape[1] * self.bands)
         given = task.given_start(layout)
         uniform = task.draw(torch.rand, layout) if given is None else given
         return torch.logit(uniform, eps=1e-6)
 
     def _mixer(self, task: Task) -> Mix:
-        """A function of gates that makes the volumes, and the relative change of the bands of shapes, `[B]`."""
+        """Returns a function from gates to the volumes and the relative change of the bands in SHAPES, `[B]`."""
         clean, shape = task.clean, task.clean.shape[2:]
         least = torch.finfo(clean.dtype).tiny
         bands = fourier_bands(shape, self.bands).to(clean.device)

@@ -20,6 +20,6 @@ class FGSM(LinfGradientAttack):
     name: ClassVar[str] = "fgsm"
 
     def run(self, task: Task) -> Tensor:
-        """The paper's step."""
+        """Takes the paper's step."""
         project = linf_ball(task.clean, self.eps)
         return project(task.clean + self.eps * task.gradient(task.clean).sign())

@@ -28,17 +28,17 @@ from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.slices import stretch_slices
 from freqbench.ops.ssim import body_ssim
 
-SSIM_SUFFIX = "-ssim"  # of the name of a threat model that bounds the SSIM beside
+SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
 
 
 def _bounded_set_or(usual: str) -> ByParameters:
-    """The threat model by what `FrequencyAPGD.bounded_set` and `ssim_min` say."""
+    """Returns the property `threat_model`, made from `FrequencyAPGD.bounded_set` and `ssim_min`."""
     return ByParameters(usual, lambda attack: attack.bounded_set + ("" if attack.ssim_min is None else SSIM_SUFFIX))
 
 
 @dataclass(frozen=True)
 class FrequencySpace(Space):
-    """A space whose points are made by a state: a table of steps, or multipliers."""
+    """A space whose points come from a state: a table of steps, or multipliers."""
 
     origin: Tensor  # the point of no change, which the threat model may not allow
     state_of: Callable[[Tensor], Tensor] = lambda point: point  # the state that makes a point, within the bounds
@@ -47,17 +47,17 @@ class FrequencySpace(Space):
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyAPGD(StateAttack):
-    """Auto-PGD on one number for each DCT coefficient, with nothing but the bounds between it and the loss.
+    """Auto-PGD on one number for each DCT coefficient, limited by the bounds alone.
 
-    An author writes `space`, `bounds` and `null_end`. Why loss and steps are what they are: reports/strongest.
+    An author writes `space`, `bounds` and `null_end`. reports/strongest explains the choice of loss and steps.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        random_start: begin at a uniform draw between the bounds; false: halfway between them.
-        control: `none`, or a null row in place of the attack, without a gradient: `uniform`, the bound number
+        steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
+        random_start: begin at a uniform draw between the bounds; false: begin halfway between them.
+        control: `none`, or a null row instead of the attack, without a gradient: `uniform`, the bound at index
             `null_end` everywhere; `random`, each number at its lower or upper bound, by a draw.
         ssim_min: the least SSIM of a sample with the clean one inside the body (`freqbench.ops.ssim.body_ssim`), which
-            adds `-ssim` to the threat model; points shrink towards no change as far as it asks (`within_ssim`).
+            adds `-ssim` to the threat model; points shrink towards no change until they meet it (`within_ssim`).
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -74,19 +74,19 @@ class FrequencyAPGD(StateAttack):
     @property
     @abstractmethod
     def bounded_set(self) -> str:
-        """The threat model without a bound on the SSIM."""
+        """Threat model without a bound on the SSIM."""
 
     @abstractmethod
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
-        """Where the attack moves. What does not change between steps, the spectrum first of all, is computed here."""
+        """Returns the set of points to search; computes here all that is constant, such as the spectrum."""
 
     @property
     def is_stochastic(self) -> bool:
-        """The start is drawn, or the ends of the random null row."""
+        """True if the start or the random null row is drawn."""
         return self.control == "random" or (self.control == "none" and self.random_start)
 
     def perturb(self, task: Task) -> Tensor:
-        """The best point of all runs, or the null row's, and its volumes."""
+        """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
         padded = self.padded(task.clean)
         space = self.space(task.clean, self.cut(padded.shape[2:]))
         bounded = self._bounded(task.clean, space)
@@ -96,7 +96,7 @@ class FrequencyAPGD(StateAttack):
                 task, lambda: climb(task, seen, self._start(task, space, padded), self.steps), seen.render
             )
         elif self.control == "uniform":
-            # To the nearest that is reached in any arithmetic: a coefficient may lie halfway between two multiples.
+            # Projected, because a coefficient may lie halfway between two multiples, where arithmetics differ.
             x = space.project(space.point_of(torch.full_like(padded, self.bounds[self.null_end])))
         else:
             ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1
@@ -107,7 +107,7 @@ class FrequencyAPGD(StateAttack):
             return space.render(space.point_of(state))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the state leaves its bounds, the volumes those that the state makes, or their SSIM `ssim_min`."""
+        """Returns the largest excess: state over bounds, volumes over those of the state, SSIM below `ssim_min`."""
         outside = super().excess(clean, adversarial, state)
         if state is None:
             return outside
@@ -121,7 +121,7 @@ class FrequencyAPGD(StateAttack):
         return max(outside, self.ssim_min - float(body_ssim(clean)(adversarial).min()))
 
     def _bounded(self, clean: Tensor, space: FrequencySpace) -> Callable[[Tensor], Tensor]:
-        """The point itself, or the one in its place that keeps `ssim_min`."""
+        """Returns a function of points: the identity, or the move to a point that keeps `ssim_min`."""
         if self.ssim_min is None:
             return lambda x: x
         return within_ssim(self.name, clean, self.ssim_min, space.origin, space.project, space.render)
@@ -136,22 +136,23 @@ class FrequencyAPGD(StateAttack):
 
 @dataclass(frozen=True, kw_only=True)
 class VAFAOpt(FrequencyAPGD):
-    r"""The quantisation table that hurts most, of all that VAFA may choose from.
+    r"""The most harmful quantisation table in VAFA's threat model.
 
-    With c the spectrum of the clean block on the 0..255 scale less 128, and a step q in [q_min, q_max] for each
+    With c the spectrum of the clean block on the 0..255 scale minus 128, and a step q in [q_min, q_max] for each
     coefficient, the volume is
 
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \mathrm{round}(c / q)) + 128\bigr)
 
-    with R the stretching of every depth slice to [0, 1] (`dct-quantization-stretched`, as VAFA's code does) or, without
-    `renormalize` (`dct-quantization`), a / 255 clamped to [0, 1]. Rounding is exact. What q can add to c is a set in
-    closed form, an interval or two for each coefficient (`freqbench.ops.quantisation`), in which Auto-PGD moves the
-    errors e = q round(c / q) - c: along the sign of dL/de by at most the width of the set, then to the nearest error
-    that some q makes. `start` and `state` are the table q; with `control: uniform` it is q_max everywhere.
+    where R stretches every depth slice to [0, 1] (`dct-quantization-stretched`, as in VAFA's code) or, without
+    `renormalize` (`dct-quantization`), divides by 255 and clamps to [0, 1]. Rounding is exact. The errors e = q round(c
+    / q) - c that some q makes are a set in closed form, one or two intervals for each coefficient
+    (`freqbench.ops.quantisation`). Auto-PGD moves e in this set: along the sign of dL/de by at most the width of the
+    set, then to the nearest error that some q makes. `start` and `state` are the table q; with `control: uniform` it is
+    q_max everywhere.
 
-    VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit a step, along a derivative of a soft
-    rounding that says little about where the error goes. Its SSIM term is a penalty; `ssim_min` is a bound: where even
-    the table of the smallest errors has a lower SSIM in a window, a UserError is raised.
+    VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit per step, along the derivative of a
+    soft rounding, which predicts the error poorly. Its SSIM term is a penalty; `ssim_min` is a bound: if even the table
+    of the smallest errors has a lower SSIM in a window, a UserError is raised.
     """
 
     name: ClassVar[str] = "vafa_opt"
@@ -174,16 +175,16 @@ class VAFAOpt(FrequencyAPGD):
 
     @property
     def bounded_set(self) -> str:
-        """With or without the stretching."""
+        """Threat model with or without the stretching."""
         return STRETCHED if self.renormalize else "dct-quantization"
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """q_min and q_max."""
+        """Bounds of the table: q_min and q_max."""
         return self.q_min, self.q_max
 
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
-        """All errors that a table can make."""
+        """Returns the set of all errors that a table can make."""
         spectrum, changed = block_spectrum(clean, block)
         reachable = reach(spectrum, *self.bounds)
         low, high = reachable.bounds
@@ -214,18 +215,18 @@ class VAFAOpt2D(VAFAOpt):
 
 @dataclass(frozen=True, kw_only=True)
 class SA2Opt(FrequencyAPGD):
-    r"""The multipliers of DCT coefficients that hurt most, of all that SA2 may choose from.
+    r"""The most harmful multipliers of DCT coefficients in SA2's threat model.
 
-    With c the spectrum of the clean block less 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1 at
-    DC and outside `band`, `freqbench.ops.bands`), the volume is
+    With c the spectrum of the clean block minus 0.5, and a multiplier m in [1 - rho, 1 + rho] for each coefficient (1
+    at DC and outside `band`, `freqbench.ops.bands`), the volume is
 
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5
 
     clamped to [0, 1]. Auto-PGD moves m between its bounds (`freqbench.attacks.apgd`); `start` and `state` are m; with
     `control: uniform` every multiplier is 1 - rho. The threat model is that of SA2 (Hanif et al., ISBI 2025).
 
-    **Variants.** `released`: DC is exempt, as in the code of SA2: threat model `dct-scaling`. `paper`: DC moves too, as
-    nothing in the paper exempts it: `dct-scaling-with-dc`.
+    **Variants.** `released`: DC is exempt, as in the code of SA2: threat model `dct-scaling`. `paper`: DC moves too,
+    because the paper does not exempt it: `dct-scaling-with-dc`.
     """
 
     name: ClassVar[str] = "sa2_opt"
@@ -239,16 +240,16 @@ class SA2Opt(FrequencyAPGD):
 
     @property
     def bounded_set(self) -> str:
-        """With or without DC."""
+        """Threat model with or without DC."""
         return WITH_DC if self.variant == "paper" else "dct-scaling"
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """1 - rho and 1 + rho."""
+        """Bounds of the multipliers: 1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
 
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
-        """The box of multipliers."""
+        """Returns the box of multipliers."""
         scale = band_scaler(clean, block, self.band, with_dc=self.variant == "paper")
         return FrequencySpace(
             centre=clean.new_ones(()),

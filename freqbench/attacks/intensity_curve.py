@@ -12,7 +12,7 @@ from freqbench.attacks.core.acquisition import AcquisitionAttack
 
 @dataclass(frozen=True, kw_only=True)
 class IntensityCurve(AcquisitionAttack):
-    r"""The monotone curve of intensities that hurts most: another window, another contrast.
+    r"""The most harmful monotone curve of intensities: another window, another contrast.
 
     With n `pieces`, and hat functions h_j of width 1/n around the knots j/n, a deviation d_j at each knot makes
 
@@ -20,17 +20,17 @@ class IntensityCurve(AcquisitionAttack):
               0 \le \tfrac{j}{n} + d_j \le \tfrac{j + 1}{n} + d_{j+1} \le 1
 
     so that the curve is linear between knots, never falls, and moves no intensity by more than the deviation: equal
-    voxels stay equal, and none overtakes another. Every channel has a curve of its own. Values that would fall are
-    replaced by the mean of their running maximum from below and their running minimum from above.
+    voxels stay equal, and none overtakes another. Every channel has its own curve. The projection replaces falling
+    values by the mean of their running maximum from below and their running minimum from above.
 
     Args:
         deviation: largest change of an intensity, on the [0, 1] scale.
-        pieces: linear pieces of the curve, at least 1, which is contrast and brightness alone.
+        pieces: linear pieces of the curve, at least 1; with 1 the curve changes contrast and brightness alone.
 
     `start` and `state`: d, `[B, C, n + 1]`.
 
-    **Differs from the paper**, whose functions map the colours of photographs, by a grid that is held smooth by a
-    penalty: one intensity, monotone, piecewise linear, nothing but the bound.
+    **Differs from the paper**, whose functions map the colours of photographs by a grid that a penalty keeps smooth:
+    here one intensity, monotone, piecewise linear, limited by the bound alone.
     """
 
     name: ClassVar[str] = "intensity_curve"
@@ -41,10 +41,10 @@ class IntensityCurve(AcquisitionAttack):
     pieces: int = 8
 
     def space(self, clean: Tensor) -> Space:
-        """The deviations of monotone curves at their knots."""
+        """Returns the set of deviations of monotone curves at their knots."""
         knots = torch.linspace(0, 1, self.pieces + 1, dtype=clean.dtype, device=clean.device)
         low, high = (knots - self.deviation).clamp(min=0), (knots + self.deviation).clamp(max=1)
-        # Where a voxel lies between its knots: [B, C, n + 1, H W D]
+        # position of each voxel between its knots: [B, C, n + 1, H W D]
         hats = (1 - self.pieces * (clean.flatten(2)[:, :, None] - knots[:, None]).abs()).clamp(min=0)
 
         def project(d: Tensor) -> Tensor:
@@ -59,6 +59,6 @@ class IntensityCurve(AcquisitionAttack):
         return Space(centre=centre, radius=clean.new_tensor(self.deviation), project=project, render=render)
 
     def beyond(self, state: Tensor) -> float:
-        """The largest deviation beyond the bound, the steepest fall between knots, or how far an end leaves [0, 1]."""
+        """Returns the largest excess: deviation over the bound, fall between knots, or end outside [0, 1]."""
         fall = float((-1 / self.pieces - state.diff(dim=2)).max())
         return max(super().beyond(state), fall, float(-state[:, :, 0].min()), float(state[:, :, -1].max()))

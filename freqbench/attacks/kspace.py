@@ -14,7 +14,7 @@ CENTRE = 0.25  # of the highest frequency of each axis
 
 @dataclass(frozen=True, kw_only=True)
 class KSpace(AcquisitionAttack):
-    r"""The relative change of k-space that hurts most, in magnitude and phase.
+    r"""The most harmful relative change of k-space, in magnitude and phase.
 
     With K the discrete Fourier transform of the clean volume and a complex number u for each of its points, 0 outside
     `region`:
@@ -22,24 +22,24 @@ class KSpace(AcquisitionAttack):
     .. math:: a = \mathrm{clamp}\bigl(\Re \, \mathcal F^{-1} (K (1 + u)), 0, 1\bigr), \qquad |u| \le eps_k
 
     so that no magnitude changes by more than eps_k of itself, no phase by more than arcsin(eps_k), and, by Parseval's
-    theorem, the volume by no more than eps_k of its L2 norm. Auto-PGD steps along the gradient g of u at unit length,
-    g / `|g|`. As volumes are real, a point and its mirror image -k share their effect.
+    theorem, the volume by no more than eps_k of its L2 norm. Auto-PGD steps along g / `|g|`, with g the gradient of u.
+    Volumes are real, so a point and its mirror image -k share their effect.
 
     Args:
         eps_k: largest `|u|`, from 0 to 1.
         region: `centre`: frequencies up to a quarter of each axis's highest (contrast); `periphery`: all others
             (edges); `all`.
-        lines: one u for each phase-encoding line, shared by all points that are read out with it: ghosts along W.
-        encoding: `2d`: every slice of the planes H x W by itself, phase encoded along W; `3d`: the volume at once,
-            phase encoded along W and D. H is read out.
+        lines: one u for each phase-encoding line, shared by all its points: ghosts along W.
+        encoding: `2d`: each slice H x W separately, phase encoded along W; `3d`: the volume at once, phase encoded
+            along W and D. H is the readout axis.
 
-    `start` and `state`: u, complex `[B, C, H, W, D]`, with `lines` `[B, C, 1, W, D]`; along D it counts slices in `2d`,
+    `start` and `state`: u, complex `[B, C, H, W, D]`, with `lines` `[B, C, 1, W, D]`; axis D holds slices in `2d`,
     frequencies in `3d`.
 
     **Differs from the paper**, which attacks the reconstruction of raw multi-coil data by noise of bounded L2 norm: the
-    volume is the finished image, whose k-space is that of one coil without a phase of its own; the bound is relative,
-    point by point; the target is a segmentation. Scanners show the magnitude, which is this real part but for terms
-    of second order in u.
+    volume is the finished image, whose k-space is that of one coil without a phase; the bound is relative, point by
+    point; the target is a segmentation. Scanners show the magnitude, which equals this real part up to terms of second
+    order in u.
     """
 
     name: ClassVar[str] = "kspace"
@@ -52,7 +52,7 @@ class KSpace(AcquisitionAttack):
     encoding: str = "2d"
 
     def space(self, clean: Tensor) -> Space:
-        """A disc for each point or line of k-space."""
+        """Returns a disc for each point or line of k-space."""
         spectrum = torch.fft.fftn(clean, dim=self._axes)
         free = self._free(spectrum.shape).to(clean)
         centre = torch.zeros_like(spectrum[:, :, :1] if self.lines else spectrum)
@@ -67,17 +67,17 @@ class KSpace(AcquisitionAttack):
         return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
 
     def beyond(self, state: Tensor) -> float:
-        """Also the largest change outside the region, where there is none."""
+        """Returns the excess of the base class, or the largest change outside the region, if larger."""
         outside = state * (1 - self._free(state.shape).to(state.device))
         return max(super().beyond(state), float(outside.abs().max()))
 
     @property
     def _axes(self) -> list[int]:
-        """Those that k-space has frequencies along."""
+        """Axes along which k-space has frequencies; without the readout axis for `lines`."""
         return [2] * (not self.lines) + [3] + [4] * (self.encoding == "3d")
 
     def _free(self, shape: torch.Size) -> Tensor:
-        """1 at the frequencies of the region, else 0; it broadcasts over k-space."""
+        """Returns 1 at the frequencies of the region, else 0; it broadcasts over k-space."""
         highest = torch.zeros([1] * len(shape))
         for axis in self._axes:
             along = torch.fft.fftfreq(shape[axis]).abs() * 2

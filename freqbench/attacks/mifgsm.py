@@ -19,18 +19,19 @@ Gradient = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class MIFGSM(LinfGradientAttack):
-    r"""Signs of a gradient that is averaged over the steps, so that it hangs less on the one network.
+    r"""Steps along the sign of a gradient averaged over the steps, so that it depends less on one network.
 
     From the clean volume and g = 0, sample by sample, with P the projection onto the eps-ball and [0, 1]:
 
     .. math:: g \leftarrow \mu g + \frac{\nabla L(x)}{\| \nabla L(x) \|_1}, \qquad
               x \leftarrow P\bigl(x + \alpha \, \mathrm{sign}(g)\bigr)
 
-    mu is `decay`, 0 for the basic iterative method; alpha is `step_size` on the [0, 1] intensity scale, or `eps/4`, a
-    quarter of eps, and so on; None: eps / steps. A gradient that is 0 everywhere adds nothing.
+    mu is `decay`, 0 for the basic iterative method; alpha is `step_size` on the [0, 1] intensity scale, or a part of
+    eps such as `eps/4`; None: eps / steps. A gradient that is 0 everywhere adds nothing.
 
-    **Differs from the paper**, where eps is 16/255: L is `loss`, Dice + cross-entropy by default, theirs a classifier's
-    cross-entropy. **From the authors' code**: nothing else; its mean absolute value leads to the same signs.
+    **Differs from the paper**, where eps is 16/255: L is `loss`, Dice + cross-entropy by default; theirs is a
+    classifier's cross-entropy. **From the authors' code**: nothing else; its mean absolute value leads to the same
+    signs.
     """
 
     name: ClassVar[str] = "mifgsm"
@@ -44,15 +45,15 @@ class MIFGSM(LinfGradientAttack):
 
     @property
     def step(self) -> float:
-        """alpha, on the [0, 1] intensity scale."""
+        """Value of alpha, on the [0, 1] intensity scale."""
         return self.eps / self.steps if self.step_size is None else step_length(self.step_size, self.eps)
 
     def gradients(self, task: Task) -> Gradient:
-        """The gradient that a step adds, from its volumes and its number; what a run draws is drawn here."""
+        """Makes a run's draws; returns a function of volumes and step number to the gradient that a step adds."""
         return lambda x, i: task.gradient(x)
 
     def run(self, task: Task) -> Tensor:
-        """The paper's iteration."""
+        """Runs the paper's iteration."""
         project, gradient = linf_ball(task.clean, self.eps), self.gradients(task)
         x, momentum = task.clean, torch.zeros_like(task.clean)
         tiny = torch.finfo(x.dtype).tiny

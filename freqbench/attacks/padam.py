@@ -14,7 +14,7 @@ from freqbench.ops.projections import linf_ball
 
 @dataclass(frozen=True, kw_only=True)
 class PAdam(PGD):
-    r"""Adam in place of the sign: a step that follows each voxel's own history of gradients, then the projection.
+    r"""Adam instead of the sign: a step that follows each voxel's own history of gradients, then the projection.
 
     With g the gradient of the loss L in a voxel, t the number of steps so far, and P the projection onto the eps-ball
     around the clean volume and [0, 1]:
@@ -23,16 +23,16 @@ class PAdam(PGD):
               x \leftarrow P\Bigl(x + \mathrm{step\_size} \, \frac{m / (1 - 0.9^t)}{\sqrt{u / (1 - 0.999^t)} + 10^{-8}}
               \Bigr)
 
-    `step_size` is Adam's learning rate on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on. With
-    `loss` the cross-entropy it is the paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.losses.cosine`).
+    `step_size` is Adam's learning rate on the [0, 1] intensity scale, or a part of eps such as `eps/4`. With the
+    cross-entropy as `loss` this is the paper's PAdam-CE, with `cosine` its PAdam-Cos (`freqbench.ops.losses.cosine`).
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
     **Known from the authors' code** (szegedai/Robust-Segmentation-Evaluation): the iteration, with the largest v so far
     (AMSGrad) and 200 steps of 2/255 at eps 8/255 from a uniform draw; the two losses; the last volume is the result
-    (`keep: last`). **Our reading**: for other radii the step is a quarter of eps, where the code leaves 2/255; the text
-    of the paper may say more than its code, which alone was at hand. **Differs**: the loss is each sample's own mean,
-    there the mean over the batch, whose size then weighs against the 1e-8.
+    (`keep: last`). **Our reading**: for other radii the step is a quarter of eps, while the code keeps 2/255; the text
+    of the paper may say more than its code, the only source at hand. **Differs**: the loss is the mean of each sample;
+    theirs is the mean over the batch, whose size then changes the weight of the 1e-8.
     """
 
     name: ClassVar[str] = "padam"
@@ -44,7 +44,7 @@ class PAdam(PGD):
     variant: str = "paper"
 
     def run(self, task: Task) -> Tensor:
-        """The iteration; torch's Adam moves `x` in place."""
+        """Runs the iteration; torch's Adam moves `x` in place."""
         project = linf_ball(task.clean, self.eps)
         x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean.clone()
         adam = torch.optim.Adam([x], lr=step_length(self.step_size, self.eps), amsgrad=True, maximize=True)

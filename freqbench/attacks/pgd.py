@@ -19,8 +19,8 @@ class PGD(LinfGradientAttack):
     VAFA and SA2; Madry et al. raise the cross-entropy of a classifier. Equal to the released code.
 
     Args:
-        step_size: length of a step on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on; the
-            released command line's 0.01 is 64 % of eps = 4/255.
+        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`; the released
+            command line's 0.01 is 64 % of eps = 4/255.
 
     `start`: the additive noise in [-eps, eps], `[B, C, H, W, D]`, added and then clamped to [0, 1].
 
@@ -42,11 +42,11 @@ class PGD(LinfGradientAttack):
 
     @property
     def is_stochastic(self) -> bool:
-        """Only the start is drawn."""
+        """True if the start is drawn; nothing else is."""
         return self.random_start
 
     def run(self, task: Task) -> Tensor:
-        """The paper's iteration."""
+        """Runs the paper's iteration."""
         project = linf_ball(task.clean, self.eps)
         x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
         step = step_length(self.step_size, self.eps)

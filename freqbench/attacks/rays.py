@@ -19,38 +19,36 @@ FIRST_STEP, LARGEST_STEP, GROWTH = 2**-8, 1 / 2, 1.5  # of the radius
 
 @dataclass(frozen=True, kw_only=True)
 class RayS(LinfAttack):
-    r"""Seeks the signs that lead to a decision at the smallest radius: is the mean Dice of a sample at most `dice`?
+    r"""Seeks the signs that reach a decision at the smallest radius: is the mean Dice of a sample at most `dice`?
 
-    The answer is all that it learns of the network: no logit, no loss, no gradient. Over signs s of all voxels it
-    lowers
+    It learns only this answer from the network: no logit, no loss, no gradient. Over signs s of all voxels it lowers
 
     .. math:: r(s) = \min \bigl\{ r : \mathrm{Dice}\bigl(f(\mathrm{clamp}(x + r s, 0, 1)), y\bigr) \le dice \bigr\}
 
-    It begins with s = 1, for which ten queries halve the interval [0, 1] of r. Each further query turns the signs of
-    one run of voxels, in the order of memory: of all, of each half, each quarter, ... down to single voxels, and over
-    again. It asks at the radius (1 - d) r, and keeps turn and radius where the decision is reached there; d is then
-    multiplied by 1.5, and otherwise divided by the fourth root of that, so that one query in five succeeds. Nothing is
-    drawn.
+    It begins with s = 1, for which ten queries halve the interval [0, 1] of r. Each further query flips the signs of
+    one run of voxels, in the order of memory: all, each half, each quarter, ... down to single voxels, and over again.
+    It queries the radius (1 - d) r, and keeps flip and radius if the decision is reached there; d is then multiplied by
+    1.5, and otherwise divided by the fourth root of 1.5, so that one query in five succeeds. Nothing is drawn.
 
-    Volumes that are asked about may lie outside the ball, the result does not: it is clean + eps s, which the last
-    query asks about. Where eps undoes a decision that a smaller r had reached, it is clean + r s. A search whose r ends
-    above eps has failed by its own measure: the result is its projection onto the ball, and that is what is scored.
+    Queried volumes may lie outside the ball, but the result does not: it is clean + eps s, which the last query tests.
+    If eps undoes a decision that a smaller r had reached, it is clean + r s. A search whose r ends above eps has failed
+    by its own measure: the result is its projection onto the ball, and that is scored.
 
-    Why RayS: it searches corners of the ball, where strong attacks of the ball end. Boundary Attack (Brendel et al.,
-    ICLR 2018, arXiv:1712.04248) walks over all intensities, and HopSkipJump (Chen et al., IEEE S&P 2020,
-    arXiv:1904.02144) estimates a gradient of as many numbers as voxels, from one answer a query.
+    RayS was chosen because it searches corners of the ball, where strong attacks in the ball end. Boundary Attack
+    (Brendel et al., ICLR 2018, arXiv:1712.04248) walks over all intensities, and HopSkipJump (Chen et al., IEEE S&P
+    2020, arXiv:1904.02144) estimates a gradient with one number per voxel, from one answer per query.
 
     Args:
-        queries: forward passes, beside the one for `dice: none`.
-        dice: mean Dice (`freqbench.ops.overlap.mean_dice`) at which, or below, a sample has fallen. None: half of the
-            clean sample's, for one forward pass more, as networks, cases and windows begin at different Dice. Where eps
-            is too small to halve it, a higher threshold leads to stronger volumes.
-        organs: the only classes in the Dice. None: the foreground.
+        queries: forward passes, not counting the one for `dice: none`.
+        dice: mean Dice (`freqbench.ops.overlap.mean_dice`) at or below which a sample has fallen. None: half of the
+            clean sample's Dice, for one more forward pass, because networks, cases and windows begin at different Dice.
+            If eps is too small to halve it, a higher threshold leads to stronger volumes.
+        organs: classes in the Dice. None: the foreground.
 
-    `state`: the smallest radius at which each sample fell, `[B]`; infinite where none was found.
+    `state`: the smallest radius at which each sample fell, `[B]`; infinite if none was found.
 
-    **Differs from the paper**: the decision is about the Dice, not a class; every query both turns signs and shrinks
-    the radius, where the paper asks at the radius at hand and then halves an interval after each success; no run stops
+    **Differs from the paper**: the decision is about the Dice, not a class; every query both flips signs and shrinks
+    the radius, while the paper queries the current radius and then halves an interval after each success; no run stops
     early.
     """
 
@@ -71,20 +69,20 @@ class RayS(LinfAttack):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """The queries, and one forward pass for the clean Dice where `dice` is half of it."""
+        """Forward passes: the queries, plus one for the clean Dice if `dice` is None."""
         return self.queries + (self.dice is None), 0
 
     def check_classes(self, num_classes: int) -> None:
-        """No organ is named beyond the last class."""
+        """Checks that `organs` names no class beyond the last."""
         if (highest := max(self.organs or (0,))) >= num_classes:
             self.refuse("organs", f"expected classes in 0..{num_classes - 1}, got {highest}")
 
     def prepare(self, task: Task) -> None:
-        """The classes in the Dice."""
+        """Sets the classes in the Dice."""
         task.aim("dice", self.organs, None)
 
     def perturb(self, task: Task) -> Tensor:
-        """The search, and its signs at eps."""
+        """Runs the search and returns the volumes of its signs at eps."""
         clean = task.clean
         fallen = task.success(clean) / 2 if self.dice is None else -self.dice
 
@@ -113,7 +111,7 @@ class RayS(LinfAttack):
 
 
 def _turned(signs: Tensor, query: int) -> Tensor:
-    """Signs `[B, N]` but for one run: of all, the first half, the second, the first quarter, ..., the last voxel."""
+    """Flips one run of signs `[B, N]`: all, the first half, the second, the first quarter, ..., the last voxel."""
     length = signs.shape[1]
     finest = math.ceil(math.log2(length))
     number = query % (2 ** (finest + 1) - 1) + 1

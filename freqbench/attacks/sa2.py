@@ -25,30 +25,31 @@ WITH_DC = "dct-scaling-with-dc"
 class SA2(FrequencyAttack):
     r"""Multiplies every DCT coefficient of every block by a learned number near 1.
 
-    With c the spectrum of the clean block less 0.5, w the multipliers, and m = w, except 1 at DC and outside the band:
+    With c the spectrum of the clean block minus 0.5, w the multipliers, and m = w, except 1 at DC and outside the band:
 
     .. math:: a = \mathrm{IDCT}(c \, m) + 0.5, \qquad
               J = \lambda_{dice} L(f(a), y) - \lambda_{ssim} \, \mathrm{SSIMloss}(x, a)
 
     w starts uniform in [1 - rho, 1 + rho]; w <- clamp(w + step_size * sign(dJ/dw), 1 - rho, 1 + rho). L is `loss`, Dice
-    + cross-entropy by default, the SSIM is that of the whole window, and a penalty: it bounds nothing. Network and SSIM
-    see a as it is, below 0 and above 1. A sample without a voxel left that is predicted as labelled (or entirely at its
-    target) stops. The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and
-    outside the band it keeps its start, which the volume does not show.
+    + cross-entropy by default; the SSIM is that of the whole window and a penalty: it bounds nothing. Network and SSIM
+    see a unclamped, below 0 and above 1. A sample stops when no voxel is predicted as labelled (or all are at the
+    target). The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside
+    the band it keeps its start, which the volume does not show.
 
     Args:
-        step_size: not scaled by rho.
+        step_size: length of a step of the multipliers, not scaled by rho.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
-        control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, all detail damped alike.
+        control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, so that all detail is
+            damped alike.
 
     `start`: the initial multipliers, `[B, C, N, h, w, d]`.
 
     In `paper` the mean of a block may move too: `dct-scaling-with-dc`. `sa2_opt` finds the strongest multipliers.
 
-    **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper names: with cos
-    the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1 -
-    \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers outside the
-    band are 1 in the state too; DC is not exempt. The step of 0.1 is the code's, the final clamp ours.
+    **Variants.** `released`: the code of SA2. `released-cosine`: a form in the same code that no paper mentions: with
+    cos the mean cosine of softmax and one-hot label, :math:`\lambda_{dice} L` becomes :math:`\lambda_{dice} L + 5.5 (1
+    - \cos)`, towards a target :math:`1.5 \lambda_{dice} L (1 - \cos)`. `paper`: L is Dice alone; multipliers outside
+    the band are 1 in the state too; DC is not exempt. The step of 0.1 is the code's, the final clamp ours.
 
     **Differs from the released code**: early stop and cosine look at each sample instead of the whole batch. Defaults
     are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
@@ -70,20 +71,20 @@ class SA2(FrequencyAttack):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """1 - rho and 1 + rho."""
+        """Bounds of the multipliers: 1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
 
     @property
     def is_stochastic(self) -> bool:
-        """The start is drawn."""
+        """True if the start is drawn."""
         return self.control != "uniform"
 
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """One `step_size` towards the direction, inside the bounds."""
+        """Moves by one `step_size` towards the direction, inside the bounds."""
         return (state + self.step_size * direction).clamp(*self.bounds)
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
-        """The algorithm of the paper, or a null row: volumes a, not yet clamped, and their multipliers w."""
+        """Runs the algorithm of the paper, or a null row; returns unclamped volumes a and their multipliers w."""
         x, block, (low, _) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
         volume_of = band_scaler(x, block, self.band, with_dc=self.variant == "paper")  # w -> IDCT(c m) + 0.5
         w = self.first_state(task, low if self.control == "uniform" else None)
@@ -107,7 +108,7 @@ class SA2(FrequencyAttack):
         return self.followed(task, w, [objective] * self.steps)
 
     def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
-        """Weighted by `dice_weight`, with the cosine where the variant has it, `[B]`."""
+        """Returns the task loss weighted by `dice_weight`, with the cosine if the variant has it, `[B]`."""
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
             return weighted
@@ -117,14 +118,15 @@ class SA2(FrequencyAttack):
         return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """The SSIM loss from the clean volumes, over the whole window, `[B]`."""
+        """Returns a function of volumes to their SSIM loss from the clean ones over the whole window, `[B]`."""
         return ssim_loss(clean)
 
 
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
-    """A function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, not yet clamped.
+    """Returns a function of multipliers in voxel layout that scales a band of the spectrum of clean - 0.5, unclamped.
 
-    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: DC too, if in band.
+    Only the change is transformed back: a multiplier of 1 changes nothing, to the bit. `with_dc`: scale DC too, if it
+    is in the band.
     """
     transform, mask = BlockDCT.of(clean, block), band_mask(band, block)
     mask[0, 0, 0] &= with_dc
@@ -135,16 +137,16 @@ def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Cal
 
 @dataclass(frozen=True, kw_only=True)
 class SA2In2D(SA2):
-    """`SA2` on the two-dimensional DCT of every depth slice; `block` has one side or two, the SSIM stays the window's.
+    """`SA2` on the two-dimensional DCT of every depth slice; `block` has one side or two; the SSIM covers the window.
 
     `start` and `state`: `[B, C, D, N, h, w]`.
 
     **Variants.** `released`: the code of SA2, whose SSIM is a mistake: it compares voxel (p, q, r) of the attacked
-    volume with (q, r, p) of the clean one, which says nothing about their likeness, yet drives the gradient, and needs
-    H = W = D: on other windows a UserError is raised. `paper`: as in `SA2`, SSIM of like with like.
+    volume with (q, r, p) of the clean one, which says nothing about their similarity, yet drives the gradient, and
+    needs H = W = D: other windows raise a UserError. `paper`: as in `SA2`, the SSIM of corresponding voxels.
 
-    **Differs from the released code**: as `SA2` does, and without SSIM H and W may differ, where the released
-    re-assembly takes one for the other and fails.
+    **Differs from the released code**: as `SA2` does; and without SSIM, H and W may differ: the released re-assembly
+    confuses them and fails.
     """
 
     name: ClassVar[str] = "sa2_2d"
@@ -153,7 +155,7 @@ class SA2In2D(SA2):
     per_slice: ClassVar[bool] = True
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """Over the whole window; in `released` from the clean volume turned."""
+        """Returns the SSIM loss over the whole window; in `released` from the permuted clean volume."""
         if self.variant == "paper":
             return super().distance(clean, block)
         if len(set(clean.shape[2:])) > 1:

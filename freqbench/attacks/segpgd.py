@@ -1,4 +1,4 @@
-"""SegPGD, which minds right voxels before wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
+"""SegPGD, which weighs right voxels above wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from freqbench.ops.projections import linf_ball
 
 @dataclass(frozen=True, kw_only=True)
 class SegPGD(PGD):
-    r"""PGD on a cross-entropy that first minds the voxels still predicted right, later the wrong ones nearly as much.
+    r"""PGD on a cross-entropy that first weighs only the right voxels, and later the wrong ones nearly as much.
 
     At step i of T (from 0), with the N voxels of a sample split into right R and wrong W by the prediction there:
 
@@ -24,15 +24,15 @@ class SegPGD(PGD):
               , \qquad \lambda = \frac{i}{2 T}
 
     Targeted, J is lowered and the weights change sides: 1 - lambda on the voxels that are not yet at the target. The
-    paper has no target; this is the reading of Agnihotri et al. (CosPGD). As J lets go of wrong voxels, volumes are
-    compared by the cross-entropy. Steps and step size are PGD's. As J sums over all voxels, most of them background, it
-    is weaker than PGD on the Dice where the Dice is what counts (see the docs).
+    paper has no target; this is the reading of Agnihotri et al. (CosPGD). J neglects wrong voxels, so volumes are
+    compared by the cross-entropy. Steps and step size are PGD's. J sums over all voxels, most of them background, so if
+    the Dice is scored the attack is weaker than PGD on the Dice (see the docs).
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), where each
     sum is one Dice loss over the set (`freqbench.ops.losses.dice_of_set`), pooled over the batch, so that windows
-    attacked together depend on each other; targeted, the weights stay and -J is raised, which holds back the voxels
-    that the target still lacks. `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024), where J is the Dice
-    of the wrong voxels alone at every step: where nothing is wrong, nothing moves.
+    attacked together depend on each other; targeted, the weights stay and -J is raised, which weakens the push on
+    voxels not yet at the target. `released-bmvc`: its copy in the code of Malik et al. (BMVC 2024), where J is the Dice
+    of the wrong voxels alone at every step: if no voxel is wrong, nothing moves.
     """
 
     name: ClassVar[str] = "segpgd"
@@ -44,11 +44,11 @@ class SegPGD(PGD):
 
     @property
     def couples_batch(self) -> bool:
-        """The released copies sum over the whole batch before they divide."""
+        """True for the released copies, which sum over the whole batch before they divide."""
         return self.variant != "paper"
 
     def run(self, task: Task) -> Tensor:
-        """The paper's iteration; organs are what every sum is taken over."""
+        """Runs the paper's iteration; every sum is taken over the organs."""
         project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
         objective = task.objective
 
@@ -74,6 +74,6 @@ class SegPGD(PGD):
 
 
 def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:
-    """J of `SegPGD` with lambda = `share`, `[B]`; `resists` are the voxels that are still to be changed."""
+    """Returns J of `SegPGD` with lambda = `share`, `[B]`; `resists` marks the voxels still to be changed."""
     weights = share + (1 - 2 * share) * resists[:, 0].to(logits)
     return voxel_mean(weights * voxel_cross_entropy(logits, labels), scope)

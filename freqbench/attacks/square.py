@@ -16,33 +16,33 @@ OF = 10_000
 
 
 def share(p_init: float, query: int, queries: int) -> float:
-    """What a cube covers of the window at a query, counted from 0: halved after 10, 50, 200, ... of 10,000 queries."""
+    """Returns a cube's share of the window at a query (from 0): halved after 10, 50, 200, ... of 10,000 queries."""
     at = query * OF // queries
     return p_init * 0.5 ** sum(at > halving for halving in HALVINGS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(LinfGradientAttack):
-    r"""Random search on the edge of the ball: cubes of +eps or -eps are tried one by one and kept where they pay.
+    r"""Random search on the boundary of the ball: cubes of +eps or -eps, tried one by one, stay if they raise the loss.
 
-    The first query are stripes: every line along the first axis is moved by +eps or -eps. Each further one puts a cube
-    of clean + eps or clean - eps, inside [0, 1], at a place drawn uniformly into the best volumes so far, which it
-    replaces, sample by sample, if their loss is higher. Of a window of N voxels its side is
+    The first query is stripes: every line along the first axis is moved by +eps or -eps. Each further query puts a cube
+    of clean + eps or clean - eps, inside [0, 1], at a uniformly drawn place into the best volume so far, and replaces
+    it, sample by sample, if the loss is higher. In a window of N voxels the cube's side is
 
     .. math:: s = \mathrm{round}(\sqrt[3]{p N})
 
-    at least 1 and cut to the window, where p is `p_init`, halved as `share` says. The sign is drawn too; where it would
-    change nothing, it is the other one. A stripe has a sign in each channel, and so has a cube, which stands at one
-    place in all of them. A query is a forward pass; no gradient is ever taken.
+    at least 1 and cut to the window, where p is `p_init`, halved by the schedule of `share`. The sign is drawn too; if
+    it would change nothing, it is flipped. Stripes and cubes have a sign in each channel; a cube has the same place in
+    all channels. A query is a forward pass; no gradient is ever taken.
 
-    It takes what gradient attacks take, as it raises the same losses. `loss` is Dice + cross-entropy: queries differ
-    only in the sum over all voxels, and the Dice keeps the background from drowning the organs in it. Masked losses are
-    compared by the cross-entropy. With `keep: best` a run spends one pass more.
+    The attack takes the parameters of gradient attacks, because it raises the same losses. `loss` is Dice +
+    cross-entropy: queries differ only in the sum over all voxels, and the Dice keeps the background from dominating it.
+    Masked losses are compared by the cross-entropy. With `keep: best` a run spends one more pass.
 
     `start`: the additive noise in [-eps, eps] of the first query, `[B, C, H, W, D]`.
 
-    **Differs from the paper**: cubes in place of squares; the loss, in place of a classifier's margin; no run stops
-    early. **Differs from the authors' code**: a cube may reach the window's last planes, and may cover all of it.
+    **Differs from the paper**: cubes instead of squares; the loss instead of a classifier's margin; no run stops early.
+    **Differs from the authors' code**: a cube may reach the window's last planes and may cover the whole window.
     """
 
     name: ClassVar[str] = "square"
@@ -55,17 +55,17 @@ class Square(LinfGradientAttack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """One forward pass a query."""
+        """One forward pass per query."""
         return self.queries, 0
 
     def run(self, task: Task) -> Tensor:
-        """The search."""
+        """Runs the search."""
         project = linf_ball(task.clean, self.eps)
         low, high = project(task.clean - 1), project(task.clean + 1)
         x = project(task.clean + self.draw_start(task))
         highest = task.look(x)
         layout = self.queries - 1, 3 + x.shape[1]
-        draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once: a copy makes the device wait
+        draws = task.draw(torch.rand, layout).unbind(dim=1)  # all at once, because each copy makes the device wait
         for query, draw in enumerate(draws):
             cube, is_up = _cube(task.clean, share(self.p_init, query, self.queries), draw)
             is_there = torch.where(cube, x == torch.where(is_up, high, low), True)
@@ -78,7 +78,7 @@ class Square(LinfGradientAttack):
         return x
 
     def draw_start(self, task: Task) -> Tensor:
-        """Stripes, or the noise that was given."""
+        """Returns stripes, or the `start` of the call."""
         start = task.given_start()
         if start is None:
             channels, _, *space = task.clean.shape[1:]
@@ -87,7 +87,7 @@ class Square(LinfGradientAttack):
 
 
 def _cube(like: Tensor, p: float, draw: Tensor) -> tuple[Tensor, Tensor]:
-    """The voxels of one cube a sample, `[B, 1, H, W, D]`, and in which channels it goes up, `[B, C, 1, 1, 1]`.
+    """Returns a cube's voxels for each sample, `[B, 1, H, W, D]`, and the channels where it goes up, `[B, C, 1, 1, 1]`.
 
     `draw`, `[B, 3 + C]` in [0, 1), holds its place on each axis and its sign in each channel.
     """

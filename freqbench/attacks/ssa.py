@@ -20,30 +20,30 @@ Draws = Callable[[int, int], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class SSA(BlockAttack, LinfGradientAttack):
-    r"""PGD along a gradient that is averaged over random spectra of the volume, which stand for other networks.
+    r"""PGD along a gradient averaged over random spectra of the volume, which simulate other networks.
 
     .. math:: t_n = \mathrm{IDCT}\bigl(\mathrm{DCT}(x + \xi) \, m\bigr), \quad \xi \sim N(0, eps^2), \quad
               m \sim U(1 - rho, 1 + rho), \qquad
               x \leftarrow P\Bigl(x + \frac{eps}{T} \, \mathrm{sign} \frac1N \sum_n \nabla L(t_n)\Bigr)
 
-    in T steps from the clean volume; P projects onto the eps-ball and [0, 1]. The gradient is the one at the
-    transformed volume, not led back through the transform, as in the authors' code; the network sees t_n unclamped. L
-    is `loss`, Dice + cross-entropy by default, a classifier's cross-entropy in the paper. Volumes are compared before
-    any transform: with `keep: best` a step costs one forward pass more.
+    in T steps from the clean volume; P projects onto the eps-ball and [0, 1]. The gradient is taken at the transformed
+    volume and not propagated through the transform, as in the authors' code; the network sees t_n unclamped. L is
+    `loss`, Dice + cross-entropy by default, a classifier's cross-entropy in the paper. Volumes are compared before any
+    transform: with `keep: best` a step costs one more forward pass.
 
     Args:
         eps: radius on the [0, 1] intensity scale, and standard deviation of the noise.
-        steps: T; `num_spectra` forward and as many backward passes each.
+        steps: T; each step takes `num_spectra` forward and as many backward passes.
         rho: how far the random factors of a spectrum may leave 1, in [0, 1).
         num_spectra: N; None: 20.
-        block: side of the DCT block in voxels, or three; 96 takes in a whole window of the papers. A window that blocks
-            do not tile is continued by reflection.
+        block: side of the DCT block in voxels, or three sides; 96 covers a whole window of the papers. A window that
+            blocks do not tile is padded by reflection.
 
     `start`: the draws of all passes, `gauss` standard normals `[steps, N, B, C, H, W, D]` and `unif` in [0, 1) in
     blocked layout `[steps, N, B, C, blocks, h, w, d]`.
 
-    **Differs from the paper**: the transform is in three dimensions, and of blocks where `block` is shorter than the
-    window: DC is multiplied too, which then changes the brightness block by block, and not of the whole.
+    **Differs from the paper**: the transform is in three dimensions, and of blocks if `block` is shorter than the
+    window: DC is multiplied too, which then changes the brightness of each block, not of the whole.
     """
 
     name: ClassVar[str] = "ssa"
@@ -60,22 +60,22 @@ class SSA(BlockAttack, LinfGradientAttack):
 
     @property
     def spectra(self) -> int:
-        """N: how many spectra a step averages."""
+        """Number N of spectra that a step averages."""
         return 20 if self.num_spectra is None else self.num_spectra
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """One of each a spectrum, and with `keep: best` one forward pass a step for the volume itself."""
+        """One forward and one backward pass per spectrum; with `keep: best` one more forward pass per step."""
         passes = self.steps * self.spectra
         return passes + (self.steps if self.keep == "best" else 0), passes
 
     @property
     def grey(self) -> float:
-        """What is taken off the intensities before the transform: the one that the factor of DC leaves alone."""
+        """Intensity subtracted before the transform; the factor of DC leaves this intensity unchanged."""
         return 0.0
 
     def carried(self, x: Tensor) -> Tensor:
-        """What a spectrum leaves for the next: the volume as it was."""
+        """Returns the volume that the next spectrum starts from: here the same one."""
         return x
 
     def run(self, task: Task) -> Tensor:
@@ -90,13 +90,13 @@ class SSA(BlockAttack, LinfGradientAttack):
             for n in range(self.spectra):
                 noise, factors = draws(i, n)
                 shown = transform.volume(transform.spectrum(x + noise - self.grey) * factors) + self.grey
-                total += task.gradient(shown, task.loss)  # its objective named, as what is shown is no volume to keep
+                total += task.gradient(shown, task.loss)  # objective given, because `shown` is no volume to keep
                 x = self.carried(x)
             x = project(x + self.eps / self.steps * total.sign())
         return x
 
     def _draws(self, task: Task) -> Draws:
-        """A function of step and spectrum: the noise, and the factors, in voxel layout."""
+        """Returns a function of step and spectrum to the noise and the factors, in voxel layout."""
         padded = self.padded(task.clean)
         first = task.clean.movedim(4, 2) if self.per_slice else task.clean
         layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded).shape[1:])}
@@ -133,12 +133,13 @@ class SSA2D(SSA):
     blocks, h, w]`. `num_spectra` None: 20, in `released` 10.
 
     **Variants.** `paper` is the default. `released`: the code released with SA2 (Hanif et al., ISBI 2025), with its
-    defect: bringing the depth axis to the front turns the running volume itself, once a spectrum, and nothing turns it
-    back. Gradients are taken at volumes turned ever further under labels that are not, and summed as they are; where N
-    is no multiple of 3, the ball's bounds are those of other voxels, and the volume comes out turned by N * steps.
-    Windows have to be cubes; channels that are left alone do not turn. It also transforms the volume less 128/255.
+    defect: bringing the depth axis to the front rotates the axes of the running volume itself, once per spectrum, and
+    nothing rotates them back. Gradients are taken at volumes rotated ever further under labels that are not, and summed
+    unchanged; if N is no multiple of 3, the ball's bounds are those of other voxels, and the volume ends rotated N *
+    steps times. Windows have to be cubes; channels that are not attacked do not rotate. It also transforms the volume
+    minus 128/255.
 
-    **Differs from the released code**: no early stop, which costs a pass a step and looks at turned predictions.
+    **Differs from the released code**: no early stop, which costs one pass per step and evaluates rotated predictions.
     """
 
     name: ClassVar[str] = "ssa_2d"
@@ -148,20 +149,20 @@ class SSA2D(SSA):
 
     @property
     def spectra(self) -> int:
-        """N: 20, in `released` 10, unless given."""
+        """Number N of spectra that a step averages: by default 20, in `released` 10."""
         return 10 if self.num_spectra is None and self.variant == "released" else super().spectra
 
     @property
     def grey(self) -> float:
-        """Middle grey in `released`."""
+        """Intensity subtracted before the transform: middle grey in `released`, else 0."""
         return 128 / 255 if self.variant == "released" else 0.0
 
     def carried(self, x: Tensor) -> Tensor:
-        """In `released` with the depth axis in front, which the next spectrum takes for H."""
+        """Returns the volume; in `released` with the depth axis in front, which the next spectrum takes for H."""
         return x.movedim(4, 2) if self.variant == "released" else x
 
     def prepare(self, task: Task) -> None:
-        """As of any gradient attack; a UserError where `released` is to turn a window that is no cube."""
+        """Sets up the task as any gradient attack; raises a UserError if `released` gets a window that is no cube."""
         shape = task.clean.shape[2:]
         if self.variant == "released" and len(set(shape)) > 1:
             got = "x".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""The table of all attacks, and what makes one by its name."""
+"""Lists all attacks in a table and makes one by its name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -84,9 +84,10 @@ ATTACKS: Mapping[str, type[Attack]] = {
 
 
 def attack_class(given: str | type[Attack]) -> type[Attack]:
-    """The class of an attack by its name in `ATTACKS`, or by `package.module:Class`; a class is checked likewise.
+    """Returns the class of an attack named in `ATTACKS` or as `package.module:Class`; classes are checked likewise.
 
-    Raises a UserError where it is unknown, or the class is not trusted, not found, no attack, or not named as one.
+    Raises a UserError if the name is unknown, or if the class is not trusted, not found, no attack, or lacks an
+    attribute or a name of its own.
     """
     if isinstance(given, str) and not plugins.names_class(given):
         if given not in ATTACKS:
@@ -97,14 +98,14 @@ def attack_class(given: str | type[Attack]) -> type[Attack]:
     for attribute in ("name", "threat_model", "budget_name"):
         if not hasattr(found, attribute):
             raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
-    if ATTACKS.get(found.name) not in (None, found):  # tables tell attacks apart by it
+    if ATTACKS.get(found.name) not in (None, found):  # tables identify attacks by their name
         raise UserError(f"{where}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
     names.required(found.name, where)
     return found
 
 
 def make(attack: str | type[Attack], **parameters: Any) -> Attack:
-    """An attack, by its name in `ATTACKS` or by its class, with its parameters.
+    """Makes an attack from its name in `ATTACKS` or its class, and its parameters.
 
     Raises a UserError for an unknown attack, a ParameterError for an unknown, missing or wrong parameter.
     """

@@ -11,15 +11,15 @@ from freqbench.ops.resampling import gaussian_matrix
 
 @dataclass(frozen=True, kw_only=True)
 class TIFGSM(MIFGSM):
-    r"""`MIFGSM` along a smoothed gradient, which stands for the gradient averaged over shifted volumes.
+    r"""`MIFGSM` along a smoothed gradient, which approximates the gradient averaged over shifted volumes.
 
     With W a Gaussian of `kernel_size` weights a side (an odd number; 1 smooths nothing) and a standard deviation of
     `sigma` voxels (None: a third of its radius, as in the authors' code), the gradient of every step becomes
 
     .. math:: W * \nabla L(x)
 
-    before it is normalised; beyond the window it counts 0. That is the paper's TI-MI-FGSM; with `decay: 0` its TI-BIM,
-    with `steps: 1` its TI-FGSM.
+    before it is normalised; beyond the window it counts as 0. This is the paper's TI-MI-FGSM; with `decay: 0` its
+    TI-BIM, with `steps: 1` its TI-FGSM.
 
     **Differs from the paper**: the kernel is Gaussian in three dimensions, over H, W and D alike whatever the spacing;
     theirs is in two. L as in `MIFGSM`.
@@ -31,7 +31,7 @@ class TIFGSM(MIFGSM):
     sigma: float | None = None
 
     def gradients(self, task: Task) -> Gradient:
-        """The gradient, smoothed."""
+        """Returns the smoothed gradient."""
         if self.kernel_size == 1:
             return super().gradients(task)
         sigma = self.kernel_size // 2 / 3 if self.sigma is None else self.sigma

@@ -21,34 +21,34 @@ from freqbench.ops.blocks import repeated
 
 @dataclass(frozen=True, kw_only=True)
 class Universal(AimedAttack, LearnedAttack, LinfAttack):
-    r"""One tile v, repeated over each volume from its first voxel on; it is learned from other cases.
+    r"""One tile v, learned from other cases and repeated over each volume from its first voxel on.
 
-    With T the repetition, m cases (x_k, y_k) to learn from and v = 0 at first:
+    With T the repetition, m learning cases (x_k, y_k) and v = 0 at first:
 
     .. math:: a(x) = \mathrm{clamp}(x + T v, 0, 1), \qquad v \leftarrow \mathrm{clamp}\Bigl(v + step\_size \,
               \mathrm{sign} \sum_{k=1}^m \frac{d}{dv} L\bigl(f(a(x_k)), y_k\bigr), -eps, eps\Bigr)
 
-    f gives the logits of the whole volume as it is predicted, through the sliding window where it has several, so that
-    a tile of any size is learned for all the places in which windows show it. A case to score is not looked at: to
-    attack it takes no pass of any network, and the volumes of one tile are scored on other networks like any others.
+    f gives the logits of the whole volume as predicted, through the sliding window if it has several, so that a tile of
+    any size is learned for all places where windows show it. Scored cases are not used: attacking one takes no pass of
+    any network, and the volumes of one tile are scored on other networks like any others.
 
     `control: random`: a tile of random signs at eps, drawn from the seed alone, the same for all cases and networks.
 
     Args:
-        steps: of the tile; each takes all cases to learn from, with one forward and one backward pass each (through a
-            sliding window two forward).
-        step_size: length of a step on the [0, 1] intensity scale, or `eps/4` for a quarter of eps, and so on.
-        tile: its side in voxels, or three; None: the model's window. A tile that is larger than all volumes is one
-            perturbation for the whole volume.
-        loss: a name of `freqbench.ops.losses.LOSSES`, but those that mask voxels or compare logits.
+        steps: steps of the tile; each takes all learning cases, with one forward and one backward pass each (two
+            forward passes through a sliding window).
+        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`.
+        tile: side of the tile in voxels, or three sides; None: the model's window. A tile larger than all volumes is
+            one perturbation for the whole volume.
+        loss: a name in `freqbench.ops.losses.LOSSES`, except losses that mask voxels or compare logits.
 
-    `learned`: the tile, `[C, h, w, d]`, with the channels that are attacked.
+    `learned`: the tile, `[C, h, w, d]`, with the attacked channels.
 
     **As in the paper**: one tile, repeated; signs of the gradient summed over all cases and all repetitions; the bound.
-    The tile that Moosavi-Dezfooli et al. (CVPR 2017, arXiv:1610.08401) learn case by case is a classifier's.
-    **Differs from the paper**, which lowers a weighted cross-entropy towards a target: by default the loss of the truth
-    is raised; `target: {erase: a}` is next to their removal of one class, labels of one map with `targeted=True` to
-    their static target. Volumes are clamped to [0, 1] while the tile is learned, too.
+    The tile that Moosavi-Dezfooli et al. (CVPR 2017, arXiv:1610.08401) learn case by case is a classifier's. **Differs
+    from the paper**, which lowers a weighted cross-entropy towards a target: by default the loss of the truth is
+    raised; `target: {erase: a}` comes closest to their removal of one class; labels of one map with `targeted=True`
+    come closest to their static target. Volumes are clamped to [0, 1] while the tile is learned, too.
     """
 
     name: ClassVar[str] = "universal"
@@ -72,12 +72,12 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
 
     @property
     def is_stochastic(self) -> bool:
-        """Only the null row is drawn."""
+        """True for the null row; the attack itself draws nothing."""
         return self.control == "random"
 
     @property
     def learning_passes(self) -> tuple[int, int]:
-        """One of each a step, and a forward pass for the clean prediction that `least-likely` needs."""
+        """One forward and one backward pass per step; with `least-likely` two forward passes."""
         steps = 0 if self.control == "random" else self.steps
         return steps * (2 if self.target == LEAST_LIKELY else 1), steps
 
@@ -88,7 +88,7 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The paper's iteration, or the null row's draw."""
+        """Runs the paper's iteration, or makes the draw of the null row."""
         generator = generator or torch.Generator().manual_seed(0)
         image = next((image for image, _ in cases), None)
         if image is None:
@@ -108,11 +108,11 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
         return tile
 
     def perturb(self, task: Task) -> Tensor:
-        """Add the tile."""
+        """Adds the tile."""
         return _with_tile(task.clean, cast(Tensor, task.given.learned))
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """A tile of the attacked channels within eps."""
+        """Raises a UserError unless `learned` is a tile of the attacked channels within eps."""
         channels = len(self.channels or range(num_channels))
         if learned.ndim != 4 or len(learned) != channels or not learned.numel():
             shape = "x".join(map(str, learned.shape))
@@ -125,8 +125,8 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     def _gradient(
         self, tile: Tensor, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """That of one case's loss by the tile."""
-        # A random defence is to draw anew in each step.
+        """Returns the gradient of one case's loss with respect to the tile."""
+        # so that a random defence draws anew in each step
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         task = self.task(model, images, labels, generator=draws)
         with task.evaluation_mode():

@@ -25,41 +25,42 @@ Q_MIN = {"released": 5.0, "released-saa": 5.0, "paper": 1.0}
 
 @dataclass(frozen=True, kw_only=True)
 class VAFA(FrequencyAttack):
-    r"""Quantises the DCT of every block by a table that is learned to hurt.
+    r"""Quantises the DCT of every block by a table that is learned to harm the segmentation.
 
-    With c the spectrum of the clean block on the 0..255 scale less 128, q the table, :math:`\varphi` a rounding that
+    With c the spectrum of the clean block on the 0..255 scale minus 128, q the table, :math:`\varphi` a rounding that
     lets gradients through and hardens from step to step (`freqbench.ops.quantisation`), and R the stretching of every
     depth slice by its minimum and maximum over H and W:
 
     .. math:: a = R\bigl(\mathrm{IDCT}(q \, \varphi(c / q)) + 128\bigr), \qquad
               J = L(f(a), y) - \lambda \, \mathrm{SSIMloss}(x, a)
 
-    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default, the
-    SSIM is taken block by block, and is a penalty: it bounds nothing. A sample without a voxel left that is predicted
-    as labelled (or entirely at its target) stops. The volume is that of the last forward pass; `state` is the table
-    after the last update.
+    q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default; the
+    SSIM is taken block by block and is a penalty: it bounds nothing. A sample stops when no voxel is predicted as
+    labelled (or all are at the target). The volume is that of the last forward pass; `state` is the table after the
+    last update.
 
     Args:
-        q_min: smallest; None: 5, in `paper` 1.
+        q_min: smallest step; None: 5, in `paper` 1.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
             of Malik et al., BMVC 2024), in `paper` clamped to [0, 1].
         control: `uniform`: the table is q_max everywhere; `random`: uniform in [q_min, q_max]; rounding as in the last
-            step, no gradient. What the attack does beyond these rows is the optimisation's.
+            step, no gradient. The effect of the attack beyond these rows is due to the optimisation.
 
-    `start`: with `control: random`, the table in place of its draw, `[B, C, N, h, w, d]`.
+    `start`: with `control: random`, the table instead of its draw, `[B, C, N, h, w, d]`.
 
-    Rounding is soft to the last step: a volume is near those of the threat model, not exactly one of them. `vafa_opt`
-    finds the strongest tables of both.
+    Rounding is soft to the last step: a volume is close to the set of the threat model, not exactly in it. `vafa_opt`
+    finds the strongest tables of both threat models.
 
     **Variants.** `released`: the code of VAFA. `released-saa`: its copy in the code of SA2, whose stretching is (v -
     min + 1e-6) / (max - min + 1e-6). `paper`: Algorithm 1; q starts at q_min and stays below steps + 2, L is Dice
     alone, and the volume is clamped instead of stretched.
 
     **Differs from the released code**: a slice that is constant after reconstruction, to 1e-6 of the scale, keeps its
-    value, where `released` divides 0 by 0 (`released-saa` makes it white, and so does this). A nearly constant slice,
-    such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in both, which makes much of
-    the distance and of the drop: see the null rows. The early stop looks at each sample, not at the whole batch.
+    value, while `released` divides 0 by 0 (`released-saa` makes it white, and so does this code for that variant). A
+    nearly constant slice, such as air beside a body, has its quantisation noise stretched to the whole of [0, 1] in
+    both, which causes much of the distance and of the drop: see the null rows. The early stop judges each sample, not
+    the whole batch.
     """
 
     name: ClassVar[str] = "vafa"
@@ -86,25 +87,25 @@ class VAFA(FrequencyAttack):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """q_min and q_max."""
+        """Bounds of the table: q_min and q_max."""
         return Q_MIN[self.variant] if self.q_min is None else self.q_min, self.q_max
 
     @property
     def stretches(self) -> bool:
-        """Whether every slice is stretched: `renormalize`, or as the variant does."""
+        """True if every slice is stretched: `renormalize`, or the variant's default."""
         return self.variant != "paper" if self.renormalize is None else self.renormalize
 
     @property
     def is_stochastic(self) -> bool:
-        """Only the random null row draws."""
+        """True for the random null row; the attack itself draws nothing."""
         return self.control == "random"
 
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """One unit towards the direction, inside the bounds."""
+        """Moves by one unit towards the direction, inside the bounds."""
         return (state + direction).clamp(*self.bounds)
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Algorithm 1 of the paper, or a null row: volumes a, not yet clamped, and their table q."""
+        """Runs Algorithm 1 of the paper, or a null row; returns unclamped volumes a and their table q."""
         x, block, (q_min, q_max) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
         alphas = alpha_schedule(self.steps)
         c, volume_of = block_spectrum(x, block)  # DCT of the blocks of 255 x - 128
@@ -126,31 +127,31 @@ class VAFA(FrequencyAttack):
         return self.followed(task, q, (partial(objective, alpha) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
-        """From the 0..255 scale to [0, 1], as the variant does."""
+        """Converts from the 0..255 scale to [0, 1], as the variant does."""
         if not self.stretches:
             return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
         return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)
 
 
 def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The DCT of every block of 255 clean - 128, and a function of errors added to it that makes a volume.
+    """Returns the DCT of every block of 255 clean - 128, and a function that makes a volume from errors added to it.
 
     The spectrum is in voxel layout, padded to whole blocks, and so are the errors; the volume is on the 0..255 scale.
     """
     scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
-    spectrum = transform.spectrum(scaled.clone())  # of blocks of one voxel the volume itself
-    # The 128 at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
+    spectrum = transform.spectrum(scaled.clone())  # cloned: for blocks of one voxel the spectrum is the volume itself
+    # 128 is subtracted at DC alone: a block of air keeps zeros elsewhere, with no round-off for stretching to magnify.
     spectrum[:, :, :: block[0], :: block[1], :: block[2]] -= 128 * math.sqrt(math.prod(block))
     return spectrum, lambda errors: scaled + transform.volume(errors)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAFA2D(VAFA):
-    """`VAFA` on the two-dimensional DCT of every depth slice, and without an SSIM term; `block` has one side or two.
+    """`VAFA` on the two-dimensional DCT of every depth slice, without an SSIM term; `block` has one side or two.
 
     `start` and `state`: `[B, C, D, N, h, w]`. **Variants.** `released`: the code of VAFA, whose copies do the same.
     `paper`: Algorithm 1 on blocks of a slice. **Differs from the released code** as `VAFA` does, and H and W may
-    differ, where the released re-assembly takes one for the other and fails.
+    differ: the released re-assembly confuses them and fails.
     """
 
     name: ClassVar[str] = "vafa_2d"

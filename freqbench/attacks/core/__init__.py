@@ -1,1 +1,1 @@
-"""What all attacks share: contract, task, losses and their options, ensembles, threat models."""
+"""Holds the parts that all attacks share: contract, task, losses and their options, ensembles, threat models."""

@@ -1,4 +1,4 @@
-"""Auto-PGD on what changes a volume between patient and image: k-space, coils, projections, the display window."""
+"""Runs Auto-PGD on the acquisition: k-space, coils, projections, the display window."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -16,18 +16,19 @@ from freqbench.attacks.core.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class AcquisitionAttack(GradientAttack):
-    """Auto-PGD on the few or many numbers that make an attacked volume of a clean one.
+    """Auto-PGD on the parameters that turn a clean volume into an attacked one.
 
-    An author writes `space`: the set of points, and what makes volumes of them; where its bound is not one on the size
-    of each number by the budget, also `beyond`. A sample, window or volume, is taken for all that was acquired.
+    An author writes `space`: the set of points, and the function that renders their volumes. If the budget does not
+    bound the size of each number, the author also writes `beyond`. A sample (window or volume) is treated as the whole
+    acquisition.
 
     Args:
-        steps: gradient steps; one forward and one backward pass each, and one forward pass for the last volume.
-        random_start: begin at a uniform draw; false: at no change.
-        control: `none`, or `random`, a null row in place of the attack: a random point at the ends of the set, without
-            a gradient.
+        steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
+        random_start: begin at a uniform draw; false: begin at no change.
+        control: `none`, or `random` for a null row instead of the attack: a random point on the boundary of the set,
+            without a gradient.
 
-    `start` and `state` are points; a start is projected onto the set.
+    `start` and `state` are points; the start is projected onto the set.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, **ACQUISITION, "control": RANDOM_CONTROL}
@@ -42,24 +43,24 @@ class AcquisitionAttack(GradientAttack):
 
     @abstractmethod
     def space(self, clean: Tensor) -> Space:
-        """Where the attack moves; the centre, no change, has the layout of a point `[B, ...]`."""
+        """Returns the set of points to search; its centre is no change and has the layout of a point, `[B, ...]`."""
 
     @property
     def budget(self) -> float:
-        """The bound."""
+        """Value of the parameter `budget_name`."""
         return float(getattr(self, self.budget_name))
 
     @property
     def is_stochastic(self) -> bool:
-        """The start is drawn, or the null row."""
+        """True if the start or the null row is drawn."""
         return self.control == "random" or self.random_start
 
     def perturb(self, task: Task) -> Tensor:
-        """The best point of all runs, or the null row's, and its volumes."""
+        """Stores the best point of all runs, or the null row's point, as the state and returns its volumes."""
         return self.search(task, self.space(task.clean))
 
     def search(self, task: Task, space: Space) -> Tensor:
-        """`perturb`, in a space of which an author may have changed what renders."""
+        """Does the work of `perturb` in a space whose `render` an author may have replaced."""
         if self.control == "none":
             task.state = self.run_to_best(
                 task, lambda: climb(task, space, self._start(task, space), self.steps), space.render
@@ -70,7 +71,7 @@ class AcquisitionAttack(GradientAttack):
             return space.render(task.state)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the state leaves its bound, or the volumes those that the state makes."""
+        """Returns the larger excess: of the state over its bound, or of the volumes over those of the state."""
         if state is None:
             return float("inf")
         with torch.no_grad():
@@ -78,7 +79,7 @@ class AcquisitionAttack(GradientAttack):
         return max(self.beyond(state), float((made - adversarial).abs().max()))
 
     def beyond(self, state: Tensor) -> float:
-        """By how much the largest number of a state exceeds the budget."""
+        """Amount by which the largest number of a state exceeds the budget."""
         return float(state.abs().max()) - self.budget
 
     def _start(self, task: Task, space: Space) -> Tensor:
@@ -89,7 +90,7 @@ class AcquisitionAttack(GradientAttack):
 
 
 def _draw(task: Task, space: Space) -> Tensor:
-    """Uniform in [-1, 1], real and imaginary parts each, in the layout of a point."""
+    """Uniform draw in [-1, 1] in the layout of a point; real and imaginary parts are drawn separately."""
     layout = space.centre.shape[1:]
     if space.centre.is_complex():
         return torch.view_as_complex(2 * task.draw(torch.rand, (*layout, 2)) - 1)

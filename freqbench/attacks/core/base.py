@@ -25,15 +25,15 @@ Filter = tuple[str, int] | tuple[str, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class AttackResult:
-    """What an attack returns.
+    """Result of an attack.
 
     Attributes:
         adversarial: `[B, C, H, W, D]` in [0, 1], in the dtype and on the device of the images.
-        labels: `[B, 1, H, W, D]`, those of the call; where the attack `moves_labels`, as `adversarial` shows them.
+        labels: `[B, 1, H, W, D]`, those of the call; if the attack `moves_labels`, moved to match `adversarial`.
         state: the final learned state in the layout of the attack's docstring, or None.
-        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` where the batch
-            is coupled; `[0, B]` without a gradient; NaN for the steps that a window did not take.
-        gradients: bool `[G, 2]`, those of `Passes.gradients`.
+        losses: the objective before each step, one restart after the other: `[steps, B]`, or `[steps]` if the batch is
+            coupled; `[0, B]` without a gradient; NaN for steps that a window did not take.
+        gradients: bool `[G, 2]`, as in `Passes.gradients`.
         forwards: model passes of each window.
         backwards: gradient passes of each window.
     """
@@ -48,47 +48,48 @@ class AttackResult:
 
     @property
     def num_forwards(self) -> int:
-        """Model passes a window: the most that one took, where they differ."""
+        """Model passes per window; the largest count if windows differ."""
         return max(self.forwards)
 
     @property
     def num_backwards(self) -> int:
-        """Gradient passes a window, likewise."""
+        """Gradient passes per window; the largest count if windows differ."""
         return max(self.backwards)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """An attack with all its parameters (`PARAMETERS` says what each means): frozen, without state between calls.
+    """An attack with all its parameters (`PARAMETERS` explains each): frozen, without state between calls.
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: the set of volumes that it may choose from, by its name in the table of the docs, or a name of its
-            own. Where parameters change the set or the budget, it is `ByParameters`.
-        budget_name: the one parameter that bounds it; None where none does.
-        variants: the values that `variant` takes.
-        parameters: what each of its parameters means and which values it takes.
-        scopes: the values that `scope` takes.
-        may_stop_early: whether a window may take fewer passes than `passes` says.
-        needs_reference: whether a call takes `reference`.
-        needs_learned: whether a call takes `learned`, which `learn` returns: set by LearnedAttack.
-        needs_surrogates: whether a call takes `surrogates`: set by SurrogateAttack.
-        moves_labels: whether it moves the anatomy: predictions are then held against the result's labels, which are
-            those of `Objective.in_place`.
-        revision: raised by hand when a change alters results, so that old rows are computed anew.
+        threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one. It is
+            a `ByParameters` if parameters change the set or the budget.
+        budget_name: the one parameter that bounds it; None if there is no such parameter.
+        variants: allowed values of `variant`.
+        parameters: meaning and allowed values of each parameter.
+        scopes: allowed values of `scope`.
+        may_stop_early: true if a window may take fewer passes than `passes` states.
+        needs_reference: true if a call takes `reference`.
+        needs_learned: true if a call takes `learned`, the result of `learn`: set by LearnedAttack.
+        needs_surrogates: true if a call takes `surrogates`: set by SurrogateAttack.
+        moves_labels: true if it moves the anatomy: predictions are then compared with the result's labels, which
+            `Objective.in_place` makes.
+        revision: raised by hand when a code change alters results, so that old rows are recomputed.
 
     Args:
-        targeted: `labels` are the target to reach instead of the truth to leave.
-        variant: which form of the algorithm; where `released` and `paper` are one, both are taken.
-        filter: None, or the part of the finished perturbation's DCT that is kept, over the sample: `("low", s)`,
+        targeted: `labels` are the target to reach, not the truth to leave.
+        variant: form of the algorithm; if `released` and `paper` are the same, both names are accepted.
+        filter: None, or the part to keep of the finished perturbation's DCT, taken over the sample: `("low", s)`,
             `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to [0, 1].
-            The threat model's bound holds before the filter: what is left may be larger at single voxels.
-        scope: what a run hands to the attack as one sample. `window`: each window of a volume; `volume`: the volume,
-            with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that what is raised is the loss
-            of the prediction as deployed. In Python the caller hands over either.
-        channels: the only ones that are changed, counted from 0, or the only one; the model sees all others beside
-            them, which come back to the bit. Draws, `start` and state are those of these channels alone. None: all. A
-            bound on intensities holds in every voxel of every channel, a norm is taken over all channels together.
+            The threat model's bound holds before the filter: the filtered change may be larger at single voxels.
+        scope: the sample that a run passes to the attack. `window`: each window of a volume; `volume`: the whole
+            volume, with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that the attack raises
+            the loss of the prediction as deployed. In Python the caller may pass either.
+        channels: the channels that may change, counted from 0 (a single one may be a number); the model sees the others
+            too, and they come back unchanged to the bit. Draws, `start` and state cover these channels alone. None:
+            all. A bound on intensities holds in every voxel of every channel; a norm is taken over all channels
+            together.
     """
 
     name: ClassVar[str]
@@ -126,7 +127,7 @@ class Attack(ABC):
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
 
     def spelled(self) -> dict[str, Any]:
-        """The one spelling of every parameter, as attacks are told apart by their parameters."""
+        """Canonical value of every parameter, because attacks are identified by their parameters."""
         values: dict[str, Any] = {}
         for field in fields(self):
             parameter, value = self.parameters.get(field.name), getattr(self, field.name)
@@ -139,36 +140,36 @@ class Attack(ABC):
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
-        """Make the adversarial volumes of a task; this is what an attack's author writes."""
+        """Makes the adversarial volumes of a task; the author of an attack writes this method."""
 
     @property
     @abstractmethod
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes a window, known before the attack runs; the most, where it `may_stop_early`."""
+        """Forward and backward passes per window, known in advance; an upper limit if it `may_stop_early`."""
 
     @property
     def learning_passes(self) -> tuple[int, int]:
-        """Forward and backward passes that `learn` takes a case; none where it learns nothing."""
+        """Forward and backward passes that `learn` takes per case; 0 for an attack that learns nothing."""
         return 0, 0
 
     @property
     def surrogate_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of each surrogate a window; `passes` are those of the attacked network alone."""
+        """Forward and backward passes of each surrogate per window; `passes` counts the attacked network alone."""
         return 0, 0
 
     @property
     def identity_revision(self) -> int:
-        """The revision of the results that these parameters lead to."""
+        """Revision of the results that these parameters lead to."""
         return self.revision
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What a call takes beside volumes and labels, of `reference`, `learned` and `surrogates`."""
+        """Names of the extra arguments that a call takes: `reference`, `learned`, `surrogates`."""
         return tuple(need for need in NEEDS if getattr(self, f"needs_{need}"))
 
     @final
     def supplied(self, **makers: Callable[[], Any]) -> dict[str, Any]:
-        """The arguments of a call that the attack needs, each made by the maker of its name; no other is made."""
+        """Makes the extra arguments that a call needs, each by the maker of that name, and no others."""
         return {need: makers[need]() for need in self.needs}
 
     def learn(
@@ -178,67 +179,67 @@ class Attack(ABC):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What a call takes as `learned`; see LearnedAttack."""
+        """Returns the argument `learned` of a call; see LearnedAttack."""
         raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
+        """Raises a UserError if `learn` cannot have returned this tensor for volumes with `num_channels` channels."""
         return
 
     def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """The sides of its block in a window `H, W, D` that is shorter; None where it fits, or there is no block."""
+        """Returns the sides of its block, cut to a shorter window `H, W, D`; None if it fits or there is no block."""
         return None
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether the attack draws; one that does not runs once whatever the seeds."""
+        """True if the attack draws random numbers; otherwise it runs once, whatever the seeds."""
         return False
 
     @property
     def couples_batch(self) -> bool:
-        """Whether a window's result depends on the windows attacked with it, whose number is then in the identity."""
+        """True if a window's result depends on the others in its batch; the batch size is then part of the identity."""
         return False
 
     @property
     def attacks_volume(self) -> bool:
-        """Whether a volume is perturbed as one, through the model's sliding window, instead of window by window."""
+        """True if a volume is perturbed as one, through the model's sliding window, and not window by window."""
         return self.scope == "volume"
 
     def require_together(self, parameter: str, *values: Any) -> None:
-        """Raise a ParameterError where the rule of TOGETHER for a parameter is broken."""
+        """Raises a ParameterError if values break the parameter's rule in TOGETHER."""
         if complaint := TOGETHER[parameter][1](*values):
             self.refuse(parameter, complaint)
 
     def refuse(self, parameter: str, complaint: str) -> NoReturn:
-        """Raise a ParameterError in the attack's name."""
+        """Raises a ParameterError in the attack's name."""
         raise ParameterError(self.name, parameter, complaint)
 
     def check_classes(self, num_classes: int) -> None:
-        """Raise a ParameterError for what a model of so many classes cannot take; called before anything else."""
+        """Raises a ParameterError if the parameters do not suit a model with `num_classes` classes; called first."""
         return
 
     def check_channels(self, num_channels: int) -> None:
-        """Raise a ParameterError for channels that volumes of so many do not have; called before anything else."""
+        """Raises a ParameterError for channels that volumes with `num_channels` channels lack; called first."""
         highest = max(self.channels or (0,))
         if highest >= num_channels:
             self.refuse("channels", f"expected channels in 0..{num_channels - 1}, got {highest}")
 
     def prepare(self, task: Task) -> None:
-        """Set a task up before `perturb`: what is raised, where, and towards which labels."""
+        """Sets up a task before `perturb`: the loss to raise, the voxels that count, and the target labels."""
         return
 
     def displacement(self, clean: Tensor, state: Tensor | None) -> Mapping[str, float]:
-        """How far volumes like `clean` were moved by a state, as columns of a record; empty where none was moved."""
+        """Returns how far a state moves volumes like `clean`, as columns of a record; empty if it moves nothing."""
         return {}
 
     def on_grid(self, spacing: Sequence[float]) -> "Attack":
-        """The same for volumes of so many millimetres a voxel; one whose bounds know no length is itself."""
+        """Returns the attack for volumes of this spacing in millimetres; unchanged if no bound is a length."""
         return self
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
+        """Returns how far volumes lie outside the threat model's bound, on its own scale; 0 or less is inside.
 
-        `state` is what `perturb` left as `task.state`: where the bound is one on a table or on multipliers.
+        `state` is the `task.state` that `perturb` left; it serves bounds on a table or on multipliers.
         """
         return 0.0
 
@@ -255,22 +256,23 @@ class Attack(ABC):
         learned: Tensor | None = None,
         surrogates: Sequence[nn.Module] = (),
     ) -> AttackResult:
-        """Attack a batch of windows; unless `couples_batch`, it gives what its samples give alone, to rounding.
+        """Attacks a batch of windows; unless `couples_batch`, samples give what they give alone, to rounding.
 
         Args:
-            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It is run in evaluation mode; parameters,
-                buffers, mode and `.grad` are left as found.
+            model: `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. It runs in evaluation mode; parameters,
+                buffers, mode and `.grad` are left unchanged.
             images: clean volumes, float32 or float64 `[B, C, H, W, D]` in [0, 1].
             labels: integers in 0..K-1, `[B, 1, H, W, D]`: the truth, or with `targeted=True` the target.
-            generator: one for the batch or one a sample; None stands for seed 0. Draws are made on its device.
+            generator: one for the batch or one per sample; None stands for seed 0. Draws are made on its device.
             start: replaces the random draw, in the layout of the attack's docstring.
-            reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one a sample.
-            learned: for a LearnedAttack, what `learn` returned, the same for all samples.
-            surrogates: for a SurrogateAttack, the networks whose gradients it follows; each is run and left as `model`.
+            reference: for attacks with `needs_reference`, volumes of the images' shape in [0, 1], one per sample.
+            learned: for a LearnedAttack, the result of `learn`, the same for all samples.
+            surrogates: for a SurrogateAttack, the networks whose gradients it follows; each is run and left unchanged
+                like `model`.
 
         Raises:
-            UserError: images, labels, generator, start, reference, learned or surrogates are not what they must be.
-            ThreatModelError: the result left the attack's own bound by more than 1e-6.
+            UserError: images, labels, generator, start, reference, learned or surrogates are not valid.
+            ThreatModelError: the result exceeds the attack's own bound by more than 1e-6.
         """
         with torch.inference_mode(False), torch.enable_grad():
             given = Given(start=start, reference=reference, learned=learned, surrogates=tuple(surrogates))
@@ -302,7 +304,7 @@ class Attack(ABC):
         generator: Generators | None = None,
         given: Given | None = None,
     ) -> Task:
-        """The task of a call, all that is given checked; None: to learn, when nothing is given yet."""
+        """Makes the task of a call and checks its arguments; `given` is None while the attack learns."""
         inputs.check_volumes(self.name, images, labels)
         self.check_channels(images.shape[1])
         if given is not None:

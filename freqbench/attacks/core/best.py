@@ -1,15 +1,15 @@
-"""Keeps the best that an attack has looked at, sample by sample."""
+"""Keeps the best volumes that an attack has evaluated, sample by sample."""
 
 import torch
 from torch import Tensor
 
 
 class Best:
-    """Of all that was offered, what has the highest value, sample by sample, without asking the device.
+    """Keeps the offered tensors with the highest value, sample by sample, without waiting for the device.
 
     `values` are the highest so far, `[B]`, `kept` the tensors that came with them, each `[B, ...]`; both are empty
-    before the first offer. With `by_success`, values are those of `Task.success`: they move in leaps, so that of equal
-    ones the last is kept, as the loss still rises; else the first.
+    before the first offer. With `by_success`, values come from `Task.success`. These change in jumps, so the last of
+    equal values is kept, because the loss may still have risen; otherwise the first is kept.
     """
 
     def __init__(self, *, by_success: bool = False) -> None:
@@ -19,7 +19,7 @@ class Best:
         self.kept: tuple[Tensor, ...] = ()
 
     def offer(self, values: Tensor, *tensors: Tensor) -> None:
-        """Take the samples whose value beats the one that is kept; the first offer is taken whole."""
+        """Takes the samples whose value beats the value kept so far; the first offer is taken whole."""
         if not self.kept:
             self.values, self.kept = values, tensors
             return
@@ -30,5 +30,5 @@ class Best:
 
 
 def across(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask of samples `[B]` that meets a tensor `[B, ...]`."""
+    """Reshapes a mask of samples `[B]` so that it broadcasts over a tensor `[B, ...]`."""
     return mask.reshape(-1, *[1] * (like.ndim - 1))

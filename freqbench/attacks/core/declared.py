@@ -1,4 +1,4 @@
-"""Reads what an attack takes from the source of its class: importing the class imports torch, which takes seconds."""
+"""Reads an attack's parameters from the source of its class: an import would load torch, which takes seconds."""
 
 import ast
 from dataclasses import make_dataclass
@@ -17,9 +17,9 @@ READ = ("budget_name", "parameters", "variants")
 
 @cache
 def declared(name: str) -> Any:
-    """Outline of an attack's class: its fields and the attributes of READ, no method. None for an unknown name.
+    """Outline of an attack's class: its fields and the attributes in READ, without methods. None for an unknown name.
 
-    A default is None here, whatever it is in the class.
+    Every default is None here, whatever it is in the class.
     """
     if name not in (table := entries("attacks/table.py", "ATTACKS")):
         return None
@@ -29,7 +29,7 @@ def declared(name: str) -> Any:
 
 @cache
 def _outlines(module: str) -> dict[str, Any]:
-    """Outlines of a module's classes by their names, among all the names that they are made of."""
+    """Outlines of a module's classes by name, together with all names that they use."""
     tree = _parsed(module)
     parts = [part for node in tree.body if isinstance(node, ast.ClassDef) for part in _read(node)]
     used = {name.id for part in parts for name in ast.walk(part) if isinstance(name, ast.Name)}
@@ -62,7 +62,7 @@ def _read(node: ast.ClassDef) -> list[ast.expr]:
 
 
 def _imported(tree: ast.Module, used: set[str]) -> dict[str, Any]:
-    """Those of the used names that a module imports from the attacks' room."""
+    """Resolves the used names that a module imports from `freqbench.attacks`."""
     lines = [node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(ROOM)]
     pairs = [(line.module or "", alias.name) for line in lines for alias in line.names if alias.name in used]
     return {name: _outlines(module).get(name) for module, name in pairs if module != parameters.__name__}

@@ -1,4 +1,4 @@
-"""Draws for every sample of a call from a generator of its own."""
+"""Draws random numbers for each sample of a call from its own generator."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,11 +11,11 @@ Generators = torch.Generator | Sequence[torch.Generator]
 
 
 class Draws:
-    """The generators of a call's samples, one each; `seeds` are those that they began with.
+    """The generators of a call's samples, one per sample; `seeds` are their initial seeds.
 
     Args:
         owner: the attack's name, for errors.
-        generator: those of the samples, or one for all; None stands for seed 0.
+        generator: one per sample, or one for all; None stands for seed 0.
         batch: number of samples.
     """
 
@@ -31,7 +31,7 @@ class Draws:
         self.seeds = [each.initial_seed() for each in self._generators]
 
     def set_back(self, samples: Sequence[int]) -> "Draws":
-        """The generators of some samples, set back to where they stood at the first call of this."""
+        """Returns the generators of some samples, reset to their state at the first call of `set_back`."""
         if self._before is None:
             self._before = [generator.get_state() for generator in self._generators]
         for i in samples:
@@ -39,5 +39,5 @@ class Draws:
         return Draws(self._owner, [self._generators[i] for i in samples], len(samples))
 
     def stacked(self, sample: Callable[..., Tensor], shape: Sequence[int]) -> Tensor:
-        """A draw of `torch.rand` or `torch.randn` of each, float32 `[B, *shape]`, on the generators' device."""
+        """Draws with `torch.rand` or `torch.randn` from each generator: float32 `[B, *shape]`, on their device."""
         return torch.stack([sample(shape, generator=g, device=g.device, dtype=torch.float32) for g in self._generators])

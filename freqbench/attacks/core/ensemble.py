@@ -1,4 +1,4 @@
-"""Runs members one after the other, as ensembles do, and keeps of all their volumes the worst for the model."""
+"""Runs the members of an ensemble one after the other and keeps the volumes that are worst for the model."""
 
 import math
 from abc import abstractmethod
@@ -31,25 +31,25 @@ FEWEST_STEPS = 4  # one for every radius
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(LinfAttack):
-    """Attacks on the same samples in the same ball; every sample keeps the volumes on which its mean Dice is lowest.
+    """Attacks on the same samples in the same ball; each sample keeps the volume with its lowest mean Dice.
 
-    The Dice (`freqbench.ops.overlap.mean_dice`, over the foreground or over `organs`) decides between members, of equal
-    ones for the first, and which of the volumes that a member looked at count, of equal ones the last. A member moves
-    as it does alone, from the draw that it would have alone, so that with a generator a sample no member is stronger on
-    a sample by itself. A sample without any Dice left is left alone by the members that follow.
+    The Dice (`freqbench.ops.overlap.mean_dice`, over the foreground or over `organs`) decides between members (the
+    first of equal ones) and between the volumes that a member evaluated (the last of equal ones). A member moves as it
+    would alone, from the same draw, so with one generator per sample no member alone beats the ensemble on a sample.
+    Later members skip a sample whose Dice is 0.
 
     Args:
         steps: gradient steps of each run.
-        organs: class indices, as in `AimedAttack`, and the only classes in the Dice. None: everything.
-        restarts: runs of every member that follows a gradient.
+        organs: class indices, as in `AimedAttack`; only these classes count in the Dice. None: all.
+        restarts: runs of each member that follows a gradient.
         scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
-            prediction as deployed; memory holds one batch of windows, and the logits of the volume. `window`: a sample
-            is a window, whose Dice says nothing of the case's.
-        warm_start: members that draw where they begin follow the first from the worst volume so far in place of their
-            own draw, so that the ensemble goes on from its strongest member; not with `restarts`.
+            prediction as deployed; memory holds one batch of windows and the logits of the volume. `window`: a sample
+            is a window, whose Dice says nothing about the Dice of the case.
+        warm_start: after the first member, members that draw their start begin at the worst volume so far, so that the
+            ensemble continues from its strongest member; not with `restarts`.
 
-    A member is looked at once more than it looks itself: one forward pass each. Loss, target and `keep` are the
-    ensemble's own affair; it is judged by the truth, and refuses `targeted` and a `start`.
+    Each member costs one forward pass more than it takes alone, to evaluate its result. The ensemble sets loss, target
+    and `keep` itself; the truth judges it, so it refuses `targeted` and a `start`.
     """
 
     scopes: ClassVar[tuple[str, ...]] = SCOPES
@@ -57,7 +57,7 @@ class Ensemble(LinfAttack):
     is_stochastic: ClassVar[bool] = True
     listed: ClassVar[str]  # the parameter that names the members
     threshold: ClassVar[float] = 0.0
-    """The mean Dice at which a sample has fallen, or below: members that follow leave it alone."""
+    """Mean Dice at or below which a sample has fallen: later members skip it."""
 
     steps: int = 100
     organs: tuple[int, ...] | None = None
@@ -80,12 +80,12 @@ class Ensemble(LinfAttack):
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Those of all members, and one forward pass for each: what a sample takes that never falls."""
+        """Passes of all members plus one forward pass for each: the cost of a sample that never falls."""
         forwards, backwards = zip(*(attack.passes for attack in self.attacks), strict=True)
         return sum(forwards) + len(forwards), sum(backwards)
 
     def check_classes(self, num_classes: int) -> None:
-        """Enough classes for the losses that are listed, and for every member."""
+        """Checks that there are enough classes for each listed loss and each member."""
         for entry, attack in zip(getattr(self, self.listed), self.attacks, strict=True):
             fewest = FEWEST_CLASSES.get(attack.loss_name, 0)
             if num_classes < fewest:
@@ -98,23 +98,23 @@ class Ensemble(LinfAttack):
                 raise ParameterError(self.name, error.parameter, error.complaint) from None
 
     def prepare(self, task: Task) -> None:
-        """Nothing but a check: every member aims for itself."""
+        """Refuses a `start`; each member sets its own aim."""
         if task.given.start is not None:
             raise UserError(f"{self.name}: expected no start: its members draw, each in a way of its own")
 
     def require_steps(self) -> None:
-        """Refuse fewer steps than runs with a radius that shrinks have to take."""
+        """Refuses fewer steps than a run with shrinking radii must take."""
         if self.steps < FEWEST_STEPS:
             self.refuse("steps", f"expected at least {FEWEST_STEPS}, so that every radius has one, got {self.steps}")
 
     def member(self, kind: Callable[..., A], loss: str, **own: Any) -> A:
-        """A member by gradients; `dlr-targeted` aims for the class of least clean probability at each voxel."""
+        """Makes a gradient member; `dlr-targeted` aims for the class of least clean probability at each voxel."""
         target = LEAST_LIKELY if loss == "dlr-targeted" else None
         common = {"eps": self.eps, "steps": self.steps, "organs": self.organs, "restarts": self.restarts}
         return kind(**common, loss=loss, target=target, keep="best", **own)
 
     def perturb(self, task: Task) -> Tensor:
-        """The members, each on the samples that are left to it, and of their volumes the worst."""
+        """Runs each member on the samples that have not fallen and returns the worst volumes."""
         worst = task.clean.clone()
         task.passes = passes = MembersPasses(in_parts=torch.zeros(len(worst), 2, dtype=torch.long))
         lowest = torch.full((len(worst),), math.inf, dtype=torch.float64, device=worst.device)
@@ -127,14 +127,14 @@ class Ensemble(LinfAttack):
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])
-        for _ in range(len(passes.losses), self.passes[1]):  # of members that had no sample left
+        for _ in range(len(passes.losses), self.passes[1]):  # for members that had no sample left
             passes.losses.append(task.clean.new_full((len(worst),), math.nan))
         return worst
 
     def _run(
         self, attack: LinfGradientAttack, task: Task, samples: list[int], start: Tensor | None
     ) -> tuple[Tensor, Tensor, Passes]:
-        """A member's volumes of some samples, from `start` where it draws one, their mean Dice, and its passes."""
+        """Runs a member on some samples, from `start` instead of its draw; returns volumes, mean Dice and passes."""
         part = _part(task, samples)
         attack.prepare(part)
         part.given = Given(start=start)
@@ -144,7 +144,7 @@ class Ensemble(LinfAttack):
 
 
 def _part(task: Task, samples: list[int]) -> Task:
-    """Some samples as a task of their own, which draws what the first member drew, whatever went before it."""
+    """Makes a separate task of some samples; it repeats the draws of the first member, whatever ran before."""
     part = copy(task)
     part.images, part.clean = task.images[samples], task.clean[samples]
     part.objective = Objective(labels=task.objective.labels[samples])
@@ -154,12 +154,12 @@ def _part(task: Task, samples: list[int]) -> Task:
 
 @dataclass(kw_only=True)
 class MembersPasses(Passes):
-    """Passes of members, each on some of the samples."""
+    """Passes of members, each of which ran on some of the samples."""
 
     in_parts: Tensor  # forward and backward passes that each sample took, int64 [B, 2]
 
     def join(self, passes: Passes, samples: list[int]) -> None:
-        """Count those of a member, and take over its losses: NaN for samples that were not in it."""
+        """Adds a member's passes and losses; losses are NaN for samples that it did not run on."""
         self.in_parts[samples] += torch.tensor([passes.forwards, passes.backwards])
         for flags in passes.gradients.stacked():
             self.gradients.append(flags)
@@ -169,6 +169,6 @@ class MembersPasses(Passes):
             self.losses.append(row)
 
     def of_samples(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Those that each sample took."""
+        """Returns the forward and backward passes that each sample took."""
         forwards, backwards = self.in_parts.T.tolist()
         return tuple(forwards), tuple(backwards)

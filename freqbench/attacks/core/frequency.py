@@ -1,4 +1,4 @@
-"""Holds what attacks on the DCT of blocks share: the block, layouts, starts, and what VAFA and SA2 both take."""
+"""Holds what attacks on the DCT of blocks share: the block, layouts, starts, and the step loop of VAFA and SA2."""
 
 import sys
 from abc import abstractmethod
@@ -18,7 +18,7 @@ from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 
 Seen = tuple[Tensor, Tensor, Tensor]
-"""Volumes that a gradient was taken at, what they are compared by, and which samples are reached."""
+"""Volumes that a gradient was taken at, the values that compare them, and a flag for each sample that is reached."""
 
 BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block where a window is shorter
 
@@ -27,8 +27,8 @@ BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block
 class BlockAttack(Attack):
     """An attack on the DCT of blocks.
 
-    `block` is the block's side in voxels, or three (of a slice: or two); cut to the window where it is longer.
-    `per_slice`: blocks are one voxel deep, which makes the two-dimensional transform of every depth slice.
+    `block` is the block's side in voxels, or three sides (for slices: two); it is cut to a shorter window. `per_slice`:
+    blocks are one voxel deep, so that each depth slice has a two-dimensional transform.
     """
 
     per_slice: ClassVar[bool] = False
@@ -36,26 +36,26 @@ class BlockAttack(Attack):
     block: int | tuple[int, ...]
 
     def cut(self, shape: Sequence[int]) -> Block:
-        """The block's three sides in a window `H, W, D`."""
+        """Returns the block's three sides in a window `H, W, D`."""
         return cut_block(self.block, shape, self.per_slice)
 
     def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
-        """The sides, of a slice two, in a window `H, W, D` that is shorter than the block; None where it fits."""
+        """Returns the sides (two for slices) of the block, cut to a shorter window `H, W, D`; None if it fits."""
         cut = self.cut(shape)
         if cut == self.cut((sys.maxsize,) * 3):
             return None
         return cut[:2] if self.per_slice else cut
 
     def to_blocks(self, padded: Tensor) -> Tensor:
-        """Voxel layout to blocked layout, of a volume padded to whole blocks; of slices one by one."""
+        """Converts a volume, padded to whole blocks, from voxel layout to blocked layout; slices one by one."""
         return (split_slices if self.per_slice else split)(padded, self.cut(padded.shape[2:]))
 
     def to_voxels(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
-        """Back to voxel layout `[B, C, *shape]`."""
+        """Converts blocks back to voxel layout `[B, C, *shape]`."""
         return (merge_slices if self.per_slice else merge)(blocks, shape)
 
     def padded(self, clean: Tensor) -> Tensor:
-        """The volumes continued to whole blocks."""
+        """Pads the volumes to whole blocks."""
         return pad_to_blocks(clean, self.cut(clean.shape[2:]))
 
 
@@ -63,18 +63,18 @@ class BlockAttack(Attack):
 class StateAttack(BlockAttack, GradientAttack):
     """An attack whose state is one number for each DCT coefficient of every block: a quantisation step or a multiplier.
 
-    The state is kept in voxel layout, coefficient (i, j, k) of a block standing where its voxel stood, over the window
-    padded to whole blocks; starts come in, and the final state goes out, in blocked layout `[B, C, N, h, w, d]`, of
-    slices `[B, C, D, N, h, w]`, blocks n = ih * W/w + iw.
+    The state is kept in voxel layout over the window padded to whole blocks: coefficient (i, j, k) of a block is at the
+    place of its voxel. Starts and the final state have blocked layout `[B, C, N, h, w, d]`, for slices `[B, C, D, N, h,
+    w]`, with blocks n = ih * W/w + iw.
     """
 
     @property
     @abstractmethod
     def bounds(self) -> tuple[float, float]:
-        """The least and the largest value of the state."""
+        """Smallest and largest value of the state."""
 
     def given_state(self, task: Task) -> Tensor | None:
-        """The `start` of the call in voxel layout, or None; a UserError for another shape or values out of bounds."""
+        """Returns the call's `start` in voxel layout, or None; a wrong shape or value raises a UserError."""
         padded = self.padded(task.clean)
         state = task.given_start(tuple(self.to_blocks(padded).shape[1:]))
         if state is None:
@@ -86,10 +86,10 @@ class StateAttack(BlockAttack, GradientAttack):
         return self.to_voxels(state, padded.shape[2:])
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """How far the state leaves its bounds."""
+        """Returns how far the state leaves its bounds."""
         if state is None:
             return float("inf")
-        # As the state can hold them: 61.9 in float32 is above 61.9.
+        # Bounds in the dtype of the state: 61.9 in float32 is above 61.9.
         low, high = (float(state.new_tensor(bound)) for bound in self.bounds)
         return max(low - float(state.min()), float(state.max()) - high)
 
@@ -98,9 +98,10 @@ class StateAttack(BlockAttack, GradientAttack):
 class FrequencyAttack(StateAttack):
     """An attack that learns its state along the signs of a gradient.
 
-    `ssim_weight` weighs the SSIM loss that is held against the task loss; 0 leaves it out. `control`: `none`, or a null
-    row in place of the attack: same volumes, no gradient. `loss` None: the variant's, Dice + cross-entropy or, in
-    `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state is theirs.
+    `ssim_weight` weighs the SSIM loss that is subtracted from the task loss; 0 leaves it out. `control`: `none`, or a
+    null row instead of the attack: volumes from the same set, no gradient. `loss` None: the loss of the variant, Dice +
+    cross-entropy or, in `paper`, Dice alone. Volumes are compared by the whole objective; with `keep: best` the state
+    belongs to the best volumes.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
@@ -113,30 +114,30 @@ class FrequencyAttack(StateAttack):
     loss: str | None = None
 
     def spelled(self) -> dict[str, Any]:
-        """None for the variant's loss."""
+        """Canonical values, with `loss` None if it is the variant's."""
         values = super().spelled()
         return values | {"loss": None if values["loss"] == self.variant_loss else values["loss"]}
 
     @abstractmethod
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """The state after one step along the sign of the raised objective's gradient; both in any, the same layout."""
+        """Returns the state after one step along the sign of the objective's gradient; both share one layout."""
 
     @abstractmethod
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
-        """The algorithm once, or the null row: volumes, not yet clamped, and their state in voxel layout."""
+        """Runs the algorithm once, or the null row; returns unclamped volumes and their state in voxel layout."""
 
     @property
     def variant_loss(self) -> str:
-        """The task loss of the variant."""
+        """Task loss of the variant."""
         return "dice" if self.variant == "paper" else "dicece"
 
     @property
     def loss_name(self) -> str:
-        """`loss`, or the variant's."""
+        """Name of the task loss: `loss`, or that of the variant."""
         return self.loss or self.variant_loss
 
     def perturb(self, task: Task) -> Tensor:
-        """The volumes of the run, of several the strongest."""
+        """Returns the volumes of the run, or of the strongest of several runs."""
         images, state = self.strongest(task, lambda: self.run(task), lambda images: images.clamp(0, 1))
         task.state = self.to_blocks(state)
         return images.clamp(0, 1)
@@ -144,9 +145,9 @@ class FrequencyAttack(StateAttack):
     def followed(
         self, task: Task, state: Tensor, objectives: Iterable[Callable[[Tensor], tuple[Tensor, Seen]]]
     ) -> tuple[Tensor, Tensor]:
-        """Step along the signs of each objective's gradient; volumes and state at the end, or the best of all.
+        """Steps along the signs of each objective's gradient; returns the last volumes and state, or the best of all.
 
-        A sample stops once it is reached, and stays as it is.
+        A sample that is reached stops and no longer changes.
         """
         volumes, best = task.clean, Best()
         running = torch.ones(len(volumes), dtype=torch.bool, device=volumes.device)
@@ -162,7 +163,7 @@ class FrequencyAttack(StateAttack):
         return (best.kept[0], best.kept[1]) if self.keep == "best" else (volumes, state)
 
     def first_state(self, task: Task, value: float | None = None) -> Tensor:
-        """One value everywhere; without it the `start` of the call, or a uniform draw between the bounds."""
+        """Returns `value` everywhere; if it is None, the call's `start` or else a uniform draw in the bounds."""
         low, high = self.bounds
         padded = self.padded(task.clean)
         if value is not None:
@@ -175,5 +176,5 @@ class FrequencyAttack(StateAttack):
 
 
 def no_loss(volumes: Tensor) -> Tensor:
-    """0 for every sample, in place of a loss whose weight is 0."""
+    """Returns 0 for every sample, instead of a loss whose weight is 0."""
     return volumes.new_zeros(len(volumes))

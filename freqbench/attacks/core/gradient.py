@@ -1,4 +1,4 @@
-"""Adds what attacks that follow a gradient share: loss, organs, target rule, restarts, the best iterate."""
+"""Adds the parts that gradient attacks share: loss, organs, target rule, restarts, the best iterate."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from freqbench.ops.losses import COMPARED_BY, FEWEST_CLASSES
 
 @dataclass(frozen=True, kw_only=True)
 class AimedAttack(Attack):
-    """An attack that knows which voxels count and where they are to go.
+    """An attack with a choice of voxels that count and of labels to move towards.
 
     Args:
         organs: class indices; only voxels whose true label is one of them count. None: everything counts.
-        target: the labels to move towards, made from the truth, which `labels` then are: `least-likely`, the class of
-            least clean probability at each voxel, for one forward pass more; `next-class`, (label + 1) mod K; `("swap",
-            a, b)`, each where the other is; `("erase", a)`, background where a is. The last two keep other labels, so
-            that they pull towards the truth where neither class is. None: away from the truth.
+        target: rule for the labels to move towards, made from the truth (`labels` are then the truth): `least-likely`,
+            the class of least clean probability at each voxel, for one more forward pass; `next-class`, (label + 1) mod
+            K; `("swap", a, b)`, each class in place of the other; `("erase", a)`, background in place of a. The last
+            two keep all other labels, so they pull towards the truth where neither class is. None: away from the truth.
     """
 
     organs: tuple[int, ...] | None = None
@@ -44,7 +44,7 @@ class AimedAttack(Attack):
         self.require_together("organs", self.organs, self.target)
 
     def check_classes(self, num_classes: int) -> None:
-        """No class is named beyond the last."""
+        """Checks that `organs` and `target` name no class beyond the last."""
         for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
             if highest >= num_classes:
                 self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")
@@ -56,18 +56,19 @@ class GradientAttack(AimedAttack):
 
     Args:
         loss: a name of `freqbench.ops.losses.LOSSES`.
-        organs: every sum of the loss over voxels is over those of these classes alone, whatever the rest of the volume
-            is predicted as, and the Dice is the mean over these classes (towards a target: over all, as the target's
-            classes are others). A window without any such voxel has no gradient.
-        restarts: as many runs, each from a further draw of the sample's own generator. Of their volumes a sample keeps
-            those of the lowest mean Dice, of `organs` alone where they are given (`freqbench.ops.overlap.mean_dice`);
-            towards a target those of the highest loss.
-        keep: `last`: a run ends with its last volumes; `best`: with those of its volumes that have the highest loss,
-            sample by sample, the last ones among them.
+        organs: only voxels of these classes enter the sums of the loss, whatever is predicted elsewhere, and the Dice
+            is the mean over these classes (towards a target: over all, because the target has other classes). A window
+            without such a voxel has no gradient.
+        restarts: number of runs, each from another draw of the sample's own generator. Each sample keeps the volume of
+            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.overlap.mean_dice`); towards a target,
+            the volume of the highest loss.
+        keep: `last`: a run returns its last volumes; `best`: for each sample, the volume of the run with the highest
+            loss, the last one included.
 
-    Volumes of a run are compared by what the attack raises; for masked losses, which fall when voxels turn wrong, by
-    the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). To compare costs one forward pass a run where the loss of
-    its last volumes is not known otherwise, and to choose between runs one each. A null row ignores these parameters.
+    Volumes of a run are compared by the loss that the attack raises, except for masked losses, which fall when voxels
+    turn wrong: those are replaced by the cross-entropy (`freqbench.ops.losses.COMPARED_BY`). A comparison costs one
+    forward pass per run if the loss of its last volumes is not known otherwise; a choice between runs costs one per
+    run. A null row ignores these parameters.
     """
 
     loss: str | None = "dicece"
@@ -85,7 +86,7 @@ class GradientAttack(AimedAttack):
             self.refuse("loss", f"{expected}, got {self.loss_name!r}: use a target rule, or ce")
 
     def spelled(self) -> dict[str, Any]:
-        """Of a null row the defaults of all that it ignores."""
+        """Canonical values; a null row has the default of every parameter that it ignores."""
         values = super().spelled()
         if self.run_passes == (0, 0):
             ignored = (*AimedAttack.__annotations__, *GradientAttack.__annotations__)
@@ -94,33 +95,33 @@ class GradientAttack(AimedAttack):
 
     @property
     def identity_revision(self) -> int:
-        """One more with restarts: runs were once chosen by their loss; rows of a single run are as they were."""
+        """Revision, plus one with restarts: these were once chosen by their loss; single runs did not change."""
         return self.revision + (self.restarts > 1)
 
     @property
     def loss_name(self) -> str:
-        """The loss by its name in `LOSSES`."""
+        """Name of the loss in `LOSSES`."""
         return self.loss or "dicece"
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of a run, before it compares: one of each a step, none for a null row."""
+        """Forward and backward passes of a run without comparisons: one of each per step, none for a null row."""
         count = getattr(self, "steps", 1) if getattr(self, "control", "none") == "none" else 0
         return count, count
 
     @property
     def compares(self) -> bool:
-        """Whether the losses of a run's volumes decide which are kept."""
+        """True if the losses of a run's volumes decide which to keep."""
         return self.keep == "best" and self.run_passes != (0, 0)
 
     @property
     def passes_to_compare(self) -> int:
-        """Forward passes that it takes to know the loss of a run's last volumes."""
+        """Forward passes needed for the loss of a run's last volumes."""
         return 1
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Those of every run, and what restarts, the best iterate and the target rule add."""
+        """Passes of all runs, plus those for restarts, the best iterate and the target rule."""
         forwards, backwards = self.run_passes
         compared = self.passes_to_compare if self.compares else 0
         chosen = 1 if self.restarts > 1 else 0
@@ -128,23 +129,23 @@ class GradientAttack(AimedAttack):
         return self.restarts * (forwards + compared + chosen) + clean, self.restarts * backwards
 
     def check_classes(self, num_classes: int) -> None:
-        """Enough classes for the loss, and none named beyond the last."""
+        """Checks that there are enough classes for the loss and that none beyond the last is named."""
         fewest = FEWEST_CLASSES.get(self.loss_name, 0)
         if num_classes < fewest:
             self.refuse("loss", f"expected at least {fewest} classes for {self.loss_name}, got {num_classes}: use ce")
         super().check_classes(num_classes)
 
     def prepare(self, task: Task) -> None:
-        """Loss, organs and target rule."""
+        """Sets loss, organs and target rule of the task."""
         if self.restarts > 1 and task.given.start is not None:
             raise UserError(f"{self.name}: expected no start with restarts = {self.restarts}: it replaces one draw")
         task.aim(self.loss_name, self.organs, self.target)
 
     def run_to_best(self, task: Task, run: Callable[[], Tensor], render: Callable[[Tensor], Tensor]) -> Tensor:
-        """The last point of a run, or with `keep: best` the best one; of several runs that of the strongest.
+        """Returns the last point of a run, or with `keep: best` the best; with restarts, the strongest run's.
 
-        `run` is the iteration, once, to its last point; `render` makes the volumes of a point. While `passes.best` is
-        set, gradients offer the points that they are taken at.
+        `run` does the iteration once and returns its last point; `render` makes the volumes of a point. While
+        `passes.best` is set, each gradient offers the point that it is taken at.
         """
 
         def once() -> tuple[Tensor]:
@@ -162,7 +163,7 @@ class GradientAttack(AimedAttack):
     def strongest(
         self, task: Task, run: Callable[[], tuple[Tensor, ...]], render: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, ...]:
-        """What a run ends with, volumes to `render` first; of several, sample by sample, the strongest's."""
+        """Returns a run's tensors, those that `render` takes first; with restarts, each sample's strongest run's."""
         if self.restarts == 1:
             return run()
         best = Best()
@@ -184,16 +185,16 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
 
     @abstractmethod
     def run(self, task: Task) -> Tensor:
-        """One run to its last volumes. Where volumes are compared, `task.gradient` offers those that it looks at."""
+        """Runs once and returns the last volumes. `task.gradient` offers those to compare."""
 
     @final
     def perturb(self, task: Task) -> Tensor:
-        """The run, or of several and their iterates the best."""
+        """Returns the result of `run`, or the best of several runs and their iterates."""
         if self.restarts == 1 and not self.compares:
             return self.run(task)
         return self.run_to_best(task, partial(self.run, task), lambda x: x)
 
     def draw_start(self, task: Task) -> Tensor:
-        """Uniform noise in [-eps, eps], or the one that was given."""
+        """Returns uniform noise in [-eps, eps], or the `start` of the call."""
         start = task.given_start()
         return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start

@@ -1,6 +1,6 @@
-"""Refuses what an attack is called with, and what its model answers, where it is not what it must be.
+"""Checks the arguments of an attack's call and the logits of its model.
 
-Each raises a UserError that begins with the attack's name.
+Each check raises a UserError that begins with the attack's name.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,18 +22,18 @@ NEEDS: Mapping[str, tuple[str, str]] = {
     ),
     "surrogates": ("surrogates, got none: give networks, surrogates=[...]", f"no surrogates, got some: {NO_USE} them"),
 }
-"""What an attack may need beside volumes and labels: complaints where it is missing, and where it is of no use."""
+"""Extra arguments that an attack may need, each with two complaints: for a missing one and for a useless one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Given:
-    """What a call of an attack is given beside volumes and labels.
+    """Extra arguments of an attack's call, beside volumes and labels.
 
     Attributes:
-        start: replaces the draws, in the layout of the attack's docstring; None: it draws.
-        reference: volumes of other cases, one a sample; None where the attack needs none.
-        learned: what the attack learned from other cases; None where it learns nothing.
-        surrogates: networks whose gradients it follows.
+        start: replaces the draws, in the layout of the attack's docstring; None: the attack draws.
+        reference: volumes of other cases, one per sample; None if the attack needs none.
+        learned: result of learning from other cases; None if the attack learns nothing.
+        surrogates: networks whose gradients the attack follows.
     """
 
     start: Start | None = None
@@ -46,7 +46,7 @@ NOTHING = Given()
 
 
 def check_volumes(name: str, images: Tensor, labels: Tensor) -> None:
-    """Images `[B, C, H, W, D]` in [0, 1], and integer labels `[B, 1, H, W, D]`."""
+    """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`."""
     if images.ndim != 5 or 0 in images.shape:
         got = _sizes(images.shape)
         raise UserError(f"{name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
@@ -64,7 +64,7 @@ def check_volumes(name: str, images: Tensor, labels: Tensor) -> None:
 
 
 def check_given(name: str, needs: Collection[str], given: Given) -> None:
-    """Everything that is needed, and nothing else."""
+    """Checks that the needed arguments are given, and no others."""
     for need, (missing, useless) in NEEDS.items():
         value = getattr(given, need)
         is_given = value is not None and not (isinstance(value, tuple) and len(value) == 0)
@@ -73,7 +73,7 @@ def check_given(name: str, needs: Collection[str], given: Given) -> None:
 
 
 def check_reference(name: str, images: Tensor, reference: Tensor) -> None:
-    """A reference like the images."""
+    """Checks that the reference has the shape of the images and values in [0, 1]."""
     if reference.shape != images.shape:
         got = f"{_sizes(images.shape)}, got {_sizes(reference.shape)}"
         raise UserError(f"{name}: expected a reference of the images' shape {got}: resize it")
@@ -82,7 +82,7 @@ def check_reference(name: str, images: Tensor, reference: Tensor) -> None:
 
 
 def check_logits(name: str, logits: Tensor, labels: Tensor) -> None:
-    """Logits `[B, K, H, W, D]` on the grid of the labels, which are classes of theirs."""
+    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1."""
     batch, _, *space = labels.shape
     if logits.ndim != 5 or logits.shape[0] != batch or list(logits.shape[2:]) != space:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Defines the contracts of attacks that need more than a case: what they learned from others, or surrogates."""
+"""Defines the contracts of attacks that need more than a case: learning from other cases, or surrogates."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ from freqbench.core.types import Shape
 
 @dataclass(frozen=True, kw_only=True)
 class LearnedAttack(Attack):
-    """An attack that learns from some cases of a dataset, once for all others, what it does to them.
+    """An attack that learns once from some cases of a dataset and applies the result to all others.
 
-    In a job each cell learns once, on a list without a case or patient of those that are scored; from Python by
-    `learn`, whose result each call takes as `learned`.
+    In a job each cell learns once, from cases that share no patient with the scored ones. From Python, `learn` returns
+    the argument `learned` of each call.
 
     Args:
         learn_split: the split of the dataset to learn on.
-        learn_cases: its first so many cases; None: all.
+        learn_cases: number of cases to learn from, the first of the split; None: all.
     """
 
     needs_learned: ClassVar[bool] = True
@@ -37,37 +37,37 @@ class LearnedAttack(Attack):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What a call takes as `learned`: the same for equal arguments on one device.
+        """Returns the argument `learned` of a call: the same for equal arguments on one device.
 
         Args:
-            model: as of a call, for one volume at a time.
-            cases: to learn from, on the model's device, iterated once a step: images `[C, H, W, D]` in [0, 1] and
-                labels `[1, H, W, D]` as of a call, which may differ in size.
-            window: voxels of the model's window.
-            generator: of all draws; None stands for seed 0.
+            model: as in a call, for one volume at a time.
+            cases: cases to learn from, on the model's device, iterated once per step: images `[C, H, W, D]` in [0, 1]
+                and labels `[1, H, W, D]` as in a call; sizes may differ.
+            window: sides of the model's window in voxels.
+            generator: source of all draws; None stands for seed 0.
 
         Raises:
-            UserError: no cases, or images or labels are not what they must be.
+            UserError: no cases, or images or labels that are not valid.
         """
 
     @property
     @abstractmethod
     def learning_passes(self) -> tuple[int, int]:
-        """Forward and backward passes that `learn` takes a case."""
+        """Forward and backward passes that `learn` takes per case."""
 
     @abstractmethod
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
-        """Raise a UserError for what `learn` cannot have returned for volumes of so many channels."""
+        """Raises a UserError if `learn` cannot have returned this tensor for volumes with `num_channels` channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateAttack(Attack):
     """An attack that follows the gradients of surrogates, `task.given.surrogates`.
 
-    In a job surrogates are other models of the job; from Python each call takes the networks as `surrogates`.
+    In a job, surrogates are other models of the job; from Python, each call takes the networks as `surrogates`.
 
     Args:
-        surrogates: their names; the network that is attacked is none of its own surrogates. No matter to a call.
+        surrogates: their names; the attacked network is never its own surrogate. Ignored by a call.
     """
 
     needs_surrogates: ClassVar[bool] = True
@@ -77,4 +77,4 @@ class SurrogateAttack(Attack):
     @property
     @abstractmethod
     def surrogate_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of each surrogate a window; `passes` are those of the attacked network alone."""
+        """Forward and backward passes of each surrogate per window; `passes` counts the attacked network alone."""

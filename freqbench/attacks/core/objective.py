@@ -1,4 +1,4 @@
-"""Says what an attack raises of logits: a loss over labels in scope, away from the truth or towards a target."""
+"""Defines the objective that an attack raises: a loss over voxels in scope, away from the truth or towards a target."""
 
 from dataclasses import dataclass, replace
 
@@ -12,17 +12,17 @@ from freqbench.ops.overlap import mean_dice
 
 @dataclass(kw_only=True)
 class Objective:
-    """A loss, its sign, what of a sample it looks at, and the labels that it compares with.
+    """A loss, its sign, its scope within a sample, and the labels that it compares with.
 
     Attributes:
-        labels: truth or target, `[B, 1, H, W, D]`; a rule's target from the first forward pass on.
-        sign: 1, or -1 where `labels` are a target to approach; of a rule from the first forward pass on.
-        scope: what of a sample the loss looks at.
-        truth: labels whose Dice decides which volumes of a run are its result, wherever it aims; None: its loss.
+        labels: truth or target, `[B, 1, H, W, D]`; with a rule, its target from the first forward pass on.
+        sign: 1, or -1 if `labels` are a target to approach; with a rule, -1 from the first forward pass on.
+        scope: voxels and classes that enter the loss.
+        truth: labels whose Dice selects the result of a run, whatever its aim; None: the loss selects.
         raises: the loss that is raised.
         compares: the loss that volumes are compared by.
-        organs: the only classes in the Dice; None: all.
-        rule: of a target that is still to be made, in the first forward pass.
+        organs: classes in the Dice; None: all.
+        rule: rule of a target that the first forward pass will make.
     """
 
     labels: Tensor
@@ -35,7 +35,7 @@ class Objective:
     rule: Rule | None = None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
-        """See `Task.aim`."""
+        """Sets loss, organs and target rule; see `Task.aim`."""
         self.raises, self.compares = LOSSES[loss], LOSSES[COMPARED_BY.get(loss, loss)]
         self.organs, self.rule = organs, rule
         if organs is not None:
@@ -44,40 +44,40 @@ class Objective:
             self.scope = Scope(voxels=voxels, classes=None if rule else classes)
 
     def set_target(self, logits: Tensor) -> None:
-        """Replace the truth by the target of the rule, if there is one; `logits` are those of the clean volumes."""
+        """Replaces the truth by the target of the rule, if there is one; `logits` are those of the clean volumes."""
         if self.rule is not None:
             self.scope = replace(self.scope, truth=self.labels)
             self.labels = target_map(self.rule, self.labels, logits)
             self.sign, self.rule = -1.0, None
 
     def in_place(self, labels: Tensor) -> Tensor:
-        """Labels `[B, 1, H, W, D]` where the volumes that were looked at last show what they label."""
+        """Returns labels `[B, 1, H, W, D]`, moved along with the anatomy of the volumes evaluated last."""
         return labels
 
     def compared_with(self) -> tuple[Tensor, Scope]:
-        """Labels and scope where the volumes show them."""
+        """Returns labels and scope, moved along with the anatomy."""
         return self.labels, self.scope
 
     def raised(self, logits: Tensor) -> Tensor:
-        """What the attacker raises of logits, `[B]`: the loss, or its negative for a target."""
+        """Returns the objective that the attacker raises, `[B]`: the loss, or its negative for a target."""
         return self.sign * self.raises(logits, *self.compared_with())
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
-        """What volumes are compared by, `[B]`: what is raised, but for losses that do not say which is worse."""
+        """Returns the values that compare volumes, `[B]`: the objective, unless its loss does not rank volumes."""
         if raised is not None and self.compares is self.raises:
             return raised.detach()
         with torch.no_grad():
             return self.sign * self.compares(logits, *self.compared_with())
 
     def success(self, logits: Tensor) -> Tensor:
-        """Minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
+        """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
         return -mean_dice(logits.detach(), truth, self.organs)
 
     def is_reached(self, logits: Tensor) -> Tensor:
-        """Tells whether no voxel in scope is predicted as labelled, or all are as the target says; bool `[B]`.
+        """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.
 
-        Where two classes share the largest logit, both are taken as predicted: an argmax is slow on a CPU.
+        If two classes share the largest logit, both count as predicted: an argmax is slow on a CPU.
         """
         labels, scope = self.compared_with()
         as_labelled = is_as_labelled(logits.detach(), labels)

@@ -1,4 +1,4 @@
-"""Says what each parameter means and which values it takes: the same in Python, job files and columns."""
+"""Defines the meaning and the allowed values of each parameter, the same in Python, job files and columns."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -25,9 +25,9 @@ SCOPES = ("window", "volume")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's meaning, a check that returns None or what was expected instead, and the one spelling of a value.
+    """A parameter's meaning, a check that returns None or a complaint, and a function for the canonical value.
 
-    Attacks are told apart by their parameters: two spellings of one value would be two attacks. None stays.
+    Attacks are identified by their parameters: two spellings of one value would be two attacks. None stays None.
     """
 
     meaning: str
@@ -39,9 +39,9 @@ def wrong_name(attack: Any, given: Collection[str], optional: str | None = None)
     """Names a parameter that an attack does not take, or that it requires and lacks, and a complaint.
 
     Args:
-        attack: its class, or the outline of it (`declared`).
-        given: the names that a caller gives.
-        optional: a required name that may be left out all the same.
+        attack: its class, or the class's outline (`declared`).
+        given: names that a caller passes.
+        optional: a required name that may still be left out.
 
     Returns:
         The first such name with its complaint, or None.
@@ -59,7 +59,7 @@ def wrong_name(attack: Any, given: Collection[str], optional: str | None = None)
 
 
 class ByParameters:
-    """A property that has a value of the class, `usual`, too; `choose` gives that of an instance."""
+    """A property of class and instance: the class has the value `usual`, an instance the value of `choose`."""
 
     def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
         self._usual, self._choose = usual, choose
@@ -69,7 +69,7 @@ class ByParameters:
 
 
 def variant_of(variants: Collection[str]) -> Parameter:
-    """The parameter `variant` of an attack that has these."""
+    """Returns the parameter `variant` for an attack with these variants."""
     expected = values.expecting(" or ".join(variants), lambda value: value in variants)
     return Parameter("which form of the algorithm", expected)
 
@@ -153,7 +153,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
 }
 
-# Of a family of attacks alone, so that one of another package may call its own parameters so.
+# Each table serves one family of attacks, so that attacks of other packages may reuse these names.
 LEARNED: Mapping[str, Parameter] = {
     "learn_split": Parameter(
         "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
@@ -255,4 +255,4 @@ TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
     "organs": (("organs", "target"), _moved),
     "linf": (("linf", "l2"), _one_norm),
 }
-"""Rules that join parameters, by the one that is refused: their names, and a check of their values as spelled."""
+"""Rules across parameters, by the parameter that is refused: their names, and a check of their canonical values."""

@@ -1,4 +1,4 @@
-"""Counts the passes of one call of an attack, and keeps what was seen on the way."""
+"""Counts the passes of one call of an attack and keeps losses and flags of its steps."""
 
 from dataclasses import dataclass, field
 
@@ -11,10 +11,10 @@ STEPS = 512  # of a table
 
 
 class Trace:
-    """Values `[B]` of the steps so far, kept in tables.
+    """Values `[B]` of each step so far, kept in tables.
 
-    A small tensor that outlives its step splits the room that the large ones of the step leave, and the C allocator
-    then asks for new room at almost every step: 400 steps at 64^3 took 1 GB.
+    A small tensor that outlives its step fragments the memory that the large ones of the step free, and the C allocator
+    then requests new memory at almost every step: 400 steps at 64^3 took 1 GB.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Trace:
         self._count = 0
 
     def append(self, values: Tensor) -> None:
-        """Take the values of a further step, without asking the device."""
+        """Adds the values of another step, without waiting for the device."""
         row = self._count % STEPS
         if row == 0:
             self._tables.append(values.new_empty((STEPS, *values.shape)))
@@ -33,7 +33,7 @@ class Trace:
         return self._count
 
     def stacked(self) -> Tensor:
-        """Those of all steps, `[steps, B]`; an empty tensor before the first."""
+        """Returns the values of all steps, `[steps, B]`; an empty tensor before the first step."""
         return torch.cat(self._tables)[: self._count] if self._tables else torch.empty(0)
 
 
@@ -44,9 +44,9 @@ class Passes:
     Attributes:
         forwards: model passes of all samples.
         backwards: gradient passes of all samples.
-        losses: the objective before each step, one `[B]` a step.
-        gradients: two flags a gradient, bool `[2]`: an entry is finite and not 0; all are finite.
-        best: takes the volumes that `Task.gradient` and `Task.look` look at; None: these are not compared.
+        losses: the objective before each step, one `[B]` per step.
+        gradients: two flags per gradient, bool `[2]`: some entry is finite and not 0; all entries are finite.
+        best: receives the volumes that `Task.gradient` and `Task.look` evaluate; None: volumes are not compared.
     """
 
     forwards: int = 0
@@ -56,5 +56,5 @@ class Passes:
     best: Best | None = None
 
     def of_samples(self, batch: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Forward and backward passes of each of so many samples."""
+        """Returns forward and backward passes of each of `batch` samples."""
         return (self.forwards,) * batch, (self.backwards,) * batch

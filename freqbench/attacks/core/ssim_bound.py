@@ -1,4 +1,4 @@
-"""Bounds the SSIM of what an attack's points make: along the line to a mild point, with a derivative."""
+"""Bounds the SSIM of an attack's volumes by a differentiable step along the line to a mild point."""
 
 import math
 from collections.abc import Callable
@@ -23,19 +23,19 @@ def within_ssim(
     project: Callable[[Tensor], Tensor],
     render: Callable[[Tensor], Tensor],
 ) -> Callable[[Tensor], Tensor]:
-    r"""A function of points `[B, ...]` that draws them to the origin until their volumes' SSIM is at least `ssim_min`.
+    r"""Returns a function that moves points `[B, ...]` to the origin until their volumes' SSIM is at least `ssim_min`.
 
     With o the origin, P the projection and S the SSIM of a point's volume with the clean one, x becomes P(o + t (x -
-    o)). t is the largest number in [0, 1] at which S is still `ssim_min`, found to 1/256 by halving. As t depends on x,
-    the gradient has a term for it: with g the gradient at the new point, s that of S, P as if it were the identity, and
-    t below 1,
+    o)). t is the largest number in [0, 1] at which S is still at least `ssim_min`, found to 1/256 by bisection. As t
+    depends on x, the gradient has a term for it: with g the gradient at the new point, s that of S, P as if it were the
+    identity, and t below 1,
 
     .. math:: \frac{dL}{dx} = t \Bigl(g - \frac{g \cdot (x - o)}{s \cdot (x - o)} \, s\Bigr),
 
-    which is the gradient of the Lagrangian L + lambda S with the lambda that leaves nothing to gain along the line.
-    Without the second term an attack spends its SSIM where it gains little: SA2's multipliers on the phantom's UNet, 20
-    steps at 0.95, leave 59 % Dice instead of 38 %. P(o) is the mildest choice; where its SSIM is lower already, a
-    UserError in the attack's name says so.
+    the gradient of the Lagrangian L + lambda S with the lambda that leaves nothing to gain along the line. Without the
+    second term an attack spends its SSIM budget where it gains little: SA2's multipliers on the phantom's UNet, 20
+    steps at 0.95, leave 59 % Dice instead of 38 %. P(o) is the mildest point; if even its SSIM is too low, a UserError
+    is raised in the attack's name.
     """
     similarity = body_ssim(clean)
 

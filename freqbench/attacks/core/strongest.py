@@ -1,7 +1,7 @@
-"""Names the strongest attacks known here in each threat model, which a claim of robustness is held against.
+"""Names the strongest attacks known here in each threat model, against which a claim of robustness is tested.
 
-A model is robust in a threat model only as far as the strongest attack with the same bounds leaves something of it.
-`strongest_forms` says for any attack which attacks these are, `limits_of` which attacks have the same bounds.
+A model is robust in a threat model only as far as its accuracy survives the strongest attack with the same bounds.
+`strongest_forms` makes these attacks for any attack; `limits_of` tells which attacks have the same bounds.
 """
 
 from collections.abc import Hashable, Mapping
@@ -20,14 +20,14 @@ NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
 @dataclass(frozen=True, kw_only=True)
 class Strongest:
-    """The parameters that bound the attacks of a threat model, and the strongest of them."""
+    """The parameters that bound the attacks of a threat model, and its strongest attack."""
 
     names: tuple[str, ...]  # of the parameters
     form: tuple[str, Mapping[str, Any]]  # name and parameters beside bounds, `steps`, `restarts` and each of `LOSSES`
-    has_slices: bool = True  # whether attacks on the transform of slices may do something else than those on blocks
+    has_slices: bool = True  # true if attacks on slices have another set of volumes than those on blocks
 
     def bounds(self, attack: Attack) -> dict[str, Any]:
-        """Their values; where no q_min is given, the variant's."""
+        """Values of these parameters for an attack; a missing q_min is that of the variant."""
         return {name: attack.bounds[0] if name == "q_min" else getattr(attack, name) for name in self.names}  # type: ignore[attr-defined]
 
 
@@ -54,9 +54,9 @@ STRONGEST["linf"] = Strongest(names=("eps",), form=("apgd", {}), has_slices=Fals
 
 
 def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
-    """The strongest attacks with an attack's threat model and bounds; none where none is known here.
+    """Returns the strongest attacks with an attack's threat model and bounds; empty if none is known here.
 
-    Each of three restarts has the attack's own number of steps, at least 20.
+    Each of the three restarts has the attack's own number of steps, at least 20.
     """
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
@@ -68,7 +68,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """The same for attacks that may do the same: threat model and bounds, to rounding."""
+    """Returns a key that attacks with the same limits share: threat model and bounds, to rounding."""
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
@@ -78,13 +78,13 @@ def limits_of(attack: Attack) -> Hashable:
 
 
 def is_claimed(attack: Attack) -> bool:
-    """Whether a claim of robustness may rest on an attack: it wants every voxel wrong, and asks the model how."""
+    """True if a claim of robustness may rest on an attack: it aims at every voxel and queries the model."""
     narrowed = any(getattr(attack, name, None) for name in NARROWING)
     return not narrowed and getattr(attack, "control", "none") == "none" and attack.passes != (0, 0)
 
 
 def num_steps(attack: Attack) -> int:
-    """Of one run; 1 where there is no such parameter."""
+    """Number of steps of one run; 1 if the attack has no such parameter."""
     return int(getattr(attack, "steps", 1))
 
 

@@ -1,4 +1,4 @@
-"""Makes the wrong label map that a target rule moves towards from the truth, and checks such rules."""
+"""Makes the target label map of a rule from the truth, and checks such rules."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from freqbench.core.errors import ParameterError, unknown
 
 if TYPE_CHECKING:
-    from torch import Tensor  # imported where a map is made, as rules are checked without
+    from torch import Tensor  # imported only in `target_map`: rules are checked without torch
 
 Rule = str | tuple[str | int, ...]
 
@@ -15,11 +15,11 @@ LEAST_LIKELY, NEXT_CLASS, SWAP, ERASE = "least-likely", "next-class", "swap", "e
 
 
 def target_map(rule: Rule, labels: "Tensor", logits: "Tensor") -> "Tensor":
-    """The labels to reach, `[B, 1, H, W, D]`, from the truth and, for `least-likely`, the clean volumes' logits.
+    """Returns the labels to reach, `[B, 1, H, W, D]`, from the truth or, for `least-likely`, from the clean logits.
 
-    Rules: `least-likely`: the class of least probability; `next-class`: label + 1, the last class's is background;
-    `("swap", a, b)`: a where b is and b where a is, further pairs may follow; `("erase", a)`: background where a is,
-    further classes may follow. Swap and erase keep every other label.
+    Rules: `least-likely`: the class of least probability; `next-class`: label + 1, background for the last class;
+    `("swap", a, b)`: a and b exchanged, more pairs may follow; `("erase", a)`: background in place of a, more classes
+    may follow. Swap and erase keep every other label.
     """
     import torch
 
@@ -37,7 +37,7 @@ def target_map(rule: Rule, labels: "Tensor", logits: "Tensor") -> "Tensor":
 
 
 def canonical(value: Any) -> Rule | None:
-    """One spelling of a rule, or None for what is no rule.
+    """Returns the canonical form of a rule, or None for anything else.
 
     A rule is written as in `target_map`, or as in a job file: `{swap: {a: b}}`, `{erase: a}`, `{erase: [a, b]}`.
     """
@@ -52,15 +52,15 @@ def canonical(value: Any) -> Rule | None:
 
 
 def highest_class(rule: Rule | None) -> int:
-    """The largest class that a rule names; 0 where it names none."""
+    """Returns the largest class that a rule names; 0 if it names none."""
     return max((part for part in rule or () if isinstance(part, int)), default=0)
 
 
 def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequence[str]) -> dict[str, Any]:
-    """An attack's parameters with the names of classes in `organs` and `target` replaced by their indices.
+    """Returns an attack's parameters with class names in `organs` and `target` replaced by their indices.
 
-    What is no rule is handed on, for the attack to refuse; `class_names` are in order of their label, background first.
-    A name that is no class raises a ParameterError.
+    An invalid rule is passed on for the attack to refuse; `class_names` are in order of their labels, background first.
+    Raises a ParameterError for a name that is no class.
     """
 
     def index(parameter: str, name: Any) -> Any:
@@ -79,7 +79,7 @@ def with_indices(owner: str, parameters: Mapping[str, Any], class_names: Sequenc
 
 
 def _kind_and_classes(value: Any) -> tuple[str, list[Any]]:
-    """`swap` or `erase` and the classes that follow, whatever they are; "" for anything else."""
+    """Returns `swap` or `erase` and its classes, unchecked; "" for anything else."""
     if isinstance(value, Mapping) and len(value) == 1:
         ((kind, classes),) = value.items()
         if kind == SWAP and isinstance(classes, Mapping):
@@ -96,5 +96,5 @@ def _pairs(classes: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def are_classes(value: Any) -> bool:
-    """Whether a value lists class indices, at least one."""
+    """True if a value is a non-empty list of class indices."""
     return isinstance(value, tuple | list) and len(value) > 0 and all(type(k) is int and k >= 0 for k in value)

@@ -1,4 +1,4 @@
-"""Binds what one call of an attack raises, the passes that it takes and what it was given to a model and volumes."""
+"""Binds objective, passes and arguments of one call of an attack to its model and volumes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,18 +23,18 @@ View = Callable[[Tensor], Tensor]
 class Task:
     """One call of an attack.
 
-    The model maps whole volumes `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. One that draws says so by an
-    attribute `takes_keys` that is true; it then gets `keys`, an integer a sample, of the sample's own generator and the
-    number of the pass, so that every pass has draws of its own, whatever samples go through beside it.
+    The model maps whole volumes `[B, C, H, W, D]` in [0, 1] to logits `[B, K, H, W, D]`. A model that draws has a true
+    attribute `takes_keys`; it then receives `keys`, one integer per sample made from the sample's generator and the
+    number of the pass. So each pass has its own draws, whatever other samples are in the batch.
 
     Attributes:
-        name: the attack's, for errors.
-        model: the network that is asked.
+        name: name of the attack, for errors.
+        model: the attacked network.
         images: a copy of the whole volumes, `[B, C, H, W, D]`.
-        clean: the channels of them that are attacked.
+        clean: their attacked channels.
         objective: loss, sign, scope and target.
-        passes: what was taken so far: counts, losses, the best volumes.
-        given: start, reference, learned state and surrogates of the call, of the attacked channels alone.
+        passes: passes so far: counts, losses, the best volumes.
+        given: start, reference, learned state and surrogates of the call, cut to the attacked channels.
         draws: the generators of the samples.
         state: the learned state that the attack leaves for its result, or None.
     """
@@ -53,7 +53,7 @@ class Task:
         check_classes: Callable[[int], None] | None = None,
     ) -> None:
         self.name, self.model, self._check_classes = name, model, check_classes
-        # Once, as a list copied to a device in every pass makes the host wait there.
+        # Made once: copying a list to a device in every pass would make the host wait.
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
         self.clean = self._attacked(self.images)
@@ -68,13 +68,14 @@ class Task:
         self.state: Tensor | None = None
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
-        """Say what is raised in place of Dice + cross-entropy on all voxels; before the first forward pass.
+        """Sets the objective instead of Dice + cross-entropy on all voxels; call it before the first forward pass.
 
         Args:
-            loss: a name of LOSSES.
-            organs: the classes whose voxels, by the truth, count alone; None: everything counts. The Dice is the mean
-                over these classes away from the truth, and over all classes towards a target.
-            rule: of the target, made from the labels in the first forward pass, which `least-likely` takes here.
+            loss: a name in LOSSES.
+            organs: only voxels with these true classes count; None: all voxels. The Dice is the mean over these classes
+                away from the truth, and over all classes towards a target.
+            rule: target rule; the first forward pass makes its target from the labels. `least-likely` takes that pass
+                here.
         """
         self.objective.aim(loss, organs, rule)
         if rule == LEAST_LIKELY:
@@ -83,7 +84,7 @@ class Task:
 
     @contextmanager
     def evaluation_mode(self) -> Iterator[None]:
-        """The model and its surrogates in evaluation mode; every module's own mode is given back."""
+        """Puts the model and its surrogates in evaluation mode, then restores the mode of every module."""
         networks = (self.model, *self.given.surrogates)
         modes = [(module, module.training) for network in networks for module in network.modules()]
         for network in networks:
@@ -95,11 +96,11 @@ class Task:
                 module.training = training
 
     def whole(self, x: Tensor) -> Tensor:
-        """Attacked channels with all others beside them as found, `[B, C, H, W, D]`; a gradient reaches the former."""
+        """Returns volumes of all channels, `[B, C, H, W, D]`: `x` and the unchanged others. Only `x` gets gradients."""
         return x if self._index is None else self.images.index_copy(1, self._index, x)
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
-        """One forward pass, `[B, K, H, W, D]`; `view` makes what the model is shown of whole volumes."""
+        """Runs one forward pass, `[B, K, H, W, D]`; `view` transforms the whole volumes before the model sees them."""
         shown = self.whole(x) if view is None else view(self.whole(x))
         if getattr(self.model, "takes_keys", False) is True:
             keys = [int(digest(["attack", seed, self.passes.forwards]), 16) >> 1 for seed in self.draws.seeds]
@@ -115,13 +116,13 @@ class Task:
         return logits
 
     def loss(self, x: Tensor) -> Tensor:
-        """What the attacker raises, `[B]`."""
+        """Returns the objective that the attacker raises, `[B]`."""
         return self.objective.raised(self.logits(x))
 
     def success(self, x: Tensor) -> Tensor:
-        """What decides between runs, `[B]`, the higher the better: one forward pass and no gradient.
+        """Returns the values that decide between runs, `[B]`, higher is better: one forward pass, no gradient.
 
-        Minus the mean Dice of the predicted classes, or of the organs; towards a target, what volumes are compared by.
+        The values are minus the mean Dice of the predicted classes or of the organs; towards a target, those of `look`.
         """
         with torch.no_grad():
             logits, objective = self.logits(x), self.objective
@@ -129,7 +130,7 @@ class Task:
             return objective.success(logits) if has_truth else objective.compared(logits)
 
     def look(self, x: Tensor, render: View = lambda x: x) -> Tensor:
-        """What a point's volumes are compared by, `[B]`: one forward pass, no gradient; offered to `passes.best`."""
+        """Returns values `[B]` that compare a point's volumes, and offers it to `passes.best`: one forward pass."""
         with torch.no_grad():
             logits = self.logits(render(x))
             values = self.objective.compared(logits)
@@ -137,7 +138,7 @@ class Task:
         return values
 
     def offer(self, logits: Tensor, x: Tensor, values: Tensor | None = None) -> None:
-        """Offer volumes, or a point that makes them, to `passes.best`, if they are compared; by `values`, if known."""
+        """Offers volumes, or a point that makes them, to `passes.best` if it is set; `values` saves computing them."""
         best = self.passes.best
         if best is None:
             return
@@ -146,16 +147,17 @@ class Task:
         best.offer(self.objective.compared(logits) if values is None else values, x.detach())
 
     def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """The gradient of the objective with respect to `x` and nothing else; the objective's value is recorded.
+        """Returns the gradient of the objective with respect to `x` alone, and records the objective's value.
 
-        The objective maps `x` to a value a sample, `[B]`. None: `loss`; where volumes are compared, `x` is offered.
+        The objective maps `x` to one value per sample, `[B]`. None: `loss`; `x` is then offered to `passes.best` if it
+        is set.
         """
         if objective is None and self.passes.best is not None:
             return self.gradient_and_value(x)[0]
         return self.gradient_and(x, lambda point: ((objective or self.loss)(point), None))[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
-        """The gradient of `loss` at points that `render` makes volumes of, and what these are compared by, `[B]`."""
+        """Returns the gradient of `loss` at points, and values `[B]` that compare the volumes that `render` makes."""
 
         def objective(point: Tensor) -> tuple[Tensor, Tensor]:
             logits = self.logits(render(point))
@@ -167,7 +169,7 @@ class Task:
         return self.gradient_and(x, objective)
 
     def gradient_and(self, x: Tensor, objective: Callable[[Tensor], tuple[Tensor, T]]) -> tuple[Tensor, T]:
-        """`gradient`, for an objective that returns something else beside its values, which is handed on."""
+        """Works as `gradient`, for an objective with a second result, which is returned too."""
         x = x.detach().requires_grad_()
         values, besides = objective(x)
         if not values.requires_grad:
@@ -176,16 +178,17 @@ class Task:
                 "network as it computes them, or take an attack without gradients, such as square"
             )
         (gradient,) = torch.autograd.grad(values.sum(), x)
-        finite = gradient.isfinite()  # flags stay on the device: a step is not to wait for it
+        finite = gradient.isfinite()  # flags stay on the device, so that no step waits for it
         self.passes.gradients.append(torch.stack(((finite & (gradient != 0)).any(), finite.all())))
         self.passes.backwards += 1
         self.passes.losses.append(values.detach())
         return gradient, besides
 
     def draw(self, sample: Callable[..., Tensor], layout: Sequence[int] | None = None) -> Tensor:
-        """A draw of `torch.rand` or `torch.randn` for every sample from its own generator, stacked, like the images.
+        """Draws with `torch.rand` or `torch.randn` from each sample's own generator, in the images' dtype and device.
 
-        Drawn in float32, so that float64 runs see the same numbers; `layout` is a sample's, None: that of the images.
+        Numbers are drawn in float32, so that float64 runs see the same ones; `layout` is the shape for one sample,
+        None: that of the images.
         """
         shape = tuple(layout or self.clean.shape[1:])
         draws = self.draws.stacked(sample, shape)
@@ -194,7 +197,7 @@ class Task:
         return draws.to(self.clean, non_blocking=True)
 
     def given_start(self, layout: Sequence[int] | None = None) -> Tensor | None:
-        """The `start` of the call, or None; a UserError where it is not `[B, *layout]`."""
+        """Returns the `start` of the call, or None; raises a UserError if its shape is not `[B, *layout]`."""
         start = self.given.start
         if start is None:
             return None

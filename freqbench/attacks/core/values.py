@@ -1,4 +1,4 @@
-"""Checks values of parameters, each check saying what was expected instead, and spells equal values alike."""
+"""Checks values of parameters, with a complaint that says what was expected, and gives equal values one form."""
 
 import math
 import re
@@ -13,12 +13,12 @@ Check = Callable[[Any], str | None]
 
 
 def expecting(expected: str, is_valid: Callable[[Any], bool]) -> Check:
-    """A check that says what was expected, and what was given."""
+    """Returns a check whose complaint names the expected and the actual value."""
     return lambda value: None if is_valid(value) else f"expected {expected}, got {value!r:.300}"
 
 
 def one_known(kind: str, known: Collection[str]) -> Check:
-    """A check for a name of a table, with a suggestion."""
+    """Returns a check for a name in a table; its complaint suggests the nearest name."""
     return lambda value: None if isinstance(value, str) and value in known else unknown(kind, str(value), known)
 
 
@@ -27,17 +27,17 @@ def _is_count(value: Any) -> bool:
 
 
 def count_of(least: int) -> Check:
-    """A check for a whole number of at least `least`."""
+    """Returns a check for a whole number of at least `least`."""
     return expecting(f"a whole number of at least {least}", lambda value: _is_count(value) and value >= least)
 
 
 def number(range_: str, is_valid: Callable[[float], bool]) -> Check:
-    """A check for a finite number."""
+    """Returns a check for a finite number."""
     return expecting(f"a number {range_}", lambda value: is_number(value) and is_valid(value))
 
 
 def intensity(value: Any) -> str | None:
-    """The check for a number on the [0, 1] intensity scale."""
+    """Checks for a number on the [0, 1] intensity scale."""
     if is_number(value) and 0 <= value <= 1:
         return None
     hint = f". Did you mean {value:g}/255?" if is_number(value) and 1 < value <= 255 else ""
@@ -45,7 +45,7 @@ def intensity(value: Any) -> str | None:
 
 
 def step_size(value: Any) -> str | None:
-    """The check for a number on that scale, or a part of eps such as `eps/4`."""
+    """Checks for a number on the [0, 1] intensity scale, or a part of eps such as `eps/4`."""
     is_part = isinstance(value, str) and re.fullmatch(r"eps/([0-9]+\.?[0-9]*|\.[0-9]+)", value)
     if is_part and is_number(part := float(value[4:])) and part > 0:
         return None
@@ -65,7 +65,7 @@ def _is_schedule(value: Any) -> bool:
 
 
 def some_of(kind: str, known: Sequence[str], example: str) -> Check:
-    """A check for names of a table, each once; `example` shows some."""
+    """Returns a check for a list of distinct names in a table; `example` shows some."""
 
     def check(value: Any) -> str | None:
         listed = value if isinstance(value, tuple | list) else ()
@@ -89,7 +89,7 @@ def _are_channels(value: Any) -> bool:
 
 
 def block(number: int, word: str) -> Check:
-    """A check for the side of a block, or for so many sides; `word` is the number in letters."""
+    """Returns a check for the side of a block, or for `number` sides; `word` is the number in letters."""
 
     def is_block(value: Any) -> bool:
         sides = value if isinstance(value, tuple | list) else [value]
@@ -99,7 +99,7 @@ def block(number: int, word: str) -> Check:
 
 
 def one_of(*words: str) -> Check:
-    """A check for one of some words."""
+    """Returns a check for one of several words."""
     return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
 
 
@@ -113,7 +113,7 @@ def _is_filter(value: Any) -> bool:
 
 
 def optional(check: Check) -> Check:
-    """The check of a value that may be None."""
+    """Returns a check that also accepts None."""
     return lambda value: None if value is None else check(value)
 
 
@@ -123,18 +123,18 @@ def _is_spacing(value: Any) -> bool:
 
 
 def each_once(value: int | Sequence[int]) -> tuple[int, ...]:
-    """Classes or channels, each once."""
+    """Returns classes or channels sorted, each once."""
     return (value,) if isinstance(value, int) else tuple(sorted(set(value)))
 
 
 def as_block(value: int | Sequence[int]) -> int | tuple[int, ...]:
-    """One side where all are equal."""
+    """Returns one side if all are equal, else the tuple of sides."""
     sides = (value,) if isinstance(value, int) else tuple(value)
     return sides[0] if len(set(sides)) == 1 else sides
 
 
 def step_length(step_size: float | str, eps: float) -> float:
-    """A step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
+    """Returns the length of a step on the [0, 1] intensity scale; `eps/4` is a quarter of the radius."""
     return eps / float(step_size.removeprefix("eps/")) if isinstance(step_size, str) else step_size
 
 
