@@ -180,8 +180,7 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
 
 
 class Pace:
-    """Decides for each sample when to halve the step, by the released or the paper's rules, with no wait for a
-    device."""
+    """Decides for each sample when to halve the step, by the released code's rules or the paper's."""
 
     def __init__(self, steps: int, *, released: bool) -> None:
         self._released = released
