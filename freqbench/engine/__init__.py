@@ -1,1 +1,1 @@
-"""Carries a plan out: workers, the order of units, the engines that feed them, and the rows that are stored."""
+"""Carries out a plan: workers, the order of units, the engines that feed them, and the stored rows."""

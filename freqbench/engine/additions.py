@@ -1,4 +1,4 @@
-"""Keeps what `score` added to a store beside its job's grid: further targets, and volumes that were brought in."""
+"""Keeps the additions of `score` to a store beyond its job's grid: further targets and imported volumes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from freqbench.results import Store
 
 
 class ImportedCell(Strict):
-    """A cell whose volumes were brought in: what the index of a store's job holds of it, and what it is remade from."""
+    """A cell whose volumes were imported: its entry in the index of a store's job, and the facts to remake it from."""
 
     cell_id: str
     dataset: str
@@ -25,20 +25,20 @@ class ImportedCell(Strict):
 
 
 class Additions(Strict):
-    """What `score` added to a store beside its job's grid: kept in `run.json`, so that every later report has it."""
+    """Additions of `score` to a store beyond its job's grid, kept in `run.json` so that every later report has them."""
 
     scored: dict[str, list[str]] = Field(default_factory=dict)  # ids of further targets, by cell id
     imported: list[ImportedCell] = Field(default_factory=list)  # by freqbench.exchange.adversarial_volumes
 
     @classmethod
     def of(cls, store: Store) -> "Additions":
-        """Those of a store; none where it has no job yet."""
+        """Reads the additions of a store; empty if it has no job yet."""
         content = store.job() if _has_job(store) else {}
         known = {name: content[name] for name in cls.model_fields if name in content}
         return config.validate(known, cls, f"{store.root}/run.json")
 
     def with_targets(self, grid: Grid) -> "Additions":
-        """The same with the targets of a grid's cells."""
+        """Returns a copy with the targets of a grid's cells added."""
         scored = dict(self.scored)
         for cell in grid.cells:
             own = [target.model_id for target in cell.targets]
@@ -46,12 +46,12 @@ class Additions(Strict):
         return self.model_copy(update={"scored": scored})
 
     def with_imported(self, cell: ImportedCell) -> "Additions":
-        """The same with one more cell that was brought in."""
+        """Returns a copy with one more imported cell."""
         others = [each for each in self.imported if each.cell_id != cell.cell_id]
         return self.model_copy(update={"imported": [*others, cell]})
 
     def onto(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """A job's content with them, also in its index, which reports go by."""
+        """Returns a job's content with the additions, also in its index, which reports read."""
         imported = {cell.cell_id: cell for cell in self.imported}
         own = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
         brought = [cell.model_dump(exclude={"source", "label", "content"}) for cell in self.imported]
@@ -63,7 +63,7 @@ class Additions(Strict):
         return {**content, "index": {**content["index"], "cells": cells}, **added}
 
     def write(self, store: Store, job: JobSpec) -> None:
-        """Put them into a store's job; where there is none yet, `job` becomes it, with nothing of it done."""
+        """Writes the additions into a store's job; if there is none yet, `job` becomes it, with an empty index."""
         empty = {"spec": job.model_dump(mode="json"), "index": {"cells": [], "cases": {}}}
         store.write_job(self.onto(store.job() if _has_job(store) else empty))
 

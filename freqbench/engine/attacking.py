@@ -20,32 +20,34 @@ TOLD = (
     *("num_windows", "num_forwards", "num_backwards"),
     *("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "caution"),
 )
-"""Of AttackedVolume, and columns of RECORDS."""
+"""Fields of AttackedVolume that are also columns of RECORDS."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackedVolume:
-    """An adversarial volume, what it took and how far it was moved; numbers are None where the volume was made
-    elsewhere, those of the displacement where nothing was moved too."""
+    """An adversarial volume, its cost and its displacement.
+
+    Numbers are None for a volume made elsewhere; those of the displacement are also None if nothing moved.
+    """
 
     adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
-    num_windows: int | None  # that were attacked, or by which a volume attacked as one was predicted
-    num_forwards: int | None  # passes of the network over all windows; each draw of a random defence is one
+    num_windows: int | None  # attacked windows; for a volume attacked as one, the windows of its prediction
+    num_forwards: int | None  # passes of the network over all windows; each draw of a random defence counts as one
     num_backwards: int | None
     displacement_mean_mm: float | None = None
     displacement_max_mm: float | None = None
     jacobian_min: float | None = None
-    caution: str | None = None  # why the volume says little of the model; None: nothing is known against it
-    losses: tuple[Tensor, ...] = ()  # as of an AttackResult, of each call of the attack in turn
-    label: Tensor | None = None  # uint8 [1, H, W, D], the case's as the volume shows it; None: where the case has it
+    caution: str | None = None  # why the volume says little about the model; None: no known reason
+    losses: tuple[Tensor, ...] = ()  # as in AttackResult, one tensor per call of the attack
+    label: Tensor | None = None  # uint8 [1, H, W, D], the label moved with the volume; None: the case's own
 
     @property
     def told(self) -> dict[str, Any]:
-        """The columns of TOLD."""
+        """Columns of TOLD with their values."""
         return {name: getattr(self, name) for name in TOLD}
 
     def shown(self, case: Case) -> Case:
-        """The case with the label that a prediction of the volume is held against."""
+        """Returns the case with the label that predictions of the volume are compared with."""
         return case if self.label is None else replace(case, label=self.label)
 
 
@@ -59,17 +61,17 @@ def attack_case(
     learned: Tensor | None = None,
     surrogates: Sequence[SegmentationModel] = (),
 ) -> AttackedVolume:
-    """Attack a volume window by window, or as one through the model's sliding window (`scope: volume`).
+    """Attacks a volume window by window, or as one through the model's sliding window (`scope: volume`).
 
-    Every window starts from the clean volume and has a generator of its own (from the seed, the case's content and the
-    window's number), so the result does not depend on `window_batch` beyond rounding, for attacks that do not couple
-    the samples of a batch. Where the last windows overlap their neighbours, the later one overwrites. A volume that is
-    attacked as one has the generator of its first window; where it is a single window, the two are the same.
+    Every window starts from the clean volume and has its own generator (from the seed, the case's content and the
+    window's number), so the result does not depend on `window_batch` beyond rounding, unless the attack couples the
+    samples of a batch. If the last windows overlap their neighbours, the later one overwrites. A volume that is
+    attacked as one has the generator of its first window; for a single window, both scopes are the same.
 
-    The model is on the device to compute on, `seed` is None where the attack draws nothing. `reference`, `learned` and
-    `surrogates` are what the attack needs: another case, which is stretched to the volume's shape, what it learned, and
-    models on the same device. Passes are those of `model` alone. Where one of the models takes prompts, those of the
-    case's label, windows are attacked one by one, unless the attack couples them.
+    The model is on the device to compute on; `seed` is None if the attack draws nothing. `reference`, `learned` and
+    `surrogates` are the attack's needs: another case, which is stretched to the volume's shape, the learned tensor, and
+    models on the same device. Passes count `model` alone. If one of the models takes prompts (made from the case's
+    label), windows are attacked one by one, unless the attack couples them.
     """
     attack = attack.on_grid(case.spacing)
     model, *surrogates = (each.for_case(case) for each in (model, *surrogates))
@@ -133,17 +135,17 @@ def attack_case(
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
-    """Says why an attack on a model may have done nothing. None: its gradients were of use, or it takes none.
+    """Explains why an attack on a model may have done nothing. None: its gradients were useful, or it takes none.
 
-    A zero gradient is said and not refused: a network that is sure of every voxel has one, and so has a masked one, of
-    which the audit is to see the rows. A gradient of NaN says nothing of any network.
+    A zero gradient is reported and not refused: a network that is sure of every voxel has one, and so has a network
+    with masked gradients, whose rows the audit should see. A gradient of NaN says nothing about any network.
 
     Args:
         gradients: `AttackResult.gradients` of each call.
-        learned: what the attack follows in place of gradients of its own.
+        learned: the tensor that the attack uses instead of gradients.
 
     Raises:
-        UserError: no gradient had an entry that is finite and not 0, and some had NaN or infinities.
+        UserError: no gradient had a finite entry other than 0, and some had NaN or infinities.
     """
     useful, finite = torch.cat([each.cpu() for each in gradients]).unbind(1)
     if not len(useful):
@@ -165,7 +167,7 @@ def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tenso
 
 
 def native_budget(attack: Attack, case: Case) -> float | None:
-    """The budget in the data's own unit (HU for CT) where it bounds intensities, and those of all channels alike."""
+    """Returns the budget in the data's own unit (HU for CT), if it bounds the intensities of all channels equally."""
     if attack.budget_name is None or attack.threat_model not in INTENSITY_BUDGETS:
         return None
     widths = {high - low for low, high in case.native_ranges}

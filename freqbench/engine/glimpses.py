@@ -1,4 +1,4 @@
-"""Draws what an attack did to a case as one small picture, from what a worker holds after it has scored a unit."""
+"""Draws an attack's effect on a case as one small picture, from the data that a worker holds after scoring a unit."""
 
 import io
 import logging
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A panel of a glimpse: a label map `[H, W, D]` over the volume `[C, H, W, D]` that it was predicted on."""
+    """A panel of a glimpse: a label map `[H, W, D]` over the volume `[C, H, W, D]` of its prediction."""
 
     name: str
     dsc: float  # of the foreground, 0 to 1
@@ -44,7 +44,7 @@ class Prediction:
 
 
 class Glimpser:
-    """Draws a unit where its case lost more than all cases of its cell before; for one worker."""
+    """Draws a preview whenever a case loses more DSC than every earlier case of its cell; one per worker."""
 
     def __init__(self) -> None:
         self._worst: dict[str, float] = {}
@@ -57,15 +57,15 @@ class Glimpser:
         predictions: Sequence[tuple[Tensor, Tensor]],
         records: Sequence[Row],
     ) -> Glimpse | None:
-        """The glimpse of a unit that was scored.
+        """Returns the glimpse of a scored unit.
 
-        None where its source is not among the targets, the dataset must not be passed on, the foreground DSC is not
-        known, an earlier case lost more, or it cannot be drawn, which the log says.
+        It is None if the source is not among the targets, the dataset must not be shared, the foreground DSC is
+        unknown, an earlier case lost more, or drawing fails, which is logged.
 
         Args:
             adversarial: the attacked volume, `[C, H, W, D]` in [0, 1].
-            predictions: of each target the label maps `[H, W, D]` of the clean and of the attacked volume.
-            records: of each target its row of RECORDS.
+            predictions: for each target, the label maps `[H, W, D]` of the clean and of the attacked volume.
+            records: for each target, its row of RECORDS.
         """
         cell = unit.cell
         own = next((place for place, each in enumerate(unit.targets) if each.model_id == cell.source.model_id), None)
@@ -98,21 +98,19 @@ class Glimpser:
 
 
 def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
-    """The axial slice of label maps `[H, W, D]` in which most voxels are wrong that were not; of equal ones that with
-    most foreground."""
+    """Returns the axial slice of label maps `[H, W, D]` that gained most wrong voxels; ties: most foreground."""
     lost = (after != label).sum(axis=(0, 1)) - (before != label).sum(axis=(0, 1), dtype=float)
     return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
 
 
 def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Prediction]) -> bytes:
-    """Panels of an axial slice as WebP of at most MAX_BYTES: the clean volume, the attacked one, the change, the label
-    and predictions.
+    """Draws an axial slice as WebP of at most MAX_BYTES: clean and attacked volume, change, label and predictions.
 
-    Of several channels the one that changed most is shown. Full colour in the change is the magnitude that its caption
-    says, in 1/255 of the intensity scale: orange below 0, purple above.
+    The channel that changed most is shown. Full colour in the change is the magnitude in its caption, in 1/255 of the
+    intensity scale: orange below 0, purple above.
 
     Args:
-        adversarial: `[C, H, W, D]` in [0, 1], on the case's grid as everything else.
+        adversarial: `[C, H, W, D]` in [0, 1], on the case's grid like everything else.
         index: the slice's number along the last axis.
     """
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
@@ -142,7 +140,7 @@ def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Pred
 
 
 def _drop(row: Row) -> float:
-    """Points of foreground DSC that a row lost; NaN where that is not known."""
+    """Returns the points of foreground DSC that a row lost; NaN if unknown."""
     before, after = row["dsc_foreground_clean"], row["dsc_foreground"]
     return math.nan if before is None or after is None else 100 * (before - after)
 
@@ -152,7 +150,7 @@ def _on_attacked(row: Row, labels: Tensor, adversarial: Tensor) -> Prediction:
 
 
 def _panel_size(shape: tuple[int, ...], ratio: float) -> Size:
-    """Width and height of a panel for a slice of these pixels, each `ratio` times as high as wide."""
+    """Returns width and height of a panel for a slice of pixels, each `ratio` times as high as wide."""
     height, width = shape[0] * ratio, shape[1]
     scale = PANEL / max(height, width)
     return max(1, round(width * scale)), max(1, round(height * scale))
@@ -163,20 +161,20 @@ def _resized(slice: Pixels, size: Size, how: Resampling) -> Pixels:
 
 
 def _grey(slice: Pixels, size: Size) -> Pixels:
-    """Intensities in [0, 1] as a panel, `[height, width, 3]`."""
+    """Returns intensities in [0, 1] as a panel, `[height, width, 3]`."""
     levels = (255 * slice.clip(0, 1)).round().astype(np.uint8)
     return np.repeat(_resized(levels, size, Resampling.BICUBIC)[..., None], 3, axis=-1)
 
 
 def _signed(change: Pixels) -> Pixels:
-    """Changes in full colours as a panel: below -1 and above 1 nothing is added."""
+    """Returns changes as a panel of colours, which saturate at -1 and 1."""
     share = np.abs(change).clip(0, 1)[..., None]
     panel: Pixels = UNCHANGED * (1 - share) + np.where(change[..., None] < 0, BELOW, ABOVE) * share
     return panel.astype(np.uint8)
 
 
 def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
-    """A panel under the colours of its classes; the background is left clear."""
+    """Returns a panel under the colours of its classes; the background stays clear."""
     shown = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
     share = np.where(shown > 0, OPACITY, 0)[..., None]
     blended: Pixels = panel * (1 - share) + _palette()[shown] * share
@@ -185,12 +183,12 @@ def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
 
 @cache
 def _palette() -> Pixels:
-    """The colours of all classes, `[256, 3]`."""
+    """Returns the colours of all classes, `[256, 3]`."""
     return np.array([list(bytes.fromhex(color[1:])) for color in class_colors()])
 
 
 def _sheet(panels: Sequence[tuple[str, str, Pixels]], height: int) -> Image.Image:
-    """Panels row by row, each below a name, which is cut where it is too long, and what follows it."""
+    """Arranges panels row by row, each below its name (cut if too long) and the rest of its caption."""
     step_x, step_y = PANEL + GAP, CAPTION + height + GAP
     sheet = Image.new("RGB", (COLUMNS * step_x - GAP, -(-len(panels) // COLUMNS) * step_y - GAP), PAPER)
     drawn, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
@@ -204,7 +202,7 @@ def _sheet(panels: Sequence[tuple[str, str, Pixels]], height: int) -> Image.Imag
 
 
 def _encoded(sheet: Image.Image) -> bytes:
-    """A sheet as WebP, in the best of QUALITIES that is small enough."""
+    """Encodes a sheet as WebP, in the best of QUALITIES that is small enough."""
     for quality in QUALITIES:
         stream = io.BytesIO()
         sheet.save(stream, "WEBP", quality=quality, method=0)

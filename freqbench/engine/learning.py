@@ -1,4 +1,4 @@
-"""Has an attack learn from the cases of its cell, once, and keeps what it learned: `learned/CELL_ID.safetensors`."""
+"""Lets an attack learn once from the cases of its cell, and keeps the result: `learned/CELL_ID.safetensors`."""
 
 import json
 import time
@@ -25,12 +25,12 @@ Load = Callable[[], Case]
 
 
 def learn(attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int) -> Tensor:
-    """What an attack learns from cases, each read when its turn comes; on the model's device.
+    """Lets an attack learn from cases, each read when its turn comes; the result is on the model's device.
 
     Args:
         model: on the device to compute on.
-        seed: of the draws, the same for all cases; None where the attack draws nothing.
-        windows: of a volume at once, or fewer where these do not fit.
+        seed: seed of the draws, the same for all cases; None if the attack draws nothing.
+        windows: windows of a volume at once, or fewer if these do not fit.
     """
     device = next(model.parameters()).device
 
@@ -43,12 +43,13 @@ def learn(attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed:
 
 
 def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Tensor]) -> Tensor:
-    """What a cell's attack learned, on the CPU: from its file below `root`, or made and written; None keeps nothing.
+    """Returns the tensor that a cell's attack learned, on the CPU, from its file below `root` or newly made.
 
-    Two workers that learn at a time find the same on one kind of device; what the first has written is heeded.
+    If `root` is None, no file is kept. Two workers that learn at the same time get equal results on one kind of device;
+    the file of the first one counts.
 
     Raises:
-        UserError: the file is not what the attack can have learned.
+        UserError: the attack cannot have learned the content of the file.
     """
     if root is None:
         return make().cpu()
@@ -78,7 +79,7 @@ def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _OnDevice:
-    """Images and labels, anew at each iteration, so that no more than one case need be held; each is told first."""
+    """Images and labels, read anew at each iteration to hold one case at a time; `tell` gets each case first."""
 
     cases: Sequence[Load]
     device: torch.device
@@ -92,14 +93,14 @@ class _OnDevice:
 
 
 class _AsPredicted(nn.Module):
-    """A model of whole volumes: itself where one window holds the volume, else its sliding window."""
+    """A model of whole volumes: the model itself if one window holds the volume, else its sliding window."""
 
     def __init__(self, model: SegmentationModel, windows: int) -> None:
         super().__init__()
         self.model, self.sliding = model, SlidingWindowModel(model, windows)
 
     def turn_to(self, case: Case) -> None:
-        """Show it volumes of this case from here on."""
+        """Prepares the model for volumes of this case."""
         self.model = self.sliding.model = self.model.for_case(case)
 
     @property

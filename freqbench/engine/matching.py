@@ -1,8 +1,8 @@
-"""Finds budgets instead of being given them, so that attacks of different threat models are compared at equal distance.
+"""Finds the budgets at which attacks of different threat models have equal distance.
 
 For every dataset, source model and attack of an entry with `match`, it seeks the budget at which the volumes of a few
-cases have the wanted mean distance. What was found is kept in `OUT/match.json` under a key of all that it depends on,
-and stands as `matched` in the entry of the job that is returned: a job with numbers like any other.
+cases have the wanted mean distance. Budgets are kept in `OUT/match.json`, under a key of all that they depend on, and
+are the `matched` of the entry in the returned job: a job with numbers like any other.
 """
 
 import json
@@ -59,7 +59,7 @@ FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 
 
 class Record(Strict):
-    """What `match.json` holds of one budget: what it was sought for, and the `cases` whose mean metric it `reached`."""
+    """Entry of `match.json` for one budget: its purpose, and the `cases` whose mean metric it `reached`."""
 
     dataset: str
     source: str
@@ -73,7 +73,7 @@ class Record(Strict):
 
     @property
     def text(self) -> str:
-        """One line."""
+        """Summary of the record in one line."""
         cases = f"{len(self.cases)} case{'s' if len(self.cases) > 1 else ''}"
         return (
             f"{self.attack} on {self.source}, {self.dataset}: {self.budget_name}={self.budget:g} has "
@@ -83,7 +83,7 @@ class Record(Strict):
 
 
 def read_budgets(out: str) -> dict[str, Record]:
-    """The budgets that a store knows, by key."""
+    """Reads the budgets of a store, by key."""
     path = storage.join(out, FILE)
     if not storage.exists(path):
         return {}
@@ -96,13 +96,13 @@ def read_budgets(out: str) -> dict[str, Record]:
 
 
 def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
-    """A job whose budgets are all known; `match.json` in the store `out` keeps what was found.
+    """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
 
-    Without `compute` nothing is attacked, and a budget that is not known yet is set to the largest, so that cells and
-    passes are counted right.
+    Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
+    counted correctly.
 
     Raises:
-        UserError: a mistake in an entry, a value that no budget leads to, or a `match.json` that cannot be read.
+        UserError: a mistake in an entry, a value that no budget reaches, or a `match.json` that cannot be read.
     """
     if not any(entry.is_open for entry in job.attacks):
         return job
@@ -112,7 +112,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
     elif missing:
-        from freqbench.engine.worker import Worker, WorkerSpec  # with all that it measures by
+        from freqbench.engine.worker import Worker, WorkerSpec  # imported here, because it loads all metrics
 
         if any(each.budget.match.metric == "lpips_body" for each in missing.values()):
             prepare_lpips()
@@ -133,7 +133,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
             say(known[key].text)
         del worker
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # what this process keeps, the run's workers lack
+            torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
     rows: dict[int, tuple[Budget, ...]] = {}
     for each in asked:
         rows[each.number] = (*rows.get(each.number, ()), each.row(known.get(each.key)))
@@ -149,7 +149,7 @@ def _with_rows(job: JobSpec, rows: Mapping[int, tuple[Budget, ...]]) -> JobSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
-    """One budget to be found: for entry `number`, at `place` in the file, with `cell` at the largest budget."""
+    """One budget to find: for entry `number`, at `place` in the file, with `cell` at the largest budget."""
 
     number: int
     place: str
@@ -159,22 +159,22 @@ class _Asked:
 
     @property
     def budget_name(self) -> str:
-        """The parameter that is sought."""
+        """Name of the parameter to find."""
         return str(self.cell.attack.budget_name)
 
     @property
     def key(self) -> str:
-        """16 hex digits of all that the budget depends on."""
+        """Digest of all that the budget depends on, 16 hex digits."""
         case_keys = [self.cell.dataset.case_key(ref) for ref in self.refs]
         return digest([METHOD, self.cell.cell_id, case_keys, self.budget.match.metric, self.budget.match.value])
 
     def find(self, worker: "Worker") -> Record:
-        """Attack until the distance is met."""
+        """Attacks with different budgets until the distance is met."""
         cell, match, name = self.cell, self.budget.match, self.budget_name
         low, high = BOUNDS[name]
         if name == "q_max" and isinstance(cell.attack, FrequencyAttack):
             low = max(low, cell.attack.bounds[0])  # q_min
-        turned = match.metric == "ssim_body"  # a similarity: 1 less it is the distance
+        turned = match.metric == "ssim_body"  # a similarity s, at the distance 1 - s
         value = 1 - match.value if turned else match.value
         found = search(lambda budget: self._distance(worker, budget), value, low, high)
         reached = 1 - found.distance if turned else found.distance
@@ -197,7 +197,7 @@ class _Asked:
         )
 
     def row(self, record: Record | None) -> Budget:
-        """What the entry is given; without a record, at the largest budget."""
+        """Returns the budget for the entry; without a record, the largest one."""
         if record is None:
             return self.budget
         parameters = {**self.budget.parameters, self.budget_name: record.budget}
@@ -207,7 +207,7 @@ class _Asked:
         metric = self.budget.match.metric
         change: dict[str, Any] = {self.budget_name: budget}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said when the grid is made
+            warnings.simplefilter("ignore")  # the grid has warned already
             cell = replace(self.cell, attack=replace(self.cell.attack, **change))
         values = []
         for ref in self.refs:
@@ -240,7 +240,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
 
 
 def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
-    """The largest budget of an entry for every dataset, source, combination and match."""
+    """Yields the largest budget of an entry for every dataset, source, combination and match."""
     with at(place):
         name = str(attack_class(entry.class_name).budget_name)
     if name not in BOUNDS:

@@ -1,4 +1,4 @@
-"""Fits as many windows as possible into a device's memory, and fewer where it runs out after all."""
+"""Fits as many windows as possible into a device's memory, and fewer if it runs out after all."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -16,19 +16,19 @@ from freqbench.models import Prediction, SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
 
-MOST_WINDOWS = 32  # at 96^3 and 64 channels, more have above 2^31 numbers in a feature map, which kernels refuse
+MOST_WINDOWS = 32  # at 96^3 and 64 channels, more windows make feature maps above 2^31 numbers, which kernels refuse
 INFERENCE_WINDOWS = 12
 HEADROOM = 0.8  # of the free memory: the rest is for fragments, and for what an attack holds beside a step
-OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # as CUDA, its libraries and the CPU say it
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # words of CUDA, its libraries and the CPU
 
 V = TypeVar("V")
 
 
 def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> tuple[V, int]:
-    """What an action returns for so many windows at once, halved until they fit, and the number that did.
+    """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
 
     Raises:
-        UserError: not even one fits, and there is a `hint` on what to do then.
+        UserError: not even one window fits, and there is a `hint` for that case.
     """
     while True:
         try:
@@ -47,7 +47,7 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> t
 def predicted(
     model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool
 ) -> tuple[Prediction, int]:
-    """What a model predicts on a volume of a case, `[C, H, W, D]`, and how many windows at once fit."""
+    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit."""
     shown = model.for_case(case)
 
     def predict(windows: int) -> Prediction:
@@ -57,12 +57,12 @@ def predicted(
 
 
 def hint_for(attack: Attack) -> str:
-    """What to do where one window at once does not fit: an attack on a whole volume keeps its logits too."""
+    """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
     return "set scope: window (its volumes will differ)" if attack.attacks_volume else ""
 
 
 def at_once(action: Callable[[int], V], windows: int) -> V:
-    """What an action returns for exactly so many windows at once, as fewer would make other volumes."""
+    """Runs an action with exactly `windows` windows at once, because fewer would make other volumes."""
     try:
         return action(windows)
     except RuntimeError as error:
@@ -85,10 +85,10 @@ def fitting_windows(
     share: float,
     surrogates: Sequence[SegmentationModel] = (),
 ) -> int:
-    """How many windows of a case an attack may take at once; 1 on a CPU, which gains nothing from more.
+    """Returns the number of windows that an attack may take at once; 1 on a CPU, which gains nothing from more.
 
-    On a GPU, the memory of the attack's first step on one window is measured, and the free memory divided by it;
-    `share` is the part of the card that this process may take.
+    On a GPU, it divides the free memory by the measured memory of the attack's first step on one window; `share` is the
+    part of the card that this process may take.
     """
     device = next(model.parameters()).device
     if device.type != "cuda":
@@ -108,15 +108,15 @@ def fitting_windows(
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:
-    """What further tensors of this process may take on a card with `free` of `total` bytes, of which it has a `share`.
+    """Returns the bytes left for this process on a card with `free` of `total` bytes, of which it may take a `share`.
 
-    It has `reserved` some: for its tensors, which are `allocated`, and for further ones.
+    The process has `reserved` bytes: those `allocated` to its tensors, and those ready for more.
     """
     return max(0, min(free + reserved, int(share * total)) - allocated)
 
 
 def windows_within(available: int, one_window: int) -> int:
-    """How many windows fit, at least 1 and at most MOST_WINDOWS.
+    """Returns the number of windows that fit, at least 1 and at most MOST_WINDOWS.
 
     >>> windows_within(100 << 30, 4 << 30), windows_within(1 << 30, 4 << 30), windows_within(100 << 30, 0)
     (20, 1, 32)
@@ -128,9 +128,9 @@ def windows_within(available: int, one_window: int) -> int:
 def first_step(
     attack: Attack, model: SegmentationModel, case: Case, surrogates: Sequence[SegmentationModel] = ()
 ) -> None:
-    """Run an attack on the first window of a case, or have it learn from it, until a step with a gradient is done.
+    """Runs an attack, or its learning, on the first window of a case until one step with a gradient is done.
 
-    Of surrogates that is one of each, after a pass of the model.
+    With surrogates, each takes one such step, after a pass of the model.
     """
     device = next(model.parameters()).device
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
@@ -149,11 +149,11 @@ def first_step(
 
 
 class _EnoughError(Exception):
-    """The step is done."""
+    """Signal that the step is done."""
 
 
 class _UntilStep(nn.Module):
-    """A model that answers until it has been asked with a gradient, or three times without."""
+    """A model that answers until it has been called once with a gradient, or three times without."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

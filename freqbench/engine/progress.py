@@ -1,4 +1,4 @@
-"""Reports how far a run is: what an engine tells its listener, where workers' time goes, and a bar or plain lines."""
+"""Reports a run's progress: the listener of an engine, the use of workers' time, and a bar or plain lines."""
 
 import time
 from collections import deque
@@ -15,38 +15,38 @@ from freqbench.job.cells import Unit
 from freqbench.job.plan import Plan
 
 LINE_EVERY_S, DRAW_EVERY_S = 10.0, 0.2
-PACE_S = 300.0  # the remaining time goes by the pace of so long
-PASSES_TO_SCORE = 10  # what predicting and scoring take on one target, about
+PACE_S = 300.0  # the remaining time follows the pace of this period
+PASSES_TO_SCORE = 10  # approximate cost of predicting and scoring on one target
 
 
 class Listener(Protocol):
-    """What an engine calls: `take`, `tick` and `advance` from one thread, the others from the one that started it."""
+    """Interface that an engine calls: `take`, `tick`, `advance` from one thread, the rest from its starting thread."""
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
 
     def advance(self, unit: Unit, passes: int) -> None:
-        """So many of a unit's passes over windows are made, of those that `Unit.passes` counts."""
+        """A unit has made `passes` of the passes over windows in `Unit.passes`."""
 
     def take(self, outcome: Outcome) -> None:
-        """A unit has ended: its rows are to be stored."""
+        """A unit has ended, and its rows must be stored."""
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
-        """About a second has passed, or the run ends; `workers` is `Clock.facts` of each."""
+        """About a second has passed, or the run ends; `workers` holds `Clock.facts` of each worker."""
 
     def tell(self, text: str) -> None:
-        """A line for the user to see while it lasts."""
+        """Shows the user a line during the run."""
 
     def warn(self, text: str) -> None:
-        """A line for the user to find after the run."""
+        """Shows the user a line and keeps it for after the run."""
 
 
 @dataclass(kw_only=True)
 class Clock:
-    """Tells where a worker's time went: load, device, idle.
+    """Measures a worker's time: load, device, idle.
 
-    Load and device are what the worker measured of each unit that ended. Idle is the rest of the time since it was
-    ready, without the unit that it is working on; the time from a death until it is ready again is not counted.
+    Load and device times are the worker's own measurements of finished units. Idle time is the rest since the worker
+    was ready, without its current unit; time from a death until it is ready again is not counted.
     """
 
     worker: int
@@ -58,12 +58,12 @@ class Clock:
     _counted: float = field(default=0.0, init=False)
 
     def start(self, node: str) -> None:
-        """The worker is ready on a machine, for the first time or again."""
+        """Marks the worker as ready on a machine, for the first time or again."""
         self.node = node
         self._counted = time.monotonic()
 
     def add(self, outcome: Outcome) -> None:
-        """A unit ended now."""
+        """Adds the times of a unit that has just ended."""
         self._units += 1
         self._load += outcome.load_seconds
         self._device += outcome.device_seconds
@@ -72,7 +72,7 @@ class Clock:
         self._counted = now
 
     def facts(self, waits: bool) -> dict[str, Any]:
-        """What a run's file says of a worker that now `waits` for a unit or not; times in seconds."""
+        """Returns a worker's entry in a run's file, times in seconds; `waits` is true if it waits for a unit now."""
         waited = time.monotonic() - self._counted if waits else 0.0
         idle = max(0.0, self._whole + waited - self._load - self._device)
         seconds = {"load_seconds": self._load, "device_seconds": self._device, "idle_seconds": idle}
@@ -81,10 +81,10 @@ class Clock:
 
 
 class RunProgress:
-    """A bar where the console is a terminal, else a line now and then. Only stored records count as done.
+    """Progress of a run: a bar on a terminal, else a line now and then. Only stored records count as done.
 
-    Bar and remaining time go by passes over windows, those inside a unit with them: a grid's long attacks come first,
-    so that counting units would promise hours.
+    Bar and remaining time follow the passes over windows, also those inside a unit: a grid's long attacks come first,
+    so a count of units would predict hours.
     """
 
     def __init__(self, plan: Plan, console: Console) -> None:
@@ -96,7 +96,7 @@ class RunProgress:
         self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
         self._all = sum(self._work.values())
         self._done = 0
-        self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # at work, and their passes so far
+        self._within: dict[tuple[str, str], tuple[Unit, int]] = {}  # units at work and their passes so far
         self._started = self._last_line = self._last_drawn = time.monotonic()
         self._paces = deque([(self._started, 0)])
         self.bar = Progress(
@@ -108,7 +108,7 @@ class RunProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._before = self._all * plan.num_done // max(1, plan.num_todo)  # about: what was done is not looked at again
+        self._before = self._all * plan.num_done // max(1, plan.num_todo)  # an estimate
         whole, records = self._before + self._all, f"{self._stored}/{self._total}"
         self._task = self.bar.add_task("starting", total=whole, completed=self._before, records=records, rest="")
 
@@ -117,7 +117,7 @@ class RunProgress:
         self.bar.update(self._task, description=f"{unit.name:<40.40}")
 
     def advance(self, unit: Unit, passes: int) -> None:
-        """See Listener; drawn or said only now and then."""
+        """Counts a unit's passes; draws or prints only now and then."""
         self._within[_key(unit)] = unit, min(passes, unit.passes)
         now = time.monotonic()
         if now - self._last_drawn >= DRAW_EVERY_S:
@@ -126,7 +126,7 @@ class RunProgress:
             self._show(now)
 
     def finish(self, outcome: Outcome) -> None:
-        """A unit has ended, though its records are not stored yet; each error is said once."""
+        """Counts a unit that has ended, before its records are stored; prints each error once."""
         key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
         self._done += self._work[key]
         self._within.pop(key, None)
@@ -138,7 +138,7 @@ class RunProgress:
                 self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     def store(self, stored: int) -> None:
-        """So many records were committed."""
+        """Counts committed records."""
         self._stored += stored
         self._show(time.monotonic(), at_once=bool(stored))
 
@@ -161,9 +161,9 @@ class RunProgress:
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _rest(self, now: float, done: int) -> int | None:
-        """Seconds at the pace of the last minutes, as the machine may have been busier or idler before; None: unknown.
+        """Estimates the remaining seconds from the pace of the last minutes, as load varies; None: unknown.
 
-        A pace that has stood still as long is that of the whole run.
+        If nothing was done in that time, it takes the pace of the whole run.
         """
         if now - self._paces[-1][0] >= 1:
             self._paces.append((now, done))

@@ -1,4 +1,4 @@
-"""Collects what a run's file says beside its rows: versions, code, devices, fingerprints."""
+"""Collects the facts of a run's file: versions, code, devices, fingerprints."""
 
 import json
 import os
@@ -17,21 +17,21 @@ from freqbench.job.grid import Grid
 
 CPUINFO = Path("/proc/cpuinfo")
 SENT_CODE = "FREQBENCH_CODE"
-"""Variable of a job on a cluster: `git_state` of the machine that its code came from."""
+"""Environment variable of a job on a cluster: `git_state` of the machine that sent its code."""
 
 
 def new_run_id() -> str:
-    """A run's id: sortable by time, also within a second, and unique."""
+    """Returns a unique id for a run, sortable by time, also within a second."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(3)}"
 
 
 def now() -> str:
-    """The time as run files write it."""
+    """Returns the current time in the format of run files."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def collect(grid: Grid) -> dict[str, Any]:
-    """Versions, code, devices, and the fingerprints of models and data."""
+    """Collects versions, code, devices, and the fingerprints of models and data."""
     models = {model.model_id: model for cell in grid.cells for model in (*cell.models, *cell.targets)}
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     return {
@@ -64,17 +64,17 @@ def collect(grid: Grid) -> dict[str, Any]:
 
 
 def devices() -> list[str]:
-    """GPUs by name, or the CPU with its cores."""
+    """Returns the names of GPUs, or the CPU with its cores."""
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return [f"cpu, {available_cores()} cores"]
 
 
 def processor() -> str:
-    """The processor, as far as the last bits of sums depend on it: its model and torch's widest vector instructions.
+    """Describes the processor as far as the last bits of sums depend on it: model and widest vector instructions.
 
-    FFTs and sums choose their instructions by the model, which a name such as `AMD EPYC` does not tell: on Linux the
-    numbers of `/proc/cpuinfo` do.
+    FFTs and sums choose their instructions by the model. A name such as `AMD EPYC` does not identify it; the numbers in
+    Linux's `/proc/cpuinfo` do.
     """
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     if not CPUINFO.exists():
@@ -85,7 +85,7 @@ def processor() -> str:
 
 
 def available_memory() -> int:
-    """Bytes that are free on this machine, or in the container that this process is in."""
+    """Returns the free bytes of this machine, or of this process's container."""
     free, cgroup = [psutil.virtual_memory().available], Path("/sys/fs/cgroup")
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -97,7 +97,7 @@ def available_memory() -> int:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and dirty flag of the code that runs; None where it neither is a checkout nor was sent from one."""
+    """Returns commit and dirty flag of the running code; None if it is no checkout and was not sent from one."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         sent: dict[str, Any] | None = json.loads(os.environ.get(SENT_CODE, "null"))

@@ -1,4 +1,4 @@
-"""Decides how many workers there are, and what each may take."""
+"""Decides the number of workers and the resources of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ PROCESS_BYTES = 1 << 30  # interpreter, libraries, a case and its predictions
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """What a machine has to give: cores, GPUs, and bytes of memory."""
+    """Resources of a machine: cores, GPUs, and bytes of memory."""
 
     cores: float
     gpus: float
@@ -20,7 +20,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """So many workers, each with `threads` CPU threads and `gpus` GPUs or a share of one."""
+    """A number of workers, each with `threads` CPU threads and `gpus` GPUs or a share of one."""
 
     workers: int
     threads: int
@@ -28,18 +28,18 @@ class Pool:
 
     @property
     def memory_share(self) -> float:
-        """The part of a GPU's memory that one worker may take."""
+        """Part of a GPU's memory that one worker may take."""
         return min(1.0, self.gpus) if self.gpus else 1.0
 
 
 def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int, grows: bool = False) -> Pool:
-    """Workers for a number of units on some machines.
+    """Decides the workers for a number of units on some machines.
 
-    With GPUs one worker a share of `gpus_per_worker`. Without, one for two cores (for `threads`, where given), and on a
-    single machine at least two; fewer where memory is short. Threads are a machine's cores over its workers. The job's
-    numbers are taken as they are, but there is no worker without a unit. Where machines may join (`grows`), GPUs that
-    the job names are asked for, with the workers that it names, before there is one. `model_bytes` is what the models
-    and one attack step take.
+    With GPUs, each share of `gpus_per_worker` gets one worker. Without, each two cores (or `threads` cores, if given)
+    get one, and a single machine at least two; fewer if memory is short. Threads are a machine's cores divided by its
+    workers. The job's numbers are used unchanged, but there is no worker without a unit. If machines may join
+    (`grows`), a job that names both workers and GPUs requests these GPUs even before any machine has one. `model_bytes`
+    is the memory of the models and one attack step.
     """
     is_asked = grows and resources.workers != "auto" and "gpus_per_worker" in resources.model_fields_set
     gpus = resources.gpus_per_worker if is_asked or any(node.gpus for node in nodes) else 0.0
@@ -55,7 +55,7 @@ def share(resources: Resources, nodes: Sequence[Node], num_units: int, model_byt
 
 
 def room(resources: Resources, pool: Pool, model_bytes: int, nodes: Sequence[Node]) -> int:
-    """How many workers like those of a pool some machines have room for; a job's own number is taken as it is."""
+    """Returns how many workers of a pool's kind fit on some machines; a job's own number is used unchanged."""
     if resources.workers != "auto":
         return pool.workers
     return sum(min(_room(resources, node, pool.gpus, model_bytes), int(node.cores // pool.threads)) for node in nodes)
@@ -65,7 +65,7 @@ def _room(resources: Resources, node: Node, gpus: float, model_bytes: int) -> in
     if gpus:
         return int(node.gpus / gpus + 1e-9)
     if node.cores < 1:
-        return 0  # as the head of a cluster that keeps work off it
+        return 0  # such as the head of a cluster that keeps work off it
     cores = CORES_A_WORKER if resources.threads == "auto" else resources.threads
     return min(max(1, int(node.cores // cores)), _memory_room(node, model_bytes))
 

@@ -1,4 +1,4 @@
-"""Retries what failed: a unit whose worker died, storage that does not answer, a store that refuses rows."""
+"""Retries after failures: a unit whose worker died, storage that does not answer, a store that refuses rows."""
 
 import errno
 import logging
@@ -12,8 +12,8 @@ from freqbench.core.errors import StorageUnavailable, UserError
 from freqbench.job.cells import Unit
 
 TRIES = 3
-NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also be what ends machines
-# Between tries, each of which has tried a few times itself: a server that starts again, a network that is mended.
+NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also kill machines
+# Waits between tries, each with retries of its own: time for a server to restart or a network to recover.
 WAITS_S = (5.0, 15.0, 40.0, 60.0)
 PATIENCE_S = 600.0
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Attempt:
-    """A unit, and how often it was lost: with its worker alone, or with the whole machine."""
+    """A unit and its losses: with its worker alone, or with the whole machine."""
 
     unit: Unit
     deaths: int = 0
@@ -33,12 +33,12 @@ class Attempt:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether it has been tried often enough."""
+        """True if the unit has been tried often enough."""
         return self.deaths >= TRIES or self.node_losses >= NODE_LOSSES
 
 
 def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
-    """The same function, called again after each of `WAITS_S` while storage is unavailable; then it raises."""
+    """Wraps a function so that it is retried after each of `WAITS_S` while storage is unavailable; then it raises."""
 
     @wraps(run)
     def patient(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -54,11 +54,11 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
 
 
 class Patience:
-    """Keeps a run going while its store refuses rows, until nothing has worked for `PATIENCE_S` seconds.
+    """Keeps a run going while its store refuses rows, until nothing has succeeded for `PATIENCE_S` seconds.
 
-    A full disk, credentials that are being renewed and a server that starts again look alike from here. The user is
-    warned when it begins, and told when it ends, which is when no row waits (`waiting`) any more: an attempt that had
-    nothing to write, or only a small file, says little.
+    A full disk, expired credentials and a restarting server look alike from here. The user is warned when it begins and
+    told when it ends, which is when no row waits (`waiting`) any more: an attempt that had nothing to write, or only a
+    small file, proves little.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """What an action returns; None where the store refused it, and it is to be tried again."""
+        """Runs an action and returns its result; None if the store refused it and the caller must try again."""
         try:
             value = action()
         except OSError as error:

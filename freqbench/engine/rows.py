@@ -1,6 +1,6 @@
 """Makes rows of the two tables from a unit and its scores.
 
-Surfaces and components are scored apart from workers: they take cores, not the device that attacks.
+Surfaces and components are scored outside workers: they need cores, not the attacking device.
 """
 
 import json
@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a unit."""
+    """Outcome of a unit."""
 
-    records: tuple[Row, ...]  # one a target
-    class_records: tuple[list[Row], ...]  # one list a record, empty where the unit failed
-    failed: bool = False  # then the records say why there are no scores
-    glimpse: Glimpse | None = None  # of a case that lost more than those before
-    load_seconds: float = 0.0  # for reading and writing models, cases and volumes
+    records: tuple[Row, ...]  # one per target
+    class_records: tuple[list[Row], ...]  # one list per record, empty if the unit failed
+    failed: bool = False  # true: the records tell why there are no scores
+    glimpse: Glimpse | None = None  # for a case that lost more than all earlier ones
+    load_seconds: float = 0.0  # spent on reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
 
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
-        """The same with further columns, one PredictionScores a record."""
+        """Returns a copy with more columns, one PredictionScores per record."""
         records = tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True))
         classes = tuple(
             [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
@@ -45,16 +45,16 @@ class Outcome:
         return replace(self, records=records, class_records=classes)
 
     def measured(self) -> Row:
-        """The columns of this execution."""
+        """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
 
     def flat_class_records(self) -> list[Row]:
-        """All class rows."""
+        """Returns all class rows in one list."""
         return [row for rows in self.class_records for row in rows]
 
 
 def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
-    """Rows that say why there are no scores."""
+    """Returns rows that tell why there are no scores."""
     records = tuple(
         {**_empty_record(unit, target), **measured, "status": "failed", "error": error, "metrics": ""}
         for target in unit.targets
@@ -71,14 +71,14 @@ def scored(
     metrics: Sequence[str],
     measured: Mapping[str, Any],
 ) -> Outcome:
-    """Rows of a unit that succeeded.
+    """Returns the rows of a unit that succeeded.
 
     Args:
-        case: the clean one; None where `own` has the budget in the data's unit.
+        case: the clean case; None if `own` has the budget in the data's unit.
         volume: distances of the adversarial volume, the same for every target.
-        predictions: for each target, the parts that its columns come from.
-        own: for each target, further columns of its record.
-        metrics: what the rows cover.
+        predictions: for each target, the scores that its columns come from.
+        own: for each target, more columns of its record.
+        metrics: metrics that the rows cover.
         measured: columns of this execution.
     """
     values = {column: None if column in volume.reasons else value for column, value in volume.values.items()}
@@ -108,7 +108,7 @@ def scored(
 
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
-    """Identity columns filled, everything else None."""
+    """Returns a record with the identity columns filled and all others None."""
     _, case_key, target_model_id = unit.cell.key(unit.ref, target)
     own = {
         "case_key": case_key,
@@ -123,7 +123,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
 
 
 def cell_columns(cell: Cell) -> Row:
-    """What all records of a cell share."""
+    """Returns the columns that all records of a cell share."""
     attack = cell.attack
     return {
         "cell_id": cell.cell_id,
@@ -146,19 +146,19 @@ def cell_columns(cell: Cell) -> Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """What surfaces and components are scored from, by any core: all that leaves a worker beside rows."""
+    """Label maps for scoring surfaces and components on any core: besides rows, the only output of a worker."""
 
-    pairs: tuple[LabelMaps, ...]  # one a target
+    pairs: tuple[LabelMaps, ...]  # one per target
     metrics: tuple[str, ...]
 
 
 def score_masks(masks: Masks) -> list[PredictionScores]:
-    """Scores of every prediction in the metrics of `scoring.SHAPES` that are asked for."""
+    """Scores every prediction in the requested metrics of `scoring.SHAPES`."""
     return [score_shapes(maps, masks.metrics) for maps in masks.pairs]
 
 
 def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
-    """An outcome with the scores of its masks; what goes wrong there becomes failed rows."""
+    """Adds the scores of the masks to an outcome; an error there becomes failed rows."""
     if masks is None:
         return outcome
     try:
@@ -168,7 +168,7 @@ def with_surfaces(unit: Unit, outcome: Outcome, masks: Masks | None) -> Outcome:
 
 
 def reason_of(error: Exception) -> str:
-    """One line of what went wrong; the whole of it goes to the log."""
+    """Returns an error in one line, and logs all of it."""
     logger.info("unit failed", exc_info=error)
     text = one_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

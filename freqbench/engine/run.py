@@ -1,4 +1,4 @@
-"""Runs a plan: carries out what is left of a grid, stores rows as they come, and keeps a record of the run."""
+"""Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
 import importlib.util
 import math
@@ -44,14 +44,14 @@ MISFIT_CAUSES = (
 )
 Engine = Literal["auto", "ray", "serial"]
 Work = Callable[[WorkerSpec, Listener], None]
-"""Carries a plan out: it is given the workers' spec, and tells a listener what came of each unit."""
+"""Function that carries out a plan: it gets the workers' spec and tells a listener the outcome of each unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """How a run ended, in records."""
+    """Result of a run, in records."""
 
-    run_id: str | None  # None where there was nothing to do
+    run_id: str | None  # None if there was nothing to do
     num_done: int  # before it
     num_new: int
     num_failed: int  # of the new ones
@@ -68,13 +68,13 @@ def execute(
     shard: Shard | None = None,
     force: bool = False,
 ) -> Summary:
-    """Run what is left of a grid into the result store at `out`, a folder or URI.
+    """Runs the remaining units of a grid into the result store at `out`, a folder or URI.
 
     Args:
-        engine: `ray`, `serial`, or `auto`: Ray where it is installed and more than one worker pays.
-        address: of a Ray cluster; None: the one that RAY_ADDRESS names, else one of this process's own.
-        shard: the part of the grid that this run does; None: all of it. The store's job is the whole grid's.
-        force: run though another run works on the same cells.
+        engine: `ray`, `serial`, or `auto`: Ray if it is installed and more than one worker pays off.
+        address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
+        shard: part of the grid for this run; None: all of it. The store's job is that of the whole grid.
+        force: run even if another run works on the same cells.
 
     Raises:
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
@@ -115,10 +115,10 @@ def execute(
 
 
 def rescore(grid: Grid, out: str, console: Console, added: Additions | None = None) -> Summary:
-    """Score the saved adversarial volumes of a store on the grid's targets; nothing is attacked.
+    """Scores the saved adversarial volumes of a store on the grid's targets, without an attack.
 
-    `added` replaces what the store's job has beside its own grid. Raises UserError as `execute`, and where the store
-    has no volume of this grid.
+    `added` replaces the additions in the store's job. Raises UserError as `execute`, and if the store has no volume of
+    this grid.
     """
     cache.require_usable()
     store, root = Store(out), storage.join(out, VOLUMES)
@@ -136,7 +136,7 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
 
 
 def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
-    """One run of a plan whose rows are made by `work`, not by an engine; recorded and stored all the same."""
+    """Runs a plan whose rows come from `work`, not from an engine; records and stores it all the same."""
     store = Store(out)
     summary = _Run(store, plan, console).carry_out(work)
     Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
@@ -144,11 +144,11 @@ def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
 
 
 READ_FIRST = 20
-"""Cases of a dataset whose voxels are looked at before the first attack; a cohort of thousands would hold a run up."""
+"""Number of cases per dataset whose voxels are checked before the first attack; thousands would delay a run."""
 
 
 def _faults(plan: Plan) -> Iterator[str]:
-    """What is wrong with the voxels of the first cases that are left, a line each; `doctor --data` looks at all."""
+    """Yields one line per problem with the voxels of the first remaining cases; `doctor --data` checks all cases."""
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in plan.units:
         dataset, space, case_id = unit.cell.dataset, unit.cell.source.space, unit.ref.case_id
@@ -173,15 +173,15 @@ class _Run:
         self._progress = RunProgress(plan, console)
         self._num_stored = self._num_failed = 0
         self._empty: set[tuple[str, str]] = set()
-        self._cautions = Counter[tuple[str, str, str]]()  # rows by attack, source and reason
+        self._cautions = Counter[tuple[str, str, str]]()  # number of rows by attack, source and reason
         self._recorded = 0.0
-        # The clean Dice that each model has to reach on its first case of a dataset, until that was seen.
+        # Clean Dice that each model must reach on its first case of a dataset; removed once checked.
         self._floors = {
             (unit.cell.dataset.name, target.model_id): target.min_dice for unit in plan.units for target in unit.targets
         }
 
     def carry_out(self, work: Work, volumes: str | None = None, reuse: bool = False) -> Summary:
-        """Have `work` make the plan's rows, and store them; `volumes` and `reuse` as of WorkerSpec."""
+        """Lets `work` make the plan's rows, and stores them; `volumes` and `reuse` as in WorkerSpec."""
         started, status = time.monotonic(), "died"
         if self._plan.units:
             spec = WorkerSpec(
@@ -225,7 +225,7 @@ class _Run:
         )
 
     def by_engine(self, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener) -> None:
-        """Carry out the plan by the engine that was asked for, or that pays."""
+        """Carries out the plan with the requested engine, or with the one that pays off."""
         units, resources = self._plan.units, self._job.resources
         has_ray = importlib.util.find_spec("ray") is not None
         if engine == "ray" and not has_ray:
@@ -242,14 +242,14 @@ class _Run:
         from freqbench.engine.ray import ray_cluster
 
         with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
-            from freqbench.engine.ray import ray_engine  # not before Ray has its environment
+            from freqbench.engine.ray import ray_engine  # only after Ray has its environment
 
             following = None
             if address:
                 nodes = list(ray_cluster.machines().values())
                 saved_volumes.require_shared(spec.volumes, len(nodes))
                 if len(nodes) > 1 and "://" not in self._store.root:
-                    spec = replace(spec, learned=None)  # nodes do not share the folder: each learns by itself
+                    spec = replace(spec, learned=None)  # nodes do not share the folder: each learns separately
                 pool = share(resources, nodes, len(units), model_bytes, grows=True)
                 following = partial(room, resources, pool, model_bytes)
             workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
@@ -266,7 +266,7 @@ class _Run:
         self._progress.advance(unit, passes)
 
     def take(self, outcome: Outcome) -> None:
-        """Hand an outcome's rows to the writer; they count as done once it has committed them."""
+        """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         if outcome.failed:
             self._num_failed += len(outcome.records)
         for record in outcome.records:
@@ -280,7 +280,7 @@ class _Run:
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
-        """Commit what has waited long enough, and renew the run's file now and then."""
+        """Commits rows that have waited long enough, and renews the run's file now and then."""
         self._facts["workers"] = workers
         self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
@@ -291,12 +291,12 @@ class _Run:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line that stays in the run's file."""
+        """Shows a warning and keeps it in the run's file."""
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _warn_of_cautions(self) -> None:
-        """Say in one line how many rows of the run say little of their model, and why the most of them do."""
+        """Warns in one line of rows that say little about their model, with their number and the most common reason."""
         if self._cautions:
             ((attack, model, caution), _) = self._cautions.most_common(1)[0]
             self.warn(
@@ -305,7 +305,7 @@ class _Run:
             )
 
     def _check_label(self, record: Mapping[str, Any]) -> None:
-        """Warn once of a case whose label has no class on the grid that is attacked."""
+        """Warns once of a case whose label has no foreground class on the attacked grid."""
         case, dice = (record["dataset"], record["case_id"]), record["dsc_foreground_clean"]
         if dice is not None and math.isnan(dice) and case not in self._empty:
             self._empty.add(case)
@@ -316,10 +316,10 @@ class _Run:
             )
 
     def _check_fit(self, record: Mapping[str, Any]) -> None:
-        """Warn if the clean Dice of a model's first case says that its checkpoint does not fit the dataset."""
+        """Warns if the clean Dice of a model's first case shows that its checkpoint does not fit the dataset."""
         key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
         if dice is None or math.isnan(dice) or key not in self._floors:
-            return  # without foreground the next case is looked at
+            return  # without foreground, the next case is checked
         floor = self._floors.pop(key)
         if dice < floor:
             self.warn(
@@ -329,7 +329,7 @@ class _Run:
             )
 
     def _commit(self, write: Callable[[], int]) -> None:
-        """Have the writer commit what it sees fit; where the store refuses, the rows wait."""
+        """Lets the writer commit rows; if the store refuses them, they wait."""
         count = self._patience.attempt(write) or 0
         self._progress.store(count)
         if count:
@@ -338,7 +338,7 @@ class _Run:
             self._patience.attempt(partial(self._record, "running"))
 
     def _keep_glimpses(self) -> None:
-        """Write the glimpses of the rows so far; where the store refuses, the run goes on without."""
+        """Writes the glimpses of the rows so far; if the store refuses them, the run continues without."""
         try:
             self._glimpses.flush()
         except OSError as error:
@@ -355,7 +355,7 @@ class _Run:
             self._commit(self._writer.flush)
 
     def _unavailable(self) -> Mapping[str, str]:
-        """Metrics that cannot be computed here, with the reason, which is told once."""
+        """Returns the metrics that cannot be computed here, with the reason, and warns of each once."""
         if "lpips" in self._plan.metrics:
             try:
                 prepare_lpips()

@@ -1,5 +1,8 @@
-"""Saves what a unit made as NIfTI files: volumes on the source model's preprocessed grid with its true affine,
-predictions on their target's. Channels lie along a fourth axis."""
+"""Saves the volumes and predictions of a unit as NIfTI files.
+
+Volumes lie on the source model's preprocessed grid with its true affine, predictions on the grid of their target.
+Channels lie along a fourth axis.
+"""
 
 import gzip
 from collections.abc import Callable
@@ -22,8 +25,10 @@ from freqbench.results.volumes import FACTS
 
 
 class AttackFacts(Strict):
-    """What a saved volume took to make and how far it was moved, None where nobody knows or nothing was; its file is
-    written last and says that the volume is whole."""
+    """Cost and displacement of a saved volume; None if unknown, or if nothing moved.
+
+    Its file is written last, as the sign that the volume is complete.
+    """
 
     num_windows: int | None
     num_forwards: int | None
@@ -36,30 +41,30 @@ class AttackFacts(Strict):
 
 
 def cell_folder(cell: Cell) -> str:
-    """What the folder of a cell is called."""
+    """Returns the name of a cell's folder."""
     return layout.cell_folder(cell.attack.name, cell.source.name, cell.cell_id)
 
 
 def folder(root: str, cell: Cell, ref: CaseRef) -> str:
-    """Where the volumes of a cell and case lie below `root`."""
+    """Returns the folder below `root` with the volumes of a cell and case."""
     return storage.join(root, cell_folder(cell), layout.case_folder(ref.case_id, cell.dataset.case_key(ref)))
 
 
 def _own_folder(root: str, cell: Cell, ref: CaseRef) -> str:
-    """The folder, refused where links lead out of `root`'s parent, the store."""
+    """Returns `folder`, and refuses links that lead out of the store, which is the parent of `root`."""
     place = folder(root, cell, ref)
     names.require_inside(root.rpartition("/")[0] or ".", place)
     return place
 
 
 def saved(root: str) -> Callable[[Cell, CaseRef], bool]:
-    """Tells whether the adversarial volume of a cell and case lies below `root`, by one listing for all of them."""
+    """Returns a function that is true if a cell's volume of a case lies below `root`, from one listing for all."""
     there = {storage.join(root, path) for path in storage.list_below(root, FACTS)}
     return lambda cell, ref: storage.join(folder(root, cell, ref), FACTS) in there
 
 
 def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_seconds: float | None) -> None:
-    """Write `adversarial`, `clean` (float32), `label` and a moved one (uint8), then the facts."""
+    """Writes `adversarial`, `clean` (float32), `label` and, if it moved, the moved label (uint8), then the facts."""
     place = _own_folder(root, cell, case.ref)
     write(storage.join(place, layout.ADVERSARIAL), attacked.adversarial, case.affine)
     write(storage.join(place, layout.CLEAN), case.image, case.affine)
@@ -71,17 +76,17 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
 
 
 def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: Tensor, pred: Tensor) -> None:
-    """Write the target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
+    """Writes a target's label maps of both volumes, `prediction_clean-TARGET` and `prediction_adversarial-TARGET`."""
     place = _own_folder(root, cell, case.ref)
     write(storage.join(place, layout.prediction(layout.ON_CLEAN, target)), pred_clean, case.affine)
     write(storage.join(place, layout.prediction(layout.ON_ADVERSARIAL, target)), pred, case.affine)
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
-    """A saved adversarial volume, and the seconds it took to make; None where nobody knows.
+    """Reads a saved adversarial volume and the seconds of its attack; None if unknown.
 
     Raises:
-        UserError: its files are not what `save` wrote, or links lead to others.
+        UserError: its files are not those that `save` wrote, or links lead to others.
     """
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
@@ -93,18 +98,18 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
 
 
 def _read(path: str) -> Tensor:
-    """The volume of a file of `write`, `[C, H, W, D]`."""
+    """Reads the volume of a file of `write`, `[C, H, W, D]`."""
     voxels = nifti.read_packed(storage.read_bytes(path), path)
     return torch.from_numpy(np.moveaxis(voxels, -1, 0) if voxels.ndim == 4 else voxels[None])
 
 
 def write(path: str, volume: Tensor, affine: npt.NDArray[np.float64]) -> None:
-    """Write a volume as one `.nii.gz` file, whole or not at all; see `packed`."""
+    """Writes a volume as one `.nii.gz` file, atomically; see `packed`."""
     storage.write_atomic(path, packed(volume, affine))
 
 
 def packed(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
-    """A volume, `[H, W, D]` or `[C, H, W, D]`, as a `.nii.gz` file of its type: the same bytes for the same volume.
+    """Packs a volume, `[H, W, D]` or `[C, H, W, D]`, as a `.nii.gz` file of its type: equal volumes, equal bytes.
 
     `affine` is voxel to world millimetres (RAS+).
     """
@@ -118,7 +123,7 @@ def packed(volume: Tensor, affine: npt.NDArray[np.float64]) -> bytes:
 
 
 def require_shared(volumes: str | None, num_nodes: int) -> None:
-    """Raises UserError where several machines would each save volumes at a plain path of their own."""
+    """Raises UserError if several machines would each save volumes at a local path."""
     if volumes and num_nodes > 1 and "://" not in volumes:
         raise UserError(
             f"save_adversarial: expected --out as a URI, or as file:///... on a file system that all {num_nodes} nodes "

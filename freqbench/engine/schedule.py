@@ -1,4 +1,4 @@
-"""Chooses which unit a worker takes next, the same way for every engine."""
+"""Chooses the next unit of a worker, the same way for every engine."""
 
 from collections import Counter, deque
 from collections.abc import Hashable, Sequence
@@ -8,17 +8,17 @@ from freqbench.job.cells import Unit
 Place = tuple[str, tuple[str, str]]
 
 ENDING = 2.0
-"""The end of a grid begins where what is left a worker is this many times the longest unit: begun later, that unit
-would leave all other workers idle. More makes no difference to the makespan, but takes workers off their cases."""
+"""The end of a grid begins when the work left per worker is this many times the longest unit: started later, that unit
+would leave all other workers idle. A larger factor does not shorten the run, but takes workers off their cases."""
 
 
 class Schedule:
-    """Units that wait.
+    """Units that wait for a worker.
 
-    A worker stays on its source model while that has units, and on its case within it, longest first; so a model is
-    loaded once and a case read once a model. Without one it takes the model with most work left a worker, and there the
-    first case that the fewest workers are on. At the end of the grid the longest unit of the model comes first, of
-    whatever case.
+    A worker stays on its source model while that has units, and on its case within it, longest unit first; so each
+    model is loaded once, and each case is read once per model. A worker without a model takes the one with most work
+    left per worker, and its first case with the fewest workers. At the end of the grid, the longest unit of the model
+    comes first, whatever its case.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -41,11 +41,11 @@ class Schedule:
 
     @property
     def is_ending(self) -> bool:
-        """Whether what waits is so little that each worker had better take one unit at a time."""
+        """True if so little work waits that each worker should take one unit at a time."""
         return not self._waiting or self._is_ending(max(self._longest[source] for source in self._waiting), None)
 
     def take(self, worker: Hashable) -> Unit | None:
-        """The unit that a worker is to do now; None where nothing waits."""
+        """Takes the unit that a worker does now; None if nothing waits."""
         place = self._choose(worker)
         if place is None:
             return None
@@ -61,19 +61,19 @@ class Schedule:
         return unit
 
     def next_unit(self, worker: Hashable) -> Unit | None:
-        """The unit that `take` would give now."""
+        """Returns the unit that `take` would give now, without taking it."""
         place = self._choose(worker)
         return self._waiting[place[0]][place[1]][0][1] if place else None
 
     def put_back(self, unit: Unit) -> None:
-        """A unit that was taken and not done waits again, behind the others of its case."""
+        """Puts back a unit that was taken and not done, behind the others of its case."""
         (source, case), work = _place(unit), _work(unit)
         self._waiting.setdefault(source, {}).setdefault(case, deque()).append((work, unit))
         self._work[source] += work
         self._left += 1
 
     def leave(self, worker: Hashable) -> None:
-        """A worker is gone, or has forgotten what it had loaded."""
+        """Forgets the place of a worker that is gone or has lost its loaded data."""
         self._at.pop(worker, None)
 
     def _choose(self, worker: Hashable) -> Place | None:
@@ -107,5 +107,5 @@ def _place(unit: Unit) -> Place:
 
 
 def _work(unit: Unit) -> int:
-    """Passes to attack, and something for scoring, so that an attack without gradients counts."""
+    """Returns the passes of the attack plus a share for scoring, so that an attack without gradients counts."""
     return unit.passes + unit.num_windows * len(unit.targets)

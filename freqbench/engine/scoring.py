@@ -54,11 +54,11 @@ def score_volume(
     device: torch.device,
     unavailable: Mapping[str, str] = MappingProxyType({}),
 ) -> Scores:
-    """How far an adversarial volume is from the clean one, in the columns of `metrics` and of ALWAYS.
+    """Measures the distance of an adversarial volume from the clean one, in the columns of `metrics` and of ALWAYS.
 
     Args:
-        roi: voxels of the source model's window, whose tiling the seams are sought on, whatever the attack's scope.
-        device: where LPIPS, energy and seams are computed.
+        roi: sides of the source model's window in voxels; seams are sought on its tiling, whatever the attack's scope.
+        device: device for LPIPS, energy and seams.
         unavailable: metrics that this machine cannot compute, with the reason.
     """
     body = body_mask(case.image)
@@ -80,7 +80,7 @@ def score_volume(
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionScores:
-    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping a class."""
+    """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class."""
 
     record: Mapping[str, float | int]
     classes: tuple[Mapping[str, float | int], ...]
@@ -88,17 +88,17 @@ class PredictionScores:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMaps:
-    """A predicted and a true label map, and what it takes to compare them: all of it can be sent to another process."""
+    """A predicted and a true label map with all that their comparison needs; it can be sent to another process."""
 
     pred: Tensor  # uint8 [H, W, D]
     label: Tensor  # likewise
     num_classes: int
-    spacing: Spacing  # millimetres a voxel
-    tolerances: tuple[float, ...]  # millimetres, of each foreground class
+    spacing: Spacing  # millimetres per voxel
+    tolerances: tuple[float, ...]  # millimetres, one per foreground class
 
 
 def label_maps(pred: Tensor, case: Case | NativeCase, dataset: Dataset) -> LabelMaps:
-    """A prediction `[H, W, D]` for a case of a dataset beside its label."""
+    """Pairs a prediction `[H, W, D]` for a case of a dataset with its label."""
     return LabelMaps(
         pred=pred,
         label=case.label[0],
@@ -111,7 +111,7 @@ def label_maps(pred: Tensor, case: Case | NativeCase, dataset: Dataset) -> Label
 def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
-    """Scores of a prediction as far as `metrics` ask for them; `confidence` as of a Prediction, for `calibration`."""
+    """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a Prediction."""
     scores = [score_overlap(maps.pred, maps.label, maps.num_classes)] if "dsc" in metrics else []
     if not SHAPES.isdisjoint(metrics):
         scores.append(score_shapes(maps, metrics))
@@ -130,7 +130,7 @@ class CleanScores:
 
 
 def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str]) -> CleanScores:
-    """Scores of a clean volume's prediction, the same for every attack on it."""
+    """Scores a clean volume's prediction, the same for every attack on it."""
     maps = label_maps(prediction.labels, case, dataset)
     scores = score_prediction(maps, metrics, prediction.confidence)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
@@ -139,7 +139,7 @@ def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: S
 
 @dataclass(frozen=True, kw_only=True)
 class TargetScores:
-    """What a model makes of an attacked volume: label maps, scores of both predictions, further columns of a record."""
+    """A target's results on an attacked volume: label maps, scores of both predictions, more columns of a record."""
 
     maps: LabelMaps
     scores: tuple[PredictionScores, ...]
@@ -154,7 +154,7 @@ def score_target(
     metrics: Sequence[str],
     resampling_error: float | None,
 ) -> TargetScores:
-    """Scores of an attacked volume's prediction; the case has the label that it is held against."""
+    """Scores an attacked volume's prediction against the label of the case."""
     maps = label_maps(prediction.labels, case, dataset)
     return TargetScores(
         maps=maps,
@@ -169,7 +169,7 @@ def score_target(
 
 
 def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
-    """Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
+    """Computes Dice and voxel counts of a predicted label map `[H, W, D]` against the true one."""
     counts = confusion(pred, label, num_classes)
     dice = dice_from_confusion(counts)
     record = {
@@ -183,7 +183,7 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 
 
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
-    """Surface distances of a predicted label map `[H, W, D]` from the true one: a function of the masks alone."""
+    """Computes surface distances of a predicted label map `[H, W, D]` from the true one, from the masks alone."""
     surfaces = surface_scores(pred, label, num_classes, spacing)
     in_label = np.bincount(label.numpy().ravel(), minlength=num_classes) > 0
     return PredictionScores(
@@ -199,7 +199,7 @@ def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Seque
 
 
 def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
-    """What those of `metrics` that are of SHAPES say, at least one: a function of the label maps alone."""
+    """Scores label maps in those of `metrics` that are in SHAPES, at least one."""
     parts = []
     if "hd95" in metrics:
         parts.append(score_surfaces(maps.pred, maps.label, maps.num_classes, maps.spacing))
@@ -220,7 +220,7 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 
 def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
-    """Whether the confidence `[H, W, D]` in a predicted label map can be believed."""
+    """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
     found = calibration(confidence, pred, label, num_classes)
     record = {
         "ece": found.ece,
@@ -244,14 +244,14 @@ _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
     "components": lambda maps: {"component_f1": component_f1(maps.pred, maps.label, maps.num_classes)},
     "topology": lambda maps: betti_errors(maps.pred, maps.label, maps.num_classes),
 }
-"""Columns of each metric, a value a class; records hold their means over foreground classes."""
+"""Columns of each metric, one value per class; records hold their means over foreground classes."""
 SHAPES = frozenset({"hd95", *_BY_CLASS})
-"""Metrics that need the label maps alone and take long enough to be computed beside the device."""
+"""Metrics that need only the label maps, and are slow enough to compute apart from the device."""
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 
 
 def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:
-    """The `certified_` columns of a prediction, against the true label map `[H, W, D]`; none without a certificate."""
+    """Returns the `certified_` columns of a prediction against the label map `[H, W, D]`, if it has a certificate."""
     if prediction.certified is None:
         return {}
     scores = certified_scores(prediction.labels, prediction.certified, label, num_classes)
@@ -259,7 +259,7 @@ def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -
 
 
 def as_clean(scores: PredictionScores) -> PredictionScores:
-    """The scores of the clean volume's prediction as the `_clean` columns that the tables have."""
+    """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
 
     def suffixed(values: Mapping[str, float | int], columns: Sequence[Column]) -> dict[str, float | int]:
         known = {column.name for column in columns}

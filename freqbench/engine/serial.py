@@ -14,7 +14,7 @@ from freqbench.job.cells import Unit
 
 
 def run(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
-    """Carry out units, in the schedule's order; the listener is told of each, and given what came of it."""
+    """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     clock.start(platform.node())
     while unit := schedule.take("serial"):

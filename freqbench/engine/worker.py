@@ -1,4 +1,4 @@
-"""Works through units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
+"""Runs units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
 
 import resource
 import time
@@ -41,23 +41,23 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """What a worker is told when it starts."""
+    """Settings that a worker gets when it starts."""
 
     run_id: str
     metrics: tuple[str, ...]
-    unavailable: Mapping[str, str] = field(default_factory=dict)  # metrics that cannot be computed here: why
-    device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU where the worker sees one
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # reason by metric that cannot be computed here
+    device: str = "auto"  # cpu, cuda or cuda:N; auto: a GPU if the worker sees one
     threads: int = 1
     window_batch: int | None = None  # windows attacked at once; None: as many as the device holds
     gpu_share: float = 1.0  # the part of a GPU's memory that the worker may take
     volumes: str | None = None  # folder or URI of saved volumes; None to save none
-    learned: str | None = None  # folder or URI of what attacks learned; None to keep none
-    reuse: bool = False  # read adversarial volumes from there instead of attacking
+    learned: str | None = None  # folder or URI of learned tensors; None to keep none
+    reuse: bool = False  # read adversarial volumes from `volumes` instead of attacking
     trust_code: bool = False
 
 
 class LRU(Generic[V]):
-    """Values that are made once and kept; the least recently used go first when all together exceed a size."""
+    """A cache of values; the least recently used go first when all together exceed a size."""
 
     def __init__(self, capacity: int, size: Callable[[V], int]) -> None:
         self._capacity = capacity
@@ -68,7 +68,7 @@ class LRU(Generic[V]):
         return key in self._values
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        """The value of a key, made if it is not there."""
+        """Returns the value of a key, made if it is missing."""
         if key not in self._values:
             self._values[key] = make()
             while len(self._values) > 1 and sum(map(self._size, self._values.values())) > self._capacity:
@@ -78,16 +78,16 @@ class LRU(Generic[V]):
 
 
 def keeping_learned() -> LRU[Tensor]:
-    """What attacks learn, by the id of their cell."""
+    """Makes a cache of the tensors that attacks learn, by the id of their cell."""
     return LRU(LEARNED_BYTES, lambda tensor: tensor.nbytes)
 
 
 class Worker:
-    """Runs units one after another; its own exceptions become failed rows, only a dying process raises.
+    """Runs units one after another; exceptions become failed rows, only a dying process raises.
 
-    After each pass of an attack it calls `advance` with how many of `Unit.passes` are made. `networks` need no loading,
-    by the id of their model; `learned` keeps what attacks learn; `window_batch` is how many windows were attacked at
-    once last.
+    After each pass of an attack it calls `advance` with the number of `Unit.passes` made so far. `networks` holds
+    loaded models by id; `learned` keeps the tensors that attacks learn; `window_batch` is the number of windows last
+    attacked at once.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -113,10 +113,10 @@ class Worker:
         self.advance: Callable[[int], None] = lambda passes: None
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
-        """Attack a unit's case once and score it on every target; meanwhile the case of unit `prefetch` is read.
+        """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
-        Returns rows without the scores of `scoring.SHAPES`, and the masks that those are computed from; None where
-        they are not wanted or the unit failed.
+        Returns rows without the scores of `scoring.SHAPES`, and the masks for these scores; None if they are not wanted
+        or the unit failed.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -131,7 +131,7 @@ class Worker:
         return replace(outcome, load_seconds=loaded, device_seconds=time.perf_counter() - started - loaded), masks
 
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
-        """How far a cell's volume of a case is from the clean one: `scoring.score_volume`. Errors are raised."""
+        """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
             case = self._case(cell.dataset, ref, cell.source.space)
             attacked, _ = self.attack(cell, case)
@@ -179,7 +179,7 @@ class Worker:
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
-        """What is done within counts as reading and writing."""
+        """Counts the time spent inside as reading and writing."""
         started = time.perf_counter()
         try:
             yield
@@ -196,18 +196,18 @@ class Worker:
             return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
 
     def _load_early(self, unit: Unit) -> None:
-        """Begin to read a unit's case; errors are raised when the case is asked for."""
+        """Begins to read a unit's case; errors are raised when the case is used."""
         dataset, ref, space = unit.cell.dataset, unit.ref, unit.cell.source.space
         key = _case_key(dataset, ref, space)
         if is_foreign(type(dataset)) and not is_trusted():
-            return  # the unit itself is refused, and says so
+            return  # running the unit will raise the refusal
         if key not in self._cases and key not in self._loading:
             self._loading = {key: self._loader.submit(dataset.load, ref, space)}
 
     def attack(self, cell: Cell, case: Case) -> tuple[AttackedVolume, float | None]:
-        """Attack a case as its cell says, or read the volume that was saved; and seconds, None where nobody knows.
+        """Attacks a case as its cell says, or reads the saved volume; also returns the seconds, None if unknown.
 
-        Raises a UserError where memory does not hold one window, or those that the cell couples.
+        Raises a UserError if memory does not hold one window, or the windows that the cell couples.
         """
         if self.spec.reuse and self.spec.volumes:
             with self._timed():
@@ -237,7 +237,7 @@ class Worker:
         return attacked, seconds
 
     def needs(self, cell: Cell, case: Case) -> tuple[Case | None, Tensor | None, Sequence[SegmentationModel]]:
-        """Make what the attack declares that it needs beside a case: another case, what it learned, surrogates."""
+        """Makes the needs that the attack declares beside a case: another case, a learned tensor, surrogates."""
         made = cell.attack.supplied(
             reference=partial(self._reference, cell, case.ref),
             learned=partial(self._learning, cell, case),
@@ -246,7 +246,7 @@ class Worker:
         return made.get("reference"), made.get("learned"), made.get("surrogates", ())
 
     def _reference(self, cell: Cell, ref: CaseRef) -> Case:
-        """The same other case for every cell of one seed."""
+        """Reads the reference case, the same for every cell of one seed."""
         name = cell.dataset.name
         with self._timed():
             if name not in self._splits:
@@ -254,13 +254,13 @@ class Worker:
         return self._case(cell.dataset, cell.dataset.other(ref, cell.seed or 0, self._splits[name]), cell.source.space)
 
     def _learning(self, cell: Cell, case: Case) -> Tensor:
-        """What the attack learned from other cases: once a cell, wherever its file is kept."""
+        """Returns the tensor learned from other cases, made once per cell, wherever its file is kept."""
 
         def make() -> Tensor:
             model = self._model(cell.source, cell)
             loads = [partial(self._case, cell.dataset, ref, cell.source.space) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
-            with _passes_told((model,), lambda passes: self.advance(0)):  # none of them is one of the unit's
+            with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
                 return learning.learn(cell.attack, model, loads, cell.seed, windows)
 
         kept = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
@@ -305,16 +305,16 @@ def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hasha
 
 
 def _kind(cell: Cell) -> str:
-    """What the memory of a step depends on: the model and the attack without its budget, 16 hex digits."""
+    """Digest of all that the memory of a step depends on: the model, and the attack without its budget."""
     attack = {name: value for name, value in cell.attack_identity.items() if name != cell.attack.budget_name}
     return digest([cell.source.model_id, cell.precision, cell.compile, attack])
 
 
 @contextmanager
 def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int], None]) -> Iterator[None]:
-    """Tells the passes that go through models within: one a window, two where a gradient is asked for.
+    """Counts the passes of models inside and reports them: one per window, two if a gradient is requested.
 
-    They are counted as they are asked for, so that no device is waited for.
+    Passes are counted when they are queued, without waiting for the device.
     """
     made = 0
 

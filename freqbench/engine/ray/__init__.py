@@ -1,1 +1,1 @@
-"""Carries units out on Ray."""
+"""Carries out units on Ray."""

@@ -1,6 +1,6 @@
-"""Ends the processes of a Ray whose driver is gone, however it went: a script that the driver starts beside it.
+"""Ends the processes of a Ray whose driver is gone, for any reason: a script that the driver starts beside it.
 
-Ray ends with its driver by itself, but not at once if the driver was killed, and not wholly if it was killed early.
+Ray ends with its driver, but not at once if the driver was killed, and not completely if it was killed early.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ ATTEMPTS = 30
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """The processes that have a mark in their environment: what was started while the driver had it set."""
+    """Returns the processes with a mark in their environment: those started while the driver had it set."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -28,7 +28,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 @contextmanager
 def nothing_left(mark: str) -> Iterator[None]:
-    """Nothing that is started within, with the mark in its environment, outlives this process, however it ends."""
+    """Ends every process started inside with the mark in its environment when this process ends, for any reason."""
     process = subprocess.Popen([sys.executable, __file__, mark], stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
@@ -37,7 +37,7 @@ def nothing_left(mark: str) -> Iterator[None]:
 
 
 def main() -> None:
-    """Wait until standard input is closed, as it is when the driver ends; then kill what has the mark of argument 1."""
+    """Waits until standard input closes, as when the driver ends, then kills processes with the mark in argument 1."""
     sys.stdin.buffer.read()
     for _ in range(ATTEMPTS):
         left = marked(sys.argv[1])

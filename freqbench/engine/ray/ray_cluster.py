@@ -1,6 +1,6 @@
-"""Connects to the Ray that workers run on: one of this process's own, or a cluster that is there already.
+"""Connects to the Ray that workers run on: one started by this process, or an existing cluster.
 
-Ray itself is imported within the functions, as it reads some variables of the environment only when it is imported.
+Functions import Ray themselves, because it reads some environment variables only on import.
 """
 
 import logging
@@ -25,21 +25,21 @@ from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
 
 STORE_BYTES = 512 << 20
-REACH_S, JOIN_S = 4.0, 14.0  # for the address of a cluster to answer, and for the cluster to take this driver
-# Ray prints a paragraph for every process that dies, whatever its log settings: the engine says so in a line.
+REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
+# Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 
 
 @contextmanager
 def own(cpus: int) -> Iterator[None]:
-    """Starts a Ray of this process with so many CPUs to give away, and ends it.
+    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it.
 
-    Nothing of it listens beyond this machine, unless Ray was imported before: then it also prints a paragraph for every
-    process that dies. Where this version of Ray has tokens, whoever calls it needs one that only its processes know.
+    It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
+    dead process. If this version of Ray has tokens, callers need one that only its processes know.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
-        UserError: its object store would be a larger file than may be written.
+        UserError: its object store would exceed the file size limit.
         EngineLost: it does not start.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -51,12 +51,12 @@ def own(cpus: int) -> Iterator[None]:
     mark = secrets.token_hex(8)
     environment = {
         ray_cleanup.MARK: mark,
-        "RAY_AUTH_TOKEN": _token(),  # so that Ray writes none into the user's home
+        "RAY_AUTH_TOKEN": _token(),  # keeps Ray from writing one into the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_health_check_period_ms": "1000",  # a dead node process misses five; a slow one has 10 s for each
         "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # whatever the system: not one of several machines, so on loopback
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: a single machine, so loopback is enough
         **QUIET,
     }
     options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -65,7 +65,7 @@ def own(cpus: int) -> Iterator[None]:
 
         try:
             leave = _connect("local", math.inf, **options)
-        except Exception as error:  # noqa: BLE001 (a plain one where its processes come up too late)
+        except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
             reason = one_line(error).rstrip(".")
             raise EngineLost(f"Ray did not start: {reason}: try again, or take --engine serial") from None
         try:
@@ -77,13 +77,13 @@ def own(cpus: int) -> Iterator[None]:
 
 @contextmanager
 def existing(address: str) -> Iterator[None]:
-    """Joins the cluster at an address, and leaves it running.
+    """Joins the cluster at an address and leaves it running.
 
-    `auto` is the cluster of RAY_ADDRESS, else the one that `ray start` left on this machine, else any Ray of this user
-    that does not belong to a run.
+    `auto` means the cluster of RAY_ADDRESS, else the one that `ray start` left on this machine, else any Ray of this
+    user that does not belong to a run.
 
     Raises:
-        UserError: the cluster cannot be reached, or does not take this driver within seconds.
+        UserError: the cluster cannot be reached, or does not accept this driver within seconds.
     """
     with _environment(QUIET):
         import ray
@@ -108,11 +108,11 @@ def existing(address: str) -> Iterator[None]:
 
 
 def _connect(address: str, seconds: float, **options: Any) -> Event:
-    """Calls `ray.init` in a thread, which ends when the event that is returned is set.
+    """Calls `ray.init` in a thread, which ends when the returned event is set.
 
-    In the main thread Ray would take SIGTERM for itself and end the driver at once, and would not bear Ctrl-C. The
-    thread has to outlive the run, as Ray's processes end with the thread that started them. One that hangs does not
-    hold the interpreter up.
+    In the main thread, Ray would handle SIGTERM itself, end the driver at once, and fail on Ctrl-C. The thread has to
+    outlive the run, because Ray's processes end with the thread that started them. A hanging thread does not block the
+    interpreter's exit.
     """
     import ray
 
@@ -130,13 +130,13 @@ def _connect(address: str, seconds: float, **options: Any) -> Event:
     Thread(target=work, name="ray", daemon=True).start()
     end = time.monotonic() + seconds
     while not connected.done() and time.monotonic() < end:
-        wait([connected], timeout=1)  # in turns: a signal that comes just before a wait is heeded only after it
+        wait([connected], timeout=1)  # in short waits: a signal that comes just before a wait is handled only after it
     connected.result(0)
     return leave
 
 
 def _reachable(address: str) -> str:
-    """The address of a cluster, found if it is `auto`; OSError where nothing listens there."""
+    """Returns the address of a cluster, searched if it is `auto`; raises OSError if nothing listens there."""
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
     refusal: OSError = ConnectionError("none that a user started on this machine")
@@ -151,14 +151,14 @@ def _reachable(address: str) -> str:
 
 
 def require_answer(place: str) -> None:
-    """Checks that something listens at HOST:PORT, for which Ray itself would try many minutes; OSError if not."""
+    """Raises OSError unless something listens at HOST:PORT; Ray itself would try for many minutes."""
     host, _, port = place.rpartition(":")
-    if host and port.isdecimal() and "/" not in place:  # else a word or URI that Ray knows
+    if host and port.isdecimal() and "/" not in place:  # otherwise a word or URI that Ray understands
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_S).close()
 
 
 def _local_clusters() -> Iterator[str]:
-    """Addresses of the clusters on this machine that a user started, the last one by `ray start` first."""
+    """Yields addresses of clusters that a user started on this machine, the last one by `ray start` first."""
     last = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray", "ray_current_cluster")
     if last.is_file():
         yield last.read_text().strip()
@@ -169,7 +169,7 @@ def _local_clusters() -> Iterator[str]:
 
 
 def machines() -> dict[str, Node]:
-    """The machines that are alive, by id."""
+    """Returns the machines that are alive, by id."""
     import ray
 
     return {
@@ -179,7 +179,7 @@ def machines() -> dict[str, Node]:
 
 
 def has_head() -> bool:
-    """Whether the process that knows all machines (GCS) listens; without it most calls of Ray hang."""
+    """True if the process that knows all machines (GCS) listens; without it most calls of Ray hang."""
     import ray
 
     try:
@@ -190,10 +190,10 @@ def has_head() -> bool:
 
 
 def sign_of_life(node_id: str) -> Any:
-    """A reference to an answer from a machine: getting it raises RayError where the machine is gone.
+    """Returns a reference to an answer from a machine; getting it raises RayError if the machine is gone.
 
-    Processes of a machine that goes away are missed at once, the machine itself only when Ray's health check has failed
-    several times. This is answered at once or after that, but not wrongly.
+    Ray notices lost processes at once, but a lost machine only after several failed health checks. The answer comes at
+    once or after these checks, and is never wrong.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -205,7 +205,7 @@ def sign_of_life(node_id: str) -> Any:
 
 
 def shortage(wanted: Mapping[str, float]) -> str | None:
-    """What one more worker wants and what is free, where that is not enough; None where it is."""
+    """Describes what one more worker needs and what is free, if that is not enough; otherwise None."""
     import ray
 
     wanted = {name: amount for name, amount in wanted.items() if amount}
@@ -217,7 +217,7 @@ def shortage(wanted: Mapping[str, float]) -> str | None:
 
 
 def cause(error: Exception) -> str:
-    """One line of a RayError: what code of ours raised, or its own first line."""
+    """Returns one line of a RayError: the error that freqbench's code raised, or its own first line."""
     from ray.exceptions import RayActorError, RayTaskError
 
     if isinstance(error, RayTaskError):
@@ -229,13 +229,13 @@ def cause(error: Exception) -> str:
 
 @cache
 def _token() -> str:
-    """One a process, as Ray reads it once."""
+    """Returns the token of this process; one for all calls, because Ray reads it once."""
     return os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
 
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Variables that are set within; Ray sets one more, RAY_AUTH_MODE."""
+    """Sets variables inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
     before = dict(os.environ)
     os.environ.update(values)
     try:

@@ -1,8 +1,8 @@
-"""Runs units on Ray: workers as actors with one unit each, surfaces and components scored as tasks beside them.
+"""Runs units on Ray: workers are actors with one unit each; tasks beside them score surfaces and components.
 
-Ray places, starts and restarts the workers. What is tried again is decided here, with Ray's own retries off: a worker
-does its units in the order in which it was given them, so that it is known which one a dying worker had. Where units
-are short it has the next one before it ends the last, as the way to the driver and back would take its time.
+Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker does
+its units in the order in which it received them, so that the unit of a dying worker is known. If units are short, a
+worker has the next one before it ends the last, to save the round trip to the driver.
 """
 
 import time
@@ -34,9 +34,9 @@ from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
-LONG_S, MOST_ASKED = 10.0, 20  # after which a unit's worker is asked how far it is, so many workers a tick at most
+LONG_S, MOST_ASKED = 10.0, 20  # age of a unit whose worker is asked for its progress; most workers asked per tick
 SCORINGS_A_WORKER = 2
-SHORT_S = 2.0  # after a unit of at most so long, a worker is handed one ahead
+SHORT_S = 2.0  # after a unit this short, a worker receives one ahead
 
 
 def run(
@@ -47,17 +47,18 @@ def run(
     case_timeout: float | None = None,
     room: Room | None = None,
 ) -> None:
-    """Carry out units on the Ray that this process is connected to.
+    """Carries out units on the Ray that this process is connected to.
 
-    The first Ctrl-C (or SIGTERM) lets what is in flight come to its end, for a minute at most; the second one does not.
+    The first Ctrl-C (or SIGTERM) lets units in flight finish, for a minute at most; the second one stops at once.
 
     Args:
         case_timeout: seconds after which a unit's worker is killed; None: never.
-        room: how many workers some machines have room for, where machines may join and go; None: they do not.
+        room: function from machines to the number of workers that fit on them, if machines may join and leave; None:
+            they stay.
 
     Raises:
         UserError: no worker starts.
-        KeyboardInterrupt: it was interrupted; what came through before has been handed over.
+        KeyboardInterrupt: it was interrupted; finished outcomes have been handed over.
     """
     driver = _Driver(Schedule(units), spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
@@ -84,11 +85,11 @@ class _Driver:
         self._listener = listener
         self._meters = Meters()
         self._timeout = case_timeout
-        self._attempts: dict[int, Attempt] = {}  # by identity of the unit, of those that were put back
+        self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
         self._scorings: dict[Ref, _Scoring] = {}
-        # Units whose worker died, and why, by the sign of life of the machine: was it the unit, or is that gone too?
+        # Units whose worker died, and the reason, by the machine's sign of life: if it answers, the unit is at fault.
         self._doubts: dict[Ref, tuple[Attempt, str]] = {}
-        self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # whose worker is to say how far it is
+        self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # workers asked for their progress
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
@@ -110,7 +111,7 @@ class _Driver:
             raise KeyboardInterrupt
 
     def close(self) -> None:
-        """Hand over everything that came through, and end the workers."""
+        """Hands over all finished outcomes and ends the workers."""
         self._write(partial(self._listener.tick, self._fleet.facts()))
         self._fleet.close()
         self._writer.shutdown(wait=True)
@@ -129,7 +130,7 @@ class _Driver:
         slots = self._fleet.awaited()
         awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
         found, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
-        if found and others:  # all that are there: with hundreds of workers a round costs as much as what it finds
+        if found and others:  # take all ready ones: with hundreds of workers a round per answer costs too much
             found += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
         for ref in found:
             if ref in self._scorings:
@@ -153,7 +154,7 @@ class _Driver:
             self._writes.popleft().result()
 
     def _feed(self, slot: Slot) -> None:
-        """Give a worker a unit if it has none, and one ahead where its last was short and the end is far."""
+        """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
         ahead = slot.took <= SHORT_S and not self._schedule.is_ending
         while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
             unit = self._schedule.take(slot.clock.worker)
@@ -163,7 +164,7 @@ class _Driver:
             run = slot.actor.run.options(num_returns=2)
             following = self._schedule.next_unit(slot.clock.worker)
             if following and following.ref is unit.ref and following.cell.source is unit.cell.source:
-                following = None  # of the same case, and to send a unit is the dearest part of all
+                following = None  # it has the same case, and sending a unit is the most expensive step
             outcome, masks = run.remote(unit, prefetch=following)
             slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
             if len(slot.assigned) == 1:
@@ -200,7 +201,7 @@ class _Driver:
             self._scorings[score.remote(task.masks)] = scoring
 
     def _ask(self, now: float) -> None:
-        """Ask the workers of long units how far they are, in turns."""
+        """Asks the workers of long units for their progress, in turns."""
         asked = {id(slot) for slot, _ in self._asked.values()}
         long = [slot for slot in self._fleet.slots if slot.assigned and now - slot.since > LONG_S]
         for slot in sorted(long, key=lambda slot: slot.heard)[:MOST_ASKED]:
@@ -210,7 +211,7 @@ class _Driver:
     def _heard(self, ref: Ref) -> None:
         slot, attempt = self._asked.pop(ref)
         slot.heard = time.monotonic()
-        with suppress(RayError):  # it died, as the outcome says too
+        with suppress(RayError):  # it died; the outcome reports that too
             passes: int = ray.get(ref)
             if slot.assigned and slot.assigned[0].attempt is attempt:
                 self._write(partial(self._listener.advance, attempt.unit, passes))
@@ -223,7 +224,7 @@ class _Driver:
             except RayTaskError as error:
                 if not isinstance(error.cause, RayError):
                     raise
-                # Its process could not even read them, as after an import that broke: others may hit it too.
+                # The process could not read the masks, for example after a broken import: other tasks may fail too.
                 scores = score_masks(ray.get(scoring.masks))
             self._take(scoring.outcome.with_scores(scores))
         except RayTaskError as error:
@@ -233,9 +234,9 @@ class _Driver:
             self._lost(scoring.attempt, reason, node_loss=isinstance(error, NodeDiedError | ObjectLostError))
 
     def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
-        """Start the worker again, and find out whether its unit or its machine is at fault."""
+        """Restarts the worker, and finds out if its unit or its machine is at fault."""
         self._schedule.leave(slot.clock.worker)
-        while slot.assigned:  # handed ahead, and not begun: it costs them no try
+        while slot.assigned:  # handed ahead and not begun: this does not count as a try
             self._put_back(slot.assigned.pop().attempt)
         slot.since = time.monotonic()
         self._fleet.restart(slot, error)
@@ -246,7 +247,7 @@ class _Driver:
             self._doubts[ray_cluster.sign_of_life(slot.node)] = attempt, reason
 
     def _judge(self, ref: Ref) -> None:
-        """A machine answered after the death of one of its workers, or is gone."""
+        """Blames the unit or the machine: the machine answered after the death of its worker, or is gone."""
         attempt, reason = self._doubts.pop(ref)
         try:
             ray.get(ref)
@@ -256,7 +257,7 @@ class _Driver:
             self._lost(attempt, reason)
 
     def _lost(self, attempt: Attempt, reason: str, node_loss: bool = False) -> None:
-        """Put a unit back whose outcome is lost, or give it up."""
+        """Puts back a unit whose outcome is lost, or gives it up."""
         attempt.node_losses += node_loss
         attempt.deaths += not node_loss
         if attempt.is_hopeless:
@@ -278,11 +279,11 @@ class _Driver:
         self._write(partial(self._listener.take, outcome))
 
     def _write(self, action: Callable[[], None]) -> None:
-        """Storing may take seconds, which no worker is to wait for."""
+        """Queues an action for the writer's thread: storing may take seconds, and no worker should wait."""
         self._writes.append(self._writer.submit(action))
 
     def _kill_overdue(self, now: float) -> None:
-        """A hung kernel cannot be ended in another way."""
+        """Kills workers whose unit takes too long: a hung kernel cannot be ended in another way."""
         for slot in self._fleet.slots:
             if self._timeout and slot.assigned and not slot.killed and now - slot.since > self._timeout:
                 slot.killed = True

@@ -1,4 +1,4 @@
-"""Counts what a run does for Ray's metrics."""
+"""Counts records, failures and seconds of a run for Ray's metrics."""
 
 from ray.util.metrics import Counter
 
@@ -6,7 +6,7 @@ from freqbench.engine.rows import Outcome
 
 
 class Meters:
-    """Counts by attack, which Ray shows to Prometheus where its metrics are on, as `ray_freqbench_records_total`."""
+    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`."""
 
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that came through, failed ones too", ("attack",))
@@ -14,12 +14,12 @@ class Meters:
         self._seconds = Counter("freqbench_device_seconds", "seconds of workers on them, without loading", ("attack",))
 
     def worked(self, attack: str, seconds: float) -> None:
-        """A worker spent so long on a unit."""
+        """Adds the seconds that a worker spent on a unit."""
         if seconds > 0:  # Ray refuses to count nothing
             self._seconds.inc(seconds, {"attack": attack})
 
     def stored(self, outcome: Outcome) -> None:
-        """The records of a unit came through."""
+        """Counts the records of a unit, failed ones too."""
         for record in outcome.records:
             self._records.inc(1, {"attack": record["attack"]})
             if outcome.failed:

@@ -1,4 +1,4 @@
-"""Keeps the workers of a run on Ray: started, started again, more or fewer as machines join and go."""
+"""Starts and restarts the workers of a run on Ray, more or fewer as machines join and leave."""
 
 import platform
 import time
@@ -28,7 +28,7 @@ Room = Callable[[Sequence[Node]], int]
 
 
 class RemoteWorker(Worker):
-    """A worker that says where it is, and in a thread of its own how far its unit is."""
+    """A worker that tells its machine, and the progress of its unit from a separate thread."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         super().__init__(spec)
@@ -36,18 +36,18 @@ class RemoteWorker(Worker):
         self.advance = partial(setattr, self, "_passes")
 
     def ready(self) -> tuple[str, str]:
-        """The id and the name of its machine, as soon as it can work."""
+        """Returns the id and the name of its machine, as soon as it can work."""
         return str(ray.get_runtime_context().get_node_id()), platform.node()
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def passes(self) -> int:
-        """How many of `Unit.passes` the attack of the unit at work, or of the last one, has made."""
+        """Returns how many of `Unit.passes` the attack of the current or last unit has made."""
         return self._passes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """A unit that a worker was given, and what is awaited of it."""
+    """A unit that a worker received, and the references of its results."""
 
     attempt: Attempt
     outcome: Ref
@@ -56,28 +56,28 @@ class Assignment:
 
 @dataclass(kw_only=True)
 class Slot:
-    """A worker's place, which stays when its actor goes elsewhere."""
+    """A worker's slot, which stays when its actor moves."""
 
     clock: Clock  # with the worker's number, from 1
     actor: Any
-    ready: Ref | None  # answers once the actor has started; None when it has
-    since: float  # when it was asked to start, or its unit began
-    refusals: int = 0  # in a row, of its constructor
-    crashes: int = 0  # in a row, before it had started
-    node: str = ""  # id of the machine that it was last ready on
-    assigned: deque[Assignment] = field(default_factory=deque)  # what it is working on, and what it was handed ahead
+    ready: Ref | None  # answers once the actor has started; None after that
+    since: float  # time when it was asked to start, or its unit began
+    refusals: int = 0  # consecutive failures of its constructor
+    crashes: int = 0  # consecutive crashes before it had started
+    node: str = ""  # id of the last machine on which it was ready
+    assigned: deque[Assignment] = field(default_factory=deque)  # the unit at work, and those handed ahead
     took: float = float("inf")  # seconds of its last unit
-    killed: bool = False  # over the unit that it is working on
-    heard: float = 0.0  # when it last said how far a unit is
+    killed: bool = False  # killed because its current unit took too long
+    heard: float = 0.0  # time of its last progress report
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can be given a unit."""
+        """True if the worker can receive a unit."""
         return self.ready is None and not self.assigned
 
 
 class Fleet:
-    """All workers of a run: started, started again, more or fewer as machines join and go. It knows no units."""
+    """All workers of a run: starts and restarts them, more or fewer as machines join and leave. It knows no units."""
 
     def __init__(self, spec: WorkerSpec, pool: Pool, listener: Listener, room: Room | None) -> None:
         self._pool = pool
@@ -96,11 +96,11 @@ class Fleet:
 
     @property
     def spare_cores(self) -> float:
-        """What the machines have beside what the workers take."""
+        """Cores of the machines that the workers do not take."""
         return sum(node.cores for node in self._machines.values()) - len(self.slots) * self._pool.threads
 
     def awaited(self) -> dict[Ref, Slot]:
-        """The workers that start or work, by what is awaited of them.
+        """Returns the workers that start or work, by the references that they will answer.
 
         Raises:
             UserError: none is left.
@@ -111,7 +111,7 @@ class Fleet:
         return {ref: slot for ref, slot in pairs if ref is not None}
 
     def started(self, slot: Slot) -> None:
-        """A worker is ready, or failed to start: then it is started again, or given up."""
+        """Handles a worker that is ready or failed to start; a failed one is restarted or given up."""
         ready, slot.ready = slot.ready, None
         try:
             slot.node, name = ray.get(ready)
@@ -131,17 +131,20 @@ class Fleet:
             slot.clock.start(name)
 
     def restart(self, slot: Slot, error: RayError) -> None:
-        """Ray starts a process that died again, and answers that it is unavailable meanwhile; a constructor that raised
-        ends an actor for good."""
+        """Restarts a worker.
+
+        Ray restarts a process that died, and reports it as unavailable meanwhile; a constructor that raised ends the
+        actor for good, so a new one is made.
+        """
         if isinstance(error, ActorDiedError):
             slot.actor = self._start()
         slot.ready = slot.actor.ready.remote()
 
     def follow_machines(self, num_units: int) -> None:
-        """Asks now and then for workers on machines that joined, at most one a unit, and gives up those of lost ones.
+        """Requests workers on machines that joined, at most one per unit, and gives up those of lost machines.
 
         Raises:
-            EngineLost: the head of the cluster is gone, or the only machine, and none can join.
+            EngineLost: the head of the cluster is gone, or the only machine is gone and none can join.
         """
         now = time.monotonic()
         if now - self._followed < FOLLOW_S:
@@ -168,7 +171,7 @@ class Fleet:
                 )
 
     def _report_waiting(self, now: float) -> None:
-        """Say that workers have not started for long, as there is no room for them."""
+        """Reports workers that have not started for a long time because there is no room."""
         waiting = [slot for slot in self.slots if slot.ready is not None and now - slot.since > WAITING_S]
         if waiting and now >= self._said_waiting:
             lack = ray_cluster.shortage({"CPU": self._pool.threads, "GPU": self._pool.gpus})
@@ -179,18 +182,18 @@ class Fleet:
                 )
 
     def facts(self) -> list[dict[str, Any]]:
-        """Where the time of each worker went so far."""
+        """Returns the use of each worker's time so far."""
         waits = {slot.clock.worker: slot.is_idle for slot in self.slots}
         clocks = sorted([*(slot.clock for slot in self.slots), *self._free], key=lambda clock: clock.worker)
         return [clock.facts(waits=waits.get(clock.worker, False)) for clock in clocks if clock.node]
 
     def close(self) -> None:
-        """End the workers."""
+        """Ends the workers."""
         for slot in self.slots:
             ray.kill(slot.actor)
 
     def _resize(self, wanted: int) -> None:
-        """Ask for further workers, or end some that have not started, those of lost machines first."""
+        """Requests more workers, or ends some that have not started, those of lost machines first."""
         waiting = [slot for slot in self.slots if slot.ready is not None]
         waiting.sort(key=lambda slot: slot.node in self._machines)
         for slot in waiting[: max(0, len(self.slots) - wanted)]:
