@@ -1,8 +1,8 @@
-"""Attacks and scores models from Python: what `import freqbench as fb` offers.
+"""Attacks and scores models from Python, for `import freqbench as fb`.
 
 Attacks run and are scored by the functions that `freqbench run` uses, so the numbers are the same, to the bit at equal
-threads and `window_batch`. A mistake in what is given is a `freqbench.core.errors.UserError`, a ValueError of one line,
-and is raised before anything is computed.
+threads and `window_batch`. A wrong argument raises a `freqbench.core.errors.UserError`, a ValueError of one line,
+before anything is computed.
 """
 
 from freqbench.api.attacking import attack as attack

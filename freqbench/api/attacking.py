@@ -21,7 +21,7 @@ from freqbench.job.models import surrogates_of
 
 
 class _Call(Strict):
-    """Arguments of a call that a job file has, too, and their limits there."""
+    """Arguments of a call that a job file has too, with their limits there."""
 
     seed: Seed
     window_batch: Annotated[Whole, Field(gt=0)] | None
@@ -37,26 +37,25 @@ def attack(
     surrogates: Sequence[Model] = (),
     **parameters: Any,
 ) -> Result:
-    """Attack a case, window by window, or with `scope="volume"` as one through the model's sliding window.
+    """Attacks a case, window by window, or with `scope="volume"` as one through the model's sliding window.
 
     An attack that learns from other cases (`universal`) does so at its first call with a model, on the case's dataset;
-    later calls of equal parameters take what it learned.
+    later calls with equal parameters reuse the result.
 
     Args:
         model: from `load_model`; its gradients are followed.
-        case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors, see Case.
-        name: of `freqbench.attacks.ATTACKS` (`pgd`, `vafa`, `sa2`, ...), or a class of your own.
-        seed: of the draws, for attacks that draw.
-        window_batch: windows attacked at once. None: as `window_batch: auto` of a job, 1 on a CPU, as many as its
+        case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors; see Case.
+        name: a name in `freqbench.attacks.ATTACKS` (`pgd`, `vafa`, `sa2`, ...), or your own class.
+        seed: seed of the draws, for attacks that draw.
+        window_batch: windows attacked at once. None: as `window_batch: auto` in a job: 1 on a CPU, as many as its
             memory holds on a GPU, and 4 for attacks that couple the windows of a batch.
         surrogates: models from `load_model` whose gradients an attack such as `bases` follows, on the device of
-            `model`, which is then only asked for predictions.
-        parameters: of the attack, as in a job file; budgets such as `eps` are on the [0, 1] intensity scale, as a
-            number or as `"8/255"`.
+            `model`; `model` itself then only predicts.
+        parameters: parameters of the attack, as in a job file; budgets such as `eps` are on the [0, 1] intensity scale,
+            as a number or as `"8/255"`.
 
     Raises:
-        UserError: an attack or parameter that is not known, a value out of its range, or a case that does not fit the
-            model.
+        UserError: an unknown attack or parameter, a value out of its range, or a case that does not fit the model.
     """
     model, case = as_model(model), as_case(case)
     surrogates = as_models(surrogates)

@@ -1,4 +1,4 @@
-"""Cases as Python takes them: from arrays, from NIfTI files, or of a dataset."""
+"""Makes cases from arrays, from NIfTI files, or from a dataset."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
@@ -22,26 +22,26 @@ from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_cl
 from freqbench.models.checkpoints import files as checkpoints
 
 AnyPath = str | PathLike[str]
-MOST_CLASSES = 256  # that a label map in uint8 can tell apart
+MOST_CLASSES = 256  # limit of a label map in uint8
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
 class Case:
     """One patient volume with its label map, as a model sees it.
 
-    Arrays are taken as they are: on the grid and with the intensities that the model was trained on. Files are in
-    neither, so they have a constructor of their own, `from_nifti`, that takes the keys of preprocessing beside them.
+    Arrays are used unchanged: they must have the grid and the intensities that the model was trained on. Files have
+    neither, so the constructor `from_nifti` also takes the keys of preprocessing.
 
     Args:
-        image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is taken, too.
-        label: `[H, W, D]` of integers, 0 is background; leading axes of length 1 are taken, too.
-        spacing: millimetres a voxel along H, W and D; None: those of the affine, without one 1 mm.
+        image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is accepted.
+        label: `[H, W, D]` of integers, 0 is background; leading axes of length 1 are accepted.
+        spacing: millimetres per voxel along H, W and D; None: those of the affine, or 1 mm without an affine.
         affine: voxel to world millimetres (RAS+), `[4, 4]`; None: the spacing along the axes.
-        class_names: background first; empty: as many as the model has, without names.
-        name: what results call the case.
+        class_names: names of all classes, background first; empty: unnamed, as many as the model has.
+        name: name of the case in results.
 
     Raises:
-        UserError: shapes that differ, an image outside [0, 1], labels that are no classes.
+        UserError: shapes that differ, an image outside [0, 1], or labels that are no classes.
     """
 
     volume: types.Case
@@ -95,18 +95,18 @@ class Case:
         labels: int | Sequence[str] | None = None,
         **space: Any,
     ) -> "Case":
-        """A case from its NIfTI files, prepared as those of a job's dataset are.
+        """Makes a case from its NIfTI files, prepared like those of a job's dataset.
 
         Args:
-            image: a path or URI, or one a channel; channels may also lie along the file's fourth axis.
-            label: of the label map on the same grid.
-            labels: names of all classes, background first, or how many; None: as many as the model has.
-            space: the keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
+            image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
+            label: path or URI of the label map on the same grid.
+            labels: names of all classes, background first, or their number; None: as many as the model has.
+            space: keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
                 percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
                 `resampling`.
 
         Raises:
-            UserError: a key that is not known, or files that are not what they must be.
+            UserError: an unknown key, or invalid files.
         """
         several: Sequence[Any] = image if isinstance(image, tuple | list) and image else [image]
         images = tuple(path_of(path, "image") for path in several)
@@ -122,7 +122,7 @@ class Case:
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
-        """A case of a dataset, read."""
+        """Makes a case from a volume of a dataset."""
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
         return case
@@ -134,43 +134,43 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What results call it."""
+        """Name of the case in results."""
         return self.volume.ref.case_id
 
     @property
     def image(self) -> Tensor:
-        """float32 `[C, H, W, D]` in [0, 1]."""
+        """Image, float32 `[C, H, W, D]` in [0, 1]."""
         return self.volume.image
 
     @property
     def label(self) -> Tensor:
-        """uint8 `[1, H, W, D]`, 0 is background."""
+        """Label map, uint8 `[1, H, W, D]`, 0 is background."""
         return self.volume.label
 
     @property
     def spacing(self) -> Spacing:
-        """Millimetres a voxel."""
+        """Millimetres per voxel along H, W and D."""
         return self.volume.spacing
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:
-        """Voxel to world millimetres (RAS+), `[4, 4]`."""
+        """Affine from voxels to world millimetres (RAS+), `[4, 4]`."""
         return self.volume.affine
 
     def _dataset_for(self, num_classes: int) -> Dataset:
-        """What the case belongs to, of so many classes where nobody says what the classes are."""
+        """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
         if self.dataset is None:
             labels = self.class_names or num_classes
             return _Arrays(name=self.name, labels=labels, channels=len(self.image))
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
     def _in(self, dataset: Dataset, space: Preprocess | None) -> types.Case:
-        """The case in the space of a model; None: its dataset's."""
+        """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
 
 def path_of(path: AnyPath, what: str) -> str:
-    """The text of a path or URI; a UserError that begins with `what` for anything else, or what no file is called."""
+    """Returns the text of a path or URI; raises a UserError that begins with `what` for anything else."""
     text = fspath(path) if isinstance(path, str | PathLike) else None
     if not isinstance(text, str):
         raise UserError(f"{what}: expected a path or URI, got {kind_of(path)}: give it as text or a Path")
@@ -182,7 +182,7 @@ def path_of(path: AnyPath, what: str) -> str:
 
 
 def plain(value: Any, place: str) -> Any:
-    """A value as a job file holds it, numpy's numbers as Python's; a UserError that begins with `place` for others."""
+    """Converts a value to the types of a job file, numpy's numbers included; refuses others at `place`."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, tuple | list):
@@ -197,13 +197,13 @@ def plain(value: Any, place: str) -> Any:
 
 
 def cpu_tensor(volume: Volume) -> Tensor:
-    """A tensor on the CPU, of an array in any byte order and of any stride too, or of MONAI's MetaTensor.
+    """Makes a CPU tensor from a tensor, MONAI's MetaTensor, or an array in any byte order and of any stride.
 
-    Raises a UserError for what is neither.
+    Raises a UserError for anything else.
     """
     if isinstance(volume, str | PathLike):
         raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
-    if isinstance(volume, np.ndarray):  # torch lacks most of what can be done with unsigned integers
+    if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
         known = {"f": np.float32, "i": np.int64, "u": np.int64}
         volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
     try:
@@ -219,7 +219,7 @@ def cpu_tensor(volume: Volume) -> Tensor:
 def _grid(
     name: str, spacing: Sequence[float] | None, affine: npt.NDArray[Any] | None
 ) -> tuple[npt.NDArray[np.float64], Spacing]:
-    """Affine and spacing of a case, of which either may be missing; a UserError where they cannot be."""
+    """Returns affine and spacing of a case, either of which may be missing; refuses impossible ones."""
     try:
         steps = np.array((1.0, 1.0, 1.0) if spacing is None else spacing, np.float64)
         grid = np.diag([*steps.ravel(), 1.0]) if affine is None else np.array(affine, np.float64)
@@ -237,7 +237,7 @@ def _grid(
 
 
 def as_case(given: Case | Sequence[Any]) -> Case:
-    """A case, also from a tuple with what `Case` takes."""
+    """Returns a case, made from a tuple of arguments of `Case` if need be."""
     if isinstance(given, Case):
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3):
@@ -248,7 +248,7 @@ def as_case(given: Case | Sequence[Any]) -> Case:
 
 
 class _Arrays(Dataset):
-    """What a case of arrays belongs to."""
+    """Dataset of a case made from arrays."""
 
     loader: ClassVar[str] = "arrays"
 
@@ -274,7 +274,7 @@ class _Arrays(Dataset):
 
 
 class _Files(ListedFolder):
-    """What a case of files belongs to: it is the only one."""
+    """Dataset with a single case, made from files."""
 
     loader: ClassVar[str] = "files"
 

@@ -1,4 +1,4 @@
-"""The cases of a dataset as Python takes them: a sequence that reads each when it is asked for."""
+"""Offers the cases of a dataset as a sequence that reads each case on access."""
 
 from collections.abc import Sequence
 from os import PathLike, fspath
@@ -13,10 +13,10 @@ from freqbench.job.schema import build_dataset
 
 
 class Cases(Sequence[Case]):
-    """The cases of a dataset; each is read when it is asked for, by its place or a slice.
+    """The cases of a dataset, read on access by index; a slice is again a sequence of cases.
 
     Attributes:
-        dataset: what they come from.
+        dataset: their dataset.
     """
 
     def __init__(self, dataset: Dataset, refs: tuple[CaseRef, ...] | None = None) -> None:
@@ -40,15 +40,15 @@ class Cases(Sequence[Case]):
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
-    """The cases of a dataset, as a sequence that reads each when it is asked for.
+    """Returns the cases of a dataset as a sequence that reads each case on access.
 
     Args:
-        loader: a name of `freqbench.data.DATASETS` (`phantom`, `decathlon`, `msd`, `nnunet_raw`, ...), or a class.
-        keys: what the dataset's entry in a job file may hold: `split`, `cases` (how many, or which), and the loader's
-            own, such as `root`, `spacing` and `intensity`; `name` is what results call it, by default the loader.
+        loader: a name in `freqbench.data.DATASETS` (`phantom`, `decathlon`, `msd`, `nnunet_raw`, ...), or a class.
+        keys: keys of the dataset's entry in a job file: `split`, `cases` (how many, or which), and the loader's own,
+            such as `root`, `spacing` and `intensity`; `name` is its name in results, by default that of the loader.
 
     Raises:
-        UserError: a loader or key that is not known, or data that is missing or damaged.
+        UserError: an unknown loader or key, or data that is missing or damaged.
     """
     keys = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in keys.items()}
     require_class(loader, Dataset)

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class Record(dict[str, Any]):
-    """The columns of a record by their names, as `freqbench.results.schema` documents them; None: not asked for.
+    """Columns of a record by name, documented in `freqbench.results.schema`; None: not requested.
 
     Attributes:
-        classes: one mapping a class, the columns of a class record.
+        classes: the columns of a class record, one mapping per class.
     """
 
     def __init__(self, columns: Mapping[str, Any], classes: Sequence[Mapping[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class Record(dict[str, Any]):
         return self._table().to_html(index=False)
 
     def _table(self) -> "pd.DataFrame":
-        """The results alone, a row each."""
+        """Makes a table of the results alone, one per row."""
         import pandas as pd
 
         scores = [each for each in RECORDS if each.mark == "result" and isinstance(self[each.name], int | float)]
@@ -55,7 +55,7 @@ class Record(dict[str, Any]):
 
 
 class _Call(Strict):
-    """Arguments of `evaluate` that a job file has, too."""
+    """Arguments of `evaluate` that a job file has too."""
 
     metrics: tuple[Metric, ...]
 
@@ -67,17 +67,17 @@ def evaluate(
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
 ) -> Record:
-    """Score an adversarial volume on a model: the one that was attacked (white-box), or any other (transfer).
+    """Scores an adversarial volume on a model: the attacked one (white-box), or any other (transfer).
 
     Args:
         model: from `load_model`; its predictions are scored.
-        case: that was attacked.
-        result: of `attack`; or a volume that other code made, `[C, H, W, D]` in [0, 1] on the case's grid.
-        metrics: names of `freqbench.metrics.METRICS`: `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ...
+        case: the attacked case.
+        result: result of `attack`, or a volume from other code, `[C, H, W, D]` in [0, 1] on the case's grid.
+        metrics: names in `freqbench.metrics.METRICS`: `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ...
 
     Raises:
-        UserError: a metric that is not known, a model that the case does not fit, a volume of another case, of another
-            shape, or outside [0, 1].
+        UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
+            or outside [0, 1].
     """
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def _brought_in(model: Model, case: Case, given: Volume) -> Result:
-    """A result for a volume that other code made."""
+    """Makes a result for a volume from other code."""
     dataset, source = model._fitted(case)
     volume = case._in(dataset, source.space)
     adversarial = channels_of(cpu_tensor(given)).to(torch.float32)
@@ -128,10 +128,10 @@ def _brought_in(model: Model, case: Case, given: Volume) -> Result:
 
 
 def load_results(out: AnyPath) -> "pd.DataFrame":
-    """The records of a run's store as a pandas DataFrame, one row a record: a cell, a case and a target model.
+    """Reads the records of a run's store as a pandas DataFrame, one row per cell, case and target model.
 
-    Of rows that stand twice there is the one that counts: ok before failed, then the latest. The columns are those of
-    `freqbench.results.schema.RECORDS`, each with its unit and meaning.
+    Of duplicate rows it keeps the valid one: ok before failed, then the latest. `freqbench.results.schema.RECORDS`
+    gives the unit and meaning of each column.
 
     Args:
         out: folder or URI (`s3://`, `gs://`, ...) that `freqbench run` wrote.

@@ -1,4 +1,4 @@
-"""Models as Python takes them: from a checkpoint, a folder of another framework, or a network."""
+"""Makes models from a checkpoint, a folder of another framework, or a network."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -36,14 +36,14 @@ OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "a
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A segmentation model that is ready to be attacked; `load_model` makes it.
+    """A segmentation model, ready to be attacked; `load_model` makes it.
 
     Attributes:
         network: `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI; in eval mode, on
             its device, its parameters without gradients.
-        spec: all that its results depend on.
-        trained: the space that its checkpoint says it was trained in; None: it does not say.
-        class_names: likewise, background first; empty: it does not say.
+        spec: all facts that its results depend on.
+        trained: the space of its training, from the checkpoint; None: unknown.
+        class_names: names of all classes, from the checkpoint, background first; empty: unknown.
     """
 
     network: SegmentationModel
@@ -59,11 +59,11 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device that the network computes on."""
         return next(self.network.parameters()).device
 
     def _on(self, dataset: Dataset) -> ModelSpec:
-        """The spec that a job would have on a dataset: without a space of its own where that is the dataset's."""
+        """Returns the spec that a job would have on a dataset: without its own space if it equals the dataset's."""
         if isinstance(dataset, _Arrays):
             return replace(self.spec, space=None)
         if self.spec.space or self.trained is None or self.trained.identity() == dataset.space.identity():
@@ -71,7 +71,7 @@ class Model:
         return replace(self.spec, space=self.trained)
 
     def _fitted(self, case: "Case") -> tuple[Dataset, ModelSpec]:
-        """The dataset of a case and the spec on it; a UserError where model and case do not fit each other."""
+        """Returns the dataset of a case and the spec on it; raises a UserError if model and case do not match."""
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
             shape = ", ".join(map(str, case.image.shape))
@@ -94,7 +94,7 @@ class Model:
 
 
 class _Call(Strict):
-    """Arguments of `load_model` that are no part of a model's entry in a job file."""
+    """Arguments of `load_model` that a model's entry in a job file does not have."""
 
     num_classes: Annotated[Whole, Field(ge=2, le=MOST_CLASSES)] | None
     num_channels: Annotated[Whole, Field(ge=1, le=MOST_CLASSES)] | None
@@ -112,25 +112,25 @@ def load_model(
     trust_code: bool = False,
     **settings: Any,
 ) -> Model:
-    """A model from a checkpoint, a MONAI bundle, an nnU-Net folder, or a network that you have already.
+    """Makes a model from a checkpoint, a MONAI bundle, an nnU-Net folder, or a network that you already have.
 
     Args:
         source: `zoo://DATASET/NAME`, path or URI of a checkpoint, or `random` for untrained weights (give `arch` unless
             freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; or any network that maps `[1, C, h,
-            w, d]` to logits `[1, K, h, w, d]`. Of a network a copy is taken: training it further changes nothing here.
-        num_classes: background included; None: as the file says, or as the network's output has.
-        num_channels: of the volumes; None: as the file says, else 1.
-        device: `cpu`, `cuda`, `cuda:1`; None: where the network is, of a file a GPU if there is one.
+            w, d]` to logits `[1, K, h, w, d]`. A network is copied: further training does not change the model.
+        num_classes: number of classes, background included; None: from the file or the network's output.
+        num_channels: channels of the volumes; None: from the file, else 1.
+        device: `cpu`, `cuda`, `cuda:1`; None: the network's device; for a file, a GPU if there is one.
         precision: `fp32`, `tf32` or `bf16`.
-        trust_code: code of other packages and of frozen models (`torchscript`, `torch_export`) may run.
-        settings: what else the model's entry in a job file may hold (`freqbench.models.ModelEntry`): `name`, `arch`,
-            `args`, `roi` (voxels of a window, default 96x96x96 or as trained), `input` (how the network wants its
-            intensities and axes), `preprocess` (the space that it was trained in), `inference` (its sliding window),
-            `defence`, `adaptive`, `migration`. Of a network: all but `arch`, `args` and `migration`.
+        trust_code: allow code of other packages and of frozen models (`torchscript`, `torch_export`) to run.
+        settings: other keys of a model's entry in a job file (`freqbench.models.ModelEntry`): `name`, `arch`, `args`,
+            `roi` (voxels of a window, default 96x96x96 or as trained), `input` (intensities and axes that the network
+            expects), `preprocess` (the space of its training), `inference` (its sliding window), `defence`, `adaptive`,
+            `migration`. For a network: all but `arch`, `args` and `migration`.
 
     Raises:
-        UserError: a key that is not known, a device that is not there, a network that does not take its window, or
-            what `freqbench.models.resolve` refuses.
+        UserError: an unknown key, a missing device, a network that does not take its window, or a refusal of
+            `freqbench.models.resolve`.
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
     call = config.validate(asked, _Call, "load_model")
@@ -168,7 +168,7 @@ def load_model(
 
 
 def _device(given: str | torch.device | None) -> torch.device | None:
-    """A device of this machine; a UserError for another."""
+    """Returns a device of this machine; raises a UserError for another."""
     if given is None:
         return None
     try:
@@ -184,7 +184,7 @@ def _device(given: str | torch.device | None) -> torch.device | None:
 
 
 def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
-    """The entry of a job file for a checkpoint or folder; what lies in a folder says whose it is."""
+    """Makes the entry of a job file for a checkpoint or folder; the files in a folder tell its framework."""
     arch, folder = settings.get("arch"), names.at_home(source)
     if not isinstance(arch, str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
@@ -205,7 +205,7 @@ def _of_network(
     precision: str,
     settings: Mapping[str, Any],
 ) -> Model:
-    """A copy of a network that somebody else made; one window of zeros shows what it returns."""
+    """Makes a model from a copy of a network; one window of zeros shows the shape of its logits."""
     name = settings.get("name", type(net).__name__)
     if not isinstance(name, str):
         raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
@@ -269,20 +269,20 @@ def _of_network(
 
 
 def as_models(given: Sequence[Model]) -> tuple[Model, ...]:
-    """Models of `load_model`; a UserError for anything else, as for a single one."""
+    """Returns models of `load_model` as a tuple; raises a UserError for anything else, a single model too."""
     if not isinstance(given, tuple | list):
         raise UserError(f"surrogates: expected a list of models, got {kind_of(given)}: give [model]")
     return tuple(map(as_model, given))
 
 
 def as_model(given: Model) -> Model:
-    """A model of `load_model`; a UserError for anything else."""
+    """Returns a model of `load_model`; raises a UserError for anything else."""
     if not isinstance(given, Model):
         raise UserError(f"expected a model of load_model, got {type(given).__name__}: load_model(network, roi=...)")
     return given
 
 
 def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
-    """The cell that a job's grid would have for this."""
+    """Makes the cell that a job's grid would have for this attack."""
     about: dict[str, Any] = {"precision": model.network.precision, "compile": False, "targets": (source,)}
     return Cell(dataset=dataset, source=source, attack=made, seed=seed, **about)

@@ -1,4 +1,4 @@
-"""What an attack made of a case, to be looked at, scored and saved."""
+"""Holds the result of an attack on a case, to show, score and save."""
 
 import base64
 import io
@@ -30,32 +30,32 @@ from freqbench.results.volumes import SUFFIX
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS = 144  # an inch of a picture in a notebook
+DOTS = 144  # dots per inch of a picture in a notebook
 
 
 @dataclass(frozen=True, kw_only=True)
 class _View:
-    """What a model sees of a result, and what it predicts."""
+    """A model's view of a result and its predictions."""
 
     target: ModelSpec
     case: types.Case
-    error: float | None  # of resampling, where the model has another space than the source
+    error: float | None  # resampling error, if the model has another space than the source
     before: Prediction
     after: Prediction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Result:
-    """What an attack made of a case.
+    """Result of an attack on a case.
 
     Attributes:
-        model: that was attacked.
-        case: that was given.
-        volume: the case as the model saw it: in the model's own space, if it has one.
+        model: the attacked model.
+        case: the attacked case, as the caller gave it.
+        volume: the case as the model sees it, in the model's own space if it has one.
         cell: dataset, attack with all its parameters, and seed, as a job's grid has them.
-        attacked: the volume and the passes that it took.
-        measured: columns of a record that tell of this execution.
-        learned: what the attack learned from other cases, on the CPU; None where it learns nothing.
+        attacked: the adversarial volume and its passes.
+        measured: columns of a record that describe this execution.
+        learned: the tensor that the attack learned from other cases, on the CPU; None if it learns nothing.
     """
 
     model: Model
@@ -70,59 +70,61 @@ class Result:
 
     @property
     def adversarial(self) -> Tensor:
-        """float32 `[C, H, W, D]` in [0, 1], on the CPU."""
+        """Adversarial volume, float32 `[C, H, W, D]` in [0, 1], on the CPU."""
         return self.attacked.adversarial
 
     @property
     def clean(self) -> Tensor:
-        """The volume before, likewise."""
+        """Clean volume, float32 `[C, H, W, D]` in [0, 1], on the CPU."""
         return self.volume.image
 
     @property
     def label(self) -> Tensor:
-        """uint8 `[1, H, W, D]`."""
+        """Label map, uint8 `[1, H, W, D]`."""
         return self.volume.label
 
     @property
     def label_adversarial(self) -> Tensor:
-        """The same as the adversarial volume shows it: another after an attack that moves anatomy."""
+        """Label map for the adversarial volume; it differs from `label` after an attack that moves anatomy."""
         return self.attacked.shown(self.volume).label
 
     @property
     def spacing(self) -> Spacing:
-        """Millimetres a voxel."""
+        """Millimetres per voxel along H, W and D."""
         return self.volume.spacing
 
     @cached_property
     def losses(self) -> Tensor:
-        """The objective before each step, `[steps, N]`: a column a window, or a batch of windows that are coupled; NaN
-        for steps that were not taken. Without rows where the attack follows no gradient."""
+        """The objective before each step, `[steps, N]`, with NaN for steps that were not taken.
+
+        Each column is a window, or a batch of coupled windows. There are no rows if the attack follows no gradient.
+        """
         parts = [part if part.ndim == 2 else part[:, None] for part in self.attacked.losses]
         columns = [column for part in parts for column in part.unbind(1)]
         return pad_sequence(columns, padding_value=float("nan")) if columns else torch.zeros(0, 0)
 
     @property
     def num_forwards(self) -> int | None:
-        """Forward passes of the network over all windows; None where the volume was made elsewhere."""
+        """Forward passes of the network over all windows; None if the volume was made elsewhere."""
         return self.attacked.num_forwards
 
     @property
     def num_backwards(self) -> int | None:
-        """Backward passes, likewise."""
+        """Backward passes of the network over all windows; None if the volume was made elsewhere."""
         return self.attacked.num_backwards
 
     @property
     def prediction_clean(self) -> Tensor:
-        """The label map that the model predicts on the clean volume, uint8 `[H, W, D]`; computed once, if asked for."""
+        """The model's label map of the clean volume, uint8 `[H, W, D]`; computed once, on first access."""
         return self._seen_by(self.model).before.labels
 
     @property
     def prediction(self) -> Tensor:
-        """The same on the adversarial volume."""
+        """The model's label map of the adversarial volume, uint8 `[H, W, D]`; computed once, on first access."""
         return self._seen_by(self.model).after.labels
 
     def figure(self) -> "Figure":
-        """Clean, adversarial, change, label and both predictions, in three planes at the slice that changed most."""
+        """Draws clean, adversarial, change, label and both predictions, in three planes where most changed."""
         from freqbench.reporting.figures.case_volumes import turned
         from freqbench.reporting.figures.cases import in_full
         from freqbench.reporting.figures.style import styled
@@ -137,18 +139,18 @@ class Result:
         return figure
 
     def show(self) -> None:
-        """Show `figure` in the notebook, or in a window; without a screen take `figure().savefig("case.png")`."""
+        """Shows `figure` in the notebook or in a window; without a screen, use `figure().savefig("case.png")`."""
         import matplotlib.pyplot as plt
 
         figure = self.figure()
-        plt.figure(FigureClass=lambda **_: figure)  # pyplot knows only the figures that it makes
+        plt.figure(FigureClass=lambda **_: figure)  # pyplot shows only figures that it makes
         plt.show()
 
     def save(self, path: AnyPath) -> None:
-        """Write the adversarial volume as `.nii.gz`, whole or not at all, to a path or URI.
+        """Writes the adversarial volume as `.nii.gz`, atomically, to a path or URI.
 
-        Of a case from files the perturbation is carried back to the file's own grid and unit, as `freqbench export`
-        does it (in float32, nothing is rounded); of arrays the volume is written as it is, with the case's affine.
+        For a case from files, the perturbation is carried back to the file's own grid and unit, as `freqbench export`
+        does (in float32, without rounding); for arrays, the volume is written unchanged, with the case's affine.
         """
         place = path_of(path, "save")
         if not place.endswith(SUFFIX):
@@ -185,7 +187,7 @@ class Result:
         return f"{attack} on {self.model.spec.name}, case {self.case.name}"
 
     def _seen_by(self, model: Model) -> _View:
-        """What a model sees and predicts; computed once."""
+        """Returns a model's view and predictions; computed once per model."""
         if model not in self._views:
             dataset, target = model._fitted(self.case)
             own = self.cell.source.space
@@ -199,7 +201,7 @@ class Result:
         return self._views[model]
 
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
-        """How far the volume is from the clean one; computed once."""
+        """Returns the distances of the volume from the clean one; computed once per set of metrics."""
         if metrics not in self._scores:
             unavailable = {}
             if "lpips" in metrics:
