@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import a room, or what `freqbench.api` offers, on its first use, so that `import freqbench` stays light."""
+        """Imports a subpackage, or a name of `freqbench.api`, on first use, so that `import freqbench` stays light."""
         if name in _ROOMS:
             return importlib.import_module(f"freqbench.{name}")
         if name in __all__:

@@ -1,4 +1,4 @@
-"""Checks that classes of your own keep the contracts of attacks, datasets and networks, in tests of your own.
+"""Checks in your own tests that your classes keep the contracts of attacks, datasets and networks.
 
 Each check takes seconds on a CPU, needs no data, and raises AssertionError with the first promise that is broken.
 """
@@ -17,7 +17,7 @@ from freqbench.data import Dataset
 
 
 class SmallNet(nn.Module):
-    """Three classes, batch normalisation and dropout, so that a wrong mode shows: `[B, C, H, W, D]` to logits."""
+    """A network of three classes with batch normalisation and dropout, which reveal a wrong mode."""
 
     def __init__(self, channels: int = 1) -> None:
         super().__init__()
@@ -29,28 +29,28 @@ class SmallNet(nn.Module):
             self.last = nn.Conv3d(6, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of three classes."""
+        """Maps volumes `[B, C, H, W, D]` to logits of three classes."""
         logits: Tensor = self.last(self.drop(torch.tanh(self.norm(self.first(x)) * 4)))
         return logits
 
 
 def volumes(batch: int = 2, channels: int = 1) -> tuple[Tensor, Tensor]:
-    """Noise in [0, 1], `[batch, channels, 8, 6, 4]`, and labels of the three classes of `SmallNet`."""
+    """Returns noise in [0, 1], `[batch, channels, 8, 6, 4]`, and labels in the three classes of `SmallNet`."""
     generator = torch.Generator().manual_seed(5)
     images = torch.rand(batch, channels, 8, 6, 4, generator=generator)
     return images, torch.randint(0, 3, (batch, 1, 8, 6, 4), generator=generator)
 
 
 def check_attack(attack: Attack) -> None:
-    """Check an attack on two small volumes and a small network of three classes, or three where it takes surrogates.
+    """Checks an attack on two small volumes and a small network of three classes, plus two more as surrogates.
 
-    It draws if and only if it says so, and only from its generators; leaves model and inputs as found, in inference
-    mode too; takes the passes that it promised; and gives a batch what it gives its samples, unless it couples them.
-    Bounds are checked in every call of an attack.
+    The attack must draw if and only if it says so, and only from its generators; leave model and inputs unchanged, in
+    inference mode too; take the passes that it promised; and give a batch the same results as its samples, unless it
+    couples them. Every call of an attack checks its bounds.
 
     Raises:
         AssertionError: a promise is broken.
-        ThreatModelError, UserError: as a call of the attack.
+        ThreatModelError, UserError: as in a call of the attack.
     """
     images, labels = volumes()
     kept = images.clone(), labels.clone()
@@ -71,14 +71,14 @@ def check_attack(attack: Attack) -> None:
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Check a dataset, of which two cases at most are read.
+    """Checks a dataset; reads at most two cases.
 
-    Its cases have names, patients and fingerprints; `cases` is honoured; volumes are what a `Case` says, the same
-    whenever they are read, and no larger than their reference said; the recipe is plain JSON.
+    Its cases must have names, patients and fingerprints; it must honour `cases`; volumes must be valid for a `Case`,
+    equal on every read, and no larger than their reference states; the recipe must be plain JSON.
 
     Raises:
         AssertionError: a promise is broken.
-        DataError: as the dataset itself.
+        DataError: as in the dataset itself.
     """
     refs = dataset.refs()
     _require(len(refs) > 0, dataset, "expected cases, got none")
@@ -97,10 +97,10 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], channels: int = 1) -> None:
-    """Check a network on two windows of noise `[2, channels, *roi]` in [0, 1].
+    """Checks a network on two windows of noise `[2, channels, *roi]` in [0, 1].
 
-    In evaluation mode it gives finite logits `[2, num_classes, *roi]`, the same for a batch as for its samples and
-    whenever it is called; it changes neither itself nor its input; and gradients reach the volume.
+    In evaluation mode it must return finite logits `[2, num_classes, *roi]`, equal for a batch and its samples and for
+    every call; it must change neither itself nor its input; and gradients must reach the volume.
 
     Raises:
         AssertionError: a promise is broken.
@@ -132,7 +132,7 @@ def _require(holds: bool, of: object, otherwise: str) -> None:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether a value is the same to an identity after a JSON file, where tuples are lists."""
+    """True if a value has the same digest after a round trip through JSON, where tuples become lists."""
     try:
         return digest(json.loads(json.dumps(value))) == digest(value)
     except (TypeError, ValueError):
@@ -162,7 +162,7 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
 
 
 def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
-    """From two volumes, which are not those that are attacked."""
+    """Lets the attack learn from two volumes that differ from the attacked ones."""
     images, labels = (torch.cat([each, each.flip(2)]).flip(3) for each in volumes(1))
     cases = list(zip(images.to(next(model.parameters())), labels, strict=True))
     windows = list[bool]()
@@ -175,7 +175,7 @@ def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
 
 
 def _used() -> SmallNet:
-    """A network in a mode of its own, with a gradient that somebody still needs."""
+    """Makes a network in a mixed mode, with a gradient that its owner still needs."""
     model = SmallNet().train()
     model.drop.eval()
     model.first.weight.grad = torch.ones_like(model.first.weight)
@@ -183,7 +183,7 @@ def _used() -> SmallNet:
 
 
 def _state(model: nn.Module) -> list[Any]:
-    """All that an attack or a forward pass is to leave as it is."""
+    """Returns everything that an attack or a forward pass must leave unchanged."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     values = [(name, tensor.tolist(), tensor.requires_grad) for name, tensor in tensors]
     gradients = [None if each.grad is None else each.grad.tolist() for each in model.parameters()]
@@ -191,7 +191,7 @@ def _state(model: nn.Module) -> list[Any]:
 
 
 def _check_passes(attack: Attack) -> None:
-    """In float64, as rounding would hide what is wrong with a batch."""
+    """Checks passes and batches in float64, because rounding would hide errors of a batch."""
     images, labels = volumes()
     images, model, windows = images.double(), SmallNet().double(), list[int]()
     hook = model.register_forward_hook(lambda _, inputs, __: windows.append(len(inputs[0])))
@@ -206,7 +206,7 @@ def _check_passes(attack: Attack) -> None:
     if attack.couples_batch:
         return
     singles = [_attacked(attack, model, images[i : i + 1], labels[i : i + 1], (i + 1,)) for i in range(len(images))]
-    # Where a gradient vanishes its sign is rounding's, so that few voxels may differ.
+    # Rounding sets the sign of a vanishing gradient, so a few voxels may differ.
     moved = (batch.adversarial - torch.cat([single.adversarial for single in singles])).abs() > 1e-6
     _require(float(moved.double().mean()) <= 2e-3, attack, "expected a batch to give what its samples give")
     losses = torch.cat([single.losses for single in singles], dim=1)
