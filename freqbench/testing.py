@@ -63,10 +63,12 @@ def check_attack(attack: Attack) -> None:
     _require(same, attack, "expected torch's own generator untouched: draw from the generators of the call")
     _require(all(map(torch.equal, (images, labels), kept)), attack, "changed its inputs: work on copies")
     _require(_state(model) == _state(_used()), attack, "expected the model as it was found, got another mode or tensor")
-    _require(torch.equal(first, again), attack, "expected one result of equal seeds, got two: draw from the generators")
+    _require(
+        torch.equal(first, again), attack, "expected one result for equal seeds, got two: draw from the generators"
+    )
     drew = not torch.equal(first, other)
-    said = "draws, and other seeds give the same" if attack.is_stochastic else "does not draw, and other seeds differ"
-    _require(drew == attack.is_stochastic, attack, f"says by is_stochastic that it {said}")
+    said = "draws, but other seeds give the same" if attack.is_stochastic else "does not draw, but other seeds differ"
+    _require(drew == attack.is_stochastic, attack, f"is_stochastic says that it {said}")
     _check_passes(attack)
 
 
@@ -155,7 +157,7 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     result = attack(model, images, labels, generator=generators, **given)
     taken, promised = (len(windows), sum(windows)), tuple(len(followed) * n for n in attack.surrogate_passes)
-    _require(taken == promised, attack, f"promised {promised} passes of two surrogates, and took {taken}")
+    _require(taken == promised, attack, f"promised {promised} passes of two surrogates, but took {taken}")
     left = all(_state(each) == _state(_used().to(images.dtype)) for each in followed)
     _require(left, attack, "expected surrogates as they were found, got another mode or tensor")
     return result
@@ -170,7 +172,7 @@ def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
     found = attack.learn(model, cases, triple(images.shape[2:]), torch.Generator().manual_seed(seed))
     hook.remove()
     taken, promised = (len(windows), sum(windows)), tuple(len(cases) * passes for passes in attack.learning_passes)
-    _require(taken == promised, attack, f"promised {promised} passes to learn, forward and backward, and took {taken}")
+    _require(taken == promised, attack, f"promised {promised} passes to learn, forward and backward, but took {taken}")
     return found
 
 
@@ -202,7 +204,7 @@ def _check_passes(attack: Attack) -> None:
     _require(passes == sum(batch.forwards), attack, f"counted {batch.forwards} forward passes of {passes}")
     for taken, promised in zip((batch.forwards, batch.backwards), attack.passes, strict=True):
         fits = all(count <= promised if attack.may_stop_early else count == promised for count in taken)
-        _require(fits, attack, f"promised {promised} passes a sample, forward or backward, and took {taken}")
+        _require(fits, attack, f"promised {promised} passes per sample, forward or backward, but took {taken}")
     if attack.couples_batch:
         return
     singles = [_attacked(attack, model, images[i : i + 1], labels[i : i + 1], (i + 1,)) for i in range(len(images))]

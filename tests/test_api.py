@@ -495,7 +495,7 @@ def test_refuses_in_one_line(what: str, model: fb.Model, case: fb.Case, monkeypa
 
 
 def test_refuses_a_result_of_another_case(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
-    with pytest.raises(UserError, match="expected the case that was attacked, phantom_2000, got phantom_2001"):
+    with pytest.raises(UserError, match="expected the attacked case phantom_2000, got phantom_2001"):
         fb.evaluate(model, cases[1], result)
 
 

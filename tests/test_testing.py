@@ -87,11 +87,11 @@ class Trains(Shift):
     ("attack", "message"),
     [
         (DrawsFromTorch, "expected torch's own generator untouched"),
-        (DrawsFromElsewhere, "expected one result of equal seeds"),
-        (DrawsUnsaid, "says by is_stochastic that it does not draw"),
-        (DrawsNothing, "says by is_stochastic that it draws"),
+        (DrawsFromElsewhere, "expected one result for equal seeds"),
+        (DrawsUnsaid, "is_stochastic says that it does not draw"),
+        (DrawsNothing, "is_stochastic says that it draws"),
         (Couples, "expected a batch to give what its samples give"),
-        (TakesMore, r"promised 1 passes a sample, forward or backward, and took \(2, 2\)"),
+        (TakesMore, r"promised 1 passes per sample, forward or backward, but took \(2, 2\)"),
         (Trains, "expected the model as it was found"),
     ],
 )

@@ -86,14 +86,14 @@ def evaluate(
     model._fitted(case)
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
     if made.volume.ref != case.volume.ref:
-        raise UserError(f"expected the case that was attacked, {made.case.name}, got {case.name}: give that one")
+        raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
     wanted, cell = tuple(metrics), made.cell
     seen = made._seen_by(model)
     if made.attacked.label is not None and seen.error is not None:
         raise UserError(
             f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
-            f"{cell.attack.name} moved the label, got one with another: give both one `preprocess`"
+            f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
         )
     clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted)
     scored = scoring.score_target(seen.after, clean, made.attacked.shown(seen.case), cell.dataset, wanted, seen.error)

@@ -159,7 +159,7 @@ def load_model(
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
         if not isinstance(num_classes, int):
             raise UserError(
-                f"{source}: expected num_classes (background included), as the file does not say it: give it"
+                f"{source}: expected num_classes (background included), which the file does not state: give it"
             )
         class_names = trained.class_names or ()
         spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)

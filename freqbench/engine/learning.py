@@ -73,7 +73,9 @@ def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
         attack.check_learned(found, num_channels)
     except (SafetensorError, KeyError, UserError) as error:
         why = one_line(error)
-        raise UserError(f"{path}: expected what {attack.name} learned, got another file ({why}): remove it") from None
+        raise UserError(
+            f"{path}: expected a tensor that {attack.name} learned, got another file ({why}): remove it"
+        ) from None
     return found
 
 

@@ -46,7 +46,7 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
             try:
                 return run(*args, **kwargs)
             except StorageUnavailable as error:
-                logger.warning("%s: the unit is done again in %g s", error, seconds)
+                logger.warning("%s: the unit is retried in %g s", error, seconds)
                 time.sleep(seconds)
         return run(*args, **kwargs)
 
@@ -84,7 +84,7 @@ class Patience:
             now = time.monotonic()
             if self._since is None:
                 self._since = now
-                self._warn(f"{self._root}: the store refuses ({reason}): rows wait, and are tried again")
+                self._warn(f"{self._root}: the store refuses rows ({reason}): they wait and are tried again")
             elif now - self._since > PATIENCE_S:
                 raise UserError(
                     f"{self._root}: expected a store that takes rows, got none for {PATIENCE_S:.0f} s ({reason}): mend "

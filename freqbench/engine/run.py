@@ -95,8 +95,8 @@ def execute(
         console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:
         run.warn(
-            f"{out}: {num_others} of its records are of another job, or of a former version of this one: they stay and "
-            "are not shown; run.json holds this job from now on, and the runs' files those before it"
+            f"{out}: {num_others} of its records belong to another job or to an earlier version of this one: they stay "
+            "and are not shown; run.json holds this job from now on, and the runs' files hold the earlier ones"
         )
 
     def lost(other: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class _Run:
         if self._cautions:
             ((attack, model, caution), _) = self._cautions.most_common(1)[0]
             self.warn(
-                f"{self._cautions.total()} records say little of their model, most of them of {attack} on {model}: "
+                f"{self._cautions.total()} records say little about their model, most of them of {attack} on {model}: "
                 f"{caution}: check the model's gradients (freqbench audit {self._store.root} --run)"
             )
 

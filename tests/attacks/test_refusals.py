@@ -152,8 +152,8 @@ SHARED: list[tuple[dict[str, Any], str]] = [
     ({"loss": "dlr-targeted"}, "loss: expected a target rule beside dlr-targeted"),
     ({"loss": "mask-ce", "targeted": True}, "loss: expected a loss without a mask beside targeted"),
     *(({"organs": organs}, "organs: expected a list of classes") for organs in (1, (), ("liver",), (-1,))),
-    ({"organs": (2,), "target": ("erase", 1)}, "organs: expected one of those to erase, [1], got [2]: these"),
-    ({"organs": (0, 3), "target": ("swap", 1, 2)}, "organs: expected one of those to swap, [1, 2], got [0, 3]: these"),
+    ({"organs": (2,), "target": ("erase", 1)}, "organs: expected classes to erase, [1], got [2]: these"),
+    ({"organs": (0, 3), "target": ("swap", 1, 2)}, "organs: expected classes to swap, [1, 2], got [0, 3]: these"),
     ({"organs": (1,), "targeted": True}, "targeted: expected false beside organs, got true"),
     *(
         ({"target": target}, "target: expected least-likely, next-class")
@@ -191,8 +191,10 @@ def test_names_that_are_unknown_or_missing_come_with_a_suggestion() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
-def test_only_a_perturbation_of_voxels_is_made_for_a_whole_volume(name: str) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name}: scope: expected window, got 'volume': only a perturbation"):
+def test_an_attack_of_windows_refuses_a_whole_volume(name: str) -> None:
+    with pytest.raises(
+        ParameterError, match=rf"^{name}: scope: expected window, got 'volume': this attack perturbs windows"
+    ):
         example(name, scope="volume")
 
 

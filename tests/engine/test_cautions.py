@@ -49,8 +49,10 @@ def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: 
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert {row["caution"] for row in rows} == {"every gradient was 0: the attack had nothing to follow"}
     warned = " ".join(said.getvalue().split())
-    assert warned.count("2 records say little of their model, most of them of pgd on huge: every gradient was 0:") == 1
-    assert any("say little of their model" in path.read_text() for path in out.glob("runs/*.json"))
+    assert (
+        warned.count("2 records say little about their model, most of them of pgd on huge: every gradient was 0:") == 1
+    )
+    assert any("say little about their model" in path.read_text() for path in out.glob("runs/*.json"))
     (finding,) = [each for each in audited(gathered([Store(str(out))])) if each.check == "zero_gradients"]
     assert finding.verdict == "violated"
     assert finding.sentence.startswith("100.0 % of the rows of fgsm")

@@ -105,7 +105,7 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
         pool = resources.share(asked, list(nodes_by_id().values()), len(units), 0, grows=True)
         assert pool == Pool(workers=2, threads=1, gpus=0.5)
         add = partial(cluster.add_node, num_cpus=2, num_gpus=1, object_store_memory=80 << 20)
-        listener = Watcher(add, word="waiting for Ray: 2 of 2 workers have not started: each wants 1 CPU and 0.5 GPU")
+        listener = Watcher(add, word="waiting for Ray: 2 of 2 workers have not started: each needs 1 CPU and 0.5 GPU")
         spec = WorkerSpec(run_id="r", metrics=METRICS, device="cpu", trust_code=True)
         ray_engine.run(units, spec, pool, listener, room=partial(resources.room, asked, pool, 0))
     assert len(listener.outcomes) == 2

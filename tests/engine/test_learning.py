@@ -111,7 +111,7 @@ def test_a_file_that_is_not_what_was_learned_fails_in_one_line(tmp_path: Path, c
     path.write_bytes(content if isinstance(content, bytes) else save(tensors[content]))
     execute(small(**ONE), tmp_path)
     (error,) = {row["error"] for row in Store(str(tmp_path)).records().to_pylist()}
-    assert f"{path}: expected what universal learned, got another file (" in error
+    assert f"{path}: expected a tensor that universal learned, got another file (" in error
     assert error.endswith("): remove it")
 
 

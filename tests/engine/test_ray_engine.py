@@ -140,7 +140,7 @@ def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(ray_workers, "WAITING_AGAIN_S", 1.0)
     units = with_fault(tmp_path / "faults", "slow", eps=[0.01, 0.02, 0.03, 0.04])
     listener = run_by_ray(units, ("dsc",), workers=2, threads=3)
-    assert "waiting for Ray: 1 of 2 workers have not started: each wants 3 CPU, free are 1 CPU" in listener.said
+    assert "waiting for Ray: 1 of 2 workers have not started: each needs 3 CPU; free: 1 CPU" in listener.said
     assert len(listener.outcomes) == len(units)
 
 
@@ -165,5 +165,5 @@ def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):
         ray_engine.run(units_of(small()), spec, Pool(workers=1, threads=1, gpus=0), listener)
     (warning,) = listener.said
-    assert warning.startswith("worker 1 does not start, and is done without: ")
+    assert warning.startswith("worker 1 does not start, and the run goes on without it: ")
     assert "RuntimeError: Expected one of cpu, cuda" in warning

@@ -233,7 +233,10 @@ def test_rows_of_another_job_are_told_of(tmp_path: Path) -> None:
     said = io.StringIO()
     assert execute(small(**TWO), tmp_path / "out", said).num_done == 2
     told = " ".join(said.getvalue().split())
-    assert "out: 1 of its records are of another job, or of a former version of this one: they stay and are not" in told
+    assert (
+        "out: 1 of its records belong to another job or to an earlier version of this one: they stay and are not"
+        in told
+    )
     store = Store(str(tmp_path / "out"))
     assert "1 records of another job, or of a former version of this one" in report([store], keys_of([store.job()]))
     assert "gn" in {row[0] for row in store.rows(("attack",))}

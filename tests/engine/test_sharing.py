@@ -87,7 +87,7 @@ def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypa
     execute(MANY, tmp_path / "whole")
     assert summary.num_new == 9
     assert rows(tmp_path / "full") == rows(tmp_path / "whole")
-    refusal = "the store refuses (OSError: No space left on device): rows wait, and are tried again"
+    refusal = "the store refuses rows (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
 

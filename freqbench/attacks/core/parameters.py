@@ -71,7 +71,7 @@ class ByParameters:
 def variant_of(variants: Collection[str]) -> Parameter:
     """Returns the parameter `variant` for an attack with these variants."""
     expected = values.expecting(" or ".join(variants), lambda value: value in variants)
-    return Parameter("which form of the algorithm", expected)
+    return Parameter("form of the algorithm", expected)
 
 
 _LOSS = values.one_known("loss", LOSSES)
@@ -92,7 +92,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "q_min": Parameter(
         "smallest quantisation step, on the same scale; none: the variant's", values.optional(values.quantum)
     ),
-    "rho": Parameter("how far a multiplier may leave 1", values.ratio),
+    "rho": Parameter("largest distance of a multiplier from 1", values.ratio),
     "num_spectra": Parameter(
         "random spectra averaged at every step; none: the variant's", values.optional(values.count)
     ),
@@ -104,27 +104,27 @@ PARAMETERS: Mapping[str, Parameter] = {
     "renormalize": Parameter(
         "stretch every depth slice to [0, 1]; none: as the variant does", values.optional(values.flag)
     ),
-    "control": Parameter("a null row in place of the attack", values.one_of(*CONTROLS)),
+    "control": Parameter("null row instead of the attack", values.one_of(*CONTROLS)),
     "filter": Parameter(
         "the part of the perturbation's DCT that is kept; none: all", values.optional(values.band_filter), tuple
     ),
-    "targeted": Parameter("labels are the target to reach instead of the truth to leave", values.flag),
-    "loss": Parameter("what is raised", _LOSS),
+    "targeted": Parameter("labels are the target to reach, not the truth to leave", values.flag),
+    "loss": Parameter("loss that the attack raises", _LOSS),
     "organs": Parameter(
         "the only classes whose voxels are attacked; none: all", values.optional(values.organs), values.each_once
     ),
     "target": Parameter(
         "rule for the labels to move towards; none: away from the truth", values.optional(values.target), canonical
     ),
-    "restarts": Parameter("runs from as many draws, the strongest kept", values.count),
-    "keep": Parameter("the last volumes of a run, or the best of all", values.one_of(*KEEPS)),
-    "decay": Parameter("weight of the former steps' gradients", values.weight),
-    "probability": Parameter("of a step's volume being resized", values.share),
+    "restarts": Parameter("number of runs, each from another draw; the strongest is kept", values.count),
+    "keep": Parameter("volumes of a run to keep: the last or the best", values.one_of(*KEEPS)),
+    "decay": Parameter("weight of the gradients of earlier steps", values.weight),
+    "probability": Parameter("probability that a step resizes its volume", values.share),
     "min_scale": Parameter("smallest ratio of resized sides to the window's", values.part),
     "max_scale": Parameter("largest ratio of resized sides to the window's", values.growing),
-    "kernel_size": Parameter("weights a side of the kernel that smooths the gradient", values.odd),
+    "kernel_size": Parameter("weights per side of the kernel that smooths the gradient", values.odd),
     "sigma": Parameter(
-        "its standard deviation in voxels; none: a third of its radius", values.optional(values.positive)
+        "standard deviation of that kernel in voxels; none: a third of its radius", values.optional(values.positive)
     ),
     "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", values.optional(values.intensity)),
     "l2": Parameter(
@@ -132,7 +132,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     ),
     "queries": Parameter("forward passes of a search", values.count),
     "p_init": Parameter("share of the window that a cube covers at first", values.part),
-    "threshold": Parameter("mean Dice at which, or below, later members leave a sample alone", values.share),
+    "threshold": Parameter("mean Dice at or below which later members skip a sample", values.share),
     "members": Parameter(
         "attacks of an ensemble, in their order",
         values.some_of("member", MEMBERS, "apgd-dice-shrinking, pgd-ce, square"),
@@ -147,7 +147,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", values.share),
     "bands": Parameter("frequency bands of a spectrum", values.count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", values.weight),
-    "scope": Parameter("what is attacked as one: a window, or the volume as it is predicted", values.one_of(*SCOPES)),
+    "scope": Parameter("unit of the attack: a window, or the whole volume as predicted", values.one_of(*SCOPES)),
     "channels": Parameter(
         "the only channels that are changed; none: all", values.optional(values.channels), values.each_once
     ),
@@ -158,7 +158,9 @@ LEARNED: Mapping[str, Parameter] = {
     "learn_split": Parameter(
         "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
     ),
-    "learn_cases": Parameter("its first so many cases; none: all", values.optional(values.count)),
+    "learn_cases": Parameter(
+        "number of cases to learn from, the first of the split; none: all", values.optional(values.count)
+    ),
     "tile": Parameter(
         "side of the tile in voxels, or three sides; none: the model's window",
         values.optional(values.block(3, "three")),
@@ -182,9 +184,9 @@ SURROGATES: Mapping[str, Parameter] = {
     ),
 }
 CORRUPTION: Mapping[str, Parameter] = {
-    "kind": Parameter(f"what goes wrong: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
+    "kind": Parameter(f"kind of corruption: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
     "severity": Parameter(
-        "how much of it, from 1 to 5", values.number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)
+        "severity of the corruption, from 1 to 5", values.number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)
     ),
 }
 ACQUISITION: Mapping[str, Parameter] = {
@@ -197,7 +199,9 @@ ACQUISITION: Mapping[str, Parameter] = {
     "log_amplitude": Parameter(
         "largest size of the field's natural logarithm", values.number("in [0, 3]", lambda value: 0 <= value <= 3)
     ),
-    "control_points": Parameter("of the spline on each axis", values.count_of(4)),  # one piece of a cubic one
+    "control_points": Parameter(
+        "control points of the spline on each axis", values.count_of(4)
+    ),  # one piece of a cubic one
     "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", values.intensity),
     "pieces": Parameter("linear pieces of the curve", values.count),
     "max_mm": Parameter("largest displacement in millimetres", values.weight),
@@ -206,29 +210,32 @@ ACQUISITION: Mapping[str, Parameter] = {
     ),
     "knot_mm": Parameter("least distance of the spline's knots in millimetres", values.positive),
     "spacing": Parameter(
-        "millimetres a voxel; none: the case's", values.optional(values.spacing), lambda sides: tuple(map(float, sides))
+        "millimetres per voxel; none: the case's",
+        values.optional(values.spacing),
+        lambda sides: tuple(map(float, sides)),
     ),
 }
 
 INTENSITY_STEP = Parameter("length of a step, on the [0, 1] intensity scale", values.intensity)
 LOGIT_STEP = Parameter("length of a step of the gates' scores", values.weight)
-UNIFORM_CONTROL = Parameter("a null row in place of the attack", values.one_of("none", "uniform"))
-RANDOM_CONTROL = Parameter("a null row in place of the attack", values.one_of("none", "random"))
-RATIO_STEP = Parameter("length of a step, in multiplier", values.ratio)
+UNIFORM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "uniform"))
+RANDOM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "random"))
+RATIO_STEP = Parameter("length of a step of the multipliers", values.ratio)
 EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", values.optional(values.step_size))
 LONG_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: 3 eps / steps", values.optional(values.step_size))
-VARIANT_LOSS = Parameter("what is raised; none: the variant's", values.optional(_LOSS))
+VARIANT_LOSS = Parameter("loss that the attack raises; none: the variant's", values.optional(_LOSS))
 SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", values.quantum)
-STRETCHING = Parameter("stretch every depth slice to [0, 1]; another threat model than without", values.flag)
+STRETCHING = Parameter("stretch every depth slice to [0, 1]; this changes the threat model", values.flag)
 SLICE_BLOCK = Parameter(
     "side of the DCT block of a depth slice in voxels, or two sides", values.block(2, "two"), values.as_block
 )
-SPREAD = Parameter("how far the random factors of a spectrum may leave 1", values.ratio)
+SPREAD = Parameter("largest distance of a spectrum's random factors from 1", values.ratio)
 LEARNED_LOSS = Parameter(
-    "what is raised", values.one_known("loss", [loss for loss in LOSSES if not loss.startswith(("dlr", "mask"))])
+    "loss that the attack raises",
+    values.one_known("loss", [loss for loss in LOSSES if not loss.startswith(("dlr", "mask"))]),
 )
 DECISION = Parameter(
-    "mean Dice at which, or below, a sample has fallen; none: half of the clean sample's", values.optional(values.share)
+    "mean Dice at or below which a sample has fallen; none: half of the clean sample's", values.optional(values.share)
 )
 DROPPED_BAND = Parameter("the frequencies that are dropped", values.one_of(*BANDS))
 
@@ -240,9 +247,7 @@ def _table(q_min: float | None, q_max: float) -> str | None:
 def _moved(organs: Sequence[int] | None, target: Any) -> str | None:
     if organs is None or not isinstance(target, tuple) or set(organs) & set(target[1:]):
         return None
-    return (
-        f"expected one of those to {target[0]}, {list(target[1:])}, got {list(organs)}: these would keep their labels"
-    )
+    return f"expected classes to {target[0]}, {list(target[1:])}, got {list(organs)}: these would keep their labels"
 
 
 def _one_norm(linf: float | None, l2: float | None) -> str | None:

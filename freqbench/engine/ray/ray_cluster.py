@@ -212,8 +212,8 @@ def shortage(wanted: Mapping[str, float]) -> str | None:
     free = ray.available_resources()
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
         return None
-    wants, has = (" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in (wanted, free))
-    return f"each wants {wants}, free are {has}"
+    needs, has = (" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in (wanted, free))
+    return f"each needs {needs}; free: {has}"
 
 
 def cause(error: Exception) -> str:

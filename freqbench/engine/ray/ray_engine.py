@@ -101,8 +101,8 @@ class _Driver:
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
                 self._listener.tell(
-                    f"stopping when what is in flight is finished ({self._in_flight()} units, {STOP_S:.0f} s at most); "
-                    "the same again stops now"
+                    f"stopping after the units in flight ({self._in_flight()} units, {STOP_S:.0f} s at most); "
+                    "another Ctrl-C stops now"
                 )
             if stop_at and (time.monotonic() > stop_at or not self._in_flight()):
                 break

@@ -106,7 +106,7 @@ class Fleet:
             UserError: none is left.
         """
         if not self.slots:
-            raise UserError("no worker starts: see the warnings above and the logs of Ray, as a rule in /tmp/ray")
+            raise UserError("no worker starts: see the warnings above and the logs of Ray, usually in /tmp/ray")
         pairs = ((slot.ready or (slot.assigned[0].outcome if slot.assigned else None), slot) for slot in self.slots)
         return {ref: slot for ref, slot in pairs if ref is not None}
 
@@ -123,7 +123,7 @@ class Fleet:
                 self.restart(slot, error)
                 return
             number, why = slot.clock.worker, ray_cluster.cause(error)
-            self._listener.warn(f"worker {number} does not start, and is done without: {why}")
+            self._listener.warn(f"worker {number} does not start, and the run goes on without it: {why}")
             self._remove(slot)
             self._given_up += 1
         else:
