@@ -53,22 +53,22 @@ def check_attack(attack: Attack) -> None:
         ThreatModelError, UserError: as in a call of the attack.
     """
     images, labels = volumes()
-    kept = images.clone(), labels.clone()
-    model, found = _used(), _used()
+    copies = images.clone(), labels.clone()
+    model, fresh = _used(), _used()
     random = torch.random.get_rng_state()
     with torch.inference_mode():
         first = _attacked(attack, model, images, labels, (1, 2)).adversarial
-    again, other = (_attacked(attack, found, images, labels, seeds).adversarial for seeds in ((1, 2), (7, 8)))
+    again, other = (_attacked(attack, fresh, images, labels, seeds).adversarial for seeds in ((1, 2), (7, 8)))
     same = torch.equal(random, torch.random.get_rng_state())
     _require(same, attack, "expected torch's own generator untouched: draw from the generators of the call")
-    _require(all(map(torch.equal, (images, labels), kept)), attack, "changed its inputs: work on copies")
+    _require(all(map(torch.equal, (images, labels), copies)), attack, "changed its inputs: work on copies")
     _require(_state(model) == _state(_used()), attack, "expected the model as it was found, got another mode or tensor")
     _require(
         torch.equal(first, again), attack, "expected one result for equal seeds, got two: draw from the generators"
     )
     drew = not torch.equal(first, other)
-    said = "draws, but other seeds give the same" if attack.is_stochastic else "does not draw, but other seeds differ"
-    _require(drew == attack.is_stochastic, attack, f"is_stochastic says that it {said}")
+    claim = "draws, but other seeds give the same" if attack.is_stochastic else "does not draw, but other seeds differ"
+    _require(drew == attack.is_stochastic, attack, f"is_stochastic says that it {claim}")
     _check_passes(attack)
 
 
@@ -110,7 +110,7 @@ def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], c
     mode = network.training
     network.eval()
     images = torch.rand(2, channels, *roi, generator=torch.Generator().manual_seed(5))
-    kept, before = images.clone(), _state(network)
+    copy, before = images.clone(), _state(network)
     logits = network(images.requires_grad_())
     shape = (2, num_classes, *roi)
     _require(isinstance(logits, Tensor), network, f"expected a tensor of logits, got {type(logits).__name__}")
@@ -123,7 +123,7 @@ def check_network(network: nn.Module, *, num_classes: int, roi: Sequence[int], c
         singles = torch.cat([network(image[None]) for image in images])
     alike = torch.allclose(logits, singles, rtol=1e-4, atol=1e-4)
     _require(alike, network, "expected a batch to give what its samples give, in evaluation mode")
-    _require(torch.equal(images, kept), network, "changed its input: work on a copy")
+    _require(torch.equal(images, copy), network, "changed its input: work on a copy")
     _require(_state(network) == before, network, "expected parameters and buffers as they were, got others")
     network.train(mode)
 
@@ -147,33 +147,33 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
     def surrogates() -> list[SmallNet]:
         with torch.inference_mode(False):
             followed.extend(_used().to(images.dtype) for _ in range(2))
-        for each in followed:
-            each.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
+        for surrogate in followed:
+            surrogate.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
         return followed
 
-    given = attack.supplied(
+    needs = attack.supplied(
         reference=images.square, learned=lambda: _learned(attack, model, seeds[0]), surrogates=surrogates
     )
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    result = attack(model, images, labels, generator=generators, **given)
+    result = attack(model, images, labels, generator=generators, **needs)
     taken, promised = (len(windows), sum(windows)), tuple(len(followed) * n for n in attack.surrogate_passes)
     _require(taken == promised, attack, f"promised {promised} passes of two surrogates, but took {taken}")
-    left = all(_state(each) == _state(_used().to(images.dtype)) for each in followed)
+    left = all(_state(surrogate) == _state(_used().to(images.dtype)) for surrogate in followed)
     _require(left, attack, "expected surrogates as they were found, got another mode or tensor")
     return result
 
 
 def _learned(attack: Attack, model: nn.Module, seed: int) -> Tensor:
     """Lets the attack learn from two volumes that differ from the attacked ones."""
-    images, labels = (torch.cat([each, each.flip(2)]).flip(3) for each in volumes(1))
+    images, labels = (torch.cat([volume, volume.flip(2)]).flip(3) for volume in volumes(1))
     cases = list(zip(images.to(next(model.parameters())), labels, strict=True))
     windows = list[bool]()
     hook = model.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
-    found = attack.learn(model, cases, triple(images.shape[2:]), torch.Generator().manual_seed(seed))
+    learned = attack.learn(model, cases, triple(images.shape[2:]), torch.Generator().manual_seed(seed))
     hook.remove()
     taken, promised = (len(windows), sum(windows)), tuple(len(cases) * passes for passes in attack.learning_passes)
     _require(taken == promised, attack, f"promised {promised} passes to learn, forward and backward, but took {taken}")
-    return found
+    return learned
 
 
 def _used() -> SmallNet:
@@ -188,7 +188,7 @@ def _state(model: nn.Module) -> list[Any]:
     """Returns everything that an attack or a forward pass must leave unchanged."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     values = [(name, tensor.tolist(), tensor.requires_grad) for name, tensor in tensors]
-    gradients = [None if each.grad is None else each.grad.tolist() for each in model.parameters()]
+    gradients = [None if parameter.grad is None else parameter.grad.tolist() for parameter in model.parameters()]
     return [values, gradients, [module.training for module in model.modules()]]
 
 
@@ -214,7 +214,7 @@ def _check_passes(attack: Attack) -> None:
     losses = torch.cat([single.losses for single in singles], dim=1)
     alike = torch.allclose(batch.losses, losses, atol=1e-4, equal_nan=True)
     _require(alike, attack, "expected a batch to have the losses of its samples")
-    counts = (tuple(each.num_forwards for each in singles), tuple(each.num_backwards for each in singles))
+    counts = (tuple(one.num_forwards for one in singles), tuple(one.num_backwards for one in singles))
     _require((batch.forwards, batch.backwards) == counts, attack, "expected a batch to take the passes of its samples")
 
 
@@ -228,7 +228,7 @@ def _check_case(dataset: Dataset, case: Case) -> None:
     fits = label.dtype == torch.uint8 and label.shape == (1, *image.shape[1:])
     _require(fits, dataset, f"{name}: expected a uint8 label beside the image, got {label.dtype} {tuple(label.shape)}")
     highest = int(label.max())
-    known = f"classes in 0..{dataset.num_classes - 1}"
-    _require(highest < dataset.num_classes, dataset, f"{name}: expected {known}, got {highest}: name all classes")
+    classes = f"classes in 0..{dataset.num_classes - 1}"
+    _require(highest < dataset.num_classes, dataset, f"{name}: expected {classes}, got {highest}: name all classes")
     fits = all(side <= bound for side, bound in zip(image.shape[1:], case.ref.shape, strict=True))
     _require(fits, dataset, f"{name}: got more voxels than its reference says, {case.ref.shape}")

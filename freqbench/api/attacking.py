@@ -66,16 +66,17 @@ def attack(
     parameters = {key: plain(value, f"{chosen.name}.{key}") for key, value in parameters.items()}
     dataset, source = model._fitted(case)
     if surrogates:
-        parameters["surrogates"] = tuple(each.spec.name for each in surrogates)
+        parameters["surrogates"] = tuple(surrogate.spec.name for surrogate in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
-    volume, fitted = case._in(dataset, source.space), [(each._fitted(case)[1], each) for each in surrogates]
+    volume = case._in(dataset, source.space)
+    fitted = [(surrogate._fitted(case)[1], surrogate) for surrogate in surrogates]
     cell = replace(
         cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
         window_batch=(window_batch or COUPLED_WINDOWS) if made.couples_batch else None,
         learns_from=learning_cases(dataset, made, [volume.ref]),
         surrogates=surrogates_of(made, source, {spec.name: spec for spec, _ in fitted}),
     )
-    networks = {spec.model_id: each.network for spec, each in fitted} | {source.model_id: model.network}
+    networks = {spec.model_id: surrogate.network for spec, surrogate in fitted} | {source.model_id: model.network}
     about: dict[str, Any] = {"device": str(model.device), "threads": torch.get_num_threads()}
     worker = Worker(WorkerSpec(run_id="", metrics=(), window_batch=window_batch, **about))
     worker.networks, worker.learned = networks, model._learned

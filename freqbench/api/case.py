@@ -61,7 +61,7 @@ class Case:
         if not isinstance(name, str):
             raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
         names.required(name, "name")
-        if not isinstance(class_names, tuple | list) or not all(isinstance(each, str) for each in class_names):
+        if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels, classes = channels_of(cpu_tensor(image)), as_tensor(cpu_tensor(label))
         require_same_shape(tuple(voxels.shape[1:]), tuple(classes.shape))
@@ -186,9 +186,9 @@ def plain(value: Any, place: str) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, tuple | list):
-        return type(value)(plain(each, place) for each in value)
+        return type(value)(plain(item, place) for item in value)
     if isinstance(value, Mapping):
-        return {plain(key, place): plain(each, place) for key, each in value.items()}
+        return {plain(key, place): plain(item, place) for key, item in value.items()}
     if value is None or isinstance(value, str | int | float):
         return value
     raise UserError(
@@ -204,8 +204,8 @@ def cpu_tensor(volume: Volume) -> Tensor:
     if isinstance(volume, str | PathLike):
         raise UserError(f"expected an array or tensor, got the path {fspath(volume)}: read files by Case.from_nifti")
     if isinstance(volume, np.ndarray):  # torch lacks most operations on unsigned integers
-        known = {"f": np.float32, "i": np.int64, "u": np.int64}
-        volume = np.ascontiguousarray(volume, known.get(volume.dtype.kind))
+        dtypes = {"f": np.float32, "i": np.int64, "u": np.int64}
+        volume = np.ascontiguousarray(volume, dtypes.get(volume.dtype.kind))
     try:
         tensor = torch.as_tensor(volume).as_subclass(Tensor).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

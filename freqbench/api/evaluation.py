@@ -49,8 +49,8 @@ class Record(dict[str, Any]):
         """Makes a table of the results alone, one per row."""
         import pandas as pd
 
-        scores = [each for each in RECORDS if each.mark == "result" and isinstance(self[each.name], int | float)]
-        values = [(each.name, f"{self[each.name]:.6g}", each.unit, each.direction, each.meaning) for each in scores]
+        scores = [col for col in RECORDS if col.mark == "result" and isinstance(self[col.name], int | float)]
+        values = [(col.name, f"{self[col.name]:.6g}", col.unit, col.direction, col.meaning) for col in scores]
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 

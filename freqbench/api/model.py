@@ -153,8 +153,8 @@ def load_model(
         entry = _entry(place, settings)
         path, arch, trained, is_own = examined(entry)
         if arch in READERS and arch not in FROZEN and storage.is_local(path):
-            found = READERS[arch].describe(storage.local_path(path), entry.args)
-            num_classes, num_channels = num_classes or found.num_classes, num_channels or found.num_channels
+            description = READERS[arch].describe(storage.local_path(path), entry.args)
+            num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels
         elif is_own:
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
         if not isinstance(num_classes, int):
@@ -192,8 +192,8 @@ def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
         arch = "bundle"
     elif arch is None and (folder / "plans.json").is_file():
         arch = "nnunet"
-    own = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
-    content = {"name": PurePath(source).stem, **settings, "arch": None, **own}
+    place = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
+    content = {"name": PurePath(source).stem, **settings, "arch": None, **place}
     return config.validate(content, ModelEntry, "load_model")
 
 
@@ -235,10 +235,10 @@ def _of_network(
             f"{name}: expected a network that leaves its input as it is, got one that writes into it: copy it"
         )
     got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    own = adapter.in_network_order(roi)
-    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *own):
+    sides = adapter.in_network_order(roi)
+    if not isinstance(got, tuple) or len(got) != 5 or got[1] < 2 or (got[0], *got[2:]) != (1, *sides):
         raise UserError(
-            f"{name}: expected logits of shape (1, K, {', '.join(map(str, own))}) with 2 classes or more, got {got}: "
+            f"{name}: expected logits of shape (1, K, {', '.join(map(str, sides))}) with 2 classes or more, got {got}: "
             "wrap the network so that it returns them"
         )
     if not logits.is_floating_point() or logits.layout != torch.strided:

@@ -133,8 +133,8 @@ class Result:
         predictions = {name: (self.prediction_clean.numpy(), self.prediction.numpy())}
         volumes = self.clean.numpy(), self.adversarial.numpy(), self.label[0].numpy()
         with styled():
-            shown = turned(*volumes, predictions, self.volume.affine)
-            figure = in_full(shown, name, self._title, dict(enumerate(self.cell.dataset.class_names)))
+            views = turned(*volumes, predictions, self.volume.affine)
+            figure = in_full(views, name, self._title, dict(enumerate(self.cell.dataset.class_names)))
         figure.set_dpi(DOTS)
         return figure
 
@@ -190,8 +190,8 @@ class Result:
         """Returns a model's view and predictions; computed once per model."""
         if model not in self._views:
             dataset, target = model._fitted(self.case)
-            own = self.cell.source.space
-            adversarial, error = in_spaces(dataset, self.volume, self.adversarial, own)(target.space)
+            source_space = self.cell.source.space
+            adversarial, error = in_spaces(dataset, self.volume, self.adversarial, source_space)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
             before, after = (
                 memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]

@@ -122,8 +122,8 @@ def violations(logits: Tensor, labels: Tensor, towards: bool) -> tuple[Tensor, T
     """
     num_classes = logits.shape[1]
     top = logits.topk(min(num_classes, 4 if towards else 3), dim=1).values
-    own = logits.gather(1, labels)
-    margin = own - torch.where(own >= top[:, :1], top[:, 1:2], top[:, :1])
+    label_logit = logits.gather(1, labels)
+    margin = label_logit - torch.where(label_logit >= top[:, :1], top[:, 1:2], top[:, :1])
     if towards:
         margin = -margin
     lacking = margin + TOLERANCE
@@ -173,8 +173,8 @@ class Lagrangian:
             return c.new_full((len(c), 1, 1, 1, 1), torch.inf)
         down = c.masked_fill(~self._counts, -torch.inf).flatten(1).topk(most, dim=1).values
         rank = (self._left_out * growth + 1e-9).long()
-        found = down.gather(1, (rank - 1).clamp(min=0)[:, None])[:, 0]
-        return across(torch.where(rank > 0, found, torch.inf), c)
+        largest = down.gather(1, (rank - 1).clamp(min=0)[:, None])[:, 0]
+        return across(torch.where(rank > 0, largest, torch.inf), c)
 
     def _follow(self, i: int, c: Tensor, counts: Tensor, reached: Tensor) -> None:
         self._ever = self._ever | reached

@@ -29,12 +29,12 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
         gap, shrink, least = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
         gaps = (max(gap - j * shrink, least) for j in range(steps))
         return [checkpoint for checkpoint in accumulate(gaps) if checkpoint < steps]
-    percent, gap, found = 22, 22, set[int]()
+    percent, gap, counts = 22, 22, set[int]()
     while percent < 100:
-        found.add(-(-percent * steps // 100))
+        counts.add(-(-percent * steps // 100))
         gap = max(gap - 3, 6)
         percent += gap
-    return sorted(found - {steps})
+    return sorted(counts - {steps})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,8 @@ def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool
         if halves is not None:
             factor = torch.where(across(halves, factor), factor / 2, factor)
             x, gradient = (
-                torch.where(across(halves, kept), kept, own) for kept, own in zip(best.kept, (x, gradient), strict=True)
+                torch.where(across(halves, earlier), earlier, current)
+                for earlier, current in zip(best.kept, (x, gradient), strict=True)
             )
         ahead = space.project(x + factor * space.radius * space.towards(gradient))
         if i > 0:

@@ -84,7 +84,9 @@ class BASES(SurrogateAttack, LinfGradientAttack):
 
         def raised(x: Tensor, weights: Tensor) -> Tensor:
             for _ in range(self.steps):
-                gradients = [across(w, x) * each.gradient(x) for w, each in zip(weights.T, surrogates, strict=True)]
+                gradients = [
+                    across(w, x) * surrogate.gradient(x) for w, surrogate in zip(weights.T, surrogates, strict=True)
+                ]
                 x = project(x + step * torch.stack(gradients).sum(dim=0).sign())
             return x
 

@@ -27,16 +27,16 @@ def _bias_field(x: Tensor, size: float, draw: Draw) -> Tensor:
 
 def _motion(x: Tensor, size: float, draw: Draw) -> Tensor:
     poses, moments = size * (2 * draw(torch.rand, (MOVES + 1, 3)) - 1), draw(torch.rand, (MOVES,))
-    each = zip(x, poses[..., 0], poses[..., 1:], moments, strict=True)
-    return torch.stack([artefacts.with_motion(*volume_and_moves) for volume_and_moves in each])
+    moves = zip(x, poses[..., 0], poses[..., 1:], moments, strict=True)
+    return torch.stack([artefacts.with_motion(*volume_and_moves) for volume_and_moves in moves])
 
 
 def _spikes(x: Tensor, size: float, draw: Draw) -> Tensor:
     directions, drawn = draw(torch.randn, (SPIKES, 3)), draw(torch.rand, (SPIKES, 2))
     low, high = SPIKE_FREQUENCIES
     frequencies = directions / directions.norm(dim=2, keepdim=True) * (low + (high - low) * drawn[:, :, :1])
-    each = zip(x, frequencies, drawn[:, :, 1], strict=True)
-    return torch.stack([artefacts.with_spikes(volume, size, frequency, phase) for volume, frequency, phase in each])
+    waves = zip(x, frequencies, drawn[:, :, 1], strict=True)
+    return torch.stack([artefacts.with_spikes(volume, size, frequency, phase) for volume, frequency, phase in waves])
 
 
 @dataclass(frozen=True)

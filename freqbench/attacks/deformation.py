@@ -156,7 +156,7 @@ class Deformation(AcquisitionAttack):
         The determinant for t times a field is 1 + t trace + t^2 minors + t^3 determinant.
         """
         c = c / c.norm(dim=1, keepdim=True).clamp(min=1)
-        trace, minors, determinant = (each.flatten(1) for each in field.invariants(c))
+        trace, minors, determinant = (values.flatten(1) for values in field.invariants(c))
 
         def is_enough(share: Tensor) -> Tensor:
             t = share[:, None]
@@ -251,15 +251,15 @@ class _Followed(torch.autograd.Function):
 
 
 def _followed(logits: Tensor, places: Tensor) -> Tensor:
-    found: Tensor = _Followed.apply(logits, places)  # type: ignore[no-untyped-call]
-    return found
+    followed: Tensor = _Followed.apply(logits, places)  # type: ignore[no-untyped-call]
+    return followed
 
 
 def _uphill(logits: Tensor, upstream: Tensor, axis: int) -> Tensor:
     """Returns the sum over classes of upstream times the logits' central difference along an axis; 0 at both ends."""
-    found, size = torch.zeros_like(logits[:, 0]), logits.shape[axis]
+    total, size = torch.zeros_like(logits[:, 0]), logits.shape[axis]
     if size > 2:
         slopes = logits.narrow(axis, 2, size - 2) - logits.narrow(axis, 0, size - 2)
         inner = slopes.mul_(upstream.narrow(axis, 1, size - 2)).sum(dim=1)
-        found.narrow(axis - 1, 1, size - 2).copy_(inner / 2)
-    return found
+        total.narrow(axis - 1, 1, size - 2).copy_(inner / 2)
+    return total

@@ -45,8 +45,8 @@ class RescaledMIFGSM(MIFGSM):
     def gradients(self, task: Task) -> Gradient:
         """Returns the gradients through the resized volumes."""
         layout = self.steps, self.num_draws + 3
-        given = task.given_start(layout)
-        draws = (task.draw(torch.rand, layout) if given is None else given).movedim(1, 0).tolist()  # step by step
+        start = task.given_start(layout)
+        draws = (task.draw(torch.rand, layout) if start is None else start).movedim(1, 0).tolist()  # step by step
         zooms = [[Zoom.of(task.clean, self.ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
 
         def gradient(x: Tensor, i: int) -> Tensor:

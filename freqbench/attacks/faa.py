@@ -139,8 +139,8 @@ class FAA(GradientAttack):
     def _noise(self, task: Task) -> Tensor:
         """Returns standard logistic draws, each the difference of two Gumbel draws, `[B, steps, C N]`."""
         layout = (self.steps, task.clean.shape[1] * self.bands)
-        given = task.given_start(layout)
-        uniform = task.draw(torch.rand, layout) if given is None else given
+        start = task.given_start(layout)
+        uniform = task.draw(torch.rand, layout) if start is None else start
         return torch.logit(uniform, eps=1e-6)
 
     def _mixer(self, task: Task) -> Mix:
@@ -151,8 +151,8 @@ class FAA(GradientAttack):
         swap, amplitude = amplitude_swap(clean, cast(Tensor, task.given.reference))
         share = torch.arange(self.bands, device=clean.device) / self.bands
         held = (share >= SHAPES[0]) & (share < SHAPES[1])
-        own = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)
-        cost = (band_sums(swap.abs(), bands, self.bands) * held / own.clamp(min=least)).flatten(1)
+        total = (band_sums(amplitude, bands, self.bands) * held).sum(dim=(1, 2), keepdim=True)
+        cost = (band_sums(swap.abs(), bands, self.bands) * held / total.clamp(min=least)).flatten(1)
 
         def mix(gates: Tensor) -> tuple[Tensor, Tensor]:
             open_bands = self._by_channel(gates).index_select(2, bands.flatten()).reshape(swap.shape)

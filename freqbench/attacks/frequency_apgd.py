@@ -127,9 +127,9 @@ class FrequencyAPGD(StateAttack):
         return within_ssim(self.name, clean, self.ssim_min, space.origin, space.project, space.render)
 
     def _start(self, task: Task, space: FrequencySpace, padded: Tensor) -> Tensor:
-        given = self.given_state(task)
-        if given is not None:
-            return space.point_of(given)
+        state = self.given_state(task)
+        if state is not None:
+            return space.point_of(state)
         drawn = 2 * task.draw(torch.rand, padded.shape[1:]) - 1 if self.random_start else torch.zeros_like(padded)
         return space.centre + space.radius * drawn
 

@@ -100,29 +100,29 @@ class SSA(BlockAttack, LinfGradientAttack):
         padded = self.padded(task.clean)
         first = task.clean.movedim(4, 2) if self.per_slice else task.clean
         layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded).shape[1:])}
-        given = self._given(task, layouts)
+        start = self._start_draws(task, layouts)
 
         def draw(i: int, n: int) -> tuple[Tensor, Tensor]:
-            if given is None:
+            if start is None:
                 gauss, unif = task.draw(torch.randn, layouts["gauss"]), task.draw(torch.rand, layouts["unif"])
             else:
-                gauss, unif = (given[name][i, n].to(task.clean) for name in layouts)
+                gauss, unif = (start[name][i, n].to(task.clean) for name in layouts)
             noise = self.eps * (gauss.movedim(2, 4) if self.per_slice else gauss)
             return noise, 1 - self.rho + 2 * self.rho * self.to_voxels(unif, padded.shape[2:])
 
         return draw
 
-    def _given(self, task: Task, layouts: Mapping[str, tuple[int, ...]]) -> Mapping[str, Tensor] | None:
+    def _start_draws(self, task: Task, layouts: Mapping[str, tuple[int, ...]]) -> Mapping[str, Tensor] | None:
         if task.given.start is None:
             return None
         batch = self.steps, self.spectra, len(task.clean)
         expected = {name: (*batch, *layout) for name, layout in layouts.items()}
-        given = task.given.start if isinstance(task.given.start, Mapping) else {}
-        found = {name: tuple(tensor.shape) for name, tensor in given.items()}
-        if found != expected:
-            got = found or type(task.given.start).__name__
+        draws = task.given.start if isinstance(task.given.start, Mapping) else {}
+        shapes = {name: tuple(tensor.shape) for name, tensor in draws.items()}
+        if shapes != expected:
+            got = shapes or type(task.given.start).__name__
             raise UserError(f"{self.name}: expected a start of draws of shapes {expected}, got {got}")
-        return given
+        return draws
 
 
 @dataclass(frozen=True, kw_only=True)

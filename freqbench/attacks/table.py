@@ -93,15 +93,15 @@ def attack_class(given: str | type[Attack]) -> type[Attack]:
         if given not in ATTACKS:
             raise UserError(unknown("attack", given, ATTACKS))
         return ATTACKS[given]
-    found: type[Attack] = plugins.load_class(given, Attack) if isinstance(given, str) else given
+    cls: type[Attack] = plugins.load_class(given, Attack) if isinstance(given, str) else given
     where = given if isinstance(given, str) else given.__name__
     for attribute in ("name", "threat_model", "budget_name"):
-        if not hasattr(found, attribute):
+        if not hasattr(cls, attribute):
             raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
-    if ATTACKS.get(found.name) not in (None, found):  # tables identify attacks by their name
-        raise UserError(f"{where}: expected a name of its own, got {found.name!r}, which is freqbench's: rename it")
-    names.required(found.name, where)
-    return found
+    if ATTACKS.get(cls.name) not in (None, cls):  # tables identify attacks by their name
+        raise UserError(f"{where}: expected a name of its own, got {cls.name!r}, which is freqbench's: rename it")
+    names.required(cls.name, where)
+    return cls
 
 
 def make(attack: str | type[Attack], **parameters: Any) -> Attack:

@@ -34,30 +34,30 @@ class Additions(Strict):
     def of(cls, store: Store) -> "Additions":
         """Reads the additions of a store; empty if it has no job yet."""
         content = store.job() if _has_job(store) else {}
-        known = {name: content[name] for name in cls.model_fields if name in content}
-        return config.validate(known, cls, f"{store.root}/run.json")
+        parts = {name: content[name] for name in cls.model_fields if name in content}
+        return config.validate(parts, cls, f"{store.root}/run.json")
 
     def with_targets(self, grid: Grid) -> "Additions":
         """Returns a copy with the targets of a grid's cells added."""
         scored = dict(self.scored)
         for cell in grid.cells:
-            own = [target.model_id for target in cell.targets]
-            scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *own]))
+            model_ids = [target.model_id for target in cell.targets]
+            scored[cell.cell_id] = list(dict.fromkeys([*scored.get(cell.cell_id, []), *model_ids]))
         return self.model_copy(update={"scored": scored})
 
     def with_imported(self, cell: ImportedCell) -> "Additions":
         """Returns a copy with one more imported cell."""
-        others = [each for each in self.imported if each.cell_id != cell.cell_id]
+        others = [other for other in self.imported if other.cell_id != cell.cell_id]
         return self.model_copy(update={"imported": [*others, cell]})
 
     def onto(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a job's content with the additions, also in its index, which reports read."""
         imported = {cell.cell_id: cell for cell in self.imported}
-        own = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
-        brought = [cell.model_dump(exclude={"source", "label", "content"}) for cell in self.imported]
+        grid_cells = [cell for cell in content["index"]["cells"] if cell["cell_id"] not in imported]
+        imported_cells = [cell.model_dump(exclude={"source", "label", "content"}) for cell in self.imported]
         cells = [
             {**cell, "targets": list(dict.fromkeys([*cell["targets"], *self.scored.get(cell["cell_id"], [])]))}
-            for cell in (*own, *brought)
+            for cell in (*grid_cells, *imported_cells)
         ]
         added = self.model_dump() if self.imported else {"scored": self.scored}
         return {**content, "index": {**content["index"], "cells": cells}, **added}

@@ -74,8 +74,8 @@ def attack_case(
     label), windows are attacked one by one, unless the attack couples them.
     """
     attack = attack.on_grid(case.spacing)
-    model, *surrogates = (each.for_case(case) for each in (model, *surrogates))
-    if not attack.couples_batch and any(each.takes_prompts for each in (model, *surrogates)):
+    model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
+    if not attack.couples_batch and any(network.takes_prompts for network in (model, *surrogates)):
         window_batch = 1
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
@@ -83,13 +83,13 @@ def attack_case(
     windows = attack_windows(shape, model.roi)
     generators = partial(window_generator, seed or 0, case.ref.fingerprint)
     if attack.attacks_volume and len(windows) > 1:
-        whole, *others = (SlidingWindowModel(each, window_batch) for each in (model, *surrogates))
-        result = attack(whole, image[None], label[None], generator=generators(0), learned=learned, surrogates=others)
+        sliding, *others = (SlidingWindowModel(network, window_batch) for network in (model, *surrogates))
+        result = attack(sliding, image[None], label[None], generator=generators(0), learned=learned, surrogates=others)
         return AttackedVolume(
             adversarial=result.adversarial[0].cpu(),
-            num_windows=len(whole.windows(image[None])),
-            num_forwards=whole.num_forwards,
-            num_backwards=whole.num_backwards,
+            num_windows=len(sliding.windows(image[None])),
+            num_forwards=sliding.num_forwards,
+            num_backwards=sliding.num_backwards,
             caution=caution_of(model.name, [result.gradients], learned),
             losses=(result.losses.cpu(),),
             label=result.labels[0].cpu() if attack.moves_labels else None,
@@ -112,10 +112,10 @@ def attack_case(
             generator=[generators(first + i) for i in range(len(batch))],
             reference=None if other is None else _cut(other, batch),
             learned=learned,
-            surrogates=[each.on(batch) for each in surrogates],
+            surrogates=[network.on(batch) for network in surrogates],
         )
-        for (h, w, d), window, shown in zip(batch, result.adversarial, result.labels, strict=True):
-            adversarial[:, h, w, d], moved[:, h, w, d] = window, shown
+        for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
+            adversarial[:, h, w, d], moved[:, h, w, d] = window, shown_label
         num_forwards += model.passes * sum(result.forwards)
         num_backwards += model.passes * sum(result.backwards)
         losses.append(result.losses)
@@ -128,7 +128,7 @@ def attack_case(
         num_forwards=num_forwards,
         num_backwards=num_backwards,
         caution=caution_of(model.name, gradients, learned),
-        losses=tuple(each.cpu() for each in losses),
+        losses=tuple(values.cpu() for values in losses),
         label=moved.cpu() if attack.moves_labels else None,
         **displacement,
     )
@@ -147,7 +147,7 @@ def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = 
     Raises:
         UserError: no gradient had a finite entry other than 0, and some had NaN or infinities.
     """
-    useful, finite = torch.cat([each.cpu() for each in gradients]).unbind(1)
+    useful, finite = torch.cat([flags.cpu() for flags in gradients]).unbind(1)
     if not len(useful):
         return "every gradient was 0: the attack learned nothing" if learned is not None and not learned.any() else None
     if useful.any():

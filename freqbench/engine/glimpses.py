@@ -68,29 +68,31 @@ class Glimpser:
             records: for each target, its row of RECORDS.
         """
         cell = unit.cell
-        own = next((place for place, each in enumerate(unit.targets) if each.model_id == cell.source.model_id), None)
-        if own is None or not cell.dataset.may_be_shared:
+        source = next(
+            (place for place, target in enumerate(unit.targets) if target.model_id == cell.source.model_id), None
+        )
+        if source is None or not cell.dataset.may_be_shared:
             return None
-        drop = _drop(records[own])
+        drop = _drop(records[source])
         if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal one may be the same case, tried again
             return None
         self._worst[cell.cell_id] = drop
         try:
-            before, after = predictions[own]
+            before, after = predictions[source]
             index = slice_of_loss(case.label[0].numpy(), before.numpy(), after.numpy())
-            shown = [_on_attacked(records[own], after, adversarial)]
+            panels = [_on_attacked(records[source], after, adversarial)]
             others = [
                 (_drop(row), place)
                 for place, row in enumerate(records)
-                if place != own and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
+                if place != source and predictions[place][1].shape == after.shape and not math.isnan(_drop(row))
             ]
             if others:
                 _, most = max(others)
-                shown.append(_on_attacked(records[most], predictions[most][1], adversarial))
+                panels.append(_on_attacked(records[most], predictions[most][1], adversarial))
             else:
-                name, dsc = f"{records[own]['target_model']}, clean", records[own]["dsc_foreground_clean"]
-                shown.append(Prediction(name=name, dsc=dsc, labels=before, volume=case.image))
-            image = draw(case, adversarial, index, shown)
+                name, dsc = f"{records[source]['target_model']}, clean", records[source]["dsc_foreground_clean"]
+                panels.append(Prediction(name=name, dsc=dsc, labels=before, volume=case.image))
+            image = draw(case, adversarial, index, panels)
         except Exception:  # a picture is lost, and no row
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
@@ -130,11 +132,11 @@ def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Pred
     ]
     panels += [
         (
-            each.name,
-            f", DSC {100 * each.dsc:.1f}",
-            _overlaid(_grey(seen(each.volume[channel]), size), seen(each.labels), size),
+            prediction.name,
+            f", DSC {100 * prediction.dsc:.1f}",
+            _overlaid(_grey(seen(prediction.volume[channel]), size), seen(prediction.labels), size),
         )
-        for each in predictions
+        for prediction in predictions
     ]
     return _encoded(_sheet(panels, size[1]))
 
@@ -175,9 +177,9 @@ def _signed(change: Pixels) -> Pixels:
 
 def _overlaid(panel: Pixels, labels: Pixels, size: Size) -> Pixels:
     """Returns a panel under the colours of its classes; the background stays clear."""
-    shown = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
-    share = np.where(shown > 0, OPACITY, 0)[..., None]
-    blended: Pixels = panel * (1 - share) + _palette()[shown] * share
+    classes = _resized(labels.astype(np.uint8), size, Resampling.NEAREST)
+    share = np.where(classes > 0, OPACITY, 0)[..., None]
+    blended: Pixels = panel * (1 - share) + _palette()[classes] * share
     return blended.astype(np.uint8)
 
 

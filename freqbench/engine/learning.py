@@ -58,25 +58,25 @@ def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Ten
     if storage.exists(path):
         return _read(path, cell.attack, num_channels)
     started = time.perf_counter()
-    found = make().cpu()
+    learned = make().cpu()
     seconds = time.perf_counter() - started
     if storage.exists(path):
         return _read(path, cell.attack, num_channels)
     facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
-    storage.write_atomic(path, save({LEARNED: found.contiguous()}, facts))
-    return found
+    storage.write_atomic(path, save({LEARNED: learned.contiguous()}, facts))
+    return learned
 
 
 def _read(path: str, attack: Attack, num_channels: int) -> Tensor:
     try:
-        found: Tensor = load(storage.read_bytes(path))[LEARNED]
-        attack.check_learned(found, num_channels)
+        learned: Tensor = load(storage.read_bytes(path))[LEARNED]
+        attack.check_learned(learned, num_channels)
     except (SafetensorError, KeyError, UserError) as error:
         why = one_line(error)
         raise UserError(
             f"{path}: expected a tensor that {attack.name} learned, got another file ({why}): remove it"
         ) from None
-    return found
+    return learned
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,6 @@ class _AsPredicted(nn.Module):
         return self.model.takes_keys
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
-        whole = len(self.sliding.windows(images)) == 1
-        logits: Tensor = (self.model if whole else self.sliding)(images, keys)
+        fits_window = len(self.sliding.windows(images)) == 1
+        logits: Tensor = (self.model if fits_window else self.sliding)(images, keys)
         return logits

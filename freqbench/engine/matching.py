@@ -107,14 +107,14 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     if not any(entry.is_open for entry in job.attacks):
         return job
     with trusting(job.trust_code):
-        asked, known = _asked(job, where), read_budgets(out)
-    missing = {each.key: each for each in asked if each.key not in known}
+        asked, records = _asked(job, where), read_budgets(out)
+    missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
     elif missing:
         from freqbench.engine.worker import Worker, WorkerSpec  # imported here, because it loads all metrics
 
-        if any(each.budget.match.metric == "lpips_body" for each in missing.values()):
+        if any(wanted.budget.match.metric == "lpips_body" for wanted in missing.values()):
             prepare_lpips()
         threads, batch = job.resources.threads, job.window_batch
         spec = WorkerSpec(
@@ -125,18 +125,18 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
             trust_code=job.trust_code,
         )
         worker = Worker(spec)
-        for key, each in missing.items():
-            known[key] = each.find(worker)
-            kept = read_budgets(out) | {key: known[key]}
-            content = {name: record.model_dump(mode="json") for name, record in kept.items()}
+        for key, wanted in missing.items():
+            records[key] = wanted.find(worker)
+            stored = read_budgets(out) | {key: records[key]}
+            content = {name: record.model_dump(mode="json") for name, record in stored.items()}
             storage.write_atomic(storage.join(out, FILE), json.dumps(content, indent=2).encode())
-            say(known[key].text)
+            say(records[key].text)
         del worker
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
     rows: dict[int, tuple[Budget, ...]] = {}
-    for each in asked:
-        rows[each.number] = (*rows.get(each.number, ()), each.row(known.get(each.key)))
+    for wanted in asked:
+        rows[wanted.number] = (*rows.get(wanted.number, ()), wanted.row(records.get(wanted.key)))
     return _with_rows(job, rows)
 
 
@@ -176,13 +176,13 @@ class _Asked:
             low = max(low, cell.attack.bounds[0])  # q_min
         turned = match.metric == "ssim_body"  # a similarity s, at the distance 1 - s
         value = 1 - match.value if turned else match.value
-        found = search(lambda budget: self._distance(worker, budget), value, low, high)
-        reached = 1 - found.distance if turned else found.distance
-        if abs(log_ratio(found.distance, value)) > MISS:
+        nearest = search(lambda budget: self._distance(worker, budget), value, low, high)
+        reached = 1 - nearest.distance if turned else nearest.distance
+        if abs(log_ratio(nearest.distance, value)) > MISS:
             raise UserError(
                 f"{self.place}.value: expected a {match.metric} that {name} from {low:g} to {high:g} leads to on "
                 f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "
-                f"{name}={found.budget:g}"
+                f"{name}={nearest.budget:g}"
             )
         return Record(
             dataset=cell.dataset.name,
@@ -191,9 +191,9 @@ class _Asked:
             match=match,
             cases=tuple(ref.case_id for ref in self.refs),
             budget_name=name,
-            budget=found.budget,
+            budget=nearest.budget,
             reached=reached,
-            tried=found.tried,
+            tried=nearest.tried,
         )
 
     def row(self, record: Record | None) -> Budget:

@@ -48,10 +48,10 @@ def predicted(
     model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool
 ) -> tuple[Prediction, int]:
     """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit."""
-    shown = model.for_case(case)
+    prepared = model.for_case(case)
 
     def predict(windows: int) -> Prediction:
-        return models.prediction(shown, image, windows, case.ref.fingerprint, with_confidence)
+        return models.prediction(prepared, image, windows, case.ref.fingerprint, with_confidence)
 
     return within_memory(predict, windows)
 
@@ -135,17 +135,17 @@ def first_step(
     device = next(model.parameters()).device
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, *first].to(device) for volume in (case.image, case.label))
-    model, *surrogates = (each.for_case(case).on([first]) for each in (model, *surrogates))
+    model, *surrogates = (network.for_case(case).on([first]) for network in (model, *surrogates))
     with suppress(_EnoughError):
-        given = attack.supplied(
+        needs = attack.supplied(
             reference=lambda: window,
             learned=lambda: attack.learn(_UntilStep(model), [(window[0], label[0])], model.roi),
-            surrogates=lambda: [_UntilStep(each) for each in surrogates],
+            surrogates=lambda: [_UntilStep(network) for network in surrogates],
         )
         if surrogates:
             with torch.no_grad():
                 model(window)
-        attack(_UntilStep(model), window, label, **given)
+        attack(_UntilStep(model), window, label, **needs)
 
 
 class _EnoughError(Exception):

@@ -109,8 +109,8 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._before = self._all * plan.num_done // max(1, plan.num_todo)  # an estimate
-        whole, records = self._before + self._all, f"{self._stored}/{self._total}"
-        self._task = self.bar.add_task("starting", total=whole, completed=self._before, records=records, rest="")
+        total, records = self._before + self._all, f"{self._stored}/{self._total}"
+        self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
@@ -156,8 +156,8 @@ class RunProgress:
             if len(within) == 1:
                 line += f", {within[0][0].name} at {_percent(within[0][1], within[0][0].passes)}"
             elif within:
-                whole = sum(unit.passes for unit, _ in within)
-                line += f", {len(within)} units at {_percent(sum(passes for _, passes in within), whole)}"
+                possible = sum(unit.passes for unit, _ in within)
+                line += f", {len(within)} units at {_percent(sum(passes for _, passes in within), possible)}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def _rest(self, now: float, done: int) -> int | None:

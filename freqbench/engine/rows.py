@@ -110,7 +110,7 @@ def scored(
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:
     """Returns a record with the identity columns filled and all others None."""
     _, case_key, target_model_id = unit.cell.key(unit.ref, target)
-    own = {
+    identity = {
         "case_key": case_key,
         "target_model_id": target_model_id,
         "case_id": unit.ref.case_id,
@@ -119,7 +119,7 @@ def _empty_record(unit: Unit, target: ModelSpec) -> Row:
         "target_defence": target.defence_text,
         "target_method": target.method_id,
     }
-    return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | own
+    return {column.name: None for column in RECORDS} | cell_columns(unit.cell) | identity
 
 
 def cell_columns(cell: Cell) -> Row:

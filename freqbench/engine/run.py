@@ -152,9 +152,9 @@ def _faults(plan: Plan) -> Iterator[str]:
     looked_at = defaultdict[tuple[str, str], set[str]](set)
     for unit in plan.units:
         dataset, space, case_id = unit.cell.dataset, unit.cell.source.space, unit.ref.case_id
-        known = looked_at[dataset.name, str(space)]
-        if case_id not in known and len(known) < READ_FIRST:
-            known.add(case_id)
+        case_ids = looked_at[dataset.name, str(space)]
+        if case_id not in case_ids and len(case_ids) < READ_FIRST:
+            case_ids.add(case_id)
             yield from dataset.faults(unit.ref, space or dataset.space)
 
 

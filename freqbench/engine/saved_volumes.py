@@ -93,8 +93,8 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
     adversarial = _read(storage.join(place, layout.ADVERSARIAL))
     label = _read(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
-    told = {name: getattr(facts, name) for name in TOLD}
-    return AttackedVolume(adversarial=adversarial, label=label, **told), facts.attack_seconds
+    columns = {name: getattr(facts, name) for name in TOLD}
+    return AttackedVolume(adversarial=adversarial, label=label, **columns), facts.attack_seconds
 
 
 def _read(path: str) -> Tensor:

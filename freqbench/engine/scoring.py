@@ -221,20 +221,20 @@ def score_shapes(maps: LabelMaps, metrics: Sequence[str]) -> PredictionScores:
 
 def score_calibration(confidence: Tensor, pred: Tensor, label: Tensor, num_classes: int) -> PredictionScores:
     """Scores the calibration of the confidence `[H, W, D]` in a predicted label map."""
-    found = calibration(confidence, pred, label, num_classes)
+    scores = calibration(confidence, pred, label, num_classes)
     record = {
-        "ece": found.ece,
-        "ece_foreground": foreground_mean(found.ece_by_class),
-        "wrong_confidence": found.wrong_confidence,
-        "calibration_undefined_classes": undefined_classes(found.ece_by_class[1:]),
+        "ece": scores.ece,
+        "ece_foreground": foreground_mean(scores.ece_by_class),
+        "wrong_confidence": scores.wrong_confidence,
+        "calibration_undefined_classes": undefined_classes(scores.ece_by_class[1:]),
     }
-    columns = {"ece": found.ece_by_class, "wrong_confidence": found.wrong_confidence_by_class}
+    columns = {"ece": scores.ece_by_class, "wrong_confidence": scores.wrong_confidence_by_class}
     return PredictionScores(record=record, classes=_by_class(columns))
 
 
 def _nsd(maps: LabelMaps) -> dict[str, Vector]:
-    found = nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing)
-    return {"nsd": found, "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances])}
+    values = nsd(maps.pred, maps.label, maps.num_classes, maps.tolerances, maps.spacing)
+    return {"nsd": values, "nsd_tolerance_mm": np.array([math.nan, *maps.tolerances])}
 
 
 _BY_CLASS: Mapping[str, Callable[[LabelMaps], Mapping[str, Vector]]] = {
@@ -262,8 +262,8 @@ def as_clean(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
 
     def suffixed(values: Mapping[str, float | int], columns: Sequence[Column]) -> dict[str, float | int]:
-        known = {column.name for column in columns}
-        return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in known}
+        names = {column.name for column in columns}
+        return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in names}
 
     classes = tuple(suffixed(row, CLASS_RECORDS) for row in scores.classes)
     return PredictionScores(record=suffixed(scores.record, RECORDS), classes=classes)

@@ -154,7 +154,7 @@ class Worker:
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         apart = scoring.SHAPES.intersection(metrics)
         at_once = [metric for metric in metrics if metric not in apart]
-        scores, own, shown = [], [], []
+        scores, columns, label_maps = [], [], []
         for target in unit.targets:
             started = time.perf_counter()
             model = self._model(target, cell)
@@ -164,18 +164,18 @@ class Worker:
             prediction = self._predict(model, adversarial, seen)
             scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
             scores.append(scored)
-            shown.append((clean.pred, prediction.labels))
+            label_maps.append((clean.pred, prediction.labels))
             if self.spec.volumes:
                 with self._timed():
                     volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, prediction.labels)
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
-            own.append({**scored.facts, "score_seconds": seconds})
+            columns.append({**scored.facts, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
-        predictions = [each.scores for each in scores]
-        outcome = rows.scored(unit, case, volume, predictions, own, metrics, measured | attacked.told)
-        glimpse = self._glimpser.look(unit, case, attacked.adversarial, shown, outcome.records)
+        predictions = [scored.scores for scored in scores]
+        outcome = rows.scored(unit, case, volume, predictions, columns, metrics, measured | attacked.told)
+        glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
-        return outcome, Masks(pairs=tuple(each.maps for each in scores), metrics=metrics) if apart else None
+        return outcome, Masks(pairs=tuple(scored.maps for scored in scores), metrics=metrics) if apart else None
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
@@ -263,8 +263,8 @@ class Worker:
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
                 return learning.learn(cell.attack, model, loads, cell.seed, windows)
 
-        kept = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
-        return self.learned.get(cell.cell_id, kept)
+        read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
+        return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics

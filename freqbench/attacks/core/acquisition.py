@@ -83,9 +83,9 @@ class AcquisitionAttack(GradientAttack):
         return float(state.abs().max()) - self.budget
 
     def _start(self, task: Task, space: Space) -> Tensor:
-        given = task.given_start(space.centre.shape[1:])
-        if given is not None:
-            return given
+        start = task.given_start(space.centre.shape[1:])
+        if start is not None:
+            return start
         return space.centre + space.radius * _draw(task, space) if self.random_start else space.centre
 
 

@@ -122,8 +122,8 @@ class Attack(ABC):
         if complaint := variant_of(self.variants).check(self.variant):
             self.refuse("variant", complaint)
         if self.scope not in self.scopes:
-            whole = "this attack perturbs windows one by one"
-            reason = whole if self.scope == "volume" else "windows made one by one would not fit together"
+            refusals = {"volume": "this attack perturbs windows one by one"}
+            reason = refusals.get(self.scope, "windows made one by one would not fit together")
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
 
     def spelled(self) -> dict[str, Any]:

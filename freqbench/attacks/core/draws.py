@@ -28,7 +28,7 @@ class Draws:
             raise UserError(f"{owner}: expected one generator or {batch}, one a sample, got {len(generator)}")
         self._owner, self._generators = owner, list(generator)
         self._before: list[Tensor] | None = None
-        self.seeds = [each.initial_seed() for each in self._generators]
+        self.seeds = [g.initial_seed() for g in self._generators]
 
     def set_back(self, samples: Sequence[int]) -> "Draws":
         """Returns the generators of some samples, reset to their state at the first call of `set_back`."""

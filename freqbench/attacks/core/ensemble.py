@@ -122,8 +122,8 @@ class Ensemble(LinfAttack):
             left = torch.nonzero(lowest > self.threshold).flatten().tolist()
             if left:
                 start = (worst - task.clean)[left] if self.warm_start and number > 0 else None
-                volumes, dice, own = self._run(attack, task, left, start)
-                passes.join(own, left)
+                volumes, dice, member_passes = self._run(attack, task, left, start)
+                passes.join(member_passes, left)
                 is_worse = dice < lowest[left]
                 worst[left] = torch.where(across(is_worse, volumes), volumes, worst[left])
                 lowest[left] = torch.where(is_worse, dice, lowest[left])

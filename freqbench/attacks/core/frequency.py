@@ -168,11 +168,11 @@ class FrequencyAttack(StateAttack):
         padded = self.padded(task.clean)
         if value is not None:
             return torch.full_like(padded, value)
-        given = self.given_state(task)
-        if given is None:
+        state = self.given_state(task)
+        if state is None:
             drawn = task.draw(torch.rand, self.to_blocks(padded).shape[1:])
-            given = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])
-        return given.clamp(low, high)
+            state = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])
+        return state.clamp(low, high)
 
 
 def no_loss(volumes: Tensor) -> Tensor:

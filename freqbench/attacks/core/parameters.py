@@ -46,13 +46,13 @@ def wrong_name(attack: Any, given: Collection[str], optional: str | None = None)
     Returns:
         The first such name with its complaint, or None.
     """
-    known = {field.name: attack.parameters.get(field.name) for field in fields(attack)}
+    parameters = {field.name: attack.parameters.get(field.name) for field in fields(attack)}
     for name in given:
-        if name not in known:
-            return name, unknown("parameter", name, known)
+        if name not in parameters:
+            return name, unknown("parameter", name, parameters)
     for field in fields(attack):
         if field.default is MISSING and field.name not in (*given, optional):
-            described = known[field.name]
+            described = parameters[field.name]
             meaning = described.meaning if described else "see the attack's docstring"
             return field.name, f"required, but not given ({meaning})"
     return None

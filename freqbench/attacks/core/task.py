@@ -101,12 +101,12 @@ class Task:
 
     def logits(self, x: Tensor, view: View | None = None) -> Tensor:
         """Runs one forward pass, `[B, K, H, W, D]`; `view` transforms the whole volumes before the model sees them."""
-        shown = self.whole(x) if view is None else view(self.whole(x))
+        volumes = self.whole(x) if view is None else view(self.whole(x))
         if getattr(self.model, "takes_keys", False) is True:
             keys = [int(digest(["attack", seed, self.passes.forwards]), 16) >> 1 for seed in self.draws.seeds]
-            logits: Tensor = self.model(shown, keys=keys)
+            logits: Tensor = self.model(volumes, keys=keys)
         else:
-            logits = self.model(shown)
+            logits = self.model(volumes)
         if self.passes.forwards == 0:
             check_logits(self.name, logits, self.objective.labels)
             if self._check_classes is not None:

@@ -16,14 +16,14 @@ ATTEMPTS = 30
 
 def marked(mark: str) -> list[psutil.Process]:
     """Returns the processes with a mark in their environment: those started while the driver had it set."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == mark:
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue  # it ended meanwhile, or is another user's
-    return found
+    return processes
 
 
 @contextmanager

@@ -173,8 +173,8 @@ def machines() -> dict[str, Node]:
     import ray
 
     return {
-        node["NodeID"]: Node(cores=found.get("CPU", 0), gpus=found.get("GPU", 0), memory=found.get("memory", 0))
-        for node, found in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
+        node["NodeID"]: Node(cores=amounts.get("CPU", 0), gpus=amounts.get("GPU", 0), memory=amounts.get("memory", 0))
+        for node, amounts in ((node, node["Resources"]) for node in ray.nodes() if node["Alive"])
     }
 
 
@@ -212,7 +212,7 @@ def shortage(wanted: Mapping[str, float]) -> str | None:
     free = ray.available_resources()
     if all(free.get(name, 0) >= amount for name, amount in wanted.items()):
         return None
-    needs, has = (" and ".join(f"{each.get(name, 0):g} {name}" for name in wanted) for each in (wanted, free))
+    needs, has = (" and ".join(f"{amounts.get(name, 0):g} {name}" for name in wanted) for amounts in (wanted, free))
     return f"each needs {needs}; free: {has}"
 
 

@@ -119,8 +119,8 @@ class _Driver:
             self._writes.popleft().result()
 
     def _in_flight(self) -> int:
-        given = sum(len(slot.assigned) for slot in self._fleet.slots)
-        return given + len(self._scorings) + len(self._doubts)
+        assigned = sum(len(slot.assigned) for slot in self._fleet.slots)
+        return assigned + len(self._scorings) + len(self._doubts)
 
     def _round(self, feed: bool) -> None:
         if feed:
@@ -129,10 +129,10 @@ class _Driver:
                     self._feed(slot)
         slots = self._fleet.awaited()
         awaited = [*slots, *self._scorings, *self._doubts, *self._asked]
-        found, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
-        if found and others:  # take all ready ones: with hundreds of workers a round per answer costs too much
-            found += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
-        for ref in found:
+        ready, others = ray.wait(awaited, timeout=TICK_S, fetch_local=False)
+        if ready and others:  # take all ready ones: with hundreds of workers a round per answer costs too much
+            ready += ray.wait(others, num_returns=len(others), timeout=0, fetch_local=False)[0]
+        for ref in ready:
             if ref in self._scorings:
                 self._scored(ref)
             elif ref in self._doubts:
