@@ -21,7 +21,7 @@ CHECKED_EVERY, ENOUGH, GROWTH = 10, 0.95, 2.0
 SMOOTHING = 0.8
 SCALES, SCALE_RATE = (0.1, 1.0), 0.02
 TOLERANCE = 1e-4
-LAST_STEP = 0.1  # of the first
+LAST_STEP = 0.1  # relative to the first
 
 
 @dataclass(frozen=True, kw_only=True)

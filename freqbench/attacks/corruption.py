@@ -15,7 +15,7 @@ from freqbench.ops import artefacts
 
 MOVES = 4
 SPIKES = 2
-SPIKE_FREQUENCIES = (0.1, 0.4)  # cycles a voxel: the wave is neither a slope nor a chequerboard
+SPIKE_FREQUENCIES = (0.1, 0.4)  # cycles per voxel: the wave is neither a slope nor a chequerboard
 
 Draw = Callable[..., Tensor]
 
@@ -53,19 +53,19 @@ LADDER = (0.02, 0.04, 0.07, 0.11, 0.16)  # on the [0, 1] intensity scale; 8, 17,
 
 KINDS: Mapping[str, Kind] = {
     "gaussian_noise": Kind(lambda x, size, draw: x + size * draw(torch.randn), LADDER),  # standard deviation
-    # Standard deviation of either channel, in the magnitude |x + std (n + i n')|: air is not dark any more.
+    # Standard deviation of either channel, in the magnitude |x + std (n + i n')|: air is no longer dark.
     "rician_noise": Kind(
         lambda x, size, draw: torch.hypot(x + size * draw(torch.randn), size * draw(torch.randn)), LADDER
     ),
     # Standard deviation in voxels.
     "blur": Kind(lambda x, size, draw: artefacts.blurred(x, size), (0.4, 0.6, 0.9, 1.2, 1.6), draws=False),
     "bias_field": Kind(_bias_field, (0.05, 0.1, 0.17, 0.25, 0.35)),  # largest coefficient of the log
-    "motion": Kind(_motion, (0.5, 1.0, 2.0, 3.5, 5.0)),  # largest turn in degrees, and shift in voxels
+    "motion": Kind(_motion, (0.5, 1.0, 2.0, 3.5, 5.0)),  # largest rotation in degrees, and shift in voxels
     # Share of their amplitude that every fourth line of k-space loses.
     "ghosting": Kind(lambda x, size, draw: artefacts.with_ghosts(x, size), (0.15, 0.3, 0.5, 0.75, 1.0), draws=False),
     # Standard deviation.
     "low_dose": Kind(lambda x, size, draw: x + size * artefacts.reconstructed_noise(draw(torch.randn)), LADDER),
-    # Side of a voxel over what it was.
+    # Ratio of a voxel's side to the original side.
     "resolution": Kind(
         lambda x, size, draw: artefacts.coarser(x, size), (1.25, 1.5, 2.0, 2.5, 3.0), none=1.0, draws=False
     ),

@@ -14,7 +14,7 @@ from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CON
 from freqbench.attacks.core.task import Task
 from freqbench.ops.fourier import AXES, amplitude_swap, band_sums, fourier_bands
 
-SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold to the image
+SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold close to the image
 
 Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
 

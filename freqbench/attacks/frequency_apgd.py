@@ -96,7 +96,7 @@ class FrequencyAPGD(StateAttack):
                 task, lambda: climb(task, seen, self._start(task, space, padded), self.steps), seen.render
             )
         elif self.control == "uniform":
-            # Projected, because a coefficient may lie halfway between two multiples, where arithmetics differ.
+            # Projected, because rounding decides about a coefficient halfway between two multiples.
             x = space.project(space.point_of(torch.full_like(padded, self.bounds[self.null_end])))
         else:
             ends = 2 * task.draw(torch.rand, padded.shape[1:]).round() - 1

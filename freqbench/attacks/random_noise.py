@@ -73,7 +73,7 @@ class RandomNoise(Attack):
 
 def _filled(sizes: Tensor, room: Tensor, norm: float) -> Tensor:
     """Scales sizes by one number per window and cuts them to their room, so that they have this norm, if it fits."""
-    sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # lest a 0 be multiplied by infinity
+    sizes = sizes.clamp(min=torch.finfo(sizes.dtype).tiny)  # keeps 0 from being multiplied by infinity
     full = room <= 0
     while True:
         # The missing norm is spread over voxels with room left, which may fill some more.

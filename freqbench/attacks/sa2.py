@@ -99,7 +99,7 @@ class SA2(FrequencyAttack):
             logits = task.logits(a)
             loss = task.objective.raised(logits)
             raised = self._task_term(task, logits, loss)
-            # After the network: its backward then runs before the network's, under this side's arithmetic.
+            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
             price = self.ssim_weight * dissimilarity(a)
             with torch.no_grad():
                 value = self._task_term(task, logits, task.objective.compared(logits, loss)) - price

@@ -116,5 +116,5 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
         return cls(**parameters)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:  # of a class of another package
+    except (TypeError, ValueError) as error:  # raised by a class of another package
         raise UserError(f"{cls.name} refuses its parameters: {' '.join(str(error).split())}") from error

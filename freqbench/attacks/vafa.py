@@ -119,7 +119,7 @@ class VAFA(FrequencyAttack):
             a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
             logits = task.logits(a)
             loss = task.objective.raised(logits)
-            # After the network: its backward then runs before the network's, under this side's arithmetic.
+            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
             price = self.ssim_weight * dissimilarity(a)
             value = task.objective.compared(logits, loss) - price.detach()
             return loss - price, (a.detach(), value, task.objective.is_reached(logits))

@@ -20,7 +20,7 @@ from freqbench.ops.colors import class_colors
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.results.glimpses import MAX_BYTES, Glimpse
 
-PANEL, COLUMNS, GAP, CAPTION, FONT = 160, 3, 4, 20, 13  # pixels, but for the number of columns
+PANEL, COLUMNS, GAP, CAPTION, FONT = 160, 3, 4, 20, 13  # pixels, except COLUMNS, a number
 PAPER, INK = (22, 25, 31), (232, 235, 240)
 OPACITY = 0.6
 BELOW, UNCHANGED, ABOVE = (np.array(color) for color in ((230, 97, 1), (247, 247, 247), (94, 60, 153)))  # as in figures
@@ -74,7 +74,7 @@ class Glimpser:
         if source is None or not cell.dataset.may_be_shared:
             return None
         drop = _drop(records[source])
-        if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal one may be the same case, tried again
+        if not drop >= self._worst.get(cell.cell_id, -math.inf):  # an equal drop may be the same case, retried
             return None
         self._worst[cell.cell_id] = drop
         try:
@@ -93,7 +93,7 @@ class Glimpser:
                 name, dsc = f"{records[source]['target_model']}, clean", records[source]["dsc_foreground_clean"]
                 panels.append(Prediction(name=name, dsc=dsc, labels=before, volume=case.image))
             image = draw(case, adversarial, index, panels)
-        except Exception:  # a picture is lost, and no row
+        except Exception:  # only the picture is lost, no row
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
         return Glimpse(cell_id=cell.cell_id, case_key=cell.dataset.case_key(unit.ref), drop=drop, image=image)

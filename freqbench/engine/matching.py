@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
-MISS = 0.05  # of the distance: too far off to count as equal
+MISS = 0.05  # relative distance that is too far off to count as equal
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -174,7 +174,7 @@ class _Asked:
         low, high = BOUNDS[name]
         if name == "q_max" and isinstance(cell.attack, FrequencyAttack):
             low = max(low, cell.attack.bounds[0])  # q_min
-        turned = match.metric == "ssim_body"  # a similarity s, at the distance 1 - s
+        turned = match.metric == "ssim_body"  # a similarity s: the distance is 1 - s
         value = 1 - match.value if turned else match.value
         nearest = search(lambda budget: self._distance(worker, budget), value, low, high)
         reached = 1 - nearest.distance if turned else nearest.distance
@@ -225,7 +225,7 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
     }
     grid = expand(_with_rows(job, largest), where=where)
     cells: dict[tuple[str, str, str], Cell] = {}
-    for cell in grid.cells:  # the first seed's comes first
+    for cell in grid.cells:  # the first seed comes first
         cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []

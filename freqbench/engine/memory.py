@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 MOST_WINDOWS = 32  # at 96^3 and 64 channels, more windows make feature maps above 2^31 numbers, which kernels refuse
 INFERENCE_WINDOWS = 12
-HEADROOM = 0.8  # of the free memory: the rest is for fragments, and for what an attack holds beside a step
+HEADROOM = 0.8  # of the free memory: the rest is for fragmentation and for tensors that an attack holds between steps
 OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # words of CUDA, its libraries and the CPU
 
 V = TypeVar("V")

@@ -52,7 +52,7 @@ class Summary:
     """Result of a run, in records."""
 
     run_id: str | None  # None if there was nothing to do
-    num_done: int  # before it
+    num_done: int  # before the run
     num_new: int
     num_failed: int  # of the new ones
     seconds: float
@@ -110,7 +110,7 @@ def execute(
         work = partial(run.by_engine, engine, address or os.environ.get("RAY_ADDRESS"))
         summary = run.carry_out(work, volumes=root)
     if summary.run_id:
-        store.write_job(content)  # again, as the list of runs has grown
+        store.write_job(content)  # again, because the list of runs has grown
     return summary
 
 

@@ -118,7 +118,7 @@ class Attack(ABC):
             complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
             if complaint:
                 self.refuse(field.name, complaint)
-        vars(self).update(self.spelled())  # part of making it: from here on nothing changes
+        vars(self).update(self.spelled())  # part of construction: frozen from here on
         if complaint := variant_of(self.variants).check(self.variant):
             self.refuse("variant", complaint)
         if self.scope not in self.scopes:

@@ -20,7 +20,7 @@ from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_b
 Seen = tuple[Tensor, Tensor, Tensor]
 """Volumes that a gradient was taken at, the values that compare them, and a flag for each sample that is reached."""
 
-BLOCK_CUT = "block_cut"  # beside an attack's parameters: the sides of its block where a window is shorter
+BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -201,7 +201,7 @@ ACQUISITION: Mapping[str, Parameter] = {
     ),
     "control_points": Parameter(
         "control points of the spline on each axis", values.count_of(4)
-    ),  # one piece of a cubic one
+    ),  # 4 points make one cubic piece
     "deviation": Parameter("largest change of an intensity, on the [0, 1] scale", values.intensity),
     "pieces": Parameter("linear pieces of the curve", values.count),
     "max_mm": Parameter("largest displacement in millimetres", values.weight),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.best import Best
 
-STEPS = 512  # of a table
+STEPS = 512  # steps per table
 
 
 class Trace:

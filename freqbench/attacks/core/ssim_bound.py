@@ -12,7 +12,7 @@ from freqbench.core.errors import UserError
 from freqbench.ops.ssim import body_ssim
 
 HALVINGS = 8
-FLAT = -1e-12  # the least slope of the SSIM that something is divided by
+FLAT = -1e-12  # the slope of the SSIM nearest to 0 that may be a divisor
 
 
 def within_ssim(

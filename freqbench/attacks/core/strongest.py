@@ -22,8 +22,8 @@ NARROWING = ("targeted", "organs", "target", "filter", "channels")
 class Strongest:
     """The parameters that bound the attacks of a threat model, and its strongest attack."""
 
-    names: tuple[str, ...]  # of the parameters
-    form: tuple[str, Mapping[str, Any]]  # name and parameters beside bounds, `steps`, `restarts` and each of `LOSSES`
+    names: tuple[str, ...]  # names of the parameters
+    form: tuple[str, Mapping[str, Any]]  # name and parameters, besides bounds, `steps`, `restarts` and each of `LOSSES`
     has_slices: bool = True  # true if attacks on slices have another set of volumes than those on blocks
 
     def bounds(self, attack: Attack) -> dict[str, Any]:

@@ -224,7 +224,7 @@ class _Driver:
             except RayTaskError as error:
                 if not isinstance(error.cause, RayError):
                     raise
-                # The process could not read the masks, for example after a broken import: other tasks may fail too.
+                # The process could not read the masks, as after a broken import: others may fail too, so score here.
                 scores = score_masks(ray.get(scoring.masks))
             self._take(scoring.outcome.with_scores(scores))
         except RayTaskError as error:

@@ -9,13 +9,15 @@ class Meters:
     """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`."""
 
     def __init__(self) -> None:
-        self._records = Counter("freqbench_records", "records that came through, failed ones too", ("attack",))
-        self._failures = Counter("freqbench_failures", "of those, the ones without scores", ("attack",))
-        self._seconds = Counter("freqbench_device_seconds", "seconds of workers on them, without loading", ("attack",))
+        self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))
+        self._failures = Counter("freqbench_failures", "failed records, which have no scores", ("attack",))
+        self._seconds = Counter(
+            "freqbench_device_seconds", "seconds of workers on records, without loading", ("attack",)
+        )
 
     def worked(self, attack: str, seconds: float) -> None:
         """Adds the seconds that a worker spent on a unit."""
-        if seconds > 0:  # Ray refuses to count nothing
+        if seconds > 0:  # Ray refuses to add 0
             self._seconds.inc(seconds, {"attack": attack})
 
     def stored(self, outcome: Outcome) -> None:
