@@ -188,7 +188,7 @@ class Store:
                 f"{self.root}/runs/{run_id}.json: {'.'.join(map(str, first['loc']))}: expected what a run wrote, got "
                 f"{first['input']!r:.80}: restore it or move it away"
             ) from None
-        return run
+        return {**run, "run_id": run_id}
 
     def run_ids(self) -> list[str]:
         """Lists the ids of the runs so far, ordered."""

@@ -94,6 +94,13 @@ def test_runs_and_job_come_back(store: Store) -> None:
     assert store.job() == {"index": {"cells": []}}
 
 
+def test_a_run_is_known_by_its_file_whatever_the_file_says(store: Store, folder: Path) -> None:
+    store.write_run("b", {"status": "done"})
+    path = folder / "runs" / "b.json"
+    path.write_text(path.read_text().replace('"run_id"', '"name"'))
+    assert store.run("b")["run_id"] == "b"
+
+
 # What cannot be read
 
 
