@@ -18,8 +18,8 @@ from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.job import sweep
-from freqbench.job.recipe import TrainJob
 from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.training import TrainJob
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.spec import seed_of
 
@@ -36,7 +36,7 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECAS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
+class WorkingDirectory:
     """Working directory of a job on the nodes."""
 
     job: str  # the job file's place in it
@@ -60,7 +60,7 @@ class _Named(NamedTuple):
     prefix: str = ""
 
 
-def pack(path: str, job: JobSpec) -> Parcel:
+def pack(path: str, job: JobSpec) -> WorkingDirectory:
     """Packs the files that travel with a job.
 
     Relative paths begin in the current folder, as for `run`. Their targets must lie in it, or, if the job file is
@@ -91,7 +91,7 @@ def pack(path: str, job: JobSpec) -> Parcel:
     for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
         with sweep.at(f"{path}: {name}"):
             _add(files, module.name, module)
-    return Parcel(job=job_place, files=files, overrides=tuple(overrides))
+    return WorkingDirectory(job=job_place, files=files, overrides=tuple(overrides))
 
 
 def check(path: str, job: JobSpec) -> None:
