@@ -30,7 +30,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.fit import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.spec import seed_of
+from freqbench.models.entry import seed_of
 
 Lines = Iterator[tuple[str, str]]
 

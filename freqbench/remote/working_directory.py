@@ -21,7 +21,7 @@ from freqbench.job import sweep
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.training import TrainJob
 from freqbench.models.checkpoints.files import locate
-from freqbench.models.spec import seed_of
+from freqbench.models.entry import seed_of
 
 LIMIT_BYTES = 100 << 20
 """Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""

@@ -23,7 +23,7 @@ from freqbench.job.schema import JobSpec
 from freqbench.job.training import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.models import ModelEntry
 from freqbench.models.checkpoints.files import weights_sha256
-from freqbench.models.spec import TRAIN, Trained
+from freqbench.models.entry import TRAIN, Trained
 from freqbench.results import Shard
 from freqbench.training import finished, train
 from freqbench.training.plan import prepare
