@@ -60,7 +60,7 @@ def submit(
     job = link.described(job, path)
     for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
-    working_directory.check(path, job)
+    working_directory.require_zoo(path, job)
     variables = working_directory.environment(env or ())
     part = Shard.parse(shard) if shard else None
     packed = working_directory.pack(path, job)

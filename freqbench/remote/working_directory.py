@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from freqbench.attacks import attack_class
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.job import sweep
-from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.schema import JobSpec
 from freqbench.job.training import TrainJob
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.entry import seed_of
@@ -94,15 +93,8 @@ def pack(path: str, job: JobSpec) -> WorkingDirectory:
     return WorkingDirectory(job=job_place, files=files, overrides=tuple(overrides))
 
 
-def check(path: str, job: JobSpec) -> None:
-    """Raises UserError for entries that nodes would refuse: keys of a dataset, an unknown attack or zoo checkpoint."""
-    for i, entry in enumerate(job.datasets):
-        if not plugins.names_class(entry.class_name):
-            build_dataset(entry, f"{path}: datasets[{i}]")
-    for i, attack in enumerate(job.attacks):
-        if not plugins.names_class(attack.class_name):
-            with sweep.at(f"{path}: attacks[{i}].name"):
-                attack_class(attack.class_name)
+def require_zoo(path: str, job: JobSpec) -> None:
+    """Raises UserError for an unknown zoo checkpoint, which nodes would refuse; `job_of` has checked the rest."""
     for i, model in enumerate(job.models):
         with sweep.at(f"{path}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
