@@ -16,7 +16,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, NativeCase, nifti
-from freqbench.data.loaders.entry import Entry
+from freqbench.data.loaders.case_files import CaseFiles
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
@@ -293,5 +293,5 @@ class _Files(ListedFolder):
     def _case_id(self, line: Any) -> str:
         return str(line)
 
-    def _parsed(self, line: Any) -> Entry:
-        return Entry(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])
+    def _parsed(self, line: Any) -> CaseFiles:
+        return CaseFiles(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])

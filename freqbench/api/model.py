@@ -24,12 +24,9 @@ from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.job.cells import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.checkpoints.record import require_order
-from freqbench.models.examining import examined
+from freqbench.models.checkpoints.record import origin_of, require_order
+from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
 from freqbench.models.networks.construction import refusing
-from freqbench.models.resolving import DEFAULT_ROI
-from freqbench.models.settings import DEFAULT_INFERENCE, DEFAULT_INPUT
-from freqbench.models.spec import FROZEN
 
 OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
 
@@ -151,7 +148,7 @@ def load_model(
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
-        path, arch, trained, is_own = examined(entry)
+        path, arch, trained, is_own = origin_of(entry)
         if arch in READERS and arch not in FROZEN and storage.is_local(path):
             description = READERS[arch].describe(storage.local_path(path), entry.args)
             num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels

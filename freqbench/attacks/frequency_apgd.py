@@ -25,8 +25,8 @@ from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.ops.blocks import Block
 from freqbench.ops.quantisation import hard_error, reach
-from freqbench.ops.slices import stretch_slices
 from freqbench.ops.ssim import body_ssim
+from freqbench.ops.stretching import stretch_slices
 
 SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
 

@@ -15,8 +15,8 @@ from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
-from freqbench.ops.slices import stretch_slices, stretch_slices_offset
 from freqbench.ops.ssim import ssim_loss
+from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
 SCALE = 255.0
 STRETCHED = "dct-quantization-stretched"

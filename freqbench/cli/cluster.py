@@ -17,7 +17,7 @@ from freqbench.cli.common import EXIT_FAILED, EXIT_INTERRUPTED
 from freqbench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from freqbench.job.recipe import TrainingEntry
+    from freqbench.job.training import TrainingEntry
 
 LAST_LINES = 10
 
@@ -53,17 +53,17 @@ def submit(
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
     job = common.job_of(path, set_, trust_code)
     jobs = _jobs()
-    from freqbench.remote import package
+    from freqbench.remote import working_directory
     from freqbench.results import Shard
     from freqbench.training import link
 
     job = link.described(job, path)
     for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
-        package.refuse_credentials(text, path)
-    package.check(path, job)
-    variables = package.environment(env or ())
+        working_directory.refuse_credentials(text, path)
+    working_directory.require_zoo(path, job)
+    variables = working_directory.environment(env or ())
     part = Shard.parse(shard) if shard else None
-    packed = package.pack(path, job)
+    packed = working_directory.pack(path, job)
     head = jobs.Head(address)
     options = {
         "--set": [*(set_ or ()), *packed.overrides, *_kept(job.training, head, path)],

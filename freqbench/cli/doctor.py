@@ -22,13 +22,13 @@ def doctor(
     trust_code: common.Trust = False,
 ) -> None:
     """Show devices, versions and datasets of this machine; or describe a dataset's folder or a checkpoint."""
-    from freqbench.cli import checkups
+    from freqbench.audit import diagnosis
     from freqbench.core.plugins import trusting
     from freqbench.training import link
 
     spec = link.planned(common.job_of(job, None, trust_code), job)[0] if job else None
     with trusting(trust_code or bool(spec and spec.trust_code)):
-        lines, is_sound = checkups.findings(data, checkpoint, spec, str(job))
+        lines, is_sound = diagnosis.diagnose(data, checkpoint, spec, str(job))
         for name, finding in lines:
             common.say(f"{name + ':':<16} {finding}")
     if not is_sound:

@@ -108,7 +108,7 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None]:
     """Reports `doctor`'s findings about a checkpoint, and the architecture that they tell."""
-    from freqbench.cli import checkups
+    from freqbench.audit import diagnosis
     from freqbench.models import READERS
 
     if checkpoint.startswith(UNTRAINED):
@@ -118,7 +118,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
         return [], next((name for name, sign in signs.items() if sign.exists()), None)
     if arch in READERS:
         return [], None
-    return list(checkups.findings(None, checkpoint, None)[0]), checkups.architecture(checkpoint)
+    return list(diagnosis.diagnose(None, checkpoint, None)[0]), diagnosis.architecture(checkpoint)
 
 
 def _check_budget(budget: str) -> None:

@@ -51,8 +51,8 @@ def verify(
 ) -> None:
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
     from freqbench.audit.verify import shown
-    from freqbench.reporting.leaderboard.entry import read_entry
-    from freqbench.reporting.leaderboard.verify import examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
+    from freqbench.reporting.leaderboard.entry_folder import read_entry
 
     if not 0 < share <= 1:
         raise UserError(f"--share: expected a number in (0, 1], got {share:g}: 0.1 is a tenth of the rows")

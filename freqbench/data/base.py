@@ -13,7 +13,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase, Shape
-from freqbench.data import tolerances
+from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
 ClassName = Annotated[str, Field(min_length=1)]
@@ -61,7 +61,7 @@ class Dataset(Strict, abc.ABC):
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """Tolerated distance of each foreground class's surface for `nsd`, in mm: by its organ, else TOLERANCE_MM."""
-        return tuple(tolerances.of_organ(name) for name in self.class_names[1:])
+        return tuple(nsd_tolerances.of_organ(name) for name in self.class_names[1:])
 
     @abc.abstractmethod
     def recipe(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from freqbench.core import config, documents, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS, nifti
-from freqbench.data.loaders.entry import expanded
+from freqbench.data.loaders.case_files import expanded
 from freqbench.data.loaders.folder import ListedFolder, Survey
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw

@@ -18,10 +18,11 @@ from freqbench.job import sweep
 from freqbench.job.attacks import attacks_on
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.checks import require_names
-from freqbench.job.models import models_of, require_checkpoints, surrogates_of
+from freqbench.job.models import models_of, origins_of, surrogates_of
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import ModelEntry, ModelSpec
 from freqbench.models.checkpoints import record
+from freqbench.models.checkpoints.record import Origin
 from freqbench.results import Shard
 
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
@@ -101,6 +102,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
+    origins: list[Mapping[str, Origin]] = []
     twice = 0
     for i, dataset in enumerate(datasets):
         with sweep.at(f"{where}: datasets[{i}]"):
@@ -112,9 +114,9 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:
                 lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
-        require_checkpoints(job.models, dataset, where)
-    for dataset in datasets:
-        models = models_of(job.models, dataset, where)
+        origins.append(origins_of(job.models, dataset, where))
+    for dataset, of_models in zip(datasets, origins, strict=True):
+        models = models_of(job.models, of_models, dataset, where)
         for model in models.values():
             if model.is_prompted:
                 concerns.append(

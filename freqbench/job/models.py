@@ -8,22 +8,30 @@ from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.checks import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
-from freqbench.models.examining import examined
+from freqbench.models.checkpoints.record import Origin, origin_of
 
 
-def require_checkpoints(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> None:
-    """Checks every model for a dataset before the first network is made; raises UserError as `examined` does."""
+def origins_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, Origin]:
+    """Returns the origins of the weights of a dataset's models, before the first network is made.
+
+    Raises:
+        UserError: as `origin_of`.
+    """
+    origins = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.at(f"{where}: models[{i}]"):
-                examined(entry, dataset.class_names)
+                origins[entry.name] = origin_of(entry, dataset.class_names)
+    return origins
 
 
-def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, ModelSpec]:
+def models_of(
+    given: Sequence[ModelEntry], origins: Mapping[str, Origin], dataset: Dataset, where: str
+) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; an ensemble may precede its members.
 
     Raises:
-        UserError: as `resolve`, or the same network twice. Call `require_checkpoints` before.
+        UserError: as `resolve`, or the same network twice.
     """
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
@@ -31,7 +39,8 @@ def models_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
-                model = resolve(entry, dataset.num_classes, dataset.num_channels, dataset.space, dataset.class_names)
+                of_dataset = dataset.num_classes, dataset.num_channels, dataset.space
+                model = resolve(entry, *of_dataset, origin=origins[entry.name])
             for other in models.values():
                 if other.model_id == model.model_id:  # their records would replace each other
                     raise UserError(

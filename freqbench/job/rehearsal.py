@@ -15,7 +15,7 @@ from freqbench.data.loaders.phantom import REHEARSED
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import AttackEntry, DatasetEntry, at
 from freqbench.models import MODELS, ModelEntry
-from freqbench.models.spec import TRAIN, seed_of
+from freqbench.models.entry import TRAIN, seed_of
 
 SMALL = 32  # voxels per side of windows and volumes
 STEPS = 2

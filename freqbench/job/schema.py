@@ -12,8 +12,8 @@ from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
 from freqbench.core.errors import UserError
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
-from freqbench.job.recipe import TrainingEntry, TrainJob, training_entry
 from freqbench.job.sweep import AttackEntry, DatasetEntry
+from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")

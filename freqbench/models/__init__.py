@@ -4,8 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from freqbench.models.defences import Defence
-from freqbench.models.settings import Inference, InputAdapter
-from freqbench.models.spec import ModelEntry, ModelSpec
+from freqbench.models.entry import Inference, InputAdapter, ModelEntry
+from freqbench.models.spec import ModelSpec
 
 __all__ = [
     "DEFENCES",

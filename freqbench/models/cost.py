@@ -9,9 +9,10 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.plugins import trusting
+from freqbench.models.entry import FROZEN
 from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
-from freqbench.models.spec import FROZEN, ModelSpec
+from freqbench.models.spec import ModelSpec
 
 # A frozen file, or a bundle whose code has to run, cannot be counted without computing: it counts as a UNet of the
 # papers' size.

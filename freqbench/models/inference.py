@@ -15,7 +15,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import Shape, triple
 from freqbench.models.defences.base import draw_seed
 from freqbench.models.defences.randomized_smoothing import Prediction
-from freqbench.models.settings import DEFAULT_INFERENCE
+from freqbench.models.entry import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel
 
 MOST_CLASSES = 256  # of a uint8 label map

@@ -12,11 +12,12 @@ from freqbench.core import plugins, storage
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
+from freqbench.models.entry import FROZEN
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import construction
 from freqbench.models.networks.architectures import MODELS
-from freqbench.models.spec import FROZEN, ModelSpec
+from freqbench.models.spec import ModelSpec
 from freqbench.models.wrapper import MeanOfProbabilities, SegmentationModel
 
 
@@ -34,7 +35,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         # The copy that was checked is used from here on, even if another file replaces the original meanwhile.
         spec = replace(spec, checkpoint=located(spec.arch, stated, spec.args, spec.checkpoint_sha256))
     with naming(stated, spec.checkpoint):
-        if not spec.is_random and content_sha256(spec) != spec.checkpoint_sha256:
+        if not spec.is_random and _content_sha256(spec) != spec.checkpoint_sha256:
             raise CheckpointError(
                 f"{spec.name}: {stated} is not the file that was planned with (sha256 "
                 f"{spec.checkpoint_sha256[:12]}...): put that file back or plan anew"
@@ -42,7 +43,8 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         net = _network(spec)
         if not spec.is_random and spec.arch not in FROZEN:
             # Strict, and casts float16 weights to the network's float32.
-            net.load_state_dict(weights_of(spec, net.state_dict()))
+            wanted = net.state_dict()
+            net.load_state_dict(_migration_of(spec).convert(weights_of(spec, wanted), wanted))
     net.requires_grad_(False)
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
@@ -82,14 +84,14 @@ def naming(given: str, local: str) -> Iterator[None]:
 
 
 def weights_of(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint under the network's names, migrated."""
+    """Returns the weights of a checkpoint under the network's names, without a migration."""
     if spec.arch in READERS:
         weights: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
         return weights
-    return migration_of(spec).convert(checkpoints.read_state_dict(spec.checkpoint, wanted), wanted)
+    return checkpoints.read_state_dict(spec.checkpoint, wanted)
 
 
-def content_sha256(spec: ModelSpec) -> str:
+def _content_sha256(spec: ModelSpec) -> str:
     """Returns the SHA-256 of the file, or of the folder's files, that a model is read from."""
     if spec.arch in READERS:
         description: Description = READERS[spec.arch].describe(spec.checkpoint, spec.args)
@@ -97,7 +99,7 @@ def content_sha256(spec: ModelSpec) -> str:
     return checkpoints.content_sha256(spec.checkpoint)
 
 
-def migration_of(spec: ModelSpec) -> migrations.Migration:
+def _migration_of(spec: ModelSpec) -> migrations.Migration:
     """Returns the migration that maps the checkpoint's names to the network's."""
     return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]
 
@@ -123,5 +125,5 @@ def _network(spec: ModelSpec) -> nn.Module:
             raise UserError(f"{spec.name}: {spec.arch} is not the code that was planned with: plan anew")
         with construction.seeded(seed), construction.refusing(f"{cls.__name__} refuses its args", (Exception,)):
             return cls(**spec.args)
-    roi, extra = spec.network_roi, migration_of(spec).extra
+    roi, extra = spec.network_roi, _migration_of(spec).extra
     return construction.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)

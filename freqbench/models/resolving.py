@@ -1,31 +1,64 @@
-"""Resolves a model's entry in a job to a spec, and checks everything that can be wrong with it."""
+"""Resolves a model's entry in a job to a spec, and checks everything that can be wrong with it.
 
+The outcome for a network of MODELS is kept on the node's disk, as importing MONAI to check it anew takes seconds.
+"""
+
+import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, ValidationError
 from torch import nn
 
-from freqbench.core import plugins
-from freqbench.core.config import validate
+from freqbench.core import limits, node_cache, plugins, storage
+from freqbench.core.config import Strict, validate
 from freqbench.core.errors import UserError
+from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import Shape
-from freqbench.models import known
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.checkpoints.fit import check_fit
+from freqbench.models.checkpoints.record import Origin, origin_of
 from freqbench.models.cost import traced_flops
 from freqbench.models.defences.transforms import RandomResizePad
-from freqbench.models.examining import examined
+from freqbench.models.entry import (
+    DEFAULT_INFERENCE,
+    DEFAULT_INPUT,
+    DEFAULT_ROI,
+    ENSEMBLE,
+    FROZEN,
+    Inference,
+    InputAdapter,
+    ModelEntry,
+    is_prompted,
+    seed_of,
+)
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
-from freqbench.models.loading import content_sha256, located, migration_of, naming, skeleton, weights_of
+from freqbench.models.loading import located, naming, skeleton, weights_of
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
-from freqbench.models.settings import DEFAULT_INFERENCE, Inference, InputAdapter
-from freqbench.models.spec import ENSEMBLE, FROZEN, ModelEntry, ModelSpec, seed_of
+from freqbench.models.spec import ModelSpec
 
-DEFAULT_ROI: Shape = (96, 96, 96)
+
+class _Outcome(Strict):
+    """Outcome of a network's check.
+
+    Attributes:
+        args: the arguments of its class that are not the class's own defaults.
+        migration: the migration of its checkpoint; None if it needs none.
+        flops: floating-point operations of a pass over one window.
+    """
+
+    args: dict[str, Any]
+    migration: str | None
+    flops: NonNegativeInt
 
 
 def resolve(
@@ -34,55 +67,83 @@ def resolve(
     num_channels: int = 1,
     space: Preprocess | None = None,
     class_names: Sequence[str] = (),
+    origin: Origin | None = None,
 ) -> ModelSpec:
     """Checks everything that can be wrong with a model, without computing, and fixes its identity.
 
     `entry` is a job file's, not of an ensemble; `num_classes` (background included), `num_channels`, `space` and
     `class_names` are the dataset's. The spec of a checkpoint that was trained in `space` has no space of its own; if
-    `space` is None, no checkpoint has. Without `class_names`, the order of classes is not compared.
+    `space` is None, no checkpoint has. Without `class_names`, the order of classes is not compared. `origin` is that of
+    the entry, if it was asked for before.
 
     Raises UserError for an unknown architecture or argument, a value or ROI the network refuses, a contradiction with
     the checkpoint's metadata, or code that is not trusted; CheckpointError for a checkpoint that is missing, unreadable
     or does not fit.
     """
-    path, arch, trained, is_own = examined(entry, class_names)
-    seed = seed_of(path)
+    path, arch, trained, has_record = origin or origin_of(entry, class_names)
+    seed, local, kept, code, outcome = seed_of(path), path, None, None, None
+    space = _space(entry, path, trained.preprocess, space)
+    args, roi, adapter, inference = entry.args, entry.roi or trained.roi, entry.input or DEFAULT_INPUT, entry.inference
+    sha256 = f"random:{seed}" if seed is not None or arch in READERS else checkpoints.content_sha256(path)
+    if arch in READERS:
+        if arch in FROZEN:  # its file may not state its inputs and outputs
+            side = {"roi": adapter.in_network_order(roi)} if roi else {}
+            args = {"num_classes": num_classes, "num_channels": num_channels, **side, **args}
+        local, description = _described(entry, arch, path, args, num_classes, num_channels)
+        adapter, sha256 = _stated(entry.input, description.input), description.sha256
+        roi = roi or adapter.in_volume_order(description.roi)
+        space = space or description.preprocess
+        inference = inference or validate(dict(description.inference), Inference, where=entry.name)
+    elif plugins.names_class(arch):
+        code = plugins.provenance(plugins.load_class(arch, nn.Module)).get("source_sha256")
+        args = {**(trained.args or {}), **args}
+    else:
+        adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
+        roi = roi or adapter.in_volume_order(MODELS[arch].roi)
+        if isinstance(entry.defence, RandomResizePad) and is_prompted(arch, args):
+            raise UserError(
+                f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
+                "the points: take another defence, or a network without points"
+            )
+        stated = {"args": args, "trained": trained.args, "migration": entry.migration, "is_own": has_record}
+        kept = _place(
+            {"arch": arch, "roi": roi, "num_classes": num_classes, "num_channels": num_channels}
+            | {"checkpoint_sha256": sha256, "input": adapter.model_dump(), **stated}
+        )
+        outcome = _read(kept)
+        args = (
+            {k: as_tuples(v) for k, v in outcome.args.items()} if outcome else _agreed_args(entry, arch, trained.args)
+        )
     draft = ModelSpec(
         name=entry.name,
         arch=arch,
-        args=entry.args,
-        roi=entry.roi or trained.roi or DEFAULT_ROI,
+        args=args,
+        roi=roi or DEFAULT_ROI,
         num_classes=num_classes,
-        checkpoint=path,
-        checkpoint_sha256=f"random:{seed}",
+        checkpoint=local,
+        checkpoint_sha256=sha256,
         num_channels=num_channels,
-        input=entry.input or InputAdapter(),
-        space=_space(entry, path, trained.preprocess, space),
-        inference=entry.inference or DEFAULT_INFERENCE,
+        migration=outcome.migration if outcome else None,
+        input=adapter,
+        space=space,
+        inference=inference or DEFAULT_INFERENCE,
+        code_sha256=code,
         defence=entry.defence,
         adaptive=entry.adaptive,
         min_dice=0.0 if seed is not None else entry.min_dice,
         training=entry.trained.identity if entry.trained else None,
         method=(entry.trained.method if entry.trained else None) or trained.training.method,
         weights_sha256=entry.trained.weights if entry.trained else None,
+        flops=outcome.flops if outcome else None,
     )
-    if arch in READERS:
-        return _resolve_read(entry, draft)
-    if plugins.names_class(arch):
-        cls: type[nn.Module] = plugins.load_class(arch, nn.Module)
-        sha256 = plugins.provenance(cls).get("source_sha256")
-        draft = replace(draft, args={**(trained.args or {}), **entry.args}, code_sha256=sha256)
-    else:
-        adapter = _stated(entry.input, InputAdapter(axes=MODELS[arch].axes))
-        roi = entry.roi or trained.roi or adapter.in_volume_order(MODELS[arch].roi)
-        draft = replace(draft, roi=roi, input=adapter)
-        if draft.is_prompted and isinstance(entry.defence, RandomResizePad):
-            raise UserError(
-                f"{entry.name}: expected no {entry.defence.name} beside args.points, as it moves the window from under "
-                "the points: take another defence, or a network without points"
-            )
-        return _remembered(entry, draft, trained.args, is_own)
-    return _checked(draft, entry.migration)
+    if outcome:
+        return draft
+    with naming(path, local):
+        migration, flops = _checked(draft, entry.migration, migrations.NONE if has_record else None)
+    # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
+    if kept and flops is not None and (seed is not None or checkpoints.content_sha256(path) == sha256):
+        _keep(kept, _Outcome(args=dict(args), migration=migration, flops=flops))
+    return replace(draft, checkpoint=path, migration=migration, flops=flops)
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -168,64 +229,32 @@ def _stated(stated: InputAdapter | None, default: InputAdapter) -> InputAdapter:
     return stated.model_copy(update={"axes": default.axes})
 
 
-def _resolve_read(entry: ModelEntry, draft: ModelSpec) -> ModelSpec:
-    """Resolves a model of a reader: its folder's description fills in what the job does not state."""
-    if draft.arch in FROZEN:  # its file may not state its inputs and outputs
-        roi = {"roi": draft.input.in_network_order(entry.roi)} if entry.roi else {}
-        args = {"num_classes": draft.num_classes, "num_channels": draft.num_channels, **roi, **entry.args}
-        draft = replace(draft, args=args)
-    checkpoint = draft.checkpoint
-    local = located(draft.arch, checkpoint, draft.args)
-    with naming(checkpoint, local):
-        description: Description = READERS[draft.arch].describe(local, draft.args)
-        for what, words in (("num_classes", "output classes"), ("num_channels", "input channels")):
-            theirs, ours = getattr(description, what), getattr(draft, what)
+def _described(
+    entry: ModelEntry, arch: str, path: str, args: Mapping[str, Any], num_classes: int, num_channels: int
+) -> tuple[str, Description]:
+    """Returns the local copy of a model of a reader, and the description that its folder or file gives."""
+    local = located(arch, path, args)
+    with naming(path, local):
+        description: Description = READERS[arch].describe(local, args)
+        for theirs, ours, words in (
+            (description.num_classes, num_classes, "output classes"),
+            (description.num_channels, num_channels, "input channels"),
+        ):
             if theirs != ours:
                 raise UserError(f"{entry.name}: {local} has {theirs} {words}, dataset wants {ours}")
         if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
-            if draft.arch == "bundle" and description.preprocess is None:
+            if arch == "bundle" and description.preprocess is None:
                 raise UserError(
                     f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
                     "state both"
                 )
             if description.preprocess:
                 _require_input(entry, local, description.preprocess)
-        adapter = _stated(entry.input, description.input)
-        draft = replace(
-            draft,
-            checkpoint=local,
-            roi=entry.roi or adapter.in_volume_order(description.roi),
-            checkpoint_sha256=description.sha256,
-            input=adapter,
-            space=entry.preprocess or description.preprocess,
-            inference=entry.inference or validate(dict(description.inference), Inference, where=entry.name),
-        )
-        return replace(_checked(draft, entry.migration), checkpoint=checkpoint)
+    return local, description
 
 
-def _remembered(entry: ModelEntry, draft: ModelSpec, trained: Mapping[str, Any] | None, is_own: bool) -> ModelSpec:
-    """Checks a network of MODELS as `_checked` does, but does not build it if it passed before on this machine."""
-    if not draft.is_random:
-        draft = replace(draft, checkpoint_sha256=content_sha256(draft))
-    asked = {"args": entry.args, "trained": trained, "migration": entry.migration, "is_own": is_own}
-    fields = ("arch", "roi", "num_classes", "num_channels", "checkpoint_sha256")
-    adapter = draft.input.model_dump()
-    path = known.place(asked | {"input": adapter} | {name: getattr(draft, name) for name in fields})
-    if outcome := known.read(path):
-        args = {name: as_tuples(value) for name, value in outcome.args.items()}
-        return replace(draft, args=args, migration=outcome.migration, flops=outcome.flops)
-    spec = _checked(
-        replace(draft, args=_agreed_args(entry, draft.arch, trained)),
-        entry.migration,
-        migrations.NONE if is_own else None,
-    )
-    if spec.checkpoint_sha256 == draft.checkpoint_sha256 and spec.flops is not None:
-        known.keep(path, known.Checked(args=dict(spec.args), migration=spec.migration, flops=spec.flops))
-    return spec
-
-
-def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -> ModelSpec:
-    """Returns the spec with its checkpoint's digest and migration; refuses a checkpoint or window that does not fit."""
+def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple[str | None, int | None]:
+    """Returns migration and floating-point operations; refuses a checkpoint or window that does not fit the network."""
     if stated and (draft.is_random or draft.arch not in MODELS):
         raise UserError(
             f"{draft.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {stated}: "
@@ -239,20 +268,55 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None = None) -
                 f"{len(value)}: give as many"
             )
     if draft.arch in FROZEN:
-        return draft
+        return None, None
     net = skeleton(draft)
     if next(net.parameters(), None) is None:
         raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
-    wanted = net.state_dict()
+    wanted, chosen = net.state_dict(), migrations.NONE
     if not draft.is_random:
+        weights = weights_of(draft, wanted)
         if draft.arch in MODELS:
-            weights = checkpoints.read_state_dict(draft.checkpoint, wanted)
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
-            draft = replace(draft, migration=None if chosen == migrations.NONE else chosen)
-            weights = migration_of(draft).convert(weights, wanted)
-        else:
-            weights = weights_of(draft, wanted)
+            weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
         check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
-        draft = replace(draft, checkpoint_sha256=content_sha256(draft))
     flops = traced_flops(draft, net)
-    return replace(draft, flops=flops) if draft.arch in MODELS else draft
+    return None if chosen == migrations.NONE else chosen, flops if draft.arch in MODELS else None
+
+
+def _place(asked: dict[str, Any]) -> Path | None:
+    """Returns the file for the outcome of a check that depends on `asked`, freqbench's code and the libraries.
+
+    Returns None if nothing is kept: FREQBENCH_CACHE_GB is 0, the cache cannot be used (a run reports that), or an
+    argument is no plain value.
+    """
+    with suppress(UserError, TypeError):
+        if not node_cache.limit():
+            return None
+        key = digest([asked, os.environ.get(limits.VARIABLE), _code(), version("monai"), version("torch")])
+        return node_cache.part("networks") / f"{key}.json"
+    return None
+
+
+def _read(path: Path | None) -> _Outcome | None:
+    """Returns the outcome kept at a path; None if there is none or it cannot be read."""
+    if path is None or not path.is_file():  # a pipe has no end
+        return None
+    try:
+        return _Outcome.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _keep(path: Path, outcome: _Outcome) -> None:
+    """Keeps the outcome of a check; ignores a full or read-only disk, which only costs time at the next command."""
+    with suppress(OSError):
+        storage.write_atomic(str(path), json.dumps(outcome.model_dump()).encode())
+
+
+@cache
+def _code() -> str:
+    """Returns a digest of the modules that make and check networks."""
+    hasher = blake2b(digest_size=8)
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()

@@ -13,8 +13,8 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
-from freqbench.models.settings import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 

@@ -27,7 +27,7 @@ import freqbench
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.engine import provenance
-from freqbench.remote.package import Parcel, refuse_credentials
+from freqbench.remote.working_directory import WorkingDirectory, refuse_credentials
 
 ANSWER_S = 15.0  # limit for an answer of the head
 QUIET_S = 60.0  # after this silence of a job, its head is asked for a sign of life
@@ -68,19 +68,21 @@ class Head:
             client = StateApiClient(address=self.url, headers=self._headers)
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
-    def submit(self, name: str, parcel: Parcel, out: str, options: Sequence[str], variables: Mapping[str, str]) -> str:
-        """Sends a job with its parcel and the options of `run`, as words, and returns its id.
+    def submit(
+        self, name: str, packed: WorkingDirectory, out: str, options: Sequence[str], variables: Mapping[str, str]
+    ) -> str:
+        """Sends a job with its working directory and the options of `run`, as words, and returns its id.
 
         The job has `variables` in its environment on all nodes, where everyone can read them. Raises UserError if
         the nodes cannot share `out`, folder or URI of the store, or the head does not take the job.
         """
         place = self.shared(out, "--out")
         job_id = f"freqbench-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        words = ["python", "-m", "freqbench", "run", parcel.job, "--address", "auto", "--engine", "ray", "--out", place]
+        words = ["python", "-m", "freqbench", "run", packed.job, "--address", "auto", "--engine", "ray", "--out", place]
         state = json.dumps(provenance.git_state())
         own_variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_S), provenance.SENT_CODE: state}
         with tempfile.TemporaryDirectory() as folder, self._explained():
-            parcel.unpack(Path(folder))
+            packed.unpack(Path(folder))
             self._client.submit_job(
                 # Without `exec` the signal that stops the job would reach a shell first.
                 entrypoint=f"exec {shlex.join([*words, *options])}",

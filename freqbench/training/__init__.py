@@ -1,6 +1,6 @@
 """Trains models to attack: clean, adversarially, and with frequency consistency."""
 
-from freqbench.job.recipe import TrainJob
+from freqbench.job.training import TrainJob
 from freqbench.training.run import TrainResult, finished, train
 
 __all__ = ["TrainJob", "TrainResult", "finished", "train"]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, Shape
-from freqbench.job.schedule import Augmentation
+from freqbench.job.training import Augmentation
 
 KEYS = ("image", "label")
 

@@ -17,7 +17,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.storage import is_local, join, local_path
-from freqbench.job.recipe import TrainJob
+from freqbench.job.training import TrainJob
 from freqbench.training.loop import Team, fit
 from freqbench.training.plan import prepare
 from freqbench.training.state import Row, read_log

@@ -18,12 +18,12 @@ from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.limits import whole
 from freqbench.job import sweep
-from freqbench.job.recipe import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.job.rehearsal import Missing, name_of
 from freqbench.job.schema import JobSpec
+from freqbench.job.training import ModelRecipe, TrainingEntry, TrainJob
 from freqbench.models import ModelEntry
 from freqbench.models.checkpoints.files import weights_sha256
-from freqbench.models.spec import TRAIN, Trained
+from freqbench.models.entry import TRAIN, Trained
 from freqbench.results import Shard
 from freqbench.training import finished, train
 from freqbench.training.plan import prepare

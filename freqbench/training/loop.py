@@ -23,8 +23,7 @@ from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
 from freqbench.core.storage import join
 from freqbench.core.types import Case
-from freqbench.job.recipe import ModelRecipe
-from freqbench.job.schedule import Augmentation, Schedule
+from freqbench.job.training import Augmentation, ModelRecipe, Schedule
 from freqbench.training.crops import CropSampler, loaded
 from freqbench.training.objective import Adversary, Objective
 from freqbench.training.state import BEST, Row, State

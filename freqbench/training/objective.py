@@ -12,7 +12,7 @@ from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
-from freqbench.job.schedule import FrequencyConsistency
+from freqbench.job.training import FrequencyConsistency
 from freqbench.ops.consistency import frequency_consistency
 from freqbench.ops.losses import dice_ce
 

@@ -15,10 +15,9 @@ from freqbench.core.storage import join
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
-from freqbench.job.recipe import SCRATCH, ModelRecipe, TrainJob, suffix
-from freqbench.job.schedule import OWN, QUICK_ATTACK, Validation
 from freqbench.job.schema import build_dataset
 from freqbench.job.sweep import AttackEntry
+from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary

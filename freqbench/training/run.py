@@ -26,7 +26,7 @@ from freqbench.core.machine import versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, require_own, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
-from freqbench.job.recipe import TrainJob
+from freqbench.job.training import TrainJob
 from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.state import BEST, MARKS, RESULT, Row, State

@@ -130,7 +130,7 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
 
 def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) -> None:
     """Crops of Synapse's size beside a step of half a second; the first wait comes once a training."""
-    from freqbench.job.schedule import Augmentation
+    from freqbench.job.training import Augmentation
 
     job = validate(
         {

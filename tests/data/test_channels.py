@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from freqbench.data.loaders.case_files import CaseFiles
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.entry import Entry
 
 from .conftest import Folder, refused
 from .downloads import SHAPE, volume
@@ -17,10 +17,10 @@ from .downloads import SHAPE, volume
 class FileAChannel(Decathlon):
     """Every case with a second channel beside its image, as nnU-Net has it."""
 
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         entry = super()._parsed(line)
         second = entry.image.replace(".nii.gz", "_0001.nii.gz")
-        return Entry(entry.case_id, entry.patient_id, entry.image, entry.label, further=(second,))
+        return CaseFiles(entry.case_id, entry.patient_id, entry.image, entry.label, further=(second,))
 
 
 def two_channels(seed: int) -> npt.NDArray[np.float32]:

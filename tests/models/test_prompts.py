@@ -18,8 +18,8 @@ from freqbench.engine import learning, memory
 from freqbench.engine.attacking import attack_case
 from freqbench.job.cells import Cell
 from freqbench.models import SegmentationModel, attack_windows, predict
+from freqbench.models.entry import Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
-from freqbench.models.settings import Inference, InputAdapter
 from freqbench.models.wrapper import MeanOfProbabilities
 
 ROI = (8, 12, 16)

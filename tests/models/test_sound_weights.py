@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from freqbench.cli.checkups import findings
+from freqbench.audit.diagnosis import diagnose
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import SegmentationModel, predict, resolve
@@ -44,7 +44,7 @@ def test_a_tensor_is_refused_by_name(
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")
     for read in (
         lambda: resolve(entry(tmp_path / "m.pt"), 3),
-        lambda: [*findings(None, str(tmp_path / "m.pt"), None, "job.yaml")[0]],
+        lambda: [*diagnose(None, str(tmp_path / "m.pt"), None, "job.yaml")[0]],
     ):
         with pytest.raises(CheckpointError) as caught:
             read()

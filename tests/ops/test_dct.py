@@ -12,7 +12,7 @@ from freqbench.ops.bands import BANDS, band_magnitude, band_mask
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
-from freqbench.ops.slices import stretch_slices, stretch_slices_offset
+from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from s3_server import free_port
 
 from freqbench.cli import cluster
 from freqbench.core.errors import UserError
-from freqbench.job.recipe import TrainingEntry
+from freqbench.job.training import TrainingEntry
 from freqbench.remote import jobs
 
 

@@ -7,7 +7,7 @@ import torch
 from engine.cases import case_of
 
 from freqbench.core.types import Case, Shape
-from freqbench.job.schedule import Augmentation
+from freqbench.job.training import Augmentation
 from freqbench.training.crops import CropSampler, loaded
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)

@@ -14,7 +14,7 @@ import pytest
 import toy_training
 import yaml
 
-from freqbench.job.schedule import Schedule
+from freqbench.job.training import Schedule
 from freqbench.training import train
 from freqbench.training.loop import Team, Trainer
 from freqbench.training.state import Row, read_log

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
-from freqbench.job.schedule import Schedule
+from freqbench.job.training import Schedule
 from freqbench.training import loop
 from freqbench.training.loop import fit, learning_rate
 from freqbench.training.plan import prepare

@@ -10,7 +10,7 @@ from monai.losses import DiceCELoss
 from torch import Tensor, nn
 
 from freqbench.attacks import make
-from freqbench.job.schedule import FrequencyConsistency
+from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
 from freqbench.training.objective import Adversary, Objective
 from freqbench.training.validation import choice, mean_foreground, under_attacks

@@ -12,8 +12,8 @@ from pydantic import ConfigDict, Field
 from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
-from freqbench.data import nifti, tolerances
-from freqbench.data.loaders.entry import Entry, UnlabelledError, expanded, join
+from freqbench.data import nifti, nsd_tolerances
+from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, expanded, join
 from freqbench.data.loaders.folder import ListedFolder
 
 
@@ -49,7 +49,7 @@ class Decathlon(ListedFolder):
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """The tolerance of the list's Decathlon task, if it is one; else by organ."""
-        tolerance = tolerances.TASKS.get(str(self._content().get("name")).lower())
+        tolerance = nsd_tolerances.TASKS.get(str(self._content().get("name")).lower())
         return super().tolerances_mm if tolerance is None else (tolerance,) * (self.num_classes - 1)
 
     def _source(self) -> str:
@@ -77,7 +77,7 @@ class Decathlon(ListedFolder):
             raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
         return image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}"
 
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         root, image = self._root(), self._image_of(line)
         label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
         if not isinstance(label, str) or not label:
@@ -86,7 +86,7 @@ class Decathlon(ListedFolder):
             )
         case_id = self._case_id(line)
         patient = line.get("patient") if isinstance(line, dict) else None
-        return Entry(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), join(root, label))
+        return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), join(root, label))
 
 
 @lru_cache(maxsize=64)

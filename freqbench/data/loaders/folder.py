@@ -19,7 +19,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.loaders.entry import Entry, UnlabelledError, expanded
+from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, expanded
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -81,7 +81,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _case_id(self, line: Any) -> str: ...
 
     @abc.abstractmethod
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         """Returns a line's files; raises UnlabelledError if it names no label map, DataError if it is malformed."""
 
     @property
@@ -226,8 +226,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
         return lines
 
-    def _entries(self, split: str) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _entries(self, split: str) -> dict[str, CaseFiles]:
+        entries: dict[str, CaseFiles] = {}
         for line in self._lines(split):
             entry = self._parsed(line)
             if entry.case_id in entries:
@@ -237,7 +237,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             entries[entry.case_id] = entry
         return entries
 
-    def _entry(self, case_id: str) -> Entry:
+    def _entry(self, case_id: str) -> CaseFiles:
         """Returns a case's entry: from `split` if it holds the case, else from the first key of the list that does."""
         for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
             for line in self._lines(split):
@@ -245,28 +245,28 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     return self._parsed(line)
         raise DataError(f"{self._source()}: expected case {case_id}, got a list without it: plan the job again")
 
-    def _check_content(self, entry: Entry, ref: CaseRef) -> None:
+    def _check_content(self, entry: CaseFiles, ref: CaseRef) -> None:
         if self._fingerprint(entry) != ref.fingerprint:
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
-    def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
+    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
         image = self._image_header(entry)
         label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
         return image, label
 
-    def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
+    def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
         return nifti.read_label(label, self.num_classes)
 
     @staticmethod
-    def _image_header(entry: Entry) -> nifti.Header:
+    def _image_header(entry: CaseFiles) -> nifti.Header:
         files = (entry.image, *entry.further)
         local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
-    def _fingerprint(entry: Entry) -> str:
+    def _fingerprint(entry: CaseFiles) -> str:
         return digest([_asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:

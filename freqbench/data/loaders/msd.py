@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, model_validator
 
 from freqbench.core import storage
 from freqbench.core.errors import MissingDataError, unknown
-from freqbench.data import tolerances
+from freqbench.data import nsd_tolerances
 from freqbench.data.loaders.decathlon import Decathlon
 
 MR = None  # intensities without a unit: percentiles of each volume
@@ -70,7 +70,7 @@ class MSD(Decathlon):
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """The task's own tolerance, whatever name its list has."""
-        return (tolerances.TASKS[self.task.partition("_")[2].lower()],) * (self.num_classes - 1)
+        return (nsd_tolerances.TASKS[self.task.partition("_")[2].lower()],) * (self.num_classes - 1)
 
     @cached_property
     def num_channels(self) -> int:

@@ -10,7 +10,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.core.limits import whole
 from freqbench.data import nifti
-from freqbench.data.loaders.entry import Entry, expanded, join
+from freqbench.data.loaders.case_files import CaseFiles, expanded, join
 from freqbench.data.loaders.folder import ListedFolder
 
 IGNORE = "ignore"
@@ -115,14 +115,14 @@ class NnunetRaw(ListedFolder):
     def _case_id(self, line: Any) -> str:
         return str(line[1])
 
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         side, case_id = line
         root, ending = self._root(), self._ending()
         image, *further = [
             join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())
         ]
         label = join(root, f"labels{side}/{case_id}{ending}")
-        return Entry(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
+        return CaseFiles(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
 
 
 def _read_json(path: str, what: str) -> Any:

@@ -9,8 +9,8 @@ from pydantic import Field
 from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
 from freqbench.data import nifti
+from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, join
 from freqbench.data.loaders.decathlon import Decathlon
-from freqbench.data.loaders.entry import Entry, UnlabelledError, join
 
 SPLITS = Path(__file__).parents[1] / "splits"
 
@@ -52,7 +52,7 @@ class Published(Decathlon):
     def _source(self) -> str:
         return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()
 
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         if self.list_file != PUBLISHED:
             return super()._parsed(line)
         place = self._place()
@@ -70,7 +70,7 @@ class Published(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return Entry(case_id, patient, image, label)
+        return CaseFiles(case_id, patient, image, label)
 
     def _place(self) -> Place | None:
         """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""

@@ -17,9 +17,9 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, unkn
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
-from freqbench.data.loaders.entry import Entry
+from freqbench.data.loaders.case_files import CaseFiles
 from freqbench.data.loaders.folder import ListedFolder
-from freqbench.data.tolerances import TOLERANCE_MM
+from freqbench.data.nsd_tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 
@@ -79,12 +79,12 @@ class TotalSegmentator(ListedFolder):
     def _case_id(self, line: Any) -> str:
         return str(line)
 
-    def _parsed(self, line: Any) -> Entry:
+    def _parsed(self, line: Any) -> CaseFiles:
         folder = storage.join(self._root(), line)
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return Entry(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
+        return CaseFiles(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
-    def _headers(self, entry: Entry) -> tuple[nifti.Header, nifti.Header]:
+    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
         """Returns the headers of the image and of the first mask; checks all masks."""
         for structure, mask in zip(self.classes, entry.masks, strict=True):
             folder = mask.rpartition("/")[0]
@@ -95,7 +95,7 @@ class TotalSegmentator(ListedFolder):
             nifti.read_header(storage.fetch(mask)).check_same_grid(image)
         return image, label
 
-    def _read_label(self, entry: Entry, label: nifti.Header) -> npt.NDArray[np.uint8]:
+    def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(entry.masks, start=1):
             merged[nifti.read_label(nifti.read_header(storage.fetch(mask)), 2) == 1] = index

@@ -1,17 +1,21 @@
-"""Reads the metadata of freqbench's own checkpoints, and warns of what speaks against scoring a model."""
+"""Combines a model's entry with its checkpoint's metadata, and warns of what speaks against scoring a model."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from freqbench.core import plugins, storage
 from freqbench.core.config import validate
-from freqbench.core.errors import UserError
+from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
+from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
-from freqbench.models.checkpoints.files import read_metadata
+from freqbench.models.checkpoints.files import read_metadata, weights_sha256
+from freqbench.models.entry import ENSEMBLE, ModelEntry, seed_of
 from freqbench.models.foreign import READERS
-from freqbench.models.spec import ENSEMBLE, ModelSpec
+from freqbench.models.networks.architectures import MODELS
+from freqbench.models.spec import ModelSpec
 
 SHARE = {"train": "taught it (train)", "select": "chose its weights (select)"}
 
@@ -45,6 +49,25 @@ def read(path: str) -> tuple[Record, bool]:
     """Returns the record of a checkpoint and True if it has one; raises UserError for malformed metadata."""
     metadata = read_metadata(path)
     return validate(metadata, Record, where=f"{path}: metadata"), bool(metadata)
+
+
+class Origin(NamedTuple):
+    """Weights that an entry names: their path, their architecture, the checkpoint's record, True if it has one."""
+
+    path: str
+    arch: str
+    record: Record
+    has_record: bool
+
+
+def origin_of(entry: ModelEntry, class_names: Sequence[str] = ()) -> Origin:
+    """Returns the origin of a model's weights: the part of `resolve` that makes no network, and refuses as it does."""
+    path = _weights_path(entry)
+    arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
+    says_nothing = seed_of(path) is not None or arch in READERS
+    trained, has_record = (Record(), False) if says_nothing else read(path)
+    require_order(entry.name, path, trained.class_names, class_names)
+    return Origin(path, _agreed_arch(entry, arch, path, trained.arch), trained, has_record)
 
 
 def require_order(name: str, path: str, trained: Sequence[str] | None, class_names: Sequence[str]) -> None:
@@ -89,3 +112,42 @@ def concerns(
 
 def _plain(name: str) -> str:
     return name.casefold().replace("_", " ")
+
+
+def _weights_path(entry: ModelEntry) -> str:
+    """Returns the path of a model's weights, variables filled in; for a network of the job, the planned weights."""
+    if entry.is_to_train and not entry.trained:
+        raise UserError(
+            f"{entry.name}: expected the network of {entry.checkpoint} to be trained before the grid is made, got "
+            "none: use freqbench run or freqbench.training.link"
+        )
+    path = storage.filled_in(str(entry.path), entry.name)
+    if entry.trained:
+        if not storage.exists(path):
+            raise CheckpointError(
+                f"{entry.name}: expected the weights of {entry.checkpoint} at {path}, found none: freqbench run JOB "
+                "trains them again"
+            )
+        if (weights := weights_sha256(path)) != entry.trained.weights:
+            raise CheckpointError(
+                f"{entry.name}: expected the weights of {entry.checkpoint} that were planned with (sha256 "
+                f"{entry.trained.weights[:12]}...), got others at {path} ({weights[:12]}...), as its training job was "
+                "changed or carried out anew: put that file back, or freqbench run JOB for what is there now"
+            )
+    return path
+
+
+def _agreed_arch(entry: ModelEntry, arch: str | None, path: str, trained: str | None) -> str:
+    if arch is None and trained is None:
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
+    if arch and trained and arch != trained:
+        raise UserError(f"{entry.name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
+    agreed = str(arch or trained)
+    if arch is None and plugins.names_class(agreed):
+        raise UserError(
+            f"{entry.name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
+            f"give arch: {agreed}"
+        )
+    if agreed not in MODELS and agreed not in READERS and not plugins.names_class(agreed):
+        raise UserError(unknown("architecture", agreed, [*MODELS, *READERS]))
+    return agreed

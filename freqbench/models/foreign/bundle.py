@@ -20,9 +20,9 @@ from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.entry import Finite, InputAdapter
 from freqbench.models.foreign.bundle_config import Config, read_config
 from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint
-from freqbench.models.settings import Finite, InputAdapter
 
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"

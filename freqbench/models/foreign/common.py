@@ -14,8 +14,8 @@ from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
+from freqbench.models.entry import AXES, DEFAULT_INPUT, InputAdapter
 from freqbench.models.networks.construction import refusing, seeded
-from freqbench.models.settings import AXES, DEFAULT_INPUT, InputAdapter
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 

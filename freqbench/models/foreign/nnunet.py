@@ -27,9 +27,9 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.entry import AXES, InputAdapter
 from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint
 from freqbench.models.foreign.nnunet_plans import Plan, read_plan
-from freqbench.models.settings import AXES, InputAdapter
 
 Z_SCORE_LIMIT = 5.0
 

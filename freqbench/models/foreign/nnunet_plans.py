@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, PositiveInt
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres
+from freqbench.models.entry import Finite
 from freqbench.models.foreign.common import read_object
-from freqbench.models.settings import Finite
 
 
 class _Channel(BaseModel):

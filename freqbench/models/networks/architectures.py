@@ -11,7 +11,7 @@ import numpy as np
 
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Shape, triple
-from freqbench.models.settings import AXES
+from freqbench.models.entry import AXES
 
 
 @dataclass(frozen=True, kw_only=True)

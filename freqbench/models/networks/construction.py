@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from freqbench.core import limits
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.types import Shape
+from freqbench.models.entry import AXES
 from freqbench.models.networks.architectures import MODELS, complete_args
-from freqbench.models.settings import AXES
 
 # Errors that constructors and forward passes of third-party networks raise on unsuitable arguments.
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from freqbench.analysis import groups
-from freqbench.reporting.leaderboard.entry import Entry
+from freqbench.reporting.leaderboard.entry_folder import Entry
 from freqbench.reporting.views.leaderboard import decided, pair_tests
 
 SCORE = "dsc_foreground"

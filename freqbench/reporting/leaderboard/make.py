@@ -12,7 +12,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card
-from freqbench.reporting.leaderboard.entry import SEAL, STORE, Seal, files_of, located, place_of, told_by
+from freqbench.reporting.leaderboard.entry_folder import SEAL, STORE, Seal, files_of, located, place_of, told_by
 from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 

@@ -24,8 +24,8 @@ from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled
 from freqbench.reporting.leaderboard.board import SCORE, Board, boards_of
 from freqbench.reporting.leaderboard.card import is_address
-from freqbench.reporting.leaderboard.entry import STORE, Entry, read_entry
-from freqbench.reporting.leaderboard.verify import examine, reasons
+from freqbench.reporting.leaderboard.entry_checks import examine, reasons
+from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, read_entry
 from freqbench.reporting.render import csv
 from freqbench.results.glimpses import listed
 

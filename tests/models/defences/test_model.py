@@ -15,7 +15,7 @@ from freqbench.attacks import ATTACKS, PGD, make
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
 from freqbench.models.defences import defence_of
-from freqbench.models.settings import Inference, InputAdapter
+from freqbench.models.entry import Inference, InputAdapter
 
 ROI = (8, 8, 8)
 RANDOM = [{"name": "random_resize_pad", "smallest": 0.5}, {"name": "randomized_smoothing", "sigma": 0.3, "samples": 20}]

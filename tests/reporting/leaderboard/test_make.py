@@ -14,7 +14,7 @@ from tiny import execute, small
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.reporting.leaderboard.entry import read_entry, told_by
+from freqbench.reporting.leaderboard.entry_folder import read_entry, told_by
 from freqbench.reporting.leaderboard.make import make_entry
 from freqbench.results import Store
 

@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import site as sites
 from freqbench.reporting.leaderboard.board import boards_of
 from freqbench.reporting.leaderboard.card import Card
-from freqbench.reporting.leaderboard.entry import Entry, Seal, WorstCase, read_entry
+from freqbench.reporting.leaderboard.entry_folder import Entry, Seal, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"

@@ -11,7 +11,7 @@ class UnlabelledError(DataError):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CaseFiles:
     """One case of a folder: its name and its files as paths or URIs."""
 
     case_id: str

@@ -22,12 +22,12 @@ from freqbench.audit import computing
 from freqbench.audit.checks import audited
 from freqbench.core.config import validate
 from freqbench.job.schema import JobSpec
-from freqbench.reporting.leaderboard import verify
-from freqbench.reporting.leaderboard.entry import Entry, read_entry
+from freqbench.reporting.leaderboard import entry_checks
+from freqbench.reporting.leaderboard.entry_checks import reasons, recompute
+from freqbench.reporting.leaderboard.entry_folder import Entry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
-from freqbench.reporting.leaderboard.verify import reasons, recompute
 
-examine = partial(verify.examine, trust_code=True)
+examine = partial(entry_checks.examine, trust_code=True)
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
@@ -51,7 +51,7 @@ def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tests of other things need not compute."""
     monkeypatch.setattr(computing, "carry_out", lambda *args, **options: 0)
-    monkeypatch.setattr(verify, "audited", lambda store: verify._ok("audit", ""))
+    monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks._ok("audit", ""))
 
 
 def test_files_that_fit_each_other_pass(made: Path) -> None:
@@ -152,7 +152,7 @@ def test_weights_of_a_folder_are_those_of_the_cells(
     """A folder has no digest of its own."""
     entry, other = read_entry(made / "entries" / "plain"), tmp_path / "other.pt"
     torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
-    monkeypatch.setattr(verify, "downloads", SimpleNamespace(digest=lambda path: entry.seal.checkpoint))
+    monkeypatch.setattr(entry_checks, "downloads", SimpleNamespace(digest=lambda path: entry.seal.checkpoint))
     (reason,) = computed(entry, made, checkpoint=str(other))
     assert reason.startswith(f"checkpoint: expected sha256 {entry.seal.checkpoint}, got ")
 
@@ -164,7 +164,7 @@ def test_a_checkpoint_that_cannot_be_had_is_refused(made: Path, tmp_path: Path) 
 
 
 def test_third_party_code_needs_leave(made: Path) -> None:
-    (reason,) = reasons(verify.examine(read_entry(made / "entries" / "plain")))
+    (reason,) = reasons(entry_checks.examine(read_entry(made / "entries" / "plain")))
     assert reason == "job: audited:Bright: needs --trust-code, as it is code of another package: read it first"
     (reason,) = computed(read_entry(made / "entries" / "plain"), made, trust_code=False)
     assert "needs --trust-code" in reason
@@ -232,7 +232,7 @@ def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> Non
 def test_weak_settings_are_refused_in_words() -> None:
     rows = planted.healthy()
     findings = audited(planted.evidence(rows, added=planted.but_for(rows, "fgsm"), gradients=(planted.gradients(),)))
-    (reason,) = verify._refused(findings)
+    (reason,) = entry_checks._refused(findings)
     assert reason.startswith("Weak settings on phantom: flagged: strongest (a stronger attack with the same bounds")
     assert "report the stronger attack" in reason
 

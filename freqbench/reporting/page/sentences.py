@@ -11,7 +11,7 @@ from freqbench.reporting.views.transfer import MIN_DROP
 DROP = "dsc_foreground_drop"
 
 
-def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def sentences(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns `{dataset row text}`: for each dataset and threat model the largest white-box drop of foreground DSC, how
     much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
@@ -25,9 +25,9 @@ def findings(rows: pd.DataFrame) -> list[dict[str, Any]]:
         white_box = of_dataset[is_white_box(of_dataset) & of_dataset[DROP].notna()]
         attacks = white_box[~is_null_row(white_box)]
         leading = attacks.loc[attacks.groupby("threat_model", observed=True)[DROP].idxmax()]
-        sentences = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
-        sentences += _most_robust(attacks)
-        entries += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in sentences]
+        texts = [(row, _strongest(row, of_dataset)) for _, row in leading.iterrows() if row[DROP] >= MIN_DROP]
+        texts += _most_robust(attacks)
+        entries += [{"dataset": str(dataset), "row": int(row["row"]), "text": text} for row, text in texts]
     return entries
 
 

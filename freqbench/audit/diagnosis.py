@@ -29,8 +29,8 @@ from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metada
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.fit import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
+from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
-from freqbench.models.spec import seed_of
 
 Lines = Iterator[tuple[str, str]]
 
@@ -49,7 +49,7 @@ SIGNS: Mapping[str, str] = {
 }
 
 
-def findings(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
+def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
     with lines, and true if nothing is wrong.
 

@@ -13,10 +13,10 @@ from toy_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.job.recipe import TrainJob
 from freqbench.job.schema import JobSpec, build_dataset
-from freqbench.remote import package
-from freqbench.remote.package import Parcel
+from freqbench.job.training import TrainJob
+from freqbench.remote import working_directory
+from freqbench.remote.working_directory import WorkingDirectory
 from freqbench.training import link
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +34,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "here"
 
 
-def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> Parcel:
+def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> WorkingDirectory:
     (folder / at).parent.mkdir(parents=True, exist_ok=True)
     (folder / at).write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    return package.pack(at, config.load(at, JobSpec))
+    return working_directory.pack(at, config.load(at, JobSpec))
 
 
 def with_checkpoint(text: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_checkpoint_travels_and_its_path_is_relative_on_the_nodes(folder: Path
 def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
     monkeypatch.chdir(folder / "data")
-    found = package.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
+    found = working_directory.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
     assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
 
 
@@ -134,7 +134,7 @@ def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
 
 def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (folder / "big.pt").open("wb") as stream:
-        stream.truncate(package.LIMIT_BYTES)
+        stream.truncate(working_directory.LIMIT_BYTES)
     with pytest.raises(UserError, match=r"models\[0\].checkpoint: expected at most 100 MiB .* put big.pt where"):
         pack(folder, with_checkpoint("big.pt"))
 
@@ -147,13 +147,13 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
     spec = link.described(config.load(place, JobSpec), place)
-    package.check(place, spec)
+    working_directory.require_zoo(place, spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
         with pytest.raises(UserError, match=r"found none at runs/(hippocampus|acdc)_train"):
-            package.pack(place, spec)
+            working_directory.pack(place, spec)
         return
-    found = package.pack(place, spec)
+    found = working_directory.pack(place, spec)
     assert found.job == place
     assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
     assert all(each == place or each.startswith("runs/") for each in found.files)
@@ -164,40 +164,33 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
 )
 def test_credentials_in_a_uri_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(UserError, match="credentials come from the node") as raised:
-        package.refuse_credentials(f"checkpoint: {text}", "job.yaml")
+        working_directory.refuse_credentials(f"checkpoint: {text}", "job.yaml")
     assert text.split("@")[0] not in str(raised.value)
     for plain in ("s3://bucket/a@b:c", "abfs://box@lab.dfs.core.windows.net/x", "http://head:8265/x", "file:///a:b/c"):
-        package.refuse_credentials(f"checkpoint: {plain}", "job.yaml")
+        working_directory.refuse_credentials(f"checkpoint: {plain}", "job.yaml")
 
 
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "hf_token", "DB_PASSWORD"])
 def test_a_variable_that_looks_secret_does_not_travel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "hush")
     with pytest.raises(UserError, match="credentials come from the node") as raised:
-        package.environment([name])
+        working_directory.environment([name])
     assert "hush" not in str(raised.value)
 
 
 def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_DATA", "/nfs/data")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert package.environment([]) == {}
-    assert package.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
+    assert working_directory.environment([]) == {}
+    assert working_directory.environment(["FREQBENCH_DATA"]) == {"FREQBENCH_DATA": "/nfs/data"}
     with pytest.raises(UserError, match=r"--env NOT_SET_ANYWHERE: .* found none"):
-        package.environment(["NOT_SET_ANYWHERE"])
+        working_directory.environment(["NOT_SET_ANYWHERE"])
 
 
-@pytest.mark.parametrize(
-    ("changes", "complaint"),
-    [
-        ({"attacks": [{"name": "pdg"}]}, r"attacks\[0\]: unknown attack 'pdg'. Did you mean 'pgd'"),
-        ({"datasets": [{"name": "phantom", "shpe": 3}]}, r"datasets\[0\]: unknown key 'shpe'"),
-        ({"models": [{"name": "u", "checkpoint": "zoo://x/unett"}]}, r"models\[0\].checkpoint: .*'x/unett'"),
-    ],
-)
-def test_mistakes_are_found_before_anything_is_sent(changes: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=complaint):
-        package.check("job.yaml", config.validate(tiny.small(**changes), JobSpec, "job.yaml"))
+def test_an_unknown_zoo_checkpoint_is_found_before_anything_is_sent() -> None:
+    job = tiny.small(models=[{"name": "u", "checkpoint": "zoo://x/unett"}])
+    with pytest.raises(UserError, match=r"models\[0\].checkpoint: .*'x/unett'"):
+        working_directory.require_zoo("job.yaml", config.validate(job, JobSpec, "job.yaml"))
 
 
 def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
@@ -206,10 +199,12 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
     return benchmark("train://net", training=[entry])
 
 
-def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[Parcel, JobSpec]:
+def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[WorkingDirectory, JobSpec]:
     """What travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = package.pack("jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml"))
+    found = working_directory.pack(
+        "jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml")
+    )
     (folder / "adv.yaml").unlink()
     return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
 

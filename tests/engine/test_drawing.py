@@ -17,8 +17,8 @@ from tiny import execute, job, rows, small
 from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom
-from freqbench.engine import glimpses
-from freqbench.engine.glimpses import CAPTION, GAP, PANEL, Prediction, draw, slice_of_loss
+from freqbench.engine import drawing
+from freqbench.engine.drawing import CAPTION, GAP, PANEL, Prediction, draw, slice_of_loss
 from freqbench.engine.rows import Outcome
 from freqbench.ops.colors import class_color
 from freqbench.results import Store
@@ -78,7 +78,7 @@ def test_a_picture_of_noise_is_small_enough_too(monkeypatch: pytest.MonkeyPatch)
     case = case_of(noise, label)
     seen = Prediction(name="a long name of a network " * 3, dsc=math.nan, labels=label[0], volume=1 - noise)
     assert 30_000 < len(draw(case, 1 - noise, 1, [seen, seen])) <= MAX_BYTES
-    monkeypatch.setattr(glimpses, "MAX_BYTES", 100)
+    monkeypatch.setattr(drawing, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="at most 100 bytes"):
         draw(case, 1 - noise, 1, [seen, seen])
 
@@ -135,7 +135,7 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
     execute(SMALL, tmp_path / "unwritable", said)
     assert said.getvalue().count("glimpses are not written") == 1
     assert rows(tmp_path / "unwritable") == rows(tmp_path / "as_ever")
-    monkeypatch.setattr(glimpses, "draw", lambda *args: 1 / 0)
+    monkeypatch.setattr(drawing, "draw", lambda *args: 1 / 0)
     with caplog.at_level(logging.WARNING):
         execute(SMALL, tmp_path / "undrawn")
     assert "no glimpse of it could be drawn" in caplog.text

@@ -26,8 +26,8 @@ from freqbench.engine import run
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
-from freqbench.models.spec import FROZEN
-from freqbench.reporting.leaderboard.entry import STORE, Entry, Told, located, place_of, told_by
+from freqbench.models.entry import FROZEN
+from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, told_by
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from freqbench.core.errors import UserError
-from freqbench.reporting.leaderboard import entry as entries
-from freqbench.reporting.leaderboard.entry import files_of, read_entry
+from freqbench.reporting.leaderboard import entry_folder
+from freqbench.reporting.leaderboard.entry_folder import files_of, read_entry
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     "no seal": (lambda folder: (folder / "entry.json").unlink(), "expected entry.json, found none"),
     "a deep seal": (edited("entry.json", lambda _: "[" * 10**5), "entry.json: not readable as JSON"),
     "an endless seal": (
-        edited("entry.json", lambda _: " " * (entries.MOST_SEAL + 1)),
+        edited("entry.json", lambda _: " " * (entry_folder.MOST_SEAL + 1)),
         "entry.json: expected at most 16 MiB",
     ),
     "a newer seal": (
@@ -93,11 +93,11 @@ def test_what_does_not_belong_is_one_line(copy: Path, what: str) -> None:
 
 
 def test_too_many_or_too_large_files_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "MOST_FILES", 3)
+    monkeypatch.setattr(entry_folder, "MOST_FILES", 3)
     with pytest.raises(UserError, match="at most 3 files"):
         read_entry(copy)
-    monkeypatch.setattr(entries, "MOST_FILES", 2000)
-    monkeypatch.setattr(entries, "MOST_BYTES", 1000)
+    monkeypatch.setattr(entry_folder, "MOST_FILES", 2000)
+    monkeypatch.setattr(entry_folder, "MOST_BYTES", 1000)
     with pytest.raises(UserError, match="got more"):
         read_entry(copy)
 
@@ -106,7 +106,7 @@ def test_too_many_or_too_large_files_are_refused(copy: Path, monkeypatch: pytest
 def test_parquet_files_that_unpack_to_much_are_refused(
     copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
-    monkeypatch.setattr(entries, name, value)
+    monkeypatch.setattr(entry_folder, name, value)
     with pytest.raises(UserError, match="once read, got more"):
         read_entry(copy)
 

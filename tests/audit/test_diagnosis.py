@@ -10,7 +10,7 @@ import torch
 from tiny import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
-from freqbench.cli.checkups import findings
+from freqbench.audit.diagnosis import diagnose
 from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.engine.run import MISFIT_CAUSES
@@ -26,7 +26,7 @@ SIZE = (32, 32, 32)
 
 def said(checkpoint: Path | str | None, job: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     spec = config.validate(job, JobSpec, "job.yaml") if job else None
-    lines, is_sound = findings(None, None if checkpoint is None else str(checkpoint), spec, "job.yaml")
+    lines, is_sound = diagnose(None, None if checkpoint is None else str(checkpoint), spec, "job.yaml")
     assert is_sound
     return list(lines)
 

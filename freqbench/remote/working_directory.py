@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from freqbench.attacks import attack_class
 from freqbench.core import plugins
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.job import sweep
-from freqbench.job.recipe import TrainJob
-from freqbench.job.schema import JobSpec, build_dataset
+from freqbench.job.schema import JobSpec
+from freqbench.job.training import TrainJob
 from freqbench.models.checkpoints.files import locate
-from freqbench.models.spec import seed_of
+from freqbench.models.entry import seed_of
 
 LIMIT_BYTES = 100 << 20
 """Limit of all files together: they pass through the memory of the cluster's head, and Ray itself refuses 500 MiB."""
@@ -36,7 +35,7 @@ _SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH", re.IGNORECAS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
+class WorkingDirectory:
     """Working directory of a job on the nodes."""
 
     job: str  # the job file's place in it
@@ -60,7 +59,7 @@ class _Named(NamedTuple):
     prefix: str = ""
 
 
-def pack(path: str, job: JobSpec) -> Parcel:
+def pack(path: str, job: JobSpec) -> WorkingDirectory:
     """Packs the files that travel with a job.
 
     Relative paths begin in the current folder, as for `run`. Their targets must lie in it, or, if the job file is
@@ -91,18 +90,11 @@ def pack(path: str, job: JobSpec) -> Parcel:
     for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
         with sweep.at(f"{path}: {name}"):
             _add(files, module.name, module)
-    return Parcel(job=job_place, files=files, overrides=tuple(overrides))
+    return WorkingDirectory(job=job_place, files=files, overrides=tuple(overrides))
 
 
-def check(path: str, job: JobSpec) -> None:
-    """Raises UserError for entries that nodes would refuse: keys of a dataset, an unknown attack or zoo checkpoint."""
-    for i, entry in enumerate(job.datasets):
-        if not plugins.names_class(entry.class_name):
-            build_dataset(entry, f"{path}: datasets[{i}]")
-    for i, attack in enumerate(job.attacks):
-        if not plugins.names_class(attack.class_name):
-            with sweep.at(f"{path}: attacks[{i}].name"):
-                attack_class(attack.class_name)
+def require_zoo(path: str, job: JobSpec) -> None:
+    """Raises UserError for an unknown zoo checkpoint, which nodes would refuse; `job_of` has checked the rest."""
     for i, model in enumerate(job.models):
         with sweep.at(f"{path}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
