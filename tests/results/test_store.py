@@ -94,7 +94,8 @@ def test_runs_and_job_come_back(store: Store) -> None:
     assert store.job() == {"index": {"cells": []}}
 
 
-def test_a_run_is_known_by_its_file_whatever_the_file_says(store: Store, folder: Path) -> None:
+def test_a_run_is_known_by_its_file_whatever_the_file_says(folder: Path) -> None:
+    store = Store(str(folder))
     store.write_run("b", {"status": "done"})
     path = folder / "runs" / "b.json"
     path.write_text(path.read_text().replace('"run_id"', '"name"'))
