@@ -55,7 +55,7 @@ def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    """As root, a device would be: `--to /dev/stdout`."""
+    """The rename would replace a device, too, for root."""
     make(tmp_path / "there")
     with pytest.raises(UserError, match="there: expected a file or nothing there, got a folder, device or pipe"):
         storage.write_atomic(str(tmp_path / "there"), b"one")
