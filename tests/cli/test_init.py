@@ -58,6 +58,9 @@ def test_a_file_that_is_there_is_written_over_by_force_alone(
     assert path.read_text() == "mine"
     assert bench(*command, "--force")[0] == 0
     assert "eps: 8/255" in path.read_text()
+    path.unlink()
+    path.symlink_to("nothing")
+    assert bench(*command)[0] == 2
 
 
 @pytest.mark.parametrize("name", ["he: arts", "{hearts}", "- x", "#hearts", "he\"a'rts"])
