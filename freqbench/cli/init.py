@@ -1,8 +1,11 @@
 """Writes a first job: the command `init`."""
 
+import os
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,10 +65,10 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a commented job for your data and network; ask for whatever no option gives."""
-    if Path(path).exists() and not force:
+    if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
-    from freqbench.core import documents, storage
+    from freqbench.core import documents, names, storage
     from freqbench.data import layouts
 
     layout = layouts.recognise(data)
@@ -75,17 +78,18 @@ def init(
     checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
     lines, guessed = _looked_at(checkpoint, arch)
     arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
+    names.known("models", "architecture", arch)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
-    _check_budget(budget)
+    eps = _radius(budget)
     model = _model(checkpoint, arch)
     content = JOB.format(
         path=shlex.quote(path),
-        name=f"{layout.entry['name']}-{model['name']}",
+        name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
         of_data=_comments((name, line) for name, line in layout.lines() if name != "job line"),
         dataset=documents.yaml_item({**layout.entry, "cases": min(CASES, complete)}),
         of_model=_comments(lines),
         model=documents.yaml_item(model),
-        eps=budget,
+        eps=eps,
     )
     storage.write_atomic(path, content.encode())
     common.say(f"written: {path}")
@@ -121,12 +125,18 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
     return list(diagnosis.diagnose(None, checkpoint, None)[0]), diagnosis.architecture(checkpoint)
 
 
-def _check_budget(budget: str) -> None:
+def _radius(budget: str) -> str:
+    """Returns a radius as a job writes it: a fraction as it is, else a number."""
     from freqbench.attacks import ATTACKS
     from freqbench.job.sweep import parse_value
 
-    if complaint := ATTACKS["pgd"].parameters["eps"].check(parse_value(budget)):
+    value = parse_value(budget)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    if complaint := ATTACKS["pgd"].parameters["eps"].check(value):
         raise UserError(f"--budget: {complaint}")
+    return budget.strip() if "/" in budget else repr(value)
 
 
 def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:

@@ -92,21 +92,24 @@ def write_atomic(path: str, data: bytes) -> None:
 
     Locally: a temporary file in the same folder, fsync, `os.replace`, fsync of the folder. Remotely: one put of the
     finished bytes, as an open stream would publish a torn object on error; an object that s3fs sends in parts, from 100
-    MB on, appears with its last part. Raises StorageRefused or StorageUnavailable if object storage does not accept it.
+    MB on, appears with its last part. Raises UserError for a folder, device or pipe in its place, StorageRefused or
+    StorageUnavailable if object storage does not accept it.
     """
     fs, inner = opened(path)
     if not filesystems.is_local(fs):
         with told(path, fs, writing=True):
             fs.pipe_file(inner, data)
         return
-    folder = Path(inner).parent
+    target, folder = Path(inner), Path(inner).parent
+    if target.exists() and not target.is_file():  # the rename below would put a file in place of a device or pipe
+        raise UserError(f"{path}: expected a file or nothing there, got a folder, device or pipe: write elsewhere")
     folder.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
     try:
         with told(path, fs):
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
-            downloads.settle(Path(temporary), Path(inner))
+            downloads.settle(Path(temporary), target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

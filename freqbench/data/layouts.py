@@ -111,6 +111,8 @@ def _kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in KINDS if kind.fits(folder)), None)
 
 
+LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
+
 # The split that a job line proposes: the first of these with a complete case.
 PREFERRED = ("validation", "test", "val", "training", "train")
 
@@ -183,7 +185,8 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
 
 def _unrecognised(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    below = {name: kind.title for name in names if (folder / name).is_dir() and (kind := _kind_of(folder / name))}
+    folders = [name for name in names if (folder / name).is_dir()][:LOOKED_INTO]
+    below = {name: kind.title for name in folders if (kind := _kind_of(folder / name))}
     there = _named(names, 3) or "nothing"
     if below:
         hint = "give one of its folders: " + ", ".join(f"{name} ({title})" for name, title in below.items())

@@ -1,6 +1,7 @@
 """`freqbench init`: a first job from a data folder and a checkpoint."""
 
 import io
+import re
 import sys
 from pathlib import Path
 
@@ -57,6 +58,41 @@ def test_a_file_that_is_there_is_written_over_by_force_alone(
     assert path.read_text() == "mine"
     assert bench(*command, "--force")[0] == 0
     assert "eps: 8/255" in path.read_text()
+    path.unlink()
+    path.symlink_to("nothing")
+    assert bench(*command)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["he: arts", "{hearts}", "- x", "#hearts", "he\"a'rts"])
+def test_a_folder_of_any_name_gives_a_job_that_can_be_read(
+    name: str, checkpoint: str, tmp_path: Path, bench: Bench
+) -> None:
+    decathlon(tmp_path / name, {"validation": ["b"]})
+    path = tmp_path / "job.yaml"
+    bench("init", str(path), "--data", str(tmp_path / name), "--checkpoint", checkpoint)
+    job = yaml.safe_load(path.read_text())
+    assert re.fullmatch(r"[\w.-]+-unet", job["name"])
+    assert job["datasets"][0]["root"] == str(tmp_path / name)
+
+
+def test_a_class_name_that_is_no_text_is_one_line(checkpoint: str, tmp_path: Path, bench: Bench) -> None:
+    """JSON can spell half of a surrogate pair; files cannot hold it."""
+    decathlon(tmp_path / "hearts", {"validation": ["b"]}, ("air", "\ud800", "right"))
+    code, _, err = bench(
+        "init", str(tmp_path / "job.yaml"), "--data", str(tmp_path / "hearts"), "--checkpoint", checkpoint
+    )
+    assert (code, err.count("\n")) == (2, 1)
+    assert "hearts: expected class names of Unicode text, got '\\ud800': mend their list" in err
+
+
+@pytest.mark.parametrize(("budget", "eps"), [("0.03", 0.03), (".5", 0.5), ("1e-2", 0.01), ("4/255", "4/255")])
+def test_a_budget_is_a_number_or_a_fraction(
+    budget: str, eps: float | str, data: str, checkpoint: str, tmp_path: Path, bench: Bench
+) -> None:
+    path = tmp_path / "mine.yaml"
+    command = ("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", budget)
+    assert bench(*command)[0] == 0
+    assert {attack["name"]: attack.get("eps") for attack in yaml.safe_load(path.read_text())["attacks"]}["pgd"] == eps
 
 
 def test_it_asks_for_what_no_option_says(
@@ -95,6 +131,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
             ("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
             "--budget: expected a number in [0, 1]",
         ),
+        (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
     ],
 )
 def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(

@@ -53,6 +53,15 @@ def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
     assert not storage.exists(path)
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_is_not_replaced_by_a_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """The rename would replace a device, too, for root."""
+    make(tmp_path / "there")
+    with pytest.raises(UserError, match="there: expected a file or nothing there, got a folder, device or pipe"):
+        storage.write_atomic(str(tmp_path / "there"), b"one")
+    assert [path.name for path in tmp_path.iterdir() if not path.is_file()] == ["there"]
+
+
 def test_fetch_of_nothing_or_of_a_folder_is_one_line(root: str) -> None:
     storage.write_atomic(storage.join(root, "folder", "a.bin"), b"")
     for name in ("nothing", "folder"):

@@ -11,6 +11,7 @@ import yaml
 from called import bench
 
 from freqbench.core.errors import UserError
+from freqbench.data import layouts
 from freqbench.data.layouts import recognise
 from freqbench.data.loaders.published_split import SPLITS
 from freqbench.job.schema import build_dataset
@@ -172,6 +173,18 @@ def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="loop: expected a folder, found none: check --data"):
         recognise(str(tmp_path / "loop"))
+
+
+def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        (tmp_path / f"{number}").mkdir()
+    seen: list[Path] = []
+    monkeypatch.setattr(layouts, "_kind_of", seen.append)
+    with pytest.raises(UserError, match="expected the folder of a dataset, got one with 0, 1, 10 and 297 more: "):
+        recognise(str(tmp_path))
+    assert len(seen) == 1 + layouts.LOOKED_INTO
 
 
 def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:

@@ -5,13 +5,18 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import toy_training
+from called import bench
 from engine.cases import case_of
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -19,12 +24,13 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.core import downloads
+from freqbench.core.config import load
 from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
 from freqbench.training.plan import job_lists, prepare
 from freqbench.training.state import Row, read_log
 from freqbench.training.validation import case_dice, mean_foreground
 
-from .conftest import AT, NET, VAFT, identities, job_of
+from .conftest import AT, FGSM, NET, VAFT, identities, job_of
 
 Trained = tuple[TrainJob, Path]
 
@@ -157,6 +163,58 @@ def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
         assert (out / "net" / "log.csv").read_bytes() == (whole / "log.csv").read_bytes(), number
         assert same(weights(out), weights(whole.parent)), number
     assert len(left) == 6
+
+
+@pytest.fixture(scope="module")
+def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training of three steps, each of which ends in a validation, clean and under an attack."""
+    folder = tmp_path_factory.mktemp("uncut")
+    job = toy_training.training(models=[toy_training.TRAINING["models"][0]], steps=3, validate_every=1)
+    path = toy_training.write(folder, "job.yaml", {**job, "validation": {"attack": FGSM}})
+    train(load(path, TrainJob), str(folder), progress=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sent", "during", "times", "kept"),
+    [
+        (signal.SIGINT, "clean", 1, 2),
+        (signal.SIGTERM, "fgsm", 1, 2),
+        (signal.SIGTERM, "fgsm", 2, 1),
+        (signal.SIGINT, "test", 1, 3),
+    ],
+)
+def test_a_signal_while_weights_are_measured_is_130_and_the_same_command_ends_as_one_uncut(
+    uncut: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sent: signal.Signals,
+    during: str,
+    times: int,
+    kept: int,
+) -> None:
+    """The first signal ends after the validation of step 2, the second within it, so that step 1 is kept."""
+    measured, command = list[str](), ("train", str(uncut / "job.yaml"), "--out", str(tmp_path))
+
+    def stopped(module: ModuleType, *arguments: Any) -> Any:
+        attack = arguments[3] if len(arguments) > 3 else None
+        measured.append("test" if module is run else attack.name if attack else "clean")
+        if measured[-1] == during and (during == "test" or measured.count(during) == 2):
+            for _ in range(times):
+                signal.raise_signal(sent)
+        return case_dice(*arguments)
+
+    with monkeypatch.context() as patch:
+        for module in (loop, run):
+            patch.setattr(module, "case_dice", partial(stopped, module))
+        code, said, _ = bench(capsys, *command)
+    assert (code, said) == (130, "stopped: the same command goes on from here\n")
+    assert torch.load(tmp_path / "net" / "last.pt", weights_only=True)["step"] == kept
+    assert not list(tmp_path.rglob(".freqbench-*"))
+    assert bench(capsys, *command)[0] == 0
+    assert same(weights(tmp_path), weights(uncut))
+    assert (tmp_path / "net" / "log.csv").read_bytes() == (uncut / "net" / "log.csv").read_bytes()
 
 
 def test_curves_that_cannot_be_written_end_no_training(tmp_path: Path) -> None:

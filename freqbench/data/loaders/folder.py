@@ -91,7 +91,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             return self.labels
         if isinstance(self.labels, int):
             return ("background", *(f"class {index}" for index in range(1, self.labels)))
-        return self._listed_class_names()
+        names = self._listed_class_names()
+        if broken := [name for name in names if name.encode(errors="replace").decode() != name]:
+            raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
+        return names
 
     @cached_property
     def num_channels(self) -> int:

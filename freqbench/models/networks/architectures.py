@@ -180,8 +180,8 @@ PLANAR = tuple(name for name, architecture in MODELS.items() if "spatial_dims" i
 def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all arguments that are not the class's own defaults: the table's, overlaid by the given ones.
 
-    Sequences become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown
-    or that freqbench fills in.
+    Sequences become tuples. Naming a default changes nothing, identities included. Refuses arguments that are unknown,
+    that freqbench fills in, or that equal a number without being one of its kind (true for 1, 1.0 for 1).
     """
     if arch not in MODELS:
         raise UserError(unknown("architecture", arch, MODELS))
@@ -194,11 +194,15 @@ def complete_args(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
         parameters |= {entry.name: entry.default for entry in signature if entry.kind is not entry.VAR_KEYWORD}
         defaults |= architecture.args
         filled_in |= {*architecture.filled_in}
-    for name in args:
+    for name, value in stated.items():
         if name in filled_in:
             raise UserError(f"{arch}: args.{name} follows from the dataset and the roi: leave it out")
         if name not in parameters:
             raise UserError(f"{arch}: {unknown('argument', name, parameters.keys() - filled_in)}")
+        default = defaults.get(name, parameters[name])
+        if (type(value) is bool and type(default) in (int, float)) or (type(value) is float and type(default) is int):
+            kind = "a whole number" if type(default) is int else "a number"
+            raise UserError(f"{arch}: args.{name}: expected {kind} such as {default}, got {value!r}: write a number")
     changed = {name: value for name, value in stated.items() if name in defaults or value != parameters[name]}
     return {**defaults, **changed}
 
