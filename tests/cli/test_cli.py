@@ -297,12 +297,7 @@ def test_a_signal_stores_what_is_done_and_is_exit_code_130(tmp_path: Path) -> No
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
     command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out", "--engine", "serial"]
     process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
     time.sleep(0.3)

@@ -29,10 +29,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     place = tmp_path_factory.mktemp("made")
     attacks = [{"name": "gn", "std": [0.05, 0.1]}]
     content = small(
-        attacks=attacks,
-        metrics=["dsc", "hd95", "psnr"],
-        save_adversarial="nifti",
-        datasets=[folder(place / "data")],
+        attacks=attacks, metrics=["dsc", "hd95", "psnr"], save_adversarial="nifti", datasets=[folder(place / "data")]
     )
     execute(content, place / "out")
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
