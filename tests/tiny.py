@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from rich.console import Console
 
 from freqbench import models
 from freqbench.core import config
-from freqbench.engine import run
+from freqbench.engine import attacking, run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
 from freqbench.job.cells import Unit
@@ -95,6 +96,18 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
         run.execute(expanded(content)[1], out, Console(file=said, width=80), "serial")
+
+
+def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
+    """Makes attacks of smaller radii raise."""
+    real = attacking.attack_case
+
+    def attack_case(attack: Any, *args: Any) -> Any:
+        if attack.eps < eps:
+            raise OSError("disk on fire")
+        return real(attack, *args)
+
+    patch.setattr(attacking, "attack_case", attack_case)
 
 
 class Collector:

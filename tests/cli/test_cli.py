@@ -45,12 +45,6 @@ def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, check=False)
 
 
-def test_the_commands_are_those_that_are_promised() -> None:
-    own = {"init", "plan", "run", "converge", "schema", "score", "export", "train", "doctor"}
-    on_a_cluster, shown = {"submit", "status", "stop", "list"}, {"report", "open", "compare", "serve"}
-    assert set(COMMANDS) == own | on_a_cluster | shown | {"audit", "reproduce", "verify"}
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_reads_well(command: str, bench: Bench) -> None:
     code, out, err = bench(command, "--help")
