@@ -1,10 +1,12 @@
 """What several tests need."""
 
 import asyncio
+import fcntl
 import gc
 import os
 import random
-from collections.abc import Callable, Generator, Iterator
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,53 @@ def processor(request: pytest.FixtureRequest) -> Any:
 def golden() -> Callable[[str], Path]:
     """Path of a file of reference arrays by its name."""
     return lambda name: ARRAYS / f"{name}.npz"
+
+
+def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, Any]) -> Path:
+    """Returns the store of a job, `out` beside its `job.yaml`; the first process that asks for it runs the job."""
+    from tiny import execute, write
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with Path(f"{folder}.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            patch.setattr(os, "fsync", lambda handle: None)
+            started = folder.with_suffix(".started")
+            summary = execute(content, started / "out")
+            assert summary.num_new > summary.num_failed == 0
+            write(started, content)
+            started.rename(folder)
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of one record: a model, an attack, a case of 24x20x16 voxels, its volumes saved. Only read."""
+    from tiny import small
+
+    serial = {"workers": 1, "threads": 1}
+    return finished(tmp_path_factory, "small", small(metrics=["dsc"], save_adversarial="nifti", resources=serial))
+
+
+@pytest.fixture(scope="session")
+def grid_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store of 16 records: two models, attacks and cases, nearly all metrics, volumes saved. Only read."""
+    from tiny import GRID
+
+    return finished(tmp_path_factory, "grid", GRID)
+
+
+@pytest.fixture
+def small_copy(small_store: Path, tmp_path: Path) -> Path:
+    """Copy of the small store to spoil, `out` in the test's folder, beside its job."""
+    return Path(shutil.copytree(small_store.parent, tmp_path, dirs_exist_ok=True)) / "out"
+
+
+@pytest.fixture
+def grid_copy(grid_store: Path, tmp_path: Path) -> Path:
+    """Copy of the grid's store to spoil, `out` in the test's folder, beside its job."""
+    return Path(shutil.copytree(grid_store.parent, tmp_path, dirs_exist_ok=True)) / "out"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

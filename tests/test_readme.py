@@ -47,6 +47,7 @@ def test_both_commands_stand_there_and_ci_runs_them() -> None:
     assert "pip install -e '.[dev]' && pytest" in TEXT
     assert "pip install -e '.[dev]' && wait \"$chromium\" && pytest" in ci
     assert "sphinx-build -W" in ci
+    assert "pre-commit run --all-files" in ci
 
 
 @pytest.mark.parametrize("page", pages.PAGES)

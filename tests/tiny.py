@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from rich.console import Console
 
 from freqbench import models
 from freqbench.core import config
-from freqbench.engine import run
+from freqbench.engine import attacking, run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
 from freqbench.job.cells import Unit
@@ -36,6 +37,14 @@ JOB: dict[str, Any] = {
     "metrics": ["dsc", "hd95"],
     "resources": {"threads": 1},
 }
+GRID: dict[str, Any] = {
+    **JOB,
+    "datasets": [{"name": "phantom", "shape": [16, 16, 16], "cases": 2}],
+    "attacks": [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}],
+    "metrics": ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration", "ssim"],
+    "save_adversarial": "nifti",
+}
+"""The job of the fixture `grid_store`: one window a case."""
 
 
 def job(**changes: Any) -> dict[str, Any]:
@@ -87,6 +96,18 @@ def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
     torch.set_num_threads(1)
     with Path(log).open("w") as said:
         run.execute(expanded(content)[1], out, Console(file=said, width=80), "serial")
+
+
+def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
+    """Makes attacks of smaller radii raise."""
+    real = attacking.attack_case
+
+    def attack_case(attack: Any, *args: Any) -> Any:
+        if attack.eps < eps:
+            raise OSError("disk on fire")
+        return real(attack, *args)
+
+    patch.setattr(attacking, "attack_case", attack_case)
 
 
 class Collector:

@@ -25,7 +25,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def stored_rows(tmp_path: Path) -> Store:
     """Those rows as a run commits them, and a failed one that is superseded."""
     made = rows()
     failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
@@ -33,28 +33,28 @@ def store(tmp_path: Path) -> Store:
     return stored(*made, root=tmp_path, name="run1")
 
 
-def test_tables_of_coded_frames_are_those_of_plain_ones(store: Store) -> None:
-    coded, texts = records_frame([store]), store.records().to_pandas()
+def test_tables_of_coded_frames_are_those_of_plain_ones(stored_rows: Store) -> None:
+    coded, texts = records_frame([stored_rows]), stored_rows.records().to_pandas()
     for build in (summary, worst_case, failures):
         pd.testing.assert_frame_equal(build(coded), build(texts), check_dtype=False)
 
 
-def test_texts_sort_as_texts_and_models_compare(store: Store) -> None:
-    frame = records_frame([store], ["dsc"])
+def test_texts_sort_as_texts_and_models_compare(stored_rows: Store) -> None:
+    frame = records_frame([stored_rows], ["dsc"])
     assert list(frame["source_model"].cat.categories) == ["unet", "unetr"]
     assert frame.sort_values("attack", kind="stable")["attack"].iloc[0] == "pgd"
     assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
 
 
-def test_of_several_stores_the_best_row_of_a_key_counts(store: Store) -> None:
+def test_of_several_stores_the_best_row_of_a_key_counts(stored_rows: Store) -> None:
     better = rows()[0] | {"dsc": 0.1, "run_id": "run2"}
-    both = records_frame([store, stored(better)], ["dsc"])
+    both = records_frame([stored_rows, stored(better)], ["dsc"])
     assert len(both) == 16
     assert both["dsc"].min() == pytest.approx(0.1)
 
 
-def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(store: Store) -> None:
-    frame = records_frame([store], ["dsc"])
+def test_rows_of_a_job_are_those_with_its_keys_and_only_what_is_asked_for_is_read(stored_rows: Store) -> None:
+    frame = records_frame([stored_rows], ["dsc"])
     key = tuple(frame[list(KEY)].astype(str).iloc[3])
     assert len(of_job(frame, {key, ("x", "y", "z")})) == 1  # type: ignore[arg-type]
     assert set(of_job(frame.iloc[:0], {("x", "y", "z")}).columns) == {*IDENTITY, "dsc"}

@@ -10,14 +10,7 @@ from scipy import stats
 
 from freqbench.analysis import statistics
 from freqbench.analysis.nested import nested_interval, nested_intervals
-from freqbench.analysis.statistics import (
-    group_spreads,
-    holm,
-    mean_intervals,
-    statistic_intervals,
-    t_intervals,
-    t_tests,
-)
+from freqbench.analysis.statistics import group_spreads, holm, mean_intervals, statistic_intervals, t_intervals, t_tests
 
 SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
 MANY = 40_000  # resamples: the Monte Carlo error of a bound is then about 0.003 here

@@ -7,15 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import records, row, stored
 
-from freqbench.analysis.tables import (
-    WORST_CASE,
-    attack_table,
-    current,
-    failures,
-    summary,
-    transfer_table,
-    worst_case,
-)
+from freqbench.analysis.tables import WORST_CASE, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.core.errors import UserError
 from freqbench.reporting.report import report
 

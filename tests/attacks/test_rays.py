@@ -54,7 +54,7 @@ def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
 def test_a_success_within_eps_is_one_of_the_result(factor: float, fell: bool) -> None:
     """And where the least radius is beyond eps, the result is what the ball leaves of it, a failure."""
     images, labels = ramp()
-    kind = {"queries": 4000, "dice": 0.5}
+    kind = {"queries": 1000, "dice": 0.5}
     radius = float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
     eps = factor * radius
     adversarial = make("rays", eps=eps, **kind)(Threshold(), images, labels).adversarial

@@ -5,17 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from attacks.examples import (
-    CLASSES,
-    EXAMPLES,
-    SETTINGS,
-    SmallNet,
-    Threshold,
-    example,
-    generators,
-    plain,
-    volumes,
-)
+from attacks.examples import CLASSES, EXAMPLES, SETTINGS, SmallNet, Threshold, example, generators, plain, volumes
 from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make

@@ -194,10 +194,7 @@ def test_an_attack_that_learns_nothing_takes_nothing_learned() -> None:
         ([], "expected cases to learn from, got none: give one or more"),
         ([(255 * image, label) for image, label in cases(1)], r"expected images in \[0, 1\], got"),
         ([(image, label[:, :1]) for image, label in cases(1)], r"expected labels \[B, 1, H, W, D\] beside the images"),
-        (
-            [(image, label + 7) for image, label in cases(1)],
-            "expected labels in 0..2 for 3 classes of the model",
-        ),
+        ([(image, label + 7) for image, label in cases(1)], "expected labels in 0..2 for 3 classes of the model"),
     ],
 )
 def test_what_cannot_be_learned_from_is_one_line(given: Cases, expected: str) -> None:

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from altered import alter, alter_json, copied, run_file, set_first
+from altered import alter, alter_json, run_file, set_first
 from rich.console import Console
-from tiny import JOB, execute, expanded, job, save_weights
+from tiny import GRID, JOB, execute, expanded, job, save_weights
 
 from freqbench.audit import comparison, reproduce
 from freqbench.audit.reproduce import Reproducer, Reproduction
@@ -24,16 +24,7 @@ SHAPE = [16, 16, 16]
 WEIGHTS = "weights.safetensors"
 DATASETS = [{"name": "phantom", "shape": SHAPE, "cases": 1}]
 SERIAL = {"workers": 1, "threads": 1}
-ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "segpgd", "eps": "8/255", "steps": 2}]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint and a store: two attacks on and to two models."""
-    folder = tmp_path_factory.mktemp("made")
-    content = job(attacks=ATTACKS, metrics=["dsc", "hd95", "ssim"], save_adversarial="nifti", datasets=DATASETS)
-    execute(content, folder / "out")
-    return folder / "out"
+ATTACK = {"name": "pgd", "eps": "8/255", "steps": 2}
 
 
 def all_of(store: Path, job: object = None) -> list[Reproduction]:
@@ -58,36 +49,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(made: Path) -> None:
-    before = contents(made)
-    found = all_of(made)
-    assert [each.verdict for each in found] == ["equal"] * 8
+def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(grid_store: Path) -> None:
+    before = contents(grid_store)
+    found = all_of(grid_store)
+    assert [each.verdict for each in found] == ["equal"] * 16
     assert all(each.comparison and each.comparison.compared > 100 for each in found)
-    assert contents(made) == before
+    assert contents(grid_store) == before
 
 
-def test_values_that_were_changed_are_named_with_their_columns(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    row = next(row for row in Store(str(store)).records().to_pylist() if row["attack"] == "pgd")
+def test_values_that_were_changed_are_named_with_their_columns(grid_copy: Path) -> None:
+    row = next(row for row in Store(str(grid_copy)).records().to_pylist() if row["attack"] == "fgsm")
     key = {name: row[name] for name in KEY}
     changes = {"dsc": 0.1, "hd95_mm": 1e-12, "ssim": 1e-9, "voxel_success": 0.25, "num_forwards": 1}
-    set_first(store, "records", key, **{column: row[column] + by for column, by in changes.items()})
-    is_equal, text = said(store, row_id(*key.values()))
+    set_first(grid_copy, "records", key, **{column: row[column] + by for column, by in changes.items()})
+    is_equal, text = said(grid_copy, row_id(*key.values()))
     assert not is_equal
     assert "DIFFERENT" in text
     assert re.findall(r"(?m)^│ (\w+)", text) == list(changes)
     assert reproduce.NONE_DIFFERS in text or "differs: code" in text
 
 
-def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
+def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(grid_copy: Path) -> None:
 
     def change(rows: list[dict[str, object]]) -> None:
         rows[8]["label_voxels"] = 7  # of the second record: six classes each
         del rows[0]
 
-    alter(store, "class_records", change)
-    found = [each.comparison.differences for each in all_of(store) if each.verdict == "different" and each.comparison]
+    alter(grid_copy, "class_records", change)
+    found = [
+        each.comparison.differences for each in all_of(grid_copy) if each.verdict == "different" and each.comparison
+    ]
     columns = sorted(each.column.rpartition(": ")[2] for differences in found for each in differences)
     assert (len(found), columns) == (2, ["label_voxels", "rows of classes"])
     (changed,) = (each for differences in found for each in differences if each.column.endswith("label_voxels"))
@@ -105,20 +96,17 @@ def test_what_was_not_computed_then_or_cannot_be_here_is_skipped_with_its_reason
     assert (unexplained.column, unexplained.by) == ("psnr", None)
 
 
-def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(
-    made: Path, tmp_path: Path
-) -> None:
-    store = copied(made, tmp_path)
-    row = Store(str(store)).records().to_pylist()[0]
+def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and_no_more(grid_copy: Path) -> None:
+    row = Store(str(grid_copy)).records().to_pylist()[0]
     key = {name: row[name] for name in KEY}
     for package, by, verdict in (
         ("ray", 1e-9, "DIFFERENT"),
         ("torch", 0.001, "within the tolerances"),
         ("torch", 0.3, "DIFFERENT"),
     ):
-        alter_json(run_file(store), lambda run, package=package: run["versions"].update({package: "1.0"}))
-        set_first(store, "records", key, dsc=row["dsc"] + by)
-        is_equal, text = said(store, row_id(*key.values()))
+        alter_json(run_file(grid_copy), lambda run, package=package: run["versions"].update({package: "1.0"}))
+        set_first(grid_copy, "records", key, dsc=row["dsc"] + by)
+        is_equal, text = said(grid_copy, row_id(*key.values()))
         assert verdict in text
         assert is_equal == (verdict != "DIFFERENT")
         assert f"differs: {package}: 1.0 then, {versions()[package]} now" in text
@@ -134,7 +122,7 @@ def test_other_versions_of_what_computes_excuse_what_is_within_the_tolerance_and
         ({"processor": None}, "processor: the run's file does not say it"),
     ],
 )
-def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, str], text: str) -> None:
+def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
     stored = {"device": "cpu", "threads": 1, "window_batch": 1}
     run = {"versions": versions(), "processor": provenance.processor(), "code": provenance.git_state()}
     causes = comparison.causes(run | change, stored | change, stored)
@@ -142,7 +130,7 @@ def test_the_machine_is_a_cause(made: Path, tmp_path: Path, change: dict[str, st
 
 
 def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
-    content = job(models=JOB["models"][:1], attacks=ATTACKS[:1], resources={"threads": 2}, window_batch=3)
+    content = job(models=JOB["models"][:1], attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
     execute(content, tmp_path / "out")
     found = all_of(tmp_path / "out")
     assert {each.verdict for each in found} == {"equal"}
@@ -157,12 +145,12 @@ def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
     entry = {**JOB["models"][0], "checkpoint": WEIGHTS}
-    execute(job(models=[entry], attacks=ATTACKS[:1], datasets=DATASETS), tmp_path / "out")
+    execute(job(models=[entry], attacks=[ATTACK], datasets=DATASETS), tmp_path / "out")
     assert {each.verdict for each in all_of(tmp_path / "out")} == {"equal"}
     (tmp_path / WEIGHTS).rename("elsewhere.safetensors")
     with pytest.raises(UserError, match=r"weights\.safetensors"):
         all_of(tmp_path / "out")
-    moved = job(models=[{**entry, "checkpoint": "elsewhere.safetensors"}], attacks=ATTACKS[:1], datasets=DATASETS)
+    moved = job(models=[{**entry, "checkpoint": "elsewhere.safetensors"}], attacks=[ATTACK], datasets=DATASETS)
     assert {each.verdict for each in all_of(tmp_path / "out", expanded(moved)[0])} == {"equal"}
     save_weights(tmp_path / WEIGHTS, seed=2)
     (found,) = all_of(tmp_path / "out")
@@ -183,9 +171,9 @@ def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytes
     assert re.search(r"checkpoint of other: sha256 \w{12} then, \w{12} now", found.reason)
 
 
-def test_data_of_another_recipe_are_named(made: Path) -> None:
-    spec, _ = expanded(job(attacks=ATTACKS, datasets=[{"name": "phantom", "shape": [20, 20, 16], "cases": 1}]))
-    (found,) = {each.reason for each in all_of(made, spec)}
+def test_data_of_another_recipe_are_named(grid_store: Path) -> None:
+    spec, _ = expanded({**GRID, "datasets": [{"name": "phantom", "shape": [20, 20, 16], "cases": 2}]})
+    (found,) = {each.reason for each in all_of(grid_store, spec)}
     assert "data: " in found
     assert "checkpoint" not in found
 
@@ -193,64 +181,59 @@ def test_data_of_another_recipe_are_named(made: Path) -> None:
 # Rows that no attack made now
 
 
-def test_a_failed_row_is_told_and_never_drawn(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    set_first(store, "records", status="failed", error="out of memory")
-    row = first_id(store, status="failed")
+def test_a_failed_row_is_told_and_never_drawn(grid_copy: Path) -> None:
+    set_first(grid_copy, "records", status="failed", error="out of memory")
+    row = first_id(grid_copy, status="failed")
     with pytest.raises(UserError, match=r"a failed row holds no result \(out of memory\): `run` tries it again"):
-        said(store, row)
-    assert len(all_of(store)) == 7
+        said(grid_copy, row)
+    assert len(all_of(grid_copy)) == 15
 
 
-def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    spec, _ = expanded(job(attacks=ATTACKS, save_adversarial="nifti", datasets=DATASETS, resources=SERIAL))
+def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(grid_copy: Path, tmp_path: Path) -> None:
+    spec, _ = expanded({**GRID, "resources": SERIAL})
     save_weights(tmp_path / WEIGHTS, seed=3)
     grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
-    runner.rescore(grid, str(store), Console(file=io.StringIO()))
-    before = contents(store)
-    found = [each for each in all_of(store) if "scored on c" in each.label]
-    assert [each.verdict for each in found] == ["equal"] * 4
-    assert contents(store) == before
+    runner.rescore(grid, str(grid_copy), Console(file=io.StringIO()))
+    before = contents(grid_copy)
+    found = [each for each in all_of(grid_copy) if "scored on c" in each.label]
+    assert [each.verdict for each in found] == ["equal"] * 8
+    assert contents(grid_copy) == before
 
 
-def test_a_row_whose_volume_is_gone_says_so(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
-    alter_json(run_file(store), lambda run: run.update(reuse=True))
-    for path in (store / "volumes").rglob("adversarial.nii.gz"):
+def test_a_row_whose_volume_is_gone_says_so(grid_copy: Path) -> None:
+    alter_json(run_file(grid_copy), lambda run: run.update(reuse=True))
+    for path in (grid_copy / "volumes").rglob("adversarial.nii.gz"):
         path.unlink()
     with pytest.raises(
         UserError, match=r"expected the saved volume that the row was scored from, found no adversarial"
     ):
-        all_of(store)
+        all_of(grid_copy)
 
 
-def test_a_row_of_a_tool_is_told_in_one_line(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
+def test_a_row_of_a_tool_is_told_in_one_line(grid_copy: Path) -> None:
     tool = predictions.tool("tool", None, 6).model_id
 
     def change(rows: list[dict[str, object]]) -> None:
         rows[0] |= {"target_model": "tool", "target_model_id": tool}
 
-    alter(store, "records", change)
+    alter(grid_copy, "records", change)
     facts_of = {"name": "tool", "checkpoint": "", "sha256": "tool", "migration": None}
-    alter_json(run_file(store), lambda run: run["models"].update({tool: facts_of}))
+    alter_json(run_file(grid_copy), lambda run: run["models"].update({tool: facts_of}))
     with pytest.raises(UserError, match="its label maps are those of a tool: have tool predict again"):
-        said(store, first_id(store, target_model="tool"))
+        said(grid_copy, first_id(grid_copy, target_model="tool"))
 
 
 # What a store may not do
 
 
-def test_a_store_cannot_have_its_code_run(made: Path, tmp_path: Path) -> None:
-    store = copied(made, tmp_path)
+def test_a_store_cannot_have_its_code_run(grid_copy: Path) -> None:
 
     def change(run: dict[str, dict[str, object]]) -> None:
         run["job"] |= {"trust_code": True, "attacks": [{"name": "toy.attack:Walk", "eps": "8/255"}]}
 
-    alter_json(run_file(store), change)
+    alter_json(run_file(grid_copy), change)
     with pytest.raises(UserError, match="needs --trust-code"):
-        all_of(store)
+        all_of(grid_copy)
 
 
 def test_rows_of_the_stored_example_are_computed_again() -> None:
@@ -268,16 +251,16 @@ def test_rows_of_an_earlier_revision_of_the_phantom_are_not_computed_again_and_s
 
 
 @pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
-def test_a_row_or_a_number_of_rows_is_asked_for(made: Path, row: str | None, count: int | None) -> None:
+def test_a_row_or_a_number_of_rows_is_asked_for(grid_store: Path, row: str | None, count: int | None) -> None:
     with pytest.raises(UserError, match="expected one of --row ID and --random N"):
-        reproduce.reproduce(str(made), row, count, 0, None, Console(file=io.StringIO()))
+        reproduce.reproduce(str(grid_store), row, count, 0, None, Console(file=io.StringIO()))
 
 
-def test_a_number_of_rows_ends_with_a_count(made: Path, tmp_path: Path) -> None:
-    place, text = copied(made, tmp_path), io.StringIO()
-    set_first(place, "records", linf=0.5)
-    assert reproduce.reproduce(str(place), None, 99, 0, None, Console(file=text, width=200))["different"]
-    assert text.getvalue().endswith("8 rows: 7 equal to the bit, 1 DIFFERENT\n")
+def test_a_number_of_rows_ends_with_a_count(grid_copy: Path) -> None:
+    text = io.StringIO()
+    set_first(grid_copy, "records", linf=0.5)
+    assert reproduce.reproduce(str(grid_copy), None, 99, 0, None, Console(file=text, width=200))["different"]
+    assert text.getvalue().endswith("16 rows: 15 equal to the bit, 1 DIFFERENT\n")
 
 
 def test_two_models_of_one_name_are_two_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

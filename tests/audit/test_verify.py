@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from altered import Rows, alter, alter_json, copied, run_file, set_first
-from tiny import execute, expanded, job
+from altered import Rows, alter, alter_json, run_file, set_first
+from tiny import GRID, execute, expanded
 
 from freqbench.audit import store_checks, store_survey
 from freqbench.audit.store_checks import Check
@@ -20,23 +20,6 @@ from freqbench.core.errors import UserError
 from freqbench.results import KEY, RECORDS, Shard, Store
 from freqbench.results.rowid import row_id
 from freqbench.results.schema import VERSION_FIELD
-
-ATTACKS = [{"name": "pgd", "eps": "8/255", "steps": 2}, {"name": "gn", "std": "8/255"}]
-METRICS = ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration"]
-PHANTOM = {"name": "phantom", "shape": [16] * 3, "cases": 2}
-CONTENT = job(attacks=ATTACKS, save_adversarial="nifti", datasets=[PHANTOM], metrics=METRICS)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "out"
-    execute(CONTENT, folder)
-    return folder
-
-
-@pytest.fixture
-def store(made: Path, tmp_path: Path) -> Path:
-    return copied(made, tmp_path)
 
 
 @pytest.fixture
@@ -62,13 +45,13 @@ def key_of(row: dict[str, Any]) -> tuple[str, ...]:
     return tuple(row[name] for name in KEY)
 
 
-def test_a_sound_store_has_nothing_wrong_and_is_left_alone(store: Path) -> None:
-    before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
-    found = checks(store, with_volumes=True)
+def test_a_sound_store_has_nothing_wrong_and_is_left_alone(grid_copy: Path) -> None:
+    before = {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
+    found = checks(grid_copy, with_volumes=True)
     assert {name: check.verdict for name, check in found.items()} == dict.fromkeys(found, "ok")
     assert found["values"].text == "16 records and 96 rows of classes are in their ranges"
     assert found["holes"].text == "16 records that the job asks for have a row"
-    assert before == {path: path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    assert before == {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
 
 
 # files
@@ -81,22 +64,22 @@ def flip(path: Path, at: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["records", "class_records"])
-def test_a_flipped_bit_is_found_by_the_page_s_checksum(store: Path, kind: str) -> None:
+def test_a_flipped_bit_is_found_by_the_page_s_checksum(grid_copy: Path, kind: str) -> None:
     """In the last page of a column of floats: it would decode all the same, to another number or none."""
-    path = pair_of(store, kind)
+    path = pair_of(grid_copy, kind)
     column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("dsc"))
     flip(path, column.data_page_offset + column.total_compressed_size // 2)
-    found = wrong(store)
+    found = wrong(grid_copy)
     assert set(found) <= {"files", "holes"}
     assert f"{kind}/{path.name}" in found["files"]
 
 
-def test_torn_and_missing_files_are_named(store: Path) -> None:
-    path = pair_of(store)
+def test_torn_and_missing_files_are_named(grid_copy: Path) -> None:
+    path = pair_of(grid_copy)
     shutil.copy(path, path.parent / "alone-000000.parquet")
-    shutil.copy(pair_of(store, "class_records"), store / "class_records" / "dead-000000.parquet")
+    shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
     path.write_bytes(path.read_bytes()[:-100])
-    found = checks(store)["files"].text
+    found = checks(grid_copy)["files"].text
     assert "class_records/alone-000000.parquet: missing, so that 16 records do not count: restore it, or give" in found
     assert f"records/{path.name}: expected a Parquet file of results" in found
 
@@ -104,11 +87,11 @@ def test_torn_and_missing_files_are_named(store: Path) -> None:
 # the version
 
 
-def test_a_store_of_another_version_is_refused_in_one_line(store: Path) -> None:
-    table = pq.read_table(pair_of(store))
-    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"2"}), pair_of(store))
+def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> None:
+    table = pq.read_table(pair_of(grid_copy))
+    pq.write_table(table.replace_schema_metadata({VERSION_FIELD: b"2"}), pair_of(grid_copy))
     with pytest.raises(UserError, match="expected results of schema version 1, got 2, written by a newer freqbench"):
-        verify(Store(str(store)))
+        verify(Store(str(grid_copy)))
 
 
 def test_the_stored_example_of_this_revision_is_sound_and_an_older_one_has_other_cells() -> None:
@@ -143,7 +126,7 @@ POSSIBLE: list[dict[str, Any]] = [
 
 
 @pytest.mark.usefixtures("all_told")
-def test_values_that_cannot_be_are_named_with_their_row_and_no_others(store: Path) -> None:
+def test_values_that_cannot_be_are_named_with_their_row_and_no_others(grid_copy: Path) -> None:
     keys: list[tuple[str, ...]] = []
 
     def change(rows: Rows) -> None:
@@ -152,20 +135,20 @@ def test_values_that_cannot_be_are_named_with_their_row_and_no_others(store: Pat
         for row, values in zip(rows[: len(changes)], changes, strict=True):
             row |= values
 
-    alter(store, "records", change)
-    where = f"records/{pair_of(store).name}: "
+    alter(grid_copy, "records", change)
+    where = f"records/{pair_of(grid_copy).name}: "
     expected = {
         f"{where}{text} in 1 rows, first of row {row_id(*key)}"
         for key, (_, text) in zip(keys[: len(IMPOSSIBLE)], IMPOSSIBLE, strict=True)
     }
-    assert set(wrong(store)["values"].split("; ")) == expected
+    assert set(wrong(grid_copy)["values"].split("; ")) == expected
 
 
 # classes
 
 
 @pytest.mark.usefixtures("all_told")
-def test_means_and_counts_that_are_not_those_of_the_classes_are_found(store: Path) -> None:
+def test_means_and_counts_that_are_not_those_of_the_classes_are_found(grid_copy: Path) -> None:
     expected: set[str] = set()
 
     def change(rows: Rows) -> None:
@@ -176,27 +159,27 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(store: Pat
                 f"{name}: {row[name]:g}, the classes say {value:g} in 1 rows, first of row {row_id(*key_of(row))}"
             )
 
-    alter(store, "records", change)
-    found = wrong(store)
+    alter(grid_copy, "records", change)
+    found = wrong(grid_copy)
     assert set(found) == {"classes"}
     assert {text.partition("parquet: ")[2] for text in found["classes"].split("; ")} == expected
 
 
-def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(store: Path) -> None:
-    key = dict(zip(KEY, key_of(pq.read_table(pair_of(store)).to_pylist()[0]), strict=True))
-    set_first(store, "records", key, hd95=math.nan)
-    assert "hd95: nan, the classes say" in wrong(store)["classes"]
+def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(grid_copy: Path) -> None:
+    key = dict(zip(KEY, key_of(pq.read_table(pair_of(grid_copy)).to_pylist()[0]), strict=True))
+    set_first(grid_copy, "records", key, hd95=math.nan)
+    assert "hd95: nan, the classes say" in wrong(grid_copy)["classes"]
 
     def undefined(rows: Rows) -> None:
         for row in rows:
             if key.items() <= row.items():
                 row["hd95"] = math.nan
 
-    alter(store, "class_records", undefined)
-    assert "hd95: nan" not in wrong(store)["classes"]
-    assert "hd95_undefined_classes: " in wrong(store)["classes"]
-    set_first(store, "records", key, hd95=1.0)
-    assert "hd95: 1, the classes say nan" in wrong(store)["classes"]
+    alter(grid_copy, "class_records", undefined)
+    assert "hd95: nan" not in wrong(grid_copy)["classes"]
+    assert "hd95_undefined_classes: " in wrong(grid_copy)["classes"]
+    set_first(grid_copy, "records", key, hd95=1.0)
+    assert "hd95: 1, the classes say nan" in wrong(grid_copy)["classes"]
 
 
 # doubles
@@ -213,14 +196,14 @@ def doubled(store: Path, **values: Any) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
 
 
-def test_rows_that_stand_in_two_files_and_agree_are_no_harm(store: Path) -> None:
+def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> None:
     """Nor are classes without records, of a writer that died."""
-    shutil.copy(pair_of(store, "class_records"), store / "class_records" / "dead-000000.parquet")
-    assert "1 files of classes without records" in checks(store)["files"].text
-    (store / "class_records" / "dead-000000.parquet").unlink()
-    doubled(store)
-    assert not wrong(store)
-    assert checks(store)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
+    shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
+    assert "1 files of classes without records" in checks(grid_copy)["files"].text
+    (grid_copy / "class_records" / "dead-000000.parquet").unlink()
+    doubled(grid_copy)
+    assert not wrong(grid_copy)
+    assert checks(grid_copy)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
 
 
 @pytest.mark.parametrize(
@@ -233,18 +216,18 @@ def test_rows_that_stand_in_two_files_and_agree_are_no_harm(store: Path) -> None
     ],
 )
 def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
-    store: Path, column: str, again: Callable[[float], float], is_wrong: bool
+    grid_copy: Path, column: str, again: Callable[[float], float], is_wrong: bool
 ) -> None:
-    row = pq.read_table(pair_of(store)).to_pylist()[0]
-    doubled(store, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
-    assert ("doubles" in wrong(store)) is is_wrong
+    row = pq.read_table(pair_of(grid_copy)).to_pylist()[0]
+    doubled(grid_copy, **{column: again(row[column]), "finished_at": row["finished_at"].replace(year=2099)})
+    assert ("doubles" in wrong(grid_copy)) is is_wrong
 
 
-def test_what_the_bounds_of_memory_leave_out_is_told(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    doubled(store)
+def test_what_the_bounds_of_memory_leave_out_is_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled(grid_copy)
     monkeypatch.setattr(store_survey, "MOST_DOUBLES", 10)
     monkeypatch.setattr(store_survey, "MOST_KINDS", 3)
-    found = checks(store)
+    found = checks(grid_copy)
     assert found["doubles"].text.endswith("; 22 of their rows were not compared")
     cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
     left_out = 2 * (cells - 3 + origins - 3)  # told of each file
@@ -255,42 +238,42 @@ def test_what_the_bounds_of_memory_leave_out_is_told(store: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("all_told")
-def test_settings_that_are_not_those_of_the_cell_s_id_are_found(store: Path) -> None:
+def test_settings_that_are_not_those_of_the_cell_s_id_are_found(grid_copy: Path) -> None:
     def change(rows: Rows) -> None:
-        cell, other = dict.fromkeys((row["cell_id"], row["source_model_id"]) for row in rows if row["attack"] == "pgd")
+        cell, other = dict.fromkeys((row["cell_id"], row["source_model_id"]) for row in rows if row["attack"] == "fgsm")
         for row in rows:
             if row["cell_id"] == cell[0]:
                 row |= {"budget": 0.5, "seed": 3, "params": json.dumps({"eps": 0.5}), "source_model_id": other[1]}
 
-    alter(store, "records", change)
-    found = wrong(store)["cells"]
+    alter(grid_copy, "records", change)
+    found = wrong(grid_copy)["cells"]
     assert all(f": {name}: " in found for name in ("budget", "seed", "params", "source_model_id"))
 
 
-def test_an_id_that_is_not_that_of_its_settings_is_found(store: Path) -> None:
-    cell = Store(str(store)).records(["cell_id"])["cell_id"][0].as_py()
+def test_an_id_that_is_not_that_of_its_settings_is_found(grid_copy: Path) -> None:
+    cell = Store(str(grid_copy)).records(["cell_id"])["cell_id"][0].as_py()
 
     def change(rows: Rows) -> None:
         for row in rows:
             if row["cell_id"] == cell:
                 row["cell_id"] = "0" * 16
 
-    alter(store, "records", change)
-    alter(store, "class_records", change)
-    found = wrong(store)
+    alter(grid_copy, "records", change)
+    alter(grid_copy, "class_records", change)
+    found = wrong(grid_copy)
     assert f"cell {'0' * 16}: the job makes {cell} of the same settings" in found["cells"]
     assert set(found) == {"cells", "holes", "volumes"}
 
 
-def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(store: Path) -> None:
+def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(grid_copy: Path) -> None:
     def change(run: dict[str, Any]) -> None:
         spec = run.get("job", run)
         spec = spec.get("spec", spec)
         spec["models"][0]["checkpoint"] = "gone.safetensors"
 
-    for path in (store / "run.json", run_file(store)):
+    for path in (grid_copy / "run.json", run_file(grid_copy)):
         alter_json(path, change)
-    found = checks(store)["cells"]
+    found = checks(grid_copy)["cells"]
     assert (found.verdict, "gone.safetensors" in found.text) == ("not checked", True)
 
 
@@ -301,34 +284,34 @@ def remove(store: Path, kind: str, keys: set[tuple[str, ...]]) -> None:
     alter(store, kind, lambda rows: rows.__setitem__(slice(None), [row for row in rows if key_of(row) not in keys]))
 
 
-def test_records_that_are_not_there_are_counted_and_named(store: Path) -> None:
-    keys = [key_of(row) for row in pq.read_table(pair_of(store)).to_pylist()]
+def test_records_that_are_not_there_are_counted_and_named(grid_copy: Path) -> None:
+    keys = [key_of(row) for row in pq.read_table(pair_of(grid_copy)).to_pylist()]
     for kind in ("records", "class_records"):
-        remove(store, kind, {keys[0]})
-    assert wrong(store) == {
+        remove(grid_copy, kind, {keys[0]})
+    assert wrong(grid_copy) == {
         "holes": f"1 of 16 records that the job asks for have no row, such as {row_id(*keys[0])}: run the job again"
     }
     for kind in ("records", "class_records"):
-        remove(store, kind, set(keys))
-    assert wrong(store)["holes"].startswith("16 of 16 records that the job asks for have no row, such as ")
+        remove(grid_copy, kind, set(keys))
+    assert wrong(grid_copy)["holes"].startswith("16 of 16 records that the job asks for have no row, such as ")
 
 
-def test_failed_rows_are_no_holes_and_are_told(store: Path) -> None:
-    key = key_of(pq.read_table(pair_of(store)).to_pylist()[0])
+def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
+    key = key_of(pq.read_table(pair_of(grid_copy)).to_pylist()[0])
     nothing = {column.name: None for column in RECORDS if column.mark == "result"}
     failed = nothing | {"status": "failed", "error": "out of memory"}
-    set_first(store, "records", dict(zip(KEY, key, strict=True)), **failed)
-    remove(store, "class_records", {key})
-    assert not wrong(store)
-    assert "; 1 of them failed" in checks(store)["holes"].text
+    set_first(grid_copy, "records", dict(zip(KEY, key, strict=True)), **failed)
+    remove(grid_copy, "class_records", {key})
+    assert not wrong(grid_copy)
+    assert "; 1 of them failed" in checks(grid_copy)["holes"].text
 
 
 def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None:
-    _, grid = expanded(CONTENT)
+    _, grid = expanded(GRID)
     shards = [Shard(number=number, count=2) for number in (1, 2)]
     sizes = [sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards]
     assert min(sizes) > 0
-    execute(CONTENT, tmp_path / "out", shard=shards[0])
+    execute(GRID, tmp_path / "out", shard=shards[0])
     found = checks(tmp_path / "out")["holes"]
     assert found.verdict == "ok"
     assert found.text == (
@@ -339,14 +322,14 @@ def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None
 # volumes
 
 
-def test_damaged_volumes_are_found_if_asked_for(store: Path) -> None:
-    bit, end, empty = sorted((store / "volumes").rglob("adversarial.nii.gz"))[:3]
+def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:
+    bit, end, empty = sorted((grid_copy / "volumes").rglob("adversarial.nii.gz"))[:3]
     flip(bit, len(bit.read_bytes()) - 6)  # of the checksum
     end.write_bytes(end.read_bytes()[:-20])
     empty.write_bytes(b"")
-    assert checks(store)["volumes"].verdict == "not checked"
-    found = wrong(store, with_volumes=True)["volumes"]
-    assert all(f"{path.relative_to(store)}: " in found for path in (bit, end, empty))
+    assert checks(grid_copy)["volumes"].verdict == "not checked"
+    found = wrong(grid_copy, with_volumes=True)["volumes"]
+    assert all(f"{path.relative_to(grid_copy)}: " in found for path in (bit, end, empty))
 
 
 # Damage in one place, found by one check
@@ -402,9 +385,9 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
 
 @pytest.mark.parametrize(("check", "damage", "text"), DAMAGE)
 def test_damage_in_one_place_is_found_by_its_check(
-    store: Path, check: str, damage: Callable[[Path], Any], text: str
+    grid_copy: Path, check: str, damage: Callable[[Path], Any], text: str
 ) -> None:
-    damage(store)
-    found = wrong(store)
+    damage(grid_copy)
+    found = wrong(grid_copy)
     assert text in found[check]
     assert check not in ("classes", "doubles", "cases", "volumes") or set(found) == {check}

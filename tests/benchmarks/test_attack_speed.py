@@ -205,12 +205,7 @@ def row(at: Bench, attack: Attack, steps: int, rounds: int, bound: float | None)
 @pytest.mark.parametrize(("name", "parameters", "bounds"), BOUNDS)
 @pytest.mark.parametrize("setting", [ON_CPU, *ON_GPU], ids=str)
 def test_a_step_costs_hardly_more_than_the_bare_step(
-    at: Bench,
-    setting: Setting,
-    name: str,
-    parameters: dict[str, Any],
-    bounds: tuple[float, float],
-    measured: list[Any],
+    at: Bench, setting: Setting, name: str, parameters: dict[str, Any], bounds: tuple[float, float], measured: list[Any]
 ) -> None:
     """Bounds are held in float32 on a CPU and by eager networks with TF32 on a GPU; of faster ones it is recorded."""
     bound = bounds[setting != ON_CPU] if setting in (ON_CPU, *EAGER) and not at.fast else None

@@ -195,7 +195,7 @@ def test_a_million_records(
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def large_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same with three classes, compacted."""
     root = str(tmp_path_factory.mktemp("scale") / "out")
     fill(root, classes=3)
@@ -204,18 +204,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_of_a_million_records(name: str, store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_of_a_million_records(name: str, large_store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Each a command of its own, its start included."""
-    measured = Measured(Path(store).parent, "-m", "freqbench", "report", store, "--table", name, "--format", "md")
+    measured = Measured(
+        Path(large_store).parent, "-m", "freqbench", "report", large_store, "--table", name, "--format", "md"
+    )
     with capsys.disabled():
         print(f"\nreport --table {name}: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
     assert measured.seconds < REPORT_S
     assert measured.mib < REPORT_MIB
 
 
-def test_the_whole_report_of_a_million_records(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_whole_report_of_a_million_records(large_store: str, capsys: pytest.CaptureFixture[str]) -> None:
     """By seconds of a core, as it has one thread."""
-    measured = Measured(Path(store).parent, "-m", "freqbench", "report", store, "--format", "md")
+    measured = Measured(Path(large_store).parent, "-m", "freqbench", "report", large_store, "--format", "md")
     with capsys.disabled():
         print(f"\nreport: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")
     assert measured.core_seconds < WHOLE_S

@@ -11,7 +11,7 @@ from freqbench.audit import extra_cells
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def audited_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One model, one case and a quick attack."""
     place = str(tmp_path_factory.mktemp("audit") / "out")
     execute(small(), place)
@@ -23,37 +23,37 @@ def small() -> dict[str, object]:
     return {**content, "models": content["models"][:1]}
 
 
-def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(store: str, bench: Bench) -> None:
-    code, out, _ = bench("audit", store)
+def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(audited_store: str, bench: Bench) -> None:
+    code, out, _ = bench("audit", audited_store)
     assert code == 0
     assert "Audit: plain on balls" in out
     assert "not checked" in out
     assert "freqbench audit OUT --plan says which cells it takes" in " ".join(out.split())
 
 
-def test_it_can_be_written_to_a_file(store: str, tmp_path: Path, bench: Bench) -> None:
+def test_it_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:
     place = tmp_path / "audit.md"
-    assert bench("audit", store, "--format", "md", "--to", str(place))[0] == 0
+    assert bench("audit", audited_store, "--format", "md", "--to", str(place))[0] == 0
     assert "| what should hold" in place.read_text()
 
 
-def test_the_plan_needs_leave_to_run_the_store_s_code(store: str, bench: Bench) -> None:
+def test_the_plan_needs_leave_to_run_the_store_s_code(audited_store: str, bench: Bench) -> None:
     """A store never grants it."""
-    code, _, err = bench("audit", store, "--plan")
+    code, _, err = bench("audit", audited_store, "--plan")
     assert (code, "trust" in err) == (2, True)
 
 
 def test_run_computes_what_is_missing_and_shows_it(
-    store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    audited_store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extra_cells, "QUERIES", 10)
     path = write(tmp_path, small())
     options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
-    code, out, _ = bench("audit", store, "--run", *options)
+    code, out, _ = bench("audit", audited_store, "--run", *options)
     assert code == 0
     assert "window passes" in out
     assert "In doubt" in out or "No sign" in out
-    assert (Path(store) / "audit" / "gradients.json").exists()
+    assert (Path(audited_store) / "audit" / "gradients.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_run_computes_what_is_missing_and_shows_it(
         (("--format", "pdf"), "unknown format 'pdf'"),
     ],
 )
-def test_bad_options_are_one_line(store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
-    code, _, err = bench("audit", store, *arguments)
+def test_bad_options_are_one_line(audited_store: str, arguments: tuple[str, ...], complaint: str, bench: Bench) -> None:
+    code, _, err = bench("audit", audited_store, *arguments)
     assert (code, complaint in err, err.count("\n")) == (2, True, 1)
 
 

@@ -7,30 +7,15 @@ import nibabel
 import numpy as np
 import pytest
 from called import Bench
-from tiny import execute, rows, small, write
+from tiny import rows
 
 from freqbench.data.loaders.phantom import Phantom
 
-CONTENT = small(
-    attacks=[{"name": "gn", "std": 0.1}],
-    metrics=["dsc"],
-    save_adversarial="nifti",
-    resources={"workers": 1, "threads": 1},
-)
 CASE = "phantom_2000.nii.gz"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a job and its store."""
-    folder = tmp_path_factory.mktemp("made")
-    write(folder, CONTENT)
-    execute(CONTENT, folder / "out")
-    return folder
-
-
-def test_export_then_score_what_a_tool_made_of_it(made: Path, bench: Bench) -> None:
-    out = str(made / "out")
+def test_export_then_score_what_a_tool_made_of_it(small_copy: Path, bench: Bench) -> None:
+    out, made = str(small_copy), small_copy.parent
     code, said, err = bench("export", out, "--space", "native", "--units", "HU")
     assert (code, err) == (0, "")
     assert said.startswith("1 adversarial and 1 clean volumes are in ")
@@ -50,12 +35,13 @@ def test_export_then_score_what_a_tool_made_of_it(made: Path, bench: Bench) -> N
     assert len(rows(out)) == 2
 
 
-def test_score_what_others_made(made: Path, tmp_path: Path, bench: Bench) -> None:
-    (clean,) = (made / "out").glob("volumes/*/*/clean.nii.gz")
+def test_score_what_others_made(small_store: Path, tmp_path: Path, bench: Bench) -> None:
+    (clean,) = small_store.glob("volumes/*/*/clean.nii.gz")
     (tmp_path / "theirs").mkdir()
     voxels = (255 * nibabel.load(clean).get_fdata()).astype(np.uint8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "theirs" / f"adv_{CASE}")
-    arguments = ["--adversarial", str(tmp_path / "theirs"), "--job", str(made / "job.yaml"), "--source", "a"]
+    arguments = ["--adversarial", str(tmp_path / "theirs"), "--source", "a"]
+    arguments += ["--job", str(small_store.with_name("job.yaml"))]
     code, said, _ = bench("score", str(tmp_path / "new"), *arguments)
     assert code == 0
     assert "imported label=theirs " in said
@@ -75,17 +61,17 @@ def test_score_what_others_made(made: Path, tmp_path: Path, bench: Bench) -> Non
         (["--adversarial", "nowhere", "--source", "a"], f"such as adv_{CASE}, got no file"),
     ],
 )
-def test_a_wrong_score_is_one_line(made: Path, bench: Bench, arguments: list[str], expected: str) -> None:
-    code, out, err = bench("score", str(made / "out"), *arguments)
+def test_a_wrong_score_is_one_line(small_store: Path, bench: Bench, arguments: list[str], expected: str) -> None:
+    code, out, err = bench("score", str(small_store), *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert expected in err
 
 
 def test_data_that_must_not_be_passed_on_takes_a_yes(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+    small_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     monkeypatch.setattr(Phantom, "redistributable", False)
-    arguments = ["export", str(made / "out"), "--to", str(tmp_path / "to")]
+    arguments = ["export", str(small_store), "--to", str(tmp_path / "to")]
     code, out, err = bench(*arguments)
     assert (code, out) == (2, "")
     assert err == "error: phantom: expected permission to write volumes that must not be passed on: give --yes\n"
@@ -94,5 +80,5 @@ def test_data_that_must_not_be_passed_on_takes_a_yes(
     assert (tmp_path / "to" / "clean" / CASE).exists()
 
 
-def test_there_is_no_other_space(made: Path, bench: Bench) -> None:
-    assert bench("export", str(made / "out"), "--space", "prepared")[0] == 2
+def test_there_is_no_other_space(small_store: Path, bench: Bench) -> None:
+    assert bench("export", str(small_store), "--space", "prepared")[0] == 2

@@ -189,11 +189,7 @@ def test_a_defect_is_one_line_with_a_log_and_a_code_of_its_own(
     ],
 )
 def test_an_option_that_would_mean_something_else_is_refused(
-    arguments: Sequence[str],
-    expected: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    bench: Bench,
+    arguments: Sequence[str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, job())

@@ -135,11 +135,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
     ],
 )
 def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(
-    options: tuple[str, ...],
-    line: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    bench: Bench,
+    options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     place = tmp_path / "place"
     place.mkdir()

@@ -1,16 +1,14 @@
-"""The files of cluster/: what they name is there, they agree, none holds a secret, and scripts are sound."""
+"""The files of cluster/: what they name is there, they agree, none holds a secret."""
 
 import json
 import re
 import shlex
 import subprocess
-import sys
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -81,76 +79,6 @@ def test_pods_are_what_kubernetes_knows_hold_no_secret_and_are_not_root() -> Non
             assert not [each for each in container["env"] if re.search("KEY|SECRET|TOKEN", each["name"])]
 
 
-def of(known: str, required: str = "", **types: Any) -> dict[str, Any]:
-    """A JSON Schema of an object with these fields alone; fields have any value unless `types` says more."""
-    properties = {**dict.fromkeys(known.split(), True), **types}
-    return {"type": "object", "properties": properties, "required": required.split(), "additionalProperties": False}
-
-
-# The fields of KubeRay 1.5's API reference (ray.io/v1), as its CRD is on no package index; pods are checked above.
-PARAMS = {"type": "object", "additionalProperties": {"type": "string"}}
-WHOLE = {"type": "integer", "minimum": 0}
-RAY_CLUSTER = of(
-    "suspend managedBy headServiceAnnotations gcsFaultToleranceOptions upgradeStrategy",
-    "headGroupSpec rayVersion",
-    rayVersion={"type": "string"},
-    enableInTreeAutoscaling={"type": "boolean"},
-    authOptions=of("", "mode", mode={"enum": ["disabled", "token"]}),
-    autoscalerOptions=of(
-        "resources image imagePullPolicy securityContext env envFrom volumeMounts",
-        idleTimeoutSeconds=WHOLE,
-        version={"enum": ["v1", "v2"]},
-        upscalingMode={"enum": ["Default", "Aggressive", "Conservative"]},
-    ),
-    headGroupSpec=of(
-        "headService resources labels",
-        "template rayStartParams",
-        template={"type": "object"},
-        rayStartParams=PARAMS,
-        enableIngress={"type": "boolean"},
-        serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]},
-    ),
-    workerGroupSpecs={
-        "type": "array",
-        "items": of(
-            "suspend scaleStrategy resources labels",
-            "groupName template rayStartParams minReplicas maxReplicas",
-            groupName={"type": "string"},
-            template={"type": "object"},
-            rayStartParams=PARAMS,
-            **dict.fromkeys(("replicas", "minReplicas", "maxReplicas", "numOfHosts", "idleTimeoutSeconds"), WHOLE),
-        ),
-    },
-)
-RAY_JOB = of(
-    "",
-    "apiVersion kind metadata spec",
-    apiVersion={"const": "ray.io/v1"},
-    kind={"const": "RayJob"},
-    metadata={"type": "object", "required": ["name"]},
-    spec=of(
-        "submitterPodTemplate metadata clusterSelector managedBy deletionStrategy jobId entrypointResources "
-        "entrypointNumCpus entrypointNumGpus suspend",
-        "entrypoint rayClusterSpec",
-        entrypoint={"type": "string"},
-        runtimeEnvYAML={"type": "string"},
-        submissionMode={"enum": ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]},
-        submitterConfig=of("", backoffLimit=WHOLE),
-        shutdownAfterJobFinishes={"type": "boolean"},
-        rayClusterSpec=RAY_CLUSTER,
-        **dict.fromkeys(("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"), WHOLE),
-    ),
-)
-
-
-def test_the_manifest_has_the_fields_of_kuberay_alone() -> None:
-    """And the schema is one: it refuses a misspelt field and a number in the place of a text."""
-    jsonschema.validate(MANIFEST, RAY_JOB)
-    for wrong in ({"rayVersion": 2.6}, {"workerGroupSpec": []}, {"headGroupSpec": None}):
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(CLUSTER | wrong, RAY_CLUSTER)
-
-
 def test_the_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
     """By attack, which is the one label that the counters have of their own."""
     text = (FOLDER / "grafana.json").read_text(encoding="utf-8")
@@ -200,8 +128,6 @@ def test_workers_come_and_go() -> None:
 
 
 def test_the_readme_names_what_is_there() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (FOLDER / target).exists(), target
     for path in re.findall(r"(?:cluster|jobs)/[\w./-]+\.(?:yaml|sh)", README):
         assert (ROOT / path).is_file(), path
     files = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*") if path.is_file()}
@@ -212,37 +138,5 @@ def test_the_readme_names_what_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", ["local.sh", "slurm.sh"])
-def test_shellcheck_finds_nothing(name: str) -> None:
-    command = [Path(sys.executable).parent / "shellcheck", "--severity=style", "--norc", FOLDER / name]
-    assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
-    assert (FOLDER / name).stat().st_mode & 0o111, "is not executable"
-
-
-YAMLLINT = (
-    "yamllint --strict -d",
-    "{extends: default, rules: {line-length: {max: 128}, document-start: disable, "
-    "comments: {min-spaces-from-content: 1}}}",
-)
-LINTERS = {
-    # Debian and the project's own bounds decide on versions: DL3008, DL3013.
-    "docker/Dockerfile": ("hadolint --no-color --failure-threshold=warning --ignore=DL3008 --ignore=DL3013",),
-    "rayjob.yaml": YAMLLINT,
-    "ray-up.yaml": YAMLLINT,
-}
-
-
-def linted(name: str, path: Path) -> subprocess.CompletedProcess[str]:
-    (program, *options), *last = LINTERS[name][0].split(), *LINTERS[name][1:]
-    command = [Path(sys.executable).parent / program, *options, *last, path]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("name", LINTERS)
-def test_linters_find_nothing_but_what_is_planted(name: str, tmp_path: Path) -> None:
-    found = linted(name, FOLDER / name)
-    assert (found.returncode, found.stderr) == (0, ""), found.stdout
-    planted = tmp_path / Path(name).name
-    text = (FOLDER / name).read_text(encoding="utf-8")
-    planted.write_text(text + ("RUN cd /tmp && sudo true\n" if "Docker" in name else "spec: twice\nspec: twice\n"))
-    assert linted(name, planted).returncode != 0
+def test_scripts_can_be_run(name: str) -> None:
+    assert (FOLDER / name).stat().st_mode & 0o111

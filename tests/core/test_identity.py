@@ -17,11 +17,7 @@ def test_a_digest_of_today_stays() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [
-        ((1, 2), [1, 2]),
-        ({"x": {"b": (1,), "a": None}}, {"x": {"a": None, "b": [1]}}),
-        (0.1 + 0.2, 0.30000000000000004),
-    ],
+    [((1, 2), [1, 2]), ({"x": {"b": (1,), "a": None}}, {"x": {"a": None, "b": [1]}}), (0.1 + 0.2, 0.30000000000000004)],
 )
 def test_the_same_content_has_the_same_digest(one: Any, other: Any) -> None:
     assert digest(one) == digest(other)

@@ -68,11 +68,7 @@ def test_of_many_that_create_one_object_one_made_it(s3_root: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "status", "error"),
-    [
-        ("refuse", 403, StorageRefused),
-        ("refuse", 503, StorageUnavailable),
-        ("cut", 0, StorageUnavailable),
-    ],
+    [("refuse", 403, StorageRefused), ("refuse", 503, StorageUnavailable), ("cut", 0, StorageUnavailable)],
 )
 def test_a_put_that_fails_leaves_the_old_object_and_says_whether_to_try_again(
     once: S3, s3_root: str, kind: str, status: int, error: type[OSError]

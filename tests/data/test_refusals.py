@@ -157,10 +157,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
     "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: mend"),
     "metres": (
         _header(xyzt_units=1),
-        *(
-            IMAGE,
-            ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1 x 1",
-        ),
+        *(IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1 x 1"),
     ),
     "micrometres without a unit": (
         _header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),

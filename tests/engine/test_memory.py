@@ -15,14 +15,7 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
 from freqbench.engine import attacking, memory
-from freqbench.engine.memory import (
-    MOST_WINDOWS,
-    available_bytes,
-    first_step,
-    hint_for,
-    windows_within,
-    within_memory,
-)
+from freqbench.engine.memory import MOST_WINDOWS, available_bytes, first_step, hint_for, windows_within, within_memory
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.models import ModelEntry, SegmentationModel

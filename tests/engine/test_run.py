@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import class_rows, execute, expanded, job, rows, small
+from tiny import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.analysis.frames import found_records
 from freqbench.core import storage
@@ -97,14 +97,7 @@ def test_further_metrics_are_computed_then_covered_and_take_no_column_away(
 def test_failed_rows_are_counted_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = io.StringIO()
     with monkeypatch.context() as patch:
-        real = attacking.attack_case
-
-        def fail_at_four(attack: Any, *args: Any) -> Any:
-            if attack.eps < 0.02:
-                raise OSError("disk on fire")
-            return real(attack, *args)
-
-        patch.setattr(attacking, "attack_case", fail_at_four)
+        fail_below(patch, 0.02)
         summary = execute(small(**TWO), tmp_path, said)
     assert (summary.num_new, summary.num_failed) == (2, 1)
     assert "failed: OSError: disk on fire" in said.getvalue()

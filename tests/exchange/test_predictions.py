@@ -24,15 +24,12 @@ PREDICTED = np.roll(LABEL, 1, axis=0)  # by 3 mm
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A store with one attacked case, its export, and the label maps of a tool that is right on the clean volume."""
     place = tmp_path_factory.mktemp("made")
     attacks = [{"name": "gn", "std": [0.05, 0.1]}]
     content = small(
-        attacks=attacks,
-        metrics=["dsc", "hd95", "psnr"],
-        save_adversarial="nifti",
-        datasets=[folder(place / "data")],
+        attacks=attacks, metrics=["dsc", "hd95", "psnr"], save_adversarial="nifti", datasets=[folder(place / "data")]
     )
     execute(content, place / "out")
     for each in export.export(expanded(content)[1], str(place / "out"), str(place / "to"), Console(file=io.StringIO())):
@@ -42,14 +39,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 
 
 @pytest.fixture
-def place(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+def place(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     """A copy of it that a test can spoil."""
-    return shutil.copytree(made[0], tmp_path / "copy")
+    return shutil.copytree(exported[0], tmp_path / "copy")
 
 
 @pytest.fixture
-def content(made: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
-    return made[1]
+def content(exported: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
+    return exported[1]
 
 
 def score(place: Path, content: dict[str, Any], label_map: str | None = "map.yaml", name: str = "total") -> str:

@@ -11,11 +11,9 @@ import pytest
 from fuzz.hostile_values import refused_or_done, spoilt, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import execute, small, write
 
 pytestmark = pytest.mark.integration
 
-JOB = small(save_adversarial="nifti")
 COMMANDS = (
     ("status", "out"),
     ("report", "out", "--format", "md"),
@@ -23,14 +21,6 @@ COMMANDS = (
     ("plan", "job.yaml", "--out", "out"),
     ("run", "job.yaml", "--out", "out", "--engine", "serial"),
 )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    assert execute(JOB, folder / "out").num_new == 1
-    write(folder, JOB)
-    return folder
 
 
 def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
@@ -57,11 +47,11 @@ def spoil(path: Path, draw: Callable[[Any], Any]) -> None:
 @unhurried
 @given(data=st.data(), command=st.sampled_from(COMMANDS))
 def test_a_command_refuses_a_store_in_a_line_or_does_its_work(
-    made: Path, data: st.DataObject, command: tuple[str, ...]
+    small_store: Path, data: st.DataObject, command: tuple[str, ...]
 ) -> None:
     folder = Path(tempfile.mkdtemp())
     try:
-        shutil.copytree(made, folder, dirs_exist_ok=True)
+        shutil.copytree(small_store.parent, folder, dirs_exist_ok=True)
         files = sorted(path for path in (folder / "out").rglob("*") if path.is_file())
         for path in data.draw(st.lists(st.sampled_from(files), min_size=1, max_size=2, unique=True)):
             spoil(path, data.draw)

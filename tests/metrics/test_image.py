@@ -221,8 +221,7 @@ def test_channels_count_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("roi", "reason"),
-    [(GRID, "the volume is a single window"), ((4, 4, 6), "the change does not vary within windows")],
+    ("roi", "reason"), [(GRID, "the volume is a single window"), ((4, 4, 6), "the change does not vary within windows")]
 )
 def test_a_seam_that_is_not_defined_has_its_reason(roi: tuple[int, int, int], reason: str) -> None:
     change = RAMP if roi == GRID else torch.zeros(GRID)

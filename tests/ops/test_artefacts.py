@@ -10,14 +10,7 @@ from scipy import ndimage
 from skimage.transform import iradon
 from torch import Tensor
 
-from freqbench.ops.artefacts import (
-    blurred,
-    coarser,
-    reconstructed_noise,
-    with_ghosts,
-    with_motion,
-    with_spikes,
-)
+from freqbench.ops.artefacts import blurred, coarser, reconstructed_noise, with_ghosts, with_motion, with_spikes
 
 SHAPE = (12, 16, 6)
 

@@ -11,13 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 
 from freqbench.core.errors import UserError
-from freqbench.ops.losses import (
-    EVERYTHING,
-    LOSSES,
-    Loss,
-    Scope,
-    dice_of_set,
-)
+from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, Scope, dice_of_set
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 

@@ -29,7 +29,7 @@ def methods(s3: S3, part: str = "") -> Counter[str]:
 
 
 @pytest.fixture
-def store(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+def remote_store(s3_root: str, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A file a record, more than are read at once, and one that is superseded."""
     monkeypatch.setattr(files, "AT_ONCE", 4)
     store = Store(s3_root)
@@ -44,23 +44,23 @@ def expected() -> list[dict[str, Any]]:
     return [*first, make_record(NUM_FILES, cell_id="cell00", dsc=0.25)]
 
 
-def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, store: Store) -> None:
+def test_rows_come_back_in_order_from_many_files_and_merged(s3: S3, remote_store: Store) -> None:
     s3.requests()
-    assert store.records().to_pylist() == expected()
+    assert remote_store.records().to_pylist() == expected()
     assert methods(s3, ".parquet") == {"GET": NUM_FILES}, "a request a file"
-    store.compact()
-    assert store.records().to_pylist() == expected()
-    assert len(store.class_records()) == 2 * len(expected())
-    assert len(store.covered()) == len(expected())
+    remote_store.compact()
+    assert remote_store.records().to_pylist() == expected()
+    assert len(remote_store.class_records()) == 2 * len(expected())
+    assert len(remote_store.covered()) == len(expected())
 
 
-def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, store: Store) -> None:
+def test_a_compaction_whose_commit_is_refused_loses_nothing(s3: S3, remote_store: Store) -> None:
     s3.fault("refuse", match="/records/compacted", status=403)
     with pytest.raises(OSError, match="fault on demand"):
-        store.compact()
-    assert store.records().to_pylist() == expected()
-    store.compact()
-    assert store.records().to_pylist() == expected()
+        remote_store.compact()
+    assert remote_store.records().to_pylist() == expected()
+    remote_store.compact()
+    assert remote_store.records().to_pylist() == expected()
 
 
 def test_a_merged_file_is_read_by_ranges(s3: S3, s3_root: str) -> None:

@@ -4,13 +4,11 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import execute, expanded, small
+from tiny import execute, expanded, fail_below, small
 
-from freqbench.engine import attacking
 from freqbench.results import Store
 from freqbench.results.status import facts, tables
 
@@ -26,14 +24,7 @@ def said(out: Path, table: int = 0) -> list[list[str]]:
 
 
 def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = attacking.attack_case
-
-    def fail_at_four(attack: Any, *args: Any) -> Any:
-        if attack.eps < 0.02:
-            raise OSError("disk on fire")
-        return real(attack, *args)
-
-    monkeypatch.setattr(attacking, "attack_case", fail_at_four)
+    fail_below(monkeypatch, 0.02)
     execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
     _, wider = expanded(small(attacks=[FGSM, {"name": "bim", "eps": "8/255"}], metrics=["dsc"]))
     Store(str(tmp_path)).write_job({"index": wider.index()})

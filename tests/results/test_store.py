@@ -24,74 +24,78 @@ def commit(store: Store, run_id: str, *records: dict) -> None:
 
 
 @pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/{request.param}")
 
 
-def test_what_is_written_is_read(store: Store) -> None:
+def test_what_is_written_is_read(empty_store: Store) -> None:
     row = make_record(hd95=math.nan, lpips_distance=None, null_reasons='{"lpips_distance": "no weights"}')
-    commit(store, "run0", row)
-    (read,) = store.records().to_pylist()
+    commit(empty_store, "run0", row)
+    (read,) = empty_store.records().to_pylist()
     assert math.isnan(read["hd95"])
     assert read | {"hd95": 0} == row | {"hd95": 0}
 
 
-def test_an_empty_store_has_tables_of_the_schema(store: Store) -> None:
-    assert store.records().column_names == [column.name for column in RECORDS]
-    assert store.class_records().column_names == [column.name for column in CLASS_RECORDS]
-    assert store.covered() == {}
-    assert store.runs() == []
+def test_an_empty_store_has_tables_of_the_schema(empty_store: Store) -> None:
+    assert empty_store.records().column_names == [column.name for column in RECORDS]
+    assert empty_store.class_records().column_names == [column.name for column in CLASS_RECORDS]
+    assert empty_store.covered() == {}
+    assert empty_store.runs() == []
 
 
-def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(store: Store) -> None:
-    commit(store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
-    commit(store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
-    commit(store, "c", make_failed(3))
-    found = store.records(("error", "dsc", "cell_id"))
+def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(empty_store: Store) -> None:
+    commit(empty_store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
+    commit(empty_store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
+    commit(empty_store, "c", make_failed(3))
+    found = empty_store.records(("error", "dsc", "cell_id"))
     assert found.column_names == ["error", "dsc", "cell_id"]
     assert [tuple(row.values()) for row in found.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
 
 
-def test_each_part_of_the_key_tells_rows_apart(store: Store) -> None:
+def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
     others = [{}, {"cell_id": "c"}, {"case_key": "c"}, {"target_model_id": "c"}]
-    commit(store, "a", *(make_record(minute, **other) for minute, other in enumerate(others)))
-    assert store.records()["finished_at"].to_pylist() == [make_record(minute)["finished_at"] for minute in range(4)]
+    commit(empty_store, "a", *(make_record(minute, **other) for minute, other in enumerate(others)))
+    assert empty_store.records()["finished_at"].to_pylist() == [
+        make_record(minute)["finished_at"] for minute in range(4)
+    ]
 
 
-def test_class_rows_are_those_of_the_winning_record(store: Store) -> None:
-    commit(store, "a", make_record(1, dsc=0.1), make_record(2, dsc=0.2), make_record(3, cell_id="c", dsc=0.3))
-    commit(store, "b", make_record(4, dsc=0.4))
-    found = store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
+def test_class_rows_are_those_of_the_winning_record(empty_store: Store) -> None:
+    commit(empty_store, "a", make_record(1, dsc=0.1), make_record(2, dsc=0.2), make_record(3, cell_id="c", dsc=0.3))
+    commit(empty_store, "b", make_record(4, dsc=0.4))
+    found = empty_store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
     assert found.select(["dsc", "class_index"]).to_pylist() == [
         {"dsc": dsc, "class_index": index} for dsc in (0.3, 0.4) for index in (0, 1)
     ]
 
 
-def test_covered_are_the_ok_keys_with_their_metrics(store: Store) -> None:
-    commit(store, "a", make_record(metrics="dsc,hd95"), make_failed(cell_id="b"), make_record(2, case_key="c"))
-    commit(store, "b", make_record(3, case_key="c", metrics=""))
-    assert store.covered() == {
+def test_covered_are_the_ok_keys_with_their_metrics(empty_store: Store) -> None:
+    commit(empty_store, "a", make_record(metrics="dsc,hd95"), make_failed(cell_id="b"), make_record(2, case_key="c"))
+    commit(empty_store, "b", make_record(3, case_key="c", metrics=""))
+    assert empty_store.covered() == {
         ("cell0", "case0", "id_unet"): frozenset({"dsc", "hd95"}),
         ("cell0", "c", "id_unet"): frozenset(),
     }
 
 
-def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(store: Store) -> None:
+def test_a_records_file_is_read_only_with_the_classes_of_its_own_pair(empty_store: Store) -> None:
     """The same record in two files, as a compaction that died leaves it, shows its classes once."""
     row = make_record()
     for name in ("a", "b"):
-        write_pair(store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, make_classes(row)))
-    assert len(store.class_records()) == 2
+        write_pair(
+            empty_store.root, f"{name}.parquet", to_table(RECORDS, [row]), to_table(CLASS_RECORDS, make_classes(row))
+        )
+    assert len(empty_store.class_records()) == 2
 
 
-def test_runs_and_job_come_back(store: Store) -> None:
+def test_runs_and_job_come_back(empty_store: Store) -> None:
     with pytest.raises(UserError, match=r"run\.json: expected a result store, found no such file"):
-        store.job()
-    store.write_run("r2", {"host": "h"})
-    store.write_run("r1", {"host": "g"})
-    store.write_job({"index": {"cells": []}})
-    assert [(run["run_id"], run["host"]) for run in store.runs()] == [("r1", "g"), ("r2", "h")]
-    assert store.job() == {"index": {"cells": []}}
+        empty_store.job()
+    empty_store.write_run("r2", {"host": "h"})
+    empty_store.write_run("r1", {"host": "g"})
+    empty_store.write_job({"index": {"cells": []}})
+    assert [(run["run_id"], run["host"]) for run in empty_store.runs()] == [("r1", "g"), ("r2", "h")]
+    assert empty_store.job() == {"index": {"cells": []}}
 
 
 def test_a_run_is_known_by_its_file_whatever_the_file_says(folder: Path) -> None:
@@ -144,24 +148,24 @@ def test_a_file_with_a_leading_dot_is_ignored(folder: Path) -> None:
     assert len(Store(str(folder)).records()) == 1
 
 
-def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_again(store: Store) -> None:
+def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_again(empty_store: Store) -> None:
     rows = make_record(), make_failed(cell_id="c")
-    commit(store, "a", make_record(case_key="other"), *rows)
-    commit(store, "b", *rows, make_record(cell_id="d"))
-    storage.remove(storage.join(store.root, "class_records", "b-000000.parquet"))
-    assert len(store.covered()) == 2
+    commit(empty_store, "a", make_record(case_key="other"), *rows)
+    commit(empty_store, "b", *rows, make_record(cell_id="d"))
+    storage.remove(storage.join(empty_store.root, "class_records", "b-000000.parquet"))
+    assert len(empty_store.covered()) == 2
     lost = ("d", "case0", "id_unet")
-    assert store.lacking() == {"b-000000.parquet": [lost]}
-    assert "1 record left out, as class_records/b-000000.parquet is missing" in str(store.complaint({lost}))
-    assert store.complaint({("c", "case0", "id_unet")}) is None
-    store.compact()
-    assert store.lacking() == {"b-000000.parquet": [lost]}, "nothing else has it"
-    commit(store, "c", make_record(cell_id="d"))
-    assert store.complaint() is None
-    store.compact()
-    assert store.lacking() == {}
-    assert len(store.covered()) == 3
-    assert len(storage.list_files(storage.join(store.root, "records"), ".parquet")) == 1
+    assert empty_store.lacking() == {"b-000000.parquet": [lost]}
+    assert "1 record left out, as class_records/b-000000.parquet is missing" in str(empty_store.complaint({lost}))
+    assert empty_store.complaint({("c", "case0", "id_unet")}) is None
+    empty_store.compact()
+    assert empty_store.lacking() == {"b-000000.parquet": [lost]}, "nothing else has it"
+    commit(empty_store, "c", make_record(cell_id="d"))
+    assert empty_store.complaint() is None
+    empty_store.compact()
+    assert empty_store.lacking() == {}
+    assert len(empty_store.covered()) == 3
+    assert len(storage.list_files(storage.join(empty_store.root, "records"), ".parquet")) == 1
 
 
 # The version of the schema

@@ -33,20 +33,11 @@ ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202egpj.exe\rover"
 MARKUP = "[red]a[/red][link=http://localhost]b[/link]:bomb:"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one volume."""
-    out = tmp_path_factory.mktemp("made") / "out"
-    assert execute(JOB, out).num_new == 1
-    return out
-
-
 @pytest.fixture
-def store(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it to spoil, as `out` of the folder that commands run in."""
-    shutil.copytree(made, tmp_path / "out")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "out"
+def spoilt(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy of a store to spoil, as `out` of the folder that commands run in."""
+    monkeypatch.chdir(small_copy.parent)
+    return small_copy
 
 
 def change(path: Path, into: Callable[[Any], Any]) -> None:
@@ -89,37 +80,36 @@ FOREIGN = {
     [*((name, "dataset") for name in COMMANDS), *(("score targets", foreign) for foreign in list(FOREIGN)[1:])],
 )
 def test_what_a_store_trusts_is_not_imported(
-    store: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (store.parent / "booby.py").write_text(f"open({str(store.parent / 'sprung')!r}, 'w')\n")
-    monkeypatch.syspath_prepend(store.parent)
+    (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(spoilt.parent)
     monkeypatch.delitem(sys.modules, "booby", raising=False)
-    (store.parent / "m.pt").write_bytes(b"")
-    write(store.parent, JOB)
+    (spoilt.parent / "m.pt").write_bytes(b"")
 
     def trusting(content: dict[str, Any]) -> dict[str, Any]:
         content["job"]["spec"] = FOREIGN[foreign](content["job"]["spec"]) | {"trust_code": True}
         return content
 
-    change(store / "run.json", trusting)
-    change(next((store / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
+    change(spoilt / "run.json", trusting)
+    change(next((spoilt / "runs").glob("*.json")), lambda run: run | {"trust_code": True, "job": {"trust_code": True}})
     code, _, err = bench(capsys, *COMMANDS[name])
     own = name in ("status", "report", "verify", "plan")  # these take nothing from the store's job but keys
     assert code == (0 if own else 2), err
     if not own:
         assert err.count("\n") == 1
         assert "needs --trust-code" in err
-    assert not (store.parent / "sprung").exists()
+    assert not (spoilt.parent / "sprung").exists()
     if not own and foreign != "torchscript":  # the trap works, where the user trusts it
         bench(capsys, *COMMANDS[name], "--trust-code")
-        assert (store.parent / "sprung").exists()
+        assert (spoilt.parent / "sprung").exists()
 
 
-def test_a_match_file_holds_numbers_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_match_file_holds_numbers_alone(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entry = {"name": "gn", "match": {"metric": "l2_body", "value": 6, "cases": 1}}
-    job = write(store.parent, small(attacks=[entry]))
+    job = write(spoilt.parent, small(attacks=[entry]))
     for content in ({"key": {"trust_code": True, "attack": "booby:Trap"}}, ["booby:Trap"], {"key": "booby:Trap"}, 5):
-        (store / "match.json").write_text(json.dumps(content))
+        (spoilt / "match.json").write_text(json.dumps(content))
         code, _, err = bench(capsys, "plan", job, "--out", "out")
         assert (code, err.count("\n")) == (2, 1)
         assert "match.json" in err
@@ -164,9 +154,9 @@ IN_TURN = ("status", "report", "verify", "export")
     ],
 )
 def test_a_job_of_a_store_that_is_something_else_is_one_line(
-    store: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, name: str, broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change(store / "run.json", BROKEN[broken])
+    change(spoilt / "run.json", BROKEN[broken])
     code, _, err = bench(capsys, *COMMANDS[name])
     if broken.startswith("additions") and name in ("status", "report"):
         assert code == 0  # they do not look there
@@ -177,47 +167,51 @@ def test_a_job_of_a_store_that_is_something_else_is_one_line(
 
 @pytest.mark.parametrize("content", ["[]", "5", '{"schema_version": 1, "warnings": 7, "status": {"a": []}}', "{"])
 def test_a_run_s_file_that_is_something_else_is_no_traceback(
-    store: Path, content: str, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    next((store / "runs").glob("*.json")).write_text(content)
+    next((spoilt / "runs").glob("*.json")).write_text(content)
     code, _, err = bench(capsys, "status", "out")
     assert (code, err.count("\n")) == ((0, 0) if "warnings" in content else (2, 1)), err
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 5000, "\x1b[2J"], ids=len)
-def test_rows_that_hold_something_else_are_one_line(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_hold_something_else_are_one_line(
+    spoilt: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for column, ends in (("null_reasons", (0, 0)), ("params", (2, 1))):
-        rewrite(store, **{column: text})
+        rewrite(spoilt, **{column: text})
         code, _, err = bench(capsys, "report", "out")
         assert (code, err.count("\n")) == ends, err
         assert printable(err) == err
 
 
 @pytest.mark.parametrize("words", ["status out", "report out", "report out --format md", "report out --format csv"])
-def test_what_a_store_says_is_shown_and_not_obeyed(store: Path, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_store_says_is_shown_and_not_obeyed(
+    spoilt: Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for text in (ESCAPES, MARKUP):
-        rewrite(store, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))
+        rewrite(spoilt, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))
         said = {"status": text, "heartbeat": text, "run_id": text}
-        change(next((store / "runs").glob("*.json")), lambda run, said=said: run | said)
+        change(next((spoilt / "runs").glob("*.json")), lambda run, said=said: run | said)
         code, out, err = bench(capsys, *words.split())
         assert (code, err) == (0, "")
         assert printable(out) == out
         assert "[red]a" in "".join(out.split()) or text is ESCAPES
-    rewrite(store, status="failed", error=f"{ESCAPES}<img src=x>|cell")
+    rewrite(spoilt, status="failed", error=f"{ESCAPES}<img src=x>|cell")
     code, out, _ = bench(capsys, *words.split())
     assert (code, printable(out)) == (0, out)
     assert ("<img" not in out and "\\|cell" in out) or "md" not in words
 
 
-def test_an_error_s_text_is_one_plain_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(store / "run.json", lambda run: run | {"job": {"spec": run["job"]["spec"] | {f"a\n{ESCAPES}": 1}}})
+def test_an_error_s_text_is_one_plain_line(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(spoilt / "run.json", lambda run: run | {"job": {"spec": run["job"]["spec"] | {f"a\n{ESCAPES}": 1}}})
     code, out, err = bench(capsys, "score", "out", "--targets", "a")
     assert (code, out, err.count("\n"), printable(err)) == (2, "", 1, err)
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "-1", "@SUM(1)", " +1"])
-def test_no_cell_is_a_formula(store: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    rewrite(store, dataset=text, attack=text, source_model=text, target_model=text)
+def test_no_cell_is_a_formula(spoilt: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rewrite(spoilt, dataset=text, attack=text, source_model=text, target_model=text)
     _, out, _ = bench(capsys, "report", "out", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert {row["dataset"] for row in rows} == {f"'{text}"}
@@ -230,9 +224,9 @@ def test_a_console_keeps_its_own_style_and_no_other() -> None:
     assert file.getvalue() == f"\x1b[31m?[32mtext?2J {MARKUP}\x1b[0m\n"
 
 
-def test_facts_of_a_volume_that_are_others_are_one_line(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_facts_of_a_volume_that_are_others_are_one_line(spoilt: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And so is a volume of another shape."""
-    (path,) = store.glob("volumes/*/*/attack.json")
+    (path,) = spoilt.glob("volumes/*/*/attack.json")
     good = path.read_text()
     for facts in ("{}", "[]", "{", '{"num_windows": 1, "more": 2}', "[" * 5000):
         path.write_text(facts)
@@ -248,23 +242,23 @@ def test_facts_of_a_volume_that_are_others_are_one_line(store: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("folder", ["records", "runs"])
-def test_a_store_with_a_folder_elsewhere_is_refused(store: Path, folder: str) -> None:
-    shutil.move(store / folder, store.parent / "elsewhere")
-    (store / folder).symlink_to(store.parent / "elsewhere")
+def test_a_store_with_a_folder_elsewhere_is_refused(spoilt: Path, folder: str) -> None:
+    shutil.move(spoilt / folder, spoilt.parent / "elsewhere")
+    (spoilt / folder).symlink_to(spoilt.parent / "elsewhere")
     with pytest.raises(UserError, match=f"{folder}: expected a place in .*, got a link that leads out of it") as caught:
-        execute(JOB, store)
+        execute(JOB, spoilt)
     line_of(caught)
 
 
 @pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
 def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(
-    store: Path, linked: str, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, linked: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = next(store.glob("volumes/*"))
-    place = {"volumes": store / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": store / "export"}[
+    cell = next(spoilt.glob("volumes/*"))
+    place = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}[
         linked
     ]
-    elsewhere = store.parent / "elsewhere"
+    elsewhere = spoilt.parent / "elsewhere"
     if linked == "export":
         elsewhere.mkdir()
     else:
@@ -278,7 +272,7 @@ def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(
         "got a link that leads out of it" if is_followed else "expected saved volumes of this job, found none"
     ) in err
     assert sorted(elsewhere.rglob("*")) == before
-    assert not (store / "export" / "clean").exists() or linked != "export"
+    assert not (spoilt / "export" / "clean").exists() or linked != "export"
 
 
 def test_no_volume_of_a_run_is_written_through_a_link(tmp_path: Path) -> None:
@@ -317,23 +311,23 @@ SHAPES = [[1], "text", 5, {"a": [1]}]
 
 @pytest.mark.parametrize("shape", SHAPES, ids=repr)
 @pytest.mark.parametrize("name", RunFacts.model_fields)
-def test_a_part_of_a_runs_file_of_another_kind_is_one_line(store: Path, name: str, shape: Any) -> None:
-    run = next((store / "runs").glob("*.json"))
+def test_a_part_of_a_runs_file_of_another_kind_is_one_line(spoilt: Path, name: str, shape: Any) -> None:
+    run = next((spoilt / "runs").glob("*.json"))
     change(run, lambda facts: {**facts, name: shape})
     is_right = isinstance(shape, list if name in ("workers", "devices") else dict) and name not in (
         "models",
         "datasets",
     )
     with nullcontext() if is_right else refused(run, name):
-        Store(str(store)).runs()
+        Store(str(spoilt)).runs()
 
 
 @pytest.mark.parametrize("part", ["cases", "recipe"])
-def test_a_part_of_a_dataset_in_a_runs_file_of_another_kind_is_one_line(store: Path, part: str) -> None:
-    run = next((store / "runs").glob("*.json"))
+def test_a_part_of_a_dataset_in_a_runs_file_of_another_kind_is_one_line(spoilt: Path, part: str) -> None:
+    run = next((spoilt / "runs").glob("*.json"))
     change(run, lambda facts: {**facts, "datasets": {"phantom": {part: [1]}}})
     with refused(run, rf"datasets\.phantom\.{part}"):
-        Store(str(store)).runs()
+        Store(str(spoilt)).runs()
 
 
 def refused(run: Path, place: str) -> AbstractContextManager[object]:
@@ -343,11 +337,10 @@ def refused(run: Path, place: str) -> AbstractContextManager[object]:
 @pytest.mark.integration
 @pytest.mark.parametrize("name", READERS)
 def test_a_job_or_run_of_another_shape_is_no_traceback(
-    store: Path, name: str, capsys: pytest.CaptureFixture[str]
+    spoilt: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(store.parent, JOB)
-    run = next((store / "runs").glob("*.json"))
-    for path in (run, store / "run.json"):
+    run = next((spoilt / "runs").glob("*.json"))
+    for path in (run, spoilt / "run.json"):
         for shape in ([1], {"spec": [1], "index": [1]}):
             before = path.read_text()
             change(path, lambda facts, shape=shape: {**facts, "job": shape})
@@ -358,11 +351,11 @@ def test_a_job_or_run_of_another_shape_is_no_traceback(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("place", ["run.json", "runs/*.json", "records/*.parquet", "class_records/*.parquet"])
-def test_a_pipe_in_the_place_of_a_file_is_one_line(store: Path, place: str) -> None:
-    (path,) = store.glob(place)
+def test_a_pipe_in_the_place_of_a_file_is_one_line(spoilt: Path, place: str) -> None:
+    (path,) = spoilt.glob(place)
     path.unlink()
     os.mkfifo(path)
-    read = {"run.json": Store(str(store)).job, "runs/*.json": Store(str(store)).runs}
+    read = {"run.json": Store(str(spoilt)).job, "runs/*.json": Store(str(spoilt)).runs}
     with pytest.raises(UserError, match=f"^{path}: expected a file, got a pipe, socket or device: move it away$"):
-        read.get(place, Store(str(store)).class_records)()
+        read.get(place, Store(str(spoilt)).class_records)()
     assert stat.S_ISFIFO(path.stat().st_mode)

@@ -213,29 +213,21 @@ def export(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
 WRITERS = {"page": page, "figures": figures, "export": export}
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of one saved volume."""
-    out = tmp_path_factory.mktemp("made") / "out"
-    execute(small(metrics=["dsc"], save_adversarial="nifti"), out)
-    return out
-
-
 @pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
 def test_what_is_written_again_replaces_its_own_files_alone(
-    kind: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kind: str, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_figures, "FIGURES", {"cost": all_figures.FIGURES["cost"]})  # the others take seconds each
     others = ("notes.txt", f"volumes/{DIGEST}.js", "clean/other.nii.gz")
     put(tmp_path, *others)
-    assert WRITERS[kind](tmp_path, made, capsys) == ""
-    assert WRITERS[kind](tmp_path, made, capsys) == "", "over what it wrote"
+    assert WRITERS[kind](tmp_path, small_store, capsys) == ""
+    assert WRITERS[kind](tmp_path, small_store, capsys) == "", "over what it wrote"
     require_there(tmp_path, *others)
     written = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() != TEXT)
     path = next(path for path in written if path.parent.name != "volumes")
     (tmp_path / "manifest.json").unlink(missing_ok=True)
     path.write_bytes(TEXT)
-    err = WRITERS[kind](tmp_path, made, capsys)
+    err = WRITERS[kind](tmp_path, small_store, capsys)
     assert err.startswith(f"error: {path}: expected no file or one that freqbench wrote, got another: move it away")
     assert err.count("\n") == 1
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)

@@ -23,7 +23,7 @@ BESIDE: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trusted_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store that a trusted run of all three has made, its volumes saved."""
     out = tmp_path_factory.mktemp("store") / "out"
     summary = execute(small(**OWN, **TRUST, metrics=["dsc", "linf"], save_adversarial="nifti"), out)
@@ -57,12 +57,12 @@ def test_nothing_is_imported_without_trust(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "sprung").exists()
 
 
-def test_trust_of_a_store_is_not_the_user_s(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert Store(str(store)).job()["spec"]["trust_code"] is True
-    code, _, err = bench(capsys, "score", str(store), "--targets", "tiny")
+def test_trust_of_a_store_is_not_the_user_s(trusted_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Store(str(trusted_store)).job()["spec"]["trust_code"] is True
+    code, _, err = bench(capsys, "score", str(trusted_store), "--targets", "tiny")
     assert (code, len(err.splitlines())) == (2, 1)
     assert "toy.data:Balls: needs --trust-code" in err
-    assert bench(capsys, "score", str(store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
+    assert bench(capsys, "score", str(trusted_store), "--targets", "tiny", "--trust-code")[::2] == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trained_copy(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it to spoil, as the current folder."""
     copy = shutil.copytree(done, tmp_path / "copy")
     monkeypatch.chdir(copy)
@@ -89,19 +89,19 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     assert "\n0 records in 0 s, 1 were there before" in again
 
 
-def test_a_changed_training_job_is_trained_anew_and_is_another_model(store: Path, capsys: Said) -> None:
+def test_a_changed_training_job_is_trained_anew_and_is_another_model(trained_copy: Path, capsys: Said) -> None:
     before = model()
-    write(store, "adv.yaml", training(lr=2e-2))
+    write(trained_copy, "adv.yaml", training(lr=2e-2))
     code, out, _ = bench(capsys, "plan", "job.yaml")
     assert (code, "trained first: model m0: net, 4 steps of adv, into runs/adv\n" in out) == (0, True)
     assert "training net first" in started(capsys)
     after = model()
     assert before.training != after.training
     assert before.model_id != after.model_id
-    assert len(tiny.rows(store / "runs" / "tiny")) == 2
+    assert len(tiny.rows(trained_copy / "runs" / "tiny")) == 2
 
 
-def test_the_model_has_its_weights_and_its_training_job_in_its_identity(store: Path) -> None:
+def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_copy: Path) -> None:
     spec = model()
     assert spec.training is not None
     ids = {replace(spec, **change).model_id for change in ({}, {"training": "0" * 16}, {"weights_sha256": "0" * 64})}
@@ -137,7 +137,7 @@ def test_ctrl_c_while_a_network_learns_is_130_and_the_same_command_goes_on(
 
 
 def test_plan_computes_nothing_and_counts_what_the_trained_network_will_do(
-    folder: Path, store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    folder: Path, trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, after, _ = bench(capsys, "plan", "job.yaml")
     monkeypatch.chdir(folder)
@@ -158,22 +158,22 @@ def test_a_rehearsal_trains_nothing(folder: Path, capsys: Said, monkeypatch: pyt
 
 
 def test_a_store_is_scored_exported_and_reported_without_its_training_job(
-    store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (store / "adv.yaml").unlink()
-    (store / "job.yaml").unlink()
-    shutil.rmtree(store / "runs" / "tiny" / "records")
+    (trained_copy / "adv.yaml").unlink()
+    (trained_copy / "job.yaml").unlink()
+    shutil.rmtree(trained_copy / "runs" / "tiny" / "records")
     monkeypatch.setattr(run, "fit", refuse)
     monkeypatch.setattr(plan, "job_lists", refuse)
     for words in (("score", "runs/tiny", "--targets", "m0"), ("export", "runs/tiny"), ("report", "runs/tiny")):
         code, _, err = bench(capsys, *words)
         assert (code, err) == (0, "")
-    assert len(tiny.rows(store / "runs" / "tiny")) == 1
+    assert len(tiny.rows(trained_copy / "runs" / "tiny")) == 1
 
 
-def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Path, capsys: Said) -> None:
+def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(trained_copy: Path, capsys: Said) -> None:
     place = "error: runs/tiny: models[0]: m0: expected the weights of train://net"
-    file = store / "runs" / "adv" / "net" / "best.safetensors"
+    file = trained_copy / "runs" / "adv" / "net" / "best.safetensors"
     others = {name: 2 * weight for name, weight in load_file(file).items()}
     models.save_checkpoint(file, others, models.read_metadata(str(file)), half=False)
     code, _, err = bench(capsys, "export", "runs/tiny")
@@ -186,10 +186,10 @@ def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(store: Pa
     )
 
 
-def test_score_with_a_job_does_not_train(store: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_with_a_job_does_not_train(trained_copy: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "fit", refuse)
     assert bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")[0] == 0
-    write(store, "adv.yaml", training(lr=2e-2))
+    write(trained_copy, "adv.yaml", training(lr=2e-2))
     code, _, err = bench(capsys, "score", "runs/tiny", "--targets", "m0", "--job", "job.yaml")
     assert code == 2
     assert err == (
@@ -228,11 +228,11 @@ def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: 
     ("split", "told"), [("validation", "chose its weights (select)"), ("train", "taught it (train)"), ("test", None)]
 )
 def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
-    store: Path, split: str, told: str | None
+    trained_copy: Path, split: str, told: str | None
 ) -> None:
     """Also under another grid: it is the patient that was seen."""
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
-    write(store, "job.yaml", benchmark("train://net", datasets=[phantom]))
+    write(trained_copy, "job.yaml", benchmark("train://net", datasets=[phantom]))
     grid = expand(link.present(config.load("job.yaml", JobSpec), "job.yaml"))
     said = f"m0: 2 of 2 cases of phantom {told}: scores on them are flattered"
     assert [text for text in grid.warnings if "flattered" in text] == ([said] if told else [])

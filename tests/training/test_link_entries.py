@@ -97,10 +97,7 @@ TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
             {"checkpoint": "train://net", "replicates": 3},
             "models[2].checkpoint: expected a replicate that adv trains, got net.2, as its replicates are 2",
         ),
-        (
-            {"checkpoint": "train://adv/other.2"},
-            "got other.2, as its replicates are 2: set replicates: 3 there",
-        ),
+        ({"checkpoint": "train://adv/other.2"}, "got other.2, as its replicates are 2: set replicates: 3 there"),
         ({"checkpoint": f"train://net.{'9' * 5000}"}, "models[0].checkpoint: unknown network to train 'net.9"),
         ({"checkpoint": "train://nett.1"}, "models[0].checkpoint: unknown network to train 'nett.1'"),
         (

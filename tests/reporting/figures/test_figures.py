@@ -32,21 +32,16 @@ UNTRUSTED = ("<script>alert(1)</script>", "../../etc", "$x_{", "_hidden", "a\nb\
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two networks, an attack, a corruption, one case, volumes saved."""
+def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
+    """Results of two networks, an attack, a corruption, one case, volumes saved."""
     out = tmp_path_factory.mktemp("out")
     attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "corruption", "kind": "blur", "severity": 3}]
     datasets = [{"name": "phantom", "shape": tiny.SHAPE, "cases": 1}]
     content = tiny.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
     tiny.execute(content, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def material(store: Path) -> Material:
-    stored = Store(str(store))
+    stored = Store(str(out))
     rows = shown_rows(stored.records().to_pandas())
-    return Material(rows, stored.class_records().to_pandas(), str(store / "volumes"))
+    return Material(rows, stored.class_records().to_pandas(), str(out / "volumes"))
 
 
 @pytest.fixture
@@ -108,8 +103,8 @@ def test_what_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: 
     assert (failed.paths, set(failed.reasons)) == ((), {"pairs", "organs", "natural", *CASES})
 
 
-def test_a_damaged_volume_costs_its_own_figure_only(store: Path, material: Material) -> None:
-    (damaged,) = (store / "volumes").glob("fgsm-a-*/*/clean.nii.gz")
+def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
+    (damaged,) = Path(str(material.root)).glob("fgsm-a-*/*/clean.nii.gz")
     content = damaged.read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     try:

@@ -74,7 +74,7 @@ def write_card(folder: Path, **changes: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def entered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with checkpoints, a store `out`, and `entries` of both networks; only to be read."""
     folder = tmp_path_factory.mktemp("leaderboard")
     with pytest.MonkeyPatch.context() as patch:

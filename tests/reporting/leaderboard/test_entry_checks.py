@@ -54,14 +54,14 @@ def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks._ok("audit", ""))
 
 
-def test_files_that_fit_each_other_pass(made: Path) -> None:
-    assert reasons(examine(read_entry(made / "entries" / "plain"))) == []
+def test_files_that_fit_each_other_pass(entered: Path) -> None:
+    assert reasons(examine(read_entry(entered / "entries" / "plain"))) == []
 
 
-def test_the_same_weights_and_data_give_the_same_rows(made: Path, without_audit: None) -> None:
-    entry = read_entry(made / "entries" / "plain")
+def test_the_same_weights_and_data_give_the_same_rows(entered: Path, without_audit: None) -> None:
+    entry = read_entry(entered / "entries" / "plain")
     before = {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()}
-    assert computed(entry, made) == []
+    assert computed(entry, entered) == []
     assert {path: path.read_bytes() for path in entry.folder.rglob("*") if path.is_file()} == before
 
 
@@ -105,16 +105,16 @@ def trusting(store: Path) -> None:
     ],
 )
 def test_files_that_contradict_each_other_are_refused(
-    made: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str
+    entered: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str
 ) -> None:
-    (reason,) = reasons(examine(copied(made, tmp_path, change, sealed=sealed)))
+    (reason,) = reasons(examine(copied(entered, tmp_path, change, sealed=sealed)))
     assert reason.startswith(said)
 
 
-def test_a_row_that_computing_contradicts_is_refused(made: Path, tmp_path: Path, without_audit: None) -> None:
-    entry = copied(made, tmp_path, lambda store: set_first(store, "records", ssim=0.5))
+def test_a_row_that_computing_contradicts_is_refused(entered: Path, tmp_path: Path, without_audit: None) -> None:
+    entry = copied(entered, tmp_path, lambda store: set_first(store, "records", ssim=0.5))
     assert reasons(examine(entry)) == []
-    (reason,) = computed(entry, made, seed=3)
+    (reason,) = computed(entry, entered, seed=3)
     assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 (seed 3)"
 
 
@@ -130,51 +130,51 @@ def forged(store: Path) -> None:
 
 
 def test_records_and_classes_that_were_forged_alike_are_found_by_computing(
-    made: Path, tmp_path: Path, without_audit: None
+    entered: Path, tmp_path: Path, without_audit: None
 ) -> None:
-    entry = copied(made, tmp_path, forged)
+    entry = copied(entered, tmp_path, forged)
     assert reasons(examine(entry)) == []
-    (reason,) = computed(entry, made, share=0.1)
+    (reason,) = computed(entry, entered, share=0.1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
 
 
-def test_another_checkpoint_is_refused(made: Path, tmp_path: Path) -> None:
-    entry, other = read_entry(made / "entries" / "plain"), tmp_path / "other.pt"
+def test_another_checkpoint_is_refused(entered: Path, tmp_path: Path) -> None:
+    entry, other = read_entry(entered / "entries" / "plain"), tmp_path / "other.pt"
     torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
-    (reason,) = computed(entry, made, checkpoint=str(other))
+    (reason,) = computed(entry, entered, checkpoint=str(other))
     assert reason.startswith(f"checkpoint: {other}: expected sha256 {entry.seal.checkpoint}, got ")
     assert reason.endswith(": not the weights of this entry")
 
 
 def test_weights_of_a_folder_are_those_of_the_cells(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder has no digest of its own."""
-    entry, other = read_entry(made / "entries" / "plain"), tmp_path / "other.pt"
+    entry, other = read_entry(entered / "entries" / "plain"), tmp_path / "other.pt"
     torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
     monkeypatch.setattr(entry_checks, "downloads", SimpleNamespace(digest=lambda path: entry.seal.checkpoint))
-    (reason,) = computed(entry, made, checkpoint=str(other))
+    (reason,) = computed(entry, entered, checkpoint=str(other))
     assert reason.startswith(f"checkpoint: expected sha256 {entry.seal.checkpoint}, got ")
 
 
-def test_a_checkpoint_that_cannot_be_had_is_refused(made: Path, tmp_path: Path) -> None:
-    entry = read_entry(made / "entries" / "plain")
-    (reason,) = computed(entry, made, checkpoint=str(tmp_path / "none.pt"))
+def test_a_checkpoint_that_cannot_be_had_is_refused(entered: Path, tmp_path: Path) -> None:
+    entry = read_entry(entered / "entries" / "plain")
+    (reason,) = computed(entry, entered, checkpoint=str(tmp_path / "none.pt"))
     assert "none.pt" in reason
 
 
-def test_third_party_code_needs_leave(made: Path) -> None:
-    (reason,) = reasons(entry_checks.examine(read_entry(made / "entries" / "plain")))
+def test_third_party_code_needs_leave(entered: Path) -> None:
+    (reason,) = reasons(entry_checks.examine(read_entry(entered / "entries" / "plain")))
     assert reason == "job: audited:Bright: needs --trust-code, as it is code of another package: read it first"
-    (reason,) = computed(read_entry(made / "entries" / "plain"), made, trust_code=False)
+    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, trust_code=False)
     assert "needs --trust-code" in reason
 
 
-def test_other_data_are_refused(made: Path) -> None:
-    content = job(made)
+def test_other_data_are_refused(entered: Path) -> None:
+    content = job(entered)
     content["datasets"] = [{**content["datasets"][0], "side": 18}]
     other = validate(content, JobSpec, "job")
-    (reason,) = computed(read_entry(made / "entries" / "plain"), made, job=other)
+    (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, job=other)
     assert reason.startswith("identities: case ")
     assert reason.endswith(": other data or preprocessing")
 
@@ -184,9 +184,9 @@ def other_steps(store: Path) -> None:
         alter_json(path, lambda found: (found["job"].get("spec") or found["job"])["attacks"][0].update(steps=9))
 
 
-def test_rows_of_another_job_are_refused(made: Path, tmp_path: Path) -> None:
-    entry = copied(made, tmp_path, other_steps)
-    (reason,) = computed(entry, made)
+def test_rows_of_another_job_are_refused(entered: Path, tmp_path: Path) -> None:
+    entry = copied(entered, tmp_path, other_steps)
+    (reason,) = computed(entry, entered)
     assert reason == (
         "identities: 2 of 2 records that its job asks for have no row, and 2 of its rows are none of the job's"
     )
@@ -196,34 +196,34 @@ def doubled(store: Path) -> None:
     alter(store, "records", lambda rows: rows.append({**rows[0], "cell_id": "0" * 16}))
 
 
-def test_rows_beyond_the_job_are_refused(made: Path, tmp_path: Path) -> None:
-    (reason,) = computed(copied(made, tmp_path, doubled), made)
+def test_rows_beyond_the_job_are_refused(entered: Path, tmp_path: Path) -> None:
+    (reason,) = computed(copied(entered, tmp_path, doubled), entered)
     assert re.fullmatch(
         r"identities: 0 of \d+ records .* have no row, and \d+ of its rows are none of the job's", reason
     )
 
 
-def test_masked_gradients_are_refused_in_words(made: Path) -> None:
-    (reason,) = reasons(examine(read_entry(made / "entries" / "rounded")))
+def test_masked_gradients_are_refused_in_words(entered: Path) -> None:
+    (reason,) = reasons(examine(read_entry(entered / "entries" / "rounded")))
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
     assert re.search(r"flagged: [\w, ]*zero_gradients.* signs? of masked gradients in \d+ checks", reason)
 
 
-def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(made: Path) -> None:
-    (reason,) = computed(read_entry(made / "entries" / "rounded"), made)
+def test_masked_gradients_are_found_by_computing_whatever_an_entry_s_own_audit_says(entered: Path) -> None:
+    (reason,) = computed(read_entry(entered / "entries" / "rounded"), entered)
     assert reason.startswith("audit: Masked gradients on balls: flagged: ")
 
 
-def test_a_row_of_its_audit_that_computing_contradicts_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_row_of_its_audit_that_computing_contradicts_is_refused(entered: Path, tmp_path: Path) -> None:
     entry = copied(
-        made, tmp_path, lambda store: set_first(store / "audit", "records", {"attack": "fgsm"}, dsc_foreground=0.8)
+        entered, tmp_path, lambda store: set_first(store / "audit", "records", {"attack": "fgsm"}, dsc_foreground=0.8)
     )
-    (reason,) = computed(entry, made)
+    (reason,) = computed(entry, entered)
     assert re.fullmatch(r"audit: fgsm on \w+: expected a foreground DSC of 0\.8000, got \d\.\d{4}", reason)
 
 
-def test_an_audit_that_was_not_run_is_refused(made: Path, tmp_path: Path) -> None:
-    entry = copied(made, tmp_path, lambda store: shutil.rmtree(store / "audit"))
+def test_an_audit_that_was_not_run_is_refused(entered: Path, tmp_path: Path) -> None:
+    entry = copied(entered, tmp_path, lambda store: shutil.rmtree(store / "audit"))
     (reason,) = reasons(examine(entry))
     assert "Not audited on balls: its gradients were not measured: freqbench audit OUT --run." in reason
     assert "linf eps=32/255: apgd (dice), apgd (ce) not run: freqbench audit OUT --run." in reason
@@ -237,8 +237,8 @@ def test_weak_settings_are_refused_in_words() -> None:
     assert "report the stronger attack" in reason
 
 
-def test_a_share_that_is_none_is_one_line(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = bench(capsys, "leaderboard", "verify", str(made / "entries" / "plain"), "--share", "0")
+def test_a_share_that_is_none_is_one_line(entered: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = bench(capsys, "leaderboard", "verify", str(entered / "entries" / "plain"), "--share", "0")
     assert (code, err) == (2, "error: --share: expected a number in (0, 1], got 0: 0.1 is a tenth of the rows\n")
 
 

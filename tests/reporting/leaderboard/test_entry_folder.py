@@ -14,9 +14,9 @@ from freqbench.reporting.leaderboard.entry_folder import files_of, read_entry
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
+def copy(entered: Path, tmp_path: Path) -> Path:
     """An entry that stands."""
-    return Path(shutil.copytree(made / "entries" / "plain", tmp_path / "plain"))
+    return Path(shutil.copytree(entered / "entries" / "plain", tmp_path / "plain"))
 
 
 def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:

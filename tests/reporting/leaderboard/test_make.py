@@ -20,9 +20,9 @@ from freqbench.results import Store
 
 
 def test_the_first_call_writes_a_card_and_the_second_the_entry(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, folder = str(made / "out"), tmp_path / "entries" / "plain"
+    out, folder = str(entered / "out"), tmp_path / "entries" / "plain"
     call = ("leaderboard", "entry", out, "plain", "--to", str(folder.parent))
     code, said, _ = bench(capsys, *call)
     assert (code, said) == (0, f"{folder}/card.yaml: fill it in, then run this command again\n")
@@ -32,13 +32,13 @@ def test_the_first_call_writes_a_card_and_the_second_the_entry(
     write_card(folder)
     code, said, _ = bench(capsys, *call)
     assert (code, said) == (0, f"written: {folder}\n")
-    assert read_entry(folder).seal == read_entry(made / "entries" / "plain").seal
+    assert read_entry(folder).seal == read_entry(entered / "entries" / "plain").seal
 
 
-def test_a_changed_card_is_sealed_again(made: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(made / "entries" / "plain", tmp_path / "plain"))
+def test_a_changed_card_is_sealed_again(entered: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(entered / "entries" / "plain", tmp_path / "plain"))
     write_card(folder, title="Brighter")
-    assert make_entry(str(made / "out"), "plain", folder)
+    assert make_entry(str(entered / "out"), "plain", folder)
     assert read_entry(folder).card.title == "Brighter"
 
 
@@ -50,10 +50,10 @@ def test_a_network_that_sees_points_from_the_labels_is_refused(tmp_path: Path) -
         make_entry(str(tmp_path / "out"), "p", tmp_path / "p")
 
 
-def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(made: Path) -> None:
-    entry = read_entry(made / "entries" / "plain")
+def test_an_entry_has_the_rows_of_its_network_and_the_worst_of_its_attacks(entered: Path) -> None:
+    entry = read_entry(entered / "entries" / "plain")
     rows: dict[str, list[float]] = defaultdict(list)
-    for root in (str(made / "out"), root_of(str(made / "out"))):
+    for root in (str(entered / "out"), root_of(str(entered / "out"))):
         for row in Store(root).records().to_pylist():
             is_own = row["source_model"] == row["target_model"] == "plain"
             is_attack = row["threat_model"] == "linf" and row["attack"] != "random_noise"
@@ -75,18 +75,18 @@ def test_bounds_whose_strongest_attack_is_not_known_rank_nothing(tmp_path: Path)
     assert told_by(Store(out)).threat_models == ("linf eps=32/255",)
 
 
-def test_an_entry_does_not_tell_the_machine(made: Path) -> None:
-    folder = made / "entries" / "plain"
+def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
+    folder = entered / "entries" / "plain"
     texts = "".join(path.read_text() for path in folder.rglob("*") if path.suffix in (".json", ".yaml"))
-    assert str(made) not in texts
+    assert str(entered) not in texts
     for path in (folder / "store" / "runs").iterdir():
         assert not {"host", "pid", "workers"} & json.loads(path.read_text()).keys()
     assert platform.node() not in texts.replace(CARD["contact"], "")
 
 
-def test_an_entry_does_not_tell_where_its_data_lie(made: Path, tmp_path: Path) -> None:
+def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path) -> None:
     """Whoever verifies it has them elsewhere, and says where by --job."""
-    out, folder = Path(shutil.copytree(made / "out", tmp_path / "out")), tmp_path / "plain"
+    out, folder = Path(shutil.copytree(entered / "out", tmp_path / "out")), tmp_path / "plain"
     stored = Store(str(out)).job()
     stored["spec"]["datasets"][0].update(root="/home/me/data/balls", list="~/lists/mine.json", split="test")
     Store(str(out)).write_job(stored)
@@ -97,8 +97,8 @@ def test_an_entry_does_not_tell_where_its_data_lie(made: Path, tmp_path: Path) -
     assert not any("/home/me" in path.read_text() for path in folder.rglob("*.json"))
 
 
-def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
-    out = str(made / "out")
+def test_what_is_no_entry_is_one_line(entered: Path, tmp_path: Path) -> None:
+    out = str(entered / "out")
     with pytest.raises(UserError, match=r"unknown model 'plane'\. Did you mean 'plain'"):
         make_entry(out, "plane", tmp_path / "plane")
     copy = shutil.copytree(out, tmp_path / "out")
@@ -110,8 +110,8 @@ def test_what_is_no_entry_is_one_line(made: Path, tmp_path: Path) -> None:
         make_entry(str(copy), "plain", tmp_path / "plain")
 
 
-def test_an_entry_is_of_one_network_alone(made: Path, tmp_path: Path) -> None:
-    out = Path(shutil.copytree(made / "out", tmp_path / "out"))
+def test_an_entry_is_of_one_network_alone(entered: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(entered / "out", tmp_path / "out"))
     stored = Store(str(out)).job()
     stored["spec"]["attacks"].append({"name": "bases", "eps": "8/255", "surrogates": [["rounded"]], "sources": "plain"})
     Store(str(out)).write_job(stored)
@@ -121,7 +121,7 @@ def test_an_entry_is_of_one_network_alone(made: Path, tmp_path: Path) -> None:
         make_entry(str(out), "plain", tmp_path / "plain")
 
 
-def test_a_folder_with_other_rows_is_left_alone(made: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(made / "entries" / "rounded", tmp_path / "plain"))
+def test_a_folder_with_other_rows_is_left_alone(entered: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(entered / "entries" / "rounded", tmp_path / "plain"))
     with pytest.raises(UserError, match=r"store: expected nothing or the rows of .*, got others"):
-        make_entry(str(made / "out"), "plain", folder)
+        make_entry(str(entered / "out"), "plain", folder)

@@ -84,15 +84,15 @@ def test_other_cases_or_bounds_are_another_board(other: Entry) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site of the entry that stands, its card written by somebody who means harm, and one beside it."""
     tmp_path = tmp_path_factory.mktemp("site")
     entries = tmp_path / "entries"
-    shutil.copytree(made / "entries" / "plain", entries / "plain")
+    shutil.copytree(entered / "entries" / "plain", entries / "plain")
     names = ("title", "authors", "summary", "data", "training", "license", "bibtex")
     write_card(entries / "plain", **dict.fromkeys(names, HOSTILE))
-    assert make_entry(str(made / "out"), "plain", entries / "plain")
-    shutil.copytree(made / "entries" / "plain", entries / "twin")
+    assert make_entry(str(entered / "out"), "plain", entries / "plain")
+    shutil.copytree(entered / "entries" / "plain", entries / "twin")
     assert build_site(entries, tmp_path / "site", lambda text: None)
     return tmp_path / "site"
 
@@ -108,16 +108,16 @@ def test_what_a_card_says_is_text(site: Path) -> None:
     assert pages["plain.html"].count("&lt;script&gt;alert(1)&lt;/script&gt;{{ 7 * 7 }}") == 8
 
 
-def test_pages_show_ranks_plots_pictures_and_links(site: Path, made: Path) -> None:
+def test_pages_show_ranks_plots_pictures_and_links(site: Path, entered: Path) -> None:
     index, page = (site / "index.html").read_text(), (site / "entries" / "twin.html").read_text()
-    worst = read_entry(made / "entries" / "plain").seal.worst_cases
+    worst = read_entry(entered / "entries" / "plain").seal.worst_cases
     mean = 100 * sum(each.dsc_foreground for each in worst) / len(worst)
     assert index.count(f'<td class="number">{mean:.1f}</td>') == 2
     assert "balls: linf eps=32/255" in index
     assert index.count("<svg") == 1
     assert "#010203" not in index
     assert '<a href="https://example.org/weights.pt" rel="nofollow noopener noreferrer">' in page
-    assert read_entry(made / "entries" / "plain").seal.checkpoint in page
+    assert read_entry(entered / "entries" / "plain").seal.checkpoint in page
     pictures = re.findall(r'<img src="(twin-[0-9a-f]{16}\.webp)"', page)
     assert pictures
     assert all((site / "entries" / name).read_bytes()[:4] == b"RIFF" for name in pictures)
@@ -126,9 +126,9 @@ def test_pages_show_ranks_plots_pictures_and_links(site: Path, made: Path) -> No
 
 
 def test_what_is_refused_is_not_built_and_its_reason_is_said(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entries = Path(shutil.copytree(made / "entries", tmp_path / "entries"))
+    entries = Path(shutil.copytree(entered / "entries", tmp_path / "entries"))
     shutil.copytree(entries / "plain", entries / "changed")
     (entries / "changed" / "card.yaml").write_text("title: mine")
     (entries / "notes.txt").write_text("not an entry")
@@ -143,22 +143,22 @@ def test_what_is_refused_is_not_built_and_its_reason_is_said(
 
 
 def test_code_of_another_package_is_not_ranked_without_leave(
-    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said, err = bench(capsys, "leaderboard", "build", str(made / "entries"), "--to", str(tmp_path / "site"))
+    code, said, err = bench(capsys, "leaderboard", "build", str(entered / "entries"), "--to", str(tmp_path / "site"))
     assert (code, "expected an entry that stands, found none of 2" in err) == (2, True)
     assert "plain: refused: job: audited:Bright: needs --trust-code, as it is code of another" in said.splitlines()[0]
     assert not (tmp_path / "site").exists()
 
 
-def test_a_site_of_nothing_and_over_another_page_is_refused(made: Path, tmp_path: Path) -> None:
+def test_a_site_of_nothing_and_over_another_page_is_refused(entered: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a folder of entries, found none"):
         build_site(tmp_path / "none", tmp_path / "site", lambda text: None)
-    shutil.copytree(made / "entries" / "rounded", tmp_path / "entries" / "rounded")
+    shutil.copytree(entered / "entries" / "rounded", tmp_path / "entries" / "rounded")
     with pytest.raises(UserError, match="expected an entry that stands, found none of 1"):
         build_site(tmp_path / "entries", tmp_path / "site", lambda text: None)
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "index.html").write_text("my thesis")
     with pytest.raises(UserError, match="expected no file or one that freqbench wrote"):
-        build_site(made / "entries", tmp_path / "site", lambda text: None)
+        build_site(entered / "entries", tmp_path / "site", lambda text: None)
     assert (tmp_path / "site" / "index.html").read_text() == "my thesis"

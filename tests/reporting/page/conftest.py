@@ -15,6 +15,6 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+def volumes_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Only read."""
     return make_store(tmp_path_factory.mktemp("volumes") / "store")

@@ -19,8 +19,8 @@ from freqbench.reporting.page.manifest import browser_file, live_manifest, volum
 
 
 @pytest.fixture(scope="module")
-def rows(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return rows_of(store)
+def rows(volumes_store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return rows_of(volumes_store)
 
 
 def content(folder: Path, key: str) -> Any:
@@ -41,10 +41,10 @@ def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> A
 
 
 @pytest.fixture(scope="module")
-def written(store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def written(volumes_store: str, rows: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows, [store], str(folder))
+    return folder, write_volumes(*rows, [volumes_store], str(folder))
 
 
 def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
@@ -59,57 +59,61 @@ def test_each_saved_volume_is_a_case_with_all_its_targets(written: Any) -> None:
     json.dumps(manifest, allow_nan=False)
 
 
-def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(store: str, rows: Any, written: Any) -> None:
+def test_volumes_keep_grid_and_values_to_half_a_step_and_labels_exactly(
+    volumes_store: str, rows: Any, written: Any
+) -> None:
     folder, manifest = written
     assert manifest["rounding"] == pytest.approx(1 / 65534)
     for case in manifest["cases"]:
         files = case["files"]
         for name in ("clean", "adversarial"):
-            shown, kept = content(folder, files[name]), image(store, case, rows[0], name)
+            shown, kept = content(folder, files[name]), image(volumes_store, case, rows[0], name)
             assert shown.get_data_dtype() == np.int16
             assert np.allclose(shown.affine, kept.affine)
             assert np.abs(shown.get_fdata() - kept.get_fdata()).max() <= 1.01 / 65534  # and float32 of the header
         maps = {f"prediction_{kind}-{t}": key for t in "ab" for kind, key in files["predictions"][t].items()}
         for name, key in (maps | {"label": files["label"]}).items():
-            assert np.array_equal(content(folder, key).get_fdata(), image(store, case, rows[0], name).get_fdata())
+            assert np.array_equal(
+                content(folder, key).get_fdata(), image(volumes_store, case, rows[0], name).get_fdata()
+            )
 
 
-def test_names_and_scores_are_those_of_the_records(store: str, rows: Any, tmp_path: Path) -> None:
+def test_names_and_scores_are_those_of_the_records(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     records, classes = rows
-    cases = live_manifest(records, classes, [store])["cases"]
+    cases = live_manifest(records, classes, [volumes_store])["cases"]
     [case] = [case for case in cases if (case["source"], case["attack"]) == ("a", "gn std=8/255")]
     names = classes.sort_values("class_index")["class_name"].unique().tolist()
     assert case["class_names"] == names
     of_case = records[(records["label"] == case["attack"]) & (records["source_model"] == "a")].set_index("target_model")
     for target in "ab":
         assert case["dsc"][target] == of_case.loc[target, ["dsc_clean", "dsc"]].tolist()
-    undefined = live_manifest(records.assign(dsc=np.nan), classes, [store])
+    undefined = live_manifest(records.assign(dsc=np.nan), classes, [volumes_store])
     assert all(each["dsc"]["a"][1] is None for each in undefined["cases"])
     json.dumps(undefined, allow_nan=False)
 
 
-def test_rows_that_are_not_shown_have_no_volumes(store: str, rows: Any) -> None:
+def test_rows_that_are_not_shown_have_no_volumes(volumes_store: str, rows: Any) -> None:
     records = rows[0].copy()
     records.loc[records["attack"] == "gn", "status"] = "failed"
     records.loc[(records["attack"] == "fgsm") & (records["source_model"] == "a"), "left_out"] = "not run in fp32"
-    cases = live_manifest(records, rows[1], [store])["cases"]
+    cases = live_manifest(records, rows[1], [volumes_store])["cases"]
     assert [(case["source"], case["attack"]) for case in cases] == [("b", "fgsm eps=8/255")]
 
 
 def test_seeds_are_told_where_there_are_several_and_targets_of_one_name_have_no_predictions(
-    store: str, rows: Any
+    volumes_store: str, rows: Any
 ) -> None:
     """A file is called by the name alone: whose it is cannot be told."""
     names, seeds = {"a": "a#123456", "b": "a#abcdef"}, {"fgsm": 0, "gn": 1}
     records = rows[0].assign(label="noise", seed=rows[0]["attack"].map(seeds))
     records["target_model"] = records["target_model"].map(names)
-    cases = live_manifest(records, rows[1], [store])["cases"]
+    cases = live_manifest(records, rows[1], [volumes_store])["cases"]
     assert {case["attack"] for case in cases} == {"noise seed=0", "noise seed=1"}
     assert all(case["files"]["predictions"] == {} for case in cases)
 
 
-def test_a_damaged_volume_costs_its_case_and_is_told(store: str, rows: Any, tmp_path: Path) -> None:
-    broken = str(shutil.copytree(store, tmp_path / "store"))
+def test_a_damaged_volume_costs_its_case_and_is_told(volumes_store: str, rows: Any, tmp_path: Path) -> None:
+    broken = str(shutil.copytree(volumes_store, tmp_path / "store"))
     path = sorted(Path(broken).glob("volumes/gn-a-*/*/adversarial.nii.gz"))[0]
     path.write_bytes(path.read_bytes()[:100])
     manifest = write_volumes(*rows, [broken], str(tmp_path / "page"))
@@ -118,11 +122,11 @@ def test_a_damaged_volume_costs_its_case_and_is_told(store: str, rows: Any, tmp_
     assert str(path) in manifest["notes"][0]
 
 
-def test_volumes_of_a_former_page_go_and_other_files_stay(store: str, rows: Any, tmp_path: Path) -> None:
+def test_volumes_of_a_former_page_go_and_other_files_stay(volumes_store: str, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "volumes").mkdir()
     for name in ("0123456789abcdef.js", "mine.js"):
         (tmp_path / "volumes" / name).write_text('freqbenchVolume("0123456789abcdef","")')
-    manifest = write_volumes(*rows, [store], str(tmp_path))
+    manifest = write_volumes(*rows, [volumes_store], str(tmp_path))
     names = {path.name for path in (tmp_path / "volumes").iterdir()}
     assert "mine.js" in names
     assert "0123456789abcdef.js" not in names
@@ -143,10 +147,10 @@ def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: 
         browser_file(infinite, "there.nii.gz")
 
 
-def test_a_live_key_gives_the_saved_file(store: str, rows: Any) -> None:
-    for case in live_manifest(*rows, ["nowhere", store])["cases"]:
-        kept = image(store, case, rows[0], "adversarial").get_fdata()
-        found = volume_bytes(["nowhere", store], case["files"]["adversarial"])
+def test_a_live_key_gives_the_saved_file(volumes_store: str, rows: Any) -> None:
+    for case in live_manifest(*rows, ["nowhere", volumes_store])["cases"]:
+        kept = image(volumes_store, case, rows[0], "adversarial").get_fdata()
+        found = volume_bytes(["nowhere", volumes_store], case["files"]["adversarial"])
         assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(found)).get_fdata(), kept)
 
 
@@ -159,10 +163,10 @@ OUTSIDE = ("../../secret", "/etc/secret", "a//secret", "a/b", "a/b/c/secret", "a
 
 
 @pytest.mark.parametrize("key", [*WRONG, *map(key_of, OUTSIDE)])
-def test_other_places_are_refused(store: str, key: str, tmp_path: Path) -> None:
+def test_other_places_are_refused(volumes_store: str, key: str, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.nii.gz").write_bytes(b"")
-    (tmp_path / "store").symlink_to(store)
+    (tmp_path / "store").symlink_to(volumes_store)
     with pytest.raises(UserError, match="expected"):
         volume_bytes([str(tmp_path / "store")], key)
 

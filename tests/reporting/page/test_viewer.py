@@ -38,14 +38,14 @@ def test_the_bundle_was_made_of_these_sources_and_carries_its_licences() -> None
 
 
 @pytest.fixture(scope="module")
-def made(store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def written(volumes_store: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The folder of a page of four saved volumes, and its manifest."""
     folder = tmp_path_factory.mktemp("page")
-    return folder, write_volumes(*rows_of(store), [store], str(folder))
+    return folder, write_volumes(*rows_of(volumes_store), [volumes_store], str(folder))
 
 
 @pytest.fixture
-def opened(chromium: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
+def opened(chromium: Any, written: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
     """A page whose viewer has loaded, of a manifest. At its end: no error was said, nothing asked of a network."""
     pages, complaints = [], []
 
@@ -60,7 +60,7 @@ def opened(chromium: Any, made: tuple[Path, dict[str, Any]]) -> Iterator[Open]:
             page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", watch)
-        page.goto(write_page(made[0], manifest or made[1]))
+        page.goto(write_page(written[0], manifest or written[1]))
         page.evaluate("window.viewer.then(() => null)")
         return page
 
@@ -99,14 +99,14 @@ def hide_overlays(page: Any) -> None:
 
 
 @pytest.mark.integration
-def test_from_a_server_it_fetches_what_was_saved(chromium: Any, store: str, tmp_path: Path) -> None:
-    write_page(tmp_path, live_manifest(*rows_of(store), [store]), "'self'")
+def test_from_a_server_it_fetches_what_was_saved(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
+    write_page(tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store]), "'self'")
 
     def answer(route: Any) -> None:
         name = route.request.url.removeprefix("http://localhost/")
         if not name.startswith("volumes/"):
             return route.fulfill(path=tmp_path / name)
-        route.fulfill(body=volume_bytes([store], name.removeprefix("volumes/").removesuffix(".nii.gz")))
+        route.fulfill(body=volume_bytes([volumes_store], name.removeprefix("volumes/").removesuffix(".nii.gz")))
 
     with chromium.new_page() as page:
         page.route("**/*", answer)
@@ -139,14 +139,14 @@ def test_wheel_slider_and_arrows_scroll_each_plane(opened: Open) -> None:
         assert [n for n in range(3) if state(page)["at"][n] != before[n]] in ([axis], [])
 
 
-def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, made: Any) -> None:
+def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, written: Any) -> None:
     """Rays of the window against the file: the patient's right on the left, the front above, in true proportions."""
-    page, case = opened(), made[1]["cases"][0]
+    page, case = opened(), written[1]["cases"][0]
     assert page.locator("[role=alert]").is_hidden()
     hide_overlays(page)
     page.get_by_role("button", name="Clean", exact=True).click()
     page.get_by_role("slider", name="Axial slice").fill("7")
-    expected = volume(made, case["files"]["clean"])[::-1, ::-1, 7].T
+    expected = volume(written, case["files"]["clean"])[::-1, ::-1, 7].T
     shown = seen(page).mean(axis=-1)
     rows, columns = np.nonzero(shown > 0.03)
     top, bottom = rows[columns > shown.shape[1] // 2].min(), rows.max() + 1
@@ -159,11 +159,11 @@ def test_the_screen_shows_the_slice_that_it_names_and_its_values(opened: Open, m
     for axis, index in ((0, 10), (1, 9), (2, 8)):
         page.get_by_role("button", name=("Sagittal", "Coronal", "Axial")[axis]).click()
         page.get_by_role("slider", name=re.compile("slice")).fill(str(index))
-    clean, adversarial = (volume(made, case["files"][name])[10, 9, 8] for name in ("clean", "adversarial"))
+    clean, adversarial = (volume(written, case["files"][name])[10, 9, 8] for name in ("clean", "adversarial"))
     told = values(page)
     assert (told["Clean"], told["Adversarial"]) == (f"{clean:.4f}", f"{adversarial:.4f}")
     assert told["Difference"].startswith(f"{adversarial - clean:+.4f}")
-    label = int(volume(made, case["files"]["label"])[10, 9, 8])
+    label = int(volume(written, case["files"]["label"])[10, 9, 8])
     assert told["Label"] == f"{label} {case['class_names'][label]}"
 
 
@@ -213,7 +213,7 @@ def test_blend_and_wipe_show_both(opened: Open) -> None:
 
 
 @pytest.mark.integration
-def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, made: Any) -> None:
+def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scale(opened: Open, written: Any) -> None:
     page = opened()
     page.get_by_role("slider", name="Axial slice").fill("11")  # where organs have an inside
     hide_overlays(page)
@@ -221,7 +221,7 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
     page.get_by_label("Fill", exact=True).select_option("label")
     page.get_by_label("Fill: opacity").fill("1")
     full = seen(page)
-    label = volume(made, made[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
+    label = volume(written, written[1]["cases"][0]["files"]["label"])[..., state(page)["at"][2]]
     for index in (int(each) for each in np.unique(label) if each):
         color = [int(class_color(index)[n : n + 2], 16) / 255 for n in (1, 3, 5)]
         assert (np.abs(full - color).max(axis=-1) < 0.01).any()
@@ -238,8 +238,8 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
     assert page.locator(".fbv-ends span").all_inner_texts() == ["-0.05", "0", "+0.05"]
     assert "8/255" in page.get_by_text("The largest change in the volume").inner_text()
     shown = seen(page)
-    files = made[1]["cases"][0]["files"]
-    change = volume(made, files["adversarial"]) - volume(made, files["clean"])
+    files = written[1]["cases"][0]["files"]
+    change = volume(written, files["adversarial"]) - volume(written, files["clean"])
     slice_ = change[..., state(page)["at"][2]]
     redder = (shown[..., 0] > shown[..., 2] + 0.3).any()
     bluer = (shown[..., 2] > shown[..., 0] + 0.3).any()
@@ -250,15 +250,15 @@ def test_overlays_take_the_classes_colours_and_the_perturbation_a_diverging_scal
 
 
 @pytest.mark.integration
-def test_jumps_go_to_the_slice_that_changed_most(opened: Open, made: Any) -> None:
+def test_jumps_go_to_the_slice_that_changed_most(opened: Open, written: Any) -> None:
     page = opened()
-    files = made[1]["cases"][0]["files"]
-    change = np.abs(volume(made, files["adversarial"]) - volume(made, files["clean"]))
+    files = written[1]["cases"][0]["files"]
+    change = np.abs(volume(written, files["adversarial"]) - volume(written, files["clean"]))
     page.get_by_role("slider", name="Axial slice").fill("0")
     page.get_by_role("button", name="Largest perturbation").click()
     assert state(page)["at"][2] == change.sum(axis=(0, 1)).argmax()
     of_a = files["predictions"]["a"]
-    changed = volume(made, of_a["adversarial"]) != volume(made, of_a["clean"])
+    changed = volume(written, of_a["adversarial"]) != volume(written, of_a["clean"])
     page.get_by_role("button", name="Coronal").click()
     page.get_by_role("button", name="Most changed prediction").click()
     assert state(page)["at"][1] == changed.sum(axis=(0, 2)).argmax()
@@ -278,7 +278,7 @@ def test_cross_hairs_of_three_planes_are_linked(opened: Open) -> None:
     assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == after
 
 
-def test_choices_change_what_is_shown(opened: Open, made: Any) -> None:
+def test_choices_change_what_is_shown(opened: Open, written: Any) -> None:
     page = opened()
     page.get_by_label("Attack").select_option("gn std=8/255")
     playwright.expect(page.locator(".fbv")).to_have_attribute("aria-busy", "false")
@@ -286,13 +286,13 @@ def test_choices_change_what_is_shown(opened: Open, made: Any) -> None:
     page.get_by_label("Predictions of").select_option("b")
     page.get_by_text("DSC x100 of b").wait_for()
     assert state(page)["target"] == "b"
-    row = {"dataset": "phantom", "case": made[1]["cases"][0]["case"], "source": "b", "attack": "fgsm eps=8/255"}
+    row = {"dataset": "phantom", "case": written[1]["cases"][0]["case"], "source": "b", "attack": "fgsm eps=8/255"}
     page.evaluate("(row) => window.viewer.then((viewer) => viewer.show(row))", row)
     assert (state(page)["source"], state(page)["attack"]) == ("b", "fgsm eps=8/255")
 
 
-def test_what_comes_from_data_is_text(opened: Open, made: Any) -> None:
-    manifest, evil = copy.deepcopy(made[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
+def test_what_comes_from_data_is_text(opened: Open, written: Any) -> None:
+    manifest, evil = copy.deepcopy(written[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
     for case in manifest["cases"]:
         case |= {"case": evil, "attack": evil, "source": evil, "class_names": [evil] * len(case["class_names"])}
         case["files"]["predictions"] = {evil: case["files"]["predictions"]["a"]}
@@ -306,17 +306,17 @@ def test_what_comes_from_data_is_text(opened: Open, made: Any) -> None:
 @pytest.mark.parametrize(
     "fault", ["missing", *(pytest.param(name, marks=pytest.mark.integration) for name in ("foreign", "damaged", "cut"))]
 )
-def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, fault: str) -> None:
-    manifest = copy.deepcopy(made[1])
+def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any, fault: str) -> None:
+    manifest = copy.deepcopy(written[1])
     key = manifest["cases"][0]["files"]["adversarial"]
     manifest["cases"][0]["files"]["adversarial"] = f"bad-{fault}"
     scripts = {
         "foreign": "var nothing = 0",
         "damaged": f'freqbenchVolume("bad-damaged","{base64.b64encode(b"no volume" * 99).decode()}")',
-        "cut": (made[0] / f"volumes/{key}.js").read_text().replace(key, "bad-cut")[:800] + '==")',
+        "cut": (written[0] / f"volumes/{key}.js").read_text().replace(key, "bad-cut")[:800] + '==")',
     }
     if fault in scripts:
-        (made[0] / f"volumes/bad-{fault}.js").write_text(scripts[fault])
+        (written[0] / f"volumes/bad-{fault}.js").write_text(scripts[fault])
     page = opened(manifest, expect_errors=True)
     page.get_by_label("Predictions of").select_option("b")  # which helps nothing
     line = page.get_by_role("alert").inner_text()
@@ -328,10 +328,10 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, made: Any, f
     assert len(np.unique(seen(page).round(2))) > 10
 
 
-def test_a_browser_without_webgl2_is_told(chromium: Any, made: Any) -> None:
+def test_a_browser_without_webgl2_is_told(chromium: Any, written: Any) -> None:
     with chromium.new_page() as page:
         page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
-        page.goto(write_page(*made))
+        page.goto(write_page(*written))
         assert "WebGL2" in page.get_by_role("alert").inner_text()
 
 
