@@ -28,6 +28,7 @@ STORE_BYTES = 512 << 20
 REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
 # Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+WITHOUT = "take --engine serial (`train`: engine: local in the job)"
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def own(cpus: int) -> Iterator[None]:
     if 0 <= most < STORE_BYTES:
         raise UserError(
             f"Ray: expected to write files of {STORE_BYTES:,} bytes, got a limit of {most:,}: raise it (ulimit -f), or "
-            "take --engine serial"
+            + WITHOUT
         )
     mark = secrets.token_hex(8)
     environment = {
@@ -67,7 +68,7 @@ def own(cpus: int) -> Iterator[None]:
             leave = _connect("local", math.inf, **options)
         except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
             reason = one_line(error).rstrip(".")
-            raise EngineLost(f"Ray did not start: {reason}: try again, or take --engine serial") from None
+            raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
         try:
             yield
         finally:
