@@ -214,7 +214,7 @@ def test_memory_is_measured_and_gradients_are_probed_with_the_prompts() -> None:
 
 def test_a_model_that_is_asked_without_its_prompts_says_so() -> None:
     _, model = witness()
-    with pytest.raises(UserError, match=r"ask model\.for_case\(case\)$"):
+    with pytest.raises(UserError, match=r"use model\.for_case\(case\)$"):
         model(torch.zeros(1, 1, *ROI))
 
 
