@@ -28,7 +28,7 @@ def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(audited_sto
     assert code == 0
     assert "Audit: plain on balls" in out
     assert "not checked" in out
-    assert "freqbench audit OUT --plan says which cells it takes" in " ".join(out.split())
+    assert "freqbench audit OUT --plan lists the cells that they need" in " ".join(out.split())
 
 
 def test_it_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:

@@ -133,7 +133,7 @@ def test_the_page_is_one_file_beside_the_results(tmp_path: Path) -> None:
 
 def test_volumes_that_must_not_be_passed_on_need_leave(tmp_path: Path) -> None:
     out = write(tmp_path / "kept", [row(case=0, dsc=0.5)], redistributable=False)
-    with pytest.raises(UserError, match="phantom: expected leave"):
+    with pytest.raises(UserError, match="phantom: expected permission"):
         report.write_page([out], None, with_volumes=True, yes=False)
     called("report", out, "--format", "html", "--volumes", "--yes")
     assert (Path(out) / "report" / "index.html").exists()
