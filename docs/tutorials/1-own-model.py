@@ -1,14 +1,14 @@
 # %% [markdown]
 # # Attack your own MONAI model
 #
-# You have a trained network and a scan with its label map. In this tutorial you wrap both, attack the network, look
-# at what happened, and find out how large the attack has to be.
+# You have a trained network and a scan with its label map. In this tutorial you wrap both, attack the network,
+# inspect the result, and compare the attack with noise at growing budgets.
 #
 # ## A network
 #
-# Any network will do that maps `[1, C, h, w, d]` to logits `[1, K, h, w, d]`. Here it is MONAI's UNet. So that the
-# tutorial needs no training and no download, its weights are those of a small network that freqbench carries; with
-# your own you would write `net.load_state_dict(torch.load("best.pt"))`.
+# Any network that maps `[1, C, h, w, d]` to logits `[1, K, h, w, d]` will do. This one is MONAI's UNet. Its weights
+# come from a small network packaged with freqbench, so the tutorial needs no training and no download; with your own
+# checkpoint, write `net.load_state_dict(torch.load("best.pt"))`.
 
 # %%
 from pathlib import Path
@@ -32,9 +32,9 @@ weights = fb.load_model("zoo://phantom/unet").network.net.state_dict()
 loaded = net.load_state_dict(weights)
 
 # %% [markdown]
-# `load_model` takes a copy of the network. It needs to know one thing more: `roi`, the voxels of the window that the
-# network was trained on. Volumes are predicted by MONAI's sliding window with windows of this size. If your network
-# wants other intensities than [0, 1], say so with `input={"mean": ..., "std": ...}`.
+# `load_model` takes a copy of the network. It also needs `roi`, the size in voxels of the windows that the network
+# was trained on: MONAI's sliding window predicts volumes with windows of this size. If your network expects
+# intensities other than [0, 1], add `input={"mean": ..., "std": ...}`.
 
 # %%
 model = fb.load_model(net, roi=(64, 64, 32), name="my-unet")
@@ -43,9 +43,9 @@ model
 # %% [markdown]
 # ## A scan
 #
-# A NIfTI image and its label map are read by `Case.from_nifti`, and prepared as your validation transforms prepare
-# them: orientation, voxel spacing, and which intensities become 0 and 1. Two files are written here so that there is
-# something to read; the volume is a drawn abdomen in Hounsfield units.
+# `Case.from_nifti` reads a NIfTI image and its label map, and prepares them as your validation transforms do:
+# orientation, voxel spacing, and the intensities that become 0 and 1. The cell first writes two files to read; the
+# volume is a synthetic abdomen in Hounsfield units.
 
 # %%
 dataset = fb.load_dataset("phantom", split="test").dataset
@@ -63,20 +63,20 @@ case = fb.Case.from_nifti(
 case
 
 # %% [markdown]
-# If you have arrays or tensors that are prepared already, `fb.Case(image, label, spacing)` takes them as they are.
+# If your arrays or tensors are already prepared, `fb.Case(image, label, spacing)` takes them as they are.
 #
 # ## An attack
 #
-# SA2 scales the DCT coefficients of the volume by at most `1 + rho` and `1 - rho`. Every attack of freqbench is
-# called by its name in this way.
+# SA2 multiplies each DCT coefficient of the volume by a factor between `1 - rho` and `1 + rho`. Call every attack of
+# freqbench by its name in this way.
 
 # %%
 result = fb.attack(model, case, "sa2", rho=0.2, steps=5)
 result.show()
 
 # %% [markdown]
-# Scores are those of a record of `freqbench run`: Dice before and after, surface distances, and how far the volume
-# moved.
+# The scores are the columns of a record of `freqbench run`: Dice before and after, surface distances, and the size of
+# the change.
 
 # %%
 scores = fb.evaluate(model, case, result, metrics=("dsc", "hd95", "ssim"))
@@ -85,8 +85,8 @@ scores
 # %% [markdown]
 # ## Is it the attack, or the noise?
 #
-# A drop says little until the same amount of noise has been tried. So we draw a curve: projected gradient descent
-# (PGD) and Gaussian noise, both at growing budgets on the [0, 1] intensity scale.
+# A drop says little until you compare it with the same amount of noise. So we plot two curves: projected gradient
+# descent (PGD) and Gaussian noise, both at growing budgets on the [0, 1] intensity scale.
 
 # %%
 rows = []
@@ -102,12 +102,12 @@ axis.axhline(scores["dsc_foreground_clean"], color="grey", linestyle="dashed")
 plt.show()
 
 # %% [markdown]
-# The noise changes next to nothing, PGD of the same budget does. So it is the attack, not the size of the change.
+# The noise has almost no effect; PGD at the same budget lowers the Dice. So the attack causes the drop, not the size
+# of the change.
 #
 # ## Keep the volume
 #
-# `save` carries the perturbation back to the scan's own grid and unit, so that the file can be opened beside the
-# scan.
+# `save` maps the perturbation back to the scan's own grid and unit, so you can open the file beside the scan.
 
 # %%
 result.save("adversarial.nii.gz")

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare how attacks transfer between two models
 #
-# An attacker who does not know your network attacks another one and hopes that the volume fools yours too. This
-# tutorial makes volumes on two networks and scores each on both.
+# An attacker who does not know your network attacks another one, and hopes that the volume fools yours too. This
+# tutorial makes volumes on two networks and scores each volume on both.
 
 # %%
 import matplotlib.pyplot as plt
@@ -15,13 +15,13 @@ case = fb.load_dataset("phantom", split="test")[0]
 models
 
 # %% [markdown]
-# The two differ: a convolutional UNet, and a UNETR, whose encoder is a transformer. They were trained on the same
-# kind of volumes, and see the same windows.
+# One is a convolutional UNet, the other a UNETR, whose encoder is a transformer. Both were trained on the same kind
+# of volumes, and see the same windows.
 #
 # ## Attack on one, score on both
 #
-# `attack` follows the gradients of the model that it is given. `evaluate` scores on any model; on the attacked one
-# this is called white-box, on another one transfer.
+# `attack` follows the gradients of its model. `evaluate` scores the volume on any model: on the attacked model the
+# result is called white-box, on another model transfer.
 
 # %%
 attacks = {
@@ -39,8 +39,8 @@ records[["attack", "source_model", "target_model", "dsc_foreground_clean", "dsc_
 # %% [markdown]
 # ## Drops
 #
-# What counts is how much Dice an attack takes away, in points. Rows of the matrix are the models that were attacked,
-# columns those that had to predict.
+# The drop is the Dice that an attack takes away, in points. Rows of the matrix are the attacked models, columns the
+# predicting ones.
 
 # %%
 records["drop"] = 100 * (records["dsc_foreground_clean"] - records["dsc_foreground"])
@@ -62,12 +62,12 @@ figure.colorbar(image, ax=axes, label="drop in points")
 plt.show()
 
 # %% [markdown]
-# The diagonal is the white-box drop, and off the diagonal is what is left of it on the other network.
+# The diagonal shows the white-box drops, the other cells the drops on the other network.
 #
 # ## Is the difference real?
 #
-# From one case nobody can tell. The same comparison as a job runs on as many cases as you have, on all
-# cores or a cluster, and `freqbench report` gives intervals over patients:
+# One case cannot answer this. A job makes the same comparison on as many cases as you have, on all cores or a
+# cluster, and `freqbench report` gives intervals over patients:
 #
 # ```yaml
 # name: transfer
@@ -80,5 +80,5 @@ plt.show()
 #   - {name: sa2, rho: 0.4, steps: 5, block: 16}
 # ```
 #
-# Its records have the same columns. Read them by `fb.load_results("runs/transfer")`, and the lines above give the
+# Its records have the same columns. Read them with `fb.load_results("runs/transfer")`; the code above then gives the
 # mean over all cases.

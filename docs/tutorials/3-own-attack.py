@@ -6,10 +6,10 @@
 #
 # ## The file
 #
-# The attack here is PGD with momentum: the step follows the sign of a running mean of normalised gradients. All that
-# attacks inside an intensity ball share (the budget `eps`, the loss, restarts, the check that the ball is not left)
-# comes from `LinfGradientAttack`; `run` is the algorithm, and `run_passes` says how many forward and backward passes
-# it takes.
+# The attack is PGD with momentum: each step follows the sign of a running mean of normalised gradients.
+# `LinfGradientAttack` provides what all attacks inside an intensity ball share: the budget `eps`, the loss, restarts,
+# and the check that the volume stays in the ball. `run` is the algorithm; `run_passes` gives its number of forward
+# and backward passes.
 
 # %%
 source = '''
@@ -48,7 +48,7 @@ class Momentum(LinfGradientAttack):
 # %% [markdown]
 # ## Try it
 #
-# In Python, give the class itself.
+# In Python, pass the class itself.
 
 # %%
 import sys
@@ -66,7 +66,7 @@ result = fb.attack(model, case, Momentum, eps="8/255")
 result.show()
 
 # %% [markdown]
-# Every attack reports its losses, a column a window. They should rise:
+# Every attack reports its losses, one column per window. They should rise:
 
 # %%
 import matplotlib.pyplot as plt
@@ -78,7 +78,7 @@ plt.ylabel("loss of each window")
 plt.show()
 
 # %% [markdown]
-# Mistakes are told in one line:
+# A mistake gives a one-line error:
 
 # %%
 try:
@@ -89,9 +89,9 @@ except ValueError as error:
 # %% [markdown]
 # ## Run it in a job
 #
-# A job names the class by its path, `module:Class`. As that runs the code of the module, it has to be trusted:
-# `trust_code: true`, or `--trust-code` on the command line. `random_noise` with the same `eps` is the null row: noise
-# of the same size, without which no drop should be believed.
+# A job names the class by its path, `module:Class`. Because this runs the module's code, you must trust it:
+# `trust_code: true`, or `--trust-code` on the command line. `random_noise` with `linf` equal to `eps` is the null
+# row: noise of the same size, to compare the drop with.
 
 # %%
 job = """
@@ -116,14 +116,16 @@ command = [sys.executable, "-m", "freqbench", "run", "job.yaml", "--engine", "se
 done = subprocess.run(command, check=True, capture_output=True)
 
 # %% [markdown]
-# In a shell that is `freqbench run job.yaml`. Its records are read as a table, one row a cell, case and target:
+# In a shell, type `freqbench run job.yaml`. `load_results` reads the records as a table, one row per cell, case and
+# target:
 
 # %%
 records = fb.load_results("runs/momentum")
 records[["attack", "dsc_foreground_clean", "dsc_foreground", "ssim", "linf"]].round(3)
 
 # %% [markdown]
-# The job's attack and the one in Python are the same to the bit, as both run the same code with the same draws:
+# The job and the call in Python give bit-identical results, because both run the same code with the same random
+# draws:
 
 # %%
 import numpy as np
@@ -134,5 +136,5 @@ np.testing.assert_equal(scores["dsc"], in_job)
 scores["dsc"], in_job
 
 # %% [markdown]
-# To give the attack to others, make a package of the file; they name it in their jobs as you do. The contract tests
-# that freqbench runs on its own attacks can be run on yours, too.
+# To share the attack, make a package of the file; others name it in their jobs as you do. You can also run
+# freqbench's contract tests on your attack.
