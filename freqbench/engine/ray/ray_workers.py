@@ -20,7 +20,7 @@ from freqbench.engine.worker import Worker, WorkerSpec
 
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
-FOLLOW_S, HEADLESS_S = 5.0, 10.0
+FOLLOW_S, HEADLESS_S = 5.0, 6.0
 ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
