@@ -1,6 +1,7 @@
 """Does one thing to a run that goes wrong in practice, ten things in turn, and prints a table of what came of each.
 
-    python tests/chaos/faults.py                 # the disk that fills up is a mount, which only root can make
+    python tests/chaos/faults.py                    # the disk that fills up is a mount, which only root can make
+    python tests/chaos/faults.py "second driver"    # one of them, or several
 
 The table has the seconds until a line or the end of the run says so, its exit code, and how the rows that the same
 command then leaves differ from the serial engine's. Exit code 1 if a row is lost, stands twice or differs.
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Timer
 
 from soak import FINISH_S, TEST, compared, execute, ray_processes, small, start, wait_until
 from tabulate import tabulate
@@ -67,9 +69,9 @@ def sent(*signals: signal.Signals) -> Fault:
     """Send signals to the driver, a second apart."""
 
     def send(run: Run) -> None:
-        for number in signals:
+        for order, number in enumerate(signals):
+            time.sleep(min(order, 1))
             run.driver.send_signal(number)
-            time.sleep(1)
 
     return send
 
@@ -108,9 +110,7 @@ def full_disk(run: Run) -> None:
     with suppress(OSError), filler.open("wb", buffering=0) as stream:
         while stream.write(bytes(1024)):
             pass
-    wait_until(lambda: any("refuses" in line for line in run.lines()))
-    time.sleep(60)
-    filler.unlink()
+    Timer(60, filler.unlink).start()
 
 
 FAULTS: dict[str, Fault] = {
@@ -147,7 +147,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         whole = Path(place, "serial")
         execute(GRID, whole)
-        for number, (name, fault) in enumerate(FAULTS.items()):
+        for number, name in enumerate(sys.argv[1:] or FAULTS):
+            fault = FAULTS[name]
             folder = Path(place, str(number))
             with disk(folder, is_small=fault is full_disk):
                 run = Run(folder)
