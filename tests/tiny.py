@@ -119,6 +119,8 @@ class Collector:
         self.passes: list[tuple[str, int]] = []
         self.workers: list[Mapping[str, Any]] = []
 
+    def use(self, engine: Mapping[str, Any]) -> None: ...
+
     def begin(self, unit: Unit) -> None: ...
 
     def advance(self, unit: Unit, passes: int) -> None:

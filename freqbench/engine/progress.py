@@ -22,6 +22,9 @@ PASSES_TO_SCORE = 10  # approximate cost of predicting and scoring on one target
 class Listener(Protocol):
     """Interface that an engine calls: `take`, `tick`, `advance` from one thread, the rest from its starting thread."""
 
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """An engine was chosen: its name, and the number and size of its workers."""
+
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
 

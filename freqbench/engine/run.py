@@ -1,28 +1,24 @@
 """Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
-import importlib.util
 import math
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from rich.console import Console
 
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.core.machine import available_cores
 from freqbench.data import cache
-from freqbench.engine import provenance, saved_volumes, serial
+from freqbench.engine import engines, provenance, saved_volumes
 from freqbench.engine.additions import Additions
+from freqbench.engine.engines import Engine as Engine
 from freqbench.engine.learning import LEARNED
 from freqbench.engine.progress import Listener, RunProgress
-from freqbench.engine.resources import Node, room, share
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
@@ -30,7 +26,6 @@ from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.metrics import LpipsUnavailable, prepare_lpips
-from freqbench.models import step_bytes
 from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
 from freqbench.results.volumes import VOLUMES
@@ -42,7 +37,6 @@ MISFIT_CAUSES = (
     "usual causes: another intensity window or spacing, another order of classes or axes, a checkpoint of an older "
     "MONAI without its migration"
 )
-Engine = Literal["auto", "ray", "serial"]
 Work = Callable[[WorkerSpec, Listener], None]
 """Function that carries out a plan: it gets the workers' spec and tells a listener the outcome of each unit."""
 
@@ -107,8 +101,7 @@ def execute(
     with lease.held(force, lost) if plan.units else nullcontext():
         for text in _faults(plan):
             run.warn(text)
-        work = partial(run.by_engine, engine, address or os.environ.get("RAY_ADDRESS"))
-        summary = run.carry_out(work, volumes=root)
+        summary = run.carry_out(partial(engines.carry_out, plan, engine, address), volumes=root)
     if summary.run_id:
         store.write_job(content)  # again, because the list of runs has grown
     return summary
@@ -129,8 +122,9 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
         raise UserError(f"{root}: expected saved volumes of this job, found none: run it with save_adversarial: nifti")
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
-    run = _Run(store, replace(plan, units=saved), console)
-    summary = run.carry_out(partial(run.by_engine, "auto", os.environ.get("RAY_ADDRESS")), volumes=root, reuse=True)
+    plan = replace(plan, units=saved)
+    work = partial(engines.carry_out, plan, "auto", None)
+    summary = _Run(store, plan, console).carry_out(work, volumes=root, reuse=True)
     (added or Additions.of(store)).with_targets(grid).write(store, grid.job)
     return summary
 
@@ -202,15 +196,13 @@ class _Run:
             try:
                 with self._progress.bar:
                     try:
-                        try:
-                            work(spec, self)
-                        finally:
-                            self._warn_of_cautions()
-                            self._store_all()
-                        ended = "done"
-                    except KeyboardInterrupt:
-                        ended = "interrupted"
-                    status = ended
+                        work(spec, self)
+                    finally:
+                        self._warn_of_cautions()
+                        self._store_all()
+                status = "done"
+            except KeyboardInterrupt:
+                status = "interrupted"
             finally:
                 self._patience.attempt(partial(self._record, status))
             if status == "done":
@@ -224,38 +216,9 @@ class _Run:
             interrupted=status == "interrupted",
         )
 
-    def by_engine(self, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener) -> None:
-        """Carries out the plan with the requested engine, or with the one that pays off."""
-        units, resources = self._plan.units, self._job.resources
-        has_ray = importlib.util.find_spec("ray") is not None
-        if engine == "ray" and not has_ray:
-            raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
-        models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-        model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
-        one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
-        pool = share(resources, [one], len(units), model_bytes)
-        if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
-            spec = replace(spec, threads=available_cores() if resources.threads == "auto" else resources.threads)
-            self._facts["engine"] = {"name": "serial", "workers": 1, "threads": spec.threads}
-            serial.run(units, spec, listener)
-            return
-        from freqbench.engine.ray import ray_cluster
-
-        with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
-            from freqbench.engine.ray import ray_engine  # only after Ray has its environment
-
-            following = None
-            if address:
-                nodes = list(ray_cluster.machines().values())
-                saved_volumes.require_shared(spec.volumes, len(nodes))
-                if len(nodes) > 1 and "://" not in self._store.root:
-                    spec = replace(spec, learned=None)  # nodes do not share the folder: each learns separately
-                pool = share(resources, nodes, len(units), model_bytes, grows=True)
-                following = partial(room, resources, pool, model_bytes)
-            workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
-            self._facts["engine"] = {"name": "ray", **workers}
-            spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
-            ray_engine.run(units, spec, pool, listener, self._job.case_timeout, following)
+    def use(self, engine: Mapping[str, Any]) -> None:
+        """See Listener."""
+        self._facts["engine"] = engine
 
     def begin(self, unit: Unit) -> None:
         """See Listener."""

@@ -13,7 +13,7 @@ from tiny import Collector, expanded, small
 from torch import Tensor
 
 from freqbench.attacks import make
-from freqbench.engine import serial
+from freqbench.engine.engines import serial
 from freqbench.engine.worker import WorkerSpec
 
 
@@ -92,7 +92,7 @@ def test_records_hold_the_budget_of_the_one_that_is_given() -> None:
     content = small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}])
     spec, grid = expanded(content)
     listener = Collector()
-    serial.run(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
+    serial(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
     columns = ("threat_model", "budget_name", "budget", "seed", "num_forwards")
     found = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
     assert found == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]

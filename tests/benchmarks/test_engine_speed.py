@@ -24,8 +24,9 @@ from engine.ray_session import findable_tests, machines, ray_session
 from s3_server import BUCKET, S3
 from tiny import Collector, execute, expanded, small
 
+from freqbench.engine import engines
 from freqbench.engine import run as runner
-from freqbench.engine import serial
+from freqbench.engine.engines import serial
 from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
 from freqbench.engine.ray.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
@@ -220,13 +221,13 @@ def test_hundreds_of_workers_wait_for_no_driver(
             marks.append((time.monotonic(), sum(process.cpu_times()[:2]), process.memory_info().rss >> 20))
         real(run, outcome)
 
-    def by_ray(run: Any, engine: Any, address: Any, spec: WorkerSpec, listener: Any) -> None:
-        ray_engine.run(run._plan.units, spec, Pool(workers=workers, threads=1, gpus=1), listener)
+    def by_ray(plan: Any, engine: Any, address: Any, spec: WorkerSpec, listener: Any) -> None:
+        ray_engine.run(plan.units, spec, Pool(workers=workers, threads=1, gpus=1), listener)
         gaps.extend(gap for each in ray.get([host.gaps.remote() for host in hosts]) for gap in each)
 
     gaps: list[tuple[float, float]] = []
     monkeypatch.setattr(runner._Run, "take", take)
-    monkeypatch.setattr(runner._Run, "by_engine", by_ray)
+    monkeypatch.setattr(engines, "carry_out", by_ray)
     monkeypatch.setattr(ray_workers, "ray", Simulation)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
@@ -285,7 +286,7 @@ def test_ray_beside_the_serial_engine() -> None:
         for _ in range(3):
             by_ray, by_serial = Timed(), Timed()
             ray_engine.run(units, spec, Pool(workers=1, threads=1, gpus=0), by_ray)
-            serial.run(units, spec, by_serial)
+            serial(units, spec, by_serial)
             seconds = [each.ended - each.began[1] for each in (by_ray, by_serial)]
             ratios.append(seconds[0] / seconds[1])
     torch.set_num_threads(before)

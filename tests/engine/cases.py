@@ -9,7 +9,7 @@ from tiny import Collector, expanded
 from torch import Tensor, nn
 
 from freqbench.core.types import Case, CaseRef, Shape
-from freqbench.engine import serial
+from freqbench.engine.engines import serial
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
@@ -55,7 +55,7 @@ def units_of(content: Mapping[str, Any]) -> list[Unit]:
 def run_serially(units: Sequence[Unit], **spec: Any) -> list[Outcome]:
     """What the serial engine makes of units; `spec` is more of the WorkerSpec."""
     listener, usual = Collector(), {"run_id": "r", "metrics": ("dsc",), "threads": 1, "trust_code": True}
-    serial.run(units, WorkerSpec(**usual | spec), listener)
+    serial(units, WorkerSpec(**usual | spec), listener)
     return listener.outcomes
 
 

@@ -9,7 +9,7 @@ import pytest
 from engine.cases import run_serially, units_of
 from tiny import ARGS, ROI, class_rows, execute, results, rows, small
 
-from freqbench.engine import serial
+from freqbench.engine import engines
 from freqbench.engine.rows import Outcome
 from freqbench.job.cells import Unit
 
@@ -94,7 +94,8 @@ def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: P
     job = content(PGD, names=("resized", "smoothed"))
     execute(job, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serial, "run", lambda units, spec, listener, real=serial.run: real(units[:1], spec, listener))
+        real = engines.serial
+        patch.setattr(engines, "serial", lambda units, spec, listener: real(units[:1], spec, listener))
         execute(job, tmp_path / "parts")
     assert len(rows(tmp_path / "parts")) == 2
     execute(job, tmp_path / "parts")

@@ -12,7 +12,7 @@ from engine.cases import units_of
 from rich.console import Console
 from tiny import Collector, expanded, small
 
-from freqbench.engine import serial
+from freqbench.engine.engines import serial
 from freqbench.engine.progress import Clock, RunProgress
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
@@ -100,7 +100,7 @@ def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope
     """Of each kind of attack: without a gradient, with one, with looks beside it, and an ensemble."""
     listener = Collector()
     attack = {"name": name, **EXAMPLES[name], "scope": scope}
-    serial.run(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
+    serial(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
     (record,) = listener.outcomes[0].records
     told = [passes for _, passes in listener.passes]
     assert told == sorted(told)

@@ -14,7 +14,7 @@ from tiny import class_rows, execute, expanded, fail_below, job, rows, small
 from freqbench.analysis.frames import found_records
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.engine import attacking, provenance, serial
+from freqbench.engine import attacking, engines, provenance
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary
 from freqbench.metrics import METRICS
@@ -133,7 +133,7 @@ def test_an_interrupted_run_keeps_what_it_had_and_goes_on(
 def test_a_run_that_dies_stores_what_was_ready_and_says_that_it_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serial, "with_surfaces", lambda unit, outcome, masks: 1 / 0)
+    monkeypatch.setattr(engines, "with_surfaces", lambda unit, outcome, masks: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute(small(metrics=["dsc", "hd95"]), tmp_path)
     (run,) = Store(str(tmp_path)).runs()

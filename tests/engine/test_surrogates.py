@@ -14,7 +14,8 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.audit import extra_cells
 from freqbench.core.errors import UserError
-from freqbench.engine import memory, provenance, serial
+from freqbench.engine import memory, provenance
+from freqbench.engine.engines import serial
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job import plan
 from freqbench.job.rehearsal import rehearsed
@@ -73,7 +74,7 @@ def test_a_plan_counts_the_surrogates_passes_too(tmp_path: Path) -> None:
 def test_progress_is_told_of_all_passes(scope: str) -> None:
     listener = Collector()
     (unit,) = units_of(content(bases(scope=scope)))
-    serial.run([unit], WorkerSpec(run_id="r", metrics=()), listener)
+    serial([unit], WorkerSpec(run_id="r", metrics=()), listener)
     told = [passes for _, passes in listener.passes]
     assert told == sorted(told)
     assert told[-1] == unit.passes == sum(map(unit.passes_on, unit.cell.models))

@@ -156,12 +156,12 @@ def test_the_reference_is_another_case_drawn_by_seed_and_case_from_a_split_liste
 
 
 def test_a_step_of_pgd_is_twelve_frames_deep_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From `serial.run`, the first of them, to `PGD.run`, the last."""
+    """From `engines.serial`, the first of them, to `PGD.run`, the last."""
     stacks, gradient = list[list[str]](), Task.gradient
 
     def noted(task: Task, *args: Any) -> Tensor:
         frames = [(Path(frame.filename).name, frame.name) for frame in traceback.extract_stack()[:-1]]
-        first = max(i for i, frame in enumerate(frames) if frame == ("serial.py", "run"))
+        first = max(i for i, frame in enumerate(frames) if frame == ("engines.py", "serial"))
         stacks.append([f"{file}: {name}" for file, name in frames[first:]])
         return gradient(task, *args)
 

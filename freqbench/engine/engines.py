@@ -1,0 +1,81 @@
+"""Chooses the engine of a run, and carries units out: one after another in this process, or on Ray."""
+
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from freqbench.core.errors import UserError
+from freqbench.core.machine import available_cores
+from freqbench.engine import provenance, saved_volumes
+from freqbench.engine.progress import Clock, Listener
+from freqbench.engine.resources import Node, room, share
+from freqbench.engine.rows import with_surfaces
+from freqbench.engine.schedule import Schedule
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.job.cells import Unit
+from freqbench.job.plan import Plan
+from freqbench.models import step_bytes
+
+Engine = Literal["auto", "ray", "serial"]
+
+
+def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener) -> None:
+    """Carries out a plan with the requested engine, or with the one that pays off, after telling it to the listener.
+
+    Args:
+        address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
+    """
+    units, resources = plan.units, plan.grid.job.resources
+    address = address or os.environ.get("RAY_ADDRESS")
+    has_ray = importlib.util.find_spec("ray") is not None
+    if engine == "ray" and not has_ray:
+        raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
+    models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
+    model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
+    one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
+    pool = share(resources, [one], len(units), model_bytes)
+    if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
+        spec = replace(spec, threads=available_cores() if resources.threads == "auto" else resources.threads)
+        listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
+        serial(units, spec, listener)
+        return
+    from freqbench.engine.ray import ray_cluster
+
+    with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
+        from freqbench.engine.ray import ray_engine  # only after Ray has its environment
+
+        following = None
+        if address:
+            nodes = list(ray_cluster.machines().values())
+            saved_volumes.require_shared(spec.volumes, len(nodes))
+            if len(nodes) > 1 and "://" not in (spec.learned or ""):
+                spec = replace(spec, learned=None)  # nodes do not share the folder: each learns separately
+            pool = share(resources, nodes, len(units), model_bytes, grows=True)
+            following = partial(room, resources, pool, model_bytes)
+        workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
+        listener.use({"name": "ray", **workers})
+        spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
+        ray_engine.run(units, spec, pool, listener, plan.grid.job.case_timeout, following)
+
+
+def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
+    """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
+    worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
+    clock.start(platform.node())
+    while unit := schedule.take("serial"):
+        listener.begin(unit)
+        worker.advance = partial(listener.advance, unit)
+        started = time.monotonic()
+        made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
+        outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+        outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
+        clock.add(outcome)
+        listener.tick([clock.facts(waits=False)])
+        listener.take(outcome)
