@@ -16,8 +16,7 @@ from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.plugins import require_class
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.attacks import attack_of
-from freqbench.job.grid import COUPLED_WINDOWS, learning_cases
-from freqbench.job.models import surrogates_of
+from freqbench.job.grid import COUPLED_WINDOWS, learning_cases, surrogates_of
 
 
 class _Call(Strict):

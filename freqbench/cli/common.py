@@ -170,8 +170,7 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
     with _uncollected():
         from freqbench.core import config
-        from freqbench.job.checks import require_sound
-        from freqbench.job.schema import JobSpec
+        from freqbench.job.schema import JobSpec, require_sound
 
         job = config.load(path, JobSpec, overrides or ())
         require_sound(job, path)

@@ -13,8 +13,7 @@ from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.declared import declared
 from freqbench.core import config, names
 from freqbench.core.errors import UserError
-from freqbench.job.checks import require_sound
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, require_sound
 
 WRONG: Mapping[str, dict[str, Any]] = {
     "unknown parameter": {"attacks": [{"name": "pgd", "eps": 0.1, "stepsize": 0.1}]},
