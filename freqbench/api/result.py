@@ -23,7 +23,7 @@ from freqbench.data.spaces import in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
-from freqbench.metrics import LpipsUnavailable, Scores, prepare_lpips
+from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, Prediction
 from freqbench.results.volumes import SUFFIX
 
@@ -203,13 +203,6 @@ class Result:
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
         """Returns the distances of the volume from the clean one; computed once per set of metrics."""
         if metrics not in self._scores:
-            unavailable = {}
-            if "lpips" in metrics:
-                try:
-                    prepare_lpips()
-                except LpipsUnavailable as error:
-                    unavailable = {"lpips": str(error)}
-            roi, device = self.cell.source.roi, self.model.device
-            scores = scoring.score_volume(self.volume, self.adversarial, metrics, roi, device, unavailable)
-            self._scores[metrics] = scores
+            about = self.cell.source.roi, self.model.device, scoring.unavailable(metrics)
+            self._scores[metrics] = scoring.score_volume(self.volume, self.adversarial, metrics, *about)
         return self._scores[metrics]

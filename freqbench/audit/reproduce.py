@@ -16,14 +16,14 @@ from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
-from freqbench.engine import saved_volumes
+from freqbench.engine import saved_volumes, scoring
 from freqbench.engine.rows import with_surfaces
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange import adversarial_volumes
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid, expand, further_targets
 from freqbench.job.schema import JobSpec, stored_job
-from freqbench.metrics import METRICS, LpipsUnavailable, prepare_lpips
+from freqbench.metrics import METRICS
 from freqbench.results import Key, Store
 from freqbench.results.rowid import find_row, row_id, sample_rows
 from freqbench.results.volumes import ADVERSARIAL, FACTS, VOLUMES
@@ -184,13 +184,7 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
     """Metrics that were not computed then, or cannot be now, with reasons."""
     reasons = json.loads(row["null_reasons"] or "{}")
     then = {name: reasons[METRICS[name].columns[0]] for name in metrics if METRICS[name].columns[0] in reasons}
-    if "lpips" not in metrics or "lpips" in then:
-        return {"lpips": then["lpips"]} if "lpips" in then else {}
-    try:
-        prepare_lpips()
-    except LpipsUnavailable as error:
-        return {"lpips": str(error)}
-    return {}
+    return {"lpips": then["lpips"]} if "lpips" in then else scoring.unavailable(metrics)
 
 
 # Printing

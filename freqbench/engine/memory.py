@@ -24,11 +24,13 @@ OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")  # wo
 V = TypeVar("V")
 
 
-def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> tuple[V, int]:
+def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
     """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
 
+    Windows that `are_coupled` are never fewer, because fewer would make other volumes.
+
     Raises:
-        UserError: not even one window fits, and there is a `hint` for that case.
+        UserError: not even one window fits, and there is a `hint` for that case; or coupled ones do not fit.
     """
     while True:
         try:
@@ -36,6 +38,11 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "") -> t
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
+            if are_coupled:
+                raise UserError(
+                    f"expected memory for {windows} windows at once, which this attack couples: set a smaller "
+                    "window_batch (its volumes will differ) or take variant paper"
+                ) from error
             if windows == 1:
                 if hint:
                     raise UserError(f"expected memory for one window at once, got too little: {hint}") from error
@@ -59,19 +66,6 @@ def predicted(
 def hint_for(attack: Attack) -> str:
     """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
     return "set scope: window (its volumes will differ)" if attack.attacks_volume else ""
-
-
-def at_once(action: Callable[[int], V], windows: int) -> V:
-    """Runs an action with exactly `windows` windows at once, because fewer would make other volumes."""
-    try:
-        return action(windows)
-    except RuntimeError as error:
-        if not _is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"expected memory for {windows} windows at once, which this attack couples: set a smaller window_batch "
-            "(its volumes will differ) or take variant paper"
-        ) from error
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -14,7 +14,7 @@ from rich.console import Console
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.data import cache
-from freqbench.engine import engines, provenance, saved_volumes
+from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.additions import Additions
 from freqbench.engine.engines import Engine as Engine
 from freqbench.engine.learning import LEARNED
@@ -25,7 +25,6 @@ from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
-from freqbench.metrics import LpipsUnavailable, prepare_lpips
 from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
 from freqbench.results.volumes import VOLUMES
@@ -178,10 +177,13 @@ class _Run:
         """Lets `work` make the plan's rows, and stores them; `volumes` and `reuse` as in WorkerSpec."""
         started, status = time.monotonic(), "died"
         if self._plan.units:
+            unavailable = scoring.unavailable(self._plan.metrics)
+            for reason in unavailable.values():
+                self.warn(f"{reason}; the columns of LPIPS stay empty")
             spec = WorkerSpec(
                 run_id=self.run_id,
                 metrics=self._plan.metrics,
-                unavailable=self._unavailable(),
+                unavailable=unavailable,
                 window_batch=None if self._job.window_batch == "auto" else self._job.window_batch,
                 volumes=volumes,
                 learned=storage.join(self._store.root, LEARNED),
@@ -316,16 +318,6 @@ class _Run:
         while self._writer.num_waiting:
             time.sleep(COMMIT_EVERY_S)
             self._commit(self._writer.flush)
-
-    def _unavailable(self) -> Mapping[str, str]:
-        """Returns the metrics that cannot be computed here, with the reason, and warns of each once."""
-        if "lpips" in self._plan.metrics:
-            try:
-                prepare_lpips()
-            except LpipsUnavailable as error:
-                self.warn(f"{error}; the columns of LPIPS stay empty")
-                return {"lpips": str(error)}
-        return {}
 
     def _record(self, status: str) -> None:
         self._recorded = time.monotonic()

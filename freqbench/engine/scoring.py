@@ -14,6 +14,7 @@ from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
 from freqbench.metrics import (
     METRICS,
+    LpipsUnavailable,
     Scores,
     assd,
     betti_errors,
@@ -32,6 +33,7 @@ from freqbench.metrics import (
     lpips_scores,
     missed_classes,
     nsd,
+    prepare_lpips,
     seam_scores,
     surface_scores,
     undefined_classes,
@@ -44,6 +46,16 @@ from freqbench.results import CLASS_RECORDS, RECORDS, Column
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 
 Vector = npt.NDArray[np.float64]
+
+
+def unavailable(metrics: Sequence[str]) -> dict[str, str]:
+    """Returns the metrics that this machine cannot compute, with the reason; fetches weights if they are needed."""
+    if "lpips" in metrics:
+        try:
+            prepare_lpips()
+        except LpipsUnavailable as error:
+            return {"lpips": str(error)}
+    return {}
 
 
 def score_volume(

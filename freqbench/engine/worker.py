@@ -101,7 +101,9 @@ class Worker:
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = memory.INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
+        self._models: LRU[SegmentationModel] = LRU(
+            MODEL_BYTES, lambda model: sum(part.nbytes for part in (*model.parameters(), *model.buffers()))
+        )
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
         self.networks: Mapping[str, SegmentationModel] = {}
@@ -220,16 +222,13 @@ class Worker:
                     cell.attack, model, case, cell.seed, windows, reference, learned, surrogates
                 )
 
-        if cell.window_batch is None:
-            kind = _kind(cell)
-            wanted = self._window_batches.get(kind) or self.spec.window_batch
-            wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
-            started = time.perf_counter()
-            attacked, self.window_batch = memory.within_memory(attack, wanted, memory.hint_for(cell.attack))
-            self._window_batches[kind] = self.window_batch
-        else:
-            started = time.perf_counter()
-            attacked = memory.at_once(attack, cell.window_batch)
+        kind, coupled = _kind(cell), cell.window_batch
+        wanted = coupled or self._window_batches.get(kind) or self.spec.window_batch
+        wanted = wanted or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share, surrogates)
+        started = time.perf_counter()
+        hint = memory.hint_for(cell.attack)
+        attacked, self.window_batch = memory.within_memory(attack, wanted, hint, are_coupled=coupled is not None)
+        self._window_batches[kind] = self.window_batch
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             with self._timed():
@@ -289,10 +288,11 @@ class Worker:
 
     def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:
         on_gpu = self._device.type == "cuda"
+        rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {
             "run_id": self.spec.run_id,
             "finished_at": datetime.now(UTC),
-            "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else _peak_rss(),
+            "peak_memory_bytes": torch.cuda.max_memory_allocated(self._device) if on_gpu else rss,
             "device": torch.cuda.get_device_name(self._device) if on_gpu else "cpu",
             "threads": self.spec.threads,
             "window_batch": cell.window_batch or self.window_batch,
@@ -329,11 +329,3 @@ def _passes_told(networks: Sequence[SegmentationModel], advance: Callable[[int],
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _model_bytes(model: SegmentationModel) -> int:
-    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-
-
-def _peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,7 +1,7 @@
 """Makes the attacks of a job, and derives their identities."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
@@ -10,23 +10,6 @@ from freqbench.core import names
 from freqbench.core.plugins import provenance
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.schema import JobSpec, models_for, require_untargeted
-
-
-def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:
-    """Yields the attacks on one dataset, each with the source models that it is for.
-
-    Names of the dataset's classes become indices. Refuses attacks that the dataset has too few classes or channels for.
-    """
-    with sweep.at(f"{where}: datasets[{number}]"):
-        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
-    datasets = [entry.name for entry in job.datasets]
-    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
-    for i, entry in enumerate(job.attacks):
-        place = f"{where}: attacks[{i}]"
-        if dataset.name in entry.only("datasets", datasets, place):
-            for written, only in entry.on(dataset.name, sources, models, place):
-                yield attack_of(entry.class_name, written, dataset, place), only
 
 
 def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dataset, place: str) -> Attack:
@@ -42,14 +25,14 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
         UserError: unknown attack, or parameters that the attack or the dataset does not take.
     """
     parameters = {key: sweep.parse_value(value) for key, value in written.items()}
-    require_untargeted(parameters.get("targeted"), place)
-    with sweep.at_parameter(place):
+    sweep.require_untargeted(parameters.get("targeted"), place)
+    with sweep.at(place):
         owner = attack_class(names.ALIASES["attacks"].get(name, name)) if isinstance(name, str) else name
-    with sweep.at_parameter(place, f"{dataset.name}: "):
+    with sweep.at(place, f"{dataset.name}: "):
         parameters = with_indices(owner.name, parameters, dataset.class_names)
-    with sweep.at_parameter(place):
+    with sweep.at(place):
         attack = make(owner, **parameters)
-    with sweep.at_parameter(place, f"{dataset.name}: "):
+    with sweep.at(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
         attack.check_channels(dataset.num_channels)
     return attack

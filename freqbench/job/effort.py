@@ -12,7 +12,7 @@ from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec, models_for
-from freqbench.job.sweep import AttackEntry, at_parameter
+from freqbench.job.sweep import AttackEntry, at
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)
@@ -124,7 +124,7 @@ def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> It
     if "restarts" in names:
         choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
     for values in product(*choices.values()):
-        with at_parameter(f"{where}: {attack.name}"), warnings.catch_warnings():
+        with at(f"{where}: {attack.name}"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warned already, when the attack's grid was made
             changed = replace(attack, **dict(zip(choices, values, strict=True)))
             changed.check_classes(cell.dataset.num_classes)

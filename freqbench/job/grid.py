@@ -15,7 +15,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.attacks import attacks_on
+from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, models_for, require_names
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
@@ -81,20 +81,19 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
     Raises:
         UserError: one line that begins with `where` and the place.
     """
-    with plugins.trusting(job.trust_code):
-        return _expanded(job, limit_cases, where)
+    with plugins.trusting(job.trust_code), sweep.at(where):
+        return _expanded(job, limit_cases)
 
 
-def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
+def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
+    datasets = [build_dataset(entry, f"datasets[{i}]") for i, entry in enumerate(job.datasets)]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        attacks = {dataset.name: list(attacks_on(job, i, dataset, where)) for i, dataset in enumerate(datasets)}
-    with sweep.at(where):
-        sizes = [(attack, len(only)) for pairs in attacks.values() for attack, only in pairs]
-        count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
-        limits.require(count, limits.CELLS, "cells")
+        attacks = {dataset.name: list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(datasets)}
+    sizes = [(attack, len(only)) for pairs in attacks.values() for attack, only in pairs]
+    count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
+    limits.require(count, limits.CELLS, "cells")
     concerns = [str(warning.message) for warning in caught]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
@@ -102,7 +101,7 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
     origins: list[Mapping[str, Origin]] = []
     twice = 0
     for i, dataset in enumerate(datasets):
-        with sweep.at(f"{where}: datasets[{i}]"):
+        with sweep.at(f"datasets[{i}]"):
             refs = dataset.refs()
             cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
             if not cases[dataset.name]:
@@ -111,9 +110,9 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:
                 lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
-        origins.append(origins_of(job.models, dataset, where))
+        origins.append(_origins_of(job.models, dataset))
     for dataset, of_models in zip(datasets, origins, strict=True):
-        models = models_of(job.models, of_models, dataset, where)
+        models = _models_of(job.models, of_models, dataset)
         for model in models.values():
             if model.is_prompted:
                 concerns.append(
@@ -128,8 +127,8 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
             if attack.moves_labels:
                 if prompted := [model.name for model in (source, *targets) if model.is_prompted]:
                     raise UserError(
-                        f"{where}: {attack.name}: expected networks without args.points, got {prompted[0]} with them: "
-                        "the organs move and its points would not; leave one of the two out"
+                        f"{attack.name}: expected networks without args.points, got {prompted[0]} with them: the "
+                        "organs move and its points would not; leave one of the two out"
                     )
                 within = tuple(target for target in targets if _sees_alike(dataset, source, target))
                 concerns += [
@@ -138,8 +137,6 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     if target not in within
                 ]
                 targets = within
-            with sweep.at(where):
-                surrogates = surrogates_of(attack, source, models)
             if source.name in getattr(attack, "surrogates", ()):
                 concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
             for seed in job.seeds if attack.is_stochastic else [None]:
@@ -153,46 +150,51 @@ def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
                     targets=targets,
                     window_batch=coupled if attack.couples_batch else None,
                     learns_from=lists[dataset.name, attack],
-                    surrogates=surrogates,
+                    surrogates=surrogates_of(attack, source, models),
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:
                     concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
     if twice:
         concerns.append(f"{twice} cells are the same as one before: each is computed once")
-    with sweep.at(where):
-        count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
-        limits.require(count, limits.RECORDS, "records")
+    count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
+    limits.require(count, limits.RECORDS, "records")
     return Grid(
         job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(concerns))
     )
 
 
-def origins_of(given: Sequence[ModelEntry], dataset: Dataset, where: str) -> dict[str, Origin]:
-    """Returns the origins of the weights of a dataset's models, before the first network is made.
+def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:
+    """Yields the attacks on one dataset, each with the source models that it is for.
 
-    Raises:
-        UserError: as `origin_of`.
+    Names of the dataset's classes become indices. Refuses attacks that the dataset has too few classes or channels for.
     """
+    with sweep.at(f"datasets[{number}]"):
+        dataset.class_names, dataset.num_channels  # noqa: B018 (their refusals are the dataset's, not the attack's)
+    datasets = [entry.name for entry in job.datasets]
+    sources, models = models_for(job.models, dataset.name), [model.name for model in job.models]
+    for i, entry in enumerate(job.attacks):
+        place = f"attacks[{i}]"
+        if dataset.name in entry.only("datasets", datasets, place):
+            for written, only in entry.on(dataset.name, sources, models, place):
+                yield attack_of(entry.class_name, written, dataset, place), only
+
+
+def _origins_of(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Origin]:
+    """Returns the origins of the weights of a dataset's models, before the first network is made."""
     origins = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
-            with sweep.at(f"{where}: models[{i}]"):
+            with sweep.at(f"models[{i}]"):
                 origins[entry.name] = origin_of(entry, dataset.class_names)
     return origins
 
 
-def models_of(
-    given: Sequence[ModelEntry], origins: Mapping[str, Origin], dataset: Dataset, where: str
-) -> dict[str, ModelSpec]:
-    """Resolves a job's models for one dataset, in the job's order; an ensemble may precede its members.
-
-    Raises:
-        UserError: as `resolve`, or the same network twice.
-    """
+def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], dataset: Dataset) -> dict[str, ModelSpec]:
+    """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
-        with sweep.at(f"{where}: models[{i}]"):
+        with sweep.at(f"models[{i}]"):
             if entry.ensemble:
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:

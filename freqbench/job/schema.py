@@ -3,14 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
 from freqbench.attacks.core.declared import declared
-from freqbench.attacks.core.parameters import TOGETHER, Parameter, variant_of, wrong_name
-from freqbench.attacks.core.targets import with_indices
 from freqbench.core import config, limits, names, plugins
 from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
 from freqbench.core.errors import MissingDataError, UserError, unknown
@@ -21,7 +18,6 @@ from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
-OF_CLASSES = ("organs", "target")  # parameters with class names, which the dataset knows
 
 Auto = Literal["auto"] | Annotated[Whole, Field(gt=0)]
 Metric = Annotated[str, AfterValidator(partial(names.known, "metrics", "metric"))]
@@ -140,10 +136,8 @@ def require_sound(job: JobSpec, where: str) -> None:
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, attack in enumerate(job.attacks):
-        if outline := declared(attack.class_name):
-            place = f"{where}: attacks[{i}]"
-            class_names = {name: classes[name] for name in attack.only("datasets", list(classes), place)}
-            _require_parameters(attack, outline, place, class_names)
+        place = f"{where}: attacks[{i}]"
+        attack.check(place, {name: classes[name] for name in attack.only("datasets", list(classes), place)})
 
 
 def require_names(job: JobSpec) -> JobSpec:
@@ -178,15 +172,6 @@ def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
     return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
-def require_untargeted(value: Any, place: str) -> None:
-    """Refuses `targeted: true`, as a job has no labels but the true ones."""
-    if value:
-        raise UserError(
-            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
-            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
-        )
-
-
 def _require_known(kind: str, wanted: Sequence[str], known: Sequence[str], place: str) -> None:
     for name in wanted:
         if name not in known:
@@ -200,38 +185,6 @@ def _classes(dataset: Dataset) -> Sequence[str] | None:
         return dataset.class_names
     except MissingDataError:
         return None
-
-
-def _require_parameters(
-    attack: AttackEntry, outline: Any, place: str, classes: Mapping[str, Sequence[str] | None]
-) -> None:
-    parameters = {**outline.parameters, "variant": variant_of(outline.variants)}
-    choices = attack.choices(place)
-    if wrong := wrong_name(outline, choices, None if attack.match is None else outline.budget_name):
-        raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
-    for value in choices.get("targeted", ()):
-        require_untargeted(value, place)
-    for dataset, class_names in classes.items():
-        checkable = {
-            name: values for name, values in choices.items() if class_names is not None or name not in OF_CLASSES
-        }
-        spelled = {}
-        for name, values in checkable.items():
-            with sweep.at_parameter(place, f"{dataset}: "):
-                parsed = [{name: sweep.parse_value(value)} for value in values]
-                meant = [with_indices("", parsed_value, class_names or ())[name] for parsed_value in parsed]
-            spelled[name] = [_spelled(parameters.get(name), value, f"{place}.{name}") for value in meant]
-        for parameter, (names, check) in TOGETHER.items():
-            joined = product(*(spelled[name] for name in names)) if spelled.keys() >= set(names) else ()
-            for together in joined:
-                if complaint := check(*together):
-                    raise UserError(f"{place}.{parameter}: {complaint}")
-
-
-def _spelled(parameter: Parameter | None, value: Any, place: str) -> Any:
-    if parameter and (complaint := parameter.check(value)):
-        raise UserError(f"{place}: {complaint}")
-    return parameter.spelled(value) if parameter and value is not None else value
 
 
 def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:

@@ -18,6 +18,9 @@ from pydantic import (
     model_serializer,
 )
 
+from freqbench.attacks.core.declared import declared
+from freqbench.attacks.core.parameters import TOGETHER, Parameter, variant_of, wrong_name
+from freqbench.attacks.core.targets import with_indices
 from freqbench.core import config, names
 from freqbench.core.config import Strict
 from freqbench.core.errors import ParameterError, UserError, unknown
@@ -25,6 +28,7 @@ from freqbench.core.errors import ParameterError, UserError, unknown
 if TYPE_CHECKING:
     from freqbench.core.types import CaseRef  # imports torch, which reading an entry does not need
 
+OF_CLASSES = ("organs", "target")  # parameters with class names, which the dataset knows
 _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
 
 
@@ -187,6 +191,35 @@ class AttackEntry(Entry):
                 raise UserError(f"{place}.{key}: {unknown(key.removesuffix('s'), str(name), known)}")
         return wanted
 
+    def check(self, place: str, classes: Mapping[str, Sequence[str] | None]) -> None:
+        """Refuses wrong parameters of an attack of freqbench's own, without importing it.
+
+        Args:
+            classes: class names by dataset that it is for; None if they are unknown.
+        """
+        if not (outline := declared(self.class_name)):
+            return
+        parameters = {**outline.parameters, "variant": variant_of(outline.variants)}
+        choices = self.choices(place)
+        if wrong := wrong_name(outline, choices, None if self.match is None else outline.budget_name):
+            raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
+        for value in choices.get("targeted", ()):
+            require_untargeted(value, place)
+        for dataset, class_names in classes.items():
+            spelled: dict[str, list[Any]] = {}
+            for name, values in choices.items():
+                if class_names is None and name in OF_CLASSES:
+                    continue
+                with at(place, f"{dataset}: "):
+                    parsed = [{name: parse_value(value)} for value in values]
+                    meant = [with_indices("", parsed_value, class_names or ())[name] for parsed_value in parsed]
+                spelled[name] = [_spelled(parameters.get(name), value, f"{place}.{name}") for value in meant]
+            for parameter, (together, complaint_of) in TOGETHER.items():
+                joined = product(*(spelled[name] for name in together)) if spelled.keys() >= set(together) else ()
+                for combination in joined:
+                    if complaint := complaint_of(*combination):
+                        raise UserError(f"{place}.{parameter}: {complaint}")
+
     def on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
     ) -> Iterator[tuple[dict[str, Any], Sequence[str]]]:
@@ -211,6 +244,12 @@ class AttackEntry(Entry):
         for budget in self.matched:
             if budget.dataset == dataset:
                 yield budget.parameters, [budget.source]
+
+
+def _spelled(parameter: Parameter | None, value: Any, place: str) -> Any:
+    if parameter and (complaint := parameter.check(value)):
+        raise UserError(f"{place}: {complaint}")
+    return parameter.spelled(value) if parameter and value is not None else value
 
 
 def parse_value(value: Any) -> Any:
@@ -239,23 +278,26 @@ def parse_value(value: Any) -> Any:
 
 
 @contextmanager
-def at_parameter(place: str, owner: str = "") -> Iterator[None]:
-    """Prefixes errors as `at` does, with the parameter's name too; `owner` names the dataset that refuses it."""
+def at(place: str, owner: str = "") -> Iterator[None]:
+    """Prefixes errors with the place in the job file where the mistake was made, and with the parameter's name.
+
+    `owner` begins the complaint about a parameter: the dataset that refuses it.
+    """
     try:
         yield
     except ParameterError as error:
         raise UserError(f"{place}.{error.parameter}: {owner}{error.complaint}") from None
     except UserError as error:
-        raise UserError(f"{place}: {error}") from None
-
-
-@contextmanager
-def at(place: str) -> Iterator[None]:
-    """Prefixes errors with the place in the job file where the mistake was made."""
-    try:
-        yield
-    except UserError as error:
         raise type(error)(f"{place}: {error}") from None
+
+
+def require_untargeted(value: Any, place: str) -> None:
+    """Refuses `targeted: true`, as a job has no labels but the true ones."""
+    if value:
+        raise UserError(
+            f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
+            "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
+        )
 
 
 def require_distinct(what: str, names: Sequence[str]) -> None:

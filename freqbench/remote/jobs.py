@@ -27,6 +27,7 @@ import freqbench
 from freqbench.core.errors import UserError
 from freqbench.core.names import at_home
 from freqbench.engine import provenance
+from freqbench.engine.ray.ray_cluster import environment
 from freqbench.remote.working_directory import WorkingDirectory, refuse_credentials
 
 ANSWER_S = 15.0  # limit for an answer of the head
@@ -35,7 +36,7 @@ RECONNECT_S = 120.0
 STOP_S = 120  # a run finishes and stores work in flight
 POLL_S = 1.0
 
-_SERVER = "RAY_API_SERVER_ADDRESS"
+_SERVER = "RAY_API_SERVER_ADDRESS"  # Ray's clients take the address from it, whatever they are given
 _KEPT_CODES = (1, 2, 130)
 
 
@@ -58,13 +59,13 @@ class Head:
             raise UserError(
                 f"{self.url}: expected Ray {ray.__version__}, got a cluster of Ray {theirs}: install the same"
             )
-        with self._explained(), _preferred(self.url):
+        with self._explained(), environment({_SERVER: self.url}):
             self._client = JobSubmissionClient(self.url, headers=self._headers)
 
     def num_nodes(self) -> int:
         """Counts the machines that are alive."""
         alive = ListApiOptions(filters=[("state", "=", "ALIVE")], limit=10_000, timeout=int(ANSWER_S))  # Ray's most
-        with self._explained(), _preferred(self.url):
+        with self._explained(), environment({_SERVER: self.url}):
             client = StateApiClient(address=self.url, headers=self._headers)
             return len(client.list(StateResource.NODES, options=alive, raise_on_missing_output=False))
 
@@ -234,19 +235,6 @@ def _token_header() -> dict[str, str]:
     if not token and place.is_file():
         token = place.read_text().strip()
     return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-@contextmanager
-def _preferred(url: str) -> Iterator[None]:
-    """Sets the variable from which Ray's clients take the address, whatever they are given."""
-    before = os.environ.get(_SERVER)
-    os.environ[_SERVER] = url
-    try:
-        yield
-    finally:
-        os.environ.pop(_SERVER)
-        if before is not None:
-            os.environ[_SERVER] = before
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from freqbench.engine.ray.ray_metrics import Meters
+from freqbench.engine.ray.ray_engine import Meters
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"

@@ -50,7 +50,7 @@ def own(cpus: int) -> Iterator[None]:
             + WITHOUT
         )
     mark = secrets.token_hex(8)
-    environment = {
+    variables = {
         ray_cleanup.MARK: mark,
         "RAY_AUTH_TOKEN": _token(),  # keeps Ray from writing one into the user's home
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -61,7 +61,7 @@ def own(cpus: int) -> Iterator[None]:
         **QUIET,
     }
     options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
-    with ray_cleanup.nothing_left(mark), _environment(environment):
+    with ray_cleanup.nothing_left(mark), environment(variables):
         import ray
 
         try:
@@ -86,7 +86,7 @@ def existing(address: str) -> Iterator[None]:
     Raises:
         UserError: the cluster cannot be reached, or does not accept this driver within seconds.
     """
-    with _environment(QUIET):
+    with environment(QUIET):
         import ray
     place = address
     try:
@@ -235,7 +235,7 @@ def _token() -> str:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Sets variables inside and restores them; Ray sets one more, RAY_AUTH_MODE."""
     before = dict(os.environ)
     os.environ.update(values)
