@@ -131,12 +131,7 @@ def load_model(
     """
     asked = {"num_classes": num_classes, "num_channels": num_channels, "precision": precision, "trust_code": trust_code}
     call = config.validate(asked, _Call, "load_model")
-    num_classes, num_channels, precision, trust_code = (
-        call.num_classes,
-        call.num_channels,
-        call.precision,
-        call.trust_code,
-    )
+    num_classes, num_channels = call.num_classes, call.num_channels
     where = _device(device)
     if isinstance(source, nn.Module):
         return _of_network(source, num_classes, num_channels or 1, where, precision, settings)

@@ -1,6 +1,6 @@
 """Checks whether numbers can be believed: the commands `audit`, `reproduce` and `verify`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -21,9 +21,9 @@ def audit(
     eps: Annotated[
         str | None, typer.Option("--eps", help="With --run: radius, such as 8/255 [default: the job's most usual].")
     ] = None,
-    job: Annotated[str | None, typer.Option("--job", help="With --run: job file [default: OUT's].")] = None,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="With --run: as in `run`.")] = "auto",
-    address: Annotated[str | None, typer.Option(help="With --run: Ray cluster.")] = None,
+    job: common.Job = None,
+    engine: common.Engine = "auto",
+    address: common.Address = None,
     trust_code: common.Trust = False,
     format: common.Format = "terminal",
     to: common.To = None,
@@ -69,9 +69,7 @@ def reproduce(
     ] = None,
     count: Annotated[int | None, typer.Option("--random", min=1, help="Number of rows to draw at random.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
-    job: Annotated[
-        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: OUT's].")
-    ] = None,
+    job: common.Job = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Recompute rows of a store, compare them with the stored ones, and name the differences; store nothing."""

@@ -41,8 +41,8 @@ def submit(
     ] = False,
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
-    shard: Annotated[str | None, typer.Option(help="Only this part of the cells: 2/8.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run even if another run writes to OUT.")] = False,
+    shard: common.Shard = None,
+    force: common.Force = False,
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
@@ -107,7 +107,10 @@ def status(
     of_job = _facts(details)
     store: dict[str, Any] | None = None
     if not as_json:
-        common.console().print(_table(of, of_job))
+        table = Table(show_header=False, title=of)
+        for name, value in of_job.items():
+            table.add_row(name, value)
+        common.console().print(table)
         for line in head.log(of).splitlines()[-LAST_LINES:]:
             common.say(line)
     if out := of_job.get("out"):
@@ -212,13 +215,6 @@ def _follow(jobs: Any, head: Any, job_id: str) -> None:
 def _hint(head: Any) -> str:
     """Completes a command so that it finds the head."""
     return "" if os.environ.get("RAY_API_SERVER_ADDRESS", "").rstrip("/") == head.url else f" --address {head.url}"
-
-
-def _table(title: str, facts: Mapping[str, str]) -> Table:
-    table = Table(show_header=False, title=title)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    return table
 
 
 def _facts(details: Any) -> dict[str, str]:

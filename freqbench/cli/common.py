@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from glob import escape, glob
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -38,18 +38,18 @@ def _beginning(incomplete: str, *endings: str) -> list[str]:
     return sorted(path for ending in endings for path in glob(escape(incomplete) + ending))  # noqa: PTH207
 
 
-JobFile = Annotated[
-    str,
-    typer.Argument(
-        help="Job file (YAML), or a packaged job's name.", metavar="JOB", callback=job_file, autocompletion=jobs
-    ),
+def _job_file(help: str) -> Any:
+    return typer.Argument(help=help, metavar="JOB", callback=job_file, autocompletion=jobs)
+
+
+JobFile = Annotated[str, _job_file("Job file (YAML), or a packaged job's name.")]
+TrainingJob = Annotated[str, _job_file("Training job (YAML), or a packaged one's name.")]
+Job = Annotated[str | None, typer.Option("--job", help="Job file, as where data lie elsewhere here [default: OUT's].")]
+Engine = Annotated[Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")]
+Shard = Annotated[
+    str | None, typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own.")
 ]
-TrainingJob = Annotated[
-    str,
-    typer.Argument(
-        help="Training job (YAML), or a packaged one's name.", metavar="JOB", callback=job_file, autocompletion=jobs
-    ),
-]
+Force = Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")]
 Out = Annotated[
     str, typer.Argument(help="Result store: a folder or URI that `run` wrote.", metavar="OUT", autocompletion=stores)
 ]

@@ -1,7 +1,7 @@
 """Makes, verifies and shows entries of a leaderboard: the commands `leaderboard entry`, `verify` and `build`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -40,13 +40,11 @@ def verify(
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
     ] = None,
-    job: Annotated[
-        str | None, typer.Option("--job", help="Job file, if data lie elsewhere here [default: the entry's].")
-    ] = None,
+    job: common.Job = None,
     share: Annotated[float, typer.Option("--share", help="Share of its rows to compute again.")] = 0.1,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of their draw [default: random].")] = None,
     cases: Annotated[int, typer.Option("--cases", min=1, help="Audit the first N cases of each dataset.")] = 5,
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="For the audit, as in `run`.")] = "auto",
+    engine: common.Engine = "auto",
     trust_code: common.Trust = False,
 ) -> None:
     """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""

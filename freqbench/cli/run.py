@@ -52,9 +52,7 @@ def plan(
 def run(
     path: common.JobFile,
     out: common.RunOut = None,
-    engine: Annotated[
-        Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")
-    ] = "auto",
+    engine: common.Engine = "auto",
     address: common.Address = None,
     set_: common.Overrides = None,
     limit_cases: common.Limit = None,
@@ -63,11 +61,8 @@ def run(
         Literal["phantom"] | None,
         typer.Option("--dry-data", help="Try the grid on small phantoms and untrained networks, under a minute."),
     ] = None,
-    shard: Annotated[
-        str | None,
-        typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")] = False,
+    shard: common.Shard = None,
+    force: common.Force = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow"] | None,
@@ -114,7 +109,7 @@ def converge(
     queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, for searches.")] = "100,300,1000",
     losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
     restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
-    engine: Annotated[Literal["auto", "ray", "serial"], typer.Option(help="As in `run`.")] = "auto",
+    engine: common.Engine = "auto",
     address: common.Address = None,
     set_: common.Overrides = None,
     trust_code: common.Trust = False,
@@ -179,14 +174,9 @@ def schema(
     """Show the JSON Schema of a job file, for editors that complete and check YAML while it is typed."""
     from freqbench.job.json_schema import schema_of
     from freqbench.job.schema import JobSpec
+    from freqbench.job.training import TrainJob
 
-    if training:
-        from freqbench.training import TrainJob
-
-        content = schema_of(TrainJob)
-    else:
-        content = schema_of(JobSpec)
-    common.put_json(content)
+    common.put_json(schema_of(TrainJob if training else JobSpec))
 
 
 def _hourly(price: str) -> float:

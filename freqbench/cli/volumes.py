@@ -30,7 +30,7 @@ def score(
     adversarial: Annotated[
         str | None, typer.Option("--adversarial", help="Folder of adversarial volumes from elsewhere (adv_CASE).")
     ] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Job file that knows the targets [default: OUT's].")] = None,
+    job: common.Job = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the tool, or of the volumes, in tables.")] = None,
     label_map: Annotated[
         str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
@@ -84,7 +84,7 @@ def export(
         Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
     ] = "native",
     units: Annotated[Literal["HU"], typer.Option(help="HU: the data's own unit, whichever it is.")] = "HU",
-    job: Annotated[str | None, typer.Option("--job", help="Job file of the volumes [default: OUT's].")] = None,
+    job: common.Job = None,
     yes: common.Yes = False,
     trust_code: common.Trust = False,
 ) -> None:

@@ -101,9 +101,7 @@ class Worker:
         self._window_batches: dict[Hashable, int] = {}
         self._inference_batch = memory.INFERENCE_WINDOWS
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
-        self._models: LRU[SegmentationModel] = LRU(
-            MODEL_BYTES, lambda model: sum(part.nbytes for part in (*model.parameters(), *model.buffers()))
-        )
+        self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
         self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
         self.networks: Mapping[str, SegmentationModel] = {}
@@ -298,6 +296,10 @@ class Worker:
             "window_batch": cell.window_batch or self.window_batch,
             **values,
         }
+
+
+def _model_bytes(model: SegmentationModel) -> int:
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _case_key(dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Hashable:
