@@ -5,11 +5,11 @@ threads and `window_batch`. A wrong argument raises a `freqbench.core.errors.Use
 before anything is computed.
 """
 
-from freqbench.api.attacking import attack as attack
 from freqbench.api.case import Case as Case
-from freqbench.api.dataset import Cases as Cases
-from freqbench.api.dataset import load_dataset as load_dataset
+from freqbench.api.case import Cases as Cases
+from freqbench.api.case import load_dataset as load_dataset
 from freqbench.api.evaluation import Record as Record
+from freqbench.api.evaluation import attack as attack
 from freqbench.api.evaluation import evaluate as evaluate
 from freqbench.api.evaluation import load_results as load_results
 from freqbench.api.model import Model as Model

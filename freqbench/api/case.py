@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,12 @@ from freqbench.core import config, names, types
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
-from freqbench.core.plugins import kind_of
+from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, NativeCase, nifti
 from freqbench.data.loaders.case_files import CaseFiles
 from freqbench.data.loaders.folder import ListedFolder
+from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
 
@@ -167,6 +168,51 @@ class Case:
     def _in(self, dataset: Dataset, space: Preprocess | None) -> types.Case:
         """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
+
+
+class Cases(Sequence[Case]):
+    """The cases of a dataset, read on access by index; a slice is again a sequence of cases.
+
+    Attributes:
+        dataset: their dataset.
+    """
+
+    def __init__(self, dataset: Dataset, refs: tuple[CaseRef, ...] | None = None) -> None:
+        self.dataset = dataset
+        self._refs = dataset.refs() if refs is None else refs
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __repr__(self) -> str:
+        return f"<Cases of {self.dataset.name}, {self.dataset.split}: {', '.join(ref.case_id for ref in self._refs)}>"
+
+    @overload
+    def __getitem__(self, index: int) -> Case: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Cases": ...
+    def __getitem__(self, index: int | slice) -> "Case | Cases":
+        if isinstance(index, slice):
+            return Cases(self.dataset, self._refs[index])
+        return Case._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+
+
+def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
+    """Returns the cases of a dataset as a sequence that reads each case on access.
+
+    Args:
+        loader: a name in `freqbench.data.DATASETS` (`phantom`, `decathlon`, `msd`, `nnunet_raw`, ...), or a class.
+        keys: keys of the dataset's entry in a job file: `split`, `cases` (how many, or which), and the loader's own,
+            such as `root`, `spacing` and `intensity`; `name` is its name in results, by default that of the loader.
+
+    Raises:
+        UserError: an unknown loader or key, or data that is missing or damaged.
+    """
+    keys = {key: fspath(value) if isinstance(value, PathLike) else value for key, value in keys.items()}
+    require_class(loader, Dataset)
+    if not isinstance(loader, str):
+        return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
+    return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
 
 
 def path_of(path: AnyPath, what: str) -> str:

@@ -84,11 +84,7 @@ def say(text: str) -> None:
 
 
 def put(text: str, to: str | None, format: str = "") -> None:
-    """Writes a text to a file in one step, or to the terminal; in format XLSX a csv becomes a sheet.
-
-    Raises:
-        UserError: a sheet without a file or a table, or without openpyxl.
-    """
+    """Writes a text to a file in one step, or to the terminal; in format XLSX a csv becomes a sheet."""
     from freqbench.core import storage
 
     if format == XLSX and (to is None or not text.strip()):
@@ -126,11 +122,7 @@ def require_file(to: str) -> None:
 
 
 def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
-    """Asks before it writes volumes of datasets that must not be passed on.
-
-    Raises:
-        UserError: no terminal to ask in, and no `yes`.
-    """
+    """Asks before it writes volumes of datasets that must not be passed on; without a terminal, it takes a `yes`."""
     names = ", ".join(datasets)
     if names and not yes:
         if not sys.stdin.isatty():

@@ -55,11 +55,7 @@ def report(
 
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
-    """Writes the page of stores: one file, or a folder with the volumes that the stores hold.
-
-    Raises:
-        UserError: nothing to show, or volumes that must not be passed on, with no terminal to ask in and no `yes`.
-    """
+    """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
     from freqbench.audit import checks
     from freqbench.core import storage
     from freqbench.reporting import audit

@@ -46,10 +46,7 @@ def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Ten
     """Returns the tensor that a cell's attack learned, on the CPU, from its file below `root` or newly made.
 
     If `root` is None, no file is kept. Two workers that learn at the same time get equal results on one kind of device;
-    the file of the first one counts.
-
-    Raises:
-        UserError: the attack cannot have learned the content of the file.
+    the file of the first one counts. Raises UserError if the attack cannot have learned the content of the file.
     """
     if root is None:
         return make().cpu()

@@ -27,10 +27,8 @@ V = TypeVar("V")
 def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_coupled: bool = False) -> tuple[V, int]:
     """Runs an action with `windows` windows at once, halved until they fit; returns its result and the final number.
 
-    Windows that `are_coupled` are never fewer, because fewer would make other volumes.
-
-    Raises:
-        UserError: not even one window fits, and there is a `hint` for that case; or coupled ones do not fit.
+    Windows that `are_coupled` are never fewer, because fewer would make other volumes. Raises UserError if these do not
+    fit, or if not even one window fits and there is a `hint` for that case.
     """
     while True:
         try:

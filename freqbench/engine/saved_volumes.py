@@ -83,11 +83,7 @@ def save_prediction(root: str, cell: Cell, case: Case, target: str, pred_clean: 
 
 
 def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | None]:
-    """Reads a saved adversarial volume and the seconds of its attack; None if unknown.
-
-    Raises:
-        UserError: its files are not those that `save` wrote, or links lead to others.
-    """
+    """Reads a saved adversarial volume and the seconds of its attack, None if unknown; refuses files of others."""
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
     facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)

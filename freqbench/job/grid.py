@@ -212,11 +212,8 @@ def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], datas
 def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelSpec]) -> tuple[ModelSpec, ...]:
     """Returns the models whose gradients an attack on a source follows; empty if it needs no surrogates.
 
-    The source and ensembles that contain it are left out.
-
-    Raises:
-        UserError: an unknown name, no model other than the source, or one with other classes, channels, window or
-            space.
+    The source and ensembles that contain it are left out. Raises UserError for an unknown name, no model other than
+    the source, or one with other classes, channels, window or space.
     """
     if not isinstance(attack, SurrogateAttack):
         return ()
@@ -250,11 +247,7 @@ def _members_first(entries: Sequence[ModelEntry], dataset: Dataset) -> list[tupl
 
 
 def learning_cases(dataset: Dataset, attack: Attack, scored: Sequence[CaseRef]) -> tuple[CaseRef, ...]:
-    """Returns the cases that an attack learns from, none of them scored; empty if it learns nothing.
-
-    Raises:
-        UserError: unknown split, too few cases, or one of them or its patient is scored too.
-    """
+    """Returns the cases that an attack learns from, if any; refuses cases and patients that are scored too."""
     if not isinstance(attack, LearnedAttack):
         return ()
     taken = {ref.fingerprint for ref in scored} | {ref.patient_id for ref in scored}

@@ -57,11 +57,7 @@ class Missing:
 
 
 def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
-    """Lists what a job needs and this machine lacks, except networks that it trains (`freqbench.training.link`).
-
-    Raises:
-        UserError: the job itself is wrong; `where` begins the line.
-    """
+    """Lists what a job needs and this machine lacks, trained networks aside; raises UserError for a wrong job."""
     with trusting(job.trust_code):
         return (*_missing_datasets(job, where), *_missing_models(job))
 

@@ -124,10 +124,7 @@ def require_sound(job: JobSpec, where: str) -> None:
     """Refuses wrong keys and values of datasets, splits that do not exist, and wrong parameters of attacks.
 
     It imports no attacks and no networks, which would take seconds, and so skips classes of other packages, and rules
-    that need an attack's defaults, which only the classes know.
-
-    Raises:
-        UserError: such a mistake; `where` begins the line.
+    that need an attack's defaults, which only the classes know. `where` begins the line of the UserError.
     """
     classes: dict[str, Sequence[str] | None] = {}
     for i, entry in enumerate(job.datasets):
@@ -194,11 +191,7 @@ def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
 
 
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
-    """Builds the dataset of a job file's entry; `where` begins the line of an error.
-
-    Raises:
-        UserError: unknown loader, or keys that it does not take.
-    """
+    """Builds the dataset of an entry; `where` begins the line of a UserError for a wrong loader or key."""
     entry = config.validate(entry, DatasetEntry, where)
     loader, content = entry.class_name, {"name": entry.name, **entry.own}
     if plugins.names_class(loader):

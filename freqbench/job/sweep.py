@@ -141,11 +141,7 @@ class AttackEntry(Entry):
         return math.prod(len(value) for value in (*self.own.values(), self.match) if isinstance(value, list))
 
     def choices(self, place: str) -> dict[str, list[Any]]:
-        """Returns the values of each parameter, as the file writes them.
-
-        Raises:
-            UserError: a list without values.
-        """
+        """Returns the values of each parameter, as the file writes them; raises UserError for an empty list."""
         choices = {key: value if isinstance(value, list) else [value] for key, value in self.own.items()}
         for key, values in choices.items():
             if not values:
@@ -153,21 +149,13 @@ class AttackEntry(Entry):
         return choices
 
     def combinations(self, place: str) -> Iterator[dict[str, Any]]:
-        """Yields the parameters of each attack that the lists multiply into, as the file writes them.
-
-        Raises:
-            UserError: a list without values.
-        """
+        """Yields the parameters of each attack that the lists multiply into; see `choices`."""
         choices = self.choices(place)
         for choice in product(*choices.values()):
             yield dict(zip(choices, choice, strict=True))
 
     def matches(self, place: str) -> Iterator[Match]:
-        """Yields the requested distances.
-
-        Raises:
-            UserError: no distance, or an impossible one.
-        """
+        """Yields the requested distances; raises UserError for none, or an impossible one."""
         written = self.match if isinstance(self.match, list) else [self.match]
         if not written:
             raise UserError(f"{place}.match: expected a value or a list of values, got an empty list")
@@ -177,11 +165,7 @@ class AttackEntry(Entry):
             yield config.validate(match, Match, f"{place}.match")
 
     def only(self, key: Literal["datasets", "sources"], known: Sequence[str], place: str) -> Sequence[str]:
-        """Returns the datasets or sources that it is for, out of all that the job has.
-
-        Raises:
-            UserError: an unknown name.
-        """
+        """Returns the datasets or sources that it is for; raises UserError for one that the job does not have."""
         stated = getattr(self, key)
         if stated is None:
             return known
@@ -226,9 +210,7 @@ class AttackEntry(Entry):
         """Yields the parameters of each attack on a dataset, and the models that it is made on.
 
         `sources` are the models of the dataset; `models` are all models of the job, which the entry may name too.
-
-        Raises:
-            UserError: a list without values, an unknown source, or a budget that has not been found yet.
+        Raises UserError for an empty list, an unknown source, or a budget that has not been found yet.
         """
         named = self.only("sources", models, place)
         if self.match is None:

@@ -21,7 +21,7 @@ from pydantic import (
 from freqbench.core import limits
 from freqbench.core.config import Architecture, FileName, Strict, Threads, explain
 from freqbench.core.errors import UserError
-from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value
+from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value, require_distinct
 
 INHERITED = ("arch", "args", "roi")
 SCRATCH = "scratch"
@@ -236,18 +236,11 @@ class TrainJob(Schedule):
     workers: PositiveInt = 2
     loaders: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
 
-    @field_validator("models")
-    @classmethod
-    def _names_differ(cls, models: tuple[ModelRecipe, ...]) -> tuple[ModelRecipe, ...]:
-        names = [model.name for model in models]
-        if len(set(names)) < len(names):
-            raise ValueError(f"expected a different name for each model, got {', '.join(names)}: rename one")
-        return models
-
     @model_validator(mode="after")
     def _is_consistent(self) -> "TrainJob":
         limits.require(len(self.models) * self.replicates, limits.MODELS, "networks to train")
         names = [model.name for model in self.models]
+        require_distinct("models", names)
         taken = {f"{name}{suffix(number)}": name for name in names for number in range(1, self.replicates)}
         for name in names:
             if name in taken:

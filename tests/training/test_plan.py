@@ -194,7 +194,7 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"batch_size": 10**9}, {}, r"models\[1\]\.batch_size: Input should be less than or equal to 4096"),
     ({}, {"warmup_steps": 6}, "net: expected warmup_steps below steps, got 6 and 6"),
     ({}, {"warmup_step": 1}, "Did you mean 'warmup_steps'"),
-    ({"name": "net"}, {}, "expected a different name for each model, got net, net"),
+    ({"name": "net"}, {}, r"models\[1\]\.name: 'net' is taken already: give each its own name"),
     ({"name": "../net"}, {}, r"models\[1\]\.name"),
     ({"name": "net.1"}, {"replicates": 2}, "expected names that replicates leave free, got net.1, which is what a rep"),
     ({}, {"replicates": 0}, "replicates: Input should be greater than 0, got 0"),
