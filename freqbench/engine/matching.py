@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from freqbench.attacks import attack_class
+from freqbench.attacks import Attack, attack_class
 from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.core import config, storage
 from freqbench.core.config import Strict
@@ -25,7 +25,7 @@ from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
 from freqbench.core.search import log_ratio, search
 from freqbench.core.types import CaseRef
-from freqbench.job.attacks import attack_identity, attack_of
+from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec, models_for
@@ -223,17 +223,16 @@ def _asked(job: JobSpec, where: str) -> list[_Asked]:
         i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
     }
     grid = expand(_with_rows(job, largest), where=where)
-    cells: dict[tuple[str, str, str], Cell] = {}
+    cells: dict[tuple[str, str, Attack], Cell] = {}
     for cell in grid.cells:  # the first seed comes first
-        cells.setdefault((cell.dataset.name, cell.source.name, digest(attack_identity(cell.attack))), cell)
+        cells.setdefault((cell.dataset.name, cell.source.name, cell.attack), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
     for i, budgets in largest.items():
         place = f"{where}: attacks[{i}]"
         for budget in budgets:
             attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], place)
-            cell = cells[budget.dataset, budget.source, digest(attack_identity(attack))]
-            refs = grid.cases[budget.dataset][: budget.match.cases]
+            cell, refs = cells[budget.dataset, budget.source, attack], grid.cases[budget.dataset][: budget.match.cases]
             asked.append(_Asked(number=i, place=f"{place}.match", budget=budget, cell=cell, refs=refs))
     return asked
 

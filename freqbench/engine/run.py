@@ -76,9 +76,9 @@ def execute(
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
     store.compact(above=COMPACT_ABOVE)
-    covered = store.covered()
-    plan = make_plan(grid.shard(shard or Shard()), covered, saved_volumes.saved(root) if root else None)
-    content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": grid.index()})
+    covered, index, part = store.covered(), grid.index(), grid.shard(shard or Shard())
+    plan = make_plan(part, covered, saved_volumes.saved(root) if root else None)
+    content = Additions.of(store).onto({"spec": grid.job.model_dump(mode="json"), "index": index})
     wanted = index_keys(content["index"])
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, wanted
