@@ -20,3 +20,10 @@ def bench(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
             main()
     signal.signal(signal.SIGTERM, before)
     return int(caught.value.code or 0), *capsys.readouterr()
+
+
+def refused(bench: Bench, *arguments: str) -> str:
+    """The one line that a command says on stderr that is refused."""
+    code, _, err = bench(*arguments)
+    assert (code, err.count("\n")) == (2, 1), err
+    return err

@@ -8,6 +8,7 @@ import random
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with ThreadPoolExecutor(1) as thread:
         monkeypatch.setattr(asyncio, "run", lambda coroutine: thread.submit(run, coroutine).result())
         yield
+
+
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """A command's words to its exit code, stdout and stderr."""
+    import called
+
+    return partial(called.bench, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from called import Bench
+from called import Bench, refused
 from tiny import expanded, rows, small, write
 
 OPTIONS = ("--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
@@ -77,18 +77,12 @@ def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: 
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("--steps", "20,10"), "--steps: expected two or more whole numbers of at least 1 that increase"),
         (("--steps", "ten"), "--steps: expected whole numbers between commas, such as 5,10,20, got 'ten'"),
-        (("--queries", "100"), "--queries: expected two or more whole numbers of at least 1 that increase"),
         (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
-        (
-            ("--set", "attacks.0={name: fgsm, eps: 8/255}"),
-            "expected one that follows a gradient in steps or searches by queries, got fgsm, gn",
-        ),
     ],
 )
 def test_bad_options_are_one_line_before_anything_is_computed(
     path: str, out: Path, arguments: tuple[str, ...], complaint: str, bench: Bench
 ) -> None:
-    code, _, err = bench("converge", path, "--out", str(out), *arguments)
-    assert (code, complaint in err, err.count("\n"), out.exists()) == (2, True, 1, False)
+    assert complaint in refused(bench, "converge", path, "--out", str(out), *arguments)
+    assert not out.exists()

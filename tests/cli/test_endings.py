@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from called import Bench
+from called import Bench, refused
 from job.test_checks import WRONG as MISTAKES
 from tiny import job, write
 
@@ -150,8 +150,7 @@ def test_a_warning_of_a_library_does_not_stand_before_the_line(tmp_path: Path) -
 
 def test_a_value_of_thousands_of_letters_is_cut(bench: Bench, tmp_path: Path) -> None:
     path = write(tmp_path, job(attacks=[{"name": "pgd", "eps": "4/255", "loss": 5000 * "9"}]))
-    code, _, line = bench("plan", path)
-    assert code == 2
+    line = refused(bench, "plan", path)
     assert len(line) < 3100
     assert line.startswith(f"error: {path}: attacks[0].loss: unknown loss '99")
     assert line.endswith("mask-ce-balanced\n")
@@ -193,9 +192,7 @@ def test_an_option_that_would_mean_something_else_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path, job())
-    code, _, err = bench(*arguments)
-    assert code == 2
-    assert err.startswith(f"error: {expected}")
+    assert refused(bench, *arguments).startswith(f"error: {expected}")
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 

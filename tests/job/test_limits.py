@@ -38,7 +38,6 @@ PLACES: dict[str, Spoil] = {
 def refusal(content: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
         expand(config.validate(content, JobSpec, where="job.yaml"), where="job.yaml")
-    assert "\n" not in str(caught.value)
     return str(caught.value)
 
 

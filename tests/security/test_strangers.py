@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy_training
-from called import bench
+from called import Bench, refused
 from engine.cases import case_of
 from results.conftest import make_classes, make_record
 from tiny import execute, small, write
@@ -80,7 +80,7 @@ def keep(number: int) -> None:
     cache.through(f"{number:016x}", case.ref, lambda: case)
 
 
-def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, bench: Bench) -> None:
     for number in range(3):
         keep(number)
     storage.write_atomic("memory://tests-strangers/a.bin", b"remote")
@@ -93,20 +93,18 @@ def test_a_full_cache_and_a_cleared_one_leave_strangers(own_cache: Path, capsys:
     require_there(own_cache, *names)
     first = min(own_cache / name for name in names)
     said = f"{len(names)} files that freqbench did not make were left; the first: {first}\n"
-    assert bench(capsys, "cache", "clear")[1].endswith(said)
+    assert bench("cache", "clear")[1].endswith(said)
     require_there(own_cache, *names)
     assert not copy.exists()
     assert cache.entries() == ()
 
 
 @pytest.mark.parametrize("name", IN_CACHE)
-def test_a_folder_with_other_files_is_no_cache(own_cache: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_a_folder_with_other_files_is_no_cache(own_cache: Path, bench: Bench, name: str) -> None:
     put(own_cache, name)
     refusal = f"error: {own_cache}: expected an empty folder or a cache of freqbench, got one with other files"
     for command in (["cache", "clear"], ["cache", "show"]):
-        code, _, err = bench(capsys, *command)
-        assert (code, err.count("\n")) == (2, 1)
-        assert err.startswith(f"{refusal} ({own_cache / name}): ")
+        assert refused(bench, *command).startswith(f"{refusal} ({own_cache / name}): ")
     with pytest.raises(UserError, match="expected an empty folder or a cache"):
         execute(small(), own_cache.parent / "out")
     with pytest.raises(UserError, match="expected an empty folder or a cache"):
@@ -198,38 +196,30 @@ def test_a_file_in_the_place_of_a_lease_is_refused(tmp_path: Path, content: byte
 # what is written into a folder of the user's
 
 
-def page(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    return bench(capsys, "report", str(out), "--format", "html", "--volumes", "--yes", "--to", str(folder))[2]
-
-
-def figures(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    return bench(capsys, "report", str(out), "--figures", str(folder))[2]
-
-
-def export(folder: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    return bench(capsys, "export", str(out), "--yes", "--to", str(folder))[2]
-
-
-WRITERS = {"page": page, "figures": figures, "export": export}
+WRITERS = {
+    "page": ("report", "--format", "html", "--volumes", "--yes", "--to"),
+    "figures": ("report", "--figures"),
+    "export": ("export", "--yes", "--to"),
+}
 
 
 @pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
 def test_what_is_written_again_replaces_its_own_files_alone(
-    kind: str, small_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    kind: str, small_store: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_figures, "FIGURES", {"cost": all_figures.FIGURES["cost"]})  # the others take seconds each
     others = ("notes.txt", f"volumes/{DIGEST}.js", "clean/other.nii.gz")
     put(tmp_path, *others)
-    assert WRITERS[kind](tmp_path, small_store, capsys) == ""
-    assert WRITERS[kind](tmp_path, small_store, capsys) == "", "over what it wrote"
+    command = (WRITERS[kind][0], str(small_store), *WRITERS[kind][1:], str(tmp_path))
+    assert bench(*command)[2] == ""
+    assert bench(*command)[2] == "", "over what it wrote"
     require_there(tmp_path, *others)
     written = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() != TEXT)
     path = next(path for path in written if path.parent.name != "volumes")
     (tmp_path / "manifest.json").unlink(missing_ok=True)
     path.write_bytes(TEXT)
-    err = WRITERS[kind](tmp_path, small_store, capsys)
-    assert err.startswith(f"error: {path}: expected no file or one that freqbench wrote, got another: move it away")
-    assert err.count("\n") == 1
+    expected = f"error: {path}: expected no file or one that freqbench wrote, got another: move it away"
+    assert refused(bench, *command).startswith(expected)
     require_there(tmp_path, str(path.relative_to(tmp_path)), *others)
 
 
@@ -258,18 +248,17 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.integration
-def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_convergence_replaces_its_own_files_alone(tmp_path: Path, bench: Bench) -> None:
     attacks = [{"name": "pgd", "eps": "32/255"}]
     options = ("--out", str(tmp_path), "--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
     command = ("converge", write(tmp_path, small(attacks=attacks, metrics=["dsc"])), *options)
-    assert bench(capsys, *command)[0] == 0
+    assert bench(*command)[0] == 0
     for suffix in ("csv", "yaml", "pdf", "png"):
         path = tmp_path / f"converge.{suffix}"
         own = path.read_bytes()
         put(tmp_path, path.name)
-        code, _, err = bench(capsys, *command)
-        assert (code, err.count("\n")) == (2, 1)
-        assert err.startswith(f"error: {path}: expected no file or one that freqbench wrote, got another: ")
+        expected = f"error: {path}: expected no file or one that freqbench wrote, got another: "
+        assert refused(bench, *command).startswith(expected)
         require_there(tmp_path, path.name)
         path.write_bytes(own)
-    assert bench(capsys, *command)[0] == 0
+    assert bench(*command)[0] == 0
