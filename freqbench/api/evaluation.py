@@ -175,7 +175,7 @@ def evaluate(
     volume = made._distances(wanted)
     measured = {
         **made.measured,
-        **made.attacked.told,
+        **made.attacked.facts.model_dump(),
         "finished_at": datetime.now(UTC),
         "score_seconds": time.perf_counter() - started,
         "device": str(model.device),
@@ -197,8 +197,7 @@ def _brought_in(model: Model, case: Case, given: Volume) -> Result:
             f"{case.name}: expected a volume in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the case is"
         )
     imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
-    attacked = AttackedVolume(adversarial=adversarial, num_windows=None, num_forwards=None, num_backwards=None)
-    cell = cell_of(model, dataset, source, imported, None)
+    attacked, cell = AttackedVolume(adversarial=adversarial), cell_of(model, dataset, source, imported, None)
     return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})
 
 

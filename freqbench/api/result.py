@@ -106,12 +106,12 @@ class Result:
     @property
     def num_forwards(self) -> int | None:
         """Forward passes of the network over all windows; None if the volume was made elsewhere."""
-        return self.attacked.num_forwards
+        return self.attacked.facts.num_forwards
 
     @property
     def num_backwards(self) -> int | None:
         """Backward passes of the network over all windows; None if the volume was made elsewhere."""
-        return self.attacked.num_backwards
+        return self.attacked.facts.num_backwards
 
     @property
     def prediction_clean(self) -> Tensor:

@@ -29,17 +29,12 @@ def finish(summary: Any, out: str, page: bool = True) -> None:
     )
     if page:
         with common.stoppable("the page was written"):
-            _write_page(out)
+            try:
+                write_page([out], None, with_volumes=False, yes=False)
+            except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
+                common.say(f"no page: {one_line(error)}")
     for i, command in enumerate(NEXT):
         common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
     if summary.num_failed:
         common.console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
         raise typer.Exit(common.EXIT_FAILED)
-
-
-def _write_page(out: str) -> None:
-    """Writes the page of a run; the run succeeds even if the page fails."""
-    try:
-        write_page([out], None, with_volumes=False, yes=False)
-    except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
-        common.say(f"no page: {one_line(error)}")

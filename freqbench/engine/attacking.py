@@ -3,48 +3,47 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks import Attack
+from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, triple
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
-TOLD = (
-    *("num_windows", "num_forwards", "num_backwards"),
-    *("displacement_mean_mm", "displacement_max_mm", "jacobian_min", "caution"),
-)
-"""Fields of AttackedVolume that are also columns of RECORDS."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttackedVolume:
-    """An adversarial volume, its cost and its displacement.
+class AttackFacts(Strict):
+    """Cost and displacement of an adversarial volume, which are also columns of RECORDS.
 
     Numbers are None for a volume made elsewhere; those of the displacement are also None if nothing moved.
     """
 
-    adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
     num_windows: int | None  # attacked windows; for a volume attacked as one, the windows of its prediction
-    num_forwards: int | None  # passes of the network over all windows; each draw of a random defence counts as one
+    num_forwards: int | None  # passes over all windows; each draw of a random defence counts as one
     num_backwards: int | None
     displacement_mean_mm: float | None = None
     displacement_max_mm: float | None = None
     jacobian_min: float | None = None
     caution: str | None = None  # why the volume says little about the model; None: no known reason
+
+
+UNKNOWN = AttackFacts(num_windows=None, num_forwards=None, num_backwards=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackedVolume:
+    """An adversarial volume and its facts."""
+
+    adversarial: Tensor  # float32 [C, H, W, D] in [0, 1], on the CPU
+    facts: AttackFacts = UNKNOWN
     losses: tuple[Tensor, ...] = ()  # as in AttackResult, one tensor per call of the attack
     label: Tensor | None = None  # uint8 [1, H, W, D], the label moved with the volume; None: the case's own
-
-    @property
-    def told(self) -> dict[str, Any]:
-        """Columns of TOLD with their values."""
-        return {name: getattr(self, name) for name in TOLD}
 
     def shown(self, case: Case) -> Case:
         """Returns the case with the label that predictions of the volume are compared with."""
@@ -85,15 +84,18 @@ def attack_case(
     if attack.attacks_volume and len(windows) > 1:
         sliding, *others = (SlidingWindowModel(network, window_batch) for network in (model, *surrogates))
         result = attack(sliding, image[None], label[None], generator=generators(0), learned=learned, surrogates=others)
-        return AttackedVolume(
-            adversarial=result.adversarial[0].cpu(),
+        facts = AttackFacts(
             num_windows=len(sliding.windows(image[None])),
             num_forwards=sliding.num_forwards,
             num_backwards=sliding.num_backwards,
             caution=caution_of(model.name, [result.gradients], learned),
+            **attack.displacement(image[None], result.state),
+        )
+        return AttackedVolume(
+            adversarial=result.adversarial[0].cpu(),
+            facts=facts,
             losses=(result.losses.cpu(),),
             label=result.labels[0].cpu() if attack.moves_labels else None,
-            **attack.displacement(image[None], result.state),
         )
     other = None
     if reference is not None:
@@ -122,15 +124,18 @@ def attack_case(
         gradients.append(result.gradients)
         if attack.attacks_volume:
             displacement = attack.displacement(image[None], result.state)
-    return AttackedVolume(
-        adversarial=adversarial.cpu(),
+    facts = AttackFacts(
         num_windows=len(windows),
         num_forwards=num_forwards,
         num_backwards=num_backwards,
         caution=caution_of(model.name, gradients, learned),
+        **displacement,
+    )
+    return AttackedVolume(
+        adversarial=adversarial.cpu(),
+        facts=facts,
         losses=tuple(values.cpu() for values in losses),
         label=moved.cpu() if attack.moves_labels else None,
-        **displacement,
     )
 
 

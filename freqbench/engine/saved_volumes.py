@@ -13,31 +13,20 @@ import torch
 from torch import Tensor
 
 from freqbench.core import config, names, storage
-from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine.attacking import TOLD, AttackedVolume
+from freqbench.engine.attacking import AttackedVolume, AttackFacts
 from freqbench.job.cells import Cell
 from freqbench.results import volumes as layout
 from freqbench.results.volumes import FACTS
 
 
-class AttackFacts(Strict):
-    """Cost and displacement of a saved volume; None if unknown, or if nothing moved.
+class SavedFacts(AttackFacts):
+    """Facts of a saved volume; its file is written last, as the sign that the volume is complete."""
 
-    Its file is written last, as the sign that the volume is complete.
-    """
-
-    num_windows: int | None
-    num_forwards: int | None
-    num_backwards: int | None
-    attack_seconds: float | None
-    displacement_mean_mm: float | None = None
-    displacement_max_mm: float | None = None
-    jacobian_min: float | None = None
-    caution: str | None = None
+    attack_seconds: float | None  # None: unknown
 
 
 def cell_folder(cell: Cell) -> str:
@@ -71,7 +60,7 @@ def save(root: str, cell: Cell, case: Case, attacked: AttackedVolume, attack_sec
     write(storage.join(place, layout.LABEL), case.label, case.affine)
     if attacked.label is not None:
         write(storage.join(place, layout.MOVED_LABEL), attacked.label, case.affine)
-    facts = AttackFacts(**attacked.told, attack_seconds=attack_seconds)
+    facts = SavedFacts(**attacked.facts.model_dump(), attack_seconds=attack_seconds)
     storage.write_atomic(storage.join(place, FACTS), facts.model_dump_json().encode())
 
 
@@ -86,11 +75,11 @@ def read(root: str, cell: Cell, ref: CaseRef) -> tuple[AttackedVolume, float | N
     """Reads a saved adversarial volume and the seconds of its attack, None if unknown; refuses files of others."""
     place = _own_folder(root, cell, ref)
     path = storage.join(place, FACTS)
-    facts = config.validate(object_of(storage.read_bytes(path), path), AttackFacts, path)
+    facts = config.validate(object_of(storage.read_bytes(path), path), SavedFacts, path)
     adversarial = _read(storage.join(place, layout.ADVERSARIAL))
     label = _read(storage.join(place, layout.MOVED_LABEL)).to(torch.uint8) if cell.attack.moves_labels else None
-    columns = {name: getattr(facts, name) for name in TOLD}
-    return AttackedVolume(adversarial=adversarial, label=label, **columns), facts.attack_seconds
+    own = AttackFacts(**facts.model_dump(exclude={"attack_seconds"}))
+    return AttackedVolume(adversarial=adversarial, facts=own, label=label), facts.attack_seconds
 
 
 def _read(path: str) -> Tensor:

@@ -172,7 +172,7 @@ class Worker:
             columns.append({**scored.facts, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
         predictions = [scored.scores for scored in scores]
-        outcome = rows.scored(unit, case, volume, predictions, columns, metrics, measured | attacked.told)
+        outcome = rows.scored(unit, case, volume, predictions, columns, metrics, measured | attacked.facts.model_dump())
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
         outcome = replace(outcome, glimpse=glimpse)
         return outcome, Masks(pairs=tuple(scored.maps for scored in scores), metrics=metrics) if apart else None

@@ -74,8 +74,7 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
             case = cell.dataset.load(ref, cell.source.space)
             voxels = _read(path, case)
             if saving:
-                attacked = AttackedVolume(adversarial=voxels, num_windows=None, num_forwards=None, num_backwards=None)
-                saved_volumes.save(root, cell, case, attacked, attack_seconds=None)
+                saved_volumes.save(root, cell, case, AttackedVolume(adversarial=voxels), attack_seconds=None)
     imported = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
     entry = {**imported.index()["cells"][0], "cases": list(imported.case_keys[cell.dataset.name])}
     added = Additions.of(Store(out)).with_imported(ImportedCell(**entry, source=source, label=label, content=content))

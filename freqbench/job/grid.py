@@ -130,7 +130,8 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                         f"{attack.name}: expected networks without args.points, got {prompted[0]} with them: the "
                         "organs move and its points would not; leave one of the two out"
                     )
-                within = tuple(target for target in targets if _sees_alike(dataset, source, target))
+                grid = (source.space or dataset.space).identity()
+                within = tuple(target for target in targets if (target.space or dataset.space).identity() == grid)
                 concerns += [
                     f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
                     for target in targets
@@ -299,12 +300,6 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     grid = expand(extended, where="targets")
     sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)
-
-
-def _sees_alike(dataset: Dataset, source: ModelSpec, target: ModelSpec) -> bool:
-    """True if two models see the dataset in the same space."""
-    spaces = [(model.space or dataset.space).identity() for model in (source, target)]
-    return spaces[0] == spaces[1]
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:

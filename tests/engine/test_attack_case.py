@@ -92,7 +92,7 @@ def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None
     counts = []
     for batch in (1, 6):
         attacked = attack_case(attack, unet, make_case((24, 16, 4)), 0, batch)
-        counts.append((attacked.num_forwards, attacked.num_backwards))
+        counts.append((attacked.facts.num_forwards, attacked.facts.num_backwards))
     assert counts[0] == counts[1]
     assert 6 * 5 < counts[0][0] < 6 * attack.passes[0]
     assert counts[0][1] == 6 * 3

@@ -38,7 +38,7 @@ def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: s
     whole = make("corruption", kind=kind, severity=3)(model, case.image[None], case.label[None], generator=generator)
     assert unit.num_windows > 1
     assert torch.equal(found.adversarial, whole.adversarial[0])
-    assert (unit.passes, found.num_forwards, found.num_backwards, passes) == (0, 0, 0, [])
+    assert (unit.passes, found.facts.num_forwards, found.facts.num_backwards, passes) == (0, 0, 0, [])
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:

@@ -47,7 +47,7 @@ two = slice(first.start, second.stop)
 part = replace(case, image=case.image[:, h, w, two].clone(), label=case.label[:, h, w, two].clone())
 with stage("attack"):
     attacked = attack_case(make("pgd", eps=8 / 255, steps=1), model, part, seed=0, window_batch=2)
-assert attacked.num_windows == 2
+assert attacked.facts.num_windows == 2
 moved = float((attacked.adversarial - part.image).abs().max())
 case.image[:, h, w, two] = attacked.adversarial
 with stage("prediction"):

@@ -119,7 +119,7 @@ def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) ->
         for times in (1.0, 2.0)
     )
     assert torch.equal(small.adversarial, large.adversarial)
-    found = [[getattr(each, name) for name in MOVED] for each in (small, large)]
+    found = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
     assert found[1] == pytest.approx([2 * found[0][0], 2 * found[0][1], found[0][2]])
     assert 1 < found[0][1] <= 4
 
@@ -135,7 +135,7 @@ def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -
     (ref,) = cell.dataset.refs()
     attacked, _ = saved_volumes.read(str(tmp_path / "volumes"), cell, ref)
     assert attacked.label is not None
-    assert attacked.displacement_max_mm is None
+    assert attacked.facts.displacement_max_mm is None
 
 
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,11 +65,7 @@ def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: Segmenta
     case = make_case(model, shape)
     window, volume = (attacked(name, model, case, scope) for scope in ("window", "volume"))
     assert torch.equal(window.adversarial, volume.adversarial)
-    assert (window.num_windows, window.num_forwards, window.num_backwards) == (
-        volume.num_windows,
-        volume.num_forwards,
-        volume.num_backwards,
-    )
+    assert window.facts == volume.facts
 
 
 @pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
@@ -101,11 +97,11 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
     found = attacked(name, model, case, scope, 3)
     (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
-    assert sum(counted) == found.num_forwards
+    assert sum(counted) == found.facts.num_forwards
     assert max(counted) == 3
-    assert unit.passes_on(unit.cell.source) == found.num_forwards + found.num_backwards
+    assert unit.passes_on(unit.cell.source) == found.facts.num_forwards + found.facts.num_backwards
     windows = attack_windows if scope == "window" else sliding_windows
-    assert unit.num_windows == found.num_windows == len(windows(LONG, ROI))
+    assert unit.num_windows == found.facts.num_windows == len(windows(LONG, ROI))
 
 
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
@@ -138,5 +134,5 @@ def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: Segmentati
         for t in (1.0, 0.0)
     )
     windows = len(sliding_windows(SHAPE, ROI))
-    assert fallen.num_backwards == 4 * windows
-    assert standing.num_backwards == 8 * windows
+    assert fallen.facts.num_backwards == 4 * windows
+    assert standing.facts.num_backwards == 8 * windows
