@@ -123,7 +123,6 @@ class Case:
 
     @classmethod
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
-        """Makes a case from a volume of a dataset."""
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
         return case
@@ -294,8 +293,6 @@ def as_case(given: Case | Sequence[Any]) -> Case:
 
 
 class _Arrays(Dataset):
-    """Dataset of a case made from arrays."""
-
     loader: ClassVar[str] = "arrays"
 
     labels: int | tuple[str, ...]
@@ -320,8 +317,6 @@ class _Arrays(Dataset):
 
 
 class _Files(ListedFolder):
-    """Dataset with a single case, made from files."""
-
     loader: ClassVar[str] = "files"
 
     image: tuple[str, ...]

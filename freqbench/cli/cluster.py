@@ -189,7 +189,6 @@ def _kept(training: Sequence["TrainingEntry"], head: Any, where: str) -> Iterato
 
 
 def _jobs() -> Any:
-    """Imports the module that talks to Ray."""
     try:
         from freqbench.remote import jobs as jobs
     except ImportError:
@@ -218,7 +217,6 @@ def _hint(head: Any) -> str:
 
 
 def _facts(details: Any) -> dict[str, str]:
-    """Selects the facts of a job for the terminal."""
     metadata = details.metadata or {}
     message = " ".join((details.message or "").partition("last available logs")[0].split()).rstrip(", ")
     facts = {

@@ -140,7 +140,6 @@ def _radius(budget: str) -> str:
 
 
 def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
-    """Makes the entry of a job's `models`."""
     local = Path(checkpoint).expanduser()
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:

@@ -28,8 +28,8 @@ from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
 from freqbench.job.grid import expand
-from freqbench.job.schema import JobSpec, models_for
-from freqbench.job.sweep import AttackEntry, Budget, Match, at
+from freqbench.job.schema import JobSpec
+from freqbench.job.sweep import AttackEntry, Budget, Match, at, models_for
 from freqbench.metrics import prepare_lpips
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
-from freqbench.job.schema import JobSpec, models_for
-from freqbench.job.sweep import AttackEntry, at
+from freqbench.job.schema import JobSpec
+from freqbench.job.sweep import AttackEntry, at, models_for
 from freqbench.ops.losses import LOSSES
 
 METRICS = ("dsc",)

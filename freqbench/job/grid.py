@@ -17,7 +17,8 @@ from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.schema import JobSpec, build_dataset, models_for, require_names
+from freqbench.job.schema import JobSpec, build_dataset, require_names
+from freqbench.job.sweep import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
 from freqbench.models.checkpoints import record
 from freqbench.models.checkpoints.record import Origin, origin_of
@@ -182,7 +183,6 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
 
 
 def _origins_of(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Origin]:
-    """Returns the origins of the weights of a dataset's models, before the first network is made."""
     origins = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:

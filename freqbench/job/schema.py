@@ -144,7 +144,7 @@ def require_names(job: JobSpec) -> JobSpec:
     for i, model in enumerate(job.models):
         _require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
     for dataset in datasets:
-        available = models_for(job.models, dataset)
+        available = sweep.models_for(job.models, dataset)
         sweep.require_distinct("models", available)
         if not available:
             raise UserError(f"models: expected one for {dataset}, got none: give one without `datasets`")
@@ -162,11 +162,6 @@ def require_names(job: JobSpec) -> JobSpec:
             for names in attack.choices(place).get("surrogates", ()):
                 _require_known("model", names if isinstance(names, list) else (), models, f"{place}.surrogates")
     return job
-
-
-def models_for(given: Sequence[ModelEntry], dataset: str) -> list[str]:
-    """Returns the names of the models that a job has for a dataset."""
-    return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
 def _require_known(kind: str, wanted: Sequence[str], known: Sequence[str], place: str) -> None:

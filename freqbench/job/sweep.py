@@ -27,6 +27,7 @@ from freqbench.core.errors import ParameterError, UserError, unknown
 
 if TYPE_CHECKING:
     from freqbench.core.types import CaseRef  # imports torch, which reading an entry does not need
+    from freqbench.models import ModelEntry
 
 OF_CLASSES = ("organs", "target")  # parameters with class names, which the dataset knows
 _NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
@@ -280,6 +281,11 @@ def require_untargeted(value: Any, place: str) -> None:
             f"{place}.targeted: expected false, got true: a job knows the true labels alone, and towards them "
             "no attack hurts: use target: least-likely, next-class, {swap: {a: b}} or {erase: a}"
         )
+
+
+def models_for(given: Sequence["ModelEntry"], dataset: str) -> list[str]:
+    """Returns the names of the models that a job has for a dataset."""
+    return [entry.name for entry in given if dataset in (entry.datasets or [dataset])]
 
 
 def require_distinct(what: str, names: Sequence[str]) -> None:

@@ -249,5 +249,4 @@ def _silent() -> Iterator[None]:
 
 
 def _line(text: str) -> str:
-    """Returns the first sentence of a text."""
     return " ".join(text.split()).partition(". ")[0][:200]

@@ -110,6 +110,8 @@ def test_a_further_target_may_be_given_a_name() -> None:
     spec, _ = expanded(job(models=[{"name": "unetr", "checkpoint": "zoo://phantom/unet"}]))
     with pytest.raises(UserError, match="'unetr' is a model of the job already: write NAME=zoo://phantom/unetr"):
         further_targets(spec, ["zoo://phantom/unetr"])
+    with pytest.raises(UserError, match=r"^targets: models\[2\].name: 'unet' is taken already"):
+        further_targets(spec, ["here/unet.pt", "elsewhere/unet.pt"])
     grid = further_targets(spec, ["other=zoo://phantom/unetr"])
     assert [target.name for target in grid.cells[0].targets] == ["other"]
 
