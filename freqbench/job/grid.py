@@ -111,7 +111,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:
                 lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
-        origins.append(_origins_of(job.models, dataset))
+        origins.append(_origins_of(job.models, dataset))  # of all datasets, before the first network is made
     for dataset, of_models in zip(datasets, origins, strict=True):
         models = _models_of(job.models, of_models, dataset)
         for model in models.values():
