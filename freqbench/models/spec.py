@@ -10,7 +10,7 @@ from freqbench.core import plugins
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.defences import Defence
+from freqbench.models.defences.base import Defence
 from freqbench.models.entry import (
     DEFAULT_INFERENCE,
     DEFAULT_INPUT,

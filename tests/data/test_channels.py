@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from freqbench.data.loaders.case_files import CaseFiles
 from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.folder import CaseFiles
 
 from .conftest import Folder, refused
 from .downloads import SHAPE, volume

@@ -13,7 +13,7 @@ from called import bench
 from freqbench.core.errors import UserError
 from freqbench.data import layouts
 from freqbench.data.layouts import recognise
-from freqbench.data.loaders.published_split import SPLITS
+from freqbench.data.loaders.decathlon import SPLITS
 from freqbench.job.schema import build_dataset
 
 from . import downloads

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from freqbench.core.errors import CheckpointError
 from freqbench.models import ModelEntry, load, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
-from freqbench.models.checkpoints.fit import strip_prefix
+from freqbench.models.checkpoints.files import strip_prefix
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI

@@ -11,15 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from freqbench.core import storage
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
+from freqbench.core import names, storage
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, expanded
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -29,6 +28,32 @@ T = TypeVar("T")
 
 _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0-9]{1,9})?)\])?")
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
+
+
+class UnlabelledError(DataError):
+    """Raised for a case without a label map in the list."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case of a folder: its name and its files as paths or URIs."""
+
+    case_id: str
+    patient_id: str
+    image: str
+    label: str
+    further: tuple[str, ...] = ()  # the files of further channels, in order
+    masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
+
+    def __post_init__(self) -> None:
+        try:
+            names.required(self.case_id, "case")
+        except UserError as error:
+            raise DataError(f"{self.image}: {error}") from None
+
+    def files(self) -> tuple[str, ...]:
+        """Returns all files of the case, each once."""
+        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,3 +306,16 @@ def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
         return ask(path)
     except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
+
+
+def expanded(text: str, name: str) -> str:
+    """Fills variables in as `storage.filled_in` does, and raises MissingDataError for a dataset."""
+    try:
+        return storage.filled_in(text, name)
+    except UserError as error:
+        raise MissingDataError(str(error)) from None
+
+
+def join(root: str, path: str) -> str:
+    """Returns a path below the root; an absolute path stays as it is."""
+    return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))

@@ -10,8 +10,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
 from freqbench.core.limits import whole
 from freqbench.data import nifti
-from freqbench.data.loaders.case_files import CaseFiles, expanded, join
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join
 
 IGNORE = "ignore"
 

@@ -17,8 +17,7 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, unkn
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
-from freqbench.data.loaders.case_files import CaseFiles
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
