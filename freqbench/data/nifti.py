@@ -110,7 +110,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 def check_length(path: Path) -> None:
     """Raises DataError for a truncated file, by its length; reads a file to the end only if its length is wrong."""
     image = _open(path)
-    expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    expected = _num_bytes(image)
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
         if path.name.endswith(".gz"):  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
@@ -194,12 +194,15 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
 
 def _check_room(path: Path | str, image: Any, room: int) -> None:
     """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
-    size = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    if size > room:
+    if (size := _num_bytes(image)) > room:
         raise DataError(
             f"{path}: expected {math.prod(image.shape)} voxels, got damaged or truncated data: at most {room} bytes of "
             f"{size}: fetch the file again"
         )
+
+
+def _num_bytes(image: Any) -> int:
+    return int(image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize)
 
 
 def _open(path: Path) -> Any:
@@ -227,7 +230,6 @@ def _open(path: Path) -> Any:
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
-
     image = _open(header.path)
     is_packed = header.path.name.endswith(".gz")
     _check_room(header.path, image, header.path.stat().st_size * (MOST_PACKED if is_packed else 1))
@@ -250,24 +252,19 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """Stops nibabel from logging its repairs of headers, which name no file: faults that matter are refused here."""
-    logger = logging.getLogger("nibabel.global")
-    logger.addFilter(_nothing)
+    logger, silence = logging.getLogger("nibabel.global"), lambda _: False
+    logger.addFilter(silence)
     try:
         yield
     finally:
-        logger.removeFilter(_nothing)
-
-
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
+        logger.removeFilter(silence)
 
 
 def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
     """Returns voxel to world millimetres, by sform, else qform, else pixdim; refuses contradictions."""
     header = image.header
-    with image.file_map["image"].get_prepare_fileobj(
-        "rb"
-    ) as stream:  # as written: nibabel replaces sides that are not positive
+    # As written: nibabel replaces sides that are not positive.
+    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
         pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]

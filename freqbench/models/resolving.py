@@ -47,13 +47,7 @@ from freqbench.models.spec import ModelSpec
 
 
 class _Outcome(Strict):
-    """Outcome of a network's check.
-
-    Attributes:
-        args: the arguments of its class that are not the class's own defaults.
-        migration: the migration of its checkpoint; None if it needs none.
-        flops: floating-point operations of a pass over one window.
-    """
+    """Outcome of a network's check: the fields of its `ModelSpec` that take a network to fill in."""
 
     args: dict[str, Any]
     migration: str | None

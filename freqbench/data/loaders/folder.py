@@ -63,9 +63,7 @@ class Survey:
     split: str
     num_cases: int  # cases in the list
     images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
-    complete: list[str] = field(
-        default_factory=list
-    )  # ids of the cases whose files are whole, with sound headers and labels
+    complete: list[str] = field(default_factory=list)  # ids of cases with whole files, sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
     faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
@@ -152,9 +150,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
             grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
-            if first := refs.get(
-                fingerprint
-            ):  # with one identity for two cases, their records would replace each other
+            if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 raise DataError(
                     f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
                     "same files: remove one"
