@@ -51,7 +51,7 @@ def require_usable() -> None:
     node_cache.part("volumes")
 
 
-def entries() -> list[Kept]:
+def entries() -> tuple[Kept, ...]:
     """Returns the cached volumes, the least recently used first."""
     volumes = []
     for path in node_cache.made("volumes"):
@@ -59,7 +59,7 @@ def entries() -> list[Kept]:
             facts = path.stat()
             if path.suffix == ".safetensors":
                 volumes.append(Kept(facts.st_mtime, path, facts.st_size))
-    return sorted(volumes)
+    return tuple(sorted(volumes))
 
 
 def total() -> int:
