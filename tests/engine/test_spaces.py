@@ -157,7 +157,7 @@ def test_the_way_through_the_native_grid_is_gone_once_a_unit(
         monkeypatch.setattr(preprocess, name, counted)
     more = [{**A, "name": "c", "checkpoint": "random:2"}]
     run_all(job_of(data, B, A, *more, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}], metrics=["dsc"]))
-    assert sorted(gone) == ["attacked_native", "prepare", "resampling_error"]
+    assert sorted(gone) == ["attacked_native", "prepare", "prepare", "resampling_error"], "one way, and its error"
 
 
 VOLUMES = {"save_adversarial": "nifti", "metrics": ["dsc"], "resources": {"workers": 1, "threads": 1}}

@@ -184,17 +184,14 @@ def test_it_is_shown_a_point_of_each_class_unless_a_job_asks_for_more() -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
-    "SAMMed3D refuses its args: expected points of at least 1, got 0: the network is asked by poi": (
-        {"points": 0},
-        ROI,
-    ),
+    "SAMMed3D refuses its args: expected points of at least 1, got 0: the network is asked by po": ({"points": 0}, ROI),
     "args.num_heads: expected a whole number such as 12, got True": ({"num_heads": True}, ROI),
     "args.points: expected a whole number such as 1, got True": ({"points": True}, ROI),
     "args.points: expected a whole number such as 1, got 1.0": ({"points": 1.0}, ROI),
     "args.point_seed: expected a whole number such as 0, got False": ({"point_seed": False}, ROI),
     "SAMMed3D refuses its args: expected depth of a positive multiple of 4, got 6": ({"depth": 6}, ROI),
     "SAMMed3D refuses its args: expected embed_dim of a positive multiple of 5, got 12": ({"num_heads": 5}, ROI),
-    "SAMMed3D refuses its args: expected prompt_embed_dim of a positive multiple of 48, got 64": (
+    "SAMMed3D refuses its args: expected prompt_embed_dim of a positive multiple of 48": (
         {"prompt_embed_dim": 64},
         ROI,
     ),

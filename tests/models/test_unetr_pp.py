@@ -147,9 +147,7 @@ def test_fresh_weights_are_the_authors_choice() -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x32x32": {
-        "stem": [1, 4, 4]
-    },
+    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x": {"stem": [1, 4, 4]},
     "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)": {"stem": [2, 2]},
     "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)": {"depths": [3, 3, 3]},
     "UNETRPP refuses its args: expected dims that are each a multiple of the one": {"dims": [4, 8, 12, 16]},
