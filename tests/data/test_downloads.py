@@ -141,7 +141,10 @@ def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
         ({"classes": []}, "classes: expected a list of at least 1, got []"),
         ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
         ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
-        ({"classes": ["liver"], "root": "nowhere"}, "x: expected the list nowhere/meta.csv, found none: check `root`"),
+        (
+            {"classes": ["liver"], "root": "nowhere"},
+            "nowhere/meta.csv: expected the list of cases, found no file:",
+        ),
         ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
         ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
     ],

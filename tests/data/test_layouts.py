@@ -190,7 +190,7 @@ def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
 def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"]})
     (tmp_path / "dataset.json").unlink()
-    assert "expected the list" in _problems(tmp_path)
+    assert "expected the JSON list of cases" in _problems(tmp_path)
 
 
 def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:

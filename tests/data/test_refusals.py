@@ -62,8 +62,8 @@ def _header(**fields: Any) -> Spoil:
 
 # What spoils the folder, then the file that the error names, and how it goes on.
 IN_REFS: dict[str, tuple[Spoil, str, str]] = {
-    "no list": (_without(LIST), "dataset.json", ", found none: check `root` and `list`"),
-    "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": expected a JSON list of cases, got no JSON:"),
+    "no list": (_without(LIST), LIST, ": expected the JSON list of cases, found no file: check `root` and the list"),
+    "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": not readable as JSON: "),
     "other split": (
         lambda folder: (folder.listed.pop("validation"), folder.list(validatoin=[])),
         *(LIST, ": unknown split 'validation'. Did you mean 'validatoin'? Known: training, validatoin"),

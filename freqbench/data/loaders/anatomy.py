@@ -156,12 +156,7 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
     x, y, z = warped
     return Canvas(
-        rng=rng,
-        spacing=spacing,
-        level=level,
-        x=x,
-        y=y,
-        z=z,
+        *(rng, spacing, level, x, y, z),
         texture=_smooth_noise(rng, shape, spacing, 6.0),
         outline=np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0),
         hu=np.full(shape, AIR, np.float32),

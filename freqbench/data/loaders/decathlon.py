@@ -12,13 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 from pydantic import ConfigDict, Field
 
 from freqbench.core import storage
-from freqbench.core.documents import json_of
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.core.errors import DataError, MissingDataError
 from freqbench.data import nifti, nsd_tolerances
-from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, expanded, join
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object
 
 SPLITS = Path(__file__).parents[1] / "splits"
 PUBLISHED = "published"
+LIST = "the JSON list of cases"
 
 
 class Decathlon(ListedFolder):
@@ -61,11 +61,7 @@ class Decathlon(ListedFolder):
 
     def _content(self) -> dict[str, Any]:
         path = self._source()
-        try:
-            return _read_list(path, storage.sha256(path))
-        except NoFileError:
-            text = f"{self.name}: expected the list {path}, found none: check `root` and `list`"
-            raise MissingDataError(text) from None
+        return _read_list(path, asked(storage.sha256, path, LIST))
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the file's lists by their keys."""
@@ -172,15 +168,7 @@ def is_averaged(path: str) -> bool:
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
     """Parses a list once for each content of the file."""
-    text = storage.fetch(path, content_sha256).read_bytes()
-    try:
-        content = json_of(text, path)
-    except UserError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {reason}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
-    return content
+    return read_object(path, LIST)
 
 
 def _label_beside(root: str, image: str) -> str | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from freqbench.core import names, storage
+from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
@@ -179,7 +180,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                _asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
+                asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -275,7 +276,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
         image = self._image_header(entry)
-        label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
+        label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
         return image, label
@@ -286,22 +287,40 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @staticmethod
     def _image_header(entry: CaseFiles) -> nifti.Header:
         files = (entry.image, *entry.further)
-        local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
+        local = [asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
     def _fingerprint(entry: CaseFiles) -> str:
-        return digest([_asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
+        return digest([asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
 
 
-def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
+def asked(ask: Callable[[str], T], path: str, what: str) -> T:
+    """Returns the answer to a question about a file; raises MissingDataError if there is none."""
     try:
         return ask(path)
     except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
+
+
+def read_json(path: str, what: str) -> Any:
+    """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
+    content = asked(storage.fetch, path, what).read_bytes()
+    try:
+        return json_of(content, path)
+    except UserError as error:
+        raise DataError(f"{error}: mend the file") from None
+
+
+def read_object(path: str, what: str) -> dict[str, Any]:
+    """Returns the object in a JSON file; raises as `read_json`."""
+    content = read_json(path, what)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected {what}, got a JSON {type(content).__name__}: mend the file")
+    return content
 
 
 def expanded(text: str, name: str) -> str:
