@@ -46,26 +46,11 @@ def _acdc(root: Path, place: str) -> None:
             put(root / path.format(case=case, patient=patient, side="Tr"), voxels)
 
 
-def _msd(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["spleen_2", "spleen_3"], "test": ["spleen_1"]})
-
-
-def _mine(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["a"], "validation": ["b", "c"]})
-
-
-def _amos(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]})
-
-
-def _total(root: Path) -> None:
-    downloads.totalsegmentator(root, {"s0000": "train", "s0001": "test"})
-
-
-def _raw(root: Path) -> None:
-    downloads.nnunet(root, ["patient001_frame01", "b"], ["c"], channels=2)
-
-
+_msd = partial(downloads.decathlon, listed={"training": ["spleen_2", "spleen_3"], "test": ["spleen_1"]})
+_mine = partial(downloads.decathlon, listed={"training": ["a"], "validation": ["b", "c"]})
+_amos = partial(downloads.decathlon, listed={"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]})
+_total = partial(downloads.totalsegmentator, splits={"s0000": "train", "s0001": "test"})
+_raw = partial(downloads.nnunet, training=["patient001_frame01", "b"], test=["c"], channels=2)
 BTCV, MINE = {"training": 18, "validation": 12}, {"training": 1, "validation": 2}
 # How the folder is called and written; then title, loader and complete cases of each split.
 LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = {
