@@ -16,8 +16,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import CaseRef, Spacing
 from freqbench.data import Dataset, NativeCase, nifti
-from freqbench.data.loaders.case_files import CaseFiles
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints

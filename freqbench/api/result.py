@@ -19,7 +19,7 @@ from freqbench.core import storage, types
 from freqbench.core.errors import UserError
 from freqbench.core.types import Spacing
 from freqbench.data import attacked_native
-from freqbench.data.spaces import in_spaces
+from freqbench.data.preprocess import in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell

@@ -27,7 +27,7 @@ from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.checkpoints.fit import stripped
+from freqbench.models.checkpoints.files import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -53,7 +53,13 @@ def require_usable() -> None:
 
 def entries() -> tuple[Kept, ...]:
     """Returns the cached volumes, the least recently used first."""
-    return tuple(sorted(_listed()))
+    volumes = []
+    for path in node_cache.made("volumes"):
+        with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
+            facts = path.stat()
+            if path.suffix == ".safetensors":
+                volumes.append(Kept(facts.st_mtime, path, facts.st_size))
+    return tuple(sorted(volumes))
 
 
 def total() -> int:
@@ -86,9 +92,8 @@ def _read(path: Path, ref: CaseRef) -> Case | None:
     if not path.is_file():  # a pipe has no end
         return None
     try:
-        with safe_open(
-            path, "np"
-        ) as file:  # read as tensors, it would be opened twice, and may be gone the second time
+        # Read as tensors, it would be opened twice, and may be gone the second time.
+        with safe_open(path, "np") as file:
             checksum, _, facts = file.metadata()["case"].partition(" ")
             image, label = (torch.from_numpy(file.get_tensor(name)) for name in ("image", "label"))
     except FileNotFoundError:
@@ -131,14 +136,6 @@ def _trim(most: int) -> None:
             break
         volume.path.unlink(missing_ok=True)
         over -= volume.num_bytes
-
-
-def _listed() -> Iterator[Kept]:
-    for path in node_cache.made("volumes"):
-        with contextlib.suppress(FileNotFoundError):  # another process may clear at the same time
-            facts = path.stat()
-            if path.suffix == ".safetensors":
-                yield Kept(facts.st_mtime, path, facts.st_size)
 
 
 def _checksum(facts: str, image: "Tensor", label: "Tensor") -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from freqbench.core import config, documents, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS, nifti
-from freqbench.data.loaders.case_files import expanded
-from freqbench.data.loaders.folder import ListedFolder, Survey
+from freqbench.data.loaders.decathlon import Published, is_averaged
+from freqbench.data.loaders.folder import ListedFolder, Survey, expanded
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
-from freqbench.data.loaders.published_split import Published, is_averaged
 
 ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
 

@@ -4,6 +4,8 @@ import gzip
 import io
 import logging
 import math
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core.errors import DataError
+from freqbench.core.errors import DataError, one_line
 from freqbench.core.types import Shape, Spacing, triple
-from freqbench.data.nifti_grid import affine_of, damaged, reason_of
 
 # A volume of this size as float32 does not fit beside a network: a header that states more is damaged or hostile.
 MAX_BYTES = 8 * 2**30
@@ -25,6 +26,12 @@ MAX_BYTES = 8 * 2**30
 MOST_PACKED = 1032
 
 SUFFIXES = (".nii.gz", ".nii")
+
+# Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
+UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
+
+# Sides of a voxel, from microscopes to body scanners: any other side has a wrong unit.
+SMALLEST_MM, LARGEST_MM = 1e-4, 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
     check_size(path, shape, "a volume")
     if image.get_data_dtype().kind not in "buif":
         raise DataError(f"{path}: expected real numbers, got {image.get_data_dtype()}: store one number a voxel")
-    affine = affine_of(path, image)
+    affine = _affine_of(path, image)
     spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
     return Header(path=path, shape=triple(shape[:3]), affine=affine, spacing=spacing, fourth=math.prod(shape[3:]))
 
@@ -103,7 +110,7 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
 def check_length(path: Path) -> None:
     """Raises DataError for a truncated file, by its length; reads a file to the end only if its length is wrong."""
     image = _open(path)
-    expected = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
+    expected = _num_bytes(image)
     with path.open("rb") as stream:
         length = stream.seek(0, 2)
         if path.name.endswith(".gz"):  # gzip ends with the unpacked length, modulo 2^32 (RFC 1952)
@@ -178,21 +185,24 @@ def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:
             voxels: npt.NDArray[np.float32] = image.get_fdata(caching="unchanged", dtype=np.float32)
     except DataError:
         raise
-    except damaged() as error:
+    except _damaged() as error:
         raise DataError(
-            f"{path}: expected a volume that was saved, got an unreadable one: {reason_of(error)}"
+            f"{path}: expected a volume that was saved, got an unreadable one: {_reason_of(error)}"
         ) from None
     return voxels
 
 
 def _check_room(path: Path | str, image: Any, room: int) -> None:
     """Refuses, before allocating memory, a header that states more bytes than a file of its length can hold."""
-    size = image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize
-    if size > room:
+    if (size := _num_bytes(image)) > room:
         raise DataError(
             f"{path}: expected {math.prod(image.shape)} voxels, got damaged or truncated data: at most {room} bytes of "
             f"{size}: fetch the file again"
         )
+
+
+def _num_bytes(image: Any) -> int:
+    return int(image.dataobj.offset + math.prod(image.shape) * image.get_data_dtype().itemsize)
 
 
 def _open(path: Path) -> Any:
@@ -205,8 +215,8 @@ def _open(path: Path) -> Any:
             image = nibabel.load(path)
     except PermissionError as error:
         raise DataError(f"{path}: expected a file that may be read, got {error.strerror}: check permissions") from None
-    except damaged() as error:
-        raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {reason_of(error)}") from None
+    except _damaged() as error:
+        raise DataError(f"{path}: expected a NIfTI file, got an unreadable header: {_reason_of(error)}") from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise DataError(f"{path}: expected a NIfTI file, got {type(image).__name__}: convert the file")
     header = image.header
@@ -220,7 +230,6 @@ def _open(path: Path) -> Any:
 
 def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
     """Returns all voxels `[H, W, D, C]`, scaled by slope and intercept; reads to gzip's checksum at the end."""
-
     image = _open(header.path)
     is_packed = header.path.name.endswith(".gz")
     _check_room(header.path, image, header.path.stat().st_size * (MOST_PACKED if is_packed else 1))
@@ -232,10 +241,10 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
             for _ in range(MAX_BYTES // 2**20):
                 if not stream.read(2**20):
                     break
-    except damaged() as error:
+    except _damaged() as error:
         raise DataError(
             f"{header.path}: expected {math.prod(header.shape) * header.fourth} voxels, got damaged or truncated data: "
-            f"{reason_of(error)}: fetch the file again"
+            f"{_reason_of(error)}: fetch the file again"
         ) from None
     return voxels.reshape(*header.shape, header.fourth)
 
@@ -243,13 +252,78 @@ def _read_voxels(header: Header) -> npt.NDArray[np.float32]:
 @contextmanager
 def _unlogged() -> Iterator[None]:
     """Stops nibabel from logging its repairs of headers, which name no file: faults that matter are refused here."""
-    logger = logging.getLogger("nibabel.global")
-    logger.addFilter(_nothing)
+    logger, silence = logging.getLogger("nibabel.global"), lambda _: False
+    logger.addFilter(silence)
     try:
         yield
     finally:
-        logger.removeFilter(_nothing)
+        logger.removeFilter(silence)
 
 
-def _nothing(record: logging.LogRecord) -> bool:
-    return False
+def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
+    """Returns voxel to world millimetres, by sform, else qform, else pixdim; refuses contradictions."""
+    header = image.header
+    # As written: nibabel replaces sides that are not positive.
+    with image.file_map["image"].get_prepare_fileobj("rb") as stream:
+        pixdim = type(header).from_fileobj(stream, check=False)["pixdim"][1:4]
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except _damaged() as error:
+        raise DataError(
+            f"{path}: expected a rotation as qform, got none: {_reason_of(error)}: mend the header"
+        ) from None
+    if sform is None and not (pixdim > 0).all():
+        raise DataError(
+            f"{path}: expected sides of voxels above 0, got {_sides(pixdim)} in pixdim, and no sform: mend the header"
+        )
+    affine = np.asarray(image.affine, np.float64).copy()
+    steps = affine[:3, :3]
+    sides = np.linalg.norm(steps, axis=0)
+    volume = abs(float(np.linalg.det(steps))) if np.isfinite(affine).all() else 0.0
+    if not volume > 1e-6 * float(sides.prod()):
+        raise DataError(f"{path}: expected an invertible affine, got {affine[:3].tolist()}: mend the header")
+    code = int(header["xyzt_units"]) % 8
+    if code not in UNITS:
+        raise DataError(f"{path}: expected a unit of length in xyzt_units (0 to 3), got {code}: mend the header")
+    unit, length = UNITS[code]
+    if sform is not None and qform is not None:
+        others = np.linalg.norm(qform[:3, :3], axis=0)
+        along = (steps * qform[:3, :3]).sum(axis=0) / (sides * others)  # the cosine between the two, an axis
+        if not (np.isclose(sides, others, rtol=0.01, atol=0) & (along > 0.5)).all():
+            raise DataError(
+                f"{path}: expected the same grid of sform and qform, got {_oriented(affine)} and {_oriented(qform)} "
+                f"({unit}): set the code of the wrong one to 0"
+            )
+    if not (sides.min() * length >= SMALLEST_MM and sides.max() * length <= LARGEST_MM):
+        raise DataError(
+            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {_sides(sides * length)} mm, "
+            f"as the header gives {_sides(sides)} and {unit}: mend its unit (xyzt_units) or sides"
+        )
+    affine[:3] *= length
+    return affine
+
+
+def _sides(sides: npt.NDArray[Any]) -> str:
+    return " x ".join(f"{side:g}" for side in sides.tolist())
+
+
+def _oriented(affine: npt.NDArray[np.float64]) -> str:
+    """Returns the sides of the voxels, and the directions of the axes."""
+    from nibabel.orientations import aff2axcodes
+
+    return f"{_sides(np.linalg.norm(affine[:3, :3], axis=0))} {''.join(map(str, aff2axcodes(affine)))}"
+
+
+def _damaged() -> tuple[type[Exception], ...]:
+    """Returns the errors that nibabel raises for a file that is no volume, or is damaged."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    of_nibabel = (ImageFileError, HeaderDataError, WrapStructError)
+    return *of_nibabel, OSError, EOFError, ValueError, OverflowError, struct.error, zlib.error
+
+
+def _reason_of(error: Exception) -> str:
+    """Returns an error's text in one line, without its final punctuation."""
+    return one_line(error).rstrip(".:")

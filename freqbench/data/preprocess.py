@@ -3,8 +3,9 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError
+from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
@@ -19,6 +21,8 @@ from freqbench.data.nifti import check_size
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from freqbench.data.base import Dataset
 
 
 def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
@@ -238,3 +242,33 @@ def _added(image: Volume, delta: Volume, to_delta: npt.NDArray[np.float64], low:
     stays = (change == 0) | ((image > high) & (change > -least)) | ((image < low) & (change < least))
     np.copyto(moved, image, where=stays)
     return moved
+
+
+def in_spaces(
+    dataset: "Dataset", case: Case, adversarial: "Tensor", own: Preprocess | None
+) -> Callable[[Preprocess | None], tuple["Tensor", float | None]]:
+    """Returns a function that takes a volume from space `own` to a target space, with the resampling error.
+
+    The error is None if the two spaces are one. The perturbation goes through the file's grid and unit, as an exported
+    volume would. A space of None is the dataset's.
+    """
+    own_space, others = own or dataset.space, dict[str, "Tensor"]()
+
+    @cache
+    def native() -> tuple[NativeCase, NativeCase, float]:
+        """Returns the file's volume, the attacked one, and the resampling error."""
+        clean = dataset.native(case.ref)
+        attacked = attacked_native(clean, case, adversarial)
+        return clean, attacked, resampling_error(clean, attacked, adversarial, own_space)
+
+    def volume(space: Preprocess | None) -> tuple["Tensor", float | None]:
+        space = space or dataset.space
+        if space.identity() == own_space.identity():  # however each is written
+            return adversarial, None
+        clean, attacked, error = native()
+        key = digest(space.identity())
+        if key not in others:
+            others[key] = prepare(attacked, space, clean=clean).image
+        return others[key], error
+
+    return volume

@@ -20,7 +20,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
-from freqbench.data.spaces import in_spaces
+from freqbench.data.preprocess import in_spaces
 from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume

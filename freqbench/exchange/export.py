@@ -11,7 +11,7 @@ from torch import Tensor
 from freqbench.core import names, storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
-from freqbench.core.types import CaseRef, NativeCase
+from freqbench.core.types import CaseRef
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import saved_volumes
 from freqbench.job.cells import Cell
@@ -111,7 +111,33 @@ def _case(
     native = dataset.native(ref)
     low, high = map(float, native.image.aminmax())
     kind = torch.int16 if _fits(low, high) and high - low >= LEAST_STEPS else torch.float32
-    yield _write(to, path_of(grid, cells[0], ref, is_clean=True), native.image, kind, native, cells[0], former)
+
+    def write(cell: Cell, image: Tensor, kind: torch.dtype, error: float | None) -> Exported:
+        """Writes one file; `error` is None for a clean volume."""
+        is_clean = error is None
+        path = path_of(grid, cell, ref, is_clean)
+        stored = image.round().to(torch.int16) if kind == torch.int16 else image
+        names.require_inside(to, storage.join(to, path))
+        content = saved_volumes.packed(stored, native.affine)
+        if path not in former:  # a stopped export may have left the same file
+            storage.require_own(storage.join(to, path), content)
+        storage.write_atomic(storage.join(to, path), content)
+        lost = (stored - image).double()
+        return Exported(
+            path=path,
+            case_id=ref.case_id,
+            case_key=dataset.case_key(ref),
+            cell_id=None if is_clean else cell.cell_id,
+            attack=None if is_clean else cell.attack.name,
+            params=None if is_clean else cell.params,
+            source=None if is_clean else cell.source.name,
+            dtype=str(kind).removeprefix("torch."),
+            rounding_max=float(lost.abs().max()),
+            rounding_rms=float(lost.square().mean().sqrt()),
+            resampling_error=error,
+        )
+
+    yield write(cells[0], native.image, kind, error=None)
     for cell in cells:
         space = cell.source.space or dataset.space
         attacked, _ = saved_volumes.read(root, cell, ref)
@@ -125,42 +151,8 @@ def _case(
         changed = attacked_native(native, case, attacked.adversarial)
         error = resampling_error(native, changed, attacked.adversarial, space)
         own_kind = kind if _fits(*map(float, changed.image.aminmax())) else torch.float32
-        yield _write(to, path_of(grid, cell, ref, is_clean=False), changed.image, own_kind, native, cell, former, error)
+        yield write(cell, changed.image, own_kind, error)
 
 
 def _fits(low: float, high: float) -> bool:
     return low >= INT16.min and high <= INT16.max
-
-
-def _write(
-    to: str,
-    path: str,
-    image: Tensor,
-    kind: torch.dtype,
-    native: NativeCase,
-    cell: Cell,
-    former: frozenset[str],
-    error: float | None = None,
-) -> Exported:
-    """Writes one file; `error` is None for a clean volume."""
-    stored = image.round().to(torch.int16) if kind == torch.int16 else image
-    names.require_inside(to, storage.join(to, path))
-    content = saved_volumes.packed(stored, native.affine)
-    if path not in former:  # a stopped export may have left the same file
-        storage.require_own(storage.join(to, path), content)
-    storage.write_atomic(storage.join(to, path), content)
-    lost = (stored - image).double()
-    is_clean = error is None
-    return Exported(
-        path=path,
-        case_id=native.ref.case_id,
-        case_key=cell.dataset.case_key(native.ref),
-        cell_id=None if is_clean else cell.cell_id,
-        attack=None if is_clean else cell.attack.name,
-        params=None if is_clean else cell.params,
-        source=None if is_clean else cell.source.name,
-        dtype=str(kind).removeprefix("torch."),
-        rounding_max=float(lost.abs().max()),
-        rounding_rms=float(lost.square().mean().sqrt()),
-        resampling_error=error,
-    )

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from freqbench.models.defences import Defence
+from freqbench.models.defences.base import Defence
 from freqbench.models.entry import Inference, InputAdapter, ModelEntry
 from freqbench.models.spec import ModelSpec
 

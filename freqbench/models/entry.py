@@ -18,7 +18,7 @@ from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape, triple
-from freqbench.models.defences import Defence, defence_of
+from freqbench.models.defences.base import Defence, defence_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,7 +24,6 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
-from freqbench.models.checkpoints.fit import check_fit
 from freqbench.models.checkpoints.record import Origin, origin_of
 from freqbench.models.cost import traced_flops
 from freqbench.models.defences.transforms import RandomResizePad
@@ -48,13 +47,7 @@ from freqbench.models.spec import ModelSpec
 
 
 class _Outcome(Strict):
-    """Outcome of a network's check.
-
-    Attributes:
-        args: the arguments of its class that are not the class's own defaults.
-        migration: the migration of its checkpoint; None if it needs none.
-        flops: floating-point operations of a pass over one window.
-    """
+    """Outcome of a network's check: the fields of its `ModelSpec` that take a network to fill in."""
 
     args: dict[str, Any]
     migration: str | None
@@ -278,7 +271,7 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
         if draft.arch in MODELS:
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
-        check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
     flops = traced_flops(draft, net)
     return None if chosen == migrations.NONE else chosen, flops if draft.arch in MODELS else None
 

@@ -10,7 +10,7 @@ from freqbench.core import plugins
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.defences import Defence
+from freqbench.models.defences.base import Defence
 from freqbench.models.entry import (
     DEFAULT_INFERENCE,
     DEFAULT_INPUT,
@@ -83,7 +83,12 @@ class ModelSpec:
         architecture = MODELS.get(self.arch)
         defaults, tuning = (architecture.args, architecture.tuning) if architecture else ({}, ())
         changed = {k: v for k, v in self.args.items() if k not in tuning and (k not in defaults or v != defaults[k])}
-        later = {  # omitted at their defaults, so that ids of earlier runs stay
+        facts = {  # None at its default, and then left out
+            "arch": self.arch,
+            "args": changed,
+            "num_classes": self.num_classes,
+            "roi": self.roi,
+            "checkpoint": weights,
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
             "input": self.input.model_dump(exclude_defaults=True) or None,
@@ -95,16 +100,7 @@ class ModelSpec:
             "defence": self.defence.identity() if self.defence else None,
             "adaptive": None if self.adaptive else False,
         }
-        return digest(
-            {
-                "arch": self.arch,
-                "args": changed,
-                "num_classes": self.num_classes,
-                "roi": self.roi,
-                "checkpoint": weights,
-                **{key: value for key, value in later.items() if value is not None},
-            }
-        )
+        return digest({key: value for key, value in facts.items() if value is not None})
 
     @property
     def network_roi(self) -> Shape:

@@ -141,11 +141,11 @@ def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
         ({"classes": []}, "classes: expected a list of at least 1, got []"),
         ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
         ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
-        ({"classes": ["liver"], "root": "nowhere"}, "x: expected the list nowhere/meta.csv, found none: check `root`"),
         (
-            {"classes": ["spleen", "livr"]},
-            "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Known: ",
+            {"classes": ["liver"], "root": "nowhere"},
+            "nowhere/meta.csv: expected the list of cases, found no file:",
         ),
+        ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
         ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
     ],
 )
@@ -207,7 +207,7 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
         ),
         (
             {"labels": {"background": 0, "left": 1, "ignore": 2}},
-            "dataset.json: expected a class for every voxel, got the label ignore, which no attack",
+            "for every voxel, got the label ignore, which no attack",
         ),
         ({"labels": {"background": 0, "left": 2}}, "dataset.json: expected labels 0, 1, ... each once, got {'backgrou"),
         ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),

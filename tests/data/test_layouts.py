@@ -13,7 +13,7 @@ from called import bench
 from freqbench.core.errors import UserError
 from freqbench.data import layouts
 from freqbench.data.layouts import recognise
-from freqbench.data.loaders.published_split import SPLITS
+from freqbench.data.loaders.decathlon import SPLITS
 from freqbench.job.schema import build_dataset
 
 from . import downloads
@@ -46,26 +46,11 @@ def _acdc(root: Path, place: str) -> None:
             put(root / path.format(case=case, patient=patient, side="Tr"), voxels)
 
 
-def _msd(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["spleen_2", "spleen_3"], "test": ["spleen_1"]})
-
-
-def _mine(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["a"], "validation": ["b", "c"]})
-
-
-def _amos(root: Path) -> None:
-    downloads.decathlon(root, {"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]})
-
-
-def _total(root: Path) -> None:
-    downloads.totalsegmentator(root, {"s0000": "train", "s0001": "test"})
-
-
-def _raw(root: Path) -> None:
-    downloads.nnunet(root, ["patient001_frame01", "b"], ["c"], channels=2)
-
-
+_msd = partial(downloads.decathlon, listed={"training": ["spleen_2", "spleen_3"], "test": ["spleen_1"]})
+_mine = partial(downloads.decathlon, listed={"training": ["a"], "validation": ["b", "c"]})
+_amos = partial(downloads.decathlon, listed={"training": ["amos_0001"], "validation": ["amos_0008", "amos_0507"]})
+_total = partial(downloads.totalsegmentator, splits={"s0000": "train", "s0001": "test"})
+_raw = partial(downloads.nnunet, training=["patient001_frame01", "b"], test=["c"], channels=2)
 BTCV, MINE = {"training": 18, "validation": 12}, {"training": 1, "validation": 2}
 # How the folder is called and written; then title, loader and complete cases of each split.
 LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = {
@@ -190,7 +175,7 @@ def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
 def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"]})
     (tmp_path / "dataset.json").unlink()
-    assert "expected the list" in _problems(tmp_path)
+    assert "expected the JSON list of cases" in _problems(tmp_path)
 
 
 def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:

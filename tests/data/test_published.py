@@ -143,7 +143,7 @@ def test_what_may_not_be_passed_on() -> None:
         ("acdc", {}, "expected one of imagesTr, database/training, training, patient001 in it"),
         ("synapse", {"split": "test"}, "synapse_18_12.json: unknown split 'test'. Known: training, validation"),
         ("acdc", {"intensity": "release"}, "got 'release'"),
-        ("synapse", {"list": "mine.json"}, "mine.json, found none: check `root` and `list`"),
+        ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
     ],
 )
 def test_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:

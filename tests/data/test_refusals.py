@@ -62,19 +62,15 @@ def _header(**fields: Any) -> Spoil:
 
 # What spoils the folder, then the file that the error names, and how it goes on.
 IN_REFS: dict[str, tuple[Spoil, str, str]] = {
-    "no list": (_without(LIST), "dataset.json", ", found none: check `root` and `list`"),
-    "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": expected a JSON list of cases, got no JSON:"),
+    "no list": (_without(LIST), LIST, ": expected the JSON list of cases, found no file: check `root` and the list"),
+    "no JSON": (_rewritten(LIST, lambda _: b"{"), LIST, ": not readable as JSON: "),
     "other split": (
         lambda folder: (folder.listed.pop("validation"), folder.list(validatoin=[])),
         *(LIST, ": unknown split 'validation'. Did you mean 'validatoin'? Known: training, validatoin"),
     ),
     "empty split": (_list(validation=[]), LIST, ": expected cases in split validation, got none: choose one of ['tr"),
     "no label": (_list(validation=[{"image": "imagesTr/a.nii.gz"}]), LIST, ": expected a label map for imagesTr/a.nii"),
-    "no image": (
-        _list(validation=[{"label": "x"}]),
-        LIST,
-        ": expected {image, label} or an image's name, got {'label'",
-    ),
+    "no image": (_list(validation=[{"label": "x"}]), LIST, ": expected {image, label} or an image's name, got {'label"),
     "twice": (
         lambda folder: folder.list(validation=folder.listed["validation"][:1] * 2),
         *(LIST, ": expected each case of validation once, got a twice: remove one"),
@@ -83,11 +79,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         lambda folder: (folder.write("a", *volume()), folder.write("c", *volume())),
         *(LIST, ": expected different cases, got a and c with the same files: remove one"),
     ),
-    "missing image": (
-        _without(IMAGE),
-        IMAGE,
-        ": expected the image of case b, found no file: check `root` and the list",
-    ),
+    "missing image": (_without(IMAGE), IMAGE, ": expected the image of case b, found no file: check `root` and the li"),
     "missing label": (_without(LABEL), LABEL, ": expected the label map of case b, found no file"),
     "a pipe as image": (_in_place_of(IMAGE, os.mkfifo), IMAGE, ": expected the image of case b, found no file"),
     "a folder as label": (_in_place_of(LABEL, Path.mkdir), LABEL, ": expected the label map of case b, found no file"),
@@ -96,32 +88,16 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         _list(validation=[{"image": LIST, "label": LABEL}]),
         *(LIST, ": expected a name that ends in .nii or .nii.gz, got 'dataset.json': convert the file"),
     ),
-    "4D label": (
-        _zeros(LABEL, *SHAPE, 2),
-        LABEL,
-        ": expected a 3D volume, got shape (12, 10, 8, 2): split it into one",
-    ),
-    "5D": (
-        _zeros(IMAGE, *SHAPE, 1, 2),
-        IMAGE,
-        ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into one",
-    ),
+    "4D label": (_zeros(LABEL, *SHAPE, 2), LABEL, ": expected a 3D volume, got shape (12, 10, 8, 2): split it into on"),
+    "5D": (_zeros(IMAGE, *SHAPE, 1, 2), IMAGE, ": expected a 3D volume, got shape (12, 10, 8, 1, 2): split it into on"),
     "other channels": (_zeros(IMAGE, *SHAPE, 2), IMAGE, ": expected as many channels as a.nii.gz has, 1, got 2: give"),
     "no voxels": (_header(dim=(3, 12, 0, 8)), IMAGE, ": expected"),
-    "other shape": (
-        _zeros(LABEL, 12, 10, 7),
-        LABEL,
-        ": expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7): g",
-    ),
+    "other shape": (_zeros(LABEL, 12, 10, 7), LABEL, ": expected the shape (12, 10, 8) of b.nii.gz, got (12, 10, 7):"),
     "other place": (
         _put(LABEL, volume()[1], SHIFTED),
         *(LABEL, ": expected the orientation and origin of b.nii.gz, got a grid up to 2 mm away: resample"),
     ),
-    "too large": (
-        _header(dim=(3, 30000, 30000, 30)),
-        IMAGE,
-        ": expected a volume of at most 8 GiB as float32, got (30000",
-    ),
+    "too large": (_header(dim=(3, 30000, 30000, 30)), IMAGE, ": expected a volume of at most 8 GiB as float32, got ("),
     "colours": (_put(IMAGE, np.zeros(SHAPE, RGB)), IMAGE, ": expected real numbers, got [('R', 'u1'), ('G', 'u1'), "),
     "flat affine": (_header(srow_z=[0] * 4), IMAGE, ": expected an invertible affine, got [[1.0,"),
     "NaN affine": (_header(srow_x=[np.nan] * 4), IMAGE, ": expected an invertible affine, got [[nan,"),
@@ -138,10 +114,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
             ("NaN side", (1, 1, np.nan), "1 x 1 x nan"),
         )
     },
-    "no rotation": (
-        _header(qform_code=1, quatern_b=5),
-        *(IMAGE, ": expected a rotation as qform, got none: w2 should be positive, but is -2.400000e+01: mend"),
-    ),
+    "no rotation": (_header(qform_code=1, quatern_b=5), IMAGE, ": expected a rotation as qform, got none: w2 should b"),
     "two sizes": (
         _header(qform_code=1, pixdim=(1, 5, 5, 5)),
         *(IMAGE, ": expected the same grid of sform and qform, got 1 x 1 x 1 RAS and 5 x 5 x 5 RAS (no unit): set the"),
@@ -155,10 +128,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         *(IMAGE, ": expected voxels from byte 352 on, behind the header, got a vox_offset of 0: mend the header"),
     ),
     "no such unit": (_header(xyzt_units=5), IMAGE, ": expected a unit of length in xyzt_units (0 to 3), got 5: mend"),
-    "metres": (
-        _header(xyzt_units=1),
-        *(IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1 x 1"),
-    ),
+    "metres": (_header(xyzt_units=1), IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm"),
     "micrometres without a unit": (
         _header(srow_x=[1000, 0, 0, 0], srow_y=[0, 1000, 0, 0], srow_z=[0, 0, 1000, 0]),
         *(IMAGE, ": expected voxels of 0.0001 to 100 mm a side, got 1000 x 1000 x 1000 mm, as the header gives 1000"),
@@ -185,10 +155,7 @@ def test_refused_before_anything_is_computed(
         ({"cases": 4}, "small: expected at most 3 `cases`, got 4: ask for fewer"),
         ({"cases": ["aa"]}, "small: unknown case 'aa'. Did you mean 'a'? Known: a, b, c"),
         ({"cases": ["a", "a"]}, "small: expected each of `cases` once, got 'a' twice: remove one"),
-        (
-            {"root": "${NOT_SET}/x"},
-            "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set it",
-        ),
+        ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
     ],
 )
 def test_arguments_refused_before_anything_is_computed(folder: Folder, arguments: dict[str, object], text: str) -> None:
@@ -224,21 +191,13 @@ def _bad_checksum(content: bytes) -> bytes:
 
 
 IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
-    "torn gzip": (
-        _rewritten(IMAGE, lambda content: content[:-200]),
-        IMAGE,
-        "960 voxels, got damaged or truncated data:",
-    ),
+    "torn gzip": (_rewritten(IMAGE, lambda content: content[:-200]), IMAGE, "960 voxels, got damaged or truncated dat"),
     "short": (_short, "imagesTr/b.nii", "960 voxels, got damaged or truncated data:"),
     "no end": (_header(vox_offset=float("inf")), IMAGE, "a NIfTI file, got an unreadable header: cannot"),
     "offset": (_header(vox_offset=1e30), IMAGE, "960 voxels, got damaged or truncated data: at most"),
     "bad checksum": (_rewritten(IMAGE, _bad_checksum), IMAGE, "960 voxels, got damaged or truncated data: CRC"),
     "NaN": (_voxel(IMAGE, np.nan), IMAGE, "finite intensities, got 1 NaN or infinite: mend or drop the case"),
-    "constant": (
-        _put(IMAGE, np.full(SHAPE, 7, np.int16)),
-        IMAGE,
-        "an image, got the same intensity 7 everywhere: drop",
-    ),
+    "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
     "fraction": (_voxel(LABEL, 0.5), LABEL, "integers from 0 as labels, got 0.5 (1 such voxels): give the label map"),
     "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 (1 such voxels)"),
     "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3: name all classes in `labels`"),
@@ -267,10 +226,7 @@ def test_what_nibabel_mends_of_a_header_is_not_logged_without_a_name(
     ("intensity", "text"),
     [
         ({"window": [500, 600]}, "/imagesTr/a.nii.gz: expected intensities above 500, got none: widen the window"),
-        (
-            {"percentile": [1, 20]},
-            "contrast between the percentile bounds 1 and 20, got the intensity 0 at both: widen",
-        ),
+        ({"percentile": [1, 20]}, "contrast between the percentile bounds 1 and 20, got the intensity 0 at both: wide"),
     ],
 )
 def test_intensity_that_leaves_nothing_is_refused(folder: Folder, intensity: object, text: str) -> None:

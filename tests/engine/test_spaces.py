@@ -17,7 +17,7 @@ from freqbench import models
 from freqbench.core import config
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case
-from freqbench.data import Dataset, attacked_native, prepare, resampling_error, spaces
+from freqbench.data import Dataset, attacked_native, prepare, preprocess, resampling_error
 from freqbench.engine import attacking, run
 from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import Worker, WorkerSpec
@@ -152,12 +152,12 @@ def test_the_way_through_the_native_grid_is_gone_once_a_unit(
 ) -> None:
     gone: list[str] = []
     for name in ("attacked_native", "resampling_error", "prepare"):
-        real = getattr(spaces, name)
+        real = getattr(preprocess, name)
         counted = lambda *args, real=real, name=name, **kwargs: gone.append(name) or real(*args, **kwargs)  # noqa: E731
-        monkeypatch.setattr(spaces, name, counted)
+        monkeypatch.setattr(preprocess, name, counted)
     more = [{**A, "name": "c", "checkpoint": "random:2"}]
     run_all(job_of(data, B, A, *more, attacks=[{"name": "gn", "std": 0.1, "sources": "b"}], metrics=["dsc"]))
-    assert sorted(gone) == ["attacked_native", "prepare", "resampling_error"]
+    assert sorted(gone) == ["attacked_native", "prepare", "prepare", "resampling_error"], "one way, and its error"
 
 
 VOLUMES = {"save_adversarial": "nifti", "metrics": ["dsc"], "resources": {"workers": 1, "threads": 1}}

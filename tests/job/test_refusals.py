@@ -153,7 +153,7 @@ def make_folder(root: Path) -> dict[str, Any]:
     ("spoil", "expected"),
     [
         (lambda root: (root / "imagesVa" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
-        (lambda root: (root / "dataset.json").write_text("{"), "expected a JSON list of cases, got no JSON"),
+        (lambda root: (root / "dataset.json").write_text("{"), "dataset.json: not readable as JSON"),
     ],
 )
 def test_files_that_are_missing_or_broken(tmp_path: Path, spoil: Callable[[Path], object], expected: str) -> None:

@@ -1,14 +1,18 @@
 """Architectures: the papers' sizes, every argument of MONAI, and refusals in one line."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from freqbench.core.errors import UserError
-from freqbench.models import MODELS, ModelEntry, build, forward_flops, resolve
+from freqbench.core.types import Shape
+from freqbench.job.rehearsal import SMALL_ARGS
+from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, resolve
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import skeleton
+
+from .conftest import refused
 
 ROI = (96, 96, 96)
 # UNet, UNETR and SwinUNETR as the papers' protocol lists them for 14 classes.
@@ -56,10 +60,27 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusal_is_one_clear_line(case: str) -> None:
     (arch, args, roi), text = REFUSED[case]
-    with pytest.raises(UserError) as caught:
-        resolve(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), 14)
-    assert str(caught.value).startswith(text)
-    assert "\n" not in str(caught.value)
+    refused(ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=roi), text, 14)
+
+
+@pytest.mark.parametrize(
+    ("arch", "roi", "more"),
+    [
+        ("rog", (16, 24, 16), {}),
+        ("segmamba", (32, 32, 48), {}),
+        ("unetr_pp", (16, 16, 32), {}),
+        ("unetr_pp", (16, 16, 32), {"tied_projections": False, "conv_blocks": 2}),
+    ],
+)
+def test_gradient_reaches_every_voxel_of_every_channel(arch: str, roi: Shape, more: dict[str, Any]) -> None:
+    entry = ModelEntry(name="m", arch=arch, checkpoint="random", args={**SMALL_ARGS[arch], **more}, roi=roi)
+    model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"))
+    images = torch.rand(2, 2, *roi, requires_grad=True)
+    logits = model(images)
+    logits[:, 1].square().sum().backward()
+    assert logits.shape == (2, 3, *roi)
+    assert images.grad is not None
+    assert (images.grad != 0).all()
 
 
 def test_flops_of_a_network_without_depth_are_its_convolutions() -> None:

@@ -58,17 +58,21 @@ def test_the_network_is_given_the_array_that_itk_reads(
     np.testing.assert_array_equal(adapter.to_network(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
 
 
-def test_spacing_follows_the_transposition_of_the_plans(write: Write) -> None:
-    folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=[2, 0, 1]))
-    found = nnunet.describe(folder, {}).preprocess
-    # The network's axes are now H, D, W of the volume, and the plans' spacing is in the network's order.
-    assert found is not None
-    assert found.spacing == (5.0, 0.8, 1.0)
-
-
-def test_a_reader_that_reorients_needs_no_orientation(write: Write) -> None:
-    folder = write(lambda plans, dataset, checkpoint: plans.update(image_reader_writer="NibabelIOWithReorient"))
-    assert nnunet.describe(folder, {}).input.axes == "DWH"
+@pytest.mark.parametrize(
+    ("change", "axes", "spacing"),
+    [
+        (lambda p, d, c: p.update(image_reader_writer="NibabelIOWithReorient"), "DWH", (0.8, 1.0, 5.0)),
+        # The network's axes are now H, D, W of the volume, and the plans' spacing is in the network's order.
+        (lambda p, d, c: p.update(transpose_forward=[2, 0, 1]), "-HD-W", (5.0, 0.8, 1.0)),
+        (lambda p, d, c: d["labels"].update(ignore=3), "D-W-H", (0.8, 1.0, 5.0)),
+        (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "D-W-H", (1.6, 2.0, 6.0)),
+    ],
+    ids=["a reader that reorients", "transposed", "the ignore label is no class", "as the checkpoint was trained"],
+)
+def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spacing: tuple[float, ...]) -> None:
+    found = nnunet.describe(write(change), {})
+    assert found.preprocess is not None
+    assert (found.input.axes, found.preprocess.spacing, found.num_classes) == (axes, spacing, 3)
 
 
 def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
@@ -108,18 +112,6 @@ def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> Non
     found = nnunet.describe(folder, {})
     assert (found.num_channels, found.input.mean, found.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
     nnunet.network(folder, {}).load_state_dict(nnunet.state_dict(folder, {}))
-
-
-def test_the_ignore_label_is_no_class(write: Write) -> None:
-    folder = write(lambda plans, dataset, checkpoint: dataset["labels"].update(ignore=3))
-    assert nnunet.describe(folder, {}).num_classes == 3
-
-
-def test_the_configuration_is_the_one_that_the_checkpoint_was_trained_as(write: Write) -> None:
-    folder = write(lambda plans, dataset, checkpoint: checkpoint["init_args"].update(configuration="3d_lowres"))
-    found = nnunet.describe(folder, {}).preprocess
-    assert found is not None
-    assert found.spacing == (1.6, 2.0, 6.0)
 
 
 def test_the_only_fold_is_taken_and_another_is_refused_by_name(write: Write) -> None:

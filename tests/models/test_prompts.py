@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from tiny import execute, rows, small
 from torch import Tensor, nn
 
 from freqbench.attacks import LearnedAttack, make
@@ -17,10 +19,15 @@ from freqbench.core.types import Case, CaseRef, Shape, Spacing, triple
 from freqbench.engine import learning, memory
 from freqbench.engine.attacking import attack_case
 from freqbench.job.cells import Cell
-from freqbench.models import SegmentationModel, attack_windows, predict
+from freqbench.job.rehearsal import SMALL_ARGS
+from freqbench.models import ModelEntry, SegmentationModel, attack_windows, build, load, predict, resolve
 from freqbench.models.entry import Inference, InputAdapter
+from freqbench.models.networks.sam_med3d import SAMMed3D
+from freqbench.models.networks.vista3d import VISTA3D
 from freqbench.models.prompts import PointPrompts
 from freqbench.models.wrapper import MeanOfProbabilities
+
+from .conftest import prompts
 
 ROI = (8, 12, 16)
 POLICY = PointPrompts(count=3)
@@ -111,7 +118,7 @@ def test_too_few_voxels_are_one_line() -> None:
     )
 
 
-# What the network sees
+# What any network sees
 
 
 class Witness(nn.Module):
@@ -223,3 +230,86 @@ def test_a_model_without_prompts_is_itself_for_every_case() -> None:
     assert model.for_case(bright_where_clicked()) is model
     assert model.on(attack_windows((22, 21, 19), ROI)) is model
     assert not SegmentationModel(MeanOfProbabilities([model]), ROI).takes_prompts
+
+
+# The networks that take prompts
+
+SIDES = (16, 16, 16)
+NETWORKS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
+    "vista3d": (VISTA3D, {"feature_size": 8, "blocks_down": [1, 1]}),
+    "sam_med3d": (SAMMed3D, dict(SMALL_ARGS["sam_med3d"])),
+}
+
+
+def images(batch: int = 1, channels: int = 1) -> Tensor:
+    return torch.rand(batch, channels, *SIDES, generator=torch.Generator().manual_seed(2))
+
+
+def prompted(arch: str) -> nn.Module:
+    return build(arch, 3, SIDES, NETWORKS[arch][1] | {"points": 1}).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_samples_and_classes_are_answered_by_their_own_points(arch: str) -> None:
+    net, one, two = prompted(arch), prompts((1, 3, 3, 3)), prompts((1, 3, 3, 3), (2, 9, 9, 9))
+    both = net(images(2), torch.cat([one, two]))
+    torch.testing.assert_close(both[:1], net(images(2)[:1], one), rtol=1e-5, atol=1e-5)
+    alone = net(images(2)[1:], prompts((2, 9, 9, 9)))
+    torch.testing.assert_close(both[1:, 2], alone[:, 2], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(both[0, 1], both[1, 1])
+    assert not torch.allclose(both[1, 1], both[1, 2])
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_a_class_without_a_point_is_background_by_a_thousandth(arch: str) -> None:
+    net, x = prompted(arch), images().requires_grad_()
+    logits = net(images(), prompts((2, 5, 5, 5)))
+    assert torch.equal(logits[:, 1], torch.full((1, *SIDES), -1e-3))
+    assert logits[:, 2].std() > 0
+    nobody = net(x, prompts())
+    assert not nobody.argmax(dim=1).any()
+    assert not torch.autograd.grad(nobody.sum(), x)[0].any()
+
+
+@pytest.mark.parametrize(("arch", "points"), [("vista3d", 0), ("vista3d", 1), ("sam_med3d", 1)])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_reaches_every_voxel_of_every_channel(arch: str, points: int, precision: str) -> None:
+    args = NETWORKS[arch][1] | {"points": points}
+    entry = ModelEntry(name="m", arch=arch, checkpoint="random", args=args, roi=SIDES)
+    model = load(resolve(entry, 3, num_channels=2), torch.device("cpu"), precision)
+    model.prompts = prompts((1, 5, 5, 5)) if points else None
+    x = images(channels=2).requires_grad_()
+    logits = model(x)
+    (gradient,) = torch.autograd.grad(logits[:, 1].square().sum(), x)
+    assert logits.shape == (1, 3, *SIDES)
+    assert (gradient != 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
+) -> None:
+    """PGD by a network that sees points and by one that does not, each scored on both; twice, by two workers."""
+    cls, args = NETWORKS[arch]
+    model = {"name": "p", "arch": arch, "checkpoint": "random", "args": args | {"points": 2}, "roi": [*SIDES]}
+    attacks = [{"name": "pgd", "eps": "8/255", "steps": 1, "scope": "volume"}]
+    dataset = {"name": "phantom", "shape": [20, 16, 16], "cases": 1}
+    content = small(models=[model, small()["models"][0]], attacks=attacks, datasets=[dataset], metrics=["dsc", "linf"])
+    shown: list[Tensor] = []
+    forward = cls.forward
+
+    def kept(self: nn.Module, images: Tensor, prompts: Tensor | None = None) -> Tensor:
+        if prompts is not None:
+            shown.extend(prompts.clone().unbind())
+        return forward(self, images, prompts)
+
+    monkeypatch.setattr(cls, "forward", kept)
+    for place in ("a", "b"):
+        execute(content, tmp_path / place)
+        records = rows(tmp_path / place).values()
+        assert [row["status"] for row in records] == ["'ok'"] * 4
+        assert [float(row["linf"]) for row in records] == pytest.approx([8 / 255] * 4, rel=1e-3)
+    # Two windows each, in both runs: a step forward and back, then the clean volume and those of both sources.
+    assert len(shown) == 2 * 2 * (2 + 3)
+    assert any(each.any() for each in shown[:2])
+    assert all(torch.equal(each, shown[i % 2]) for i, each in enumerate(shown))

@@ -13,6 +13,8 @@ from freqbench.models import ModelEntry, build, load, resolve
 from freqbench.models.networks import segmamba, selective_scan
 from freqbench.models.networks.construction import skeleton
 
+from .conftest import refused
+
 TINY: dict[str, Any] = {"feat_size": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "hidden_size": 8}
 ROI = (32, 32, 48)
 
@@ -230,16 +232,6 @@ def entry(**args: Any) -> ModelEntry:
     return ModelEntry(name="m", arch="segmamba", checkpoint="random", args=TINY | args, roi=ROI)
 
 
-def test_gradient_reaches_every_voxel() -> None:
-    model = load(resolve(entry(), 3), torch.device("cpu"))
-    images = torch.rand(1, 1, *ROI, requires_grad=True)
-    logits = model(images)
-    logits[:, 1].square().sum().backward()
-    assert logits.shape == (1, 3, *ROI)
-    assert images.grad is not None
-    assert (images.grad != 0).all()
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_sample_does_not_depend_on_the_others_of_its_batch(precision: str) -> None:
     model = load(resolve(entry(), 3), torch.device("cpu"), precision)
@@ -269,10 +261,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("text", "args"), REFUSED.items(), ids=[next(iter(args)) for args in REFUSED.values()])
 def test_refusal_is_one_clear_line(text: str, args: dict[str, Any]) -> None:
-    with pytest.raises(UserError) as caught:
-        resolve(entry(**args), 3)
-    assert str(caught.value).startswith(f"segmamba: {text}")
-    assert "\n" not in str(caught.value)
+    refused(entry(**args), f"segmamba: {text}")
 
 
 def test_a_window_that_is_no_multiple_is_refused() -> None:

@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from tiny import execute, rows, small
 from torch import Tensor, nn
 from training.conftest import job_of
 
-import freqbench as fb
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models import ModelEntry, build, load, resolve, save_checkpoint
 from freqbench.models.networks.construction import construct
 from freqbench.models.networks.slices import SliceNetwork
 from freqbench.training import train
 from freqbench.training.state import read_log
+
+from .conftest import refused
 
 CPU = torch.device("cpu")
 ROI = (16, 12, 8)
@@ -146,21 +146,6 @@ def test_naming_a_default_changes_no_identity() -> None:
     assert len({resolve(entry(args=args), 3).model_id for args in (ARGS, *others)}) == 4
 
 
-def test_pgd_raises_the_loss_within_its_ball() -> None:
-    [case] = fb.load_dataset("phantom", shape=[24, 20, 16], cases=1)
-    model = fb.load_model("random", num_classes=6, arch="slices", args=ARGS, roi=[16, 16, 16])
-    result = fb.attack(model, case, "pgd", eps=8 / 255, steps=3, step_size=4 / 255)
-    change = (result.adversarial - result.clean).abs()
-    assert float(change.max()) == pytest.approx(8 / 255, abs=1e-6)
-    window, label = (slice(None), *[slice(16)] * 3), result.volume.label[(slice(None), *[slice(16)] * 3)]
-    with torch.no_grad():
-        before, after = (
-            F.cross_entropy(model.network(volume[window][None]), label.long())
-            for volume in (result.clean, result.adversarial)
-        )
-    assert after > before
-
-
 def test_a_job_attacks_it_beside_a_3d_network(tmp_path: Path) -> None:
     models = [
         {"name": "flat", "arch": "slices", "checkpoint": "random", "args": ARGS, "roi": [16, 16, 16]},
@@ -180,9 +165,7 @@ def test_training_lowers_its_loss_and_stores_what_a_job_names(tmp_path: Path) ->
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "SliceNetwork refuses its args: expected an odd number of slices, the middle one being predicted, got 4": {
-        "slices": 4
-    },
+    "SliceNetwork refuses its args: expected an odd number of slices, the middle one being predicted": {"slices": 4},
     "SliceNetwork refuses its args: expected at most 15 slices in a window of 8, got 1000000001": {"slices": 10**9 + 1},
     "SliceNetwork refuses its args: expected slices of a positive integer, got 0": {"slices": 0},
     "SliceNetwork refuses its args: expected slices of a positive integer, got '5'": {"slices": "5"},
@@ -199,17 +182,11 @@ REFUSED: dict[str, dict[str, Any]] = {
     "unknown argument 'args'": {"args": {"channels": [4]}},
     "args.spatial_dims follows from the dataset and the roi": {"spatial_dims": 3},
     "args.in_channels follows from the dataset and the roi": {"in_channels": 5},
-    "expected a roi of multiples of 8x8x1, got 16x12x8: the next larger is 16x16x8": {
-        "channels": [4, 8, 8, 8],
-        "strides": [2, 2, 2],
-    },
+    "expected a roi of multiples of 8x8x1, got 16x12x8: the next lar": {"channels": [4, 8, 8, 8], "strides": [2, 2, 2]},
     "expected a roi of multiples of 3x1x2, got 16x12x8": {"strides": [[3, 2]], "axis": 1},
 }
 
 
 @pytest.mark.parametrize(("text", "args"), REFUSED.items(), ids=[str(args)[:40] for args in REFUSED.values()])
 def test_refusal_is_one_clear_line(text: str, args: dict[str, Any]) -> None:
-    with pytest.raises(UserError) as caught:
-        resolve(entry(args={**ARGS, **args}), 3)
-    assert str(caught.value).startswith(f"slices: {text}")
-    assert "\n" not in str(caught.value)
+    refused(entry(args={**ARGS, **args}), f"slices: {text}")

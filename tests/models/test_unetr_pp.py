@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from freqbench.core.errors import UserError
 from freqbench.core.types import Shape
-from freqbench.models import ModelEntry, build, load, resolve
+from freqbench.models import ModelEntry, build
 from freqbench.models.networks.construction import skeleton
 from freqbench.models.networks.unetr_pp import UNETRPP
+
+from .conftest import refused
 
 ACDC = {"stem": [1, 4, 4], "tied_projections": False, "conv_blocks": 2, "attention_dropout": 0.1}
 CONFIGURATIONS: dict[str, tuple[int, Shape, dict[str, Any]]] = {
@@ -133,17 +134,6 @@ def tiny(**args: Any) -> ModelEntry:
     return ModelEntry(name="m", arch="unetr_pp", checkpoint="random", args=TINY | args, roi=TINY_ROI)
 
 
-@pytest.mark.parametrize("args", [{}, ACDC | {"stem": [1, 2, 2]}], ids=["synapse", "acdc"])
-def test_gradient_reaches_every_voxel(args: dict[str, Any]) -> None:
-    model = load(resolve(tiny(**args), 3), torch.device("cpu"))
-    images = torch.rand(2, 1, *TINY_ROI, requires_grad=True)
-    logits = model(images)
-    logits[:, 1].square().sum().backward()
-    assert logits.shape == (2, 3, *TINY_ROI)
-    assert images.grad is not None
-    assert (images.grad != 0).all()
-
-
 def test_fresh_weights_are_the_authors_choice() -> None:
     """Attention starts as good as absent, and linear layers of the encoder alone are drawn from N(0, 0.02^2)."""
     args = TINY | {"dims": [16, 32, 64, 64]}
@@ -157,9 +147,7 @@ def test_fresh_weights_are_the_authors_choice() -> None:
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x32x32": {
-        "stem": [1, 4, 4]
-    },
+    "expected a roi of multiples of 8x32x32, got 32x16x16 on its axes DHW: the next larger is 32x": {"stem": [1, 4, 4]},
     "UNETRPP refuses its args: expected stem of 3 positive integers, got (2, 2)": {"stem": [2, 2]},
     "UNETRPP refuses its args: expected depths of 4 positive integers, got (3, 3, 3)": {"depths": [3, 3, 3]},
     "UNETRPP refuses its args: expected dims that are each a multiple of the one": {"dims": [4, 8, 12, 16]},
@@ -171,7 +159,4 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(("text", "args"), REFUSED.items(), ids=[next(iter(args)) for args in REFUSED.values()])
 def test_refusal_is_one_clear_line(text: str, args: dict[str, Any]) -> None:
-    with pytest.raises(UserError) as caught:
-        resolve(tiny(**args), 3)
-    assert str(caught.value).startswith(f"unetr_pp: {text}")
-    assert "\n" not in str(caught.value)
+    refused(tiny(**args), f"unetr_pp: {text}")

@@ -7,14 +7,16 @@ import monai.networks.nets as nets
 import pytest
 import torch
 from tiny import ROI as TINY_ROI
-from tiny import execute, expanded, rows, small
+from tiny import expanded, small
 from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, build, load, resolve
-from freqbench.models.defences import defence_of
+from freqbench.models.defences.base import defence_of
 from freqbench.models.networks import vista3d
 from freqbench.models.networks.construction import skeleton
+
+from .conftest import prompts, refused
 
 TINY: dict[str, Any] = {"feature_size": 8, "blocks_down": [1, 1]}
 ROI = (16, 16, 16)
@@ -28,14 +30,6 @@ def network(classes: list[str | int], **args: Any) -> vista3d.VISTA3D:
 
 def images(batch: int = 1) -> Tensor:
     return torch.rand(batch, 1, *ROI, generator=torch.Generator().manual_seed(2))
-
-
-def prompts(*points: tuple[int, int, int, int]) -> Tensor:
-    """Of one window, each point's class and voxel."""
-    found = torch.zeros(1, 1, *ROI, dtype=torch.uint8)
-    for index, h, w, d in points:
-        found[0, 0, h, w, d] = index
-    return found
 
 
 # The network
@@ -105,43 +99,6 @@ def test_points_are_monai_s_positive_clicks_of_the_class(given: str | int, kind:
     assert not torch.allclose(logits[:, 1:], other)
 
 
-def test_samples_and_classes_are_answered_by_their_own_points() -> None:
-    net = network(["liver", "spleen"], points=1)
-    one, two = prompts((1, 3, 3, 3)), prompts((1, 3, 3, 3), (2, 9, 9, 9))
-    both = net(images(2), torch.cat([one, two]))
-    torch.testing.assert_close(both[:1], net(images(2)[:1], one), rtol=1e-5, atol=1e-5)
-    alone = net(images(2)[1:], prompts((2, 9, 9, 9)))
-    torch.testing.assert_close(both[1:, 2], alone[:, 2], rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(both[0, 1], both[1, 1])
-
-
-def test_a_class_without_a_point_is_background_by_a_thousandth() -> None:
-    net = network(["liver", "spleen"], points=1)
-    logits = net(images(), prompts((2, 5, 5, 5)))
-    assert torch.equal(logits[:, 1], torch.full((1, *ROI), -1e-3))
-    assert logits[:, 2].std() > 0
-    assert not net(images(), prompts()).argmax(dim=1).any()
-
-
-@pytest.mark.parametrize("points", [0, 1])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_gradient_reaches_every_voxel(points: int, precision: str) -> None:
-    entry = ModelEntry(name="m", arch="vista3d", checkpoint="random", args={**TINY, "points": points}, roi=ROI)
-    model = load(resolve(entry, 3), torch.device("cpu"), precision)
-    model.prompts = prompts((1, 5, 5, 5)) if points else None
-    x = images().requires_grad_()
-    logits = model(x)
-    (gradient,) = torch.autograd.grad(logits[:, 1].square().sum(), x)
-    assert logits.shape == (1, 3, *ROI)
-    assert (gradient != 0).float().mean() > 0.99
-
-
-def test_a_window_without_points_has_a_gradient_of_zeros() -> None:
-    x = images().requires_grad_()
-    (gradient,) = torch.autograd.grad(network(["liver"], points=1)(x, prompts()).sum(), x)
-    assert not gradient.any()
-
-
 # What a job says of it
 
 
@@ -165,10 +122,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusal_is_one_clear_line(case: str) -> None:
     args, text = REFUSED[case]
-    with pytest.raises(UserError) as caught:
-        resolve(entry(**args), 3)
-    assert str(caught.value).startswith(f"vista3d: VISTA3D refuses its args: {text}")
-    assert "\n" not in str(caught.value)
+    refused(entry(**args), f"vista3d: VISTA3D refuses its args: {text}")
 
 
 def test_a_defence_that_moves_the_window_is_refused_beside_points() -> None:
@@ -228,34 +182,3 @@ def test_organs_do_not_move_away_from_points() -> None:
         UserError, match=r"deformation: expected networks without args\.points, got p with them: the or"
     ):
         expanded(prompted_job() | {"attacks": [moving]})
-
-
-def shown(monkeypatch: pytest.MonkeyPatch, content: dict[str, Any], out: Path) -> list[Tensor]:
-    """The prompts of every window that the prompted network met in a job, in their order."""
-    found: list[Tensor] = []
-    forward = vista3d.VISTA3D.forward
-
-    def kept(self: vista3d.VISTA3D, images: Tensor, prompts: Tensor | None = None) -> Tensor:
-        if prompts is not None:
-            found.extend(prompts.clone().unbind())
-        return forward(self, images, prompts)
-
-    monkeypatch.setattr(vista3d.VISTA3D, "forward", kept)
-    execute(content, out)
-    monkeypatch.undo()
-    assert {row["status"] for row in rows(out).values()} == {"'ok'"}
-    assert len(rows(out)) == 4
-    return found
-
-
-def test_clean_and_attacked_volumes_are_asked_about_by_the_same_points(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = shown(monkeypatch, prompted_job(), tmp_path / "a")
-    windows = first[:2]
-    assert any(each.any() for each in windows)
-    # A step forward and back, then the clean volume and those of both sources.
-    assert len(first) == 2 * (2 + 3)
-    assert all(torch.equal(each, windows[i % 2]) for i, each in enumerate(first))
-    again = shown(monkeypatch, prompted_job(), tmp_path / "b")
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True)), "by another worker"

@@ -18,7 +18,7 @@ from tiny import expanded, small
 from freqbench.core import config, names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
-from freqbench.data.loaders.published_split import SPLITS
+from freqbench.data.loaders.decathlon import SPLITS
 from freqbench.job.grid import further_targets
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import with_own_files

@@ -217,7 +217,7 @@ def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: 
     dataset = {"name": "ct", "loader": "decathlon", "root": "nowhere"}
     write(folder, "adv.yaml", training(dataset=dataset))
     code, out, _ = bench(capsys, "plan", "job.yaml")
-    missing = "missing: model m0: expected the data of adv, which trains it: ct: expected the list nowhere/dataset"
+    missing = "missing: model m0: expected the data of adv, which trains it: nowhere/dataset.json: expected"
     assert (code, missing in out) == (0, True)
     err = started(capsys, code=2)
     assert err.startswith(f"error: job.yaml: model m0: {missing.partition('m0: ')[2]}")

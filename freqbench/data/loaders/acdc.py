@@ -10,7 +10,7 @@ from pydantic import PositiveInt, field_validator
 
 from freqbench.core.input_space import Millimetres
 from freqbench.core.types import Shape
-from freqbench.data.loaders.published_split import Place, Published
+from freqbench.data.loaders.decathlon import Place, Published
 from freqbench.data.loaders.synapse import WINDOW
 
 

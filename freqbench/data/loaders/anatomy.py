@@ -89,10 +89,6 @@ class Canvas:
         sized = [radius * self.rng.uniform(0.86, 1.14) for radius in radii]
         return self.ellipsoid(moved, sized, turn + self.rng.normal(0, 0.12))
 
-    def smooth_noise(self, length_mm: float) -> Field:
-        """Returns Gaussian noise of unit variance with a correlation length."""
-        return _smooth_noise(self.rng, self.hu.shape, self.spacing, length_mm)
-
 
 def _plane(x: Field, y: Field, way: tuple[float, float], centre: Sequence[float], radius: float) -> Field:
     """Returns the squared distance from the centre along one direction in the x-y plane, in radii."""
@@ -160,12 +156,7 @@ def _pose(rng: np.random.Generator, shape: Shape, spacing: Spacing) -> Canvas:
         warped.append(axis + np.float32(rng.uniform(-7, 7)) * (waves[0] * waves[1] * waves[2]))
     x, y, z = warped
     return Canvas(
-        rng=rng,
-        spacing=spacing,
-        level=level,
-        x=x,
-        y=y,
-        z=z,
+        *(rng, spacing, level, x, y, z),
         texture=_smooth_noise(rng, shape, spacing, 6.0),
         outline=np.float32(OUTLINE_SD_MM) * _smooth_noise(rng, shape, spacing, 9.0),
         hu=np.full(shape, AIR, np.float32),
@@ -214,7 +205,7 @@ def _soft_background(canvas: Canvas, cavity: Field) -> None:
     for side in (-1, 1):
         base = canvas.organ((side * 68, -8, 122), (58, 74, 62), 0)
         canvas.paint(np.minimum(base, cavity), LUNG + 25 * canvas.texture)
-    loops = 10 * (canvas.smooth_noise(10.0) - np.float32(rng.uniform(-0.1, 0.3)))
+    loops = 10 * (_smooth_noise(rng, canvas.hu.shape, canvas.spacing, 10.0) - np.float32(rng.uniform(-0.1, 0.3)))
     region = np.minimum(cavity - 4, canvas.y + 22)
     canvas.paint(np.minimum(loops, np.minimum(region, 25 - canvas.z)), rng.uniform(30, 75) + 22 * canvas.texture)
     stomach = np.minimum(canvas.organ((-52, 28, 38), (38, 30, 44), 0.5), cavity)

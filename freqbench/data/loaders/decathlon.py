@@ -1,20 +1,24 @@
 """Reads folders in the layout of the Medical Segmentation Decathlon: a JSON list beside NIfTI images and label maps.
 
-Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too.
+Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) and ACDC are used in this layout too, or
+as they were downloaded, with published splits whose lists the package ships.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from freqbench.core import storage
-from freqbench.core.documents import json_of
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.core.errors import DataError, MissingDataError
 from freqbench.data import nifti, nsd_tolerances
-from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, expanded, join
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object
+
+SPLITS = Path(__file__).parents[1] / "splits"
+PUBLISHED = "published"
+LIST = "the JSON list of cases"
 
 
 class Decathlon(ListedFolder):
@@ -57,11 +61,7 @@ class Decathlon(ListedFolder):
 
     def _content(self) -> dict[str, Any]:
         path = self._source()
-        try:
-            return _read_list(path, storage.sha256(path))
-        except NoFileError:
-            text = f"{self.name}: expected the list {path}, found none: check `root` and `list`"
-            raise MissingDataError(text) from None
+        return _read_list(path, asked(storage.sha256, path, LIST))
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the file's lists by their keys."""
@@ -89,18 +89,86 @@ class Decathlon(ListedFolder):
         return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), join(root, label))
 
 
+class Place(NamedTuple):
+    """Places of a download's cases; `{case}`, `{patient}` and `{number}` (the case's digits) are filled in."""
+
+    marker: str  # a file or folder that marks this layout
+    image: str
+    label: str
+
+
+class Published(Decathlon):
+    """A dataset with a published split, in the Decathlon layout that the list names or as downloaded.
+
+    Attributes:
+        list_file: `list` in job files: `published`, or your own Decathlon list, in `root` or absolute.
+        split: `training`, `validation` or, if its label maps are public, `test`; or a slice: `validation[0:4]`.
+    """
+
+    shipped: ClassVar[str]
+    labelled: ClassVar[tuple[str, ...]]
+    names: ClassVar[tuple[str, ...]]
+    places: ClassVar[tuple[Place, ...]]
+
+    split: str = "validation"
+    list_file: str = Field(PUBLISHED, alias="list")
+
+    def splits(self) -> Mapping[str, Sequence[Any]]:
+        """Returns the lists by their keys; of the published list, those with label maps."""
+        splits = super().splits()
+        return {key: splits[key] for key in self.labelled} if self.list_file == PUBLISHED else splits
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return self.names
+
+    def _source(self) -> str:
+        return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()
+
+    def _parsed(self, line: Any) -> CaseFiles:
+        if self.list_file != PUBLISHED:
+            return super()._parsed(line)
+        place = self._place()
+        if place is None:
+            try:
+                return super()._parsed(line)
+            except UnlabelledError:  # a bare name in a labelled split: name the missing label map
+                image = self._image_of(line)
+                label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
+                return super()._parsed({"image": image, "label": label})
+        case_id = self._case_id(line)
+        patient = case_id.partition("_frame")[0]
+        number = "".join(filter(str.isdigit, patient))
+        image, label = (
+            join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
+            for pattern in (place.image, place.label)
+        )
+        return CaseFiles(case_id, patient, image, label)
+
+    def _place(self) -> Place | None:
+        """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""
+        root = self._root()
+        if storage.exists(join(root, "imagesTr")):
+            return None
+        for place in self.places:
+            if storage.exists(join(root, place.marker)):
+                return place
+        markers = ", ".join(["imagesTr", *(place.marker for place in self.places)])
+        raise MissingDataError(
+            f"{root}: expected one of {markers} in it, found none: check `root`, or download the "
+            f"files from {self.homepage}"
+        )
+
+
+def is_averaged(path: str) -> bool:
+    """True if a file's name is that of an average over volumes, not of a case: `avg152T1...`, `DET0000101_avg...`."""
+    name = nifti.stem(path)
+    return name.startswith("avg") or "_avg" in name
+
+
 @lru_cache(maxsize=64)
 def _read_list(path: str, content_sha256: str) -> dict[str, Any]:
     """Parses a list once for each content of the file."""
-    text = storage.fetch(path, content_sha256).read_bytes()
-    try:
-        content = json_of(text, path)
-    except UserError as error:
-        reason = str(error).removeprefix(f"{path}: ")
-        raise DataError(f"{path}: expected a JSON list of cases, got no JSON: {reason}") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}: give a Decathlon list")
-    return content
+    return read_object(path, LIST)
 
 
 def _label_beside(root: str, image: str) -> str | None:

@@ -11,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator
 
-from freqbench.core import storage
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
+from freqbench.core import names, storage
+from freqbench.core.documents import json_of
+from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.loaders.case_files import CaseFiles, UnlabelledError, expanded
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -31,6 +31,32 @@ _SPLIT = re.compile(r"(?P<key>\w+)(?:\[(?P<start>(-?[0-9]{1,9})?):(?P<stop>(-?[0
 _OTHER_NAME = {"train": "training", "training": "train", "val": "validation", "validation": "val"}
 
 
+class UnlabelledError(DataError):
+    """Raised for a case without a label map in the list."""
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """One case of a folder: its name and its files as paths or URIs."""
+
+    case_id: str
+    patient_id: str
+    image: str
+    label: str
+    further: tuple[str, ...] = ()  # the files of further channels, in order
+    masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
+
+    def __post_init__(self) -> None:
+        try:
+            names.required(self.case_id, "case")
+        except UserError as error:
+            raise DataError(f"{self.image}: {error}") from None
+
+    def files(self) -> tuple[str, ...]:
+        """Returns all files of the case, each once."""
+        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """Survey of a split's files, by headers and lengths, and label maps if asked: voxels may still be damaged."""
@@ -38,9 +64,7 @@ class Survey:
     split: str
     num_cases: int  # cases in the list
     images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
-    complete: list[str] = field(
-        default_factory=list
-    )  # ids of the cases whose files are whole, with sound headers and labels
+    complete: list[str] = field(default_factory=list)  # ids of cases with whole files, sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
     faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
@@ -127,9 +151,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
             grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
-            if first := refs.get(
-                fingerprint
-            ):  # with one identity for two cases, their records would replace each other
+            if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 raise DataError(
                     f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
                     "same files: remove one"
@@ -158,7 +180,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         entry = self._entry(ref.case_id)
         for path in entry.files():
             if not storage.is_local(path):  # fetches again a copy that was damaged on this machine
-                _asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
+                asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
         return NativeCase(
@@ -254,7 +276,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
         image = self._image_header(entry)
-        label = nifti.read_header(_asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
+        label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
         label.check_same_grid(image)
         check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
         return image, label
@@ -265,19 +287,50 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @staticmethod
     def _image_header(entry: CaseFiles) -> nifti.Header:
         files = (entry.image, *entry.further)
-        local = [_asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
+        local = [asked(storage.fetch, path, f"the image of case {entry.case_id}") for path in files]
         return nifti.joined([nifti.read_header(path, multichannel=len(files) == 1) for path in local])
 
     @staticmethod
     def _fingerprint(entry: CaseFiles) -> str:
-        return digest([_asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
+        return digest([asked(storage.sha256, path, f"a file of case {entry.case_id}") for path in entry.files()])
 
     def _root(self) -> str:
         return expanded(self.root, self.name)
 
 
-def _asked(ask: Callable[[str], T], path: str, what: str) -> T:
+def asked(ask: Callable[[str], T], path: str, what: str) -> T:
+    """Returns the answer to a question about a file; raises MissingDataError if there is none."""
     try:
         return ask(path)
     except NoFileError:
         raise MissingDataError(f"{path}: expected {what}, found no file: check `root` and the list") from None
+
+
+def read_json(path: str, what: str) -> Any:
+    """Returns the value in a JSON file; raises MissingDataError without a file, DataError if it holds no JSON."""
+    content = asked(storage.fetch, path, what).read_bytes()
+    try:
+        return json_of(content, path)
+    except UserError as error:
+        raise DataError(f"{error}: mend the file") from None
+
+
+def read_object(path: str, what: str) -> dict[str, Any]:
+    """Returns the object in a JSON file; raises as `read_json`."""
+    content = read_json(path, what)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected {what}, got a JSON {type(content).__name__}: mend the file")
+    return content
+
+
+def expanded(text: str, name: str) -> str:
+    """Fills variables in as `storage.filled_in` does, and raises MissingDataError for a dataset."""
+    try:
+        return storage.filled_in(text, name)
+    except UserError as error:
+        raise MissingDataError(str(error)) from None
+
+
+def join(root: str, path: str) -> str:
+    """Returns a path below the root; an absolute path stays as it is."""
+    return path if path.startswith("/") or "://" in path else storage.join(root, path.removeprefix("./"))

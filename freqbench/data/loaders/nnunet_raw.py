@@ -6,12 +6,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from freqbench.core import storage
-from freqbench.core.documents import json_of
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError
+from freqbench.core.errors import DataError
 from freqbench.core.limits import whole
 from freqbench.data import nifti
-from freqbench.data.loaders.case_files import CaseFiles, expanded, join
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object
 
 IGNORE = "ignore"
 
@@ -53,7 +51,7 @@ class NnunetRaw(ListedFolder):
 
     def _fold(self) -> dict[str, list[str]]:
         path = join(self._root(), expanded(self.splits_file, self.name))
-        folds, number = _read_json(path, "the folds"), self.fold or 0
+        folds, number = read_json(path, "the folds"), self.fold or 0
         if not isinstance(folds, list) or number >= len(folds):
             count = len(folds) if isinstance(folds, list) else "none"
             raise DataError(f"{path}: expected fold {number}, got a list of {count}: choose another `fold`")
@@ -66,10 +64,7 @@ class NnunetRaw(ListedFolder):
         return join(self._root(), "dataset.json")
 
     def _content(self) -> dict[str, Any]:
-        content = _read_json(self._source(), "nnU-Net's description of the dataset")
-        if not isinstance(content, dict):
-            raise DataError(f"{self._source()}: expected a JSON object, got {type(content).__name__}: mend the file")
-        return content
+        return read_object(self._source(), "nnU-Net's description of the dataset")
 
     def _ending(self) -> str:
         ending = self._content().get("file_ending", ".nii.gz")
@@ -123,12 +118,3 @@ class NnunetRaw(ListedFolder):
         ]
         label = join(root, f"labels{side}/{case_id}{ending}")
         return CaseFiles(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
-
-
-def _read_json(path: str, what: str) -> Any:
-    try:
-        return json_of(storage.fetch(path).read_bytes(), path)
-    except NoFileError:
-        raise MissingDataError(f"{path}: expected {what}, found no file: check `root`") from None
-    except UserError as error:
-        raise DataError(f"{error}: mend the file") from None

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from freqbench.core.input_space import Intensity, Millimetres
 from freqbench.core.types import Shape
-from freqbench.data.loaders.published_split import Place, Published
+from freqbench.data.loaders.decathlon import Place, Published
 
 WINDOW: Intensity = {"window": (-175.0, 250.0)}
 

@@ -13,12 +13,11 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from freqbench.core import storage
-from freqbench.core.errors import DataError, MissingDataError, NoFileError, unknown
+from freqbench.core.errors import DataError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
-from freqbench.data.loaders.case_files import CaseFiles
-from freqbench.data.loaders.folder import ListedFolder
+from freqbench.data.loaders.folder import CaseFiles, ListedFolder, asked
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
@@ -60,10 +59,7 @@ class TotalSegmentator(ListedFolder):
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the ids of `meta.csv` by their split."""
         path = self._source()
-        try:
-            return _read_splits(path, storage.sha256(path))
-        except NoFileError:
-            raise MissingDataError(f"{self.name}: expected the list {path}, found none: check `root`") from None
+        return _read_splits(path, asked(storage.sha256, path, "the list of cases"))
 
     def _source(self) -> str:
         return storage.join(self._root(), "meta.csv")

@@ -59,9 +59,7 @@ def _with_cross_norms(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
     return {**found, **added}
 
 
-def _from_0_7(found: StateDict, wanted: StateDict) -> dict[str, Tensor]:
-    drop = _without(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
-    return _with_cross_norms(drop(found, wanted), wanted)
+_without_0_7 = _without(r"vit\.patch_embedding\.cls_token|.*\.(conv3|norm3)\..*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +81,19 @@ class Migration:
 # For each architecture, in the order in which they are tried on a file.
 MIGRATIONS: Mapping[str, Mapping[str, Migration]] = {
     "unetr": {
-        "monai-1.3": Migration(
-            title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn",
-            convert=_with_cross_norms,
-        ),
+        "monai-1.3": Migration(title="MONAI 0.9 to 1.3: adds the unused norm_cross_attn", convert=_with_cross_norms),
         "monai-1.4": Migration(
             title="MONAI 1.4 and 1.5: drops the unused cross_attn",
             convert=_without(r"vit\.blocks\.\d+\.cross_attn\..*"),
         ),
         "monai-0.7": Migration(
             title="MONAI 0.7 and 0.8: drops the unused cls_token and conv3, adds the unused norm_cross_attn",
-            convert=_from_0_7,
+            convert=lambda found, wanted: _with_cross_norms(_without_0_7(found, wanted), wanted),
         ),
     },
     "swin_unetr": {
         "monai-1.4": Migration(
-            title="MONAI 0.9 to 1.4: merges patches in the order of that time",
-            extra={"downsample": OldPatchMerging},
+            title="MONAI 0.9 to 1.4: merges patches in the order of that time", extra={"downsample": OldPatchMerging}
         ),
         NONE: Migration(title="MONAI 1.5 and later: as it is"),
     },

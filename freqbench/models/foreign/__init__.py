@@ -5,9 +5,4 @@ from types import ModuleType
 
 from freqbench.models.foreign import bundle, frozen, nnunet
 
-READERS: Mapping[str, ModuleType] = {
-    "nnunet": nnunet,
-    "bundle": bundle,
-    "torchscript": frozen,
-    "torch_export": frozen,
-}
+READERS: Mapping[str, ModuleType] = {"nnunet": nnunet, "bundle": bundle, "torchscript": frozen, "torch_export": frozen}

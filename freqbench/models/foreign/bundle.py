@@ -7,6 +7,8 @@ trusted: then MONAI's own parser resolves it, which runs the code behind a `$`.
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,15 +16,15 @@ from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.core.limits import whole
-from freqbench.core.plugins import is_trusted
+from freqbench.core.plugins import is_trusted, require_trust
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter
-from freqbench.models.foreign.bundle_config import Config, read_config
-from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint
+from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
+from freqbench.models.networks.construction import REFUSALS
 
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
@@ -31,6 +33,91 @@ _TRANSFORMS = "preprocessing::transforms"
 _NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
 # The order in which freqbench applies them; in another order they would mean something else.
 _ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
+
+# Errors that a bundle's code may raise, beside the refusals of networks.
+_FAILURES = (*REFUSALS, ImportError, SyntaxError, OSError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    """Values of a configuration by their id, such as `network_def::out_channels`, as MONAI's parser names them."""
+
+    file: Path
+    content: Mapping[str, Any]
+
+    def find(self, id: str, seen: tuple[str, ...] = ()) -> Any:
+        """Returns the value of an id, its own reference resolved but not those inside it; None if absent."""
+        if id in seen:
+            raise CheckpointError(f"{self.file}: {seen[0]} refers to itself: {' > '.join((*seen, id))}")
+        parent, _, last = id.rpartition("::")
+        holder = self.find(parent, seen) if parent else self.content
+        node = None
+        if isinstance(holder, Mapping):
+            node = holder.get(last)
+        elif isinstance(holder, list) and (i := whole(last)) is not None and i < len(holder):
+            node = holder[i]
+        if not isinstance(node, str) or not node.startswith(("$", "@", "%")):
+            return node
+        if node.startswith("$"):
+            require_trust(f"{self.file}: {id} is the expression {' '.join(node.split())}")
+            return self.parsed(id)
+        target = self.find(node[1:].replace("#", "::"), (*seen, id))
+        if target is None:
+            raise CheckpointError(f"{self.file}: {id} refers to {node}, which is not in the file")
+        return target
+
+    def value(self, id: str) -> Any:
+        """Returns the value with all references inside it resolved; an object that has to be made needs trust."""
+        node = self.find(id)
+        if isinstance(node, Mapping):
+            if "_target_" in node:
+                require_trust(f"{self.file}: {id} is an object of {node['_target_']}")
+                return self.parsed(id)
+            return {key: self.value(f"{id}::{key}") for key in node}
+        if isinstance(node, list):
+            return [self.value(f"{id}::{i}") for i in range(len(node))]
+        return node
+
+    def given(self, id: str, *names: str) -> dict[str, Any]:
+        """Returns the named values under an id that are present."""
+        values = {name: self.value(f"{id}::{name}") for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def items(self, id: str) -> list[str]:
+        """Returns the ids of the items of the list under an id; an empty list if there is no list."""
+        node = self.find(id)
+        return [f"{id}::{i}" for i in range(len(node))] if isinstance(node, list) else []
+
+    def parsed(self, id: str) -> Any:
+        """Returns an id's value from MONAI's parser; this runs the bundle's code, and so needs trust."""
+        require_trust(f"{self.file}: {id}")
+        try:
+            return self._parser.get_parsed_content(id)
+        except _FAILURES as error:
+            raise CheckpointError(
+                f"{self.file}: {id} cannot be resolved: {one_line(error)}: if it needs modules of the bundle, put its "
+                "folder on PYTHONPATH"
+            ) from None
+
+    @cached_property
+    def _parser(self) -> Any:
+        from monai.bundle import ConfigParser
+
+        return ConfigParser(dict(self.content))
+
+
+def _read_config(path: str) -> _Config:
+    """Reads the configuration of a bundle's folder, with its metadata."""
+    names = [f"configs/inference{suffix}" for suffix in (".json", ".yaml", ".yml")]
+    file = next((file for name in names if (file := Path(path, name)).is_file()), None)
+    if file is None:
+        raise CheckpointError(
+            f"{path}: expected a MONAI bundle with configs/inference.json (or .yaml), found none: give the folder that "
+            "holds configs/ and models/"
+        )
+    metadata = Path(path, "configs", "metadata.json")
+    meta = read_object(metadata) if metadata.is_file() else {}
+    return _Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
 
 
 class BundleArgs(Strict):
@@ -80,7 +167,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     expression or a third-party class without trust, overlapping classes, or no window size.
     """
     validate(dict(args), BundleArgs, path)
-    config = read_config(path)
+    config = _read_config(path)
     sizes = _network(config)
     for id in config.items("postprocessing::transforms"):
         if config.value(f"{id}::sigmoid") is True:
@@ -108,7 +195,7 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
 
 def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     """Builds the network of `network_def` with fresh weights, on the CPU or meta device; `describe` checks `args`."""
-    config = read_config(path)
+    config = _read_config(path)
     _network(config)
     where = f"{config.file}: network_def"
     if is_trusted():
@@ -133,13 +220,13 @@ def _weights(path: str) -> Path:
     return file
 
 
-def _files(path: str, config: Config) -> dict[str, Path]:
+def _files(path: str, config: _Config) -> dict[str, Path]:
     """Returns the files that the output depends on, the bundle's modules too, as a trusted bundle may import them."""
     paths = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
     return {file.relative_to(path).as_posix(): file for file in paths}
 
 
-def _network(config: Config) -> _Network:
+def _network(config: _Config) -> _Network:
     """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
     if "vista3d" in str(config.content.get("network_def")).lower():
         raise UserError(
@@ -180,7 +267,7 @@ def _class(where: str, name: str) -> Any:
     return cls
 
 
-def _inferer(config: Config) -> _Inferer | None:
+def _inferer(config: _Config) -> _Inferer | None:
     if str(config.find("inferer::_target_")).rpartition(".")[2] != "SlidingWindowInferer":
         return None
     settings = config.given("inferer", *_Inferer.model_fields)
@@ -192,7 +279,7 @@ def _inferer(config: Config) -> _Inferer | None:
     return validate(settings, _Inferer, f"{config.file}: inferer")
 
 
-def _spatial_shape(config: Config) -> Shape:
+def _spatial_shape(config: _Config) -> Shape:
     """Returns the window that the metadata states, for bundles without a sliding window."""
     shape = config.find("_meta_::network_data_format::inputs::image::spatial_shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)):
@@ -203,7 +290,7 @@ def _spatial_shape(config: Config) -> Shape:
     return triple(shape)
 
 
-def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
+def _space(config: _Config) -> tuple[InputAdapter, Preprocess] | None:
     """Converts the transforms to an input adapter and preprocessing; None if any is unknown or out of order."""
     steps: dict[str, str] = {}
     for id in config.items(_TRANSFORMS):
@@ -232,7 +319,7 @@ def _space(config: Config) -> tuple[InputAdapter, Preprocess] | None:
     )
 
 
-def _transform(config: Config, id: str) -> str:
+def _transform(config: _Config, id: str) -> str:
     """Returns `Spacing` for `Spacingd`, `SpacingD`, `SpacingDict` and their full names; empty for anything else."""
     definition = config.find(id)
     last = str((definition.get("_target_") if isinstance(definition, dict) else None) or "").rpartition(".")[2]
@@ -242,7 +329,7 @@ def _transform(config: Config, id: str) -> str:
     return ""
 
 
-def _usual(config: Config, id: str, name: str) -> bool:
+def _usual(config: _Config, id: str, name: str) -> bool:
     """True if a known transform has no argument that changes what it does here."""
     arguments = config.given(id, "axcodes", "mode", "clip", "margin", "k_divisible", "select_fn")
     match name:

@@ -54,10 +54,15 @@ def _on_each_axis(side: int, args: Mapping[str, Any]) -> tuple[int, ...]:
     return (side,) * dims
 
 
+def require_positive(name: str, numbers: Sequence[int], length: int) -> None:
+    """Raises ValueError unless there are `length` numbers from 1."""
+    if len(numbers) != length or min(numbers) < 1:
+        raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
+
+
 def total_stride(stem: Sequence[int]) -> Shape:
     """Returns the multiple for each axis of a UNETR++ window: its stem, and 2 between each of four stages."""
-    if len(stem) != 3 or min(stem) < 1:
-        raise ValueError(f"expected stem of 3 positive integers, got {tuple(stem)}")
+    require_positive("stem", stem, 3)
     return triple(8 * side for side in stem)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import pkgutil
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -106,6 +107,11 @@ def refusing(complaint: str, refusals: tuple[type[Exception], ...] = REFUSALS) -
         raise
     except refusals as error:
         raise UserError(f"{complaint}: {one_line(error)}") from error
+
+
+def named(**layers: nn.Module) -> nn.Sequential:
+    """Returns layers one after another, under the names that checkpoints have for them."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 class _SchedulesOnCPU(TorchFunctionMode):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.core.types import Shape, triple
 from freqbench.models.networks.architectures import lattice_stride
+from freqbench.models.networks.construction import named
 
 _LEVELS, _DEPTHS = 4, 9
 _STEM = -1  # the level of the first stem
@@ -52,18 +53,18 @@ class ROG(nn.Module):
         self.stem = nn.ModuleList(
             [
                 nn.Sequential(
-                    *(_Separable(in_channels, half), _Norm(half), nn.SiLU()),
-                    *(_Separable(half, half, first), _Norm(half), nn.SiLU()),
+                    *(_separable(in_channels, half), _norm(half), nn.SiLU()),
+                    *(_separable(half, half, first), _norm(half), nn.SiLU()),
                 ),
                 nn.Sequential(
-                    *(_Separable(half, half), _Norm(half), nn.SiLU()),
-                    *(_Separable(half, channels, second), _Norm(channels)),
+                    *(_separable(half, half), _norm(half), nn.SiLU()),
+                    *(_separable(half, channels, second), _norm(channels)),
                 ),
             ]
         )
         factors = (second, third, (2, 2, 2), (2, 2, 2))  # from each level to the next finer one
         self.backbone = nn.ModuleList(_Layer(depth, channels, factors) for depth in range(_DEPTHS))
-        self.combination = nn.Sequential(nn.SiLU(), nn.Conv3d(half, half, 3, padding=1, bias=False), _Norm(half))
+        self.combination = nn.Sequential(nn.SiLU(), nn.Conv3d(half, half, 3, padding=1, bias=False), _norm(half))
         self.factor = first
         self.final = nn.Sequential(nn.SiLU(), nn.Conv3d(half, out_channels, 1, bias=False))
 
@@ -114,8 +115,8 @@ class _Cell(nn.Module):
         if _has_cell(depth + 1, level + 1):
             self.down = _projection(channels, channels * 2, factors[level + 1])
         self.core = nn.Sequential(
-            *(nn.SiLU(), _Separable(channels, channels), _Norm(channels)),
-            *(nn.SiLU(), _Separable(channels, channels), _Norm(channels)),
+            *(nn.SiLU(), _separable(channels, channels), _norm(channels)),
+            *(nn.SiLU(), _separable(channels, channels), _norm(channels)),
         )
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
@@ -131,33 +132,18 @@ class _Cell(nn.Module):
         return leaving
 
 
-class _Separable(nn.Module):
-    """A convolution of 3x3x3 in each channel by itself, then one of 1x1x1 across channels."""
-
-    def __init__(self, before: int, after: int, stride: Shape = (1, 1, 1)) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(before, before, 3, stride, padding=1, groups=before, bias=False)
-        self.pointwise = nn.Conv3d(before, after, 1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.pointwise(self.conv(x))
-        return mixed
+def _separable(before: int, after: int, stride: Shape = (1, 1, 1)) -> nn.Sequential:
+    """Returns a convolution of 3x3x3 in each channel by itself, then one of 1x1x1 across channels."""
+    conv = nn.Conv3d(before, before, 3, stride, padding=1, groups=before, bias=False)
+    return named(conv=conv, pointwise=nn.Conv3d(before, after, 1, bias=False))
 
 
-class _Norm(nn.Module):
-    """Instance norm, under the authors' name."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.InstanceNorm3d(channels, affine=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        normalised: Tensor = self.norm(x)
-        return normalised
+def _norm(channels: int) -> nn.Sequential:
+    return named(norm=nn.InstanceNorm3d(channels, affine=True))
 
 
 def _projection(before: int, after: int, stride: Shape) -> nn.Sequential:
-    return nn.Sequential(nn.SiLU(), nn.Conv3d(before, after, 1, stride, bias=False), _Norm(after))
+    return nn.Sequential(nn.SiLU(), nn.Conv3d(before, after, 1, stride, bias=False), _norm(after))
 
 
 def _upsampled(x: Tensor, factor: Shape) -> Tensor:

@@ -6,7 +6,6 @@ code; the transformer of the decoder is MONAI's.
 """
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from monai.networks.nets.vista3d import MLP, TwoWayTransformer
 from torch import Tensor, nn
 
+from freqbench.models.networks.construction import named
 from freqbench.models.prompts import PointPrompts, answers_to_clicks
 
 _PATCH = 16
@@ -113,7 +113,7 @@ class _ImageEncoder(nn.Module):
 
     def __init__(self, in_channels: int, side: int, channels: int, depth: int, heads: int, out_channels: int) -> None:
         super().__init__()
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv3d(in_channels, channels, _PATCH, _PATCH)))
+        self.patch_embed = named(proj=nn.Conv3d(in_channels, channels, _PATCH, _PATCH))
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, side, channels))
         self.blocks = nn.ModuleList(
             _Block(channels, heads, _WINDOW if i % (depth // 4) else side) for i in range(1, depth + 1)
@@ -269,5 +269,4 @@ class _ChannelNorm(nn.LayerNorm):
 
 
 def _mlp(channels: int, hidden: int, activation: nn.Module) -> nn.Sequential:
-    layers = {"lin1": nn.Linear(channels, hidden), "act": activation, "lin2": nn.Linear(hidden, channels)}
-    return nn.Sequential(OrderedDict(layers))
+    return named(lin1=nn.Linear(channels, hidden), act=activation, lin2=nn.Linear(hidden, channels))

@@ -6,6 +6,7 @@ Xing, Ye, Yang, Liu, Zhu, *SegMamba: Long-range Sequential Modeling Mamba For 3D
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,8 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import Tensor, nn
 
+from freqbench.models.networks.architectures import require_positive
+from freqbench.models.networks.construction import named
 from freqbench.models.networks.selective_scan import selective_scan
 
 _STATE = 16  # numbers in a channel's state
@@ -21,6 +24,9 @@ _KERNEL = 4  # kernel of the causal convolution
 _EXPANSION = 2
 _STEPS = (1e-3, 1e-1)  # range in which softplus(bias) starts
 _ORDERS = ("", "_b", "_s")  # suffixes of the authors' names: forward, backward, across slices
+
+_basic = partial(UnetrBasicBlock, 3, kernel_size=3, stride=1, norm_name="instance", res_block=True)
+_up = partial(UnetrUpBlock, 3, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True)
 
 
 class SegMamba(nn.Module):
@@ -53,8 +59,7 @@ class SegMamba(nn.Module):
     ) -> None:
         super().__init__()
         for name, numbers in {"feat_size": feat_size, "depths": depths}.items():
-            if len(numbers) != 4 or min(numbers) < 1:
-                raise ValueError(f"expected {name} of 4 positive integers, got {tuple(numbers)}")
+            require_positive(name, numbers, 4)
         self.vit = _Encoder(in_channels, feat_size, depths)
         self.encoder1 = _basic(in_channels, feat_size[0])
         self.encoder2 = _basic(feat_size[0], feat_size[1])
@@ -95,7 +100,7 @@ class _Encoder(nn.Module):
             for channels, depth in zip(feat_size, depths, strict=True)
         )
         self.gscs = nn.ModuleList(_GatedSpatialConvolution(channels) for channels in feat_size)
-        self.mlps = nn.ModuleList(_MLP(channels) for channels in feat_size)
+        self.mlps = nn.ModuleList(_mlp(channels) for channels in feat_size)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = []
@@ -118,19 +123,6 @@ class _GatedSpatialConvolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spatial = _normalised(self.proj2(_normalised(self.proj(x))))
         return x + _normalised(self.proj4(spatial + _normalised(self.proj3(x))))
-
-
-class _MLP(nn.Module):
-    """Two pointwise convolutions with twice the channels between them."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv3d(channels, 2 * channels, 1)
-        self.fc2 = nn.Conv3d(2 * channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return mixed
 
 
 class _MambaLayer(nn.Module):
@@ -204,13 +196,5 @@ def _normalised(x: Tensor) -> Tensor:
     return F.relu(F.instance_norm(x))
 
 
-def _basic(before: int, after: int) -> nn.Module:
-    block: nn.Module = UnetrBasicBlock(3, before, after, kernel_size=3, stride=1, norm_name="instance", res_block=True)
-    return block
-
-
-def _up(before: int, after: int) -> nn.Module:
-    block: nn.Module = UnetrUpBlock(
-        3, before, after, kernel_size=3, upsample_kernel_size=2, norm_name="instance", res_block=True
-    )
-    return block
+def _mlp(channels: int) -> nn.Sequential:
+    return named(fc1=nn.Conv3d(channels, 2 * channels, 1), act=nn.GELU(), fc2=nn.Conv3d(2 * channels, channels, 1))

@@ -4,8 +4,8 @@ Shaker, Maaz, Rasheed, Khan, Yang, Khan, *UNETR++: Delving into Efficient and Ac
 IEEE TMI 2024, arXiv:2212.04497.  Modules have the names of the authors' checkpoints, which load strictly.
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,9 +14,12 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock
 from torch import Tensor, nn
 
 from freqbench.core.types import Shape, triple
-from freqbench.models.networks.architectures import total_stride
+from freqbench.models.networks.architectures import require_positive, total_stride
+from freqbench.models.networks.construction import named
 
 _FEATURE_DROPOUT = 0.1
+
+_residual = partial(UnetResBlock, 3, kernel_size=3, stride=1)
 
 
 class UNETRPP(nn.Module):
@@ -63,12 +66,12 @@ class UNETRPP(nn.Module):
         attention_dropout: float = 0.15,
     ) -> None:
         super().__init__()
-        _check_numbers("img_size", img_size, 3)
+        require_positive("img_size", img_size, 3)
         multiple = total_stride(stem)
         if any(size % factor for size, factor in zip(img_size, multiple, strict=True)):
             raise ValueError(f"expected an img_size of multiples of {multiple}, got {tuple(img_size)}")
         for name, per_stage in {"dims": dims, "depths": depths, "proj_sizes": proj_sizes}.items():
-            _check_numbers(name, per_stage, 4)
+            require_positive(name, per_stage, 4)
         _check_channels(in_channels, dims, num_heads)
         if conv_blocks not in (1, 2):
             raise ValueError(f"expected conv_blocks of 1 or 2, got {conv_blocks}")
@@ -82,11 +85,11 @@ class UNETRPP(nn.Module):
 
         stages = [blocks(stage, depths[stage], proj_sizes[stage]) for stage in range(4)]
         self.unetr_pp_encoder = _Encoder(in_channels, stem, dims, stages)
-        self.encoder1 = _residual(in_channels, feature_size, "instance")
+        self.encoder1 = _residual(in_channels, feature_size, norm_name="instance")
         self.decoder5 = _Decoder(dims[3], dims[2], 2, blocks(2, decoder_depth, decoder_proj_size))
         self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
         self.decoder3 = _Decoder(dims[1], dims[0], 2, blocks(0, decoder_depth, decoder_proj_size))
-        last = _residual(feature_size, feature_size, "instance")
+        last = _residual(feature_size, feature_size, norm_name="instance")
         self.decoder2 = _Decoder(dims[0], feature_size, triple(stem), last)
         self.out1 = UnetOutBlock(3, feature_size, out_channels)
         self.out2 = UnetOutBlock(3, dims[0], out_channels)
@@ -114,7 +117,7 @@ class _Encoder(nn.Module):
         kernels: tuple[int | Shape, ...] = (triple(stem), 2, 2, 2)
         for (before, after), kernel in zip(pairwise((in_channels, *dims)), kernels, strict=True):
             conv = nn.Conv3d(before, after, kernel, stride=kernel, bias=False)
-            self.downsample_layers.append(nn.Sequential(_wrapped(conv), nn.GroupNorm(before, after)))
+            self.downsample_layers.append(nn.Sequential(named(conv=conv), nn.GroupNorm(before, after)))
         self.stages = nn.ModuleList(stages)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -134,8 +137,7 @@ class _Decoder(nn.Module):
 
     def __init__(self, before: int, after: int, step: int | Shape, refine: nn.Module) -> None:
         super().__init__()
-        conv = nn.ConvTranspose3d(before, after, step, stride=step, bias=False)
-        self.transp_conv = _wrapped(conv)
+        self.transp_conv = named(conv=nn.ConvTranspose3d(before, after, step, stride=step, bias=False))
         self.decoder_block = nn.ModuleList([refine])
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -154,8 +156,8 @@ class _AttentionBlock(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, tokens, channels))
         self.norm = nn.LayerNorm(channels)
         self.epa_block = _PairedAttention(channels, tokens, proj_size, num_heads, tied, dropout)
-        self.conv51 = _residual(channels, channels, "batch")
-        self.conv52 = _residual(channels, channels, "batch") if conv_blocks == 2 else nn.Identity()
+        self.conv51 = _residual(channels, channels, norm_name="batch")
+        self.conv52 = _residual(channels, channels, norm_name="batch") if conv_blocks == 2 else nn.Identity()
         self.conv8 = nn.Sequential(nn.Dropout3d(_FEATURE_DROPOUT), nn.Conv3d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,21 +205,6 @@ class _PairedAttention(nn.Module):
         # The authors read [B, c, H, N] as [B, N, C] without moving tokens back in front: trained weights expect it.
         spatial = spatial.permute(0, 3, 1, 2).reshape(shape)
         return torch.cat([self.out_proj(spatial), self.out_proj2(channel)], dim=2)
-
-
-def _residual(before: int, after: int, norm: str) -> nn.Module:
-    block: nn.Module = UnetResBlock(3, before, after, kernel_size=3, stride=1, norm_name=norm)
-    return block
-
-
-def _wrapped(conv: nn.Module) -> nn.Sequential:
-    """Returns the convolution under the name `conv`, as in the authors' checkpoints."""
-    return nn.Sequential(OrderedDict(conv=conv))
-
-
-def _check_numbers(name: str, numbers: Sequence[int], length: int) -> None:
-    if len(numbers) != length or min(numbers) < 1:
-        raise ValueError(f"expected {name} of {length} positive integers, got {tuple(numbers)}")
 
 
 def _check_channels(in_channels: int, dims: Sequence[int], num_heads: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from freqbench.attacks import ATTACKS, PGD, make
 from freqbench.core.identity import window_generator
 from freqbench.models import SegmentationModel, SlidingWindowModel, predict, prediction
-from freqbench.models.defences import defence_of
+from freqbench.models.defences.base import defence_of
 from freqbench.models.entry import Inference, InputAdapter
 
 ROI = (8, 8, 8)

@@ -7,7 +7,7 @@ from scipy import fft, ndimage
 from skimage.restoration import denoise_tv_chambolle
 from torch import Tensor
 
-from freqbench.models.defences import Defence, defence_of
+from freqbench.models.defences.base import Defence, defence_of
 from freqbench.models.defences.transforms import DctQuantization, RandomResizePad
 
 SHAPE = (9, 8, 7)
