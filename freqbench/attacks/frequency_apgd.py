@@ -169,10 +169,6 @@ class VAFAOpt(FrequencyAPGD):
     q_min: float = 5.0
     renormalize: bool = True
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_together("q_max", self.q_min, self.q_max)
-
     @property
     def bounded_set(self) -> str:
         """Threat model with or without the stretching."""

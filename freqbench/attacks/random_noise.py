@@ -42,10 +42,6 @@ class RandomNoise(Attack):
     linf: float | None = None
     l2: float | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_together("linf", self.linf, self.l2)
-
     @property
     def size(self) -> float:
         """Value of the given budget, `linf` or `l2`."""

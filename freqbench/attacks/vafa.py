@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, Parameter
+from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, Parameter, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
@@ -77,7 +77,7 @@ class VAFA(FrequencyAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.bounds
-        self.require_together("q_max", low, high)
+        require_together(self.name, {"q_min": low, "q_max": high})
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
                 f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "

@@ -27,9 +27,8 @@ from freqbench.core.search import log_ratio, search
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.cells import Cell
-from freqbench.job.checks import models_for
 from freqbench.job.grid import expand
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, models_for
 from freqbench.job.sweep import AttackEntry, Budget, Match, at
 from freqbench.metrics import prepare_lpips
 

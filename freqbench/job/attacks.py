@@ -10,8 +10,8 @@ from freqbench.core import names
 from freqbench.core.plugins import provenance
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.checks import models_for, require_untargeted
-from freqbench.job.schema import JobSpec
+from freqbench.job.checks import require_untargeted
+from freqbench.job.schema import JobSpec, models_for
 
 
 def attacks_on(job: JobSpec, number: int, dataset: Dataset, where: str) -> Iterator[tuple[Attack, Sequence[str]]]:

@@ -10,9 +10,8 @@ from freqbench.attacks import Attack
 from freqbench.core.errors import UserError, unknown
 from freqbench.job.attacks import attack_entry
 from freqbench.job.cells import Cell
-from freqbench.job.checks import models_for
 from freqbench.job.grid import Grid, expand
-from freqbench.job.schema import JobSpec
+from freqbench.job.schema import JobSpec, models_for
 from freqbench.job.sweep import AttackEntry, at_parameter
 from freqbench.ops.losses import LOSSES
 

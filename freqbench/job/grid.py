@@ -17,7 +17,6 @@ from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attacks_on
 from freqbench.job.cells import Cell, Unit
-from freqbench.job.checks import require_names
 from freqbench.job.models import models_of, origins_of, surrogates_of
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import ModelEntry, ModelSpec
@@ -88,7 +87,6 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def _expanded(job: JobSpec, limit_cases: int | None, where: str) -> Grid:
-    require_names(job, where)
     datasets = [build_dataset(entry, f"{where}: datasets[{i}]") for i, entry in enumerate(job.datasets)]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
@@ -222,7 +220,7 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
         if name in by_name:
             raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
         targets.append(name)
-    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
+    extended = config.validate({**dict(job), "models": [*job.models, *added], "targets": targets}, JobSpec, "targets")
     grid = expand(extended, where="targets")
     sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)

@@ -6,7 +6,7 @@ from freqbench.attacks import Attack, SurrogateAttack
 from freqbench.core.errors import UserError, unknown
 from freqbench.data import Dataset
 from freqbench.job import sweep
-from freqbench.job.checks import models_for
+from freqbench.job.schema import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
 from freqbench.models.checkpoints.record import Origin, origin_of
 

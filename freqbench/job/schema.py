@@ -1,15 +1,16 @@
 """Defines the content of a job file, and builds the datasets of its entries; imports no attacks and no networks."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
 
+from freqbench.attacks.core.declared import declared
 from freqbench.core import config, limits, names, plugins
 from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
@@ -113,6 +114,44 @@ class JobSpec(Strict):
             if count > 1:
                 raise UserError(f"expected each once, got {value!r} {count} times: leave one")
         return given
+
+    @model_validator(mode="after")
+    def _has_the_named(self) -> Self:
+        """Refuses two datasets, or two models of a dataset, with one name, a dataset without a model, unknown names."""
+        datasets, models = [entry.name for entry in self.datasets], [entry.name for entry in self.models]
+        sweep.require_distinct("datasets", datasets)
+        for i, model in enumerate(self.models):
+            _require_known("dataset", model.datasets or (), datasets, f"models[{i}].datasets")
+        for dataset in datasets:
+            available = models_for(self.models, dataset)
+            sweep.require_distinct("models", available)
+            if not available:
+                raise UserError(f"models: expected one for {dataset}, got none: give one without `datasets`")
+            single = [model.name for model in self.models if model.name in available and not model.ensemble]
+            for i, model in enumerate(self.models):
+                if model.name in available:
+                    _require_known("model", model.ensemble or (), single, f"models[{i}]: {model.name}: ensemble")
+        for i, target in enumerate(self.targets if isinstance(self.targets, list) else ()):
+            _require_known("model", [target], models, f"targets[{i}]")
+        for i, attack in enumerate(self.attacks):
+            place = f"attacks[{i}]"
+            attack.only("datasets", datasets, place)
+            attack.only("sources", models, place)
+            if hasattr(declared(attack.class_name), "surrogates"):
+                for names_ in attack.choices(place).get("surrogates", ()):
+                    _require_known("model", names_ if isinstance(names_, list) else (), models, f"{place}.surrogates")
+        return self
+
+
+def models_for(entries: Sequence[ModelEntry], dataset: str) -> list[str]:
+    """Returns the names of the models that a job has for a dataset."""
+    return [entry.name for entry in entries if dataset in (entry.datasets or [dataset])]
+
+
+def _require_known(kind: str, wanted: Sequence[str], available: Sequence[str], place: str) -> None:
+    for name in wanted:
+        if name not in available:
+            raise UserError(f"{place}: {unknown(kind, str(name), available)}")
 
 
 def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:

@@ -258,11 +258,11 @@ def at(place: str) -> Iterator[None]:
         raise type(error)(f"{place}: {error}") from None
 
 
-def require_distinct(what: str, names: Sequence[str], where: str) -> None:
+def require_distinct(what: str, names: Sequence[str]) -> None:
     """Refuses two entries of a list with one name."""
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise UserError(f"{where}: {what}[{i}].name: {name!r} is taken already: give each its own name")
+            raise UserError(f"{what}[{i}].name: {name!r} is taken already: give each its own name")
 
 
 def with_own_files(refs: tuple["CaseRef", ...]) -> tuple["CaseRef", ...]:

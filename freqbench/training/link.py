@@ -207,7 +207,7 @@ def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
         place = f"{where}: training[{i}]"
         training = _from_file(entry.job, where, place) if isinstance(entry.job, str) else entry.job
         trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
-    sweep.require_distinct("training", [each.job.name for each in trainings], where)
+    sweep.require_distinct(f"{where}: training", [each.job.name for each in trainings])
     taken: dict[tuple[str, str], str] = {}
     for each in trainings:
         for recipe in each.job.networks:

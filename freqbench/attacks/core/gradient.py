@@ -41,7 +41,6 @@ class AimedAttack(Attack):
         if self.targeted and self.organs is not None:
             complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
             self.refuse("targeted", complaint)
-        self.require_together("organs", self.organs, self.target)
 
     def check_classes(self, num_classes: int) -> None:
         """Checks that `organs` and `target` name no class beyond the last."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from freqbench.attacks.core import values
 from freqbench.attacks.core.targets import canonical
-from freqbench.core import names
-from freqbench.core.errors import unknown
+from freqbench.core import limits, names
+from freqbench.core.errors import ParameterError, unknown
 
 LOSSES, BANDS, KINDS = (names.KNOWN[table] for table in ("losses", "bands", "corruptions"))
 REGIONS = ("all", "centre", "periphery")
@@ -35,27 +35,43 @@ class Parameter:
     spelled: Callable[[Any], Any] = lambda value: value
 
 
-def wrong_name(attack: Any, given: Collection[str], optional: str | None = None) -> tuple[str, str] | None:
-    """Names a parameter that an attack does not take, or that it requires and lacks, and a complaint.
+def require_names(attack: Any, given: Collection[str], optional: str | None = None) -> None:
+    """Refuses, with a ParameterError, names that an attack does not take, and a name that it requires and lacks.
 
     Args:
         attack: its class, or the class's outline (`declared`).
         given: names that a caller passes.
         optional: a required name that may still be left out.
-
-    Returns:
-        The first such name with its complaint, or None.
     """
-    parameters = {field.name: attack.parameters.get(field.name) for field in fields(attack)}
+    known = [field.name for field in fields(attack)]
     for name in given:
-        if name not in parameters:
-            return name, unknown("parameter", name, parameters)
+        if name not in known:
+            raise ParameterError(attack.name, name, unknown("parameter", name, known))
     for field in fields(attack):
         if field.default is MISSING and field.name not in (*given, optional):
-            described = parameters[field.name]
+            described = attack.parameters.get(field.name)
             meaning = described.meaning if described else "see the attack's docstring"
-            return field.name, f"required, but not given ({meaning})"
-    return None
+            raise ParameterError(attack.name, field.name, f"required, but not given ({meaning})")
+
+
+def spelled(attack: Any, name: str, value: Any) -> Any:
+    """Returns the canonical value of a parameter of an attack, its class, or the class's outline.
+
+    Raises a ParameterError for a value that the attack does not take.
+    """
+    parameter = variant_of(attack.variants) if name == "variant" else attack.parameters.get(name)
+    too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
+    complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
+    if complaint:
+        raise ParameterError(attack.name, name, complaint)
+    return parameter.spelled(value) if parameter and value is not None else value
+
+
+def require_together(owner: str, settings: Mapping[str, Any]) -> None:
+    """Refuses, with a ParameterError, canonical values that break a rule in TOGETHER whose parameters are all there."""
+    for parameter, (involved, check) in TOGETHER.items():
+        if settings.keys() >= set(involved) and (complaint := check(*(settings[name] for name in involved))):
+            raise ParameterError(owner, parameter, complaint)
 
 
 class ByParameters:
