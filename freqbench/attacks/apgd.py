@@ -105,11 +105,6 @@ class APGD(LinfGradientAttack):
         """One forward and one backward pass per step, and one forward pass whenever the radius shrinks."""
         return self.steps + len(self.stages) - 1, self.steps
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start is drawn; nothing else is."""
-        return self.random_start
-
     def draw_start(self, task: Task) -> Tensor:
         """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""
         noise = super().draw_start(task)

@@ -80,11 +80,6 @@ class FrequencyAPGD(StateAttack):
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """Returns the set of points to search; computes here all that is constant, such as the spectrum."""
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start or the random null row is drawn."""
-        return self.control == "random" or (self.control == "none" and self.random_start)
-
     def perturb(self, task: Task) -> Tensor:
         """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
         padded = self.padded(task.clean)

@@ -58,6 +58,7 @@ class SA2(FrequencyAttack):
     name: ClassVar[str] = "sa2"
     threat_model = ByParameters("dct-scaling", lambda attack: WITH_DC if attack.variant == "paper" else "dct-scaling")
     budget_name: ClassVar[str] = "rho"
+    random_start: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
 
@@ -73,11 +74,6 @@ class SA2(FrequencyAttack):
     def bounds(self) -> tuple[float, float]:
         """Bounds of the multipliers: 1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
-
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start is drawn."""
-        return self.control != "uniform"
 
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
         """Moves by one `step_size` towards the direction, inside the bounds."""

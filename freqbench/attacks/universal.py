@@ -71,11 +71,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     variant: str = "paper"
 
     @property
-    def is_stochastic(self) -> bool:
-        """True for the null row; the attack itself draws nothing."""
-        return self.control == "random"
-
-    @property
     def learning_passes(self) -> tuple[int, int]:
         """One forward and one backward pass per step; with `least-likely` two forward passes."""
         steps = 0 if self.control == "random" else self.steps

@@ -95,11 +95,6 @@ class VAFA(FrequencyAttack):
         """True if every slice is stretched: `renormalize`, or the variant's default."""
         return self.variant != "paper" if self.renormalize is None else self.renormalize
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True for the random null row; the attack itself draws nothing."""
-        return self.control == "random"
-
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
         """Moves by one unit towards the direction, inside the bounds."""
         return (state + direction).clamp(*self.bounds)

@@ -50,11 +50,6 @@ class AcquisitionAttack(GradientAttack):
         """Value of the parameter `budget_name`."""
         return float(getattr(self, self.budget_name))
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start or the null row is drawn."""
-        return self.control == "random" or self.random_start
-
     def perturb(self, task: Task) -> Tensor:
         """Stores the best point of all runs, or the null row's point, as the state and returns its volumes."""
         return self.search(task, self.space(task.clean))

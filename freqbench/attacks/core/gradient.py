@@ -42,6 +42,12 @@ class AimedAttack(Attack):
             complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
             self.refuse("targeted", complaint)
 
+    @property
+    def is_stochastic(self) -> bool:
+        """True if the null row is drawn or, without a null row, the start; `uniform` draws nothing."""
+        control = getattr(self, "control", "none")
+        return control == "random" or (control == "none" and getattr(self, "random_start", False))
+
     def check_classes(self, num_classes: int) -> None:
         """Checks that `organs` and `target` name no class beyond the last."""
         for parameter, highest in (("organs", max(self.organs or (0,))), ("target", highest_class(self.target))):
