@@ -13,8 +13,8 @@ from torch import Tensor
 from freqbench.attacks import FAA, AttackResult, make
 from freqbench.attacks.core.inputs import Given
 from freqbench.attacks.core.task import Task
+from freqbench.attacks.faa import fourier_bands
 from freqbench.core.errors import ThreatModelError
-from freqbench.ops.fourier import fourier_bands
 from freqbench.ops.losses import dice_ce
 
 BANDS = 8

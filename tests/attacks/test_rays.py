@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
 from freqbench.attacks.rays import _turned
-from freqbench.ops.overlap import mean_dice
+from freqbench.ops.losses import mean_dice
 
 
 def search(**changes: Any) -> tuple[Asked, AttackResult]:

@@ -4,7 +4,7 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor
 
-from freqbench.ops.consistency import frequency_consistency
+from freqbench.ops.dct import frequency_consistency
 
 SHAPE = (2, 3, 8, 6, 4)
 

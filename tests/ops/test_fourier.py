@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from freqbench.ops.fourier import amplitude_swap, fourier_bands
+from freqbench.attacks.faa import amplitude_swap, fourier_bands
 
 SHAPES = [(8, 6, 4), (5, 7, 3), (96, 16, 2), (1, 1, 1)]
 

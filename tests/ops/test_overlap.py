@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from freqbench.metrics import dice
-from freqbench.ops.overlap import mean_dice
+from freqbench.ops.losses import mean_dice
 
 
 def random_task() -> tuple[Tensor, Tensor]:

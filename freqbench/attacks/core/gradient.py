@@ -65,7 +65,7 @@ class GradientAttack(AimedAttack):
             is the mean over these classes (towards a target: over all, because the target has other classes). A window
             without such a voxel has no gradient.
         restarts: number of runs, each from another draw of the sample's own generator. Each sample keeps the volume of
-            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.overlap.mean_dice`); towards a target,
+            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.losses.mean_dice`); towards a target,
             the volume of the highest loss.
         keep: `last`: a run returns its last volumes; `best`: for each sample, the volume of the run with the highest
             loss, the last one included.
