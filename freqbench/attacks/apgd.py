@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -74,8 +73,8 @@ class APGD(LinfGradientAttack):
     returns the volume of least accuracy and begins the next radius there.
     """
 
-    name: ClassVar[str] = "apgd"
-    revision: ClassVar[int] = 2
+    name = "apgd"
+    revision = 2
 
     steps: int = 100
     random_start: bool = True

@@ -1,7 +1,6 @@
 """CosPGD, which weighs voxels by their cosine to the label.  Agnihotri et al., ICML 2024, arXiv:2302.02213."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +33,7 @@ class CosPGD(WeighingPGD):
     cross-entropy.
     """
 
-    name: ClassVar[str] = "cospgd"
+    name = "cospgd"
 
     def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
         """Returns J, with every mean over the organs."""

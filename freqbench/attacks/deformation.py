@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,11 +60,11 @@ class Deformation(AcquisitionAttack):
     the field is a bounded spline (Rueckert et al., IEEE TMI 1999), and the task is a segmentation, whose label moves.
     """
 
-    name: ClassVar[str] = "deformation"
-    threat_model: ClassVar[str] = "deformation"
-    budget_name: ClassVar[str] = "max_mm"
-    scopes: ClassVar[tuple[str, ...]] = ("volume",)
-    moves_labels: ClassVar[bool] = True
+    name = "deformation"
+    threat_model = "deformation"
+    budget_name = "max_mm"
+    scopes = ("volume",)
+    moves_labels = True
 
     max_mm: float
     min_jacobian: float = 0.5

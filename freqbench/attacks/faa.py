@@ -1,16 +1,16 @@
 """FAA, a reconstruction: bands from another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.task import Task
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold close to the image
@@ -56,17 +56,13 @@ class FAA(GradientAttack):
     reproduce those of SA2.
     """
 
-    name: ClassVar[str] = "faa"
-    threat_model: ClassVar[str] = "fourier-bands"
-    budget_name: ClassVar[str] = "portion"
-    variants: ClassVar[tuple[str, ...]] = ("reconstruction",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        "control": RANDOM_CONTROL,
-        "step_size": LOGIT_STEP,
-    }
-    needs_reference: ClassVar[bool] = True
-    is_stochastic: ClassVar[bool] = True
+    name = "faa"
+    threat_model = "fourier-bands"
+    budget_name = "portion"
+    variants = ("reconstruction",)
+    parameters = PARAMETERS | {"control": RANDOM_CONTROL, "step_size": LOGIT_STEP}
+    needs_reference = True
+    is_stochastic = True
 
     portion: float = 0.1
     bands: int = 32

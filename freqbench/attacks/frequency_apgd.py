@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -20,7 +20,6 @@ from freqbench.attacks.core.parameters import (
     SMALLEST_STEP,
     STRETCHING,
     ByParameters,
-    Parameter,
 )
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
@@ -65,7 +64,7 @@ class FrequencyAPGD(StateAttack):
             adds `-ssim` to the threat model; points shrink towards no change until they meet it (`within_ssim`).
     """
 
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES
     null_end: ClassVar[int]
 
     steps: int = 40
@@ -155,15 +154,11 @@ class VAFAOpt(FrequencyAPGD):
     of the smallest errors has a lower SSIM in a window, a UserError is raised.
     """
 
-    name: ClassVar[str] = "vafa_opt"
+    name = "vafa_opt"
     threat_model = _bounded_set_or("dct-quantization")
-    budget_name: ClassVar[str | None] = "q_max"
-    null_end: ClassVar[int] = 1
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        "q_min": SMALLEST_STEP,
-        "renormalize": STRETCHING,
-    }
+    budget_name = "q_max"
+    null_end = 1
+    parameters = PARAMETERS | {"q_min": SMALLEST_STEP, "renormalize": STRETCHING}
 
     q_max: float = 20.0
     q_min: float = 5.0
@@ -202,9 +197,9 @@ class VAFAOpt(FrequencyAPGD):
 class VAFAOpt2D(VAFAOpt):
     """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
-    name: ClassVar[str] = "vafa_opt_2d"
-    parameters: ClassVar[Mapping[str, Parameter]] = {**VAFAOpt.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "vafa_opt_2d"
+    parameters = VAFAOpt.parameters | {"block": SLICE_BLOCK}
+    per_slice = True
 
     block: int | tuple[int, ...] = 8
 
@@ -225,10 +220,10 @@ class SA2Opt(FrequencyAPGD):
     because the paper does not exempt it: `dct-scaling-with-dc`.
     """
 
-    name: ClassVar[str] = "sa2_opt"
+    name = "sa2_opt"
     threat_model = _bounded_set_or("dct-scaling")
-    budget_name: ClassVar[str | None] = "rho"
-    null_end: ClassVar[int] = 0
+    budget_name = "rho"
+    null_end = 0
 
     rho: float = 0.4
     block: int | tuple[int, ...] = 16
@@ -260,9 +255,9 @@ class SA2Opt(FrequencyAPGD):
 class SA2Opt2D(SA2Opt):
     """`SA2Opt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
-    name: ClassVar[str] = "sa2_opt_2d"
-    parameters: ClassVar[Mapping[str, Parameter]] = {**SA2Opt.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "sa2_opt_2d"
+    parameters = PARAMETERS | {"block": SLICE_BLOCK}
+    per_slice = True
 
 
 def within_ssim(

@@ -1,7 +1,6 @@
 """Changes of MR k-space.  After Morshuis et al., MLMIR at MICCAI 2022, arXiv:2208.03161."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,9 +41,9 @@ class KSpace(AcquisitionAttack):
     order in u.
     """
 
-    name: ClassVar[str] = "kspace"
-    threat_model: ClassVar[str] = "kspace"
-    budget_name: ClassVar[str] = "eps_k"
+    name = "kspace"
+    threat_model = "kspace"
+    budget_name = "eps_k"
 
     eps_k: float
     region: str = "all"

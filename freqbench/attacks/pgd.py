@@ -37,7 +37,7 @@ class PGD(LinfGradientAttack):
         [True, True]
     """
 
-    name: ClassVar[str] = "pgd"
+    name = "pgd"
 
     steps: int = 20
     step_size: float | str = 0.01
@@ -61,7 +61,7 @@ class PGD(LinfGradientAttack):
 class WeighingPGD(PGD):
     """PGD on a loss of its own that neglects voxels which are already wrong; the cross-entropy compares volumes."""
 
-    variants: ClassVar[tuple[str, ...]] = ("paper", "released", "released-bmvc")
+    variants = ("paper", "released", "released-bmvc")
 
     loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
 

@@ -1,7 +1,6 @@
 """Random noise of a stated L-infinity or L2 size: the control row of every table."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,11 +32,11 @@ class RandomNoise(Attack):
     `start`: the standard normals, `[B, C, H, W, D]`.
     """
 
-    name: ClassVar[str] = "random_noise"
-    budget_name: ClassVar[Any] = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
+    name = "random_noise"
+    budget_name = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
     threat_model = budget_name
-    is_stochastic: ClassVar[bool] = True
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    is_stochastic = True
+    passes = (0, 0)
 
     linf: float | None = None
     l2: float | None = None

@@ -1,6 +1,6 @@
 """SA2, the spectrum attack with scaled coefficients.  Hanif et al., ISBI 2025."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters, Parameter
+from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
@@ -55,12 +55,12 @@ class SA2(FrequencyAttack):
     are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
     """
 
-    name: ClassVar[str] = "sa2"
+    name = "sa2"
     threat_model = ByParameters("dct-scaling", lambda attack: WITH_DC if attack.variant == "paper" else "dct-scaling")
-    budget_name: ClassVar[str] = "rho"
-    random_start: ClassVar[bool] = True
+    budget_name = "rho"
+    random_start = True
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
+    parameters = FrequencyAttack.parameters | {"step_size": RATIO_STEP}
 
     rho: float = 0.4
     steps: int = 10
@@ -145,10 +145,10 @@ class SA2In2D(SA2):
     confuses them and fails.
     """
 
-    name: ClassVar[str] = "sa2_2d"
-    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**SA2.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "sa2_2d"
+    variants = ("released", "paper")
+    parameters = SA2.parameters | {"block": SLICE_BLOCK}
+    per_slice = True
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
         """Returns the SSIM loss over the whole window; in `released` from the permuted clean volume."""

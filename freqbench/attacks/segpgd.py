@@ -1,7 +1,6 @@
 """SegPGD, which weighs right voxels above wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ class SegPGD(WeighingPGD):
     of the wrong voxels alone at every step: if no voxel is wrong, nothing moves.
     """
 
-    name: ClassVar[str] = "segpgd"
+    name = "segpgd"
 
     def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
         """Returns J, with every sum over the organs; lambda is `share`."""

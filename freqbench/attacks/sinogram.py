@@ -1,7 +1,6 @@
 """Noise in CT projections.  After Gandikota et al., MIDL 2023, arXiv:2402.11557."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,9 +35,9 @@ class Sinogram(AcquisitionAttack):
     projection, a bound relative to each reading, and a segmentation as target.
     """
 
-    name: ClassVar[str] = "sinogram"
-    threat_model: ClassVar[str] = "sinogram"
-    budget_name: ClassVar[str] = "eps_p"
+    name = "sinogram"
+    threat_model = "sinogram"
+    budget_name = "eps_p"
 
     eps_p: float
     angles: int = 90

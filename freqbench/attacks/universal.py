@@ -1,8 +1,8 @@
 """A universal perturbation: one for all cases.  Hendrik Metzen et al., ICCV 2017, arXiv:1704.05712."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from freqbench.attacks.core.base import SLACK, LinfAttack
 from freqbench.attacks.core.gradient import AimedAttack
 from freqbench.attacks.core.needs import LearnedAttack
-from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
@@ -51,16 +51,11 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     come closest to their static target. Volumes are clamped to [0, 1] while the tile is learned, too.
     """
 
-    name: ClassVar[str] = "universal"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        **LEARNED,
-        "loss": LEARNED_LOSS,
-        "control": RANDOM_CONTROL,
-    }
-    scopes: ClassVar[tuple[str, ...]] = ("volume",)
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    name = "universal"
+    variants = ("paper",)
+    parameters = PARAMETERS | LEARNED | {"loss": LEARNED_LOSS, "control": RANDOM_CONTROL}
+    scopes = ("volume",)
+    passes = (0, 0)
 
     steps: int = 10
     step_size: float | str = "eps/4"

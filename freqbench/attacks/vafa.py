@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, Parameter, require_together
+from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
@@ -63,11 +63,11 @@ class VAFA(FrequencyAttack):
     the whole batch.
     """
 
-    name: ClassVar[str] = "vafa"
+    name = "vafa"
     threat_model = ByParameters(
         "dct-quantization", lambda attack: STRETCHED if attack.stretches else "dct-quantization"
     )
-    budget_name: ClassVar[str] = "q_max"
+    budget_name = "q_max"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
 
     q_max: float = 20.0
@@ -149,10 +149,10 @@ class VAFA2D(VAFA):
     differ: the released re-assembly confuses them and fails.
     """
 
-    name: ClassVar[str] = "vafa_2d"
-    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**VAFA.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "vafa_2d"
+    variants = ("released", "paper")
+    parameters = VAFA.parameters | {"block": SLICE_BLOCK}
+    per_slice = True
     ssim_weight: ClassVar[float] = 0.0  # type: ignore[misc]  # No parameter any more.
 
     steps: int = 10

@@ -55,10 +55,15 @@ class _Names(dict[str, Any]):
     def _outline(self, node: ast.ClassDef) -> type:
         attributes: list[Any] = []
         for line in node.body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                name, is_shared = line.target.id, ast.unparse(line.annotation).startswith("ClassVar")
-                default = [self._value(line.value) if name in READ else None] if line.value else []
-                attributes.append((name, ClassVar[Any] if is_shared else Any, *default))
+            match line:
+                case ast.AnnAssign(target=ast.Name(name), value=value):
+                    is_shared = ast.unparse(line.annotation).startswith("ClassVar")
+                case ast.Assign(targets=[ast.Name(name)], value=value):
+                    is_shared = True
+                case _:
+                    continue
+            default = [self._value(value) if name in READ else None] if value else []
+            attributes.append((name, ClassVar[Any] if is_shared else Any, *default))
         bases = tuple(self[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id != "ABC")
         return make_dataclass(node.name, attributes, bases=bases, kw_only=True)
 

@@ -2,9 +2,9 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
@@ -31,7 +31,7 @@ class BlockAttack(Attack):
     blocks are one voxel deep, so that each depth slice has a two-dimensional transform.
     """
 
-    per_slice: ClassVar[bool] = False
+    per_slice = False
 
     block: int | tuple[int, ...]
 
@@ -104,8 +104,8 @@ class FrequencyAttack(StateAttack):
     belongs to the best volumes.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
-    passes_to_compare: ClassVar[int] = 0  # the volumes are those of a step's own forward pass
+    parameters = PARAMETERS | {"loss": VARIANT_LOSS}
+    passes_to_compare = 0  # the volumes are those of a step's own forward pass
 
     steps: int = 20
     block: int | tuple[int, ...] = 32

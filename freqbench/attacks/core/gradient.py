@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -186,7 +186,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
     An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
     """
 
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES
 
     @abstractmethod
     def run(self, task: Task) -> Tensor:

@@ -92,7 +92,7 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 _LOSS = values.one_known("loss", LOSSES)
 
-PARAMETERS: Mapping[str, Parameter] = {
+PARAMETERS: dict[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", values.intensity),
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", values.intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", values.step_size),
@@ -170,7 +170,7 @@ PARAMETERS: Mapping[str, Parameter] = {
 }
 
 # Each table serves one family of attacks, so that attacks of other packages may reuse these names.
-LEARNED: Mapping[str, Parameter] = {
+LEARNED: dict[str, Parameter] = {
     "learn_split": Parameter(
         "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
     ),
@@ -183,7 +183,7 @@ LEARNED: Mapping[str, Parameter] = {
         values.as_block,
     ),
 }
-SURROGATES: Mapping[str, Parameter] = {
+SURROGATES: dict[str, Parameter] = {
     "surrogates": Parameter(
         "other models of the job, whose gradients are followed",
         values.expecting(
@@ -199,13 +199,13 @@ SURROGATES: Mapping[str, Parameter] = {
         "step of a surrogate's weight", values.number("above 0 and below 1", lambda value: 0 < value < 1)
     ),
 }
-CORRUPTION: Mapping[str, Parameter] = {
+CORRUPTION: dict[str, Parameter] = {
     "kind": Parameter(f"kind of corruption: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
     "severity": Parameter(
         "severity of the corruption, from 1 to 5", values.number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)
     ),
 }
-ACQUISITION: Mapping[str, Parameter] = {
+ACQUISITION: dict[str, Parameter] = {
     "eps_k": Parameter("largest relative change of a point of k-space", values.share),
     "region": Parameter("the part of k-space that may change", values.one_of(*REGIONS)),
     "lines": Parameter("one change for each phase-encoding line", values.flag),
