@@ -149,7 +149,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
     attack = make(name, block=BLOCK, steps=1, keep="last")
-    low, high = attack.bounds  # type: ignore[attr-defined]
+    low, high = attack.bounds
     layout = (1, 1, 4, *BLOCK)
     volumes = [
         attack(SmallNet().double(), images, labels, start=torch.full(layout, value, dtype=torch.float64)).losses
