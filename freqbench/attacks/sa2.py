@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
+from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
@@ -88,22 +89,9 @@ class SA2(FrequencyAttack):
             w = torch.where(tiled(band_mask(self.band, block), w), w, 1.0)
         if self.control != "none":
             return volume_of(w), w
-        dissimilarity = self.distance(x, block) if self.ssim_weight else no_loss
+        return self.followed(task, w, [partial(self.objective(task, block), volume_of)] * self.steps)
 
-        def objective(w: Tensor) -> tuple[Tensor, Seen]:
-            a = volume_of(w)
-            logits = task.logits(a)
-            loss = task.objective.raised(logits)
-            raised = self._task_term(task, logits, loss)
-            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
-            price = self.ssim_weight * dissimilarity(a)
-            with torch.no_grad():
-                value = self._task_term(task, logits, task.objective.compared(logits, loss)) - price
-            return raised - price, (a.detach(), value, task.objective.is_reached(logits))
-
-        return self.followed(task, w, [objective] * self.steps)
-
-    def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
+    def task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
         """Returns the task loss weighted by `dice_weight`, with the cosine if the variant has it, `[B]`."""
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
@@ -114,7 +102,7 @@ class SA2(FrequencyAttack):
         return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """Returns a function of volumes to their SSIM loss from the clean ones over the whole window, `[B]`."""
+        """Returns the SSIM loss over the whole window."""
         return ssim_loss(clean)
 
 

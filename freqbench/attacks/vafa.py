@@ -9,13 +9,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
+from freqbench.attacks.core.frequency import FrequencyAttack
 from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
-from freqbench.ops.ssim import ssim_loss
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
 SCALE = 255.0
@@ -106,20 +105,14 @@ class VAFA(FrequencyAttack):
         c, volume_of = block_spectrum(x, block)  # DCT of the blocks of 255 x - 128
         first = q_min if self.variant == "paper" and self.control == "none" else q_max
         q = self.first_state(task, None if self.control == "random" else first)
+
+        def rendered(alpha: float, q: Tensor) -> Tensor:
+            return self._normalise(volume_of(quantisation_error(c, q, alpha)))
+
         if self.control != "none":
-            return self._normalise(volume_of(quantisation_error(c, q, alphas[-1]))), q
-        dissimilarity = ssim_loss(x, block) if self.ssim_weight else no_loss
-
-        def objective(alpha: float, q: Tensor) -> tuple[Tensor, Seen]:
-            a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
-            logits = task.logits(a)
-            loss = task.objective.raised(logits)
-            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
-            price = self.ssim_weight * dissimilarity(a)
-            value = task.objective.compared(logits, loss) - price.detach()
-            return loss - price, (a.detach(), value, task.objective.is_reached(logits))
-
-        return self.followed(task, q, (partial(objective, alpha) for alpha in alphas))
+            return rendered(alphas[-1], q), q
+        objective = self.objective(task, block)
+        return self.followed(task, q, (partial(objective, partial(rendered, alpha)) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
         """Converts from the 0..255 scale to [0, 1], as the variant does."""

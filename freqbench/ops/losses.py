@@ -84,10 +84,7 @@ def dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
 
 
 class _Dice(torch.autograd.Function):
-    """Computes the Dice over everything, `with_ce` plus the cross-entropy.
-
-    Keeps only the softmax; the label terms are one gather forward and one scatter backward.
-    """
+    """Computes the Dice over everything, `with_ce` plus cross-entropy; keeps the softmax alone: labels are a gather."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, with_ce: bool) -> Tensor:

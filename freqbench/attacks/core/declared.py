@@ -15,10 +15,7 @@ READ = ("name", "budget_name", "parameters", "variants")
 
 @cache
 def declared(name: str) -> Any:
-    """Outline of an attack's class: its fields and the attributes in READ, without methods. None for an unknown name.
-
-    Every default is None here, whatever it is in the class.
-    """
+    """Outline of an attack's class: fields, all defaults None, and the attributes in READ; None for an unknown name."""
     table = entries("attacks/table.py", "ATTACKS")
     return _module("freqbench.attacks.table")[ast.unparse(table[name])] if name in table else None
 

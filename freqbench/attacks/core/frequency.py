@@ -16,6 +16,7 @@ from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.ssim import ssim_loss
 
 Seen = tuple[Tensor, Tensor, Tensor]
 """Volumes that a gradient was taken at, the values that compare them, and a flag for each sample that is reached."""
@@ -136,6 +137,33 @@ class FrequencyAttack(StateAttack):
         """Name of the task loss: `loss`, or that of the variant."""
         return self.loss or self.variant_loss
 
+    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
+        """Returns a function of volumes to their SSIM loss from the clean ones, here block by block, `[B]`."""
+        return ssim_loss(clean, block)
+
+    def task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
+        """Returns the part of the objective that logits determine, made from their task loss, both `[B]`."""
+        return loss
+
+    def objective(
+        self, task: Task, block: Block
+    ) -> Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Seen]]:
+        """Makes the objective, a function of a rendering of states into volumes, and of a state."""
+        distance = self.distance(task.clean, block) if self.ssim_weight else lambda x: x.new_zeros(len(x))
+
+        def objective(render: Callable[[Tensor], Tensor], state: Tensor) -> tuple[Tensor, Seen]:
+            a = render(state)
+            logits = task.logits(a)
+            loss = task.objective.raised(logits)
+            raised = self.task_term(task, logits, loss)
+            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
+            price = self.ssim_weight * distance(a)
+            with torch.no_grad():
+                value = self.task_term(task, logits, task.objective.compared(logits, loss)) - price
+            return raised - price, (a.detach(), value, task.objective.is_reached(logits))
+
+        return objective
+
     def perturb(self, task: Task) -> Tensor:
         """Returns the volumes of the run, or of the strongest of several runs."""
         images, state = self.strongest(task, lambda: self.run(task), lambda images: images.clamp(0, 1))
@@ -173,8 +201,3 @@ class FrequencyAttack(StateAttack):
             drawn = task.draw(torch.rand, self.to_blocks(padded).shape[1:])
             state = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])
         return state.clamp(low, high)
-
-
-def no_loss(volumes: Tensor) -> Tensor:
-    """Returns 0 for every sample, instead of a loss whose weight is 0."""
-    return volumes.new_zeros(len(volumes))

@@ -25,10 +25,7 @@ SCOPES = ("window", "volume")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's meaning, a check that returns None or a complaint, and a function for the canonical value.
-
-    Attacks are identified by their parameters: two spellings of one value would be two attacks. None stays None.
-    """
+    """A meaning, a check that returns None or a complaint, and a canonical form, as values identify an attack."""
 
     meaning: str
     check: values.Check
@@ -55,10 +52,7 @@ def require_names(attack: Any, given: Collection[str], optional: str | None = No
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:
-    """Returns the canonical value of a parameter of an attack, its class, or the class's outline.
-
-    Raises a ParameterError for a value that the attack does not take.
-    """
+    """Returns a parameter's canonical value, of an attack, class or outline; raises ParameterError if it is wrong."""
     parameter = variant_of(attack.variants) if name == "variant" else attack.parameters.get(name)
     too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
     complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
