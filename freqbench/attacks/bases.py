@@ -39,7 +39,6 @@ class BASES(SurrogateAttack, LinfGradientAttack):
         queries: forward passes of the attacked network; each comes with `steps` iterations of every surrogate.
         steps: gradient steps per query; each takes one forward and one backward pass of every surrogate.
         step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the authors'.
-        weight_step: change of a weight in its turn, up and down.
 
     `state`: the final weights of the search, `[B, n]`, in the order of the surrogates.
 

@@ -130,7 +130,6 @@ class FAA(GradientAttack):
         return among.flatten(1) * (scores > 0)
 
     def _by_channel(self, values: Tensor) -> Tensor:
-        """Reshapes values of all gates to `[B, C, N]`."""
         return values.reshape(len(values), -1, self.bands)
 
     def _noise(self, task: Task) -> Tensor:

@@ -36,7 +36,6 @@ SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
 
 
 def _bounded_set_or(usual: str) -> ByParameters:
-    """Returns the property `threat_model`, made from `FrequencyAPGD.bounded_set` and `ssim_min`."""
     return ByParameters(usual, lambda attack: attack.bounded_set + ("" if attack.ssim_min is None else SSIM_SUFFIX))
 
 

@@ -23,10 +23,6 @@ class Sinogram(AcquisitionAttack):
     the [0, 1] scale (air is 0) instead of attenuation, and for a window of the window alone: with `scope: volume` rays
     pass through the whole slice.
 
-    Args:
-        eps_p: largest relative change of a reading, from 0 to 1.
-        angles: projections over half a turn.
-
     Besides the network's passes, a step takes two sparse products, whose time grows with the angles.
 
     `start` and `state`: u, `[B, C, angles, T, D]`, T readings per projection, one voxel apart.

@@ -37,7 +37,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     Args:
         steps: steps of the tile; each takes all learning cases, with one forward and one backward pass each (two
             forward passes through a sliding window).
-        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`.
         tile: side of the tile in voxels, or three sides; None: the model's window. A tile larger than all volumes is
             one perturbation for the whole volume.
         loss: a name in `freqbench.ops.losses.LOSSES`, except losses that mask voxels or compare logits.
@@ -115,7 +114,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     def _gradient(
         self, tile: Tensor, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns the gradient of one case's loss with respect to the tile."""
         # so that a random defence draws anew in each step
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         task = self.task(model, images, labels, generator=draws)

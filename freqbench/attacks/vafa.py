@@ -115,7 +115,6 @@ class VAFA(FrequencyAttack):
         return self.followed(task, q, (partial(objective, partial(rendered, alpha)) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
-        """Converts from the 0..255 scale to [0, 1], as the variant does."""
         if not self.stretches:
             return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
         return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)

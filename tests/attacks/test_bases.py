@@ -11,7 +11,6 @@ from attacks.test_rays import NoBackward
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
-from freqbench.core.errors import UserError
 from freqbench.ops.losses import dice_ce
 from freqbench.testing import volumes
 
@@ -161,10 +160,3 @@ def test_surrogates_go_where_the_network_s_least_likely_classes_are() -> None:
     assert torch.equal(towards.adversarial, rule.adversarial)
     assert (towards.num_forwards, rule.num_forwards) == (42, 41)
     assert float(((rule.adversarial - 0.5) * FIRST).sum()) > 0
-
-
-def test_what_is_not_given_or_not_wanted_is_one_line() -> None:
-    with pytest.raises(UserError, match=r"^bases: expected surrogates, got none: give networks, surrogates=\[...\]$"):
-        make("bases", eps=EPS)(SmallNet(), *volumes())
-    with pytest.raises(UserError, match=r"^pgd: expected no surrogates, got some: this attack has no use for them$"):
-        make("pgd", eps=EPS)(SmallNet(), *volumes(), surrogates=[SmallNet()])

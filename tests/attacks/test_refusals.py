@@ -221,6 +221,13 @@ def start(x: Tensor, y: Tensor) -> dict[str, Any]:
         ),
         ("pgd", {}, lambda x, y: {"reference": x}, "expected no reference, got one: this attack has no use for it"),
         ("fgsm", {}, lambda x, y: {"learned": x[0]}, "expected nothing learned, got a tensor"),
+        ("bases", {}, lambda x, y: {}, "expected surrogates, got none: give networks, surrogates=[...]"),
+        (
+            "pgd",
+            {},
+            lambda x, y: {"surrogates": [SmallNet()]},
+            "expected no surrogates, got some: this attack has no use",
+        ),
         *(
             (name, {"channels": (0, 1)}, lambda x, y: {}, "channels: expected channels in 0..0, got 1")
             for name in ("gn", "sea")
