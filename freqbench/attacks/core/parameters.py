@@ -270,4 +270,4 @@ TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
     "organs": (("organs", "target"), _moved),
     "linf": (("linf", "l2"), _one_norm),
 }
-"""Rules across parameters, by the parameter that is refused: their names, and a check of their canonical values."""
+"""Rules for attacks with all these parameters, by the one that is refused: their names, a check of canonical values."""
