@@ -79,7 +79,7 @@ class APGD(LinfGradientAttack):
     steps: int = 100
     random_start: bool = True
     eps_schedule: Schedule | None = None
-    loss: str | None = "dice"
+    loss: str = "dice"
     keep: str = "best"
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.needs import SurrogateAttack
-from freqbench.attacks.core.parameters import LONG_STEP, PARAMETERS, SURROGATES, UNIFORM_CONTROL
+from freqbench.attacks.core.parameters import PARAMETERS, SURROGATES, UNIFORM_CONTROL
 from freqbench.attacks.core.passes import Trace
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
@@ -49,7 +49,7 @@ class BASES(SurrogateAttack, LinfGradientAttack):
 
     name = "bases"
     variants = ("paper",)
-    parameters = PARAMETERS | SURROGATES | {"step_size": LONG_STEP, "control": UNIFORM_CONTROL}
+    parameters = PARAMETERS | SURROGATES | {"control": UNIFORM_CONTROL}
 
     queries: int = 50
     steps: int = 10

@@ -17,8 +17,6 @@ from freqbench.attacks.core.parameters import (
     PARAMETERS,
     SCOPES,
     SLICE_BLOCK,
-    SMALLEST_STEP,
-    STRETCHING,
     ByParameters,
 )
 from freqbench.attacks.core.task import Task
@@ -71,7 +69,7 @@ class FrequencyAPGD(StateAttack):
     random_start: bool = True
     control: str = "none"
     ssim_min: float | None = None
-    loss: str | None = "dice"
+    loss: str = "dice"
     keep: str = "best"
 
     @property
@@ -157,7 +155,6 @@ class VAFAOpt(FrequencyAPGD):
     threat_model = _bounded_set_or("dct-quantization")
     budget_name = "q_max"
     null_end = 1
-    parameters = PARAMETERS | {"q_min": SMALLEST_STEP, "renormalize": STRETCHING}
 
     q_max: float = 20.0
     q_min: float = 5.0
@@ -197,7 +194,7 @@ class VAFAOpt2D(VAFAOpt):
     """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
     name = "vafa_opt_2d"
-    parameters = VAFAOpt.parameters | {"block": SLICE_BLOCK}
+    parameters = PARAMETERS | {"block": SLICE_BLOCK}
     per_slice = True
 
     block: int | tuple[int, ...] = 8

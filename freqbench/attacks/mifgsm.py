@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import EVEN_STEP, PARAMETERS
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
@@ -35,7 +34,6 @@ class MIFGSM(LinfGradientAttack):
 
     name = "mifgsm"
     variants = ("paper",)
-    parameters = PARAMETERS | {"step_size": EVEN_STEP}
 
     steps: int = 10
     decay: float = 1.0

@@ -39,7 +39,7 @@ class PAdam(PGD):
 
     steps: int = 200
     step_size: float | str = "eps/4"
-    loss: str | None = "ce"
+    loss: str = "ce"
     variant: str = "paper"
 
     def run(self, task: Task) -> Tensor:

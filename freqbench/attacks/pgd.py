@@ -63,7 +63,7 @@ class WeighingPGD(PGD):
 
     variants = ("paper", "released", "released-bmvc")
 
-    loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
+    loss: ClassVar[str] = "ce"  # type: ignore[misc]  # No parameter any more.
 
     variant: str = "paper"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import FrequencyAttack
-from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters
+from freqbench.attacks.core.parameters import PARAMETERS, RATIO_STEP, SLICE_BLOCK, ByParameters
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
@@ -61,7 +61,7 @@ class SA2(FrequencyAttack):
     budget_name = "rho"
     random_start = True
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
-    parameters = FrequencyAttack.parameters | {"step_size": RATIO_STEP}
+    parameters = PARAMETERS | {"step_size": RATIO_STEP}
 
     rho: float = 0.4
     steps: int = 10

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import FrequencyAttack
-from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, require_together
+from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, ByParameters, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
@@ -143,7 +143,7 @@ class VAFA2D(VAFA):
 
     name = "vafa_2d"
     variants = ("released", "paper")
-    parameters = VAFA.parameters | {"block": SLICE_BLOCK}
+    parameters = PARAMETERS | {"block": SLICE_BLOCK}
     per_slice = True
     ssim_weight: ClassVar[float] = 0.0  # type: ignore[misc]  # No parameter any more.
 

@@ -28,6 +28,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         for step in ("eps/0", "eps/-4", "eps", "eps/4 ", "EPS/4", 1.5, None)
     ),
     ("almaprox", {"step_size": "eps/4"}, "step_size: expected a number in [0, 1]"),
+    ("pgd", {"loss": None}, "loss: unknown loss 'None'"),
     ("vafa", {"ssim_weight": -1}, "ssim_weight: expected a number of at least 0, got -1"),
     ("vafa", {"q_max": "20"}, "q_max: expected a number above 0 on the DCT scale of 0..255 intensities, got '20'"),
     ("vafa_opt", {"q_min": 0.0}, "q_min: expected a number above 0"),

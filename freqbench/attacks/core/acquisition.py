@@ -37,7 +37,7 @@ class AcquisitionAttack(GradientAttack):
     steps: int = 40
     random_start: bool = True
     control: str = "none"
-    loss: str | None = "dice"
+    loss: str = "dice"
     keep: str = "best"
 
     @abstractmethod

@@ -15,7 +15,7 @@ READ = ("name", "budget_name", "parameters", "variants")
 
 @cache
 def declared(name: str) -> Any:
-    """Outline of an attack's class: fields, all defaults None, and the attributes in READ; None for an unknown name."""
+    """Outline of an attack's class: fields (no defaults), and the attributes in READ; None for an unknown name."""
     table = entries("attacks/table.py", "ATTACKS")
     return _module("freqbench.attacks.table")[ast.unparse(table[name])] if name in table else None
 
@@ -51,16 +51,18 @@ class _Names(dict[str, Any]):
 
     def _outline(self, node: ast.ClassDef) -> type:
         attributes: list[Any] = []
+        kind: Any
         for line in node.body:
             match line:
                 case ast.AnnAssign(target=ast.Name(name), value=value):
-                    is_shared = ast.unparse(line.annotation).startswith("ClassVar")
+                    text = ast.unparse(line.annotation)
+                    kind = ClassVar[Any] if text.startswith("ClassVar") else text
                 case ast.Assign(targets=[ast.Name(name)], value=value):
-                    is_shared = True
+                    kind = ClassVar[Any]
                 case _:
                     continue
-            default = [self._value(value) if name in READ else None] if value else []
-            attributes.append((name, ClassVar[Any] if is_shared else Any, *default))
+            default = [self._value(value) if name in READ else ...] if value else []
+            attributes.append((name, kind, *default))
         bases = tuple(self[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id != "ABC")
         return make_dataclass(node.name, attributes, bases=bases, kw_only=True)
 

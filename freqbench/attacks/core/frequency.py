@@ -12,7 +12,6 @@ from torch import Tensor
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
@@ -105,14 +104,13 @@ class FrequencyAttack(StateAttack):
     belongs to the best volumes.
     """
 
-    parameters = PARAMETERS | {"loss": VARIANT_LOSS}
     passes_to_compare = 0  # the volumes are those of a step's own forward pass
 
     steps: int = 20
     block: int | tuple[int, ...] = 32
     ssim_weight: float = 1.0
     control: str = "none"
-    loss: str | None = None
+    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
 
     def spelled(self) -> dict[str, Any]:
         """Canonical values, with `loss` None if it is the variant's."""

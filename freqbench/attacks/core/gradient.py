@@ -76,7 +76,7 @@ class GradientAttack(AimedAttack):
     run. A null row ignores these parameters.
     """
 
-    loss: str | None = "dicece"
+    loss: str = "dicece"
     restarts: int = 1
     keep: str = "last"
 
