@@ -14,7 +14,6 @@
 # %%
 source = '''
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ from freqbench.attacks import LinfGradientAttack, Task
 class Momentum(LinfGradientAttack):
     """x <- P(x + eps / steps * sign(m)), m <- decay * m + g / mean|g|."""
 
-    name: ClassVar[str] = "momentum"
+    name = "momentum"
 
     steps: int = 4
     decay: float = 0.9

@@ -3,28 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "ATTACKS",
-    "PGD",
-    "Attack",
-    "AttackResult",
-    "LearnedAttack",
-    "LinfGradientAttack",
-    "SurrogateAttack",
-    "Task",
-    "attack_class",
-    "make",
-    "with_indices",
-]
-
 if TYPE_CHECKING:
-    from freqbench.attacks.core.base import Attack, AttackResult
-    from freqbench.attacks.core.gradient import LinfGradientAttack
-    from freqbench.attacks.core.needs import LearnedAttack, SurrogateAttack
-    from freqbench.attacks.core.targets import with_indices
-    from freqbench.attacks.core.task import Task
-    from freqbench.attacks.pgd import PGD
-    from freqbench.attacks.table import ATTACKS, attack_class, make
+    from freqbench.attacks.core.base import Attack as Attack
+    from freqbench.attacks.core.base import AttackResult as AttackResult
+    from freqbench.attacks.core.gradient import LinfGradientAttack as LinfGradientAttack
+    from freqbench.attacks.core.needs import LearnedAttack as LearnedAttack
+    from freqbench.attacks.core.needs import SurrogateAttack as SurrogateAttack
+    from freqbench.attacks.core.targets import with_indices as with_indices
+    from freqbench.attacks.core.task import Task as Task
+    from freqbench.attacks.pgd import PGD as PGD
+    from freqbench.attacks.table import ATTACKS as ATTACKS
+    from freqbench.attacks.table import attack_class as attack_class
+    from freqbench.attacks.table import make as make
 else:
     _MODULES = {
         "AttackResult": "core.base",

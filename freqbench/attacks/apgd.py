@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -74,13 +73,13 @@ class APGD(LinfGradientAttack):
     returns the volume of least accuracy and begins the next radius there.
     """
 
-    name: ClassVar[str] = "apgd"
-    revision: ClassVar[int] = 2
+    name = "apgd"
+    revision = 2
 
     steps: int = 100
     random_start: bool = True
     eps_schedule: Schedule | None = None
-    loss: str | None = "dice"
+    loss: str = "dice"
     keep: str = "best"
 
     def __post_init__(self) -> None:
@@ -104,11 +103,6 @@ class APGD(LinfGradientAttack):
     def run_passes(self) -> tuple[int, int]:
         """One forward and one backward pass per step, and one forward pass whenever the radius shrinks."""
         return self.steps + len(self.stages) - 1, self.steps
-
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start is drawn; nothing else is."""
-        return self.random_start
 
     def draw_start(self, task: Task) -> Tensor:
         """Returns uniform noise in [-eps, eps], in `released` stretched to eps per sample; or the call's `start`."""

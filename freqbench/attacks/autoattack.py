@@ -1,7 +1,6 @@
 """AutoAttack for segmentation.  Croce and Hein, ICML 2020, arXiv:2003.01690; Daza et al., MICCAI 2021."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
@@ -40,10 +39,10 @@ class AutoAttack(Ensemble):
     has one target per voxel; Croce and Hein take nine in turn.
     """
 
-    name: ClassVar[str] = "autoattack"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    revision: ClassVar[int] = 2
-    listed: ClassVar[str] = "members"
+    name = "autoattack"
+    variants = ("paper",)
+    revision = 2
+    listed = "members"
 
     queries: int = 5000
     threshold: float = 0.0  # type: ignore[misc]  # a parameter here

@@ -1,9 +1,7 @@
 """BASES, a search for the weights of surrogates.  Cai et al., NeurIPS 2022, arXiv:2208.03610."""
 
-from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.needs import SurrogateAttack
-from freqbench.attacks.core.parameters import LONG_STEP, PARAMETERS, SURROGATES, UNIFORM_CONTROL, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, SURROGATES, UNIFORM_CONTROL
 from freqbench.attacks.core.passes import Trace
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
@@ -41,7 +39,6 @@ class BASES(SurrogateAttack, LinfGradientAttack):
         queries: forward passes of the attacked network; each comes with `steps` iterations of every surrogate.
         steps: gradient steps per query; each takes one forward and one backward pass of every surrogate.
         step_size: length of a step on the [0, 1] intensity scale, or `eps/4`; None: 3 eps / steps, the authors'.
-        weight_step: change of a weight in its turn, up and down.
 
     `state`: the final weights of the search, `[B, n]`, in the order of the surrogates.
 
@@ -50,14 +47,9 @@ class BASES(SurrogateAttack, LinfGradientAttack):
     early; the result is the best volume, not the last.
     """
 
-    name: ClassVar[str] = "bases"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        **SURROGATES,
-        "step_size": LONG_STEP,
-        "control": UNIFORM_CONTROL,
-    }
+    name = "bases"
+    variants = ("paper",)
+    parameters = PARAMETERS | SURROGATES | {"control": UNIFORM_CONTROL}
 
     queries: int = 50
     steps: int = 10

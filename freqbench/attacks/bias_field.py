@@ -1,7 +1,6 @@
 """Bias fields of MR.  After Chen et al., MICCAI 2020, arXiv:2006.13322."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -34,9 +33,9 @@ class BiasField(AcquisitionAttack):
     distance between two predictions.
     """
 
-    name: ClassVar[str] = "bias_field"
-    threat_model: ClassVar[str] = "bias-field"
-    budget_name: ClassVar[str] = "log_amplitude"
+    name = "bias_field"
+    threat_model = "bias-field"
+    budget_name = "log_amplitude"
 
     log_amplitude: float
     control_points: int = CUBIC

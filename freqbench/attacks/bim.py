@@ -14,5 +14,5 @@ class BIM(PGD):
     1/255, min(255 eps + 4, 1.25 * 255 eps) of them. Differs from the released code: nothing.
     """
 
-    name: ClassVar[str] = "bim"
+    name = "bim"
     random_start: ClassVar[bool] = False  # type: ignore[misc]  # No parameter any more.

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.parameters import CORRUPTION, PARAMETERS, Parameter
+from freqbench.attacks.core.parameters import CORRUPTION, PARAMETERS
 from freqbench.attacks.core.task import Task
 from freqbench.ops import artefacts
 
@@ -95,12 +94,12 @@ class Corruption(Attack):
     `targeted` and `start` have no effect.
     """
 
-    name: ClassVar[str] = "corruption"
-    threat_model: ClassVar[str] = "corruption"
-    budget_name: ClassVar[str | None] = "severity"
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, **CORRUPTION}
-    scopes: ClassVar[tuple[str, ...]] = ("volume",)
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    name = "corruption"
+    threat_model = "corruption"
+    budget_name = "severity"
+    parameters = PARAMETERS | CORRUPTION
+    scopes = ("volume",)
+    passes = (0, 0)
 
     kind: str
     severity: float

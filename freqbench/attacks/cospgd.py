@@ -1,20 +1,18 @@
 """CosPGD, which weighs voxels by their cosine to the label.  Agnihotri et al., ICML 2024, arXiv:2302.02213."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
-from freqbench.attacks.core.values import step_length
-from freqbench.attacks.pgd import PGD
+from freqbench.attacks.pgd import WeighingPGD
 from freqbench.ops.losses import cosine_to_label, dice_ce, voxel_mean
-from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosPGD(PGD):
+class CosPGD(WeighingPGD):
     r"""PGD on a cross-entropy that weighs each voxel by the similarity of its prediction and its label.
 
     With c the cosine between softmax and one-hot label of a voxel (`freqbench.ops.losses.cosine_to_label`):
@@ -35,41 +33,22 @@ class CosPGD(PGD):
     cross-entropy.
     """
 
-    name: ClassVar[str] = "cospgd"
-    variants: ClassVar[tuple[str, ...]] = ("paper", "released", "released-bmvc")
+    name = "cospgd"
 
-    loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
+    def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
+        """Returns J, with every mean over the organs."""
+        if self.variant == "paper":
+            log_p = F.log_softmax(logits, dim=1)
+            cosine = cosine_to_label(log_p.detach().exp(), objective.labels)
+            weights = cosine if objective.sign > 0 else 1 - cosine
+            entropy = F.nll_loss(log_p, objective.labels[:, 0].long(), reduction="none")
+            return objective.sign * voxel_mean(weights[:, 0] * entropy, objective.scope)
+        cosine = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), objective.labels)[:, 0], objective.scope).mean()
+        weight = cosine if objective.sign > 0 else 1 - cosine
+        return objective.sign * (dice_ce(logits, objective.labels, objective.scope).mean() * weight)
 
-    variant: str = "paper"
-
-    @property
-    def couples_batch(self) -> bool:
-        """True for the released copies, which multiply by means over the whole batch."""
-        return self.variant != "paper"
-
-    def run(self, task: Task) -> Tensor:
-        """Runs the paper's iteration; every mean is taken over the organs."""
-        project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
-        objective = task.objective
-
-        def value(x: Tensor) -> Tensor:
-            logits = task.logits(x)
-            task.offer(logits, x)
-            if self.variant == "paper":
-                log_p = F.log_softmax(logits, dim=1)
-                cosine = cosine_to_label(log_p.detach().exp(), objective.labels)
-                weights = cosine if objective.sign > 0 else 1 - cosine
-                entropy = F.nll_loss(log_p, objective.labels[:, 0].long(), reduction="none")
-                return objective.sign * voxel_mean(weights[:, 0] * entropy, objective.scope)
-            cosine = voxel_mean(
-                cosine_to_label(F.softmax(logits, dim=1), objective.labels)[:, 0], objective.scope
-            ).mean()
-            weight = cosine if objective.sign > 0 else 1 - cosine
-            return objective.sign * (dice_ce(logits, objective.labels, objective.scope).mean() * weight)
-
-        x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
-        for i in range(self.steps):
-            gradient = task.gradient(x, value)
-            is_turned = self.variant == "released-bmvc" and objective.sign < 0 and i % 2 == 0
-            x = project(x + (-step if is_turned else step) * gradient.sign())
-        return x
+    def gradient(self, task: Task, x: Tensor, i: int) -> Tensor:
+        """Returns the gradient of J; in `released-bmvc` turned around in every other step towards a target."""
+        gradient = super().gradient(task, x, i)
+        is_turned = self.variant == "released-bmvc" and task.objective.sign < 0 and i % 2 == 0
+        return -gradient if is_turned else gradient

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,6 @@ class Deformation(AcquisitionAttack):
     Unmoved channels or a filtered change would tear them too, so all channels move, and there is no `filter`.
 
     Args:
-        max_mm: largest displacement, in millimetres.
         min_jacobian: least determinant, above 0 (no folding) and below 1; 0.5: tissue grows to twice its volume at
             most.
         knot_mm: least distance of the spline's knots, in millimetres: they divide each axis evenly, at least one voxel
@@ -60,11 +59,11 @@ class Deformation(AcquisitionAttack):
     the field is a bounded spline (Rueckert et al., IEEE TMI 1999), and the task is a segmentation, whose label moves.
     """
 
-    name: ClassVar[str] = "deformation"
-    threat_model: ClassVar[str] = "deformation"
-    budget_name: ClassVar[str] = "max_mm"
-    scopes: ClassVar[tuple[str, ...]] = ("volume",)
-    moves_labels: ClassVar[bool] = True
+    name = "deformation"
+    threat_model = "deformation"
+    budget_name = "max_mm"
+    scopes = ("volume",)
+    moves_labels = True
 
     max_mm: float
     min_jacobian: float = 0.5

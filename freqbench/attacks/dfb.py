@@ -1,13 +1,11 @@
 """DFB, dropping a frequency band: the probe released with SA2's code.  Hanif et al., ISBI 2025."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
 from freqbench.attacks.core.frequency import BlockAttack
-from freqbench.attacks.core.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK, Parameter
+from freqbench.attacks.core.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import band_scaler
 
@@ -24,11 +22,11 @@ class DFB(BlockAttack):
     Nothing bounds the change: no parameter is a budget. `middle` holds nearly all coefficients.
     """
 
-    name: ClassVar[str] = "dfb"
-    threat_model: ClassVar[str] = "none"
-    budget_name: ClassVar[str | None] = None
-    passes: ClassVar[tuple[int, int]] = (0, 0)
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "band": DROPPED_BAND}
+    name = "dfb"
+    threat_model = "none"
+    budget_name = None
+    passes = (0, 0)
+    parameters = PARAMETERS | {"band": DROPPED_BAND}
 
     band: str
     block: int | tuple[int, ...] = 8
@@ -46,6 +44,6 @@ class DFB2D(DFB):
     **Differs from the released code**: H and W may differ; the released re-assembly confuses them and fails.
     """
 
-    name: ClassVar[str] = "dfb_2d"
-    parameters: ClassVar[Mapping[str, Parameter]] = {**DFB.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "dfb_2d"
+    parameters = DFB.parameters | {"block": SLICE_BLOCK}
+    per_slice = True

@@ -87,8 +87,8 @@ class DIFGSM(RescaledMIFGSM):
     eps + 4, 1.25 * 255 eps) of them, which for 8/255 is 10. A classifier has no logits to map back. L as in `MIFGSM`.
     """
 
-    name: ClassVar[str] = "difgsm"
-    num_draws: ClassVar[int] = 2
+    name = "difgsm"
+    num_draws = 2
 
     probability: float = 0.5
     min_scale: float = 0.9

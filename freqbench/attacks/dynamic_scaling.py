@@ -1,7 +1,6 @@
 """Dynamic scaling, a transfer attack on segmentation.  Gu et al., 2021, arXiv:2111.11368."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from freqbench.attacks.difgsm import RescaledMIFGSM
 
@@ -26,9 +25,9 @@ class DynamicScaling(RescaledMIFGSM):
     for images takes any size. L as in `MIFGSM`.
     """
 
-    name: ClassVar[str] = "dynamic_scaling"
-    variants: ClassVar[tuple[str, ...]] = ("reconstruction",)
-    num_draws: ClassVar[int] = 1
+    name = "dynamic_scaling"
+    variants = ("reconstruction",)
+    num_draws = 1
 
     min_scale: float = 0.75
     max_scale: float = 1.25

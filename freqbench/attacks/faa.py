@@ -1,20 +1,21 @@
 """FAA, a reconstruction: bands from another image's spectrum.  After Huang et al., ICCV 2021, arXiv:2106.02874."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.best import Best
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.task import Task
-from freqbench.ops.fourier import AXES, amplitude_swap, band_sums, fourier_bands
 
 SHAPES = (1 / 16, 1 / 2)  # of the radius: the bands that the authors hold close to the image
+
+AXES = (2, 3, 4)
 
 Mix = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -55,17 +56,13 @@ class FAA(GradientAttack):
     reproduce those of SA2.
     """
 
-    name: ClassVar[str] = "faa"
-    threat_model: ClassVar[str] = "fourier-bands"
-    budget_name: ClassVar[str] = "portion"
-    variants: ClassVar[tuple[str, ...]] = ("reconstruction",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        "control": RANDOM_CONTROL,
-        "step_size": LOGIT_STEP,
-    }
-    needs_reference: ClassVar[bool] = True
-    is_stochastic: ClassVar[bool] = True
+    name = "faa"
+    threat_model = "fourier-bands"
+    budget_name = "portion"
+    variants = ("reconstruction",)
+    parameters = PARAMETERS | {"control": RANDOM_CONTROL, "step_size": LOGIT_STEP}
+    needs_reference = True
+    is_stochastic = True
 
     portion: float = 0.1
     bands: int = 32
@@ -133,7 +130,6 @@ class FAA(GradientAttack):
         return among.flatten(1) * (scores > 0)
 
     def _by_channel(self, values: Tensor) -> Tensor:
-        """Reshapes values of all gates to `[B, C, N]`."""
         return values.reshape(len(values), -1, self.bands)
 
     def _noise(self, task: Task) -> Tensor:
@@ -160,3 +156,33 @@ class FAA(GradientAttack):
             return images, (gates * cost).sum(dim=1)
 
         return mix
+
+
+def fourier_bands(shape: Sequence[int], count: int) -> Tensor:
+    """Returns the band, 0..count - 1, of every coefficient of `torch.fft.rfftn`, `[H, W, D // 2 + 1]`.
+
+    Bands are nested boxes, band 0 at the mean. A coefficient's radius is the largest of its frequencies on the three
+    axes, as shares of an axis's highest frequency. The bands divide [0, 1] evenly; some may be empty.
+    """
+    h, w, d = shape
+    axes = torch.fft.fftfreq(h).abs(), torch.fft.fftfreq(w).abs(), torch.fft.rfftfreq(d)
+    radius = torch.stack(torch.meshgrid(*axes, indexing="ij")).amax(dim=0) * 2
+    return (radius * count + 1e-6).long().clamp(max=count - 1)
+
+
+def band_sums(values: Tensor, bands: Tensor, count: int) -> Tensor:
+    """Sums values of coefficients `[B, C, H, W, D // 2 + 1]` over each band of each channel, `[B, C, count]`."""
+    flat = values.flatten(2)
+    return flat.new_zeros(*flat.shape[:2], count).index_add(2, bands.flatten(), flat)
+
+
+def amplitude_swap(clean: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the change of volumes' spectra when they take another volume's amplitude and keep their own phase.
+
+    The change is complex `[B, C, H, W, D // 2 + 1]`; the clean amplitudes are returned with it. A coefficient that is
+    zero in the clean volume, up to rounding, has no phase and stays zero.
+    """
+    spectrum, other = torch.fft.rfftn(clean, dim=AXES), torch.fft.rfftn(reference, dim=AXES).abs()
+    amplitude = spectrum.abs()
+    rounding = 10 * torch.finfo(clean.dtype).eps * amplitude.amax(dim=AXES, keepdim=True)
+    return torch.where(amplitude > rounding, (other - amplitude) * spectrum.sgn(), 0.0), amplitude

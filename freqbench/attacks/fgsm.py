@@ -1,7 +1,6 @@
 """The fast gradient sign method.  Goodfellow et al., ICLR 2015, arXiv:1412.6572."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -17,7 +16,7 @@ class FGSM(LinfGradientAttack):
     L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default. Equal to the released code.
     """
 
-    name: ClassVar[str] = "fgsm"
+    name = "fgsm"
 
     def run(self, task: Task) -> Tensor:
         """Takes the paper's step."""

@@ -1,7 +1,6 @@
 """Gaussian noise: the control that every attack has to beat at the same size."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,11 +17,11 @@ class GaussianNoise(Attack):
     released code (VAFA, Hanif et al., MICCAI 2023, arXiv 2307.07269).
     """
 
-    name: ClassVar[str] = "gn"
-    threat_model: ClassVar[str] = "gaussian"
-    budget_name: ClassVar[str] = "std"
-    is_stochastic: ClassVar[bool] = True
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    name = "gn"
+    threat_model = "gaussian"
+    budget_name = "std"
+    is_stochastic = True
+    passes = (0, 0)
 
     std: float
 

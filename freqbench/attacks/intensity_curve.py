@@ -1,7 +1,6 @@
 """Monotone curves of intensity: window and contrast.  After Laidlaw and Feizi, NeurIPS 2019, arXiv:1906.00001."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,7 +23,6 @@ class IntensityCurve(AcquisitionAttack):
     values by the mean of their running maximum from below and their running minimum from above.
 
     Args:
-        deviation: largest change of an intensity, on the [0, 1] scale.
         pieces: linear pieces of the curve, at least 1; with 1 the curve changes contrast and brightness alone.
 
     `start` and `state`: d, `[B, C, n + 1]`.
@@ -33,9 +31,9 @@ class IntensityCurve(AcquisitionAttack):
     here one intensity, monotone, piecewise linear, limited by the bound alone.
     """
 
-    name: ClassVar[str] = "intensity_curve"
-    threat_model: ClassVar[str] = "intensity-curve"
-    budget_name: ClassVar[str] = "deviation"
+    name = "intensity_curve"
+    threat_model = "intensity-curve"
+    budget_name = "deviation"
 
     deviation: float
     pieces: int = 8

@@ -1,7 +1,6 @@
 """Changes of MR k-space.  After Morshuis et al., MLMIR at MICCAI 2022, arXiv:2208.03161."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,7 +25,6 @@ class KSpace(AcquisitionAttack):
     Volumes are real, so a point and its mirror image -k share their effect.
 
     Args:
-        eps_k: largest `|u|`, from 0 to 1.
         region: `centre`: frequencies up to a quarter of each axis's highest (contrast); `periphery`: all others
             (edges); `all`.
         lines: one u for each phase-encoding line, shared by all its points: ghosts along W.
@@ -42,9 +40,9 @@ class KSpace(AcquisitionAttack):
     order in u.
     """
 
-    name: ClassVar[str] = "kspace"
-    threat_model: ClassVar[str] = "kspace"
-    budget_name: ClassVar[str] = "eps_k"
+    name = "kspace"
+    threat_model = "kspace"
+    budget_name = "eps_k"
 
     eps_k: float
     region: str = "all"

@@ -1,15 +1,13 @@
 """MI-FGSM, momentum in the basic iterative method.  Dong et al., CVPR 2018, arXiv:1710.06081."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import EVEN_STEP, PARAMETERS, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
@@ -34,9 +32,8 @@ class MIFGSM(LinfGradientAttack):
     signs.
     """
 
-    name: ClassVar[str] = "mifgsm"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": EVEN_STEP}
+    name = "mifgsm"
+    variants = ("paper",)
 
     steps: int = 10
     decay: float = 1.0

@@ -1,7 +1,6 @@
 """PAdam, projected Adam.  Halmosi, Mohos and Jelasity, ECCV 2024, arXiv:2407.09150."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,12 +34,12 @@ class PAdam(PGD):
     theirs is the mean over the batch, whose size then changes the weight of the 1e-8.
     """
 
-    name: ClassVar[str] = "padam"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    name = "padam"
+    variants = ("paper",)
 
     steps: int = 200
     step_size: float | str = "eps/4"
-    loss: str | None = "ce"
+    loss: str = "ce"
     variant: str = "paper"
 
     def run(self, task: Task) -> Tensor:

@@ -1,7 +1,6 @@
 """Random noise of a stated L-infinity or L2 size: the control row of every table."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -25,7 +24,6 @@ class RandomNoise(Attack):
     given; it is the budget and sets the threat model.
 
     Args:
-        linf: size of every voxel's change, on the [0, 1] intensity scale.
         l2: Euclidean norm of a window's change on that scale, after clamping, or the largest norm that fits into [0, 1]
             if that is less. The records' column `l2` is the norm over a volume: about sqrt(n) times as much for n
             windows.
@@ -33,18 +31,14 @@ class RandomNoise(Attack):
     `start`: the standard normals, `[B, C, H, W, D]`.
     """
 
-    name: ClassVar[str] = "random_noise"
-    budget_name: ClassVar[Any] = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
+    name = "random_noise"
+    budget_name = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
     threat_model = budget_name
-    is_stochastic: ClassVar[bool] = True
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    is_stochastic = True
+    passes = (0, 0)
 
     linf: float | None = None
     l2: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_together("linf", self.linf, self.l2)
 
     @property
     def size(self) -> float:
@@ -86,6 +80,5 @@ def _filled(sizes: Tensor, room: Tensor, norm: float) -> Tensor:
 
 
 def _norm(change: Tensor) -> Tensor:
-    """Returns the L2 norm of each window, `[B, 1, 1, 1, 1]`."""
     norm: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3, 4), keepdim=True)
     return norm

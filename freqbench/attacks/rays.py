@@ -40,7 +40,7 @@ class RayS(LinfAttack):
 
     Args:
         queries: forward passes, not counting the one for `dice: none`.
-        dice: mean Dice (`freqbench.ops.overlap.mean_dice`) at or below which a sample has fallen. None: half of the
+        dice: mean Dice (`freqbench.ops.losses.mean_dice`) at or below which a sample has fallen. None: half of the
             clean sample's Dice, for one more forward pass, because networks, cases and windows begin at different Dice.
             If eps is too small to halve it, a higher threshold leads to stronger volumes.
         organs: classes in the Dice. None: the foreground.

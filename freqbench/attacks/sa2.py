@@ -1,14 +1,15 @@
 """SA2, the spectrum attack with scaled coefficients.  Hanif et al., ISBI 2025."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import RATIO_STEP, SLICE_BLOCK, ByParameters, Parameter
+from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.attacks.core.parameters import PARAMETERS, RATIO_STEP, SLICE_BLOCK, ByParameters
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
@@ -55,11 +56,12 @@ class SA2(FrequencyAttack):
     are those of its README (rho 0.4, 10 steps, block 16, weights 0.2 and 0.75), not of its constructor.
     """
 
-    name: ClassVar[str] = "sa2"
+    name = "sa2"
     threat_model = ByParameters("dct-scaling", lambda attack: WITH_DC if attack.variant == "paper" else "dct-scaling")
-    budget_name: ClassVar[str] = "rho"
+    budget_name = "rho"
+    random_start = True
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**FrequencyAttack.parameters, "step_size": RATIO_STEP}
+    parameters = PARAMETERS | {"step_size": RATIO_STEP}
 
     rho: float = 0.4
     steps: int = 10
@@ -74,11 +76,6 @@ class SA2(FrequencyAttack):
         """Bounds of the multipliers: 1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start is drawn."""
-        return self.control != "uniform"
-
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
         """Moves by one `step_size` towards the direction, inside the bounds."""
         return (state + self.step_size * direction).clamp(*self.bounds)
@@ -92,22 +89,9 @@ class SA2(FrequencyAttack):
             w = torch.where(tiled(band_mask(self.band, block), w), w, 1.0)
         if self.control != "none":
             return volume_of(w), w
-        dissimilarity = self.distance(x, block) if self.ssim_weight else no_loss
+        return self.followed(task, w, [partial(self.objective(task, block), volume_of)] * self.steps)
 
-        def objective(w: Tensor) -> tuple[Tensor, Seen]:
-            a = volume_of(w)
-            logits = task.logits(a)
-            loss = task.objective.raised(logits)
-            raised = self._task_term(task, logits, loss)
-            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
-            price = self.ssim_weight * dissimilarity(a)
-            with torch.no_grad():
-                value = self._task_term(task, logits, task.objective.compared(logits, loss)) - price
-            return raised - price, (a.detach(), value, task.objective.is_reached(logits))
-
-        return self.followed(task, w, [objective] * self.steps)
-
-    def _task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
+    def task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
         """Returns the task loss weighted by `dice_weight`, with the cosine if the variant has it, `[B]`."""
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
@@ -118,7 +102,7 @@ class SA2(FrequencyAttack):
         return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """Returns a function of volumes to their SSIM loss from the clean ones over the whole window, `[B]`."""
+        """Returns the SSIM loss over the whole window."""
         return ssim_loss(clean)
 
 
@@ -149,10 +133,10 @@ class SA2In2D(SA2):
     confuses them and fails.
     """
 
-    name: ClassVar[str] = "sa2_2d"
-    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**SA2.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "sa2_2d"
+    variants = ("released", "paper")
+    parameters = SA2.parameters | {"block": SLICE_BLOCK}
+    per_slice = True
 
     def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
         """Returns the SSIM loss over the whole window; in `released` from the permuted clean volume."""

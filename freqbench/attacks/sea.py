@@ -1,7 +1,6 @@
 """SEA, the segmentation ensemble attack.  Croce et al., ECCV 2024, arXiv:2306.12941."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -36,10 +35,10 @@ class SEA(Ensemble):
     the data set. The differences of `freqbench.attacks.apgd` apply too.
     """
 
-    name: ClassVar[str] = "sea"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    revision: ClassVar[int] = 3
-    listed: ClassVar[str] = "losses"
+    name = "sea"
+    variants = ("paper",)
+    revision = 3
+    listed = "losses"
 
     steps: int = 300
     losses: tuple[str, ...] = ("dice", "mask-ce-balanced", "js", SEGPGD)

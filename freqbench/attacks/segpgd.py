@@ -1,21 +1,17 @@
 """SegPGD, which weighs right voxels above wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.task import Task
-from freqbench.attacks.core.values import step_length
-from freqbench.attacks.pgd import PGD
+from freqbench.attacks.core.objective import Objective
+from freqbench.attacks.pgd import WeighingPGD
 from freqbench.ops.losses import Scope, dice_of_set, is_as_labelled, voxel_cross_entropy, voxel_mean
-from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegPGD(PGD):
+class SegPGD(WeighingPGD):
     r"""PGD on a cross-entropy that first weighs only the right voxels, and later the wrong ones nearly as much.
 
     At step i of T (from 0), with the N voxels of a sample split into right R and wrong W by the prediction there:
@@ -35,42 +31,20 @@ class SegPGD(PGD):
     of the wrong voxels alone at every step: if no voxel is wrong, nothing moves.
     """
 
-    name: ClassVar[str] = "segpgd"
-    variants: ClassVar[tuple[str, ...]] = ("paper", "released", "released-bmvc")
+    name = "segpgd"
 
-    loss: ClassVar[str | None] = "ce"  # type: ignore[misc]  # No parameter any more.
-
-    variant: str = "paper"
-
-    @property
-    def couples_batch(self) -> bool:
-        """True for the released copies, which sum over the whole batch before they divide."""
-        return self.variant != "paper"
-
-    def run(self, task: Task) -> Tensor:
-        """Runs the paper's iteration; every sum is taken over the organs."""
-        project, step = linf_ball(task.clean, self.eps), step_length(self.step_size, self.eps)
-        objective = task.objective
-
-        def value(weight: float, x: Tensor) -> Tensor:
-            logits = task.logits(x)
-            task.offer(logits, x)
-            right = is_as_labelled(logits.detach(), objective.labels)
-            if self.variant == "paper":
-                resists = right if objective.sign > 0 else ~right
-                return objective.sign * right_before_wrong(logits, objective.labels, resists, weight, objective.scope)
-            p = torch.softmax(logits, dim=1)
-            of_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
-            if self.variant == "released-bmvc":
-                return objective.sign * of_wrong
-            of_right = dice_of_set(p, objective.labels, objective.scope.among(right))
-            return objective.sign * ((1 - weight) * of_right + weight * of_wrong)
-
-        x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean
-        for i in range(self.steps):
-            gradient = task.gradient(x, partial(value, i / (2 * self.steps)))
-            x = project(x + step * gradient.sign())
-        return x
+    def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
+        """Returns J, with every sum over the organs; lambda is `share`."""
+        right = is_as_labelled(logits.detach(), objective.labels)
+        if self.variant == "paper":
+            resists = right if objective.sign > 0 else ~right
+            return objective.sign * right_before_wrong(logits, objective.labels, resists, share, objective.scope)
+        p = torch.softmax(logits, dim=1)
+        of_wrong = dice_of_set(p, objective.labels, objective.scope.among(~right))
+        if self.variant == "released-bmvc":
+            return objective.sign * of_wrong
+        of_right = dice_of_set(p, objective.labels, objective.scope.among(right))
+        return objective.sign * ((1 - share) * of_right + share * of_wrong)
 
 
 def right_before_wrong(logits: Tensor, labels: Tensor, resists: Tensor, share: float, scope: Scope) -> Tensor:

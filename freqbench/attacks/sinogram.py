@@ -1,7 +1,6 @@
 """Noise in CT projections.  After Gandikota et al., MIDL 2023, arXiv:2402.11557."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,10 +23,6 @@ class Sinogram(AcquisitionAttack):
     the [0, 1] scale (air is 0) instead of attenuation, and for a window of the window alone: with `scope: volume` rays
     pass through the whole slice.
 
-    Args:
-        eps_p: largest relative change of a reading, from 0 to 1.
-        angles: projections over half a turn.
-
     Besides the network's passes, a step takes two sparse products, whose time grows with the angles.
 
     `start` and `state`: u, `[B, C, angles, T, D]`, T readings per projection, one voxel apart.
@@ -36,9 +31,9 @@ class Sinogram(AcquisitionAttack):
     projection, a bound relative to each reading, and a segmentation as target.
     """
 
-    name: ClassVar[str] = "sinogram"
-    threat_model: ClassVar[str] = "sinogram"
-    budget_name: ClassVar[str] = "eps_p"
+    name = "sinogram"
+    threat_model = "sinogram"
+    budget_name = "eps_p"
 
     eps_p: float
     angles: int = 90

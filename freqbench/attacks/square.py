@@ -1,7 +1,6 @@
 """Square Attack, a search without gradients.  Andriushchenko et al., ECCV 2020, arXiv:1912.00049."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,9 +44,9 @@ class Square(LinfGradientAttack):
     **Differs from the authors' code**: a cube may reach the window's last planes and may cover the whole window.
     """
 
-    name: ClassVar[str] = "square"
-    is_stochastic: ClassVar[bool] = True
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
+    name = "square"
+    is_stochastic = True
+    variants = ("paper",)
 
     queries: int = 10_000
     p_init: float = 0.05

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.frequency import BlockAttack
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.dct import BlockDCT
@@ -46,10 +46,10 @@ class SSA(BlockAttack, LinfGradientAttack):
     window: DC is multiplied too, which then changes the brightness of each block, not of the whole.
     """
 
-    name: ClassVar[str] = "ssa"
-    is_stochastic: ClassVar[bool] = True
+    name = "ssa"
+    is_stochastic = True
     variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "rho": SPREAD}
+    parameters = PARAMETERS | {"rho": SPREAD}
 
     eps: float = 16 / 255
     steps: int = 10
@@ -142,10 +142,10 @@ class SSA2D(SSA):
     **Differs from the released code**: no early stop, which costs one pass per step and evaluates rotated predictions.
     """
 
-    name: ClassVar[str] = "ssa_2d"
-    variants: ClassVar[tuple[str, ...]] = ("paper", "released")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**SSA.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "ssa_2d"
+    variants = ("paper", "released")
+    parameters = SSA.parameters | {"block": SLICE_BLOCK}
+    per_slice = True
 
     @property
     def spectra(self) -> int:

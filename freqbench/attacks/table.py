@@ -10,7 +10,7 @@ from freqbench.attacks.bases import BASES
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
 from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.parameters import wrong_name
+from freqbench.attacks.core.parameters import require_names
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
 from freqbench.attacks.deformation import Deformation
@@ -38,7 +38,7 @@ from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.universal import Universal
 from freqbench.attacks.vafa import VAFA, VAFA2D
 from freqbench.core import names, plugins
-from freqbench.core.errors import ParameterError, UserError, unknown
+from freqbench.core.errors import UserError, unknown
 
 ATTACKS: Mapping[str, type[Attack]] = {
     "gn": GaussianNoise,
@@ -110,8 +110,7 @@ def make(attack: str | type[Attack], **parameters: Any) -> Attack:
     Raises a UserError for an unknown attack, a ParameterError for an unknown, missing or wrong parameter.
     """
     cls = attack_class(attack) if isinstance(attack, str) else attack
-    if wrong := wrong_name(cls, parameters):
-        raise ParameterError(cls.name, *wrong)
+    require_names(cls, parameters)
     try:
         return cls(**parameters)
     except UserError:

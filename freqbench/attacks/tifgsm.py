@@ -1,7 +1,6 @@
 """TI-FGSM, translation-invariant attacks.  Dong et al., CVPR 2019, arXiv:1904.02884."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
@@ -25,7 +24,7 @@ class TIFGSM(MIFGSM):
     theirs is in two. L as in `MIFGSM`.
     """
 
-    name: ClassVar[str] = "tifgsm"
+    name = "tifgsm"
 
     kernel_size: int = 15
     sigma: float | None = None

@@ -1,8 +1,8 @@
 """A universal perturbation: one for all cases.  Hendrik Metzen et al., ICCV 2017, arXiv:1704.05712."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from freqbench.attacks.core.base import SLACK, LinfAttack
 from freqbench.attacks.core.gradient import AimedAttack
 from freqbench.attacks.core.needs import LearnedAttack
-from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL, Parameter
+from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
@@ -37,7 +37,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     Args:
         steps: steps of the tile; each takes all learning cases, with one forward and one backward pass each (two
             forward passes through a sliding window).
-        step_size: length of a step on the [0, 1] intensity scale, or a part of eps such as `eps/4`.
         tile: side of the tile in voxels, or three sides; None: the model's window. A tile larger than all volumes is
             one perturbation for the whole volume.
         loss: a name in `freqbench.ops.losses.LOSSES`, except losses that mask voxels or compare logits.
@@ -51,16 +50,11 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     come closest to their static target. Volumes are clamped to [0, 1] while the tile is learned, too.
     """
 
-    name: ClassVar[str] = "universal"
-    variants: ClassVar[tuple[str, ...]] = ("paper",)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **PARAMETERS,
-        **LEARNED,
-        "loss": LEARNED_LOSS,
-        "control": RANDOM_CONTROL,
-    }
-    scopes: ClassVar[tuple[str, ...]] = ("volume",)
-    passes: ClassVar[tuple[int, int]] = (0, 0)
+    name = "universal"
+    variants = ("paper",)
+    parameters = PARAMETERS | LEARNED | {"loss": LEARNED_LOSS, "control": RANDOM_CONTROL}
+    scopes = ("volume",)
+    passes = (0, 0)
 
     steps: int = 10
     step_size: float | str = "eps/4"
@@ -69,11 +63,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     control: str = "none"
     scope: str = "volume"
     variant: str = "paper"
-
-    @property
-    def is_stochastic(self) -> bool:
-        """True for the null row; the attack itself draws nothing."""
-        return self.control == "random"
 
     @property
     def learning_passes(self) -> tuple[int, int]:
@@ -125,7 +114,6 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     def _gradient(
         self, tile: Tensor, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Returns the gradient of one case's loss with respect to the tile."""
         # so that a random defence draws anew in each step
         draws = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
         task = self.task(model, images, labels, generator=draws)

@@ -2,20 +2,19 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack, Seen, no_loss
-from freqbench.attacks.core.parameters import SLICE_BLOCK, ByParameters, Parameter
+from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, ByParameters, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
-from freqbench.ops.ssim import ssim_loss
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
 SCALE = 255.0
@@ -63,11 +62,11 @@ class VAFA(FrequencyAttack):
     the whole batch.
     """
 
-    name: ClassVar[str] = "vafa"
+    name = "vafa"
     threat_model = ByParameters(
         "dct-quantization", lambda attack: STRETCHED if attack.stretches else "dct-quantization"
     )
-    budget_name: ClassVar[str] = "q_max"
+    budget_name = "q_max"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
 
     q_max: float = 20.0
@@ -77,7 +76,7 @@ class VAFA(FrequencyAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         low, high = self.bounds
-        self.require_together("q_max", low, high)
+        require_together(self.name, {"q_min": low, "q_max": high})
         if self.variant == "paper" and self.control == "none" and high > low + self.steps:
             warnings.warn(
                 f"{self.name}: from q_min = {low:g}, {self.steps} steps reach {low + self.steps:g}: "
@@ -95,11 +94,6 @@ class VAFA(FrequencyAttack):
         """True if every slice is stretched: `renormalize`, or the variant's default."""
         return self.variant != "paper" if self.renormalize is None else self.renormalize
 
-    @property
-    def is_stochastic(self) -> bool:
-        """True for the random null row; the attack itself draws nothing."""
-        return self.control == "random"
-
     def step(self, state: Tensor, direction: Tensor) -> Tensor:
         """Moves by one unit towards the direction, inside the bounds."""
         return (state + direction).clamp(*self.bounds)
@@ -111,23 +105,16 @@ class VAFA(FrequencyAttack):
         c, volume_of = block_spectrum(x, block)  # DCT of the blocks of 255 x - 128
         first = q_min if self.variant == "paper" and self.control == "none" else q_max
         q = self.first_state(task, None if self.control == "random" else first)
+
+        def rendered(alpha: float, q: Tensor) -> Tensor:
+            return self._normalise(volume_of(quantisation_error(c, q, alpha)))
+
         if self.control != "none":
-            return self._normalise(volume_of(quantisation_error(c, q, alphas[-1]))), q
-        dissimilarity = ssim_loss(x, block) if self.ssim_weight else no_loss
-
-        def objective(alpha: float, q: Tensor) -> tuple[Tensor, Seen]:
-            a = self._normalise(volume_of(quantisation_error(c, q, alpha)))
-            logits = task.logits(a)
-            loss = task.objective.raised(logits)
-            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
-            price = self.ssim_weight * dissimilarity(a)
-            value = task.objective.compared(logits, loss) - price.detach()
-            return loss - price, (a.detach(), value, task.objective.is_reached(logits))
-
-        return self.followed(task, q, (partial(objective, alpha) for alpha in alphas))
+            return rendered(alphas[-1], q), q
+        objective = self.objective(task, block)
+        return self.followed(task, q, (partial(objective, partial(rendered, alpha)) for alpha in alphas))
 
     def _normalise(self, volume: Tensor) -> Tensor:
-        """Converts from the 0..255 scale to [0, 1], as the variant does."""
         if not self.stretches:
             return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
         return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)
@@ -154,10 +141,10 @@ class VAFA2D(VAFA):
     differ: the released re-assembly confuses them and fails.
     """
 
-    name: ClassVar[str] = "vafa_2d"
-    variants: ClassVar[tuple[str, ...]] = ("released", "paper")
-    parameters: ClassVar[Mapping[str, Parameter]] = {**VAFA.parameters, "block": SLICE_BLOCK}
-    per_slice: ClassVar[bool] = True
+    name = "vafa_2d"
+    variants = ("released", "paper")
+    parameters = PARAMETERS | {"block": SLICE_BLOCK}
+    per_slice = True
     ssim_weight: ClassVar[float] = 0.0  # type: ignore[misc]  # No parameter any more.
 
     steps: int = 10

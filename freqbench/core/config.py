@@ -163,7 +163,6 @@ def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...
 
 
 def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel] | None:
-    """Returns the pydantic model at a place of `model`, None if there is none."""
     inner: type[BaseModel] | None = model
     for name in (part for part in location if isinstance(part, str)):
         field: FieldInfo | None = inner.model_fields.get(name) if inner else None

@@ -154,7 +154,6 @@ def _in_one_line(path: str, error: Exception) -> OSError | None:
 
 
 def _status(error: BaseException | None) -> int:
-    """Returns the HTTP status of an error or its cause; 0 if it has none."""
     while error is not None:
         response = getattr(error, "response", None)
         of_boto = response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(response, dict) else None

@@ -81,10 +81,7 @@ def packaged_jobs() -> Mapping[str, Path]:
 
 
 def job_file(name: str) -> str:
-    """Returns the path of a job file: `name` itself, or the packaged job of this name if no such file exists.
-
-    Raises UserError for a word that is neither.
-    """
+    """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither."""
     jobs, path = packaged_jobs(), Path(name)
     if not re.fullmatch(r"[\w-]+", name) or (path.exists() and not path.is_dir()):
         return name

@@ -63,10 +63,7 @@ def exists(path: str) -> bool:
 
 
 def read_bytes(path: str) -> bytes:
-    """Returns the whole content of one object.
-
-    Raises UserError for a pipe or device, which has no end, StorageRefused or StorageUnavailable as `write_atomic`.
-    """
+    """Returns the whole content of one object; raises UserError for a pipe or device, else as `write_atomic`."""
     return read_range(path, None, None)
 
 

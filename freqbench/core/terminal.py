@@ -26,10 +26,7 @@ def printable(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """A rich Console that ignores markup in texts and blocks their control characters.
-
-    Tables have no box in a pipe or a file.
-    """
+    """A rich Console without markup and control characters; tables have no box in a pipe or a file."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, "highlight": False, **options})

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from freqbench.attacks.core.declared import declared
-from freqbench.attacks.core.parameters import TOGETHER, Parameter, variant_of, wrong_name
+from freqbench.attacks.core.parameters import TOGETHER, require_names, require_together, spelled
 from freqbench.attacks.core.targets import with_indices
 from freqbench.core import config, names
 from freqbench.core.config import Strict
@@ -184,26 +184,24 @@ class AttackEntry(Entry):
         """
         if not (outline := declared(self.class_name)):
             return
-        parameters = {**outline.parameters, "variant": variant_of(outline.variants)}
         choices = self.choices(place)
-        if wrong := wrong_name(outline, choices, None if self.match is None else outline.budget_name):
-            raise UserError(f"{place}.{wrong[0]}: {wrong[1]}")
+        with at(place):
+            require_names(outline, choices, None if self.match is None else outline.budget_name)
         for value in choices.get("targeted", ()):
             require_untargeted(value, place)
         for dataset, class_names in classes.items():
-            spelled: dict[str, list[Any]] = {}
+            settings: dict[str, list[Any]] = {}
             for name, values in choices.items():
                 if class_names is None and name in OF_CLASSES:
                     continue
                 with at(place, f"{dataset}: "):
-                    parsed = [{name: parse_value(value)} for value in values]
-                    meant = [with_indices("", parsed_value, class_names or ())[name] for parsed_value in parsed]
-                spelled[name] = [_spelled(parameters.get(name), value, f"{place}.{name}") for value in meant]
-            for parameter, (together, complaint_of) in TOGETHER.items():
-                joined = product(*(spelled[name] for name in together)) if spelled.keys() >= set(together) else ()
-                for combination in joined:
-                    if complaint := complaint_of(*combination):
-                        raise UserError(f"{place}.{parameter}: {complaint}")
+                    meant = [with_indices("", {name: parse_value(value)}, class_names or ()) for value in values]
+                with at(place):
+                    settings[name] = [spelled(outline, name, value[name]) for value in meant]
+            for involved, _ in TOGETHER.values():
+                for together in product(*(settings.get(name, ()) for name in involved)):
+                    with at(place):
+                        require_together(outline.name, dict(zip(involved, together, strict=True)))
 
     def on(
         self, dataset: str, sources: Sequence[str], models: Sequence[str], place: str
@@ -227,12 +225,6 @@ class AttackEntry(Entry):
         for budget in self.matched:
             if budget.dataset == dataset:
                 yield budget.parameters, [budget.source]
-
-
-def _spelled(parameter: Parameter | None, value: Any, place: str) -> Any:
-    if parameter and (complaint := parameter.check(value)):
-        raise UserError(f"{place}: {complaint}")
-    return parameter.spelled(value) if parameter and value is not None else value
 
 
 def parse_value(value: Any) -> Any:

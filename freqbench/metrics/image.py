@@ -141,7 +141,6 @@ def seam_scores(clean: Volume, adversarial: Volume, windows: Sequence[tuple[slic
 
 
 def _pair(clean: Volume, adversarial: Volume) -> Pair:
-    """Returns both volumes as `[C, H, W, D]`."""
     first, second = (volume.cpu().numpy() for volume in pair_of(clean, adversarial))
     return first.astype(np.float32, copy=False), second.astype(np.float32, copy=False)
 

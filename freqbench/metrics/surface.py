@@ -54,7 +54,7 @@ def hd95(
     """
     if convention not in ("monai", "medpy"):
         raise UserError(f"hd95: expected convention 'monai' or 'medpy', got {convention!r}")
-    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    sides = lengths(spacing)
     monai, medpy = _both_conventions(_surfaces(pred, label, num_classes), sides)
     return monai if convention == "monai" else medpy
 
@@ -113,7 +113,7 @@ def nsd(
     Raises:
         UserError: as `hd95`, or for a wrong number of tolerances, or one below 0.
     """
-    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    sides = lengths(spacing)
     limits = np.asarray(tolerance, dtype=np.float64)
     if limits.shape not in ((), (num_classes - 1,)) or not (limits >= 0).all():
         raise UserError(f"nsd: expected a tolerance of at least 0, or {num_classes - 1} of them, got {tolerance}")
@@ -134,7 +134,7 @@ def assd(pred: Volume, label: Volume, num_classes: int, spacing: Sequence[float]
     This is MONAI's `compute_average_surface_distance` with `symmetric=True`; MedPy's takes the mean of the two means.
     Arguments, errors and result are those of `hd95`, but NaN for class 0.
     """
-    sides = lengths((1.0, 1.0, 1.0) if spacing is None else spacing)
+    sides = lengths(spacing)
     means = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
         if number and len(predicted.shared) and len(labelled.shared):
@@ -170,7 +170,6 @@ def _surfaces(pred: Volume, label: Volume, num_classes: int) -> list[tuple[Surfa
 
 
 def _both_conventions(surfaces: list[tuple[Surface, Surface]], spacing: Values) -> tuple[Values, Values]:
-    """Returns HD95 of each class by MONAI's and by MedPy's convention, NaN if a mask is empty."""
     monai, medpy = np.full((2, len(surfaces)), np.nan)
     for number, (pred, label) in enumerate(surfaces):
         if len(pred.shared) and len(label.shared):

@@ -77,9 +77,9 @@ def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArr
     return first, second
 
 
-def lengths(spacing: Sequence[float]) -> npt.NDArray[np.float64]:
-    """Returns a voxel's sides in mm as an array `[3]`; raises UserError unless they are three positive numbers."""
-    sides = np.asarray(spacing, dtype=np.float64)
+def lengths(spacing: Sequence[float] | None) -> npt.NDArray[np.float64]:
+    """Returns a voxel's sides as an array `[3]`, ones for None; refuses all but three positive numbers."""
+    sides = np.ones(3) if spacing is None else np.asarray(spacing, dtype=np.float64)
     if sides.shape != (3,) or not np.isfinite(sides).all() or (sides <= 0).any():
-        raise UserError(f"expected a spacing of three positive numbers, got {tuple(spacing)}")
+        raise UserError(f"expected a spacing of three positive numbers, got {spacing}")
     return sides

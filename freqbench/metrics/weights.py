@@ -174,8 +174,6 @@ def _read_package_weights(content: bytes) -> Weights:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Refuses everything except the parts of a numpy array."""
-
     allowed = frozenset({("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
 
     def find_class(self, module: str, name: str) -> Any:

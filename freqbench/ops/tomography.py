@@ -73,7 +73,6 @@ class _Product(torch.autograd.Function):
 
 @lru_cache(maxsize=2)
 def _beam(height: int, width: int, angles: int, dtype: torch.dtype, device: torch.device) -> ParallelBeam:
-    """Builds a beam's matrices, cached for the windows that follow."""
     bins = 2 * math.ceil(math.hypot(height, width) / 2) + 1
     theta = torch.arange(angles, dtype=torch.float64) * (math.pi / angles)
     h, w = (torch.arange(side, dtype=torch.float64) - (side - 1) / 2 for side in (height, width))

@@ -13,7 +13,7 @@ from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.job.training import FrequencyConsistency
-from freqbench.ops.consistency import frequency_consistency
+from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.losses import dice_ce
 
 

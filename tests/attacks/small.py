@@ -54,9 +54,7 @@ def layout(name: str, shape: tuple[int, int, int] = (8, 8, 4)) -> tuple[int, ...
 
 def attack(name: str, **parameters: Any) -> FrequencyAttack:
     released_ssim_needs_a_cube = {"ssim_weight": 0.0} if name == "sa2_2d" else {}
-    made = make(name, **({"steps": 4, "block": 4} | released_ssim_needs_a_cube | parameters))
-    assert isinstance(made, FrequencyAttack)
-    return made
+    return make(name, **({"steps": 4, "block": 4} | released_ssim_needs_a_cube | parameters))
 
 
 def run(name: str, model: nn.Module | None = None, **parameters: Any) -> AttackResult:

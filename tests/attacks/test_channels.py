@@ -10,9 +10,9 @@ from attacks.examples import CLASSES, SmallNet, example, generators, volumes
 from torch import Tensor
 
 from freqbench.attacks import make
+from freqbench.attacks.faa import fourier_bands
 from freqbench.core.errors import ParameterError
 from freqbench.job.attacks import attack_identity
-from freqbench.ops.fourier import fourier_bands
 
 
 class OnlySecond(SmallNet):

@@ -23,9 +23,7 @@ INSIDE = (0, 0, slice(2, -2), slice(2, -2), slice(2, -2))
 
 
 def deformation(**parameters: Any) -> Deformation:
-    made = make("deformation", **({"max_mm": 2.0, "knot_mm": 7.0, "spacing": SPACING} | parameters))
-    assert isinstance(made, Deformation)
-    return made
+    return make("deformation", **({"max_mm": 2.0, "knot_mm": 7.0, "spacing": SPACING} | parameters))
 
 
 def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> Tensor:
@@ -78,7 +76,6 @@ def test_an_odd_field_by_numpy() -> None:
     from scipy.ndimage import map_coordinates
 
     result = attacked(deformation(control="random"))
-    assert result.state is not None
     matrices = [
         cubic_spline_matrix(count, size).numpy() for count, size in zip(result.state.shape[2:], SHAPE, strict=True)
     ]
@@ -133,7 +130,6 @@ def test_the_least_determinant_is_that_of_differences_of_the_field() -> None:
     """The voxels' places a thousandth of a voxel further on, along each axis: of splines read at so many rows."""
     attack = deformation(knot_mm=10.0, min_jacobian=0.3, max_mm=20.0, control="random")
     state = attacked(attack).state
-    assert state is not None
     rows = [cubic_spline_matrix(n, 1001 * size).numpy() for n, size in zip(state.shape[2:], SHAPE, strict=True)]
     here, ahead = ([matrix[500 + step :: 1001] for matrix in rows] for step in (0, 1))
 
@@ -155,7 +151,6 @@ def test_no_voxel_moves_further_than_its_millimetres(control: str) -> None:
     """However wide its voxels are: along the axis of the widest by fewest of them."""
     attack = deformation(max_mm=2.0, control=control, steps=10, keep="last")
     result = attacked(attack)
-    assert result.state is not None
     places = attack.field(IMAGES).places(result.state)
     still = attack.field(IMAGES).still
     moved = (places - still)[0] * torch.tensor(SPACING).reshape(3, 1, 1, 1)
@@ -196,9 +191,7 @@ def test_a_class_keeps_its_volume_but_for_the_determinant() -> None:
     """By substitution: moved labels, each voxel weighed by its determinant, have the volume of the label."""
     image, label = ball()
     attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
-    assert isinstance(attack, Deformation)
     result = attack(Threshold(), image, label, generator=generators(2))
-    assert result.state is not None
     weights = 1 + sum(attack.field(image).invariants(result.state))
     moved = float((result.labels[:, 0] * weights).sum())
     assert not torch.equal(result.labels, label)
@@ -252,7 +245,6 @@ def test_organs_and_target_maps_move_with_the_volume() -> None:
 def test_a_field_outside_the_set_is_an_excess() -> None:
     attack = deformation(steps=1)
     result = attacked(attack)
-    assert result.state is not None
     assert attack.excess(IMAGES, result.adversarial, result.state) <= 1e-12
     assert attack.excess(IMAGES, result.adversarial, None) == float("inf")
     far = everywhere(attack, (3.0, 0.0, 0.0))

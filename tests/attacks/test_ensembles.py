@@ -13,7 +13,6 @@ from torch import nn
 
 from freqbench.attacks import APGD, PGD, SEA, Attack, AutoAttack, Square, make
 from freqbench.attacks.core.parameters import MEMBERS
-from freqbench.core.errors import UserError
 
 CLASSICAL = ("apgd-ce", "apgd-dlr", "square")
 SMALL: dict[str, Any] = {"steps": 6, "queries": 20, "members": CLASSICAL}
@@ -70,11 +69,6 @@ def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
     cold, _ = run("autoattack", steps=6, members=("apgd-ce", "apgd-dicece", "pgd-ce"))
     assert not torch.equal(cold.volumes[8], warm.volumes[8])
     assert scores(result.adversarial) == [min(told(warm, i)) for i in range(3)]
-
-
-def test_a_warm_start_has_one_run_a_member() -> None:
-    with pytest.raises(UserError, match=r"^autoattack: warm_start: expected false with restarts = 2, got true: "):
-        AutoAttack(eps=EPS, restarts=2, warm_start=True)
 
 
 def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:

@@ -16,9 +16,7 @@ from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
-from freqbench.attacks.core import ssim_bound
-from freqbench.attacks.core.ssim_bound import within_ssim
-from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt
+from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops.blocks import merge, split
 from freqbench.ops.quantisation import reach
@@ -151,7 +149,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
     attack = make(name, block=BLOCK, steps=1, keep="last")
-    low, high = attack.bounds  # type: ignore[attr-defined]
+    low, high = attack.bounds
     layout = (1, 1, 4, *BLOCK)
     volumes = [
         attack(SmallNet().double(), images, labels, start=torch.full(layout, value, dtype=torch.float64)).losses
@@ -237,7 +235,7 @@ def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_gradient_is_that_of_the_point_on_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """By central differences of a linear function of the point, whose place on its line is found to 1e-15."""
-    monkeypatch.setattr(ssim_bound, "HALVINGS", 50)
+    monkeypatch.setattr("freqbench.attacks.frequency_apgd.HALVINGS", 50)
     generator = torch.Generator().manual_seed(2)
     clean, away, weights = (torch.rand((2, 1, 5, 4, 4), generator=generator, dtype=torch.float64) for _ in range(3))
     clean = 0.1 + 0.8 * clean

@@ -102,6 +102,6 @@ def test_null_rows_noise_and_attacks_on_a_part_carry_no_claim() -> None:
 
 def test_a_bound_on_the_ssim_is_kept_by_the_strongest_forms() -> None:
     attack = make("sa2_opt", ssim_min=0.9, steps=30)
-    assert {(form.name, form.ssim_min, form.threat_model) for form in strongest_forms(attack)} == {  # type: ignore[attr-defined]
+    assert {(form.name, form.ssim_min, form.threat_model) for form in strongest_forms(attack)} == {
         ("sa2_opt", 0.9, "dct-scaling-ssim")
     }

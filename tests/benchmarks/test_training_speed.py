@@ -19,7 +19,7 @@ import torch
 
 from freqbench.core.config import validate
 from freqbench.core.types import Shape
-from freqbench.ops.consistency import frequency_consistency
+from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.losses import dice_ce
 from freqbench.training import TrainJob
 from freqbench.training.crops import CropSampler, loaded

@@ -3,7 +3,7 @@
 import hashlib
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -217,39 +217,28 @@ def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache
     assert storage.sha256(path) == hashlib.sha256(NEW).hexdigest()
 
 
-def test_an_object_that_changes_while_it_is_fetched_is_fetched_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    path, real = "memory://tests-object/a.bin", MemoryFileSystem.get_file
+@pytest.mark.parametrize(
+    ("meanwhile", "content"),
+    [(lambda path: storage.write_atomic(path, NEW), NEW), (lambda path: node_cache.clear("files"), OLD)],
+    ids=["changed", "cleared"],
+)
+def test_what_changes_or_is_cleared_from_the_cache_while_it_is_fetched_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[str], object], content: bytes
+) -> None:
+    path, real, done = "memory://tests-object/a.bin", MemoryFileSystem.get_file, []
     storage.write_atomic(path, OLD)
 
-    def get_file(self: Any, *arguments: Any, **options: Any) -> None:
+    def get_file(self: MemoryFileSystem, *arguments: object, **options: object) -> None:
         real(self, *arguments, **options)
-        if storage.read_bytes(path) == OLD:
-            storage.write_atomic(path, NEW)
+        if not done:
+            done.append(meanwhile(path))
 
     monkeypatch.setattr(MemoryFileSystem, "get_file", get_file)
     try:
-        assert storage.fetch(path, hashlib.sha256(NEW).hexdigest()).read_bytes() == NEW
+        assert storage.fetch(path, hashlib.sha256(content).hexdigest()).read_bytes() == content
     finally:
         storage.remove(path)
-
-
-def test_a_cache_that_is_cleared_while_an_object_is_fetched_costs_another_fetch(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, real, cleared = "memory://tests-object/c.bin", MemoryFileSystem.get_file, []
-    storage.write_atomic(path, b"content")
-
-    def get_while_cleared(self: MemoryFileSystem, *arguments: object, **options: object) -> None:
-        real(self, *arguments, **options)
-        if not cleared:
-            cleared.append(node_cache.clear("files"))
-
-    monkeypatch.setattr(MemoryFileSystem, "get_file", get_while_cleared)
-    try:
-        assert storage.fetch(path).read_bytes() == b"content"
-    finally:
-        storage.remove(path)
-    assert cleared == [len(b"content")]
+    assert done in ([None], [len(OLD)])
 
 
 def test_a_file_that_is_announced_too_large_is_never_begun(

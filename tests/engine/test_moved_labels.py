@@ -23,7 +23,7 @@ from freqbench.engine.attacking import attack_case
 from freqbench.exchange import export
 from freqbench.job.grid import further_targets
 from freqbench.models import SegmentationModel
-from freqbench.ops.overlap import mean_dice
+from freqbench.ops.losses import mean_dice
 from freqbench.results import Store
 
 DEFORMATION = {"name": "deformation", "max_mm": 12, "knot_mm": 30, "steps": 2, "min_jacobian": 0.3}

@@ -15,8 +15,7 @@ from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
 from freqbench.job.cells import Unit
 from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
-from freqbench.ops.losses import dice_ce
-from freqbench.ops.overlap import mean_dice
+from freqbench.ops.losses import dice_ce, mean_dice
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (12, 12, 4)  # 2 x 2 windows to attack, and to predict

@@ -95,9 +95,7 @@ def as_attack(name: str, reference: Golden) -> FrequencyAttack:
         ours |= {"q_max": params["q_max"], "q_min": params["q_min"], "renormalize": params.get("vafa_norm")}
     else:
         ours |= {"rho": params["rho"], "dice_weight": params["lambda_dice"], "band": params["freq_band"]}
-    attack = make(OURS.get(params["name"], params["name"]), **ours)
-    assert isinstance(attack, FrequencyAttack)
-    return attack
+    return make(OURS.get(params["name"], params["name"]), **ours)
 
 
 def start_of(reference: Golden) -> Tensor | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.ops.bands import BANDS, band_magnitude, band_mask
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
-from freqbench.ops.dct import BlockDCT
+from freqbench.ops.dct import BlockDCT, frequency_consistency
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error, soft_round
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
@@ -174,3 +174,33 @@ def test_gradient_of_stretching_with_a_constant_slice() -> None:
     (gradient,) = torch.autograd.grad(stretch_slices(x, 2.0)[..., 1].sum(), x)
     assert torch.allclose(gradient[..., 1], torch.full((3, 3), 0.5, dtype=torch.float64))
     assert torch.equal(gradient[..., 0], torch.zeros(1, 1, 3, 3, dtype=torch.float64))
+
+
+def maps() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(2, 3, 8, 6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+
+
+def spectrum(x: Tensor) -> np.ndarray:
+    return np.asarray(scipy.fft.dctn(x.numpy(), axes=(2, 3, 4), norm="ortho"))
+
+
+def test_released_is_the_ratio_of_sums_over_all_samples_and_paper_the_l1_norm_of_a_sample_on_average() -> None:
+    clean, adversarial = maps()
+    apart = np.abs(spectrum(clean) - spectrum(adversarial)).sum()
+    wanted = {"released": apart / np.abs(spectrum(clean)).sum(), "paper": apart / 2}
+    found = {form: float(frequency_consistency(clean, adversarial, form, None)) for form in wanted}
+    assert found == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_volume_that_blocks_do_not_tile_is_continued_by_reflection() -> None:
+    clean, adversarial = maps()
+    padded = [np.pad(x.numpy(), [(0, 0), (0, 0), (0, 0), (0, 2), (0, 0)], mode="reflect") for x in (clean, adversarial)]
+    tiles = [(padded[0] - padded[1])[:, :, h : h + 4, w : w + 4] for h in (0, 4) for w in (0, 4)]
+    wanted = sum(np.abs(scipy.fft.dctn(tile, axes=(2, 3, 4), norm="ortho")).sum() for tile in tiles) / 2
+    assert float(frequency_consistency(clean, adversarial, "paper", 4)) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_gradients_flow_through_both_maps() -> None:
+    small = tuple(x[:1, :1, :2, :2, :2].requires_grad_() for x in maps())
+    assert torch.autograd.gradcheck(lambda a, b: frequency_consistency(a, b, "released", None), small)

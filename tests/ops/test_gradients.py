@@ -8,22 +8,21 @@ import torch
 from freqbench.ops.gradients import share_at_end, sign_agreement, zero_share
 
 
-def test_exact_zeros_are_counted_and_small_numbers_are_not() -> None:
-    assert zero_share(torch.tensor([0.0, -0.0, 1e-38, -1.0])) == 0.5
+def test_exact_zeros_and_what_is_not_finite_are_counted_and_small_numbers_are_not() -> None:
+    for gradient in ([0.0, -0.0, 1e-38, -1.0], [math.nan, math.inf, 1.0, 1.0]):
+        assert zero_share(torch.tensor(gradient)) == 0.5
 
 
-def test_signs_agree_over_voxels_that_have_one_in_either() -> None:
-    """The third is zero in both and does not count; the fourth is zero in one, which is another sign."""
-    assert sign_agreement(torch.tensor([1.0, -2.0, 0.0, 0.0]), torch.tensor([3.0, -1.0, 0.0, 1.0])) == 2 / 3
-
-
-def test_what_is_not_finite_is_no_gradient() -> None:
-    broken = torch.tensor([math.nan, math.inf, 1.0, 1.0])
-    assert (zero_share(broken), sign_agreement(broken, broken)) == (0.5, 0.5)
-
-
-def test_without_any_gradient_there_is_no_agreement() -> None:
-    assert math.isnan(sign_agreement(torch.zeros(3), torch.zeros(3)))
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [
+        ([1.0, -2.0, 0.0, 0.0], [3.0, -1.0, 0.0, 1.0], 2 / 3),  # the third is zero in both, the fourth in one
+        ([math.nan, math.inf, 1.0, 1.0], [math.nan, math.inf, 1.0, 1.0], 0.5),
+        ([0.0], [0.0], math.nan),
+    ],
+)
+def test_signs_agree_over_voxels_that_have_one_in_either(first: list[float], second: list[float], share: float) -> None:
+    assert sign_agreement(torch.tensor(first), torch.tensor(second)) == pytest.approx(share, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Losses against torch, scipy, MONAI, the authors' values and each paper's formula written out voxel by voxel."""
+"""Losses against torch, scipy, MONAI, the authors' values and formulas; the mean Dice against freqbench.metrics."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,8 @@ from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 
 from freqbench.core.errors import UserError
-from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, Scope, dice_of_set
+from freqbench.metrics import dice
+from freqbench.ops.losses import EVERYTHING, LOSSES, Loss, Scope, dice_of_set, mean_dice
 
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
@@ -188,4 +189,33 @@ def test_an_empty_set_gives_nothing_and_no_gradient() -> None:
     loss = dice_of_set(logits.softmax(dim=1), labels, torch.zeros_like(labels, dtype=torch.bool))
     loss.backward()
     assert loss.item() == 0
-    assert not logits.grad.any()  # type: ignore[union-attr]
+    assert not logits.grad.any()
+
+
+def predicted() -> tuple[Tensor, Tensor]:
+    """Five classes, of which the first sample lacks class 3 and the second class 1."""
+    logits, labels, _ = random_task(3)
+    labels[0][labels[0] == 3] = 0
+    labels[1][labels[1] == 1] = 4
+    return logits, labels
+
+
+def by_metrics(logits: Tensor, labels: Tensor) -> np.ndarray:
+    """Dice of every sample and class; NaN where the labels lack the class."""
+    pairs = zip(logits.argmax(1), labels[:, 0], strict=True)
+    return np.stack([dice(pred, label, logits.shape[1]) for pred, label in pairs])
+
+
+@pytest.mark.parametrize("classes", [None, (3,), (1, 3), (0, 4)], ids=str)
+def test_is_the_mean_over_the_classes_that_the_labels_have(classes: tuple[int, ...] | None) -> None:
+    logits, labels = predicted()
+    table = by_metrics(logits, labels)[:, list(classes or (1, 2, 3, 4))]
+    expected = [np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in table]
+    assert mean_dice(logits, labels, classes).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_labels_without_foreground_have_the_share_of_voxels_that_are_right() -> None:
+    logits, labels = predicted()
+    labels[2] = 0
+    expected = float((logits[2].argmax(0) == 0).double().mean())
+    assert mean_dice(logits, labels)[2].item() == pytest.approx(expected, abs=1e-12)

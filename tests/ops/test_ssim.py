@@ -35,7 +35,7 @@ def msssim(x: Tensor, y: Tensor) -> Tensor:
 
 def with_gradient(function: object, y: Tensor) -> tuple[Tensor, Tensor]:
     y = y.detach().requires_grad_()
-    value = function(y)  # type: ignore[operator]
+    value = function(y)
     return value.detach(), torch.autograd.grad(value.sum(), y)[0]
 
 

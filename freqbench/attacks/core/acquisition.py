@@ -1,7 +1,6 @@
 """Runs Auto-PGD on the acquisition: k-space, coils, projections, the display window."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from freqbench.attacks.apgd import Space, climb
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, Parameter
+from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES
 from freqbench.attacks.core.task import Task
 
 
@@ -31,14 +30,14 @@ class AcquisitionAttack(GradientAttack):
     `start` and `state` are points; the start is projected onto the set.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, **ACQUISITION, "control": RANDOM_CONTROL}
+    parameters = PARAMETERS | ACQUISITION | {"control": RANDOM_CONTROL}
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     budget_name: ClassVar[str]
 
     steps: int = 40
     random_start: bool = True
     control: str = "none"
-    loss: str | None = "dice"
+    loss: str = "dice"
     keep: str = "best"
 
     @abstractmethod
@@ -49,11 +48,6 @@ class AcquisitionAttack(GradientAttack):
     def budget(self) -> float:
         """Value of the parameter `budget_name`."""
         return float(getattr(self, self.budget_name))
-
-    @property
-    def is_stochastic(self) -> bool:
-        """True if the start or the null row is drawn."""
-        return self.control == "random" or self.random_start
 
     def perturb(self, task: Task) -> Tensor:
         """Stores the best point of all runs, or the null row's point, as the state and returns its volumes."""

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, NoReturn, final
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core import inputs
+from freqbench.attacks.core import inputs, parameters
 from freqbench.attacks.core.draws import Generators
 from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
-from freqbench.attacks.core.parameters import PARAMETERS, TOGETHER, Parameter, variant_of
+from freqbench.attacks.core.parameters import PARAMETERS, Parameter
 from freqbench.attacks.core.task import Task
-from freqbench.core import limits
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.core.types import Shape
 from freqbench.ops.dct import keep_cube
@@ -61,7 +60,7 @@ class AttackResult:
 class Attack(ABC):
     """An attack with all its parameters (`PARAMETERS` explains each): frozen, without state between calls.
 
-    Class attributes of an attack:
+    Class attributes of an attack, assigned without a type (what has one is a parameter):
         name: its key in `ATTACKS`.
         threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one. It is
             a `ByParameters` if parameters change the set or the budget.
@@ -112,30 +111,20 @@ class Attack(ABC):
     channels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            parameter, value = self.parameters.get(field.name), getattr(self, field.name)
-            too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
-            complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
-            if complaint:
-                self.refuse(field.name, complaint)
         vars(self).update(self.spelled())  # part of construction: frozen from here on
-        if complaint := variant_of(self.variants).check(self.variant):
-            self.refuse("variant", complaint)
+        parameters.require_together(self.name, vars(self))
         if self.scope not in self.scopes:
             refusals = {"volume": "this attack perturbs windows one by one"}
             reason = refusals.get(self.scope, "windows made one by one would not fit together")
             self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
 
     def spelled(self) -> dict[str, Any]:
-        """Canonical value of every parameter, because attacks are identified by their parameters."""
-        values: dict[str, Any] = {}
+        """Checked and canonical value of every parameter, because attacks are identified by their parameters."""
+        values = {field.name: parameters.spelled(self, field.name, getattr(self, field.name)) for field in fields(self)}
         for field in fields(self):
-            parameter, value = self.parameters.get(field.name), getattr(self, field.name)
-            if isinstance(value, int) and field.type in (float, float | None, float | str, float | str | None):
-                value = float(value)
-            elif parameter and value is not None:
-                value = parameter.spelled(value)
-            values[field.name] = value
+            is_whole = isinstance(values[field.name], int)
+            if is_whole and field.type in (float, float | None, float | str, float | str | None):
+                values[field.name] = float(values[field.name])
         return values
 
     @abstractmethod
@@ -204,11 +193,6 @@ class Attack(ABC):
     def attacks_volume(self) -> bool:
         """True if a volume is perturbed as one, through the model's sliding window, and not window by window."""
         return self.scope == "volume"
-
-    def require_together(self, parameter: str, *values: Any) -> None:
-        """Raises a ParameterError if values break the parameter's rule in TOGETHER."""
-        if complaint := TOGETHER[parameter][1](*values):
-            self.refuse(parameter, complaint)
 
     def refuse(self, parameter: str, complaint: str) -> NoReturn:
         """Raises a ParameterError in the attack's name."""

@@ -33,7 +33,7 @@ FEWEST_STEPS = 4  # one for every radius
 class Ensemble(LinfAttack):
     """Attacks on the same samples in the same ball; each sample keeps the volume with its lowest mean Dice.
 
-    The Dice (`freqbench.ops.overlap.mean_dice`, over the foreground or over `organs`) decides between members (the
+    The Dice (`freqbench.ops.losses.mean_dice`, over the foreground or over `organs`) decides between members (the
     first of equal ones) and between the volumes that a member evaluated (the last of equal ones). A member moves as it
     would alone, from the same draw, so with one generator per sample no member alone beats the ensemble on a sample.
     Later members skip a sample whose Dice is 0.

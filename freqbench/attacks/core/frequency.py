@@ -2,9 +2,9 @@
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,10 @@ from torch import Tensor
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import PARAMETERS, VARIANT_LOSS, Parameter
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+from freqbench.ops.ssim import ssim_loss
 
 Seen = tuple[Tensor, Tensor, Tensor]
 """Volumes that a gradient was taken at, the values that compare them, and a flag for each sample that is reached."""
@@ -31,7 +31,7 @@ class BlockAttack(Attack):
     blocks are one voxel deep, so that each depth slice has a two-dimensional transform.
     """
 
-    per_slice: ClassVar[bool] = False
+    per_slice = False
 
     block: int | tuple[int, ...]
 
@@ -104,14 +104,13 @@ class FrequencyAttack(StateAttack):
     belongs to the best volumes.
     """
 
-    parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "loss": VARIANT_LOSS}
-    passes_to_compare: ClassVar[int] = 0  # the volumes are those of a step's own forward pass
+    passes_to_compare = 0  # the volumes are those of a step's own forward pass
 
     steps: int = 20
     block: int | tuple[int, ...] = 32
     ssim_weight: float = 1.0
     control: str = "none"
-    loss: str | None = None
+    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
 
     def spelled(self) -> dict[str, Any]:
         """Canonical values, with `loss` None if it is the variant's."""
@@ -135,6 +134,33 @@ class FrequencyAttack(StateAttack):
     def loss_name(self) -> str:
         """Name of the task loss: `loss`, or that of the variant."""
         return self.loss or self.variant_loss
+
+    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
+        """Returns a function of volumes to their SSIM loss from the clean ones, here block by block, `[B]`."""
+        return ssim_loss(clean, block)
+
+    def task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
+        """Returns the part of the objective that logits determine, made from their task loss, both `[B]`."""
+        return loss
+
+    def objective(
+        self, task: Task, block: Block
+    ) -> Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Seen]]:
+        """Makes the objective, a function of a rendering of states into volumes, and of a state."""
+        distance = self.distance(task.clean, block) if self.ssim_weight else lambda x: x.new_zeros(len(x))
+
+        def objective(render: Callable[[Tensor], Tensor], state: Tensor) -> tuple[Tensor, Seen]:
+            a = render(state)
+            logits = task.logits(a)
+            loss = task.objective.raised(logits)
+            raised = self.task_term(task, logits, loss)
+            # Computed after the network: its backward pass then runs first, before the network's sets TF32.
+            price = self.ssim_weight * distance(a)
+            with torch.no_grad():
+                value = self.task_term(task, logits, task.objective.compared(logits, loss)) - price
+            return raised - price, (a.detach(), value, task.objective.is_reached(logits))
+
+        return objective
 
     def perturb(self, task: Task) -> Tensor:
         """Returns the volumes of the run, or of the strongest of several runs."""
@@ -173,8 +199,3 @@ class FrequencyAttack(StateAttack):
             drawn = task.draw(torch.rand, self.to_blocks(padded).shape[1:])
             state = self.to_voxels(low + (high - low) * drawn, padded.shape[2:])
         return state.clamp(low, high)
-
-
-def no_loss(volumes: Tensor) -> Tensor:
-    """Returns 0 for every sample, instead of a loss whose weight is 0."""
-    return volumes.new_zeros(len(volumes))

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -41,7 +41,12 @@ class AimedAttack(Attack):
         if self.targeted and self.organs is not None:
             complaint = "expected false beside organs, got true: these are found by the truth: use a target rule"
             self.refuse("targeted", complaint)
-        self.require_together("organs", self.organs, self.target)
+
+    @property
+    def is_stochastic(self) -> bool:
+        """True if the null row is drawn or, without a null row, the start; `uniform` draws nothing."""
+        control = getattr(self, "control", "none")
+        return control == "random" or (control == "none" and getattr(self, "random_start", False))
 
     def check_classes(self, num_classes: int) -> None:
         """Checks that `organs` and `target` name no class beyond the last."""
@@ -60,7 +65,7 @@ class GradientAttack(AimedAttack):
             is the mean over these classes (towards a target: over all, because the target has other classes). A window
             without such a voxel has no gradient.
         restarts: number of runs, each from another draw of the sample's own generator. Each sample keeps the volume of
-            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.overlap.mean_dice`); towards a target,
+            the lowest mean Dice, over `organs` if they are given (`freqbench.ops.losses.mean_dice`); towards a target,
             the volume of the highest loss.
         keep: `last`: a run returns its last volumes; `best`: for each sample, the volume of the run with the highest
             loss, the last one included.
@@ -71,7 +76,7 @@ class GradientAttack(AimedAttack):
     run. A null row ignores these parameters.
     """
 
-    loss: str | None = "dicece"
+    loss: str = "dicece"
     restarts: int = 1
     keep: str = "last"
 
@@ -181,7 +186,7 @@ class LinfGradientAttack(GradientAttack, LinfAttack):
     An author writes `run`, the paper's iteration, with `task.gradient` at its iterates.
     """
 
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES
 
     @abstractmethod
     def run(self, task: Task) -> Tensor:

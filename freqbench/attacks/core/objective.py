@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.targets import Rule, target_map
-from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, Loss, Scope, is_as_labelled
-from freqbench.ops.overlap import mean_dice
+from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, Loss, Scope, is_as_labelled, mean_dice
 
 
 @dataclass(kw_only=True)

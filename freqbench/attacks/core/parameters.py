@@ -1,13 +1,13 @@
 """Defines the meaning and the allowed values of each parameter, the same in Python, job files and columns."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
 from freqbench.attacks.core import values
 from freqbench.attacks.core.targets import canonical
-from freqbench.core import names
-from freqbench.core.errors import unknown
+from freqbench.core import limits, names
+from freqbench.core.errors import ParameterError, unknown
 
 LOSSES, BANDS, KINDS = (names.KNOWN[table] for table in ("losses", "bands", "corruptions"))
 REGIONS = ("all", "centre", "periphery")
@@ -25,37 +25,54 @@ SCOPES = ("window", "volume")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter's meaning, a check that returns None or a complaint, and a function for the canonical value.
-
-    Attacks are identified by their parameters: two spellings of one value would be two attacks. None stays None.
-    """
+    """A meaning, a check that returns None or a complaint, and a canonical form, as values identify an attack."""
 
     meaning: str
     check: values.Check
     spelled: Callable[[Any], Any] = lambda value: value
 
 
-def wrong_name(attack: Any, given: Collection[str], optional: str | None = None) -> tuple[str, str] | None:
-    """Names a parameter that an attack does not take, or that it requires and lacks, and a complaint.
+def require_names(attack: Any, given: Collection[str], optional: str | None = None) -> None:
+    """Refuses, with a ParameterError, names that an attack does not take, and a name that it requires and lacks.
 
     Args:
         attack: its class, or the class's outline (`declared`).
         given: names that a caller passes.
         optional: a required name that may still be left out.
-
-    Returns:
-        The first such name with its complaint, or None.
     """
-    parameters = {field.name: attack.parameters.get(field.name) for field in fields(attack)}
+    known = [field.name for field in fields(attack)]
     for name in given:
-        if name not in parameters:
-            return name, unknown("parameter", name, parameters)
+        if name not in known:
+            raise ParameterError(attack.name, name, unknown("parameter", name, known))
     for field in fields(attack):
         if field.default is MISSING and field.name not in (*given, optional):
-            described = parameters[field.name]
+            described = attack.parameters.get(field.name)
             meaning = described.meaning if described else "see the attack's docstring"
-            return field.name, f"required, but not given ({meaning})"
-    return None
+            raise ParameterError(attack.name, field.name, f"required, but not given ({meaning})")
+
+
+def spelled(attack: Any, name: str, value: Any) -> Any:
+    """Returns a parameter's canonical value, of an attack, class or outline; raises ParameterError if it is wrong."""
+    if value is None and takes_none(attack.__dataclass_fields__[name]):
+        return None
+    parameter = variant_of(attack.variants) if name == "variant" else attack.parameters.get(name)
+    too_large = () if isinstance(value, float) else limits.wrong_numbers(value)
+    complaint = next((text for _, text in too_large), None) or (parameter.check(value) if parameter else None)
+    if complaint:
+        raise ParameterError(attack.name, name, complaint)
+    return parameter.spelled(value) if parameter else value
+
+
+def takes_none(field: Field[Any]) -> bool:
+    """True if None is a value of a parameter, by its type or its default."""
+    return field.default is None or any(word in str(field.type) for word in ("None", "Optional"))
+
+
+def require_together(owner: str, settings: Mapping[str, Any]) -> None:
+    """Refuses, with a ParameterError, canonical values that break a rule in TOGETHER whose parameters are all there."""
+    for parameter, (involved, check) in TOGETHER.items():
+        if settings.keys() >= set(involved) and (complaint := check(*(settings[name] for name in involved))):
+            raise ParameterError(owner, parameter, complaint)
 
 
 class ByParameters:
@@ -76,7 +93,7 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 _LOSS = values.one_known("loss", LOSSES)
 
-PARAMETERS: Mapping[str, Parameter] = {
+PARAMETERS: dict[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", values.intensity),
     "std": Parameter("standard deviation of the noise, on the [0, 1] intensity scale", values.intensity),
     "step_size": Parameter("length of a step, on the [0, 1] intensity scale, or eps/4", values.step_size),
@@ -89,33 +106,21 @@ PARAMETERS: Mapping[str, Parameter] = {
         lambda pairs: tuple((float(factor), float(share)) for factor, share in pairs),
     ),
     "q_max": Parameter("largest quantisation step, on the DCT scale of 0..255 intensities", values.quantum),
-    "q_min": Parameter(
-        "smallest quantisation step, on the same scale; none: the variant's", values.optional(values.quantum)
-    ),
+    "q_min": Parameter("smallest quantisation step, on the same scale", values.quantum),
     "rho": Parameter("largest distance of a multiplier from 1", values.ratio),
-    "num_spectra": Parameter(
-        "random spectra averaged at every step; none: the variant's", values.optional(values.count)
-    ),
+    "num_spectra": Parameter("random spectra averaged at every step; none: the variant's", values.count),
     "block": Parameter("side of the DCT block in voxels, or three sides", values.block(3, "three"), values.as_block),
     "band": Parameter("the frequencies that may change", values.one_of("all", *BANDS)),
     "dice_weight": Parameter("weight of the task loss in the objective", values.weight),
     "ssim_weight": Parameter("weight of the SSIM loss in the objective; 0: off", values.weight),
-    "ssim_min": Parameter("least SSIM inside the body; none: not bounded", values.optional(values.part)),
-    "renormalize": Parameter(
-        "stretch every depth slice to [0, 1]; none: as the variant does", values.optional(values.flag)
-    ),
+    "ssim_min": Parameter("least SSIM inside the body; none: not bounded", values.part),
+    "renormalize": Parameter("stretch every depth slice to [0, 1]; this changes the threat model", values.flag),
     "control": Parameter("null row instead of the attack", values.one_of(*CONTROLS)),
-    "filter": Parameter(
-        "the part of the perturbation's DCT that is kept; none: all", values.optional(values.band_filter), tuple
-    ),
+    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", values.band_filter, tuple),
     "targeted": Parameter("labels are the target to reach, not the truth to leave", values.flag),
     "loss": Parameter("loss that the attack raises", _LOSS),
-    "organs": Parameter(
-        "the only classes whose voxels are attacked; none: all", values.optional(values.organs), values.each_once
-    ),
-    "target": Parameter(
-        "rule for the labels to move towards; none: away from the truth", values.optional(values.target), canonical
-    ),
+    "organs": Parameter("the only classes whose voxels are attacked; none: all", values.organs, values.each_once),
+    "target": Parameter("rule for the labels to move towards; none: away from the truth", values.target, canonical),
     "restarts": Parameter("number of runs, each from another draw; the strongest is kept", values.count),
     "keep": Parameter("volumes of a run to keep: the last or the best", values.one_of(*KEEPS)),
     "decay": Parameter("weight of the gradients of earlier steps", values.weight),
@@ -123,13 +128,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "min_scale": Parameter("smallest ratio of resized sides to the window's", values.part),
     "max_scale": Parameter("largest ratio of resized sides to the window's", values.growing),
     "kernel_size": Parameter("weights per side of the kernel that smooths the gradient", values.odd),
-    "sigma": Parameter(
-        "standard deviation of that kernel in voxels; none: a third of its radius", values.optional(values.positive)
-    ),
-    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", values.optional(values.intensity)),
-    "l2": Parameter(
-        "Euclidean norm of a window's change, on the [0, 1] intensity scale", values.optional(values.weight)
-    ),
+    "sigma": Parameter("standard deviation of that kernel in voxels; none: a third of its radius", values.positive),
+    "linf": Parameter("size of every voxel's change, on the [0, 1] intensity scale", values.intensity),
+    "l2": Parameter("Euclidean norm of a window's change, on the [0, 1] intensity scale", values.weight),
     "queries": Parameter("forward passes of a search", values.count),
     "p_init": Parameter("share of the window that a cube covers at first", values.part),
     "threshold": Parameter("mean Dice at or below which later members skip a sample", values.share),
@@ -148,26 +149,22 @@ PARAMETERS: Mapping[str, Parameter] = {
     "bands": Parameter("frequency bands of a spectrum", values.count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", values.weight),
     "scope": Parameter("unit of the attack: a window, or the whole volume as predicted", values.one_of(*SCOPES)),
-    "channels": Parameter(
-        "the only channels that are changed; none: all", values.optional(values.channels), values.each_once
-    ),
+    "channels": Parameter("the only channels that are changed; none: all", values.channels, values.each_once),
 }
 
 # Each table serves one family of attacks, so that attacks of other packages may reuse these names.
-LEARNED: Mapping[str, Parameter] = {
+LEARNED: dict[str, Parameter] = {
     "learn_split": Parameter(
         "split of the dataset to learn on", values.expecting("a split's name", lambda value: isinstance(value, str))
     ),
-    "learn_cases": Parameter(
-        "number of cases to learn from, the first of the split; none: all", values.optional(values.count)
-    ),
+    "learn_cases": Parameter("number of cases to learn from, the first of the split; none: all", values.count),
     "tile": Parameter(
         "side of the tile in voxels, or three sides; none: the model's window",
-        values.optional(values.block(3, "three")),
+        values.block(3, "three"),
         values.as_block,
     ),
 }
-SURROGATES: Mapping[str, Parameter] = {
+SURROGATES: dict[str, Parameter] = {
     "surrogates": Parameter(
         "other models of the job, whose gradients are followed",
         values.expecting(
@@ -183,13 +180,13 @@ SURROGATES: Mapping[str, Parameter] = {
         "step of a surrogate's weight", values.number("above 0 and below 1", lambda value: 0 < value < 1)
     ),
 }
-CORRUPTION: Mapping[str, Parameter] = {
+CORRUPTION: dict[str, Parameter] = {
     "kind": Parameter(f"kind of corruption: {', '.join(KINDS)}", values.one_known("kind", KINDS)),
     "severity": Parameter(
         "severity of the corruption, from 1 to 5", values.number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)
     ),
 }
-ACQUISITION: Mapping[str, Parameter] = {
+ACQUISITION: dict[str, Parameter] = {
     "eps_k": Parameter("largest relative change of a point of k-space", values.share),
     "region": Parameter("the part of k-space that may change", values.one_of(*REGIONS)),
     "lines": Parameter("one change for each phase-encoding line", values.flag),
@@ -210,9 +207,7 @@ ACQUISITION: Mapping[str, Parameter] = {
     ),
     "knot_mm": Parameter("least distance of the spline's knots in millimetres", values.positive),
     "spacing": Parameter(
-        "millimetres per voxel; none: the case's",
-        values.optional(values.spacing),
-        lambda sides: tuple(map(float, sides)),
+        "millimetres per voxel; none: the case's", values.spacing, lambda sides: tuple(map(float, sides))
     ),
 }
 
@@ -221,11 +216,6 @@ LOGIT_STEP = Parameter("length of a step of the gates' scores", values.weight)
 UNIFORM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "uniform"))
 RANDOM_CONTROL = Parameter("null row instead of the attack", values.one_of("none", "random"))
 RATIO_STEP = Parameter("length of a step of the multipliers", values.ratio)
-EVEN_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: eps / steps", values.optional(values.step_size))
-LONG_STEP = Parameter(f"{PARAMETERS['step_size'].meaning}; none: 3 eps / steps", values.optional(values.step_size))
-VARIANT_LOSS = Parameter("loss that the attack raises; none: the variant's", values.optional(_LOSS))
-SMALLEST_STEP = Parameter("smallest quantisation step, on the DCT scale of 0..255 intensities", values.quantum)
-STRETCHING = Parameter("stretch every depth slice to [0, 1]; this changes the threat model", values.flag)
 SLICE_BLOCK = Parameter(
     "side of the DCT block of a depth slice in voxels, or two sides", values.block(2, "two"), values.as_block
 )
@@ -234,9 +224,7 @@ LEARNED_LOSS = Parameter(
     "loss that the attack raises",
     values.one_known("loss", [loss for loss in LOSSES if not loss.startswith(("dlr", "mask"))]),
 )
-DECISION = Parameter(
-    "mean Dice at or below which a sample has fallen; none: half of the clean sample's", values.optional(values.share)
-)
+DECISION = Parameter("mean Dice at or below which a sample has fallen; none: half of the clean sample's", values.share)
 DROPPED_BAND = Parameter("the frequencies that are dropped", values.one_of(*BANDS))
 
 
@@ -260,4 +248,4 @@ TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
     "organs": (("organs", "target"), _moved),
     "linf": (("linf", "l2"), _one_norm),
 }
-"""Rules across parameters, by the parameter that is refused: their names, and a check of their canonical values."""
+"""Rules for attacks with all these parameters, by the one that is refused: their names, a check of canonical values."""

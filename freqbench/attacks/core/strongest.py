@@ -5,10 +5,9 @@ A model is robust in a threat model only as far as its accuracy survives the str
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from freqbench.attacks import make
+from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.frequency_apgd import SSIM_SUFFIX
 
@@ -18,13 +17,17 @@ LOSSES = ("dice", "ce")  # the scores are Dice; where its gradient vanishes, the
 NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Strongest:
+class Strongest(NamedTuple):
     """The parameters that bound the attacks of a threat model, and its strongest attack."""
 
     names: tuple[str, ...]  # names of the parameters
-    form: tuple[str, Mapping[str, Any]]  # name and parameters, besides bounds, `steps`, `restarts` and each of `LOSSES`
-    has_slices: bool = True  # true if attacks on slices have another set of volumes than those on blocks
+    form: str  # name of the attack
+    parameters: Mapping[str, Any] = {}  # of the attack, besides bounds, `steps`, `restarts` and each of `LOSSES`
+
+    @property
+    def has_slices(self) -> bool:
+        """True if attacks on slices have another set of volumes than those on blocks."""
+        return f"{self.form}_2d" in ATTACKS
 
     def bounds(self, attack: Attack) -> dict[str, Any]:
         """Values of these parameters for an attack; a missing q_min is that of the variant."""
@@ -33,24 +36,22 @@ class Strongest:
 
 _QUANTISATION, _SCALING = ("q_max", "q_min", "block"), ("rho", "block", "band")
 STRONGEST: dict[str, Strongest] = {
-    "dct-quantization": Strongest(names=_QUANTISATION, form=("vafa_opt", {"renormalize": False})),
-    "dct-quantization-stretched": Strongest(names=_QUANTISATION, form=("vafa_opt", {"renormalize": True})),
-    "dct-scaling": Strongest(names=_SCALING, form=("sa2_opt", {})),
-    "dct-scaling-with-dc": Strongest(names=_SCALING, form=("sa2_opt", {"variant": "paper"})),
+    "dct-quantization": Strongest(_QUANTISATION, "vafa_opt", {"renormalize": False}),
+    "dct-quantization-stretched": Strongest(_QUANTISATION, "vafa_opt", {"renormalize": True}),
+    "dct-scaling": Strongest(_SCALING, "sa2_opt"),
+    "dct-scaling-with-dc": Strongest(_SCALING, "sa2_opt", {"variant": "paper"}),
 }
 STRONGEST |= {
-    f"{name}{SSIM_SUFFIX}": replace(threat, names=(*threat.names, "ssim_min")) for name, threat in STRONGEST.items()
+    f"{name}{SSIM_SUFFIX}": threat._replace(names=(*threat.names, "ssim_min")) for name, threat in STRONGEST.items()
 }
 STRONGEST |= {
-    "kspace": Strongest(names=("eps_k", "region", "lines", "encoding"), form=("kspace", {}), has_slices=False),
-    "bias-field": Strongest(names=("log_amplitude", "control_points"), form=("bias_field", {}), has_slices=False),
-    "sinogram": Strongest(names=("eps_p", "angles"), form=("sinogram", {}), has_slices=False),
-    "deformation": Strongest(
-        names=("max_mm", "min_jacobian", "knot_mm", "spacing"), form=("deformation", {}), has_slices=False
-    ),
-    "intensity-curve": Strongest(names=("deviation", "pieces"), form=("intensity_curve", {}), has_slices=False),
+    "kspace": Strongest(("eps_k", "region", "lines", "encoding"), "kspace"),
+    "bias-field": Strongest(("log_amplitude", "control_points"), "bias_field"),
+    "sinogram": Strongest(("eps_p", "angles"), "sinogram"),
+    "deformation": Strongest(("max_mm", "min_jacobian", "knot_mm", "spacing"), "deformation"),
+    "intensity-curve": Strongest(("deviation", "pieces"), "intensity_curve"),
+    "linf": Strongest(("eps",), "apgd"),
 }
-STRONGEST["linf"] = Strongest(names=("eps",), form=("apgd", {}), has_slices=False)
 
 
 def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
@@ -61,10 +62,10 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         return ()
-    name, parameters = threat.form
     effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "restarts": RESTARTS}
     end = "_2d" if threat.has_slices and _is_per_slice(attack) else ""
-    return tuple(make(f"{name}{end}", **threat.bounds(attack), **effort, **parameters, loss=loss) for loss in LOSSES)
+    own = {**threat.bounds(attack), **effort, **threat.parameters}
+    return tuple(make(f"{threat.form}{end}", **own, loss=loss) for loss in LOSSES)
 
 
 def limits_of(attack: Attack) -> Hashable:

@@ -55,7 +55,7 @@ def step_size(value: Any) -> str | None:
 
 def _is_schedule(value: Any) -> bool:
     pairs = value if isinstance(value, tuple | list) else ()
-    return value is None or bool(
+    return bool(
         pairs
         and all(isinstance(pair, tuple | list) and len(pair) == 2 and all(map(is_number, pair)) for pair in pairs)
         and all(factor >= 1 and share > 0 for factor, share in pairs)
@@ -110,11 +110,6 @@ def _is_filter(value: Any) -> bool:
         case ["band", low, high]:
             return type(low) is type(high) is int and 0 <= low < high
     return False
-
-
-def optional(check: Check) -> Check:
-    """Returns a check that also accepts None."""
-    return lambda value: None if value is None else check(value)
 
 
 def _is_spacing(value: Any) -> bool:

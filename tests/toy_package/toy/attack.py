@@ -1,5 +1,4 @@
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -8,7 +7,7 @@ from freqbench.attacks import LinfGradientAttack, Task
 
 @dataclass(frozen=True, kw_only=True)
 class Walk(LinfGradientAttack):
-    name: ClassVar[str] = "walk"
+    name = "walk"
     steps: int = 5
 
     @property
