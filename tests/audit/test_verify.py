@@ -13,7 +13,7 @@ import pytest
 from altered import Rows, alter, alter_json, run_file, set_first
 from tiny import GRID, execute, expanded
 
-from freqbench.audit import store_checks, store_survey
+from freqbench.audit import store_checks
 from freqbench.audit.store_checks import Check
 from freqbench.audit.verify import verify
 from freqbench.core.errors import UserError
@@ -225,8 +225,8 @@ def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
 
 def test_what_the_bounds_of_memory_leave_out_is_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubled(grid_copy)
-    monkeypatch.setattr(store_survey, "MOST_DOUBLES", 10)
-    monkeypatch.setattr(store_survey, "MOST_KINDS", 3)
+    monkeypatch.setattr(store_checks, "MOST_DOUBLES", 10)
+    monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
     found = checks(grid_copy)
     assert found["doubles"].text.endswith("; 22 of their rows were not compared")
     cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
