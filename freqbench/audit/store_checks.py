@@ -1,9 +1,9 @@
 """Reads the files of a store once, finds rows that contradict their columns or their classes, and keeps the facts that
-later checks need. One pair of files is in memory at a time, beside the keys of all rows."""
+later checks need. One row group is in memory at a time, beside the keys of all rows."""
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, islice
 from typing import Any, Literal
@@ -193,48 +193,55 @@ NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 
 @np.errstate(invalid="ignore")
-def check_classes(records: pa.Table, classes: pa.Table, where: str, findings: Findings) -> None:
+def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, findings: Findings) -> None:
     """Reports records that lack a class or have one twice, and means and counts that contradict the classes.
 
-    `records`, columns NEEDED, and `classes` are of one pair; texts are plain.
+    `records`, columns NEEDED, and the pieces of `classes` are of one pair; texts are plain.
     """
-    orphans = classes.select(COMMIT).join(records.select(COMMIT), COMMIT, join_type="left anti")
-    if len(orphans):
-        findings.wrong("classes", f"{where}{len(orphans)} rows of classes have no record in their file")
-    for first in (0, 1):
-        sums = _sums(classes.filter(pc.greater_equal(classes["class_index"], first)), first)
-        records = records.join(sums, COMMIT)
+    sums = _summed(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
+    if orphans := pc.sum(sums.join(records.select(COMMIT), COMMIT, join_type="left anti")["rows"]).as_py():
+        findings.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
+    records = records.join(sums, COMMIT, use_threads=False)
     expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
-    rows, distinct, last = (np.nan_to_num(floats(records[f"0 {name}"])) for name in ("rows", "distinct", "last"))
-    is_complete, is_each = rows == expected, (distinct == expected) & (last == np.maximum(expected - 1, 0))
-    findings.wrong_rows("classes", where, records, ~is_complete, "rows of classes: {:g}, expected {:g}", rows, expected)
+    squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
+    rows = np.nan_to_num(floats(records["rows"]))
+    is_complete, is_each = rows == expected, np.nan_to_num(floats(records["squares"])) == squares
+    text = "rows of classes: {:g}, expected {:g}"
+    findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
     findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
     is_whole = is_ok(records) & is_complete & is_each
-    by_classes = {name: (f"{first} asked {of}", f"{first} mean {of}") for name, (of, first) in MEANS.items()}
-    by_classes |= {name: (f"{first} asked {of}", f"{first} undefined {of}") for name, (of, first) in UNDEFINED.items()}
-    for name, (asked, column) in (by_classes | {name: (f"1 asked {name}", f"1 {name}") for name in FLAGS}).items():
-        stored, value = floats(records[name]), floats(records[column])
-        compared = is_whole & valid(records[name]) & (floats(records[asked]) > 0)
+    for name in (*MEANS, *COUNTS):
+        part = " ".join(map(str, MEANS.get(name) or UNDEFINED.get(name) or (name,)))
+        stored, asked, value = (floats(records[column]) for column in (name, f"{part} asked", f"{part} undefined"))
+        if name in MEANS:
+            value = floats(records[f"{part} total"]) / (asked - value)
+        compared = is_whole & valid(records[name]) & (asked > 0)
         wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
         text = f"{name}: {{:g}}, the classes say {{:g}}"
         findings.wrong_rows("classes", where, records, wrong, text, stored, value)
 
 
-def _sums(classes: pa.Table, first: int) -> pa.Table:
-    """Sums up the classes from `first` on of each record: one row per record, columns named after `first`."""
-    columns = {name: classes[name] for name in COMMIT} | {"class": classes["class_index"]}
-    sums = {"rows": ("class", "count"), "distinct": ("class", "count_distinct"), "last": ("class", "max")}
-    for name in sorted({column for column, start in (*MEANS.values(), *UNDEFINED.values()) if start == first}):
-        is_nan = pc.is_nan(classes[name])
-        columns |= {f"defined {name}": pc.if_else(is_nan, None, classes[name]), f"nan {name}": is_nan.cast(pa.int64())}
-        sums |= {f"asked {name}": (f"nan {name}", "count"), f"undefined {name}": (f"nan {name}", "sum")}
-        sums[f"mean {name}"] = (f"defined {name}", "mean")
-    in_label, in_pred = (pc.greater(classes[name], 0) for name in ("label_voxels", "pred_voxels"))
-    for name, one, other in zip(FLAGS, (in_label, in_pred), (in_pred, in_label), strict=True):
-        columns[name] = pc.and_(one, pc.invert(other)).cast(pa.int64())
-        sums |= {f"asked {name}": (name, "count"), name: (name, "sum")}
-    grouped = pa.table(columns).group_by(COMMIT).aggregate(list(sums.values()))
-    return grouped.rename_columns([*COMMIT, *(f"{first} {name}" for name in sums)])
+def _addends(classes: pa.Table) -> pa.Table:
+    """Values whose sums over the classes of a record `check_classes` needs, summed for each record of a piece."""
+    index = classes["class_index"]
+    columns = {name: classes[name] for name in COMMIT} | {"rows": pc.is_valid(index)}
+    columns["squares"] = pc.power(pc.add(index, 1), 2)
+    for column, first in {*MEANS.values(), *UNDEFINED.values()}:
+        values = pc.if_else(pc.greater_equal(index, first), classes[column], None)
+        is_nan, name = pc.is_nan(values), f"{column} {first}"
+        columns |= {f"{name} asked": pc.is_valid(values), f"{name} undefined": is_nan}
+        columns[f"{name} total"] = pc.if_else(is_nan, 0.0, values)
+    is_foreground = pc.greater(index, 0)
+    is_in = [pc.and_(is_foreground, pc.greater(classes[name], 0)) for name in ("label_voxels", "pred_voxels")]
+    for name, one, other in zip(FLAGS, is_in, is_in[::-1], strict=True):
+        is_alone = pc.and_(one, pc.invert(other))
+        columns |= {f"{name} asked": pc.is_valid(is_alone), f"{name} undefined": is_alone}
+    return _summed(pa.table(columns))
+
+
+def _summed(table: pa.Table) -> pa.Table:
+    names = table.column_names[len(COMMIT) :]
+    return table.group_by(COMMIT).aggregate([(name, "sum") for name in names]).rename_columns([*COMMIT, *names])
 
 
 # All files
@@ -323,21 +330,27 @@ class Survey:
 
     def _read_pair(self, name: str) -> None:
         """Reads both files; the classes of a pair that cannot be read to its end are not compared."""
-        where, tables = f"records/{name}: ", {}
-        for kind in SCHEMAS:
-            pieces = self._files.pieces(kind, name, self._files.open(kind, name))
-            tables[kind] = pa.concat_tables([SCHEMAS[kind].empty_table(), *pieces])
-            self.counts[kind] += len(tables[kind])
-        records, classes = tables.values()
-        check_columns(RECORDS, records, where, "rows", self._findings)
-        check_words(records, where, self._metrics, self._findings)
-        for columns, kinds in self._kinds.items():
-            self._keep_kinds(records.select(columns), kinds)
-        keys = list(shared_rows(records.select(KEY)))
-        self.keys.update(keys)
-        self.ok.update(compress(keys, is_ok(records)))
-        check_columns(CLASS_RECORDS, classes, f"class_records/{name}: ", "rows of classes", self._findings)
-        check_classes(records.select(NEEDED), classes, where, self._findings)
+        where, needed = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)]
+        for records in self._pieces("records", name):
+            check_columns(RECORDS, records, where, "rows", self._findings)
+            check_words(records, where, self._metrics, self._findings)
+            for columns, kinds in self._kinds.items():
+                self._keep_kinds(records.select(columns), kinds)
+            keys = list(shared_rows(records.select(KEY)))
+            self.keys.update(keys)
+            self.ok.update(compress(keys, is_ok(records)))
+            needed.append(records.select(NEEDED))
+        check_classes(pa.concat_tables(needed), self._checked_classes(name), where, self._findings)
+
+    def _checked_classes(self, name: str) -> Iterator[pa.Table]:
+        for classes in self._pieces("class_records", name):
+            check_columns(CLASS_RECORDS, classes, f"class_records/{name}: ", "rows of classes", self._findings)
+            yield classes
+
+    def _pieces(self, kind: str, name: str) -> Iterator[pa.Table]:
+        for piece in self._files.pieces(kind, name, self._files.open(kind, name)):
+            self.counts[kind] += len(piece)
+            yield piece
 
     def _keep_kinds(self, rows: pa.Table, kinds: dict[tuple[Any, ...], Row]) -> None:
         """Keeps one row of each kind, the distinct values of all columns, while there is room."""
