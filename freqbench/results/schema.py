@@ -36,7 +36,6 @@ class Column:
     mark: Mark
     meaning: str
     required: bool = False  # True if a row without it is a mistake of the program
-    is_later: bool = False  # True if files of this version were written before it was added; it is null in them
 
 
 _TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -68,10 +67,6 @@ def _and_clean(*columns: Column) -> Iterator[Column]:
     for column in columns:
         yield column
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
-
-
-def _later(*columns: Column) -> Iterator[Column]:
-    return (replace(column, is_later=True) for column in columns)
 
 
 def _left_out(metric: str) -> Column:
@@ -126,11 +121,7 @@ RECORDS: tuple[Column, ...] = (
     _identity("num_classes", "classes including background", _INT, "count"),
     Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
     Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
-    *_later(
-        Column(
-            "caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"
-        )
-    ),
+    Column("caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
@@ -142,23 +133,21 @@ RECORDS: tuple[Column, ...] = (
         _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
-    *_and_clean(_score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class")),
-    *_later(
-        *_and_clean(
-            _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
-            _score("assd_mm", "mm", "lower", "average symmetric surface distance, foreground classes"),
-            _score("volume_error_ml", "ml", "", "predicted minus true volume, foreground classes"),
-            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume, foreground classes"),
-            _fraction("component_f1", "F1 of connected components (IoU above 1/2), foreground classes"),
-            _score("betti0_error", "count", "lower", "components too many or too few, foreground classes"),
-            _score("betti1_error", "count", "lower", "tunnels too many or too few, foreground classes"),
-            _score("betti2_error", "count", "lower", "cavities too many or too few, foreground classes"),
-            _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
-            _score(
-                "ece_foreground", "fraction", "lower", "the same on the voxels predicted as a class, foreground classes"
-            ),
-            _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
-        )
+    *_and_clean(
+        _score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class"),
+        _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
+        _score("assd_mm", "mm", "lower", "average symmetric surface distance, foreground classes"),
+        _score("volume_error_ml", "ml", "", "predicted minus true volume, foreground classes"),
+        _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume, foreground classes"),
+        _fraction("component_f1", "F1 of connected components (IoU above 1/2), foreground classes"),
+        _score("betti0_error", "count", "lower", "components too many or too few, foreground classes"),
+        _score("betti1_error", "count", "lower", "tunnels too many or too few, foreground classes"),
+        _score("betti2_error", "count", "lower", "cavities too many or too few, foreground classes"),
+        _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
+        _score(
+            "ece_foreground", "fraction", "lower", "the same on the voxels predicted as a class, foreground classes"
+        ),
+        _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
     ),
     _fraction("ssim", "structural similarity of clean and adversarial, whole volume, mean over channels"),
     _fraction("ssim_body", "the same inside the body"),
@@ -189,15 +178,13 @@ RECORDS: tuple[Column, ...] = (
         "root mean square of the volume's change on its way to the native grid and back, for targets that see it "
         "through that grid; null if source and target share a space",
     ),
-    *_later(
-        _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
-        _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
-        _score(
-            "jacobian_min",
-            "ratio",
-            "higher",
-            "least determinant of the displacement's Jacobian at a voxel, likewise; 1: no change of volume",
-        ),
+    _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
+    _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
+    _score(
+        "jacobian_min",
+        "ratio",
+        "higher",
+        "least determinant of the displacement's Jacobian at a voxel, likewise; 1: no change of volume",
     ),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
     _score(
@@ -217,7 +204,7 @@ RECORDS: tuple[Column, ...] = (
         ),
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
-    *_later(*map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration"))),
+    *map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration")),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
@@ -246,28 +233,26 @@ CLASS_RECORDS: tuple[Column, ...] = (
         _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
-    *_later(
-        _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
-        *_and_clean(
-            _fraction("nsd", "normalised surface Dice; NaN for the background, as in the next columns"),
-            _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
-            _score("volume_error_ml", "ml", "", "predicted minus true volume"),
-            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
-            _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
-            _score("betti0_error", "count", "lower", "components too many or too few"),
-            _score("betti1_error", "count", "lower", "tunnels too many or too few"),
-            _score("betti2_error", "count", "lower", "cavities too many or too few"),
-            _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
-            _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
-        ),
+    _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
+    *_and_clean(
+        _fraction("nsd", "normalised surface Dice; NaN for the background, as in the next columns"),
+        _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
+        _score("volume_error_ml", "ml", "", "predicted minus true volume"),
+        _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
+        _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
+        _score("betti0_error", "count", "lower", "components too many or too few"),
+        _score("betti1_error", "count", "lower", "tunnels too many or too few"),
+        _score("betti2_error", "count", "lower", "cavities too many or too few"),
+        _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
+        _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
     ),
     _RUN_ID,
     _FINISHED,
 )
 
 
-LATER = frozenset(column.name for columns in (RECORDS, CLASS_RECORDS) for column in columns if column.is_later)
-"""Columns that files of this version may lack."""
+LATER = ("caution",)
+"""Columns that published files of this version lack; they are null there."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

@@ -12,11 +12,11 @@ from audited import job
 from rich.console import Console
 from tiny import execute, expanded, rows
 
-from freqbench.audit import extra_cells, probes
+from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
 from freqbench.audit.computing import carry_out
-from freqbench.audit.probe_files import read_gradients, read_saved, root_of
+from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
@@ -32,7 +32,7 @@ ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
 def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
     """Fewer steps and queries in what an audit adds."""
     for name, number in (SHORT | numbers).items():
-        patch.setattr(extra_cells, name, number)
+        patch.setattr(computing, name, number)
     patch.setattr(probes, "STEPS", (SHORT | numbers)["STEPS"])
 
 
@@ -108,7 +108,7 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
 
 
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
-    found = read_gradients(out)
+    found = probe_files.read(out, Gradients)
     assert found is not None
     assert len(found.windows) == 2 * 4
     shares = {each.model: each.zero_share for each in found.windows}
@@ -118,7 +118,7 @@ def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
 
 
 def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
-    found = read_saved(out)
+    found = probe_files.read(out, Saved)
     assert found is not None
     assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
     assert all(each.dsc_stored == each.dsc for each in found.volumes)
@@ -127,12 +127,12 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-    before, gradients = rows(root_of(out)), read_gradients(out)
+    before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
     assert rows(root_of(out)) == before
-    assert read_gradients(out) == gradients
+    assert probe_files.read(out, Gradients) == gradients
 
 
 def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
@@ -158,14 +158,14 @@ def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path
     spec, grid = expanded(job(attacks=ATTACKS))
     stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
     for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
-        planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
+        planned = computing.planned(spec, place, 3, None, print, compute=False)
         assert bool(stored & {cell.cell_id for cell in planned.grid.cells}) == is_there
 
 
 def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
     whole = job(attacks=ATTACKS)
     alone, _ = expanded({**whole, "models": whole["models"][:1]})
-    planned = extra_cells.planned(alone, str(tmp_path / "empty"), 1, None, print, compute=False)
+    planned = computing.planned(alone, str(tmp_path / "empty"), 1, None, print, compute=False)
     assert {model.name for cell in planned.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
     assert {cell.source.name for cell in planned.own.cells} == {"plain"}
 
@@ -177,7 +177,7 @@ def strongest(
     names: tuple[str, ...] = ("eps", "loss", "steps", "restarts", "scope"),
 ) -> list[dict[str, object]]:
     """What is planned of an attack, the first source's."""
-    probe = extra_cells.planned(spec, place, 1, None, print, compute=False)
+    probe = computing.planned(spec, place, 1, None, print, compute=False)
     cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == (attack, "plain")]
     return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
 
@@ -256,7 +256,7 @@ def test_what_converge_recommends_within_the_job_s_bounds_is_run_too(
     file.parent.mkdir()
 
     def planned() -> set[tuple[object, ...]]:
-        cells = extra_cells.planned(spec, place, 1, None, print, compute=False).grid.cells
+        cells = computing.planned(spec, place, 1, None, print, compute=False).grid.cells
         return {
             (cell.source.name, cell.attack.eps, cell.attack.steps, cell.attack.loss)  # type: ignore[attr-defined]
             for cell in cells
@@ -287,7 +287,7 @@ def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeyp
     before = looked_at(place)
     audit(place, spec, cases=1, eps="4/255")
     assert before < looked_at(place)
-    found = read_gradients(place)
+    found = probe_files.read(place, Gradients)
     assert found is not None
     assert Counter(each.eps for each in found.windows) == {32 / 255: 2, 4 / 255: 1}
 
@@ -323,7 +323,7 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
 )
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
-    assert extra_cells.usual_eps(grid.cells) == eps
+    assert computing.usual_eps(grid.cells) == eps
 
 
 @pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
@@ -342,7 +342,7 @@ def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
 def test_what_is_planned_proves_something(tmp_path: Path) -> None:
     """Enough queries, full precision, as rows of bf16 count beside such of fp32 only, and PGD alone on other models."""
     spec, _ = expanded(job(precision="bf16", targets="all"))
-    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
+    probe = computing.planned(spec, str(tmp_path), 1, None, print, compute=False)
     cells = probe.grid.cells
     queries = {cell.attack.queries for cell in cells if cell.attack.name == "square"}
     assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}

@@ -13,7 +13,8 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
-from freqbench.audit.probe_files import Gradients, Saved, read_gradients, read_saved, root_of
+from freqbench.audit import probe_files
+from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.core import storage
 from freqbench.results import Key, Store
 
@@ -215,8 +216,8 @@ def gathered(
     return Evidence(
         records=current(checked(records, stored)),
         classes=classes_frame(everything, stored) if is_read else None,
-        gradients=tuple(filter(None, (read_gradients(store.root) for store in stores))),
-        saved=tuple(filter(None, (read_saved(store.root) for store in stores))),
+        gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
+        saved=tuple(filter(None, (probe_files.read(store.root, Saved) for store in stores))),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
     )
 
