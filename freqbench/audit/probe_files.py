@@ -63,7 +63,7 @@ class Saved(Strict):
 
 
 FILES: Mapping[type[Strict], str] = {Gradients: GRADIENTS, Saved: SAVED}
-Content = TypeVar("Content", Gradients, Saved)
+Content = TypeVar("Content", bound=Gradients | Saved)
 
 
 def root_of(out: str) -> str:
