@@ -30,7 +30,7 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, parse_value
 from freqbench.models import ModelSpec, attack_windows
-from freqbench.results import Key, Store
+from freqbench.results import Store
 
 EPS = 8 / 255
 QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
@@ -141,7 +141,12 @@ def planned(
         targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
         cells[key] = replace(cell, targets=tuple(targets.values()))
     wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
-    missing = tuple(cell for cell in cells.values() if _is_missing(cell, own, store.covered()))
+    scored = {key for key, metrics in store.covered().items() if "dsc" in metrics}
+    missing = tuple(
+        cell
+        for cell in cells.values()
+        if not scored.issuperset(cell.key(*pair) for pair in product(own.cases[cell.dataset.name], cell.targets))
+    )
     content = {
         "name": f"{job.name}-audit",
         "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
@@ -321,8 +326,3 @@ def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the job's grid has warned already
         return replace(attack, **changes)
-
-
-def _is_missing(cell: Cell, own: Grid, covered: Mapping[Key, frozenset[str]]) -> bool:
-    keys = (cell.key(ref, target) for ref in own.cases[cell.dataset.name] for target in cell.targets)
-    return any("dsc" not in covered.get(key, ()) for key in keys)

@@ -288,10 +288,10 @@ class Survey:
         for name in self._files.halves:
             self._tell_lacking(name)
 
-        def nulls_last(row: Row) -> list[tuple[bool, Any]]:
-            return [(value is None, value) for value in row.values()]
-
-        self.cells, self.origins = (sorted(kinds.values(), key=nulls_last) for kinds in self._kinds.values())
+        self.cells, self.origins = (
+            sorted(kinds.values(), key=lambda row: [(value is None, value) for value in row.values()])
+            for kinds in self._kinds.values()
+        )
 
     @np.errstate(invalid="ignore")
     def compare_doubles(self) -> str:

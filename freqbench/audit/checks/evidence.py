@@ -99,10 +99,12 @@ class Evidence:
         columns = ["label", "attack", "variant", "threat_model", "budget_name", "budget", "params"]
         distinct = plain(self.records[columns].drop_duplicates("label")).astype(object)
         backwards = self.rows.groupby("label")["num_backwards"].max()
-        return {
-            str(row["label"]): _setting(row, float(backwards.get(row["label"], 0)) > 0)
-            for row in distinct.where(distinct.notna(), None).to_dict("records")
-        }
+        settings = {}
+        for row in distinct.where(distinct.notna(), None).to_dict("records"):
+            facts: dict[Any, Any] = {**row, "params": parameters(row["attack"], row["params"], row["budget_name"])}
+            facts["follows_gradients"] = float(backwards.get(row["label"], 0)) > 0
+            settings[facts["label"]] = Setting(**facts)
+        return settings
 
     @cached_property
     def models(self) -> tuple["Attacked", ...]:
@@ -224,9 +226,3 @@ def gathered(
 
 def _cells(stores: Sequence[Store]) -> set[str]:
     return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
-
-
-def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:
-    columns = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
-    params = parameters(row["attack"], row["params"], row["budget_name"])
-    return Setting(**{name: row[name] for name in columns}, params=params, follows_gradients=follows_gradients)
