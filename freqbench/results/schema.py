@@ -82,7 +82,7 @@ _KEYS = (
     _identity("case_key", "dataset recipe and the content of the case's files"),
     _identity("target_model_id", "the model whose prediction is scored"),
 )
-_OF_A_CLASS = (  # NaN for the background
+_OF_A_CLASS = (
     _fraction("nsd", "normalised surface Dice at the tolerance of each class"),
     _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
     _score("volume_error_ml", "ml", "", "predicted minus true volume"),
@@ -160,9 +160,7 @@ RECORDS: tuple[Column, ...] = (
     _intensity("energy_low", "mean absolute DCT coefficient of the change, low band, blocks of 8, over all channels"),
     _intensity("energy_middle", "the same in the middle band, nearly all coefficients"),
     _intensity("energy_high", "the same in the high band"),
-    _score(
-        "seam_energy", "ratio", "lower", "mean jump of the change across window borders over that within; 1: no seam"
-    ),
+    _score("seam_energy", "ratio", "lower", "mean jump of the change at window borders over that within; 1: no seam"),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _intensity(
         "resampling_error",
@@ -173,12 +171,7 @@ RECORDS: tuple[Column, ...] = (
     _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
     _score("jacobian_min", "ratio", "higher", "least Jacobian determinant of the displacement; 1: no change of volume"),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
-    replace(
-        _intensity(
-            "certified_radius", "L2 norm of changes that randomised smoothing certifies; null for other targets"
-        ),
-        direction="higher",
-    ),
+    _score("certified_radius", "intensity 0..1", "higher", "L2 norm that randomised smoothing certifies; else null"),
     *_and_clean(
         _fraction("certified_share", "voxels whose class is certified; the others abstain"),
         _fraction("certified_dice", "Dice, mean over defined foreground classes; abstaining is a class, never right"),
@@ -219,7 +212,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
     _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
     *_and_clean(
-        *_OF_A_CLASS,
+        *_OF_A_CLASS,  # NaN for the background, and so are the next two
         _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
         _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
     ),
