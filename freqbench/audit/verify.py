@@ -31,11 +31,6 @@ CHUNK = 2**24
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def show(out: str, with_volumes: bool, console: Console) -> bool:
-    """Verifies a store, prints the result of each check, and returns True if nothing is wrong."""
-    return shown(verify(Store(out), with_volumes), out, console)
-
-
 def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
     """Prints the results of checks, and returns True if nothing is wrong."""
     listed = list(checks)
