@@ -253,7 +253,6 @@ def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
 
 
 def _controls(attack: Attack) -> list[str]:
-    """Names the null rows that an attack has."""
     if not hasattr(attack, "control"):
         return []
     return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]

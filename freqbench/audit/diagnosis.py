@@ -67,7 +67,6 @@ def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 
 
 def _machine() -> Lines:
-    """Lists devices, versions, caches, attacks, models and datasets of this machine."""
     yield "devices", ", ".join(provenance.devices())
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
     code = provenance.git_state()
@@ -103,7 +102,6 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 
 def _contents(path: str) -> Lines:
-    """Describes the content of a checkpoint's file."""
     local = storage.fetch(checkpoints.locate(path))
     weights = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
@@ -244,7 +242,6 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
 
 
 def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
-    """Advises on the checkpoint and its migration."""
     if any(math.isnan(value) for value in scores.values()):
         return "none: the label of this case has no class of the foreground"
     best = max(scores, key=lambda migration: scores[migration])

@@ -226,7 +226,7 @@ def _addends(classes: pa.Table) -> pa.Table:
     index = classes["class_index"]
     columns = {name: classes[name] for name in COMMIT} | {"rows": pc.is_valid(index)}
     columns["squares"] = pc.power(pc.add(index, 1), 2)
-    for column, first in {*MEANS.values(), *UNDEFINED.values()}:
+    for column, first in dict.fromkeys((*MEANS.values(), *UNDEFINED.values())):
         values = pc.if_else(pc.greater_equal(index, first), classes[column], None)
         is_nan, name = pc.is_nan(values), f"{column} {first}"
         columns |= {f"{name} asked": pc.is_valid(values), f"{name} undefined": is_nan}
@@ -270,7 +270,7 @@ class Survey:
     def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
         self._files, self._metrics, self._findings = Files(root), metrics, findings
         self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
-        self.keys, self.ok = set[Key](), Counter[Key]()
+        self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
         self.names = self._files.names()
         self.counts = dict.fromkeys(SCHEMAS, 0)
         self.left_out = 0
@@ -287,7 +287,6 @@ class Survey:
                 findings.wrong("files", str(error))
         for name in self._files.halves:
             self._tell_lacking(name)
-
         self.cells, self.origins = (
             sorted(kinds.values(), key=lambda row: [(value is None, value) for value in row.values()])
             for kinds in self._kinds.values()
@@ -321,7 +320,7 @@ class Survey:
     def _rows_of(self, keys: Collection[Key]) -> pa.Table:
         """Reads the ok rows with these keys, those of a key together, in order of time."""
         columns, tables = (*KEY, "run_id", "finished_at", "status", *SCORES), []
-        for name in self.names:
+        for name in self._readable:
             table = self._files.columns("records", name, columns)
             is_wanted = [key in keys for key in shared_rows(table.select(KEY))]
             tables.append(table.filter(pa.array(is_ok(table) & is_wanted)))
@@ -329,27 +328,24 @@ class Survey:
         return pa.concat_tables(tables).cast(plain).sort_by([(name, "ascending") for name in (*KEY, "finished_at")])
 
     def _read_pair(self, name: str) -> None:
-        """Reads both files; the classes of a pair that cannot be read to its end are not compared."""
-        where, needed = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)]
+        where, needed, good = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)], list[Key]()
         for records in self._pieces("records", name):
-            check_columns(RECORDS, records, where, "rows", self._findings)
             check_words(records, where, self._metrics, self._findings)
             for columns, kinds in self._kinds.items():
                 self._keep_kinds(records.select(columns), kinds)
             keys = list(shared_rows(records.select(KEY)))
             self.keys.update(keys)
-            self.ok.update(compress(keys, is_ok(records)))
+            good += compress(keys, is_ok(records))
             needed.append(records.select(NEEDED))
-        check_classes(pa.concat_tables(needed), self._checked_classes(name), where, self._findings)
-
-    def _checked_classes(self, name: str) -> Iterator[pa.Table]:
-        for classes in self._pieces("class_records", name):
-            check_columns(CLASS_RECORDS, classes, f"class_records/{name}: ", "rows of classes", self._findings)
-            yield classes
+        self.ok.update(good)  # of files that can be read to their end, as they may be read again
+        self._readable.append(name)
+        check_classes(pa.concat_tables(needed), self._pieces("class_records", name), where, self._findings)
 
     def _pieces(self, kind: str, name: str) -> Iterator[pa.Table]:
+        columns, what = (RECORDS, "rows") if kind == "records" else (CLASS_RECORDS, "rows of classes")
         for piece in self._files.pieces(kind, name, self._files.open(kind, name)):
             self.counts[kind] += len(piece)
+            check_columns(columns, piece, f"{kind}/{name}: ", what, self._findings)
             yield piece
 
     def _keep_kinds(self, rows: pa.Table, kinds: dict[tuple[Any, ...], Row]) -> None:

@@ -202,6 +202,13 @@ def test_rows_that_stand_in_two_files_and_agree_are_no_harm(grid_copy: Path) -> 
     assert checks(grid_copy)["doubles"].text.startswith("16 keys have several rows that are ok, and they agree")
 
 
+def test_doubles_are_compared_beside_a_file_that_cannot_be_read(grid_copy: Path) -> None:
+    doubled(grid_copy, linf=0.030001)
+    for kind in ("records", "class_records"):
+        (grid_copy / kind / "torn-000000.parquet").write_bytes(b"PAR1")
+    assert set(wrong(grid_copy)) == {"files", "doubles"}
+
+
 @pytest.mark.parametrize(
     ("column", "again", "is_wrong"),
     [
