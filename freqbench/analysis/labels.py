@@ -103,7 +103,6 @@ def parameters(attack: str, params: str, budget_name: str | None) -> dict[str, A
 
 
 def _parameters(setting: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Collects everything that can differ within an attack."""
     settings = {name: setting[name] for name in ("variant", "precision", "compile")}
     return settings | parameters(setting["attack"], setting["params"], setting["budget_name"])
 

@@ -45,13 +45,9 @@ SCORES: tuple[Score, ...] = (
     Score("hd95_medpy_mm", "hd95_medpy_mm", "HD95 medpy", "mm", "lower", f"{_HD}, medpy, foreground classes"),
     Score("nsd", "nsd", "NSD", "x100", "higher", f"normalised surface Dice at the organ's tolerance, {_MEAN}", 100),
     Score("assd_mm", "assd_mm", "ASSD mm", "mm", "lower", f"average symmetric surface distance, {_MEAN}", 1, 2),
-    Score(
-        "volume_error_ml", "volume_error_ml", "volume error", "ml", "", f"predicted minus true volume, {_MEAN}", 1, 2
-    ),
+    Score("volume_error_ml", "volume_error_ml", "volume error", "ml", "", f"predicted minus true, {_MEAN}", 1, 2),
     Score("volume_error_relative", "volume_error_relative", "volume error %", "%", "lower", _SHARE, 100),
-    Score(
-        "component_f1", "component_f1", "component F1", "x100", "higher", f"components (IoU above 1/2), {_MEAN}", 100
-    ),
+    Score("component_f1", "component_f1", "component F1", "x100", "higher", f"of components (IoU > 1/2), {_MEAN}", 100),
     Score("betti0_error", "betti0_error", "components", "count", "lower", f"too many or too few, {_MEAN}"),
     Score("betti1_error", "betti1_error", "tunnels", "count", "lower", f"too many or too few, {_MEAN}"),
     Score("betti2_error", "betti2_error", "cavities", "count", "lower", f"too many or too few, {_MEAN}"),

@@ -4,23 +4,45 @@ Results go into a store of their own, OUT/audit, by the same runner; OUT's rows 
 """
 
 import math
+import warnings
 from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
 
 from rich.console import Console
 
-from freqbench.audit.extra_cells import planned
+from freqbench.attacks import Attack, make
+from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, strongest_forms
+from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
-from freqbench.audit.probes import measure_gradients, num_passes, rescore_saved
+from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS
+from freqbench.core import config, storage
+from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
-from freqbench.engine import run
+from freqbench.engine import matching, run
 from freqbench.job import plan
+from freqbench.job.attacks import attack_entry
+from freqbench.job.cells import Cell
+from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
-from freqbench.job.sweep import parse_value
+from freqbench.job.sweep import AttackEntry, parse_value
+from freqbench.models import ModelSpec, attack_windows
 from freqbench.results import Store
+
+EPS = 8 / 255
+QUERIES = 1000  # fewer prove nothing (`checks.gradients`)
+RESTARTS = 3
+CONVERGED = "-converge/converge.yaml"  # suffix of a store's path: recommendations of `freqbench converge`
+METRICS = ("dsc", "ssim")
+CONTROLS = ("uniform", "random")
 
 CASES = 5
 LARGEST = 3  # number of attacks listed as taking most passes
+
+Place = tuple[str, str]  # dataset and source model
 
 
 def carry_out(
@@ -55,7 +77,7 @@ def carry_out(
     say(f"{len(extra.grid.cells)} cells, {len(units)} units on at most {most} cases, {passes.total():,} window passes")
     if passes:
         say(f"most of them: {', '.join(f'{name} {count:,}' for name, count in passes.most_common(LARGEST))}")
-    say(f"gradients: {num_passes(extra.own):,} window passes more, at most")
+    say(f"gradients: {probes.num_passes(extra.own):,} window passes more, at most")
     for line in plan.lines(outlook):
         say(line)
     if not compute:
@@ -64,8 +86,8 @@ def carry_out(
         summary = run.execute(extra.grid, root, console, engine, address)
         try:
             if not summary.interrupted:
-                measure_gradients(extra.own, extra.eps, out, say)
-                rescore_saved(extra.own, out, say)
+                probes.measure_gradients(extra.own, extra.eps, out, say)
+                probes.rescore_saved(extra.own, out, say)
                 return summary.num_failed
         except KeyboardInterrupt:
             pass
@@ -83,3 +105,223 @@ def _eps(text: str | None) -> float | None:
     if not 0 < value <= 1:
         raise UserError(f"--eps: expected a number in (0, 1] or a fraction like 8/255, got {text}")
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraCells:
+    """Cells that an audit computes."""
+
+    grid: Grid  # of the extra cells, with the job of the store OUT/audit
+    own: Grid  # the store's own, on the same cases
+    eps: float  # of the L-infinity attacks
+
+
+def planned(
+    job: JobSpec, out: str, cases: int, eps: float | None, say: Callable[[str], None], compute: bool = True
+) -> ExtraCells:
+    """Plans the cells that the checks need and the store lacks.
+
+    For each dataset and source model: PGD at eps / 2, eps, 2 eps and without a bound, with two and four times the
+    steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
+    the body) of each attack of another threat model; the null rows of each frequency attack, with and without
+    stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
+    the recommendations of `freqbench converge` within them, if it was run for the store's job.
+    Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
+    """
+    own = expand(job, cases, where=out)
+    store = Store(out)
+    eps = eps or usual_eps(own.cells)
+    seed = job.seeds[0]
+    cells: dict[tuple[str, str], Cell] = {}
+    noise = _noise(own, store, cases, say, compute)
+    strongest = (*_strongest(own, seed), *_recommended(own, out, cases, say))
+    for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *strongest, *noise):
+        key = cell.dataset.name, cell.cell_id
+        former = cells.get(key)
+        targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}
+        cells[key] = replace(cell, targets=tuple(targets.values()))
+    wanted = tuple(name for name in METRICS if name == "dsc" or name in job.metrics)
+    scored = {key for key, metrics in store.covered().items() if "dsc" in metrics}
+    missing = tuple(
+        cell
+        for cell in cells.values()
+        if not scored.issuperset(cell.key(*pair) for pair in product(own.cases[cell.dataset.name], cell.targets))
+    )
+    content = {
+        "name": f"{job.name}-audit",
+        "attacks": [AttackEntry(**attack_entry(cell.attack)) for cell in missing] or job.attacks,
+        "seeds": (seed,),
+        "metrics": wanted,
+        "save_adversarial": "none",
+        "precision": PRECISION,
+        "compile": False,
+    }
+    grid = replace(own, job=job.model_copy(update=content), cells=missing, metrics=wanted)
+    return ExtraCells(grid=grid, own=own, eps=eps)
+
+
+def usual_eps(cells: Sequence[Cell]) -> float:
+    """Radius of most L-infinity cells of a job, the smallest among equals; 8/255 without any."""
+    counts = Counter(float(getattr(cell.attack, "eps", 0)) for cell in cells if cell.attack.threat_model == "linf")
+    usable = {eps: count for eps, count in counts.items() if 0 < eps <= 0.25}
+    return min(usable, key=lambda eps: (-usable[eps], eps)) if usable else EPS
+
+
+def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
+    usual: dict[str, Any] = {"steps": STEPS, "step_size": STEP_SIZE}
+    everywhere = make("pgd", eps=eps, **usual)
+    attacks = [
+        *(make("pgd", eps=budget, **usual) for budget in (eps / 2, min(2 * eps, 1.0), 1.0)),
+        *(make("pgd", eps=eps, **{**usual, "steps": factor * STEPS}) for factor in (2, 4)),
+        make("pgd", eps=eps, restarts=RESTARTS, **usual),
+        make("fgsm", eps=eps),
+        make("square", eps=eps, queries=QUERIES),
+        make("random_noise", linf=eps),
+    ]
+    templates: dict[Place, Cell] = {}
+    for cell in own.cells:
+        templates.setdefault((cell.dataset.name, cell.source.name), cell)
+    for (name, _), template in templates.items():
+        beside = [cell for cell in own.cells if cell.dataset.name == name]
+        models = {model.model_id: model for cell in beside for model in (cell.source, *cell.targets)}
+        yield _with(template, everywhere, seed, tuple(models.values()))
+        yield from (_with(template, attack, seed) for attack in attacks)
+
+
+def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
+    """Yields the tests of the job's claims: by bounds the strongest forms of its longest attack, and their null rows.
+
+    A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
+    """
+    for cell in _longest(own).values():
+        for form in strongest_forms(cell.attack):
+            strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
+            yield _with(cell, strong, seed)
+            for control in _controls(form):
+                yield _with(cell, _changed(strong, {"control": control}), seed)
+
+
+def _longest(own: Grid) -> dict[Hashable, Cell]:
+    """Finds the attack of most steps that a claim rests on, by dataset, source and bounds."""
+    longest: dict[Hashable, Cell] = {}
+    for cell in filter(lambda each: is_claimed(each.attack), own.cells):
+        claim = _claim_of(cell)
+        former = longest.get(claim)
+        if former is None or num_steps(cell.attack) > num_steps(former.attack):
+            longest[claim] = cell
+    return longest
+
+
+def _claim_of(cell: Cell) -> Hashable:
+    return cell.dataset.name, cell.source.name, limits_of(cell.attack)
+
+
+def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) -> Iterator[Cell]:
+    """Yields the cells that `freqbench converge` recommended within the bounds of the job's claims."""
+    path = f"{out.rstrip('/')}{CONVERGED}"
+    if not storage.exists(path):
+        return
+    try:
+        attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
+        changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
+        job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
+        cells = expand(job, cases, where=path).cells
+    except UserError as error:
+        say(f"nothing of {path}: {error}")
+        return
+    claims = _longest(own)
+    for cell in cells:
+        if _claim_of(cell) in claims:
+            yield _with(cell, cell.attack, job.seeds[0])
+
+
+def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
+    """True if a form attacks volumes as one: some case has several windows, and none of them cuts its block."""
+    if "volume" not in form.scopes or (form.shortened(cell.source.roi)):
+        return False
+    shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
+    return any(len(attack_windows(shape, cell.source.roi)) > 1 for shape in shapes)
+
+
+def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:
+    """Yields the null rows of each optimised frequency attack, both with and without stretching if it can stretch."""
+    for cell in own.cells:
+        if getattr(cell.attack, "control", "") != "none":
+            continue
+        for stretches, control in product(_stretchings(cell.attack), ("none", *_controls(cell.attack))):
+            yield _with(cell, _changed(cell.attack, {**stretches, "control": control}), seed)
+
+
+def _controls(attack: Attack) -> list[str]:
+    if not hasattr(attack, "control"):
+        return []
+    return [control for control in CONTROLS if type(attack).parameters["control"].check(control) is None]
+
+
+def _stretchings(attack: Attack) -> list[dict[str, Any]]:
+    """Settings of `renormalize` for an attack that has it; its own as written, where None means its variant's."""
+    if not hasattr(attack, "renormalize"):
+        return [{}]
+    setting = attack.renormalize
+    stretched = attack.variant != "paper" if setting is None else setting
+    return [{"renormalize": setting if stretches == stretched else stretches} for stretches in (True, False)]
+
+
+def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], compute: bool) -> Iterator[Cell]:
+    """Yields noise with the mean L2 in the body of each optimised attack that has another bound than L-infinity."""
+    sizes = _sizes(own, store)
+    entries = [
+        AttackEntry(
+            name="random_noise",
+            match={"metric": "l2_body", "value": float(f"{size:.4g}"), "cases": cases},
+            datasets=[dataset],
+            sources=[source],
+        )
+        for (dataset, source), norms in sizes.items()
+        for size in sorted(set(norms))
+    ]
+    if not entries:
+        return
+    content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
+    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False})
+    try:
+        matched = matching.matched(noisy, root_of(store.root), say, "audit", compute)
+    except UserError as error:
+        say(f"no noise of equal L2: {error}")
+        return
+    yield from expand(matched, cases, where="audit").cells
+
+
+def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:
+    """Mean L2 in the body over the audit's cases of each such cell, if the store has it, by dataset and source."""
+    columns = ("cell_id", "case_key", "l2_body", "status")
+    rows = {(cell, case): size for cell, case, size, status in store.rows(columns) if status == "ok"}
+    means: dict[Place, list[float]] = {}
+    for cell in own.cells:
+        if cell.attack.threat_model == "linf" or cell.attack.passes[1] == 0:
+            continue
+        sizes = [rows.get((cell.cell_id, case_key)) for case_key in own.case_keys[cell.dataset.name]]
+        defined = [size for size in sizes if size is not None and math.isfinite(size) and size > 0]
+        if defined:
+            means.setdefault((cell.dataset.name, cell.source.name), []).append(math.fsum(defined) / len(defined))
+    return means
+
+
+def _with(template: Cell, attack: Attack, seed: int, targets: tuple[ModelSpec, ...] | None = None) -> Cell:
+    """Copies a cell with another attack, scored on the source unless targets are named."""
+    return replace(
+        template,
+        attack=attack,
+        seed=seed if attack.is_stochastic else None,
+        targets=targets or (template.source,),
+        window_batch=template.window_batch if attack.couples_batch else None,
+        surrogates=template.surrogates if attack.needs_surrogates else (),
+        precision=PRECISION,
+        compile=False,
+    )
+
+
+def _changed(attack: Attack, changes: Mapping[str, Any]) -> Attack:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the job's grid has warned already
+        return replace(attack, **changes)

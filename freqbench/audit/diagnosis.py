@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,6 @@ def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
 
 
 def _machine() -> Lines:
-    """Lists devices, versions, caches, attacks, models and datasets of this machine."""
     yield "devices", ", ".join(provenance.devices())
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions().items())
     code = provenance.git_state()
@@ -80,14 +79,12 @@ def _machine() -> Lines:
     yield "zoo", ", ".join(zoo_names()) or "empty"
     yield "datasets", ", ".join(DATASETS)
     root = os.environ.get("FREQBENCH_DATA")
-    yield "FREQBENCH_DATA", _folders(Path(root)) if root else "not set: name your data's root in the job file"
-
-
-def _folders(root: Path) -> str:
-    if not root.is_dir():
-        return f"{root}: no such folder"
-    names = sorted(path.parent.name for path in root.glob("*/dataset.json"))
-    return f"{root}: {', '.join(names) if names else 'no folder with a dataset.json'}"
+    if not root:
+        yield "FREQBENCH_DATA", "not set: name your data's root in the job file"
+        return
+    names = sorted(path.parent.name for path in Path(root).glob("*/dataset.json"))
+    nothing = "no folder with a dataset.json" if Path(root).is_dir() else "no such folder"
+    yield "FREQBENCH_DATA", f"{root}: {', '.join(names) or nothing}"
 
 
 def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
@@ -105,7 +102,6 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 
 def _contents(path: str) -> Lines:
-    """Describes the content of a checkpoint's file."""
     local = storage.fetch(checkpoints.locate(path))
     weights = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
@@ -165,18 +161,14 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
 
 def _guess(weights: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
     """Guesses from the keys: the prefix of every key, the architecture, and the weights without the prefix."""
+    dims = {weight.ndim for weight in weights.values()}
+    is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
     for prefix, keys in stripped(weights):
         for arch, sign in SIGNS.items():
             if any(key.startswith(sign) for key in keys):
-                arch = "slices" if arch in MODELS and _is_planar(weights.values()) else arch
+                arch = "slices" if arch in MODELS and is_planar else arch
                 return prefix, arch, dict(zip(keys, weights.values(), strict=True))
     return "", None, dict(weights)
-
-
-def _is_planar(weights: Iterable[Tensor]) -> bool:
-    """True if the convolutions among the weights are those of a 2D network."""
-    dims = {weight.ndim for weight in weights}
-    return 4 in dims and 5 not in dims
 
 
 def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:
@@ -200,25 +192,16 @@ def _are_alike(migrations: Mapping[str, Migration]) -> bool:
 
 
 def _entry(job: JobSpec, checkpoint: str, where: str) -> ModelEntry:
-    """Finds the model of a job by its checkpoint or its name.
-
-    Raises:
-        UserError: there is none, or it is an ensemble.
-    """
+    """Finds the model of a job by its checkpoint or its name; raises UserError for none, or an ensemble."""
     for entry in job.models:
-        written = entry.path
-        if checkpoint in (entry.name, entry.checkpoint) or (
-            written and _is_same(checkpoint, storage.filled_in(written, entry.name))
-        ):
+        path = entry.path and storage.filled_in(entry.path, entry.name)
+        is_named = checkpoint in (entry.name, entry.checkpoint, path)
+        if is_named or (path and at_home(checkpoint).resolve() == Path(path).resolve()):
             if entry.ensemble:
                 raise UserError(f"{where}: {entry.name} is an ensemble: look at its members one by one")
             return entry
     names = [entry.name for entry in job.models]
     raise UserError(f"{where}: {unknown('model or checkpoint', checkpoint, names)}")
-
-
-def _is_same(one: str, other: str) -> bool:
-    return one == other or at_home(one).resolve() == Path(other).resolve()
 
 
 def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
@@ -259,7 +242,6 @@ def _dice(spec: ModelSpec, dataset: Dataset, ref: CaseRef) -> float:
 
 
 def _verdict(entry: ModelEntry, scores: Mapping[str | None, float]) -> str:
-    """Advises on the checkpoint and its migration."""
     if any(math.isnan(value) for value in scores.values()):
         return "none: the label of this case has no class of the foreground"
     best = max(scores, key=lambda migration: scores[migration])

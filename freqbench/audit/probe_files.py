@@ -1,5 +1,6 @@
 """Reads and writes measurements of probes: OUT/audit/gradients.json and saved.json."""
 
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
 from pydantic import Field
@@ -12,7 +13,6 @@ FOLDER = "audit"
 GRADIENTS, SAVED = "gradients.json", "saved.json"
 
 Share = Annotated[float, Field(ge=0, le=1)]
-Found = TypeVar("Found", bound=Strict)
 
 
 class _OfCase(Strict):
@@ -62,30 +62,25 @@ class Saved(Strict):
     volumes: tuple[SavedScore, ...]
 
 
+FILES: Mapping[type[Strict], str] = {Gradients: GRADIENTS, Saved: SAVED}
+Content = TypeVar("Content", bound=Gradients | Saved)
+
+
 def root_of(out: str) -> str:
     """Root of the store that an audit of `out` computed."""
     return storage.join(out, FOLDER)
 
 
-def read_gradients(out: str) -> Gradients | None:
-    """Reads the gradient measurements for the store `out`, if any; UserError for a file that is not of `write`."""
-    return _read(out, GRADIENTS, Gradients)
-
-
-def read_saved(out: str) -> Saved | None:
-    """Reads the rescored volumes of the store `out`, if any; UserError for a file that is not of `write`."""
-    return _read(out, SAVED, Saved)
-
-
-def _read(out: str, name: str, kind: type[Found]) -> Found | None:
-    path = storage.join(root_of(out), name)
+def read(out: str, kind: type[Content]) -> Content | None:
+    """Reads the measurements for the store `out`, if any; UserError for a file that is not of `write`."""
+    path = storage.join(root_of(out), FILES[kind])
     if not storage.exists(path):
         return None
     return config.validate(object_of(storage.read_bytes(path), path), kind, path)
 
 
-def write(out: str, found: Gradients | Saved) -> None:
+def write(out: str, content: Gradients | Saved) -> None:
     """Writes either file in one step; UserError if another one is there."""
-    name = GRADIENTS if isinstance(found, Gradients) else SAVED
-    _read(out, name, type(found))
-    storage.write_atomic(storage.join(root_of(out), name), found.model_dump_json(indent=1).encode())
+    read(out, type(content))
+    path = storage.join(root_of(out), FILES[type(content)])
+    storage.write_atomic(path, content.model_dump_json(indent=1).encode())

@@ -14,14 +14,8 @@ from torch import Tensor
 from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
-from freqbench.audit.probe_files import (
-    GradientFacts,
-    Gradients,
-    Saved,
-    SavedScore,
-    read_gradients,
-    write,
-)
+from freqbench.audit import probe_files
+from freqbench.audit.probe_files import GradientFacts, Gradients, Saved, SavedScore
 from freqbench.core import storage
 from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
@@ -59,7 +53,7 @@ def _sources(own: Grid) -> list[Cell]:
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
     """Measures gradients of each source model of a store on the audit's cases, into OUT/audit; keeps former results."""
-    former = read_gradients(out)
+    former = probe_files.read(out, Gradients)
     facts = {}
     if former and (former.steps, former.step_size) == (STEPS, STEP_SIZE):
         facts = {_key(each): each for each in former.windows}
@@ -74,7 +68,7 @@ def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:
                 model = models.load(cell.source, _device(), PRECISION)
             facts |= {_key(each): each for each in facts_of_case(model, cell, ref, eps, say)}
             windows = tuple(facts.values())
-            write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
+            probe_files.write(out, Gradients(steps=STEPS, step_size=STEP_SIZE, versions=versions(), windows=windows))
 
 
 def _device() -> torch.device:
@@ -183,7 +177,7 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             continue
         scored = {"dsc": dsc, "dsc_stored": anew[0], "dsc_8bit": anew[1]}
         rescored.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
-    write(out, Saved(versions=versions(), volumes=tuple(rescored)))
+    probe_files.write(out, Saved(versions=versions(), volumes=tuple(rescored)))
 
 
 def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.comparison import Cause, Comparison, Difference, Row, causes, changed_inputs, compare
+from freqbench.audit.comparison import Cause, Comparison, Row, causes, changed_inputs, compare
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import is_trusted
@@ -91,7 +91,11 @@ class Reproducer:
         comparison = compare(row, classes, computed, found_classes)
         differing = tuple(causes(run, row, computed))
         reason = f"recomputing failed: {computed['error']}" if computed["status"] == "failed" else ""
-        verdict = _verdict(comparison.differences, differing)
+        verdict: Verdict = "equal"
+        if comparison.differences:
+            is_excused = any(cause.excuses for cause in differing)
+            is_close = is_excused and all(each.is_tolerated for each in comparison.differences)
+            verdict = "close" if is_close else "different"
         return replace(made, verdict=verdict, comparison=comparison, causes=differing, reason=reason)
 
     def _computed(self, unit: Unit, row: Row, run: Mapping[str, Any]) -> tuple[Row, Sequence[Row]]:
@@ -134,13 +138,6 @@ class Reproducer:
         checkpoint = run["models"][row["target_model_id"]]["checkpoint"]  # from `score --targets`
         extended = further_targets(grid.job, [f"{row['target_model']}={checkpoint}"])
         return adversarial_volumes.joined(extended, self._store.root)
-
-
-def _verdict(differences: Sequence[Difference], differing: Sequence[Cause]) -> Verdict:
-    if not differences:
-        return "equal"
-    is_excused = any(cause.excuses for cause in differing)
-    return "close" if is_excused and all(each.is_tolerated for each in differences) else "different"
 
 
 def _lost(row: Row, run: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
-"""Finds rows of a store that contradict their columns or their classes, and collects errors by check."""
+"""Reads the files of a store once, finds rows that contradict their columns or their classes, and keeps the facts that
+later checks need. One row group is in memory at a time, beside the keys of all rows."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -11,12 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from freqbench.audit.arrays import Floats, Hashes, Mask, among, floats, hash_rows, is_ok, valid
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
+from freqbench.results import Key
+from freqbench.results.files import SCHEMAS, Files, VersionError
 from freqbench.results.rowid import row_id
-from freqbench.results.schema import COMMIT, KEY, RECORDS, Column
-from freqbench.results.winners import Words
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column
+from freqbench.results.tolerances import EXACT, TOLERANCES
+from freqbench.results.winners import Words, commit_text, shared_rows
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Row = dict[str, Any]
 
 MOST_EXAMPLES = 3
 Verdict = Literal["ok", "wrong", "not checked"]
@@ -29,6 +37,24 @@ class Check:
     name: str
     verdict: Verdict
     text: str
+
+
+def valid(column: pa.ChunkedArray) -> Mask:
+    """Mask of the rows that are not null."""
+    mask: Mask = pc.is_valid(column).to_numpy()
+    return mask
+
+
+def floats(column: pa.ChunkedArray) -> Floats:
+    """Numbers of a column, null as NaN."""
+    numbers: Floats = pc.fill_null(column.cast(pa.float64()), math.nan).to_numpy()
+    return numbers
+
+
+def is_ok(table: pa.Table) -> Mask:
+    """Mask of the rows whose status is ok."""
+    mask: Mask = pc.fill_null(pc.equal(table["status"].cast(pa.string()), "ok"), False).to_numpy()
+    return mask
 
 
 class Findings:
@@ -160,76 +186,196 @@ UNDEFINED: Mapping[str, tuple[str, int]] = {
     "calibration_undefined_classes": ("ece", 1),
 }
 """Columns of records that count undefined values in a column of the classes, with their first class."""
-COUNTS = (*UNDEFINED, "missed_classes", "hallucinated_classes")
+FLAGS = ("missed_classes", "hallucinated_classes")
+"""Columns of records that count classes of the foreground in the label or the prediction alone."""
+COUNTS = (*UNDEFINED, *FLAGS)
 NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 
-class ClassSums:
-    """Sums over the classes of the records of one file, columns NEEDED."""
+@np.errstate(invalid="ignore")
+def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, findings: Findings) -> None:
+    """Reports records that lack a class or have one twice, and means and counts that contradict the classes.
 
-    def __init__(self, records: pa.Table) -> None:
-        self._records = records
-        hashes = hash_rows(records, COMMIT)
-        self._order = np.argsort(hashes, kind="stable")
-        self._hashes: Hashes = hashes[self._order]
-        self._sums = defaultdict[tuple[str, str], Floats](lambda: np.zeros(len(records)))
-        self._orphans = 0
+    `records`, columns NEEDED, and the pieces of `classes` are of one pair; texts are plain.
+    """
+    sums = _summed(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
+    if orphans := pc.sum(sums.join(records.select(COMMIT), COMMIT, join_type="left anti")["rows"]).as_py():
+        findings.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
+    records = records.join(sums, COMMIT, use_threads=False)
+    expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
+    squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
+    rows = np.nan_to_num(floats(records["rows"]))
+    is_complete, is_each = rows == expected, np.nan_to_num(floats(records["squares"])) == squares
+    text = "rows of classes: {:g}, expected {:g}"
+    findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
+    findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
+    is_whole = is_ok(records) & is_complete & is_each
+    for name in (*MEANS, *COUNTS):
+        part = " ".join(map(str, MEANS.get(name) or UNDEFINED.get(name) or (name,)))
+        stored, asked, value = (floats(records[column]) for column in (name, f"{part} asked", f"{part} undefined"))
+        if name in MEANS:
+            value = floats(records[f"{part} total"]) / (asked - value)
+        compared = is_whole & valid(records[name]) & (asked > 0)
+        wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
+        text = f"{name}: {{:g}}, the classes say {{:g}}"
+        findings.wrong_rows("classes", where, records, wrong, text, stored, value)
 
-    def add(self, classes: pa.Table) -> None:
-        """Adds rows of class_records."""
-        hashes = hash_rows(classes, COMMIT)
-        is_known = among(hashes, self._hashes)
-        if not is_known.all():
-            self._orphans += int((~is_known).sum())
-            classes, hashes = classes.filter(pa.array(is_known)), hashes[is_known]
-        of = self._order[np.searchsorted(self._hashes, hashes)]
 
-        def add(name: str, what: str, weights: NDArray[Any]) -> None:
-            self._sums[name, what] += np.bincount(of, weights, len(self._records))
+def _addends(classes: pa.Table) -> pa.Table:
+    """Values whose sums over the classes of a record `check_classes` needs, summed for each record of a piece."""
+    index = classes["class_index"]
+    columns = {name: classes[name] for name in COMMIT} | {"rows": pc.is_valid(index)}
+    columns["squares"] = pc.power(pc.add(index, 1), 2)
+    for column, first in dict.fromkeys((*MEANS.values(), *UNDEFINED.values())):
+        values = pc.if_else(pc.greater_equal(index, first), classes[column], None)
+        is_nan, name = pc.is_nan(values), f"{column} {first}"
+        columns |= {f"{name} asked": pc.is_valid(values), f"{name} undefined": is_nan}
+        columns[f"{name} total"] = pc.if_else(is_nan, 0.0, values)
+    is_foreground = pc.greater(index, 0)
+    is_in = [pc.and_(is_foreground, pc.greater(classes[name], 0)) for name in ("label_voxels", "pred_voxels")]
+    for name, one, other in zip(FLAGS, is_in, is_in[::-1], strict=True):
+        is_alone = pc.and_(one, pc.invert(other))
+        columns |= {f"{name} asked": pc.is_valid(is_alone), f"{name} undefined": is_alone}
+    return _summed(pa.table(columns))
 
-        index = pc.fill_null(classes["class_index"], -1).to_numpy()
-        add("class_index", "rows", np.ones(len(index)))
-        add("class_index", "squares", (index + 1.0) ** 2)
-        for name, (column, first) in MEANS.items():
-            if classes[column].null_count == len(classes):
-                continue  # not asked for
-            values = floats(classes[column])
-            is_defined = (index >= first) & ~np.isnan(values)
-            add(name, "asked", (index >= first) & valid(classes[column]))
-            add(name, "defined", is_defined)
-            add(name, "total", np.where(is_defined, values, 0.0))
-        label, pred = floats(classes["label_voxels"]), floats(classes["pred_voxels"])
-        has_voxels, is_foreground = ~np.isnan(label) & ~np.isnan(pred), index > 0
-        undefined = (
-            (name, (index >= first) & valid(classes[column]), np.isnan(floats(classes[column])))
-            for name, (column, first) in UNDEFINED.items()
+
+def _summed(table: pa.Table) -> pa.Table:
+    names = table.column_names[len(COMMIT) :]
+    return table.group_by(COMMIT).aggregate([(name, "sum") for name in names]).rename_columns([*COMMIT, *names])
+
+
+# All files
+
+MOST_DOUBLES = 200_000  # most rows of repeated keys to compare: some 100 MB
+MOST_KINDS = 100_000  # most settings of cells, and most origins of rows, to keep
+
+CELL = (
+    *("cell_id", "source_model_id", "attack", "variant", "budget_name", "budget", "threat_model", "seed"),
+    *("precision", "compile", "num_classes", "params"),
+)
+ORIGIN = ("run_id", "dataset", "case_id", "case_key", "source_model_id", "target_model_id")
+SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and not pa.types.is_string(column.type))
+
+
+class Survey:
+    """A store's files, each read once, and the facts in them that later checks need.
+
+    `keys` are those of all records, `ok` counts the ok rows of each key. `cells` are the distinct settings of cells,
+    columns CELL, `origins` the runs, cases and models, columns ORIGIN, both sorted; `left_out` counts those beyond
+    MOST_KINDS. `findings` takes errors of files, schema, values, classes.
+
+    Raises a UserError if another release wrote the store, or it changes while it is read.
+    """
+
+    def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
+        self._files, self._metrics, self._findings = Files(root), metrics, findings
+        self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
+        self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
+        self.names = self._files.names()
+        self.counts = dict.fromkeys(SCHEMAS, 0)
+        self.left_out = 0
+        for name in self.names:
+            try:
+                are_whole = [self._has_columns(kind, name) for kind in SCHEMAS]  # reports both
+                if all(are_whole):
+                    self._read_pair(name)
+            except FileNotFoundError:
+                raise UserError(f"{root}: changes while it is read: verify it when no run goes on") from None
+            except VersionError:
+                raise
+            except UserError as error:
+                findings.wrong("files", str(error))
+        for name in self._files.halves:
+            self._tell_lacking(name)
+        self.cells, self.origins = (
+            sorted(kinds.values(), key=lambda row: [(value is None, value) for value in row.values()])
+            for kinds in self._kinds.values()
         )
-        for name, asked, counted in (
-            *undefined,
-            ("missed_classes", has_voxels, is_foreground & (label > 0) & (pred <= 0)),
-            ("hallucinated_classes", has_voxels, is_foreground & (label <= 0) & (pred > 0)),
-        ):
-            add(name, "asked", asked)
-            add(name, "total", asked & counted)
 
     @np.errstate(invalid="ignore")
-    def compare(self, where: str, findings: Findings) -> None:
-        """Reports records that do not have each class once, and means and counts that contradict their classes."""
-        records, sums = self._records, self._sums
-        if self._orphans:
-            findings.wrong("classes", f"{where}{self._orphans} rows of classes have no record in their file")
-        expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
-        squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
-        rows = sums["class_index", "rows"]
-        is_complete, is_each = rows == expected, sums["class_index", "squares"] == squares
-        text = "rows of classes: {:g}, expected {:g}"
-        findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
-        findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
-        is_whole = is_ok(records) & is_complete & is_each
-        for name in (*MEANS, *COUNTS):
-            stored = floats(records[name])
-            expected = sums[name, "total"] / (sums[name, "defined"] if name in MEANS else 1.0)
-            compared = is_whole & valid(records[name]) & (sums[name, "asked"] > 0)
-            wrong = compared & ~np.isclose(stored, expected, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
-            text = f"{name}: {{:g}}, the classes say {{:g}}"
-            findings.wrong_rows("classes", where, records, wrong, text, stored, expected)
+    def compare_doubles(self) -> str:
+        """Compares the ok rows of each repeated key (`doubles`); returns a sentence on them.
+
+        Two copies of one execution must be equal to the bit, others within the tolerances.
+        """
+        doubles = {key: count for key, count in self.ok.items() if count > 1}
+        if not doubles:
+            return "no key has two rows that are ok"
+        rows = self._rows_of(frozenset(islice(doubles, MOST_DOUBLES // 2)))
+        before, after = rows.slice(0, len(rows) - 1), rows.slice(1)
+        is_pair = np.logical_and.reduce([np.asarray(before[name]) == np.asarray(after[name]) for name in KEY])
+        is_copy = commit_text(before).to_numpy() == commit_text(after).to_numpy()
+        for name in SCORES:
+            one, other = floats(before[name]), floats(after[name])
+            tolerance = TOLERANCES["records"].get(name, EXACT)
+            absolute, relative = (np.where(is_copy, 0.0, part) for part in (tolerance.absolute, tolerance.relative))
+            agrees = np.isclose(other, one, rtol=relative, atol=absolute, equal_nan=True)
+            differs = is_pair & valid(before[name]) & valid(after[name]) & ~agrees
+            text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
+            self._findings.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
+        more = sum(doubles.values()) - len(rows)
+        rest = f"; {more} of their rows were not compared" if more else ""
+        return f"{len(doubles)} keys have several rows that are ok, and they agree: the latest counts{rest}"
+
+    def _rows_of(self, keys: Collection[Key]) -> pa.Table:
+        """Reads the ok rows with these keys, those of a key together, in order of time."""
+        columns, tables = (*KEY, "run_id", "finished_at", "status", *SCORES), []
+        for name in self._readable:
+            table = self._files.columns("records", name, columns)
+            is_wanted = [key in keys for key in shared_rows(table.select(KEY))]
+            tables.append(table.filter(pa.array(is_ok(table) & is_wanted)))
+        plain = pa.schema([SCHEMAS["records"].field(name) for name in columns])
+        return pa.concat_tables(tables).cast(plain).sort_by([(name, "ascending") for name in (*KEY, "finished_at")])
+
+    def _read_pair(self, name: str) -> None:
+        where, needed, good = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)], list[Key]()
+        for records in self._pieces("records", name):
+            check_words(records, where, self._metrics, self._findings)
+            for columns, kinds in self._kinds.items():
+                self._keep_kinds(records.select(columns), kinds)
+            keys = list(shared_rows(records.select(KEY)))
+            self.keys.update(keys)
+            good += compress(keys, is_ok(records))
+            needed.append(records.select(NEEDED))
+        self.ok.update(good)  # of files that can be read to their end, as they may be read again
+        self._readable.append(name)
+        check_classes(pa.concat_tables(needed), self._pieces("class_records", name), where, self._findings)
+
+    def _pieces(self, kind: str, name: str) -> Iterator[pa.Table]:
+        columns, what = (RECORDS, "rows") if kind == "records" else (CLASS_RECORDS, "rows of classes")
+        for piece in self._files.pieces(kind, name, self._files.open(kind, name)):
+            self.counts[kind] += len(piece)
+            check_columns(columns, piece, f"{kind}/{name}: ", what, self._findings)
+            yield piece
+
+    def _keep_kinds(self, rows: pa.Table, kinds: dict[tuple[Any, ...], Row]) -> None:
+        """Keeps one row of each kind, the distinct values of all columns, while there is room."""
+        for row in rows.group_by(rows.column_names, use_threads=False).aggregate([]).to_pylist():
+            if len(kinds) < MOST_KINDS or tuple(row.values()) in kinds:
+                kinds[tuple(row.values())] = row
+            else:
+                self.left_out += 1
+
+    def _tell_lacking(self, name: str) -> None:
+        """Reports a records file without classes, unless pairs have all its ok records too."""
+        try:
+            rows = shared_rows(self._files.columns("records", name, (*KEY, "status")))
+        except UserError as error:
+            self._findings.wrong("files", str(error))
+            return
+        if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
+            text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
+            rest = f"if another job made them, move records/{name} away"
+            self._findings.wrong("files", f"class_records/{name}: {text}; {rest}")
+
+    def _has_columns(self, kind: str, name: str) -> bool:
+        """True if a file can be read by the documented columns; reports columns that are not as documented."""
+        spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
+        missing = [column for column in spec.names if column not in actual.names and column not in LATER]
+        misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
+        wrong = [f"no column {column}" for column in missing]
+        wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
+        wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
+        for text in wrong:
+            self._findings.wrong("schema", f"{kind}/{name}: {text}")
+        return not missing and not misfits

@@ -4,16 +4,13 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.arrays import Hashes, among, hash_texts, mixed
-from freqbench.audit.store_checks import Check, Findings
-from freqbench.audit.store_survey import CELL, MOST_KINDS, Row, Survey
+from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
@@ -23,7 +20,7 @@ from freqbench.exchange import adversarial_volumes
 from freqbench.job.grid import expand
 from freqbench.job.schema import stored_job
 from freqbench.metrics import METRICS
-from freqbench.results import SCHEMA_VERSION, Shard, Store
+from freqbench.results import SCHEMA_VERSION, Shard, Store, index_keys
 from freqbench.results.rowid import row_id
 from freqbench.results.volumes import SUFFIX, VOLUMES, whole
 
@@ -32,11 +29,6 @@ MOST_JOBS = 20
 CHUNK = 2**24
 
 Runs = Mapping[str, Mapping[str, Any]]
-
-
-def show(out: str, with_volumes: bool, console: Console) -> bool:
-    """Verifies a store, prints the result of each check, and returns True if nothing is wrong."""
-    return shown(verify(Store(out), with_volumes), out, console)
 
 
 def shown(checks: Iterable[Check], title: str, console: Console) -> bool:
@@ -184,43 +176,19 @@ def _differing(one: Row, other: Row) -> Iterable[str]:
 
 def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
     """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
-    if "index" not in job:
-        return findings.check("holes", "", "run.json holds no index of the job's records")
-    index = job["index"]
-    shards = _shards(runs)
-    missing = failed = asked = later = 0
-    examples: list[str] = []
-    there, good = np.unique(survey.keys), np.unique(survey.keys[survey.is_ok])
-    for cell, cases, targets, hashes in _asked(index):
-        if shards and not any(shard.holds(cell) for shard in shards):
-            later += hashes.size
-            continue
-        asked += hashes.size
-        lacks = ~among(hashes, there)
-        missing += int(lacks.sum())
-        if len(good) < len(there):
-            failed += int((~lacks & ~among(hashes, good)).sum())
-        for case, target in np.argwhere(lacks)[: MOST_KEYS - len(examples)]:
-            examples.append(row_id(cell, cases[case], targets[target]))
+    wanted, shards = index_keys(job["index"]), _shards(runs)
+    asked = {key for key in wanted if not shards or any(shard.holds(key[0]) for shard in shards)}
+    missing = sorted(asked - survey.keys)
+    failed = len(asked & survey.keys - survey.ok.keys())
     states = sorted({str(run.get("status")) for run in runs.values()} - {"done"})
     why = f" (runs ended as {', '.join(states)})" if states else ""
     beside = f"; {failed} of them failed, for the reasons in their rows" if failed else ""
-    beside += f"; {later} more are of shards that no run was for" if later else ""
+    beside += f"; {len(wanted) - len(asked)} more are of shards that no run was for" if len(wanted) > len(asked) else ""
     if missing:
-        text = f"{missing} of {asked} records that the job asks for have no row, such as {', '.join(examples)}{why}"
+        examples = ", ".join(row_id(*key) for key in missing[:MOST_KEYS])
+        text = f"{len(missing)} of {len(asked)} records that the job asks for have no row, such as {examples}{why}"
         findings.wrong("holes", f"{text}: run the job again")
-    return findings.check("holes", f"{asked} records that the job asks for have a row{beside}")
-
-
-def _asked(index: Mapping[str, Any]) -> Iterator[tuple[str, list[str], list[str], Hashes]]:
-    """Yields id, cases and targets of each cell of an index, and the hashes of its keys, `[cases, targets]`."""
-    of_cases = {name: hash_texts(keys) for name, keys in index["cases"].items()}
-    for cell in index["cells"]:
-        cell_id, targets = cell["cell_id"], cell["targets"]
-        is_own = "cases" in cell
-        cases = cell["cases"] if is_own else index["cases"][cell["dataset"]]
-        hashes = hash_texts(cases) if is_own else of_cases[cell["dataset"]]
-        yield cell_id, cases, targets, mixed([hash_texts([cell_id]), hashes[:, None], hash_texts(targets)])
+    return findings.check("holes", f"{len(asked)} records that the job asks for have a row{beside}")
 
 
 def _shards(runs: Runs) -> list[Shard]:
@@ -248,11 +216,9 @@ def _check_volumes(
     root = storage.join(store.root, VOLUMES)
     there = whole(root)
     spec = job.get("spec")
-    if isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
-        cells, cases = zip(*there, strict=True) if there else ((), ())
-        saved = mixed([hash_texts(cells), hash_texts(cases)])
-        if count := int((survey.is_ok & ~np.isin(survey.volumes, saved)).sum()):
-            findings.wrong("volumes", f"{count} records have no whole volume, though the job saves them")
+    lost = sum(rows for (cell, case, _), rows in survey.ok.items() if (cell, case) not in there)
+    if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
+        findings.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
     if not there:
         return findings.check("volumes", "", "none are saved")
     if not with_volumes:

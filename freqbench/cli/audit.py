@@ -90,6 +90,7 @@ def verify(
 ) -> None:
     """Check a whole store: files, columns, values, doubles, holes, classes, identities; change nothing."""
     from freqbench.audit import verify
+    from freqbench.results import Store
 
-    if not verify.show(out, volumes, common.console()):
+    if not verify.shown(verify.verify(Store(out), volumes), out, common.console()):
         raise typer.Exit(common.EXIT_FAILED)

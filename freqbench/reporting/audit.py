@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, verdicts
-from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED
 from freqbench.reporting.render import Section
 
 HOW = (
@@ -46,7 +45,7 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
         for (dataset, model), rows in places.items()
     ]
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")
-    lacks = any(each.verdict == NOT_CHECKED for each in findings)
+    lacks = any(each.verdict == "not checked" for each in findings)
     return [
         _believed(findings, MODELS, data),
         *parts,
@@ -57,7 +56,7 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
 
 def short_sections(findings: tuple[Finding, ...]) -> list[Section]:
     """Returns a report's excerpt: one verdict per model, and the findings that are violated or in doubt."""
-    wrong = [each for each in findings if each.verdict in (VIOLATED, IN_DOUBT)]
+    wrong = [each for each in findings if each.verdict in ("violated", "in doubt")]
     parts = [_believed(findings, f"{MODELS} {RUN}")]
     table = _table(wrong, "should", "dataset", "model", "verdict", "sentence")
     return [*parts, Section("Audit: violated or in doubt", table, HOW)] if wrong else parts

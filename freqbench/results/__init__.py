@@ -1,12 +1,11 @@
 """Result stores: their columns, the Parquet files that are committed, read and compacted, and the lease."""
 
 from freqbench.results.lease import Lease
-from freqbench.results.rows import to_table
 from freqbench.results.schema import CLASS_RECORDS, KEY, RECORDS, SCHEMA_VERSION, Column
 from freqbench.results.shard import Shard
 from freqbench.results.store import Key, Store, index_keys
 from freqbench.results.winners import latest
-from freqbench.results.writer import Writer
+from freqbench.results.writer import Writer, to_table
 
 __all__ = [
     "CLASS_RECORDS",

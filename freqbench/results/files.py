@@ -1,6 +1,5 @@
 """Lists and reads the committed files of a store, several at once if the store is remote."""
 
-import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.spec import AbstractBufferedFile
 
 from freqbench.core import storage
 from freqbench.core.documents import object_of
@@ -93,7 +93,7 @@ class Files:
         """Opens a file for `pieces`: its content, or for a merged file a handle that reads the requested ranges."""
         path = storage.join(self.root, kind, name)
         if name.startswith(MERGED_PREFIX):
-            return _Ranges(path)
+            return _Ranges(None, path, cache_type="none", size=storage.size(path))
         return pa.BufferReader(storage.read_bytes(path))
 
     def columns(self, kind: str, name: str, columns: Sequence[str]) -> pa.Table:
@@ -159,32 +159,11 @@ class Files:
             ) from error
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """One object that is read in ranges, on demand."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._size = storage.size(path)
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        end = self._size if size < 0 else min(self._at + size, self._size)
-        content = storage.read_range(self._path, self._at, end) if end > self._at else b""
-        self._at += len(content)
-        return content
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return storage.read_range(self.path, start, end)
 
 
 def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetFile:

@@ -42,7 +42,7 @@ class Lease:
 
     @property
     def _path(self) -> str:
-        return _path(self.root, self.shard)
+        return storage.join(self.root, FOLDER, f"{self.shard.number}-of-{self.shard.count}.json")
 
     @contextmanager
     def held(self, force: bool, lost: Callable[[Facts], None]) -> Iterator[None]:
@@ -139,7 +139,7 @@ class Lease:
             except UserError:
                 continue  # not a lease
             if shard.overlaps(self.shard):
-                paths.append(_path(self.root, shard))
+                paths.append(storage.join(self.root, FOLDER, name))
         return paths
 
     def _alive(self, path: str) -> Facts | None:
@@ -174,10 +174,6 @@ class Lease:
         kinds = {"host": str, "pid": int, "started": float, "run_id": str, "shard": str, "time": float}
         is_whole = isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in kinds.items())
         return facts if is_whole else None
-
-
-def _path(root: str, shard: Shard) -> str:
-    return storage.join(root, FOLDER, f"{shard.number}-of-{shard.count}.json")
 
 
 def _runs(pid: int, started: float) -> bool:

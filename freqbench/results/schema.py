@@ -36,7 +36,6 @@ class Column:
     mark: Mark
     meaning: str
     required: bool = False  # True if a row without it is a mistake of the program
-    is_later: bool = False  # True if files of this version were written before it was added; it is null in them
 
 
 _TEXT, _FLOAT, _INT, _BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
@@ -70,10 +69,6 @@ def _and_clean(*columns: Column) -> Iterator[Column]:
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
 
 
-def _later(*columns: Column) -> Iterator[Column]:
-    return (replace(column, is_later=True) for column in columns)
-
-
 def _left_out(metric: str) -> Column:
     return _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
 
@@ -86,6 +81,16 @@ _KEYS = (
     _identity("cell_id", "dataset recipe, source model, attack with all parameters, seed, precision, protocol"),
     _identity("case_key", "dataset recipe and the content of the case's files"),
     _identity("target_model_id", "the model whose prediction is scored"),
+)
+_OF_A_CLASS = (
+    _fraction("nsd", "normalised surface Dice at the tolerance of each class"),
+    _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
+    _score("volume_error_ml", "ml", "", "predicted minus true volume"),
+    _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
+    _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
+    _score("betti0_error", "count", "lower", "components too many or too few"),
+    _score("betti1_error", "count", "lower", "tunnels too many or too few"),
+    _score("betti2_error", "count", "lower", "cavities too many or too few"),
 )
 _RUN_ID = _measured("run_id", _TEXT, "", "the execution that wrote the row", required=True)
 _FINISHED = _measured("finished_at", _TIME, "UTC", "time when the row was finished", required=True)
@@ -126,49 +131,27 @@ RECORDS: tuple[Column, ...] = (
     _identity("num_classes", "classes including background", _INT, "count"),
     Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
     Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
-    *_later(
-        Column(
-            "caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"
-        )
-    ),
+    Column("caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
         _fraction("dsc", "Dice, mean over defined classes with background (published convention)"),
         _fraction("dsc_foreground", "Dice, mean over defined classes without background"),
-        _score(
-            "hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, classes with background (published convention)"
-        ),
+        _score("hd95", "voxels", "lower", "95 % Hausdorff distance, MONAI, with background (published convention)"),
         _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI, foreground classes"),
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy, foreground classes"),
-    *_and_clean(_score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class")),
-    *_later(
-        *_and_clean(
-            _fraction("nsd", "normalised surface Dice at the tolerance of each class, foreground classes"),
-            _score("assd_mm", "mm", "lower", "average symmetric surface distance, foreground classes"),
-            _score("volume_error_ml", "ml", "", "predicted minus true volume, foreground classes"),
-            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume, foreground classes"),
-            _fraction("component_f1", "F1 of connected components (IoU above 1/2), foreground classes"),
-            _score("betti0_error", "count", "lower", "components too many or too few, foreground classes"),
-            _score("betti1_error", "count", "lower", "tunnels too many or too few, foreground classes"),
-            _score("betti2_error", "count", "lower", "cavities too many or too few, foreground classes"),
-            _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
-            _score(
-                "ece_foreground", "fraction", "lower", "the same on the voxels predicted as a class, foreground classes"
-            ),
-            _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
-        )
+    *_and_clean(
+        _score("hd95_penalised", "mm", "lower", "as hd95_mm, with the volume's diagonal for a missed class"),
+        *(replace(column, meaning=f"{column.meaning}, foreground classes") for column in _OF_A_CLASS),
+        _score("ece", "fraction", "lower", "expected calibration error over 15 bins of confidence, all voxels"),
+        _score("ece_foreground", "fraction", "lower", "the same on voxels predicted as a class, foreground classes"),
+        _score("wrong_confidence", "fraction", "lower", "mean confidence on wrong voxels"),
     ),
     _fraction("ssim", "structural similarity of clean and adversarial, whole volume, mean over channels"),
     _fraction("ssim_body", "the same inside the body"),
     _score("psnr", "dB", "higher", "peak signal-to-noise ratio on the 0..255 scale, over all channels"),
-    _score(
-        "lpips_similarity",
-        "1 - distance",
-        "higher",
-        "1 - LPIPS (AlexNet), mean over axial slices (as published) and channels",
-    ),
+    _score("lpips_similarity", "1 - distance", "higher", "1 - LPIPS (AlexNet), mean over axial slices, as published"),
     _score("lpips_distance", "distance", "lower", "LPIPS (AlexNet), mean over axial slices and channels"),
     _score("lpips_body", "distance", "lower", "LPIPS distance inside the body, mean over channels"),
     _intensity("linf", "largest change of a voxel in any channel"),
@@ -177,47 +160,28 @@ RECORDS: tuple[Column, ...] = (
     _intensity("energy_low", "mean absolute DCT coefficient of the change, low band, blocks of 8, over all channels"),
     _intensity("energy_middle", "the same in the middle band, nearly all coefficients"),
     _intensity("energy_high", "the same in the high band"),
-    _score(
-        "seam_energy",
-        "ratio",
-        "lower",
-        "mean jump of the change across borders of the source's windows, divided by that within; 1: no seam",
-    ),
+    _score("seam_energy", "ratio", "lower", "mean jump of the change at window borders over that within; 1: no seam"),
     _score("eps_native", "the data's unit", "", "the budget in the data's own unit (HU for CT)"),
     _intensity(
         "resampling_error",
         "root mean square of the volume's change on its way to the native grid and back, for targets that see it "
         "through that grid; null if source and target share a space",
     ),
-    *_later(
-        _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
-        _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
-        _score(
-            "jacobian_min",
-            "ratio",
-            "higher",
-            "least determinant of the displacement's Jacobian at a voxel, likewise; 1: no change of volume",
-        ),
-    ),
+    _score("displacement_mean_mm", "mm", "lower", "mean displacement of a voxel; null if nothing is moved"),
+    _score("displacement_max_mm", "mm", "lower", "largest displacement of a voxel, likewise"),
+    _score("jacobian_min", "ratio", "higher", "least Jacobian determinant of the displacement; 1: no change of volume"),
     _score("voxel_success", "fraction", "lower", "voxels whose predicted class the attack changed"),
-    _score(
-        "certified_radius",
-        "intensity 0..1",
-        "higher",
-        "Euclidean norm of the changes that certificates of randomised smoothing cover; null for other targets",
-    ),
+    _score("certified_radius", "intensity 0..1", "higher", "L2 norm that randomised smoothing certifies; else null"),
     *_and_clean(
         _fraction("certified_share", "voxels whose class is certified; the others abstain"),
-        _fraction(
-            "certified_dice", "Dice, mean over defined foreground classes; abstaining counts as a class, never right"
-        ),
+        _fraction("certified_dice", "Dice, mean over defined foreground classes; abstaining is a class, never right"),
         _fraction(
             "certified_dice_bound",
             "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
-    *_later(*map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration"))),
+    *map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration")),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
@@ -246,28 +210,19 @@ CLASS_RECORDS: tuple[Column, ...] = (
         _score("hd95_mm", "mm", "lower", "95 % Hausdorff distance, MONAI"),
     ),
     _score("hd95_medpy_mm", "mm", "lower", "95 % Hausdorff distance, medpy"),
-    *_later(
-        _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
-        *_and_clean(
-            _fraction("nsd", "normalised surface Dice; NaN for the background, as in the next columns"),
-            _score("assd_mm", "mm", "lower", "average symmetric surface distance"),
-            _score("volume_error_ml", "ml", "", "predicted minus true volume"),
-            _score("volume_error_relative", "ratio", "lower", "its magnitude over the true volume"),
-            _fraction("component_f1", "F1 of connected components (IoU above 1/2)"),
-            _score("betti0_error", "count", "lower", "components too many or too few"),
-            _score("betti1_error", "count", "lower", "tunnels too many or too few"),
-            _score("betti2_error", "count", "lower", "cavities too many or too few"),
-            _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
-            _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
-        ),
+    _score("nsd_tolerance_mm", "mm", "", "distance within which a surface voxel counts as near, for nsd"),
+    *_and_clean(
+        *_OF_A_CLASS,  # NaN for the background, and so are the next two
+        _score("ece", "fraction", "lower", "expected calibration error of the voxels predicted as the class"),
+        _score("wrong_confidence", "fraction", "lower", "mean confidence on the wrong voxels among these"),
     ),
     _RUN_ID,
     _FINISHED,
 )
 
 
-LATER = frozenset(column.name for columns in (RECORDS, CLASS_RECORDS) for column in columns if column.is_later)
-"""Columns that files of this version may lack."""
+LATER = ("caution",)
+"""Columns that published files of this version lack; they are null there."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

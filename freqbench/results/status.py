@@ -41,15 +41,13 @@ def facts(out: str) -> dict[str, Any]:
             {"attack": attack, "source": source, **{name: counts[attack, source, name] for name in by_status}}
             for attack, source in sorted({group[:2] for group in counts})
         ],
-        "runs": [_run(run) for run in runs],
+        "runs": [
+            {name: run.get(name) for name in RUN}
+            | {"warnings": len(warnings) if isinstance(warnings := run.get("warnings"), list) else 0}
+            for run in runs
+        ],
         "workers": [{"run_id": run["run_id"], "workers": run["workers"]} for run in latest if run.get("workers")],
     }
-
-
-def _run(run: Mapping[str, Any]) -> dict[str, Any]:
-    warnings = run.get("warnings")
-    count = len(warnings) if isinstance(warnings, list) else 0
-    return {**{name: run.get(name) for name in RUN}, "warnings": count}
 
 
 def tables(found: Mapping[str, Any]) -> list[Table]:

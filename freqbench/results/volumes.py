@@ -36,7 +36,8 @@ def prediction(kind: str, target: str) -> str:
 def whole(root: str) -> dict[tuple[str, str], str]:
     """Returns the complete folders `CELL/CASE` below the `volumes` folder `root`, by cell id and case key."""
     folders = (path.rpartition("/")[0] for path in storage.list_below(root, FACTS))
-    return {_ids(folder): folder for folder in folders if folder.count("/") == 1}
+    pairs = (folder.split("/") for folder in folders if folder.count("/") == 1)
+    return {(cell.rpartition("-")[2], case.rpartition("-")[2]): f"{cell}/{case}" for cell, case in pairs}
 
 
 def predictions(files: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -47,8 +48,3 @@ def predictions(files: Iterable[str]) -> dict[str, dict[str, str]]:
         if dash and kind in (ON_CLEAN, ON_ADVERSARIAL):
             by_target.setdefault(target, {})[kind] = name
     return by_target
-
-
-def _ids(folder: str) -> tuple[str, str]:
-    cell, _, case = folder.partition("/")
-    return cell.rpartition("-")[2], case.rpartition("-")[2]

@@ -17,37 +17,29 @@ from freqbench.job.training import Augmentation
 KEYS = ("image", "label")
 
 
-def random_crop(roi: Shape, augmentation: Augmentation) -> Any:
-    """Makes the papers' chain: a crop around foreground or background 1:1, flips, quarter turns, intensity."""
-    from monai import transforms
-
-    flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
-    indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
-    crop = transforms.RandCropByPosNegLabeld(keys=KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices)
-    turn = transforms.RandRotate90d(keys=KEYS, prob=augmentation.rotate90, max_k=3, spatial_axes=(0, 1))
-    return transforms.Compose(
-        [
-            crop,
-            *(transforms.RandFlipd(keys=KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
-            *([turn] if roi[0] == roi[1] else []),
-            transforms.RandScaleIntensityd(keys="image", factors=0.1, prob=augmentation.scale_intensity),
-            transforms.RandShiftIntensityd(keys="image", offsets=0.1, prob=augmentation.shift_intensity),
-        ]
-    )
-
-
 class CropSampler:
     """Samples augmented crops `roi` of cases in memory, every case once before any again, all draws from `seed`.
 
-    Volumes smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction.
+    The chain is the papers': a crop around foreground or background 1:1, flips, quarter turns, intensity. Volumes
+    smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction.
     """
 
     def __init__(self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int):
-        from monai.transforms import Compose, FgBgToIndicesd, SpatialPadd
+        from monai import transforms as t
 
-        prepare = Compose([SpatialPadd(keys=KEYS, spatial_size=roi), FgBgToIndicesd(keys="label", image_key="image")])
+        prepare = t.Compose([t.SpatialPadd(KEYS, spatial_size=roi), t.FgBgToIndicesd("label", image_key="image")])
         self._cases: list[dict[str, Any]] = [prepare({"image": case.image, "label": case.label}) for case in cases]
-        self._transform = random_crop(roi, augmentation)
+        flips = augmentation.flip if isinstance(augmentation.flip, tuple) else (augmentation.flip,) * 3
+        indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
+        self._transform = t.Compose(
+            [
+                t.RandCropByPosNegLabeld(KEYS, label_key="label", spatial_size=roi, pos=1, neg=1, **indices),
+                *(t.RandFlipd(KEYS, prob=prob, spatial_axis=axis) for axis, prob in enumerate(flips)),
+                *([t.RandRotate90d(KEYS, augmentation.rotate90, max_k=3)] if roi[0] == roi[1] else []),
+                t.RandScaleIntensityd("image", factors=0.1, prob=augmentation.scale_intensity),
+                t.RandShiftIntensityd("image", offsets=0.1, prob=augmentation.shift_intensity),
+            ]
+        )
         self._seed = seed
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -44,8 +44,6 @@ class _Training:
 
 @dataclass(frozen=True, kw_only=True)
 class _Network:
-    """Network that a `train://` checkpoint names."""
-
     training: _Training
     recipe: ModelRecipe
 

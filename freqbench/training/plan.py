@@ -84,7 +84,6 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 
 
 def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
-    """Selects the models that are asked for and those that they start from, in order."""
     if only is None:
         return job.in_order
     wanted = set(only)

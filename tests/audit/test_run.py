@@ -12,11 +12,11 @@ from audited import job
 from rich.console import Console
 from tiny import execute, expanded, rows
 
-from freqbench.audit import extra_cells, probes
+from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
 from freqbench.audit.computing import carry_out
-from freqbench.audit.probe_files import read_gradients, read_saved, root_of
+from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
@@ -32,7 +32,7 @@ ATTACKS = [{**job()["attacks"][0], "steps": 8}, job()["attacks"][1]]
 def shorten(patch: pytest.MonkeyPatch, **numbers: int) -> None:
     """Fewer steps and queries in what an audit adds."""
     for name, number in (SHORT | numbers).items():
-        patch.setattr(extra_cells, name, number)
+        patch.setattr(computing, name, number)
     patch.setattr(probes, "STEPS", (SHORT | numbers)["STEPS"])
 
 
@@ -108,7 +108,7 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
 
 
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
-    found = read_gradients(out)
+    found = probe_files.read(out, Gradients)
     assert found is not None
     assert len(found.windows) == 2 * 4
     shares = {each.model: each.zero_share for each in found.windows}
@@ -118,7 +118,7 @@ def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
 
 
 def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
-    found = read_saved(out)
+    found = probe_files.read(out, Saved)
     assert found is not None
     assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
     assert all(each.dsc_stored == each.dsc for each in found.volumes)
@@ -127,12 +127,12 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
-    before, gradients = rows(root_of(out)), read_gradients(out)
+    before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
     said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
     assert rows(root_of(out)) == before
-    assert read_gradients(out) == gradients
+    assert probe_files.read(out, Gradients) == gradients
 
 
 def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
@@ -153,55 +153,56 @@ def test_the_plan_says_how_much_and_computes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "audit" / "records").exists()
 
 
+def planned(place: Path | str, cases: int = 1, **changes: Any) -> computing.ExtraCells:
+    """Plan of the audit of a job with these changes."""
+    return computing.planned(expanded(job(**changes))[0], str(place), cases, None, print, compute=False)
+
+
+def strongest(place: Path, name: str = "apgd", **changes: Any) -> list[Any]:
+    """Attacks of this name that are planned on the first source."""
+    cells = planned(place, **changes).grid.cells
+    return [cell.attack for cell in cells if (cell.attack.name, cell.source.name) == (name, "plain")]
+
+
 def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path) -> None:
     """PGD is, as it is to be scored on the other model too."""
-    spec, grid = expanded(job(attacks=ATTACKS))
-    stored = {cell.cell_id for cell in grid.cells if cell.attack.name == "vafa"}
-    for place, is_there in ((out, False), (str(tmp_path / "empty"), True)):
-        planned = extra_cells.planned(spec, place, 3, None, print, compute=False)
-        assert bool(stored & {cell.cell_id for cell in planned.grid.cells}) == is_there
+    stored = {cell.cell_id for cell in expanded(job(attacks=ATTACKS))[1].cells if cell.attack.name == "vafa"}
+    for place, is_there in ((out, False), (tmp_path, True)):
+        cells = planned(place, 3, attacks=ATTACKS).grid.cells
+        assert bool(stored & {cell.cell_id for cell in cells}) == is_there
 
 
 def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
-    whole = job(attacks=ATTACKS)
-    alone, _ = expanded({**whole, "models": whole["models"][:1]})
-    planned = extra_cells.planned(alone, str(tmp_path / "empty"), 1, None, print, compute=False)
-    assert {model.name for cell in planned.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
-    assert {cell.source.name for cell in planned.own.cells} == {"plain"}
-
-
-def strongest(
-    spec: JobSpec,
-    place: str,
-    attack: str = "apgd",
-    names: tuple[str, ...] = ("eps", "loss", "steps", "restarts", "scope"),
-) -> list[dict[str, object]]:
-    """What is planned of an attack, the first source's."""
-    probe = extra_cells.planned(spec, place, 1, None, print, compute=False)
-    cells = [cell for cell in probe.grid.cells if (cell.attack.name, cell.source.name) == (attack, "plain")]
-    return [{name: getattr(cell.attack, name) for name in names} for cell in cells]
+    found = planned(tmp_path, attacks=ATTACKS, models=job()["models"][:1])
+    assert {model.name for cell in found.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
+    assert {cell.source.name for cell in found.own.cells} == {"plain"}
 
 
 @pytest.mark.parametrize("attack", [{"name": "kspace", "eps_k": 0.05}, {"name": "deformation", "max_mm": 2}])
 def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str, Any]) -> None:
-    spec, _ = expanded(job(attacks=[{**attack, "steps": 2}]))
-    planned = strongest(spec, str(tmp_path / "empty"), attack["name"], ("control", "loss", "restarts"))
-    assert {"control": "none", "loss": "dice", "restarts": 3} in planned
-    assert {each["control"] for each in planned} == {"none", "random"}
+    found = strongest(tmp_path, attack["name"], attacks=[{**attack, "steps": 2}])
+    assert ("none", "dice", 3) in {(each.control, each.loss, each.restarts) for each in found}
+    assert {each.control for each in found} == {"none", "random"}
 
 
 def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
-    spec, _ = expanded(job(attacks=attacks))
-    usual = {"steps": 30, "restarts": 3, "scope": "window"}
-    expected = [{"eps": eps, "loss": loss, **usual} for eps in (4 / 255, 8 / 255) for loss in ("dice", "ce")]
-    assert strongest(spec, str(tmp_path)) == expected
+    found = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
+    assert found == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("dice", "ce")]
+    usual = {(each.steps, each.restarts, each.scope) for each in strongest(tmp_path, attacks=attacks)}
+    assert usual == {(30, 3, "window")}
 
 
-def test_a_volume_of_several_windows_is_attacked_as_one(tmp_path: Path) -> None:
-    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
-    spec, _ = expanded(job(models=models))
-    assert {found["scope"] for found in strongest(spec, str(tmp_path))} == {"volume"}
+NARROW = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
+
+
+@pytest.mark.parametrize(("block", "scope"), [(None, "volume"), (8, "volume"), (16, "window")])
+def test_a_volume_of_several_windows_is_attacked_as_one_unless_they_cut_a_block(
+    tmp_path: Path, block: int | None, scope: str
+) -> None:
+    attacks = [{"name": "vafa", "block": block}] if block else job()["attacks"]
+    found = strongest(tmp_path, "vafa_opt" if block else "apgd", models=NARROW, attacks=attacks)
+    assert {each.scope for each in found if getattr(each, "control", "none") == "none"} == {scope}
 
 
 @pytest.mark.parametrize(
@@ -222,22 +223,10 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
     """With the same bounds, and the null rows of these."""
-    spec, _ = expanded(job(attacks=[{**attack, "steps": 20}]))
-    names = (*bounds, "loss", "control")
-    planned = strongest(spec, str(tmp_path), form, names)
-    optimised = [{**bounds, "loss": loss, "control": "none"} for loss in ("dice", "ce")]
-    assert [each for each in planned if each["control"] == "none"] == optimised
-    nulls = [each for each in planned if each["control"] != "none"]
-    assert {each["control"] for each in nulls} == {"uniform", "random"}
-    assert all({name: each[name] for name in bounds} == bounds for each in nulls)
-
-
-def test_a_block_that_windows_cut_stays_in_windows(tmp_path: Path) -> None:
-    models = [{**model, "roi": [16, 16, 8]} for model in job()["models"]]
-    for block, scope in ((8, "volume"), (16, "window")):
-        spec, _ = expanded(job(models=models, attacks=[{"name": "vafa", "block": block}]))
-        found = strongest(spec, str(tmp_path), "vafa_opt", ("scope", "control"))
-        assert {each["scope"] for each in found if each["control"] == "none"} == {scope}
+    found = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
+    assert [each.loss for each in found if each.control == "none"] == ["dice", "ce"]
+    assert {each.control for each in found} == {"none", "uniform", "random"}
+    assert all({name: getattr(each, name) for name in bounds} == bounds for each in found)
 
 
 RECOMMENDED = """# Recommended by freqbench converge
@@ -251,30 +240,25 @@ def test_what_converge_recommends_within_the_job_s_bounds_is_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Of the network that it is for, and nothing of a file that is none."""
-    spec, _ = expanded(job(attacks=[{"name": "fgsm", "eps": "8/255"}]))
-    place, file = str(tmp_path / "out"), tmp_path / "out-converge" / "converge.yaml"
+    file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
 
-    def planned() -> set[tuple[object, ...]]:
-        cells = extra_cells.planned(spec, place, 1, None, print, compute=False).grid.cells
-        return {
-            (cell.source.name, cell.attack.eps, cell.attack.steps, cell.attack.loss)  # type: ignore[attr-defined]
-            for cell in cells
-            if getattr(cell.attack, "step_size", None) == "eps/10"
-        }
+    def recommended() -> set[tuple[object, ...]]:
+        found = planned(tmp_path / "out", attacks=[{"name": "fgsm", "eps": "8/255"}]).grid.cells
+        cells: list[Any] = [cell for cell in found if getattr(cell.attack, "step_size", None) == "eps/10"]
+        return {(cell.source.name, cell.attack.eps, cell.attack.steps, cell.attack.loss) for cell in cells}
 
-    assert planned() == set()
+    assert recommended() == set()
     file.write_text(RECOMMENDED)
-    assert planned() == {("plain", 8 / 255, 40, "dice")}
+    assert recommended() == {("plain", 8 / 255, 40, "dice")}
     file.write_text("attacks: [{name: pgdd}]")
-    assert planned() == set()
+    assert recommended() == set()
     assert f"nothing of {file}: " in capsys.readouterr().out
 
 
 def test_attacks_on_a_part_and_null_rows_ask_for_no_strongest_form(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": "8/255", "organs": [[1]]}, {"name": "vafa", "block": 8, "control": "uniform"}]
-    spec, _ = expanded(job(attacks=attacks))
-    assert strongest(spec, str(tmp_path)) == []
+    assert strongest(tmp_path, attacks=attacks) == []
 
 
 def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +271,7 @@ def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeyp
     before = looked_at(place)
     audit(place, spec, cases=1, eps="4/255")
     assert before < looked_at(place)
-    found = read_gradients(place)
+    found = probe_files.read(place, Gradients)
     assert found is not None
     assert Counter(each.eps for each in found.windows) == {32 / 255: 2, 4 / 255: 1}
 
@@ -323,7 +307,7 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
 )
 def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], eps: float) -> None:
     _, grid = expanded(job(attacks=attacks))
-    assert extra_cells.usual_eps(grid.cells) == eps
+    assert computing.usual_eps(grid.cells) == eps
 
 
 @pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
@@ -341,11 +325,9 @@ def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
 
 def test_what_is_planned_proves_something(tmp_path: Path) -> None:
     """Enough queries, full precision, as rows of bf16 count beside such of fp32 only, and PGD alone on other models."""
-    spec, _ = expanded(job(precision="bf16", targets="all"))
-    probe = extra_cells.planned(spec, str(tmp_path), 1, None, print, compute=False)
-    cells = probe.grid.cells
-    queries = {cell.attack.queries for cell in cells if cell.attack.name == "square"}
+    grid = planned(tmp_path, precision="bf16", targets="all").grid
+    queries = {cell.attack.queries for cell in grid.cells if cell.attack.name == "square"}
     assert queries == {checks_of_gradients.FEWEST_QUERIES} == {1000}
-    assert {cell.precision for cell in cells} == {"fp32"}
-    assert (probe.grid.job.precision, probe.grid.job.compile) == ("fp32", False)
-    assert [cell.attack.name for cell in cells if len(cell.targets) == 2] == ["pgd", "pgd"]  # one a source
+    assert {cell.precision for cell in grid.cells} == {"fp32"}
+    assert (grid.job.precision, grid.job.compile) == ("fp32", False)
+    assert [cell.attack.name for cell in grid.cells if len(cell.targets) == 2] == ["pgd", "pgd"]  # one a source

@@ -10,8 +10,9 @@ import pytest
 from audit.planted import gradients, healthy, rows
 from reporting.handmade import job_of
 
+from freqbench.audit import probe_files
 from freqbench.audit.checks import audited, gathered
-from freqbench.audit.probe_files import GRADIENTS, read_gradients, root_of, write
+from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of, write
 from freqbench.core.errors import UserError
 from freqbench.reporting.audit import page_part
 from freqbench.reporting.report import report
@@ -71,4 +72,4 @@ def test_a_file_of_gradients_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit" / GRADIENTS).write_text('{"eps": 1, "windows": "many"}')
     with pytest.raises(UserError, match=r"gradients.json: "):
-        read_gradients(out)
+        probe_files.read(out, Gradients)

@@ -7,7 +7,7 @@ from audited import job
 from called import Bench, refused
 from tiny import execute, write
 
-from freqbench.audit import extra_cells
+from freqbench.audit import computing
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_the_plan_needs_leave_to_run_the_store_s_code(audited_store: str, bench:
 def test_run_computes_what_is_missing_and_shows_it(
     audited_store: str, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extra_cells, "QUERIES", 10)
+    monkeypatch.setattr(computing, "QUERIES", 10)
     path = write(tmp_path, small())
     options = ("--job", path, "--cases", "1", "--eps", "0.1", "--engine", "serial")
     code, out, _ = bench("audit", audited_store, "--run", *options)

@@ -12,7 +12,7 @@ from tiny import JOB, NUM_WINDOWS, SHAPE, Collector, execute, expanded, small
 import freqbench as fb
 from freqbench import models
 from freqbench.attacks import make
-from freqbench.audit import extra_cells
+from freqbench.audit import computing
 from freqbench.core.errors import UserError
 from freqbench.engine import memory, provenance
 from freqbench.engine.engines import serial
@@ -284,7 +284,7 @@ def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
 
 
 def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
-    probe = extra_cells.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
+    probe = computing.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
     found = {
         (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
         for cell in probe.grid.cells

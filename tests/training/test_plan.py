@@ -156,13 +156,6 @@ def test_a_models_own_augmentation_replaces_the_jobs_and_is_recorded() -> None:
     assert of_the_job.identity != of_its_own.identity
 
 
-@pytest.mark.parametrize(
-    "name", ["zoo_phantom", "zoo_phantom_vaft", "hippocampus_train", "vaft_hippocampus", "frequency_networks"]
-)
-def test_the_packaged_jobs_are_valid(name: str) -> None:
-    assert load(str(JOBS / f"{name}.yaml"), TrainJob).name == name
-
-
 # Lists
 
 

@@ -3,13 +3,13 @@
 Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
-from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, NOTED, VERDICTS, VIOLATED, Finding, counted
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted
 
 __all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
 
@@ -69,52 +69,50 @@ class ModelVerdict:
 
     dataset: str
     model: str
-    checks: Mapping[str, tuple[str, ...]]  # names of the checks of gradients, by verdict
+    checks: Mapping[Verdict, tuple[str, ...]]  # names of the checks of gradients, by verdict
     claims: tuple[Finding, ...]
 
     @property
     def flags(self) -> tuple[str, ...]:
         """Violated checks of gradients."""
-        return self.checks[VIOLATED]
+        return self.checks["violated"]
 
     @property
     def verdict(self) -> str:
         """Verdict in a word: `flagged`, `in doubt`, `no sign`, or `not checked` if no check could be made."""
-        if self.flags or self._has_claim(VIOLATED):
+        if self._names("violated"):
             return "flagged"
-        if self.checks[IN_DOUBT] or self._has_claim(IN_DOUBT):
-            return IN_DOUBT
-        return "no sign" if self.checks[HOLDS] else NOT_CHECKED
+        if self._names("in doubt"):
+            return "in doubt"
+        return "no sign" if self.checks["holds"] else "not checked"
 
     @property
     def sentence(self) -> str:
         """Sentence on what was found in how many checks; it claims no more."""
-        fallen = [each.sentence for each in self.claims if each.verdict == VIOLATED]
-        flagged = (("strongest",) if fallen else ()) + self.flags
-        made = sum(len(self.checks[verdict]) for verdict in (VIOLATED, IN_DOUBT, HOLDS))
+        fallen = [each.sentence for each in self.claims if each.verdict == "violated"]
+        num_held = len(self.checks["holds"])
+        made = len(self.flags) + len(self.checks["in doubt"]) + num_held
         if self.flags:
             signs = f"{counted(len(self.flags), 'sign')} of masked gradients in {counted(made, 'check')}"
         elif made:
             total = sum(map(len, self.checks.values()))
-            signs = f"no sign of masked gradients in {len(self.checks[HOLDS])} of {counted(total, 'check')}"
+            signs = f"no sign of masked gradients in {num_held} of {counted(total, 'check')}"
         else:
             signs = "no check of gradients was made"
-        if flagged:
+        if flagged := ("strongest",) * bool(fallen) + self.flags:
             stronger = "a stronger attack with the same bounds is known; " if fallen else ""
             sentences = [f"flagged: {', '.join(flagged)} ({stronger}{signs}).", *fallen]
         else:
             sentences = [f"{signs[0].upper()}{signs[1:]}." if made else "Nothing could be checked."]
-        return " ".join([*sentences, *self._besides(with_unchecked=bool(flagged or made))])
+        beside: tuple[Verdict, ...] = ("in doubt", "noted", "not checked") if flagged or made else ("in doubt", "noted")
+        named = {verdict: self._names(verdict) for verdict in beside}
+        sentences += [f"{verdict.capitalize()}: {', '.join(names)}." for verdict, names in named.items() if names]
+        return " ".join(sentences)
 
-    def _besides(self, with_unchecked: bool) -> Iterator[str]:
-        headings = {IN_DOUBT: "In doubt", NOTED: "Noted"} | ({NOT_CHECKED: "Not checked"} if with_unchecked else {})
-        for verdict, name in headings.items():
-            is_claim = verdict != NOTED and self._has_claim(verdict)
-            if checks := self.checks[verdict] + (("strongest",) if is_claim else ()):
-                yield f"{name}: {', '.join(checks)}."
-
-    def _has_claim(self, verdict: str) -> bool:
-        return any(each.verdict == verdict for each in self.claims)
+    def _names(self, verdict: Verdict) -> tuple[str, ...]:
+        """Checks of gradients with a verdict, and `strongest` for claims, which are never noted."""
+        is_claim = verdict != "noted" and any(each.verdict == verdict for each in self.claims)
+        return self.checks[verdict] + (("strongest",) if is_claim else ())
 
 
 def verdicts(findings: tuple[Finding, ...]) -> list[ModelVerdict]:

@@ -21,16 +21,7 @@ import pandas as pd
 
 from freqbench.analysis.statistics import t_intervals
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting, Side
-from freqbench.audit.checks.findings import (
-    HOLDS,
-    IN_DOUBT,
-    VERDICTS,
-    VIOLATED,
-    Finding,
-    counted,
-    interval_text,
-    unchecked,
-)
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 
 POINTS = 0.5
 FAILURE = 10.0  # highest foreground DSC x100 that counts as nothing left
@@ -96,7 +87,7 @@ class Judged:
 
     contrast: Contrast
     found: Difference
-    verdict: str
+    verdict: Verdict
     is_silent: bool
 
     @property
@@ -132,15 +123,15 @@ def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> 
     ]
 
 
-def _verdict(gap: Difference, strict: bool, is_total: bool) -> str:
+def _verdict(gap: Difference, strict: bool, is_total: bool) -> Verdict:
     """Applies the rule of this module; `is_total`: the attack that should hurt more leaves no foreground."""
     if is_total and not strict:
-        return HOLDS
+        return "holds"
     if gap.difference > POINTS:
-        return VIOLATED if gap.low > 0 else IN_DOUBT
+        return "violated" if gap.low > 0 else "in doubt"
     if not strict or (gap.difference < -POINTS and gap.high < 0):
-        return HOLDS
-    return IN_DOUBT
+        return "holds"
+    return "in doubt"
 
 
 def _is_silent(on: Attacked, contrast: Contrast, strict: bool) -> bool:
@@ -172,7 +163,7 @@ def summed(judged: Sequence[Judged], statement: str) -> Finding:
     """
     verdict = min((each.verdict for each in judged), key=VERDICTS.index)
     worst = max((each for each in judged if each.verdict == verdict), key=lambda each: each.found.difference)
-    if verdict == HOLDS:
+    if verdict == "holds":
         closest = f"; the closest: {worst.text}" if len(judged) > 1 else f": {worst.text}"
         sentence = f"{statement} in {'all ' if len(judged) > 1 else ''}{counted(len(judged), 'comparison')}{closest}."
     else:

@@ -13,7 +13,8 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
-from freqbench.audit.probe_files import Gradients, Saved, read_gradients, read_saved, root_of
+from freqbench.audit import probe_files
+from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.core import storage
 from freqbench.results import Key, Store
 
@@ -98,10 +99,12 @@ class Evidence:
         columns = ["label", "attack", "variant", "threat_model", "budget_name", "budget", "params"]
         distinct = plain(self.records[columns].drop_duplicates("label")).astype(object)
         backwards = self.rows.groupby("label")["num_backwards"].max()
-        return {
-            str(row["label"]): _setting(row, float(backwards.get(row["label"], 0)) > 0)
-            for row in distinct.where(distinct.notna(), None).to_dict("records")
-        }
+        settings = {}
+        for row in distinct.where(distinct.notna(), None).to_dict("records"):
+            facts: dict[Any, Any] = {**row, "params": parameters(row["attack"], row["params"], row["budget_name"])}
+            facts["follows_gradients"] = float(backwards.get(row["label"], 0)) > 0
+            settings[facts["label"]] = Setting(**facts)
+        return settings
 
     @cached_property
     def models(self) -> tuple["Attacked", ...]:
@@ -215,17 +218,11 @@ def gathered(
     return Evidence(
         records=current(checked(records, stored)),
         classes=classes_frame(everything, stored) if is_read else None,
-        gradients=tuple(filter(None, (read_gradients(store.root) for store in stores))),
-        saved=tuple(filter(None, (read_saved(store.root) for store in stores))),
+        gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
+        saved=tuple(filter(None, (probe_files.read(store.root, Saved) for store in stores))),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
     )
 
 
 def _cells(stores: Sequence[Store]) -> set[str]:
     return {cell_id for store in stores for (cell_id,) in store.rows(("cell_id",))}
-
-
-def _setting(row: Mapping[Hashable, Any], follows_gradients: bool) -> Setting:
-    columns = ("label", "attack", "variant", "threat_model", "budget_name", "budget")
-    params = parameters(row["attack"], row["params"], row["budget_name"])
-    return Setting(**{name: row[name] for name in columns}, params=params, follows_gradients=follows_gradients)

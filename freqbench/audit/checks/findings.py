@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
-HOLDS, VIOLATED, IN_DOUBT, NOTED, NOT_CHECKED = "holds", "violated", "in doubt", "noted", "not checked"
-VERDICTS = (VIOLATED, IN_DOUBT, HOLDS, NOTED, NOT_CHECKED)  # the gravest first
+Verdict = Literal["violated", "in doubt", "holds", "noted", "not checked"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)  # the gravest first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +14,7 @@ class Finding:
 
     check: str = ""  # a name of CHECKS
     dataset: str = ""
-    verdict: str  # of VERDICTS; `noted` is a fact that is neither right nor wrong
+    verdict: Verdict  # `noted` is a fact that is neither right nor wrong
     sentence: str  # the observation, or what is missing and the cell that would give it
     model: str = ""  # empty: it is about the dataset
     subject: str = ""  # the attack, if a check has a finding for each
@@ -27,7 +28,7 @@ class Finding:
 
 def unchecked(reason: str) -> Finding:
     """Makes the finding of a check that could not be made, with the reason."""
-    return Finding(verdict=NOT_CHECKED, sentence=f"{reason[0].upper()}{reason[1:]}.")
+    return Finding(verdict="not checked", sentence=f"{reason[0].upper()}{reason[1:]}.")
 
 
 def interval_text(low: float, high: float) -> str:

@@ -28,17 +28,7 @@ from freqbench.audit.checks.contrasts import (
     white_box,
 )
 from freqbench.audit.checks.evidence import Attacked, Setting
-from freqbench.audit.checks.findings import (
-    HOLDS,
-    IN_DOUBT,
-    NOTED,
-    VERDICTS,
-    VIOLATED,
-    Finding,
-    counted,
-    interval_text,
-    unchecked,
-)
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.ops.gradients import share_at_end
 
@@ -91,7 +81,7 @@ def unbounded(on: Attacked) -> Iterator[Finding]:
     left = differences(on, [scores[label].dropna()])[0]
     exceeds = left.difference > FAILURE
     interval = interval_text(left.low, left.high)
-    verdict = (VIOLATED if left.low > FAILURE else IN_DOUBT) if exceeds else HOLDS
+    verdict: Verdict = ("violated" if left.low > FAILURE else "in doubt") if exceeds else "holds"
     sentence = (
         f"Without a bound {label} leaves a foreground DSC of {left.difference:.1f} ({interval}, "
         f"{counted(left.cases, 'case')}); up to {FAILURE:g} is a total failure"
@@ -152,9 +142,9 @@ def square(on: Attacked) -> Iterator[Finding]:
         needs=f"square of {FEWEST_QUERIES:,} queries and a gradient attack of the same loss at equal eps on this model",
     )
     (thorough,), (short,) = (check(partial(_searches, is_short=is_short))(on) for is_short in (False, True))
-    if short.verdict == HOLDS:
+    if short.verdict == "holds":
         text = f"A search of less than {FEWEST_QUERIES:,} queries proves nothing by not beating gradients"
-        short = replace(short, verdict=NOTED, sentence=f"{text}: {short.sentence}")
+        short = replace(short, verdict="noted", sentence=f"{text}: {short.sentence}")
     yield min(thorough, short, key=lambda each: VERDICTS.index(each.verdict))
 
 
@@ -183,15 +173,15 @@ def restarts(on: Attacked) -> Iterator[Finding]:
     gain = max(abs(each.found.difference) for each in judged)
     size = f"the largest effect of restarts is {gain:.1f} points"
     finding = summed(judged, "More restarts leave no more DSC")
-    swaps = [swap for each in judged for swap in _swaps(on, each.contrast)]
-    if swaps:
-        verdict = VIOLATED if any(is_sure for _, is_sure in swaps) else IN_DOUBT
+    verdict = finding.verdict
+    if swaps := [swap for each in judged for swap in _swaps(on, each.contrast)]:
+        verdict = "violated" if any(is_sure for _, is_sure in swaps) else "in doubt"
         sentence = f"{'; '.join(dict.fromkeys(text for text, _ in swaps))} ({size}): one restart is not enough."
-    elif not on.others and finding.verdict == HOLDS:
-        verdict, sentence = NOTED, f"One model, so there is no order to change; {size}."
+    elif not on.others and finding.verdict == "holds":
+        verdict, sentence = "noted", f"One model, so there is no order to change; {size}."
     else:
         same = " Its place among the models is the same;" if on.others else ""
-        verdict, sentence = finding.verdict, f"{finding.sentence}{same} {size}."
+        sentence = f"{finding.sentence}{same} {size}."
     yield replace(finding, verdict=verdict, sentence=sentence)
 
 
@@ -228,7 +218,7 @@ def zero_gradients(on: Attacked) -> Iterator[Finding]:
     text = f"{100 * share:.1f} % of voxels have a gradient of exactly 0 or none that is finite, over {_count(windows)}"
     if errors:
         text = f"No gradient in {len(errors)} of {len(windows)} windows: {errors[0]}"
-    yield _fact(VIOLATED if errors else _graded(share, *ZERO_SHARES), text, windows)
+    yield _fact("violated" if errors else _graded(share, *ZERO_SHARES), text, windows)
 
 
 def same_gradients(on: Attacked) -> Iterator[Finding]:
@@ -242,10 +232,10 @@ def same_gradients(on: Attacked) -> Iterator[Finding]:
     verdict = _graded(1 - share, *(1 - limit for limit in AGREEMENTS))
     text = f"{100 * share:.2f} % of the signs of two gradients at the same point agree, over {_count(windows)}"
     draws = max(window.draws or 0 for window in windows)
-    if draws > 1 and verdict != HOLDS:
-        verdict = NOTED
+    if draws > 1 and verdict != "holds":
+        verdict = "noted"
         text += f": the defence draws at random, and attacks average {draws} draws at every pass"
-    elif verdict == VIOLATED:
+    elif verdict == "violated":
         text += ": the model draws at random, so average gradients over its draws before believing an attack"
     yield _fact(verdict, text, windows)
 
@@ -266,7 +256,7 @@ def converged(on: Attacked) -> Iterator[Finding]:
         f"The last tenth of {probe.steps} steps (pgd eps={radii} step_size={probe.step_size}) "
         f"makes {100 * share:.1f} % of the loss's whole rise, by the median over {_count(windows)}"
     )
-    if verdict != HOLDS:
+    if verdict != "holds":
         text += ": more steps would hurt more, so these numbers are too kind to the model"
     else:
         text += "; whether another loss or optimiser does more is a check of its own"
@@ -288,8 +278,8 @@ def _probes(on: Attacked) -> list[Gradients]:
     return [probe.model_copy(update={"windows": windows}) for probe, windows in pairs if windows]
 
 
-def _graded(value: float, doubtful: float, wrong: float) -> str:
-    return VIOLATED if value > wrong else IN_DOUBT if value > doubtful else HOLDS
+def _graded(value: float, doubtful: float, wrong: float) -> Verdict:
+    return "violated" if value > wrong else "in doubt" if value > doubtful else "holds"
 
 
 def _count(windows: Sequence[GradientFacts]) -> str:
@@ -297,6 +287,6 @@ def _count(windows: Sequence[GradientFacts]) -> str:
     return f"{counted(len(windows), 'window')} of {counted(cases, 'case')}"
 
 
-def _fact(verdict: str, text: str, windows: Sequence[GradientFacts]) -> Finding:
+def _fact(verdict: Verdict, text: str, windows: Sequence[GradientFacts]) -> Finding:
     cases = len({window.case_id for window in windows})
     return Finding(verdict=verdict, sentence=f"{text}.", comparisons=len(windows), cases=cases)

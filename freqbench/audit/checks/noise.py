@@ -12,7 +12,7 @@ import pandas as pd
 from freqbench.analysis.groups import points
 from freqbench.audit.checks.contrasts import POINTS, Contrast, Judged, contrasted, is_close, judge, mean_drop, white_box
 from freqbench.audit.checks.evidence import Attacked, Setting
-from freqbench.audit.checks.findings import HOLDS, IN_DOUBT, NOT_CHECKED, Finding, interval_text, unchecked
+from freqbench.audit.checks.findings import Finding, interval_text, unchecked
 
 NOISE = frozenset({"random_noise", "gn"})
 EQUAL_L2 = 0.1
@@ -75,7 +75,7 @@ def credit(on: Attacked) -> Iterator[Finding]:
         judged = judge(on, [white_box(on, attack, null) for null in null_rows], strict=True)
         if not judged:
             text = f"{attack.label}: needs its null rows, the same with control: uniform or random."
-            yield Finding(verdict=NOT_CHECKED, subject=attack.label, sentence=text)
+            yield Finding(verdict="not checked", subject=attack.label, sentence=text)
             continue
         nearest = max(judged, key=lambda each: each.found.difference)
         both = on.scores()[[attack.label, nearest.contrast.weak[2]]].dropna()
@@ -103,9 +103,9 @@ def credit(on: Attacked) -> Iterator[Finding]:
 def _share(nearest: Judged, drop: float, null_drop: float) -> str:
     bounds = interval_text(-nearest.found.high, -nearest.found.low)
     gain = -nearest.found.difference
-    if nearest.verdict == IN_DOUBT:
+    if nearest.verdict == "in doubt":
         return f"What the optimisation adds, {gain:.1f} points ({bounds}), is not clearly more than {POINTS:g}."
-    if nearest.verdict != HOLDS:
+    if nearest.verdict != "holds":
         return f"The optimisation takes {-gain:.1f} points of damage away ({bounds})."
     of_drop = f", {100 * min(gain / drop, 1):.0f} % of the drop" if drop > 0 and null_drop > 0 else ""
     return f"The optimisation adds {gain:.1f} points ({bounds}){of_drop}."

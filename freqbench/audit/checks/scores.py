@@ -8,7 +8,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import joined_classes, plain
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
-from freqbench.audit.checks.findings import HOLDS, NOT_CHECKED, NOTED, VIOLATED, Finding, counted, unchecked
+from freqbench.audit.checks.findings import Finding, Verdict, counted, unchecked
 
 CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
@@ -34,7 +34,7 @@ def clean(on: Attacked) -> Iterator[Finding]:
     if len(low):
         listed = ", ".join(f"{case} {value:.1f}" for case, value in low.head(3).items())
         text += f" ({listed}): drops there say little about robustness"
-    yield Finding(verdict=VIOLATED if len(low) else HOLDS, sentence=f"{text}.", cases=len(scores))
+    yield Finding(verdict="violated" if len(low) else "holds", sentence=f"{text}.", cases=len(scores))
 
 
 def organs(evidence: Evidence) -> Iterator[Finding]:
@@ -53,7 +53,7 @@ def organs(evidence: Evidence) -> Iterator[Finding]:
                 f"{', '.join(f'{name} in {count}' for name, count in counts)}. Such a class drops out of the mean of "
                 "its case, or counts 0 where it is predicted."
             )
-        yield Finding(dataset=dataset, verdict=NOTED if len(absent) else HOLDS, sentence=text, cases=cases)
+        yield Finding(dataset=dataset, verdict="noted" if len(absent) else "holds", sentence=text, cases=cases)
 
 
 def hd95(on: Attacked) -> Iterator[Finding]:
@@ -66,7 +66,7 @@ def hd95(on: Attacked) -> Iterator[Finding]:
     text = f"{100 * share:.1f} % of the classes of {counted(len(rows), 'attacked volume')} have no HD95"
     if share > 0:
         text += " and drop out of its mean, so a stronger attack can look better there: read hd95_penalised beside"
-    yield _of_rows(NOTED if share > 0 else HOLDS, text, rows)
+    yield _of_rows("noted" if share > 0 else "holds", text, rows)
 
 
 def background(evidence: Evidence) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def _mostly_background(on: Attacked, shares: pd.Series | None) -> Finding:
     if mostly:
         classes = int(on.rows["num_classes"].max())
         text += f"; a total failure would still score about {100 / classes:.0f}: read dsc_foreground there"
-    return _of_rows(NOTED if mostly else HOLDS, text, on.rows)
+    return _of_rows("noted" if mostly else "holds", text, on.rows)
 
 
 def saved(on: Attacked) -> Iterator[Finding]:
@@ -108,7 +108,7 @@ def saved(on: Attacked) -> Iterator[Finding]:
     stored = max(100 * abs(each.dsc_stored - each.dsc) for each in rescored)
     rounded = max(100 * abs(each.dsc_8bit - each.dsc) for each in rescored)
     yield Finding(
-        verdict=VIOLATED if stored > SAVED_POINTS else NOTED if rounded > SAVED_POINTS else HOLDS,
+        verdict="violated" if stored > SAVED_POINTS else "noted" if rounded > SAVED_POINTS else "holds",
         sentence=(
             f"{counted(len(rescored), 'saved volume')} predicted anew: the DSC is at most {stored:.2f} points from the "
             f"row's as stored, {rounded:.2f} rounded to 8 bits (as the papers' code saves)."
@@ -136,7 +136,7 @@ def bounds(on: Attacked) -> Iterator[Finding]:
             f"{counted(beyond, 'volume')} of {count} lie outside their budget, the farthest by "
             f"{float(excesses[worst].max()):.3g} on the [0, 1] scale ({worst})."
         )
-    yield Finding(verdict=VIOLATED if beyond else HOLDS, sentence=text, comparisons=count)
+    yield Finding(verdict="violated" if beyond else "holds", sentence=text, comparisons=count)
 
 
 def _excess(on: Attacked, setting: Setting) -> pd.Series:
@@ -156,14 +156,13 @@ def ranking(evidence: Evidence) -> Iterator[Finding]:
     for dataset in evidence.datasets:
         labels = evidence.rows.loc[evidence.rows["dataset"] == dataset, "label"].unique()
         threats = sorted({evidence.settings[label].threat_model for label in labels})
-        verdict, text = HOLDS, f"All rows are of one threat model, {threats[0]}."
+        text = f"All rows are of one threat model, {threats[0]}."
         if len(threats) > 1:
-            verdict = NOTED
             text = (
                 f"The rows are of {len(threats)} threat models ({', '.join(threats)}), which bound different things: "
                 "leaderboard, worst case and transfer rank within one only, and no table marks a best across them."
             )
-        yield Finding(dataset=dataset, verdict=verdict, sentence=text)
+        yield Finding(dataset=dataset, verdict="noted" if len(threats) > 1 else "holds", sentence=text)
 
 
 def distances(evidence: Evidence) -> Iterator[Finding]:
@@ -174,7 +173,7 @@ def distances(evidence: Evidence) -> Iterator[Finding]:
         texts = ", ".join(text for name in _SHOWN if (text := _range(group[name], name)))
         bound = "" if setting.budget is None else f" bounded by {setting.budget_name}"
         text = f"{setting.threat_model}{bound}: {texts or 'no distance was measured'}"
-        yield replace(_of_rows(NOTED, text, group), dataset=str(dataset), subject=str(label))
+        yield replace(_of_rows("noted", text, group), dataset=str(dataset), subject=str(label))
 
 
 def _range(values: pd.Series, name: str) -> str:
@@ -189,7 +188,7 @@ def _range(values: pd.Series, name: str) -> str:
     return f"{title} {texts[0] if texts[0] == texts[1] else ' to '.join(texts)}{unit}"
 
 
-def _of_rows(verdict: str, text: str, rows: pd.DataFrame) -> Finding:
+def _of_rows(verdict: Verdict, text: str, rows: pd.DataFrame) -> Finding:
     cases, patients = rows["case_id"].nunique(), rows["patient_id"].nunique()
     return Finding(verdict=verdict, sentence=f"{text}.", comparisons=len(rows), cases=cases, patients=patients)
 
@@ -206,4 +205,4 @@ def _classes(evidence: Evidence) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _unread(evidence: Evidence) -> Iterator[Finding]:
     text = "There are too many rows of classes to read for a report: freqbench audit OUT reads them."
-    yield from (Finding(dataset=dataset, verdict=NOT_CHECKED, sentence=text) for dataset in evidence.datasets)
+    yield from (Finding(dataset=dataset, verdict="not checked", sentence=text) for dataset in evidence.datasets)

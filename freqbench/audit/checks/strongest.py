@@ -26,17 +26,7 @@ from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
 from freqbench.audit.checks.contrasts import FAILURE, POINTS, Difference, differences
 from freqbench.audit.checks.evidence import Attacked, Setting
-from freqbench.audit.checks.findings import (
-    HOLDS,
-    IN_DOUBT,
-    NOT_CHECKED,
-    VERDICTS,
-    VIOLATED,
-    Finding,
-    counted,
-    interval_text,
-    unchecked,
-)
+from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 from freqbench.core.errors import UserError
 
 EQUAL_PASSES = 1.05
@@ -96,11 +86,11 @@ class Beaten:
     found: Difference
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """Verdict by the rule of this module."""
         if self.found.difference <= POINTS or self.leaves <= FAILURE:
-            return HOLDS
-        return VIOLATED if self.found.low > POINTS else IN_DOUBT
+            return "holds"
+        return "violated" if self.found.low > POINTS else "in doubt"
 
 
 def strongest(on: Attacked) -> Iterator[Finding]:
@@ -178,10 +168,10 @@ def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:
 
 def _finding(claim: Claim, beaten: Sequence[Beaten], comparisons: int) -> Finding:
     worst = beaten[0] if beaten else None
-    verdict = worst.verdict if worst else HOLDS
+    verdict = worst.verdict if worst else "holds"
     is_total = float(claim.left.min()) <= FAILURE
-    if verdict == HOLDS and not is_total and (claim.lacking or not claim.forms):
-        verdict = NOT_CHECKED
+    if verdict == "holds" and not is_total and (claim.lacking or not claim.forms):
+        verdict = "not checked"
     texts = [_told(claim, worst, comparisons)]
     if claim.lacking and not is_total:
         texts.append(f"Not run: {', '.join(claim.lacking)}: audit --run does.")
@@ -209,9 +199,9 @@ def _told(claim: Claim, worst: Beaten | None, comparisons: int) -> str:
         f"{worst.leaves - d.difference:.1f} of the foreground DSC "
         f"(difference {d.difference:.1f}, {interval_text(d.low, d.high)}{together}, {d.count})."
     )
-    if worst.verdict == HOLDS:
+    if worst.verdict == "holds":
         return f"{text} None of {counted(len(claim.added), 'further attack')} takes more than {POINTS:g} points more."
-    are = "are" if worst.verdict == VIOLATED else "may be"
+    are = "are" if worst.verdict == "violated" else "may be"
     return f"{text} The store's figures {are} too kind to the model: report the stronger attack."
 
 

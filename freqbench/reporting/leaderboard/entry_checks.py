@@ -15,7 +15,6 @@ from rich.console import Console
 from freqbench.audit import checks, computing, reproduce, verify
 from freqbench.audit.checks import CHECKS, Evidence, Finding
 from freqbench.audit.checks.contrasts import FAILURE
-from freqbench.audit.checks.findings import IN_DOUBT, NOT_CHECKED, VIOLATED
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
@@ -130,21 +129,21 @@ def audited(store: Store) -> Check:
     findings = checks.audited(evidence)
     if problems := [*_refused(findings), *_lacking(evidence)]:
         return _wrong("audit", " ".join(problems))
-    doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == IN_DOUBT]
+    doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == "in doubt"]
     return _ok("audit", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
 
 
 def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
     """Yields one sentence per reason why an audit's findings keep an entry from a board."""
     for each in checks.verdicts(findings):
-        is_weak = any(claim.verdict == VIOLATED for claim in each.claims)
+        is_weak = any(claim.verdict == "violated" for claim in each.claims)
         signs = {"masked gradients": bool(each.flags), "weak settings": is_weak}
         if problem := " or ".join(sign for sign, is_seen in signs.items() if is_seen):
             yield f"{problem.capitalize()} on {each.dataset}: {each.sentence}"
-        if PROBED in each.checks[NOT_CHECKED]:
+        if PROBED in each.checks["not checked"]:
             yield f"Not audited on {each.dataset}: its gradients were not measured: freqbench audit OUT --run."
     for finding in findings:
-        if finding.check in ALWAYS and finding.verdict == VIOLATED:
+        if finding.check in ALWAYS and finding.verdict == "violated":
             yield f"{finding.dataset}: {CHECKS[finding.check].should}: violated: {finding.sentence}"
 
 

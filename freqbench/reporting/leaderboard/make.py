@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from freqbench.audit.probe_files import GRADIENTS, Gradients, read_gradients, root_of
+from freqbench.audit import probe_files
+from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of
 from freqbench.core import config, downloads, names, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
@@ -43,7 +44,7 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     keys = _keys(store, ids) & index_keys(job["index"])
     if lacking := {key for key in index_keys(job["index"]) if key[2] in ids} - store.covered().keys():
         raise UserError(f"{out}: {model}: expected all records of the job, {len(lacking)} failed or lack: run it again")
-    audit, gradients = Store(root_of(out)), read_gradients(out)
+    audit, gradients = Store(root_of(out)), probe_files.read(out, Gradients)
     if gradients is None or model not in {each.model for each in gradients.windows}:
         raise UserError(f"{out}: {model}: expected its audit, found none: freqbench audit {out} --run")
     if not (folder / CARD).exists():

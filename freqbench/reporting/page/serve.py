@@ -13,8 +13,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from freqbench.audit import checks
-from freqbench.audit.probe_files import read_gradients, read_saved, root_of
+from freqbench.audit import checks, probe_files
+from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.core import storage
 from freqbench.core.errors import UserError
 from freqbench.reporting import audit
@@ -59,7 +59,7 @@ class Live:
             [store.root, storage.list_files(storage.join(store.root, "records"), ".parquet"), store.runs()]
             for store in (*self._stores, *(Store(root_of(store.root)) for store in self._stores))
         ]
-        seen += [[str(read_gradients(store.root)), str(read_saved(store.root))] for store in self._stores]
+        seen += [[str(probe_files.read(store.root, kind)) for kind in (Gradients, Saved)] for store in self._stores]
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:

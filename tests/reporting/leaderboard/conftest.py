@@ -12,7 +12,7 @@ from engine.conftest import no_fsync, one_thread
 from rich.console import Console
 from tiny import execute, expanded
 
-from freqbench.audit import extra_cells, probes
+from freqbench.audit import computing, probes
 from freqbench.audit.checks import gradients
 from freqbench.audit.computing import carry_out
 from freqbench.core.plugins import trusting
@@ -37,7 +37,7 @@ CARD: dict[str, Any] = {
 def shorten(patch: pytest.MonkeyPatch) -> None:
     """Fewer steps and queries in what an audit adds."""
     for name, number in {"STEPS": 8, "QUERIES": 100}.items():
-        patch.setattr(extra_cells, name, number)
+        patch.setattr(computing, name, number)
     patch.setattr(probes, "STEPS", 8)
     patch.setattr(gradients, "FEWEST_QUERIES", 100)
 
