@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -104,9 +105,7 @@ def file_stem(*parts: str) -> str:
 
 
 def _safe(part: str) -> str:
-    try:
+    with suppress(UserError):
         if len(names.required(part)) <= _LONGEST:
             return part
-    except UserError:
-        pass  # mended below
     return f"{_UNSAFE.sub('_', part)[:40].lstrip('.-')}_{digest(part)[:8]}"

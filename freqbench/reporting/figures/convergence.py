@@ -11,7 +11,7 @@ from matplotlib.ticker import NullLocator
 from freqbench.ops.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figures import style
-from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, counted, legend, log_axis, plain
+from freqbench.reporting.figures.style import DROP, RING, counted, legend, log_axis, plain
 
 LARGE = 6.5
 
@@ -38,8 +38,7 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         axis.xaxis.set_minor_locator(NullLocator())
         dataset, model, threat, budget = place
         axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
-        axis.grid(axis="y", **GRID)
-        axis.axhline(0, color=GREY, linewidth=0.6)
+        style.drop_axis(axis)
     figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")
     handles = [Line2D([], [], color=look.color, marker=look.marker, linestyle="none") for look in attacks.values()]
     handles += [Line2D([], [], color="black", linestyle=dash) for dash in dashes.values()]

@@ -49,10 +49,8 @@ def _severities(axis: Axes, comparison: Comparison, styles: Styles) -> None:
         style.error_bars(axis, rows["budget"] + nudge, rows["mean"], styles[model], yerr=reach(rows), zorder=3)
     axis.set_xticks(sorted(comparison.by_severity["budget"].unique()))
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.axhline(0, color=GREY, linewidth=0.6)
-    axis.set_xlabel("severity, mean over kinds")
-    axis.set_ylabel(DROP)
-    axis.grid(axis="y", **GRID)
+    style.drop_axis(axis)
+    axis.set(xlabel="severity, mean over kinds", ylabel=DROP)
 
 
 def _against(axis: Axes, comparison: Comparison, styles: Styles) -> None:
@@ -65,8 +63,7 @@ def _against(axis: Axes, comparison: Comparison, styles: Styles) -> None:
     values = comparison.left[["mean", "low", "high"]].to_numpy(float)
     ends = [np.nanmin(values), np.nanmax(values)]
     axis.plot(ends, ends, color=GREY, linestyle="dotted")
-    axis.set_xlabel(f"{SCORE} under corruptions, mean; dotted: equal")
-    axis.set_ylabel(f"{SCORE} under the worst attack")
+    axis.set(xlabel=f"{SCORE} under corruptions, mean; dotted: equal", ylabel=f"{SCORE} under the worst attack")
     axis.grid(axis="both", **GRID)
 
 

@@ -41,10 +41,15 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
     if len(without):
         text += f" Without a budget, so not here: {', '.join(sorted(without))}."
-    columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", "cases", "seeds", "patients"]
-    data = rows[[*columns, SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]]
-    data.insert(0, "dataset", dataset)
-    return Section(f"{dataset}: DSC against the budget", _table(rows), text, data)
+    counts = ["cases", "seeds", "patients"]
+    columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", *counts]
+    data = rows.assign(dataset=dataset)
+    data = data[["dataset", *columns, SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]]
+    names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
+    table = rows[["target_model", "family", "threat_model", "budget_name", "budget_text", *counts, SCORE]]
+    table = table.rename(columns=names).assign(interval=groups.bounds(rows))
+    table[["SD cases", "SD seeds"]] = rows[SPREADS]
+    return Section(f"{dataset}: DSC against the budget", table.assign(**groups.beside(rows, "dsc")), text, data)
 
 
 def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -58,11 +63,3 @@ def _clean(frame: pd.DataFrame) -> pd.DataFrame:
     cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"])
     rows = _scores(cases, ["target_model"])
     return rows.assign(family=CLEAN, label=CLEAN, threat_model="", budget_name="", budget_text="", seeds=1)
-
-
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
-    columns = ["target_model", "family", "threat_model", "budget_name", "budget_text", "cases", "seeds", "patients"]
-    table = rows[[*columns, SCORE]].rename(columns=names).assign(interval=groups.bounds(rows))
-    spreads = {"SD cases": rows["between_cases"], "SD seeds": rows["between_seeds"]}
-    return table.assign(**spreads, **groups.beside(rows, "dsc"))

@@ -45,11 +45,6 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     text = HOW + groups.counts_text(rows)
     if missing:
         text += f" Empty where the records do not hold them: {', '.join(missing)}."
-    data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)
-    return Section(f"{dataset}: what attacks cost", _table(rows), text, data)
-
-
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"source_model": "model", "label": "attack", "memory": "GiB"}
     plain = ["threat_model", "cases", "seeds", "patients", "seconds", "forwards", "backwards"]
     table = rows[["source_model", "label", *plain, "memory", "dsc_foreground_drop"]].rename(columns=names)
@@ -60,4 +55,5 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     for name, column in zip(("device", "windows at once"), PLACES, strict=True):
         if rows[column].nunique(dropna=False) > 1:
             table.insert(1, name, rows[column])
-    return table
+    data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)
+    return Section(f"{dataset}: what attacks cost", table, text, data)
