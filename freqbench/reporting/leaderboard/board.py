@@ -48,11 +48,12 @@ def boards_of(entries: Sequence[Entry]) -> list[Board]:
         pairs.assign(budget=place, threat_model=rows["threat_model"][0]) for place, (rows, pairs) in enumerate(ranked)
     ]
     data = decided(data, pd.concat(tests, ignore_index=True))
-    made = [
-        Board(dataset=part["dataset"].iloc[0], bounds=part["threat_model"].iloc[0], rows=part.reset_index(drop=True))
-        for _, part in data.rename(columns={"target_model": "entry"}).groupby("budget")
+    return [
+        Board(dataset=str(dataset), bounds=str(bounds), rows=rows.reset_index(drop=True))
+        for (dataset, bounds, _), rows in data.rename(columns={"target_model": "entry"}).groupby(
+            ["dataset", "threat_model", "budget"]
+        )
     ]
-    return sorted(made, key=lambda board: (board.dataset, board.bounds))
 
 
 def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

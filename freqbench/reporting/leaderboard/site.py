@@ -76,14 +76,10 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
-    panels: list[dict[str, Any]] = [
-        {
-            "board": board,
-            "rows": board.rows.assign(interval=bounds(board.rows)).to_dict("records"),
-            "plot": Markup(trade_off(board.rows, [*by_name])),
-        }
-        for board in boards
-    ]
+    panels: list[dict[str, Any]] = []
+    for board in boards:
+        rows = board.rows.assign(interval=bounds(board.rows)).to_dict("records")
+        panels.append({"board": board, "rows": rows, "plot": Markup(trade_off(board.rows, [*by_name]))})
 
     def put(name: str, template: str, root: str, **content: Any) -> None:
         page = environment.get_template(template).render(root=root, version=versions()["freqbench"], **content)
@@ -129,11 +125,9 @@ def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
             style = series_style(names.index(row["entry"]))
             color = INK if style.color == BACKGROUND else style.color  # a dark page would swallow black
             away = [[max(0.0, row[SCORE] - row["low"])], [max(0.0, row["high"] - row[SCORE])]]
+            look: dict[str, Any] = {"color": color, "marker": style.marker, "linestyle": "", "label": row["entry"]}
             spread = None if np.isnan(away).any() else away
-            axes.errorbar(
-                row["dsc_foreground_clean"], row[SCORE], spread, color=color, marker=style.marker, linestyle="",
-                elinewidth=0.6, label=row["entry"],
-            )  # fmt: skip
+            axes.errorbar(row["dsc_foreground_clean"], row[SCORE], spread, elinewidth=0.6, **look)
         axes.set(xlabel="clean DSC fg (%)", ylabel="worst-case DSC fg (%)", ylim=(-3, 103))
         axes.margins(x=0.15)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

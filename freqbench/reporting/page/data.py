@@ -45,7 +45,7 @@ from freqbench.analysis.groups import is_null_row, is_white_box
 from freqbench.analysis.labels import families, value_text
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
-from freqbench.analysis.tables import CLEAN, summary
+from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.core.documents import object_of
 from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
@@ -94,6 +94,7 @@ def page_data(
     records = records.assign(row=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy())
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
+    failed = failures(records).astype(object)
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
@@ -107,7 +108,7 @@ def page_data(
         "findings": sentences(rows),
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
-        "failures": _failures(records),
+        "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
         "counts": {
             "ok": int((records["status"] == "ok").sum()),
             "failed": int((records["status"] != "ok").sum()),
@@ -135,14 +136,10 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
         "" if pd.isna(value) else f"{name}={value_text(name, value)}"
         for name, value in zip(rows["budget_name"], rows["budget"], strict=True)
     ]
+    columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
+    columns |= {"family": "family", "base": "base", "threat": "threat_model"}
     names = {
-        "dataset": rows["dataset"],
-        "source": rows["source_model"],
-        "target": rows["target_model"],
-        "attack": rows["label"],
-        "family": rows["family"],
-        "base": rows["base"],
-        "threat": rows["threat_model"],
+        **{name: rows[column] for name, column in columns.items()},
         "budget_text": pd.Series(budgets, dtype=object),
         "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
         **_reasons(records, len(rows)),
@@ -242,8 +239,7 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
     counts = groups["dsc"].count()
     index = means.index.to_frame(index=False)
-    exact = {"row": index["row"], "class": index["class_index"], "cases": counts}
-    return _frame({}, means, **exact)
+    return _frame({}, means, **{"row": index["row"], "class": index["class_index"], "cases": counts})
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
@@ -260,12 +256,6 @@ def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return _objects(counts, ("reason", "rows"))
 
 
-def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
-    groups = records[records["status"] != "ok"].groupby(_KEYS, observed=True)
-    counts = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
-    return _objects(counts.where(counts.notna(), None), ("failed", "reason"))
-
-
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
     names = ("dataset", "source", "target", "attack", *rest)
     return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
@@ -276,14 +266,9 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     tables = []
     for section in unasked(records):
         columns = columns_of(section)
-        tables.append(
-            {
-                "title": section.title,
-                "text": section.text,
-                "columns": [{"heading": one_line(each.heading), "number": each.is_number} for each in columns],
-                "rows": [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)],
-            }
-        )
+        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
+        rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
+        tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables
 
 

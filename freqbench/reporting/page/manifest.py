@@ -57,7 +57,10 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
             keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
-            sizes[keys[path]] = _write(folder, keys[path], content)
+            script = _beginning(keys[path]) + base64.b64encode(content) + b'")\n'
+            sizes[keys[path]], target = len(script), storage.join(folder, FOLDER, f"{keys[path]}.js")
+            if not storage.exists(target):
+                storage.write_atomic(target, script)
         return keys[path]
 
     manifest = _manifest("script", records, classes, stores, key)
@@ -120,15 +123,6 @@ def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
     image.header.set_slope_inter(slope, 0)
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), compresslevel=PACKING, mtime=0), slope / 2
-
-
-def _write(folder: str, key: str, content: bytes) -> int:
-    """Writes a volume's script, named by its content, unless it is there; returns its size in bytes."""
-    script = _beginning(key) + base64.b64encode(content) + b'")\n'
-    path = storage.join(folder, FOLDER, f"{key}.js")
-    if not storage.exists(path):
-        storage.write_atomic(path, script)
-    return len(script)
 
 
 def _beginning(key: str) -> bytes:
@@ -202,14 +196,8 @@ def _case(
             },
         },
         "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
-        "dsc": _scores(group),
-    }
-
-
-def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:
-    """Scores of each target, DSC clean and adversarial; None where undefined."""
-    values = group[["dsc_clean", "dsc"]].astype(float).to_numpy().tolist()
-    return {
-        str(name): [None if math.isnan(value) else value for value in row]
-        for name, row in zip(group["target_model"], values, strict=True)
+        "dsc": {
+            str(name): [None if math.isnan(value) else float(value) for value in scores]
+            for name, *scores in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
+        },
     }
