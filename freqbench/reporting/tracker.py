@@ -35,9 +35,8 @@ class _Run:
 def require(tracker: str, out: str) -> None:
     """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
     if importlib.util.find_spec(tracker) is None:
-        raise UserError(
-            f"--log {tracker}: expected the package {tracker}, got none: pip install 'freqbench[{tracker}]'"
-        )
+        how = f"pip install 'freqbench[{tracker}]'"
+        raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {how}")
     if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
         server = f", or set {SERVER}" if tracker == "mlflow" else ""
         raise UserError(

@@ -179,7 +179,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     parts = ("cases", "case_classes", "clean_classes", "class_means")
     frames: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
     omitted = frames["omitted"] = {}
-    counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
+    counts = blocks = np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
@@ -237,9 +237,8 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
     groups = values.groupby(["row", "class_index"], sort=True)
     means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
-    counts = groups["dsc"].count()
-    index = means.index.to_frame(index=False)
-    return _frame({}, means, **{"row": index["row"], "class": index["class_index"], "cases": counts})
+    row, index = (means.index.get_level_values(level) for level in (0, 1))
+    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
@@ -287,16 +286,11 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
             (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
             for model, group, row, *values in columns.itertuples(index=False)
         }
-        charts.append(
-            {
-                "dataset": str(dataset),
-                "models": list(comparison.models),
-                "rows": [[natural.GROUPS[group], row] for group, row in comparison.rows],
-                "drops": {model: [drops.get((model, *row)) for row in comparison.rows] for model in comparison.models},
-                "series": {model: list(series_style(place)) for place, model in enumerate(comparison.models)},
-                "cases": comparison.n,
-            }
-        )
+        models, names = comparison.models, [[natural.GROUPS[group], row] for group, row in comparison.rows]
+        chart: dict[str, Any] = {"dataset": str(dataset), "models": list(models), "rows": names}
+        chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
+        chart["series"] = {model: list(series_style(place)) for place, model in enumerate(models)}
+        charts.append(chart | {"cases": comparison.n})
     return charts
 
 

@@ -64,9 +64,8 @@ def _table(section: Section) -> str:
 
 def _fitted(columns: Sequence[Column]) -> str:
     tabular = _tabular(columns).rstrip()
-    if sum(map(_width, columns)) <= WIDE_CHARACTERS:
-        return tabular
-    return f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
+    is_narrow = sum(map(_width, columns)) <= WIDE_CHARACTERS
+    return tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
 
 
 def _tabular(columns: Sequence[Column], environment: str | None = None, caption: str | None = None) -> str:
@@ -74,10 +73,8 @@ def _tabular(columns: Sequence[Column], environment: str | None = None, caption:
     headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
     has_levels = any(upper for upper, _ in headings)
     frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
-    form = "".join(_form(column) for column in columns)
-    return frame.style.hide(axis="index").to_latex(
-        hrules=True, column_format=form, multicol_align="c", environment=environment, caption=caption
-    )
+    form = {"hrules": True, "column_format": "".join(map(_form, columns)), "multicol_align": "c"}
+    return frame.style.hide(axis="index").to_latex(**form, environment=environment, caption=caption)
 
 
 def _width(column: Column) -> int:

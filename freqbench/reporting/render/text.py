@@ -54,10 +54,8 @@ def _inline(text: str) -> str:
 
 def csv(table: pd.DataFrame) -> str:
     """Writes one table with every digit; a text that a spreadsheet would compute is prefixed with an apostrophe."""
-    texts = {
-        name: table[name].map(_cell_text) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])
-    }
-    return table.assign(**texts).to_csv(index=False)
+    names = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(_cell_text) for name in names}).to_csv(index=False)
 
 
 def sections_csv(sections: Sequence[Section]) -> str:
@@ -93,8 +91,7 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
                 head = section.table.head(TERMINAL_ROWS)
                 for part in parts(columns_of(replace(section, table=head)), width - 2, _width):
                     console.print(_rich(part, _ends(head)))
-                hidden = len(section.table) - TERMINAL_ROWS
-                if hidden > 0:
+                if (hidden := len(section.table) - TERMINAL_ROWS) > 0:
                     console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")
             console.print()
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
