@@ -280,14 +280,12 @@ def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") ->
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    """Returns the names of classes by number, from the rows' class records."""
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
-    """Draws a legend of the visible classes."""
     indices = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

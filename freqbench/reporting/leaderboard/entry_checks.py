@@ -57,7 +57,6 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
 
 
 def _stores(entry: Entry) -> list[Store]:
-    """Returns the entry's own store, and that of its audit if it was run."""
     audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
@@ -202,7 +201,6 @@ def recompute(
 
 
 def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    """Returns the entry's job with weights and data at their places here."""
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:

@@ -179,6 +179,5 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
 
 
 def _quoted(text: str) -> str:
-    """Writes a text as a YAML scalar on one line."""
     dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
     return dumped.strip()

@@ -88,7 +88,6 @@ def _cells(column: Column) -> list[str]:
 
 def _form(column: Column) -> str:
     """Alignment of a column; one with long texts has a width, so that they wrap."""
-    if column.is_number:
-        return "r"
     longest = max(map(len, column.cells), default=0)
-    return next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
+    text = next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
+    return "r" if column.is_number else text

@@ -84,7 +84,6 @@ def _origins(a: Runs, b: Runs) -> Section:
 
 
 def _described(runs: Runs) -> dict[str, set[str]]:
-    """Values that each thing had in the runs."""
     values = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():

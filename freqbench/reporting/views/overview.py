@@ -36,7 +36,6 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """Makes one row per attack and one column per model."""
     white = frame[groups.is_white_box(frame)]
     if white.empty:
         return

@@ -11,8 +11,7 @@ from matplotlib.lines import Line2D
 
 from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
-from freqbench.reporting.figures.convergence import LARGE, convergence_figure
-from freqbench.reporting.figures.curves import distance, factors
+from freqbench.reporting.figures.curves import KNEE, convergence_figure, distance, factors
 from freqbench.reporting.figures.style import log_axis
 
 POINTS = ["threat_model", "family", "budget", "l2_body", "drop", "low", "high", "n", "is_null"]
@@ -113,10 +112,10 @@ def test_a_knee_is_large_restarts_are_hollow_and_the_recommended_setting_has_a_r
     )
     (axis,) = panels(figure).values()
     lines = drawn(axis)
-    (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > LARGE]
+    (ring,) = [line for points, line in lines.items() if points == ((41.0, 40.0),) and line.get_markersize() > KNEE]
     assert ring.get_markerfacecolor() == "none"
     assert lines[(63.0, 35.0),].get_markerfacecolor() == "white"
-    large = [line for line in axis.lines if line.get_markersize() == LARGE]
+    large = [line for line in axis.lines if line.get_markersize() == KNEE]
     assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
 
 
@@ -124,4 +123,4 @@ def test_there_is_a_panel_a_model_and_a_curve_that_still_rises_has_no_knee() -> 
     rising = [("unet", "pgd", "ce", 1, 10, 20.0, 30.0), ("unet", "pgd", "ce", 1, 20, 40.0, 33.0)]
     found = panels(convergence_figure(settings(*rising, ("unetr", "pgd", "ce", 1, 10, 20.0, 9.0))))
     assert [title.split("\n")[0] for title in found] == ["phantom: unet", "phantom: unetr"]
-    assert not [line for axis in found.values() for line in axis.lines if line.get_markersize() == LARGE]
+    assert not [line for axis in found.values() for line in axis.lines if line.get_markersize() == KNEE]
