@@ -90,9 +90,8 @@ def check_dataset(dataset: Dataset) -> None:
     recipe = dataset.recipe()
     _require(_is_json(recipe), dataset, f"expected a recipe of plain JSON, got {recipe!r:.200}")
     for ref in refs[:2]:
-        case = dataset.load(ref)
+        case, again = dataset.load(ref), dataset.load(ref)
         _check_case(dataset, case)
-        again = dataset.load(ref)
         same = torch.equal(case.image, again.image) and torch.equal(case.label, again.label)
         _require(same, dataset, f"{ref.case_id}: expected the same volume whenever it is read")
 

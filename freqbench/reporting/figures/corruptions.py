@@ -34,10 +34,8 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
         _severities(figure.add_subplot(grid[0, 0]), comparison, styles)
         _against(figure.add_subplot(grid[1, 0]), comparison, styles)
         _listing(figure.add_subplot(grid[:, 1]), comparison, some, groups, styles)
-        words = (
-            f"natural beside adversarial robustness, {style.interval_words(comparison.left)}, {counted([comparison.n])}"
-        )
-        figure.suptitle(f"{plain(dataset, 40)}: {words}")
+        words = f"{style.interval_words(comparison.left)}, {counted([comparison.n])}"
+        figure.suptitle(f"{plain(dataset, 40)}: natural beside adversarial robustness, {words}")
         legend(figure, [line_handle(styles[model]) for model in comparison.models], [*map(plain, comparison.models)])
         yield figure
 
@@ -71,9 +69,7 @@ def _listing(
     axis: Axes, comparison: Comparison, rows: Sequence[tuple[str, str]], groups: Sequence[str], styles: Styles
 ) -> None:
     """Draws one line per kind or attack, with the models' points below each other in it."""
-    lines: list[tuple[str, str]] = []
-    for group in groups:
-        lines += [(group, ""), *(row for row in rows if row[0] == group)]
+    lines = [line for group in groups for line in [(group, ""), *(row for row in rows if row[0] == group)]]
     height = {line: number for number, line in enumerate(lines)}
     for number, model in enumerate(comparison.models):
         part = comparison.by_row[comparison.by_row["target_model"] == model]

@@ -6,6 +6,7 @@ store, `done` those that are ok. `jobs`: `{store, name, text}`, the job as YAML.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -63,12 +64,12 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
 
 def jobs(facts: Facts) -> list[dict[str, Any]]:
     """Returns the job of every store as YAML, without empty values."""
-    entries = []
-    for each in facts:
-        if spec := _spec(each):
-            text = yaml.safe_dump(_without_empty(spec), sort_keys=False, allow_unicode=True, width=100)
-            entries.append({"store": str(each["store"]), "name": str(spec.get("name", "")), "text": text})
-    return entries
+    dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
+    return [
+        {"store": str(each["store"]), "name": str(spec.get("name", "")), "text": dump(_without_empty(spec))}
+        for each in facts
+        if (spec := _spec(each))
+    ]
 
 
 def _spec(facts: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import io
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -136,9 +135,8 @@ def _manifest(
     file's key from the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
     wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    class_names = defaultdict[str, dict[int, str]](dict)
-    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
-        class_names[str(cell_id)][int(index)] = str(name)
+    wanted = wanted.astype({"class_name": str}).set_index("class_index")
+    class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
     cases, faults = [], []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
         store, _ = group["file"].iloc[0]
