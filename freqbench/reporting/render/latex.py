@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -73,8 +74,8 @@ def _tabular(columns: Sequence[Column], environment: str | None = None, caption:
     headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
     has_levels = any(upper for upper, _ in headings)
     frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
-    form = {"hrules": True, "column_format": "".join(map(_form, columns)), "multicol_align": "c"}
-    return frame.style.hide(axis="index").to_latex(**form, environment=environment, caption=caption)
+    form: dict[str, Any] = {"hrules": True, "column_format": "".join(map(_form, columns)), "multicol_align": "c"}
+    return str(frame.style.hide(axis="index").to_latex(**form, environment=environment, caption=caption))
 
 
 def _width(column: Column) -> int:

@@ -92,8 +92,9 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     board = groups.grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
     singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
-    facts = {"strongest": board["target_model"].map(strongest), "num_attacks": len(common)}
-    board = _ranked(board.assign(seeds=complete["seed"].nunique(), **facts)).reset_index(drop=True)
+    names = board["target_model"].map(strongest)
+    board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=len(common))
+    board = _ranked(board).reset_index(drop=True)
     if methods is not None:
         board, tests, note = _by_method(board, minima, methods, means)
         return board, tests, "; ".join([*notes, note] if note else notes)

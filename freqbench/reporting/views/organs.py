@@ -1,5 +1,7 @@
 """Shows which attack breaks which organ: the drop of Dice of every class under every attack."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -47,7 +49,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
+def _names(joined: pd.DataFrame) -> dict[str, dict[Any, str]]:
     """Names of each dataset's classes; the number is added where two share a name, or a column has it."""
     pairs = plain(joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"]))
     pairs = pairs.sort_values("class_index")

@@ -5,8 +5,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 import pytest
-from reporting import student
-from reporting.handmade import classes, coded, row, shown
+from reporting.handmade import classes, coded, row, shown, t_interval
 
 from freqbench.reporting import render
 from freqbench.reporting.render import Section, terminal
@@ -161,7 +160,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
     ]
     found = section.data.set_index("class_name")
     of_liver = found.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
-    assert of_liver == pytest.approx([2, 2, 30, *student.interval(20, 40)])
+    assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)])
     assert found.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
 
 
