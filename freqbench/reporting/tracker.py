@@ -107,7 +107,7 @@ def _runs(out: str) -> Iterator[_Run]:
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _Run(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
-            settings={name: float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
+            settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
             means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
             cases=len(cell),
             picture=storage.fetch(picture) if picture else None,

@@ -72,8 +72,8 @@ def _job(entry: Entry, trust_code: bool) -> Check:
             place = place_of(job.model_dump(mode="json"))
         except UserError as error:
             return _wrong("job", one_line(error))
-        named = [str(job.models[0].arch), *(each.class_name for each in (*job.datasets, *job.attacks))]
-        foreign = [name for name in named if name in FROZEN or names_class(name)]
+        classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
+        foreign = [name for name in (str(job.models[0].arch), *classes) if name in FROZEN or names_class(name)]
         if foreign and not trust_code:
             return _wrong("job", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first")
         if not place.startswith("zoo://") and "/" in place:

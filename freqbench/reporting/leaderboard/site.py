@@ -97,16 +97,13 @@ def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
-    """Builds a site of the entries of a folder in which `examine` finds nothing wrong.
+    """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
 
     Args:
         entries: a folder; each folder in it is an entry.
         to: a folder, made if missing; an index.html of another maker is refused.
         say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
         trust_code: as in `examine`.
-
-    Returns:
-        True if no entry was refused.
 
     Raises:
         UserError: no entry, or all refused.

@@ -41,8 +41,8 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import joined_classes
-from freqbench.analysis.groups import is_null_row, is_white_box
-from freqbench.analysis.labels import families, value_text
+from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
+from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
@@ -132,15 +132,12 @@ def _described() -> list[dict[str, Any]]:
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
-    budgets = [
-        "" if pd.isna(value) else f"{name}={value_text(name, value)}"
-        for name, value in zip(rows["budget_name"], rows["budget"], strict=True)
-    ]
+    budgets = budget_texts(rows).astype(object)
     columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
     columns |= {"family": "family", "base": "base", "threat": "threat_model"}
     names = {
         **{name: rows[column] for name, column in columns.items()},
-        "budget_text": pd.Series(budgets, dtype=object),
+        "budget_text": (rows["budget_name"] + "=" + budgets).where(budgets != "", ""),
         "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
         **_reasons(records, len(rows)),
     }

@@ -38,8 +38,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
     Args:
         records: after `tables.current`; only rows with saved volumes count.
         classes: columns of CLASS_RECORDS, for the names of classes.
-        stores: folders or URIs.
-        folder: that of the page.
+        stores: folders or URIs, as is `folder`, that of the page.
 
     Returns:
         Argument of `freqbenchViewer.open`: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
@@ -81,11 +80,8 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
-
-    Raises:
-        UserError: no such key, no such file, or links lead out of the store.
-    """
+    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores; UserError for no
+    such key, no such file, or links that lead out of the store."""
     index, _, code = key.partition("-")
     try:
         below = base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_", validate=True).decode()
@@ -104,10 +100,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
     """Makes a packed NIfTI file small enough for a page; returns it and the largest change of a voxel by rounding.
-
-    Raises:
-        DataError: damaged, or not finite.
-    """
+    DataError if it is damaged, or not finite."""
     import nibabel
 
     voxels = nifti.read_packed(content, path)
@@ -163,7 +156,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
 
 
 def _case(
-    group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
+    group: pd.DataFrame, class_names: Mapping[str, Mapping[Any, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]

@@ -18,11 +18,8 @@ def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[st
     """`{row case drop image}` of each white-box row of the summary that has a glimpse, the largest drop first.
 
     `case` is its id, `drop` in points of foreground DSC, `image` a WebP file as base64. Of several seeds or stores the
-    case that lost most is shown; no more than MOST_BYTES are, the largest drops.
-
-    Args:
-        records: with `row`, the place of each record in the summary.
-        stores: folders or URIs.
+    case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is the place of
+    each in the summary.
     """
     files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
     rows = with_files(records, files)

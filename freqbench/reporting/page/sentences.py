@@ -15,10 +15,8 @@ def sentences(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Returns `{dataset row text}`: for each dataset and threat model the largest white-box drop of foreground DSC, how
     much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
-    Attacks of different threat models are not compared. `row` is the place of the row that a sentence is about.
-
-    Args:
-        rows: of `tables.summary` without clean rows, with their place as `row`; `label` is the attack's.
+    Attacks of different threat models are not compared. The rows are those of `tables.summary` without clean ones, with
+    their place as `row`, which says what a sentence is about, and the attack's `label`.
     """
     entries = []
     for dataset, of_dataset in rows.groupby("dataset", observed=True):

@@ -16,19 +16,13 @@ __all__ = ["VIEWS", "View", "compare", "unasked"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a store.
-
-    Attributes:
-        build: turns records after `tables.current(strength.checked(...))`, and class records if `needs_classes`, into
-            sections.
-        columns: of RECORDS that it needs beside those that identify a row.
-        applies: true if a report shows the view unasked for these records; None: never.
-    """
+    """One view of a store: `build` turns records after `tables.current(strength.checked(...))`, and class records if it
+    `needs_classes`, into sections."""
 
     build: Callable[..., list[Section]]
-    columns: tuple[str, ...] = SCORES
+    columns: tuple[str, ...] = SCORES  # of RECORDS, beside those that identify a row
     needs_classes: bool = False
-    applies: Callable[[pd.DataFrame], bool] | None = None
+    applies: Callable[[pd.DataFrame], bool] | None = None  # a report shows it unasked for these records; None: never
 
 
 def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
