@@ -1,4 +1,4 @@
-"""Lists the saved volumes of stores for the viewer in a manifest, and packs the files that a browser reads."""
+"""Lists saved volumes of stores for the viewer, packs the files that a browser reads, and picks glimpses."""
 
 import base64
 import gzip
@@ -6,23 +6,26 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import with_files
+from freqbench.analysis.groups import is_white_box, with_files
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
 from freqbench.results import volumes
+from freqbench.results.glimpses import MAX_BYTES, listed
 
 Manifest = dict[str, Any]
 
 FOLDER = "volumes"
 INT16 = 32767
+MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
 
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
@@ -192,3 +195,30 @@ def _case(
             for name, *scores in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
         },
     }
+
+
+def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[str, Any]]:
+    """`{row case drop image}` of each white-box row of the summary that has a glimpse, the largest drop first.
+
+    `case` is its id, `drop` in points of foreground DSC, `image` a WebP file as base64. Of several seeds or stores the
+    case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is the place of
+    each in the summary.
+    """
+    files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
+    rows = with_files(records, files)
+    rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
+    drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
+    rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
+    pictures: list[dict[str, Any]] = []
+    room = MOST_BYTES
+    for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
+        with suppress(FileNotFoundError):  # a run has replaced it meanwhile
+            image = storage.read_range(path, 0, MAX_BYTES + 1)
+            if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+                continue
+            room -= len(image)
+            if room < 0:
+                break
+            encoded = base64.b64encode(image).decode()
+            pictures.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
+    return pictures

@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, clinical, cost, defences, leaderboard, natural, organs, overview, transfer
+from freqbench.reporting.views import attacks, defences, leaderboard, natural, organs, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -33,9 +33,9 @@ VIEWS: Mapping[str, View] = {
     "overview": View(build=overview.overview, columns=overview.COLUMNS),
     "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
     "organs": View(build=organs.organs, needs_classes=True),
-    "budget": View(build=budget.budget),
-    "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
-    "clinical": View(build=clinical.clinical, columns=(*SCORES, *clinical.COLUMNS)),
+    "budget": View(build=attacks.budget),
+    "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
+    "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(
