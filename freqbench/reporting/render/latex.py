@@ -70,7 +70,8 @@ def _fitted(columns: Sequence[Column]) -> str:
 
 
 def _tabular(columns: Sequence[Column], environment: str | None = None, caption: str | None = None) -> str:
-    frame = pd.DataFrame({i: _cells(column) for i, column in enumerate(columns)})
+    cells = (column.texts(lambda cell: _escaped(" ".join(cell.split())), "\\textbf{{{}}}") for column in columns)
+    frame = pd.DataFrame(dict(enumerate(cells)))
     headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
     has_levels = any(upper for upper, _ in headings)
     frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
@@ -80,11 +81,6 @@ def _tabular(columns: Sequence[Column], environment: str | None = None, caption:
 
 def _width(column: Column) -> int:
     return 2 + min(max(map(len, [*column.cells, *column.heading.split("\n")])), _TEXT_WIDTHS[-1][0])
-
-
-def _cells(column: Column) -> list[str]:
-    texts = [_escaped(" ".join(cell.split())) for cell in column.cells]
-    return [f"\\textbf{{{text}}}" if row in column.marked else text for row, text in enumerate(texts)]
 
 
 def _form(column: Column) -> str:
