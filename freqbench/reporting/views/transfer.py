@@ -217,9 +217,7 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -
     rows[["drop_a", "drop_b"]] = long.groupby("match")[["a", "b"]].mean()
     compared = matches.merge(pairs.join(rows, how="inner"), on=["a", "b"])
     for side in ("a", "b"):
-        named = means.iloc[compared[side]]
-        compared[f"attack_{side}"] = named["label"].to_numpy()
-        compared[f"threat_model_{side}"] = named["threat_model"].to_numpy()
+        compared[[f"attack_{side}", f"threat_model_{side}"]] = means.iloc[compared[side]][ATTACK].to_numpy()
     compared = _stronger_first(compared.rename(columns={"clusters": "patients"}))
     sides = [f"{name}_{side}" for side in ("a", "b") for name in ("attack", "threat_model", "distance", "drop")]
     return compared[["distance", *sides, "difference", "low", "high", "p", "p_holm", "n", "patients"]]
@@ -235,8 +233,7 @@ def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
-    distances = zip(data["distance_a"], data["distance_b"], strict=True)
-    drops = zip(data["drop_a"], data["drop_b"], strict=True)
+    distances, drops = (data[[f"{name}_a", f"{name}_b"]].to_numpy(float) for name in ("distance", "drop"))
     return pd.DataFrame(
         {
             "at equal": data["distance"].map(DISTANCES),
