@@ -19,7 +19,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
   `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
 - `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
-- `findings`: see `freqbench.reporting.page.sentences`; `glimpses`: see `freqbench.reporting.page.manifest`;
+- `findings`: see `freqbench.reporting.page.facts`; `glimpses`: see `freqbench.reporting.page.manifest`;
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
@@ -52,7 +52,6 @@ from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.page.sentences import sentences
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
@@ -105,7 +104,7 @@ def page_data(
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "findings": sentences(rows),
+        "findings": page_facts.sentences(rows),
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
