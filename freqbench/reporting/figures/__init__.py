@@ -12,7 +12,7 @@ from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import cases, corruptions, curves, maps
+from freqbench.reporting.figures import cases, curves, maps
 from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
 
 __all__ = ["FIGURES", "Written", "write_figures"]
@@ -48,7 +48,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "bands": _each(curves.bands, *MODEL),
     "cost": _each(curves.cost, *MODEL),
     "seams": _each(curves.seams, *MODEL),
-    "natural": _each(corruptions.natural, *DATASET),
+    "natural": _each(maps.natural, *DATASET),
     "spectrum": _each(cases.spectrum, *MODEL),
     "attacks": _each(cases.attacks, *MODEL),
     "robust": _each(cases.robust, *DATASET),
