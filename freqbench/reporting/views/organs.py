@@ -74,5 +74,6 @@ def _table(rows: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd
     table[HARDEST] = [str(drops.idxmax()) if drops.max() >= WORTH_NAMING else "" for _, drops in wide.iterrows()]
     scores = {name: points(clean["clean"].get(i, np.nan)) for i, name in names.items()}
     counts = {name: str(clean["n"].get(i, 0)) for i, name in names.items()}
-    first = pd.DataFrame([{"attack": "(DSC clean)", **scores}, {"attack": "(n clean)", **counts}], columns=[*table])
-    return pd.concat([first.fillna(""), table], ignore_index=True)
+    blank = {"threat_model": "", HARDEST: ""}
+    first = [{"attack": "(DSC clean)", **scores, **blank}, {"attack": "(n clean)", **counts, **blank}]
+    return pd.concat([pd.DataFrame(first)[[*table]], table], ignore_index=True)
