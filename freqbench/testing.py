@@ -5,6 +5,7 @@ Each check takes seconds on a CPU, needs no data, and raises AssertionError with
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,12 +64,10 @@ def check_attack(attack: Attack) -> None:
     _require(same, attack, "expected torch's own generator untouched: draw from the generators of the call")
     _require(all(map(torch.equal, (images, labels), copies)), attack, "changed its inputs: work on copies")
     _require(_state(model) == _state(_used()), attack, "expected the model as it was found, got another mode or tensor")
-    _require(
-        torch.equal(first, again), attack, "expected one result for equal seeds, got two: draw from the generators"
-    )
-    drew = not torch.equal(first, other)
+    alike = torch.equal(first, again)
+    _require(alike, attack, "expected one result for equal seeds, got two: draw from the generators")
     claim = "draws, but other seeds give the same" if attack.is_stochastic else "does not draw, but other seeds differ"
-    _require(drew == attack.is_stochastic, attack, f"is_stochastic says that it {claim}")
+    _require(torch.equal(first, other) != attack.is_stochastic, attack, f"is_stochastic says that it {claim}")
     _check_passes(attack)
 
 
@@ -91,9 +90,8 @@ def check_dataset(dataset: Dataset) -> None:
     recipe = dataset.recipe()
     _require(_is_json(recipe), dataset, f"expected a recipe of plain JSON, got {recipe!r:.200}")
     for ref in refs[:2]:
-        case = dataset.load(ref)
+        case, again = dataset.load(ref), dataset.load(ref)
         _check_case(dataset, case)
-        again = dataset.load(ref)
         same = torch.equal(case.image, again.image) and torch.equal(case.label, again.label)
         _require(same, dataset, f"{ref.case_id}: expected the same volume whenever it is read")
 
@@ -151,9 +149,8 @@ def _attacked(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, 
             surrogate.register_forward_hook(lambda _, inputs, logits: windows.append(logits.requires_grad))
         return followed
 
-    needs = attack.supplied(
-        reference=images.square, learned=lambda: _learned(attack, model, seeds[0]), surrogates=surrogates
-    )
+    learned = partial(_learned, attack, model, seeds[0])
+    needs = attack.supplied(reference=images.square, learned=learned, surrogates=surrogates)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     result = attack(model, images, labels, generator=generators, **needs)
     taken, promised = (len(windows), sum(windows)), tuple(len(followed) * n for n in attack.surrogate_passes)

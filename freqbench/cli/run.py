@@ -228,7 +228,7 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
     from freqbench.core import storage
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
-    from freqbench.reporting.figures.convergence import convergence_figure
+    from freqbench.reporting.figures.curves import convergence_figure
     from freqbench.reporting.figures.style import MAKER, pdf_and_png
     from freqbench.results import Store
 

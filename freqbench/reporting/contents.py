@@ -42,16 +42,13 @@ def contents(
     with_classes: bool = True,
     may_be_empty: bool = False,
 ) -> Contents:
-    """Reads everything that a page, a set of figures or a comparison shows of some stores.
+    """Reads everything that a page, a set of figures or a comparison shows of stores: of rows with the same key, the
+    best and latest. UserError for a store that cannot be read, or nothing to show.
 
     Args:
-        stores: one or several; among rows with the same key, the best and latest counts.
         columns: columns of RECORDS to read beside those that identify a row; None: all.
         with_classes: read class records too, many times as many rows.
         may_be_empty: accept a run that has no rows yet.
-
-    Raises:
-        UserError: a store that cannot be read, or nothing to show.
     """
     jobs = [store.job() for store in stores]
     stored, records = found_records(stores, keys_of(jobs), columns, may_be_empty)

@@ -72,13 +72,12 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
 
 def failed(records: pd.DataFrame, entries: Mapping[str, Entry]) -> list[str]:
     """Returns one line per setting that `settings` leaves out."""
-    rows = _described(records, entries)
-    counts = rows.groupby([*CURVE, "steps"], as_index=False).agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
-    counts = counts[counts["failed"] > 0]
+    groups = _described(records, entries).groupby([*CURVE, "steps"], as_index=False)
+    counts = groups.agg(failed=("is_failed", "sum"), n=("is_failed", "size"))
     return [
         f"{named(row)} steps={row['steps']} on {row['dataset']}: {row['model']} is left out: {row['failed']} of "
         f"{row['n']} records failed"
-        for row in counts.to_dict("records")
+        for row in counts[counts["failed"] > 0].to_dict("records")
     ]
 
 
@@ -146,15 +145,14 @@ def recommended(table: pd.DataFrame) -> pd.DataFrame:
     The strongest are those less than ENOUGH points below the `largest` drop; among equal passes the larger drop wins.
     `note` says whether the curve with the largest drop still rises.
     """
-    gains = {tuple(row[name] for name in CURVE): row["still_gains"] for row in curves(table).to_dict("records")}
+    gains = curves(table).set_index(CURVE)["still_gains"].to_dict()
     rows = []
     for _, group in table.groupby(PLACE, sort=False):
         strongest = group.iloc[int(group["drop"].to_numpy().argmax())].to_dict()
         near = group[[not _is_more(strongest["drop"], drop) for drop in group["drop"]]]
         chosen = near.sort_values(["passes", "drop"], ascending=[True, False], kind="stable").iloc[0].to_dict()
         note = gains[tuple(strongest[name] for name in CURVE)]
-        is_other = any(chosen[name] != strongest[name] for name in CURVE)
-        if note and is_other:
+        if note and any(chosen[name] != strongest[name] for name in CURVE):
             note = f"{named(strongest)}, the strongest: {note}"
         rows.append({**chosen, "largest": strongest["drop"], "note": note})
     return pd.DataFrame(rows, columns=[*table.columns, "largest", "note"])
@@ -197,8 +195,8 @@ def _wide(group: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     names = CURVE[2:]
     wide = group.pivot(index=names, columns="steps", values="drop").reindex(pd.MultiIndex.from_frame(ends[names]))
     wide.columns = pd.Index([f"steps\n{steps}" for steps in wide.columns])
-    is_rising = (ends["still_gains"] != "").to_numpy()
-    enough = [f"{p:.0f}+" if rises else f"{p:.0f}" for p, rises in zip(ends["passes"], is_rising, strict=True)]
+    pairs = zip(ends["passes"], ends["still_gains"], strict=True)
+    enough = [f"{passes:.0f}" + ("+" if gains else "") for passes, gains in pairs]
     return _texted(wide.reset_index().assign(enough=enough))
 
 

@@ -1,6 +1,7 @@
 """Turns records into the small tables behind figures, in the units shown."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -145,17 +146,21 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
         patients, `n` cases.
     """
     defined = rows[rows["drop"].notna()]
-    texts = dict.fromkeys(defined["params"].astype(str))
-    settings = {text: object_of(text, "params") for text in texts}
+    settings = {text: object_of(text, "params") for text in defined["params"].astype(str).unique()}
     settings = {text: setting for text, setting in settings.items() if setting.get("control", "none") == "none"}
+
+    def numbers_first(value: Any) -> tuple[bool, float, str]:
+        is_number = isinstance(value, int | float)
+        return not is_number, float(value) if is_number else 0.0, json.dumps(value)
+
     drops = intervals(defined.astype({"params": str}), ["attack", "params"], "drop").set_index("params")
     lines = []
     for attack, group in drops[drops.index.isin(list(settings))].groupby("attack", observed=True):
-        own_settings = {text: settings[text] for text in group.index}
-        by_factor = {text: _one_apart(own_settings, text) for text in own_settings}
+        of_attack = {text: settings[text] for text in group.index}
+        by_factor = {text: _one_apart(of_attack, text) for text in of_attack}
         common = max(by_factor, key=lambda text: sum(map(len, by_factor[text].values())))
         for factor, others in sorted(by_factor[common].items()) if len(by_factor[common]) > 1 else ():
-            for text in sorted((common, *others), key=lambda text: _in_order(settings[text][factor])):
+            for text in sorted((common, *others), key=lambda text: numbers_first(settings[text][factor])):
                 value = settings[text][factor]
                 words = f"{value:g}" if type(value) in (int, float) else json.dumps(value)
                 lines.append((attack, factor, words, text == common, *group.loc[text, ["mean", "low", "high", "n"]]))
@@ -164,18 +169,12 @@ def factors(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _one_apart(settings: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, list[str]]:
     """Groups the settings that differ from setting `text` in a single parameter by that parameter."""
-    neighbours: dict[str, list[str]] = {}
+    neighbours = defaultdict[str, list[str]](list)
     for other, setting in settings.items():
         changed = [name for name, value in setting.items() if value != settings[text].get(name)]
         if len(changed) == 1:
-            neighbours.setdefault(changed[0], []).append(other)
+            neighbours[changed[0]].append(other)
     return neighbours
-
-
-def _in_order(value: Any) -> tuple[bool, float, str]:
-    """Sort key: numbers by size, then all else by its JSON."""
-    is_number = isinstance(value, int | float)
-    return not is_number, float(value) if is_number else 0.0, json.dumps(value)
 
 
 def transfers(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -126,12 +126,10 @@ def _sections(records: pd.DataFrame, left_out: str, planned: int | None) -> list
             place = "x100 of each target (columns) under volumes made on each source (* white-box)"
             sections.append(Section(f"{dataset}: DSC foreground {place}", transfer_table(rows)))
             sections.append(Section(f"{dataset}: DSC {place}", transfer_table(rows, "dsc")))
-        worst = worst_case(of_dataset)
-        if len(worst):
+        if len(worst := worst_case(of_dataset)):
             title = f"{dataset}: worst case over attacks of one threat model and budget, case by case"
             sections.append(Section(title, worst.drop(columns=PAIR[:1])))
-    failed = failures(records)
-    if len(failed):
+    if len(failed := failures(records)):
         sections.append(Section("Failed", failed))
     return sections
 
@@ -169,8 +167,7 @@ def _counts(records: pd.DataFrame, planned: int | None) -> str:
     text = f"{ok} ok, {len(records) - ok} failed"
     if planned is not None:
         text += f", {planned - len(records)} not done, of {planned}"
-    former = len(records) - len(current(records))
-    if former:
+    if former := len(records) - len(current(records)):
         text += (
             f"\n{former} of them are of a former version of a dataset, file or setting that has a newer record under "
             "the same names, and are left out below."

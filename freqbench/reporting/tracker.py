@@ -35,9 +35,8 @@ class _Run:
 def require(tracker: str, out: str) -> None:
     """Raises a UserError if a tracker of TRACKERS is not installed, or does not reach the store."""
     if importlib.util.find_spec(tracker) is None:
-        raise UserError(
-            f"--log {tracker}: expected the package {tracker}, got none: pip install 'freqbench[{tracker}]'"
-        )
+        how = f"pip install 'freqbench[{tracker}]'"
+        raise UserError(f"--log {tracker}: expected the package {tracker}, got none: {how}")
     if not (storage.is_local(out) or (tracker == "mlflow" and SERVER in os.environ)):
         server = f", or set {SERVER}" if tracker == "mlflow" else ""
         raise UserError(
@@ -72,33 +71,27 @@ def _mlflow(out: str) -> str:
     """Logs to the server that MLFLOW_TRACKING_URI names, else to OUT/mlflow.db; updates the means of known cells."""
     for name, value in {"MLFLOW_DISABLE_TELEMETRY": "true", **PATIENCE}.items():
         os.environ.setdefault(name, value)  # read when it is imported
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return _sent_to_mlflow(out)
-    except MlflowException as error:
-        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error):.200}") from None
-
-
-def _sent_to_mlflow(out: str) -> str:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
+    from mlflow.exceptions import MlflowException
 
-    place = os.environ.get(SERVER)
-    local = None if place else Path(storage.local_path(out)).resolve()
-    place = place or f"sqlite:///{local}/mlflow.db"
-    client, name = MlflowClient(tracking_uri=place), str(Store(out).job()["spec"]["name"])
-    experiment = client.get_experiment_by_name(name)
-    artifacts = local and (local / "mlflow").as_uri()
-    number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
-    for run in _runs(out):
-        there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
-        run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id
-        metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
-        client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
-        if run.picture:
-            client.log_artifact(run_id, str(run.picture))
-        client.set_terminated(run_id)
+    local = None if SERVER in os.environ else Path(storage.local_path(out)).resolve()
+    place = os.environ.get(SERVER) or f"sqlite:///{local}/mlflow.db"
+    name, artifacts = str(Store(out).job()["spec"]["name"]), local and (local / "mlflow").as_uri()
+    try:
+        client = MlflowClient(tracking_uri=place)
+        experiment = client.get_experiment_by_name(name)
+        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=artifacts)
+        for run in _runs(out):
+            there = client.search_runs([number], f"attributes.run_name = '{run.name}'", max_results=1)
+            run_id = (there[0] if there else client.create_run(number, run_name=run.name)).info.run_id
+            metrics = [Metric(key, value, 0, run.cases) for key, value in run.means.items()]
+            client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in run.settings.items()])
+            if run.picture:
+                client.log_artifact(run_id, str(run.picture))
+            client.set_terminated(run_id)
+    except MlflowException as error:
+        raise UserError(f"--log mlflow: expected a server that answers, got {one_line(error):.200}") from None
     return place
 
 
@@ -111,15 +104,11 @@ def _runs(out: str) -> Iterator[_Run]:
     pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
-        first, picture = cell.iloc[0], pictures.get(str(cell_id))
+        settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
         yield _Run(
-            name=f"{first['attack']}-{first['source_model']}-{first['target_model']}-{cell_id}",
-            settings={name: _plain(first[name]) for name in SETTINGS},
+            name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
+            settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
             means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},
             cases=len(cell),
             picture=storage.fetch(picture) if picture else None,
         )
-
-
-def _plain(value: object) -> str | float:
-    return float(value) if isinstance(value, int | float) else str(value)

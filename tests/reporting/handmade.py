@@ -1,4 +1,4 @@
-"""Records made by hand: rows, tables and frames, as views get them too, and the classes of records."""
+"""Records made by hand, as views get them too, classes of records, and Student's t as scipy has it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,11 @@ from typing import Any
 from uuid import uuid4
 
 import pandas as pd
+from scipy import stats
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
+from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
 from freqbench.results.writer import commit
 
@@ -91,3 +93,19 @@ def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]
             own |= {"run_id": record["run_id"], "finished_at": record["finished_at"]}
             rows.append(own | {"class_index": index, "class_name": name, "dsc": dsc, "dsc_clean": clean})
     return to_table(CLASS_RECORDS, rows).to_pandas()
+
+
+def t_interval(*values: float) -> tuple[float, float]:
+    """95 % of the mean of patients."""
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
+
+
+def t_test(*values: float) -> float:
+    """Two-sided p of a mean of 0."""
+    return float(stats.ttest_1samp(values, 0).pvalue)
+
+
+def data_lines(section: Section) -> list[dict[str, Any]]:
+    """The rows of a section's exact data."""
+    return [{str(key): value for key, value in line.items()} for line in section.data.to_dict("records")]

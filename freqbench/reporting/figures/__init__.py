@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,7 +12,7 @@ from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import cases, corruptions, curves, maps
+from freqbench.reporting.figures import cases, curves, maps
 from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
 
 __all__ = ["FIGURES", "Written", "write_figures"]
@@ -47,7 +48,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "bands": _each(curves.bands, *MODEL),
     "cost": _each(curves.cost, *MODEL),
     "seams": _each(curves.seams, *MODEL),
-    "natural": _each(corruptions.natural, *DATASET),
+    "natural": _each(maps.natural, *DATASET),
     "spectrum": _each(cases.spectrum, *MODEL),
     "attacks": _each(cases.attacks, *MODEL),
     "robust": _each(cases.robust, *DATASET),
@@ -68,12 +69,11 @@ class Written:
 
 
 def write_figures(records: pd.DataFrame, classes: pd.DataFrame, volumes_root: str | None, folder: str) -> Written:
-    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`.
+    """Writes every figure that the data allow, as `NAME-DATASET-MODEL.pdf` and `.png`, to a folder or URI.
 
     Args:
         records: columns of RECORDS, one row per key, and `classes` of CLASS_RECORDS.
         volumes_root: `OUT/volumes`; None where no volumes are to be shown.
-        folder: where to write, a folder or URI.
     """
     material = Material(shown_rows(records), classes, volumes_root)
     paths: dict[str, None] = {}
@@ -104,9 +104,7 @@ def file_stem(*parts: str) -> str:
 
 
 def _safe(part: str) -> str:
-    try:
+    with suppress(UserError):
         if len(names.required(part)) <= _LONGEST:
             return part
-    except UserError:
-        pass  # mended below
     return f"{_UNSAFE.sub('_', part)[:40].lstrip('.-')}_{digest(part)[:8]}"

@@ -52,9 +52,9 @@ def read(root: str, folder: str) -> Saved:
             f"{adversarial.shape[1:]} and {label.shape}: run the cell again"
         )
     predictions = {}
+    kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
     for target, files in sorted(volumes.predictions(storage.list_files(folder, volumes.SUFFIX)).items()):
         if len(files) == 2:
-            kinds = (volumes.ON_CLEAN, volumes.ON_ADVERSARIAL)
             before, after = (_classes(storage.join(folder, files[kind])) for kind in kinds)
             if before.shape == label.shape:
                 predictions[target] = before, after

@@ -1,6 +1,6 @@
 """Draws single cases from saved volumes: attacks side by side, models side by side, one case in full."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +41,10 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
     saved = _saved(material, rows)
     highest = saved.groupby("family", observed=True)["budget"].transform("max")
     case, attack_rows = _one_case(saved[(saved["budget"] == highest) | saved["budget"].isna()], material)
-    if not attack_rows:
-        yield NO_VOLUMES
-    for some in curves.chunks(attack_rows, MOST_COLUMNS):
-        target = _target(model)
+    target = _target(model)
+
+    def draw(some: Rows) -> Figure:
         by_label = _read(material, some, target)
-        if isinstance(by_label, str):
-            yield by_label
-            continue
         first = next(iter(by_label.values()))
         index = busiest([each.predictions[target][1] != each.label for each in by_label.values()], AXIAL)
         ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
@@ -64,19 +60,17 @@ def attacks(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         axes[1, 0].set_ylabel(f"label | {plain(target, 16)}")
         _title(figure, f"{dataset}: {model}, case {case}", index, "box: the largest error")
         _classes(figure, [plane(mask, AXIAL, index) for _, _, mask in columns], _class_names(material, some))
-        yield figure
+        return figure
+
+    return _figures(attack_rows, MOST_COLUMNS, draw)
 
 
 def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the changes of all attacks side by side, in the same slice and on one scale, which the bar states."""
     case, attack_rows = _one_case(_saved(material, rows), material)
-    if not attack_rows:
-        yield NO_VOLUMES
-    for some in curves.chunks(attack_rows, MOST_CHANGES):
+
+    def draw(some: Rows) -> Figure:
         by_label = _read(material, some)
-        if isinstance(by_label, str):
-            yield by_label
-            continue
         index = busiest([each.change for each in by_label.values()], AXIAL)
         ratio = aspect(next(iter(by_label.values())).spacing, AXIAL)
         seen = {label: plane(each.change, AXIAL, index) for label, each in by_label.items()}
@@ -93,40 +87,47 @@ def changes(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         bar = figure.colorbar(image, ax=axes, location="bottom", fraction=0.06, pad=0.03, aspect=50, extend="both")
         bar.set_label("change (1/255)")
         _title(figure, f"{dataset}: {model}, case {case}", index, f"one scale: ±{most:.3g}/255", ",")
-        yield figure
+        return figure
+
+    return _figures(attack_rows, MOST_CHANGES, draw)
 
 
 def spectrum(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws radial spectra of the changes."""
     case, attack_rows = _one_case(_saved(material, rows), material)
-    if not attack_rows:
-        yield NO_VOLUMES
-    for some in curves.chunks(attack_rows, curves.MOST_LINES):
+
+    def draw(some: Rows) -> Figure:
         spectra = {}
         for row in some:  # one volume at a time
-            by_label = _read(material, [row])
-            if isinstance(by_label, str):
-                yield by_label
-                break
-            spectra[row["label"]] = planes.radial_spectrum(by_label[row["label"]].change)
-        else:
-            yield curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
+            (saved,) = _read(material, [row]).values()
+            spectra[row["label"]] = planes.radial_spectrum(saved.change)
+        return curves.spectrum_figure(spectra, f"{dataset}: {model}, case {case}", material.styles)
+
+    return _figures(attack_rows, curves.MOST_LINES, draw)
 
 
 def full(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> Iterator[Figure | str]:
     """Draws the case of the largest drop `in_full`."""
     ordered = _saved(material, rows).sort_values("drop", ascending=False, kind="stable")
-    if ordered.empty:
+
+    def draw(some: Rows) -> Figure:
+        (row,), target = some, _target(model)
+        (saved,) = _read(material, some, target).values()
+        title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
+        return in_full(saved, target, title, _class_names(material, some))
+
+    return _figures(ordered.head(1).to_dict("records"), 1, draw)
+
+
+def _figures(rows: Rows, most: int, draw: Callable[[Rows], Figure]) -> Iterator[Figure | str]:
+    """Draws at most `most` of the rows in a figure; yields the reason where volumes are not saved or not readable."""
+    if not rows:
         yield NO_VOLUMES
-        return
-    row = ordered.iloc[0].to_dict()
-    target = _target(model)
-    by_label = _read(material, [row], target)
-    if isinstance(by_label, str):
-        yield by_label
-        return
-    title = f"{dataset}: {row['label']} on {model}, case {row['case_id']}"
-    yield in_full(by_label[row["label"]], target, title, _class_names(material, [row]))
+    for some in curves.chunks(rows, most):
+        try:
+            yield draw(some)
+        except (UserError, OSError) as error:
+            yield str(error)
 
 
 def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
@@ -176,40 +177,37 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
         yield NO_VOLUMES if saved.empty else "no case was attacked on two models in the same way"
         return
     label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
-    both = groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records")
-    by_model: dict[str, Saved] = {}
-    for row in both:
-        model = _target(row["source_model"])
-        read = _read(material, [row], model)
-        if isinstance(read, str):
-            yield read
-            return
-        by_model[model] = read[label]
-    if len({each.label.shape for each in by_model.values()}) > 1:
-        yield "the two models see volumes on different grids"
-        return
-    if len(by_model) < 2:
-        yield NO_PREDICTIONS
-        return
-    first = next(iter(by_model.values()))
-    index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
-    ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
-    legend_masks = [truth]
-    figure, axes = _grid(len(by_model), 4, truth.shape, ratio, 0.05)
-    for cells, (model, each) in zip(axes, by_model.items(), strict=True):
-        clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
-        before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
-        legend_masks += [before, after]
-        images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
-        for axis, (image, mask) in zip(cells, images, strict=True):
-            _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth))
-        cells[0].set_ylabel(plain(model, 24))
-    texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
-    for axis, text in zip(axes[0], texts, strict=True):
-        axis.set_title(text)
-    _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
-    _classes(figure, legend_masks, _class_names(material, both))
-    yield figure
+
+    def draw(both: Rows) -> Figure:
+        by_model: dict[str, Saved] = {}
+        for row in both:
+            model = _target(row["source_model"])
+            by_model[model] = _read(material, [row], model)[label]
+        if len({each.label.shape for each in by_model.values()}) > 1:
+            raise UserError("the two models see volumes on different grids")
+        if len(by_model) < 2:
+            raise UserError(NO_PREDICTIONS)
+        first = next(iter(by_model.values()))
+        index = busiest([each.predictions[model][1] != each.label for model, each in by_model.items()], AXIAL)
+        ratio, truth = aspect(first.spacing, AXIAL), plane(first.label, AXIAL, index)
+        legend_masks = [truth]
+        figure, axes = _grid(len(by_model), 4, truth.shape, ratio, 0.05)
+        for cells, (model, each) in zip(axes, by_model.items(), strict=True):
+            clean, adversarial = plane(each.clean, AXIAL, index), plane(each.adversarial, AXIAL, index)
+            before, after = (plane(mask, AXIAL, index) for mask in each.predictions[model])
+            legend_masks += [before, after]
+            images = zip((clean, clean, adversarial, adversarial), (truth, before, None, after), strict=True)
+            for axis, (image, mask) in zip(cells, images, strict=True):
+                _show(axis, image, ratio, mask, None if mask is None else error_box(mask, truth))
+            cells[0].set_ylabel(plain(model, 24))
+        texts = ("label", "prediction, clean", "adversarial", "prediction, adversarial")
+        for axis, text in zip(axes[0], texts, strict=True):
+            axis.set_title(text)
+        _title(figure, f"{dataset}: {label}, case {case}", index, "box: the largest error")
+        _classes(figure, legend_masks, _class_names(material, both))
+        return figure
+
+    yield from _figures(groups.get_group((label, case)).iloc[[-1, 0]].to_dict("records"), 2, draw)
 
 
 def _saved(material: Material, rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,14 +226,12 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
     return str(attack_rows[0]["case_id"]), sorted(attack_rows, key=lambda row: material.places["label"][row["label"]])
 
 
-def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved] | str:
-    """Reads the volumes of one case by attack, with predictions of the target; or says what is wrong with them."""
-    try:
-        by_label = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
-    except (UserError, OSError) as error:
-        return str(error)
-    lacks = target is not None and any(target not in each.predictions for each in by_label.values())
-    return NO_PREDICTIONS if lacks else by_label
+def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved]:
+    """Reads the volumes of one case by attack; UserError or OSError where that fails, or lacks the target."""
+    by_label = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
+    if target is not None and any(target not in each.predictions for each in by_label.values()):
+        raise UserError(NO_PREDICTIONS)
+    return by_label
 
 
 def _target(model: str) -> str:
@@ -284,14 +280,12 @@ def _title(figure: Figure, of: str, index: int, words: str, joint: str = ";") ->
 
 
 def _class_names(material: Material, rows: Rows) -> dict[int, str]:
-    """Returns the names of classes by number, from the rows' class records."""
     classes = material.classes[material.classes["cell_id"].isin([row["cell_id"] for row in rows])]
     named = classes[["class_index", "class_name"]].drop_duplicates("class_index")
     return {int(index): str(name) for index, name in named.itertuples(index=False, name=None)}
 
 
 def _classes(figure: Figure, masks: Sequence[Array], names: Mapping[int, str]) -> None:
-    """Draws a legend of the visible classes."""
     indices = sorted({int(index) for mask in masks for index in np.unique(mask)} - {0})
     handles = [Patch(color=class_color(index), alpha=OPACITY, lw=0) for index in indices]
     legend(figure, handles, [f"{index} {plain(names.get(index, 'not named'))}" for index in indices])

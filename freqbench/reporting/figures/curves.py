@@ -8,29 +8,19 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
-from freqbench.ops.colors import SeriesStyle, series_style
+from freqbench.ops.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting import figure_data
+from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommended
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
-from freqbench.reporting.figures.style import (
-    COLUMN,
-    DROP,
-    GREY,
-    GRID,
-    PAGE,
-    RING,
-    SCORE,
-    counted,
-    legend,
-    line_handle,
-    log_axis,
-    plain,
-)
+from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, counted, legend, line_handle, plain
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 MOST_LINES = 14
+KNEE = 6.5  # size of its marker
 
 Styles = Mapping[str, SeriesStyle]
 
@@ -68,7 +58,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         axis.set_xticks(sorted(panel["budget"].unique()))
         axis.xaxis.set_major_formatter("{x:.4g}")
         axis.grid(axis="y", **GRID)
-    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
+    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
     figure.suptitle(f"{title}: {style.interval_words(table)}")
     handles = [*map(line_handle, styles.values()), Line2D([], [], color=GREY, linestyle="dotted")]
     legend(figure, handles, [*map(plain, styles), "clean"])
@@ -91,7 +81,7 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         yield "no distance was measured inside the body"
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
-    figure = style.new_figure(PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
+    figure = style.new_figure(style.PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
@@ -144,10 +134,9 @@ def cost(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> It
         for number, (family, look) in enumerate(styles.items(), 1):
             series = table[table["family"] == family].sort_values("budget", kind="stable")
             _numbered(axis, series[column], series["drop"], number, look, look.marker)
-        log_axis(axis, table[column])
+        style.log_axis(axis, table[column])
         axis.set_xlabel(costs[column])
-        axis.grid(axis="y", **GRID)
-        axis.axhline(0, color=GREY, linewidth=0.6)
+        style.drop_axis(axis)
     figure.suptitle(f"{plain(f'{dataset}: attacks on {model}', 90)}, {counted(table['n'].tolist())}")
     legend(figure, [line_handle(each, mfc="white") for each in styles.values()], _numbered_texts(styles))
     yield figure
@@ -164,23 +153,21 @@ def bands(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> I
         title = f"{plain(f'{dataset}: {model}', 40)}, {counted([row['n'] for row in some])}"
         figure, axis = _lines(lines, title, material.styles)
         axis.set_xticks(range(3), ["low", "middle", "high"])
-        axis.set_xlim(-0.2, 2.2)
-        axis.set_xlabel("DCT band of blocks of 8 voxels a side")
-        axis.set_ylabel("mean |coefficient| (intensity)")
+        names = {"xlabel": "DCT band of blocks of 8 voxels a side", "ylabel": "mean |coefficient| (intensity)"}
+        axis.set(xlim=(-0.2, 2.2), **names)
         yield figure
 
 
 def spectrum_figure(spectra: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str, styles: Styles) -> Figure:
     """Draws radial DCT spectra (`planes.radial_spectrum`) of the changes of one case, one line per attack."""
     figure, axis = _lines(spectra, f"{plain(title, 50)}, n = 1", styles, markevery=4)
-    axis.set_xlabel("radial frequency (cycles a voxel)")
-    axis.set_ylabel("rms DCT coefficient (intensity)")
+    axis.set(xlabel="radial frequency (cycles a voxel)", ylabel="rms DCT coefficient (intensity)")
     return figure
 
 
 def _lines(lines: Mapping[str, Any], title: str, styles: Styles, **options: Any) -> tuple[Figure, Axes]:
     """Draws lines on a logarithmic y axis; `lines` holds x and y by label."""
-    figure = style.new_figure(COLUMN, 2.3 + 0.155 * len(lines))
+    figure = style.new_figure(style.COLUMN, 2.3 + 0.155 * len(lines))
     axis = figure.subplots()
     for label, (x, y) in lines.items():
         look = styles[label]
@@ -231,9 +218,7 @@ def distance(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
             style.error_bars(axis, series["l2_body"], series["drop"], look, yerr=style.reach(series, "drop"), **thin)
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")
         axis.set_xlim(0, 1.08 * max(panel["l2_body"].max(), 1e-6))
-        axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.grid(axis="both", **GRID)
-    axes[0].set_ylim(min(-5.0, 1.1 * table["drop"].min()), min(100.0, 1.1 * max(table["drop"].max(), 10.0) + 5))
+        style.drop_axis(axis, table["drop"], grid="both")
     title = plain(f"{dataset}: attacks on {model}", 60)
     figure.suptitle(f"{title}: {style.interval_words(table)}; hollow: null rows")
     nulls = set(table.loc[table["is_null"], "family"])
@@ -260,11 +245,60 @@ def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
         axis.set_xticks(places, [plain(value.strip('"'), 12) for value in panel["value"]])
         axis.set_xlim(-0.5, len(panel) - 0.5)
         axis.set_title(plain(f"{attack}: {factor}", 30), loc="left")
-        axis.axhline(0, color=GREY, linewidth=0.6)
-        axis.grid(axis="y", **GRID)
-    axes[0].set_ylim(min(-5.0, 1.1 * table["mean"].min()), min(100.0, 1.1 * max(table["mean"].max(), 10.0) + 5))
-    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == PAGE else 36)
+        style.drop_axis(axis, table["mean"])
+    title = plain(f"{dataset}: attacks on {model}", 60 if figure.get_figwidth() == style.PAGE else 36)
     figure.suptitle(f"{title}, {counted(table['n'].astype(int).tolist())}: {style.interval_words(table)}")
     handles = [*map(line_handle, looks.values()), Line2D([], [], color="black", **RING)]
     legend(figure, handles, [*map(plain, looks), "the setting that the others differ from"])
     yield figure
+
+
+@style.styled()
+def convergence_figure(table: pd.DataFrame) -> Figure:
+    """Draws drop against passes of `convergence.settings`, one panel per dataset, model, threat model and budget.
+
+    Colour and marker are the attack's, the dash is the loss's. A large marker is the knee, a ring the recommended
+    setting; several restarts are hollow markers on a thin line.
+    """
+    groups = list(table.groupby(PLACE, sort=False))
+    attacks = {name: series_style(place) for place, name in enumerate(dict.fromkeys(table["attack"]))}
+    dashes = {name: DASHES[place % len(DASHES)] for place, name in enumerate(dict.fromkeys(table["loss"]))}
+    chosen = recommended(table)
+    labels = "passes a window (forward + backward)", DROP
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.9), len(attacks) + len(dashes) + 3, labels, sharey=False)
+    for axis, (place, panel) in zip(axes, groups, strict=True):
+        for _, curve in panel.groupby(CURVE, sort=False):
+            _curve(axis, curve, attacks[curve["attack"].iloc[0]], dashes[curve["loss"].iloc[0]])
+        ring = chosen[(chosen[PLACE] == list(place)).all(axis=1)]
+        axis.plot(ring["passes"], ring["drop"], color="black", zorder=4, clip_on=False, **RING)
+        style.log_axis(axis, panel["passes"])
+        axis.xaxis.set_minor_locator(NullLocator())
+        dataset, model, threat, budget = place
+        axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{threat} {budget}', 34)}", loc="left")
+        style.drop_axis(axis)
+    figure.suptitle(f"Drop against passes, {counted(table['cases'].tolist())}")
+    handles = [Line2D([], [], color=look.color, marker=look.marker, linestyle="none") for look in attacks.values()]
+    handles += [Line2D([], [], color="black", linestyle=dash) for dash in dashes.values()]
+    texts = [*map(plain, attacks), *(f"loss {plain(loss)}" if loss else "loss of its own" for loss in dashes)]
+    handles += [Line2D([], [], color="black", marker="o", linestyle="none", markersize=KNEE)]
+    handles += [Line2D([], [], color="black", **RING)]
+    texts += [f"more passes add less than {ENOUGH:g}", "recommended"]
+    if (table["restarts"] > 1).any():
+        handles.append(Line2D([], [], color="black", marker="s", mfc="white", linestyle="none"))
+        texts.append(" or ".join(f"{n}" for n in sorted(table["restarts"].unique()) if n > 1) + " restarts")
+    legend(figure, handles, texts)
+    return figure
+
+
+def _curve(axis: Axes, curve: pd.DataFrame, look: SeriesStyle, dash: str) -> None:
+    """Draws one curve: a line with its knee for one restart, hollow markers for several."""
+    passes, drops = curve["passes"].to_numpy(), curve["drop"].to_numpy()
+    marks: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    if curve["restarts"].iloc[0] > 1:
+        axis.plot(passes, drops, color=look.color, linestyle=dash, linewidth=0.4, zorder=2)
+        axis.plot(passes, drops, mfc="white", mew=0.7, linestyle="none", zorder=2, **marks)
+        return
+    axis.plot(passes, drops, linestyle=dash, zorder=3, **marks)
+    enough = knee(drops.tolist())
+    if enough < len(drops) - 1:
+        axis.plot(passes[enough], drops[enough], markersize=KNEE, zorder=3, **marks)

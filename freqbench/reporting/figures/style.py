@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -85,6 +85,14 @@ def panels(
     for axis in visible[::across]:
         axis.set_ylabel(labels[1])
     return figure, visible
+
+
+def drop_axis(axis: Axes, drops: pd.Series | None = None, grid: Literal["x", "y", "both"] = "y") -> None:
+    """Draws grid and zero line of an axis of drops; with `drops` it ends at these, however wide their intervals are."""
+    axis.grid(axis=grid, **GRID)
+    axis.axhline(0, color=GREY, linewidth=0.6)
+    if drops is not None:
+        axis.set_ylim(min(-5.0, 1.1 * drops.min()), min(100.0, 1.1 * max(drops.max(), 10.0) + 5))
 
 
 def error_bars(axis: Axes, x: Any, y: Any, look: SeriesStyle, **options: Any) -> None:

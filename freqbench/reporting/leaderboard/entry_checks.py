@@ -49,14 +49,13 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
         of_store, *of_audit = map(verify.verify, _stores(entry))
         results += [*of_store, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _seal, lambda entry: audited(entry.store)):
-        if any(each.verdict == "wrong" for each in results):
+        if reasons(results):
             break
-        results = [*results, more(entry)]
+        results.append(more(entry))
     return results
 
 
 def _stores(entry: Entry) -> list[Store]:
-    """Returns the entry's own store, and that of its audit if it was run."""
     audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
@@ -72,18 +71,13 @@ def _job(entry: Entry, trust_code: bool) -> Check:
             place = place_of(job.model_dump(mode="json"))
         except UserError as error:
             return _wrong("job", one_line(error))
-        if not trust_code and (foreign := _foreign(job)):
+        classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
+        foreign = [name for name in (str(job.models[0].arch), *classes) if name in FROZEN or names_class(name)]
+        if foreign and not trust_code:
             return _wrong("job", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first")
         if not place.startswith("zoo://") and "/" in place:
             return _wrong("job", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
     return _ok("job", f"of {entry.seal.model} alone")
-
-
-def _foreign(job: JobSpec) -> list[str]:
-    """Finds names of code of other packages in a job of one network; imports nothing."""
-    classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
-    named = [str(job.models[0].arch), *classes]
-    return [name for name in named if name in FROZEN or names_class(name)]
 
 
 def _spec(entry: Entry, spec: Any) -> JobSpec:
@@ -118,9 +112,8 @@ def _seal(entry: Entry) -> Check:
     if not facts.worst_cases:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
         return _wrong("seal", f"nothing to rank by: expected {wanted}")
-    return _ok(
-        "seal", f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models are the rows'"
-    )
+    counts = f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models"
+    return _ok("seal", f"{counts} are the rows'")
 
 
 def audited(store: Store) -> Check:
@@ -207,7 +200,6 @@ def recompute(
 
 
 def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
-    """Returns the entry's job with weights and data at their places here."""
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:

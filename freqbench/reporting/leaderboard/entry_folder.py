@@ -7,6 +7,7 @@ the worst case of each case and threat model, and every other file by its SHA-25
 
 import re
 import stat
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from freqbench.analysis.tables import case_minima
 from freqbench.audit import checks
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
-from freqbench.core import config, downloads, names
+from freqbench.core import config, downloads, names, storage
 from freqbench.core.config import FileName, Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
@@ -39,6 +40,8 @@ _OWN = re.compile(
     rf"{re.escape(CARD)}|{re.escape(SEAL)}|{STORE}/((audit/)?{_RUN}|audit/{GRADIENTS}|{GLIMPSES}/[0-9a-f_.-]+\.webp)",
     re.ASCII,
 )
+
+_COPIED = ("case_id", "patient_id", "cell_id", "dsc_foreground", "dsc_foreground_clean")
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -162,15 +165,11 @@ def files_of(folder: Path) -> dict[str, Path]:
         if len(files) > MOST_FILES or total > MOST_BYTES:
             most = f"{MOST_FILES} files and {MOST_BYTES // 2**20} MiB"
             raise UserError(f"{folder}: expected at most {most}, got more: compact the store")
-        if name.endswith(".webp") and (path.lstat().st_size > MAX_BYTES or not _is_webp(path)):
-            raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
+        if name.endswith(".webp"):
+            head = storage.read_range(str(path), 0, 12)
+            if path.lstat().st_size > MAX_BYTES or head[:4] != b"RIFF" or head[8:] != b"WEBP":
+                raise UserError(f"{path}: expected a WebP picture of at most {MAX_BYTES} bytes, got another file")
     return files
-
-
-def _is_webp(path: Path) -> bool:
-    with path.open("rb") as stream:
-        head = stream.read(12)
-    return head[:4] == b"RIFF" and head[8:] == b"WEBP"
 
 
 def _require_small(folder: Path, paths: Iterable[Path]) -> None:
@@ -201,14 +200,13 @@ def told_by(store: Store) -> Told:
             labels = [each.label for each in (*claim.own, *claim.added)]
             rows = on.rows[on.rows["label"].isin(labels) & on.rows["fg"].notna()]
             for row in case_minima(rows.assign(_score=rows["fg"]), []).to_dict("records"):
-                copied = {name: row[name] for name in ("case_id", "patient_id", "cell_id")}
-                scores = {name: row[name] for name in ("dsc_foreground", "dsc_foreground_clean")}
+                copied = {name: row[name] for name in _COPIED}
                 key = digests[on.dataset, row["case_id"]]
                 place = {"dataset": on.dataset, "bounds": claim.subject, "case_key": key, "attack": row["label"]}
-                worst.append(config.validate({**place, **copied, **scores}, WorstCase, store.root))
-    cases: dict[str, dict[str, str]] = {}
+                worst.append(config.validate({**place, **copied}, WorstCase, store.root))
+    cases = defaultdict[str, dict[str, str]](dict)
     for (dataset, case), key in sorted(digests.items()):
-        cases.setdefault(str(dataset), {})[str(case)] = str(key)
+        cases[str(dataset)][str(case)] = str(key)
     verdicts = checks.verdicts(checks.audited(evidence))
     return Told(
         cases=cases,
@@ -221,8 +219,8 @@ def told_by(store: Store) -> Told:
 def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Returns a stored job of one network with its weights at another place."""
     (model,) = spec["models"]
-    if model.get("trained"):
-        return {**spec, "models": [{**model, "trained": {**model["trained"], "checkpoint": place}}]}
+    if trained := model.get("trained"):
+        return {**spec, "models": [{**model, "trained": {**trained, "checkpoint": place}}]}
     return {**spec, "models": [{**model, "bundle" if model.get("bundle") else "checkpoint": place}]}
 
 

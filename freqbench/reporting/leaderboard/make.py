@@ -1,6 +1,9 @@
 """Makes entries of a leaderboard from a store: the rows of one network under attacks on itself, and their audit."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -96,38 +99,30 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:
-        if not (_names(attack.sources, model) and any(_names(attack.datasets, name) for name in datasets)):
+        on = sorted(name for name in datasets if _names(attack.datasets, name))
+        if not (_names(attack.sources, model) and on):
             continue
         if "surrogates" in attack.own:
             raise UserError(
                 f"{out}: {model}: expected attacks that need no other network than the entry's, got {attack.name} with "
                 "surrogates: run the job without it, to another store"
             )
-        changes: dict[str, Any] = {"sources": [model]} if attack.sources is not None else {}
-        if attack.datasets is not None:
-            changes["datasets"] = sorted(name for name in datasets if _names(attack.datasets, name))
-        if attack.matched is not None:
-            changes["matched"] = tuple(each for each in attack.matched if each.source == model)
+        matched = attack.matched and tuple(each for each in attack.matched if each.source == model)
+        changes = {"sources": [model], "datasets": on, "matched": matched}
+        changes = {name: value for name, value in changes.items() if getattr(attack, name) is not None}
         attacks.append(attack.model_copy(update=changes))
     parts = {
         "models": [entries[0]],
         "datasets": [entry for entry in job.datasets if entry.name in datasets],
         "attacks": attacks,
-        "training": (),
-        "targets": "source",
-        "save_adversarial": "none",
-        "trust_code": False,
+        **{"training": (), "targets": "source", "save_adversarial": "none", "trust_code": False},
     }
     content = job.model_copy(update=parts).model_dump(mode="json")
-    content["datasets"] = [{key: _named(value) for key, value in each.items()} for each in content["datasets"]]
+    for dataset in content["datasets"]:  # without the folders of this machine
+        paths = {key: value for key, value in dataset.items() if isinstance(value, str) and value[:1] in ("/", "~")}
+        dataset |= {key: PurePosixPath(path).name for key, path in paths.items()}
     place = place_of(content)
     return content if place.startswith("zoo://") else located(content, PurePosixPath(place.rstrip("/")).name)
-
-
-def _named(value: Any) -> Any:
-    """Last part of an absolute path; any other value unchanged."""
-    is_absolute = isinstance(value, str) and value.startswith(("/", "~"))
-    return PurePosixPath(value).name if is_absolute else value
 
 
 def _names(chosen: str | Collection[str] | None, name: str) -> bool:
@@ -157,9 +152,9 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
     if not copy.is_empty and set(copy.rows(mark)) != wanted:
         raise UserError(f"{to}: expected nothing or the rows of {store.root}, got others: move the folder away")
     stored = store.found(keys)
-    runs: dict[str, list[Key]] = {}
+    runs = defaultdict[str, list[Key]](list)
     for key in sorted(stored):
-        runs.setdefault(stored[key][0]["run_id"], []).append(key)
+        runs[stored[key][0]["run_id"]].append(key)
     run_facts = []
     for run_id, run_keys in runs.items():
         if copy.is_empty or run_id not in copy.run_ids():
@@ -175,18 +170,15 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
         copied = {name: run[name] for name in OF_RUN if name in run}
         run_facts.append({**copied, "models": models, "datasets": run.get("datasets"), "job": dict(spec)})
         copy.write_run(run_id, run_facts[-1])
-    cells: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for cell_id, case_key, target in sorted(stored):
-        row = stored[cell_id, case_key, target][0]
-        cell = cells.setdefault((cell_id, row["dataset"]), {"targets": [], "cases": []})
-        cell["targets"] = sorted({*cell["targets"], target})
-        cell["cases"] = sorted({*cell["cases"], case_key})
-    index = [{"cell_id": cell_id, "dataset": dataset, **parts} for (cell_id, dataset), parts in cells.items()]
+    index = []
+    for cell_id, group in groupby(sorted(stored), key=itemgetter(0)):
+        cell = [*group]
+        parts = {"targets": sorted({key[2] for key in cell}), "cases": sorted({key[1] for key in cell})}
+        index.append({"cell_id": cell_id, "dataset": stored[cell[0]][0]["dataset"], **parts})
     copy.write_job({"spec": dict(spec), "index": {"cells": index, "cases": {}}})
     return run_facts
 
 
 def _quoted(text: str) -> str:
-    """Writes a text as a YAML scalar on one line."""
     dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
     return dumped.strip()

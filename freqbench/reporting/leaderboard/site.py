@@ -1,11 +1,13 @@
-"""Builds the static site of a leaderboard: plain pages that fetch nothing, ready for GitHub Pages.
+"""Ranks entries by their worst case on boards, and builds their static site: plain pages that fetch nothing.
 
 Texts of entries are escaped everywhere, links are https addresses only, and a policy in each
 page lets no script run but the site's own.
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,17 +18,17 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from freqbench.analysis.groups import bounds, points
+from freqbench.analysis import groups
 from freqbench.core import storage
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.machine import versions
 from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled
-from freqbench.reporting.leaderboard.board import SCORE, Board, boards_of
 from freqbench.reporting.leaderboard.card import is_address
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
 from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, read_entry
 from freqbench.reporting.render import csv
+from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests
 from freqbench.results.glimpses import listed
 
 MARK = b'<meta name="generator" content="freqbench leaderboard">'
@@ -34,17 +36,74 @@ INK = "#010203"  # becomes the page's text colour, dark or light
 COPIED = ("style.css", "sort.js")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Board:
+    """Entries of one threat model with its bounds, in order of rank.
+
+    Attributes:
+        bounds: threat model with its bounds, such as `linf eps=8/255`.
+        rows: by entry: `rank entry cases patients dsc_foreground low high dsc_foreground_clean drop strongest`,
+            then points `behind` the first with `behind_low`, `behind_high`, and whether the `order` of the two `holds`
+            or is `open`. Dice x100.
+    """
+
+    dataset: str
+    bounds: str
+    rows: pd.DataFrame
+
+
+def boards_of(entries: Sequence[Entry]) -> list[Board]:
+    """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
+
+    An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
+    audit's too, leaves; its interval is over patients. The order is tested as in `report --table leaderboard`.
+    """
+    cases = defaultdict[Hashable, list[pd.DataFrame]](list)
+    for entry in entries:
+        worst = pd.DataFrame([dict(each) for each in entry.seal.worst_cases])
+        for (_, within), part in worst.groupby(["dataset", "bounds"]):
+            cases[within, frozenset(part["case_key"])].append(part.assign(target_model=entry.name))
+    if not cases:
+        return []
+    boards, tests = [], []
+    for place, parts in enumerate(cases.values()):
+        rows, pairs = _ranked(pd.concat(parts, ignore_index=True))
+        boards.append(rows.assign(budget=place))
+        tests.append(pairs.assign(budget=place, threat_model=rows["threat_model"][0]))
+    data = decided(pd.concat(boards, ignore_index=True), pd.concat(tests, ignore_index=True))
+    return [
+        Board(dataset=str(dataset), bounds=str(bounds), rows=rows.reset_index(drop=True))
+        for (dataset, bounds, _), rows in data.rename(columns={"target_model": "entry"}).groupby(
+            ["dataset", "threat_model", "budget"]
+        )
+    ]
+
+
+def _ranked(worst: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Returns the rows of a board, and the tests of all its pairs."""
+    scores = {name: 100 * worst[name] for name in (SCORE, "dsc_foreground_clean")}
+    cases = worst.assign(**scores, case_id=worst["case_key"], seed=0)
+    cases["drop"] = cases["dsc_foreground_clean"] - cases[SCORE]
+    rows = groups.grouped(cases, ["target_model"], SCORE, ["dsc_foreground_clean", "drop"])
+    strongest = cases.groupby("target_model")["attack"].agg(lambda each: each.value_counts().index[0])
+    rows = rows.assign(
+        dataset=worst["dataset"].iloc[0],
+        threat_model=worst["bounds"].iloc[0],
+        strongest=rows["target_model"].map(strongest),
+        rank=rows[SCORE].rank(ascending=False, method="min").astype(int),
+    )
+    rows = rows.sort_values(["rank", "target_model"], ignore_index=True)
+    return rows, pair_tests(cases, rows["target_model"].tolist())
+
+
 def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: bool = False) -> bool:
-    """Builds a site of the entries of a folder in which `examine` finds nothing wrong.
+    """Builds a site of the entries of a folder in which `examine` finds nothing wrong; True if no entry was refused.
 
     Args:
         entries: a folder; each folder in it is an entry.
         to: a folder, made if missing; an index.html of another maker is refused.
         say: gets one line for each refused entry, the site's path, and a note that nothing was computed again.
         trust_code: as in `examine`.
-
-    Returns:
-        True if no entry was refused.
 
     Raises:
         UserError: no entry, or all refused.
@@ -74,16 +133,12 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
 
 def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"points": points, "is_address": is_address}
+    environment.filters |= {"points": groups.points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
-    panels: list[dict[str, Any]] = [
-        {
-            "board": board,
-            "rows": board.rows.assign(interval=bounds(board.rows)).to_dict("records"),
-            "plot": Markup(trade_off(board.rows, [*by_name])),
-        }
-        for board in boards
-    ]
+    panels: list[dict[str, Any]] = []
+    for board in boards:
+        rows = board.rows.assign(interval=groups.bounds(board.rows)).to_dict("records")
+        panels.append({"board": board, "rows": rows, "plot": Markup(trade_off(board.rows, [*by_name]))})
 
     def put(name: str, template: str, root: str, **content: Any) -> None:
         page = environment.get_template(template).render(root=root, version=versions()["freqbench"], **content)
@@ -109,7 +164,7 @@ def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
         if each := worst.get(place):
             file = f"{entry.name}-{each.cell_id}.webp"
             storage.write_atomic(str(to / "entries" / file), storage.read_bytes(path))
-            lost = points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
+            lost = groups.points(100 * (each.dsc_foreground_clean - each.dsc_foreground))
             text = f"{each.attack} ({each.bounds}) on {each.case_id}: {lost} points of foreground DSC lost"
             pictures.append({"file": file, "text": text})
     return sorted(pictures, key=lambda each: each["text"])
@@ -129,11 +184,9 @@ def trade_off(rows: pd.DataFrame, names: Sequence[str]) -> str:
             style = series_style(names.index(row["entry"]))
             color = INK if style.color == BACKGROUND else style.color  # a dark page would swallow black
             away = [[max(0.0, row[SCORE] - row["low"])], [max(0.0, row["high"] - row[SCORE])]]
+            look: dict[str, Any] = {"color": color, "marker": style.marker, "linestyle": "", "label": row["entry"]}
             spread = None if np.isnan(away).any() else away
-            axes.errorbar(
-                row["dsc_foreground_clean"], row[SCORE], spread, color=color, marker=style.marker, linestyle="",
-                elinewidth=0.6, label=row["entry"],
-            )  # fmt: skip
+            axes.errorbar(row["dsc_foreground_clean"], row[SCORE], spread, elinewidth=0.6, **look)
         axes.set(xlabel="clean DSC fg (%)", ylabel="worst-case DSC fg (%)", ylim=(-3, 103))
         axes.margins(x=0.15)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -19,7 +19,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
   `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
 - `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
-- `findings`: see `freqbench.reporting.page.sentences`; `glimpses`: see `freqbench.reporting.page.pictures`;
+- `findings`: see `freqbench.reporting.page.facts`; `glimpses`: see `freqbench.reporting.page.manifest`;
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
@@ -41,18 +41,17 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.frames import joined_classes
-from freqbench.analysis.groups import is_null_row, is_white_box
-from freqbench.analysis.labels import families, value_text
+from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
+from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
-from freqbench.analysis.tables import CLEAN, summary
+from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.core.documents import object_of
 from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
-from freqbench.reporting.page.pictures import shown_glimpses
-from freqbench.reporting.page.sentences import sentences
+from freqbench.reporting.page.manifest import shown_glimpses
 from freqbench.reporting.render.columns import columns_of, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
@@ -94,6 +93,7 @@ def page_data(
     records = records.assign(row=records[_KEYS].merge(rows[[*_KEYS, "row"]], on=_KEYS, how="left")["row"].to_numpy())
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
+    failed = failures(records).astype(object)
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
@@ -104,10 +104,10 @@ def page_data(
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "findings": sentences(rows),
+        "findings": page_facts.sentences(rows),
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
-        "failures": _failures(records),
+        "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
         "counts": {
             "ok": int((records["status"] == "ok").sum()),
             "failed": int((records["status"] != "ok").sum()),
@@ -131,19 +131,12 @@ def _described() -> list[dict[str, Any]]:
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
-    budgets = [
-        "" if pd.isna(value) else f"{name}={value_text(name, value)}"
-        for name, value in zip(rows["budget_name"], rows["budget"], strict=True)
-    ]
+    budgets = budget_texts(rows).astype(object)
+    columns = {"dataset": "dataset", "source": "source_model", "target": "target_model", "attack": "label"}
+    columns |= {"family": "family", "base": "base", "threat": "threat_model"}
     names = {
-        "dataset": rows["dataset"],
-        "source": rows["source_model"],
-        "target": rows["target_model"],
-        "attack": rows["label"],
-        "family": rows["family"],
-        "base": rows["base"],
-        "threat": rows["threat_model"],
-        "budget_text": pd.Series(budgets, dtype=object),
+        **{name: rows[column] for name, column in columns.items()},
+        "budget_text": (rows["budget_name"] + "=" + budgets).where(budgets != "", ""),
         "transfer": is_white_box(rows).map({True: "white-box", False: "transfer"}),
         **_reasons(records, len(rows)),
     }
@@ -182,7 +175,7 @@ def _class_frames(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[s
     parts = ("cases", "case_classes", "clean_classes", "class_means")
     frames: dict[str, Any] = dict.fromkeys(parts) | {"classes": {}}
     omitted = frames["omitted"] = {}
-    counts, blocks = np.zeros(len(records), dtype=int), np.zeros(len(records), dtype=int)
+    counts = blocks = np.zeros(len(records), dtype=int)
     if classes is None or classes.empty:
         omitted["case_classes"] = "the store holds no values of single classes"
     else:
@@ -240,10 +233,8 @@ def _class_means(joined: pd.DataFrame) -> dict[str, Any]:
     groups = values.groupby(["row", "class_index"], sort=True)
     means = groups[["dsc", "dsc_clean", "dsc_drop", "hd95_mm"]].mean()
     means[["dsc", "dsc_clean", "dsc_drop"]] *= 100
-    counts = groups["dsc"].count()
-    index = means.index.to_frame(index=False)
-    exact = {"row": index["row"], "class": index["class_index"], "cases": counts}
-    return _frame({}, means, **exact)
+    row, index = (means.index.get_level_values(level) for level in (0, 1))
+    return _frame({}, means, **{"row": row, "class": index, "cases": groups["dsc"].count()})
 
 
 def _clean_classes(records: pd.DataFrame, joined: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
@@ -260,12 +251,6 @@ def _left_out(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return _objects(counts, ("reason", "rows"))
 
 
-def _failures(records: pd.DataFrame) -> list[dict[str, Any]]:
-    groups = records[records["status"] != "ok"].groupby(_KEYS, observed=True)
-    counts = groups.agg(failed=("status", "size"), reason=("error", "first")).reset_index().astype(object)
-    return _objects(counts.where(counts.notna(), None), ("failed", "reason"))
-
-
 def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
     names = ("dataset", "source", "target", "attack", *rest)
     return [dict(zip(names, values, strict=True)) for values in rows.itertuples(index=False, name=None)]
@@ -276,14 +261,9 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     tables = []
     for section in unasked(records):
         columns = columns_of(section)
-        tables.append(
-            {
-                "title": section.title,
-                "text": section.text,
-                "columns": [{"heading": one_line(each.heading), "number": each.is_number} for each in columns],
-                "rows": [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)],
-            }
-        )
+        headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
+        rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]
+        tables.append({"title": section.title, "text": section.text, "columns": headings, "rows": rows})
     return tables
 
 
@@ -302,16 +282,11 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
             (model, group, row): [None if math.isnan(value) else round(float(value), 2) for value in values]
             for model, group, row, *values in columns.itertuples(index=False)
         }
-        charts.append(
-            {
-                "dataset": str(dataset),
-                "models": list(comparison.models),
-                "rows": [[natural.GROUPS[group], row] for group, row in comparison.rows],
-                "drops": {model: [drops.get((model, *row)) for row in comparison.rows] for model in comparison.models},
-                "series": {model: list(series_style(place)) for place, model in enumerate(comparison.models)},
-                "cases": comparison.n,
-            }
-        )
+        models, names = comparison.models, [[natural.GROUPS[group], row] for group, row in comparison.rows]
+        chart: dict[str, Any] = {"dataset": str(dataset), "models": list(models), "rows": names}
+        chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
+        chart["series"] = {model: list(series_style(place)) for place, model in enumerate(models)}
+        charts.append(chart | {"cases": comparison.n})
     return charts
 
 

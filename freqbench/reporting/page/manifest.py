@@ -1,29 +1,31 @@
-"""Lists the saved volumes of stores for the viewer in a manifest, and packs the files that a browser reads."""
+"""Lists saved volumes of stores for the viewer, packs the files that a browser reads, and picks glimpses."""
 
 import base64
 import gzip
 import hashlib
 import io
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.groups import with_files
+from freqbench.analysis.groups import is_white_box, with_files
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
 from freqbench.results import volumes
+from freqbench.results.glimpses import MAX_BYTES, listed
 
 Manifest = dict[str, Any]
 
 FOLDER = "volumes"
 INT16 = 32767
+MOST_BYTES = 8_000_000  # of the glimpses of a page
 PACKING = 6  # of 9: higher levels pack an attack's noise no better
 
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
@@ -39,8 +41,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
     Args:
         records: after `tables.current`; only rows with saved volumes count.
         classes: columns of CLASS_RECORDS, for the names of classes.
-        stores: folders or URIs.
-        folder: that of the page.
+        stores: folders or URIs, as is `folder`, that of the page.
 
     Returns:
         Argument of `freqbenchViewer.open`: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
@@ -57,7 +58,10 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
             content, error = browser_file(storage.read_bytes(path), path)
             rounding = max(rounding, error)
             keys[path] = hashlib.blake2b(content, digest_size=8).hexdigest()
-            sizes[keys[path]] = _write(folder, keys[path], content)
+            script = _beginning(keys[path]) + base64.b64encode(content) + b'")\n'
+            sizes[keys[path]], target = len(script), storage.join(folder, FOLDER, f"{keys[path]}.js")
+            if not storage.exists(target):
+                storage.write_atomic(target, script)
         return keys[path]
 
     manifest = _manifest("script", records, classes, stores, key)
@@ -79,11 +83,8 @@ def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
 
 
 def volume_bytes(stores: Sequence[str], key: str) -> bytes:
-    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores.
-
-    Raises:
-        UserError: no such key, no such file, or links lead out of the store.
-    """
+    """Reads a saved volume, a packed NIfTI file, by its key in `live_manifest` of the same stores; UserError for no
+    such key, no such file, or links that lead out of the store."""
     index, _, code = key.partition("-")
     try:
         below = base64.b64decode(code + "=" * (-len(code) % 4), altchars=b"-_", validate=True).decode()
@@ -102,10 +103,7 @@ def volume_bytes(stores: Sequence[str], key: str) -> bytes:
 
 def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
     """Makes a packed NIfTI file small enough for a page; returns it and the largest change of a voxel by rounding.
-
-    Raises:
-        DataError: damaged, or not finite.
-    """
+    DataError if it is damaged, or not finite."""
     import nibabel
 
     voxels = nifti.read_packed(content, path)
@@ -122,15 +120,6 @@ def browser_file(content: bytes, path: str) -> tuple[bytes, float]:
     return gzip.compress(image.to_bytes(), compresslevel=PACKING, mtime=0), slope / 2
 
 
-def _write(folder: str, key: str, content: bytes) -> int:
-    """Writes a volume's script, named by its content, unless it is there; returns its size in bytes."""
-    script = _beginning(key) + base64.b64encode(content) + b'")\n'
-    path = storage.join(folder, FOLDER, f"{key}.js")
-    if not storage.exists(path):
-        storage.write_atomic(path, script)
-    return len(script)
-
-
 def _beginning(key: str) -> bytes:
     return f'freqbenchVolume("{key}","'.encode()
 
@@ -142,9 +131,8 @@ def _manifest(
     file's key from the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
     wanted = classes[classes["cell_id"].isin(rows["cell_id"])].drop_duplicates(["cell_id", "class_index"])
-    class_names = defaultdict[str, dict[int, str]](dict)
-    for cell_id, index, name in wanted[["cell_id", "class_index", "class_name"]].itertuples(index=False):
-        class_names[str(cell_id)][int(index)] = str(name)
+    wanted = wanted.astype({"class_name": str}).set_index("class_index")
+    class_names = {str(cell): names.to_dict() for cell, names in wanted.groupby("cell_id", observed=True)["class_name"]}
     cases, faults = [], []
     for _, group in rows.groupby(["cell_id", "case_key"], sort=False, observed=True):
         store, _ = group["file"].iloc[0]
@@ -171,7 +159,7 @@ def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
 
 
 def _case(
-    group: pd.DataFrame, class_names: Mapping[str, Mapping[int, str]], store: str, key: Callable[[str, str], str]
+    group: pd.DataFrame, class_names: Mapping[str, Mapping[Any, str]], store: str, key: Callable[[str, str], str]
 ) -> dict[str, Any]:
     """Makes the entry of one saved volume from its rows, one per target; UserError for files that cannot be read."""
     row = group.iloc[0]
@@ -202,14 +190,35 @@ def _case(
             },
         },
         "class_names": [labels.get(index, f"class {index}") for index in range(int(row["num_classes"]))],
-        "dsc": _scores(group),
+        "dsc": {
+            str(name): [None if math.isnan(value) else float(value) for value in scores]
+            for name, *scores in group[["target_model", "dsc_clean", "dsc"]].itertuples(index=False)
+        },
     }
 
 
-def _scores(group: pd.DataFrame) -> dict[str, list[float | None]]:
-    """Scores of each target, DSC clean and adversarial; None where undefined."""
-    values = group[["dsc_clean", "dsc"]].astype(float).to_numpy().tolist()
-    return {
-        str(name): [None if math.isnan(value) else value for value in row]
-        for name, row in zip(group["target_model"], values, strict=True)
-    }
+def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[str, Any]]:
+    """`{row case drop image}` of each white-box row of the summary that has a glimpse, the largest drop first.
+
+    `case` is its id, `drop` in points of foreground DSC, `image` a WebP file as base64. Of several seeds or stores the
+    case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is the place of
+    each in the summary.
+    """
+    files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
+    rows = with_files(records, files)
+    rows = rows[is_white_box(rows) & (rows["status"] == "ok")]
+    drops = 100 * (rows["dsc_foreground_clean"] - rows["dsc_foreground"]).astype(float)
+    rows = rows.assign(drop=drops).sort_values("drop", ascending=False, kind="stable").drop_duplicates("row")
+    pictures: list[dict[str, Any]] = []
+    room = MOST_BYTES
+    for row, case, drop, path in rows[["row", "case_id", "drop", "file"]].itertuples(index=False, name=None):
+        with suppress(FileNotFoundError):  # a run has replaced it meanwhile
+            image = storage.read_range(path, 0, MAX_BYTES + 1)
+            if len(image) > MAX_BYTES or image[:4] != b"RIFF" or image[8:12] != b"WEBP":
+                continue
+            room -= len(image)
+            if room < 0:
+                break
+            encoded = base64.b64encode(image).decode()
+            pictures.append({"row": int(row), "case": str(case), "drop": round(drop, 2), "image": encoded})
+    return pictures

@@ -72,14 +72,9 @@ class Live:
 
 
 def make_app(roots: Sequence[str], hosts: Sequence[str] = LOOPBACK) -> FastAPI:
-    """Makes a server of the page over these stores (folders or URIs), and of nothing else.
-
-    It answers only requests that name one of `hosts`, so that no foreign page in a browser can read it
-    under a name of its own.
-
-    Raises:
-        UserError: a store that is not there or cannot be read.
-    """
+    """Makes a server of the page over these stores (folders or URIs), and of nothing else; UserError for a store that
+    cannot be read. It answers only requests that name one of `hosts`, so that no foreign page in a browser can read it
+    under a name of its own."""
     stores = [Store(root) for root in roots]
     for store in stores:
         store.job()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,7 @@ COLUMNS = (
 _PAIR = ["_dataset", "_model"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Found:
     """Result of one cell, in the table's unit."""
 
@@ -45,7 +45,7 @@ class Found:
     precision: str = ""
     missing: str = ""
     # `case_id`, `patient_id` and `value` of each case with a value, its mean over seeds
-    values: pd.DataFrame = field(default_factory=pd.DataFrame, compare=False, repr=False)
+    values: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
@@ -61,26 +61,20 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
     frame = frame.assign(_dataset=dataset, _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
-    picked = [_pick(cell, groups) for cell in recipe.cells]
-    values = pd.concat([rows.assign(cell=i) for i, (rows, _) in enumerate(picked)], ignore_index=True)
-    results = dict(enumerate(result for _, result in picked))
+    results = [_pick(cell, groups) for cell in recipe.cells]
+    values = pd.concat([result.values.assign(cell=i) for i, result in enumerate(results)], ignore_index=True)
     if values.empty:
-        return [*results.values()]
+        return results
     spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
     for row in mean_intervals(values, ["cell"], "value").query("n > 0").to_dict("records"):
-        cell = row["cell"]
-        results[cell] = replace(
-            results[cell],
-            mean=row["mean"],
-            low=row["low"],
-            high=row["high"],
-            seed_spread=float(spreads[cell]) if results[cell].seeds > 1 else math.nan,
-            undefined=int(picked[cell][0]["value"].isna().sum()),
-            values=of_cell[cell].drop(columns="cell"),
-        )
-    return [*results.values()]
+        result = results[row["cell"]]
+        result.mean, result.low, result.high = row["mean"], row["low"], row["high"]
+        result.seed_spread = float(spreads[row["cell"]]) if result.seeds > 1 else math.nan
+        result.undefined = int(result.values["value"].isna().sum())
+        result.values = of_cell[row["cell"]].drop(columns="cell")
+    return results
 
 
 def relevant(recipe: Recipe, records: pd.DataFrame) -> pd.DataFrame:
@@ -117,23 +111,28 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.Data
     return {tuple(map(str, key)): rows for key, rows in frame.groupby(by, observed=True)}
 
 
-def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[pd.DataFrame, Found]:
-    """Returns the cell's values (`value`, `patient_id`, `case_id`, `seed`; NaN where undefined), and a Found."""
+def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Found:
+    """Counts the cell's records; `values` has also their `seed`, and NaN where undefined."""
     pair = (cell.dataset.name, cell.model.name)
     rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
     if rows is None:
-        return pd.DataFrame(), Found(missing=NEVER)
+        return Found(missing=NEVER)
     models = sorted(rows["target_model_id"].astype(str).unique())
     if len(models) > 1:
         ids = ", ".join(model[:6] for model in models)
-        missing = f"{len(models)} models are called {cell.model.name} ({ids}): report one store"
-        return pd.DataFrame(), Found(missing=missing)
+        return Found(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
     ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
-    ok = _clean(ok, cell) if cell.is_clean else _one_precision(ok)
+    if cell.is_clean:  # each case once: the row that has the score if there is one
+        ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(["_scored", "_plain", "finished_at"])
+        ok = ordered.drop_duplicates("case_id", keep="last")
+    else:  # one arithmetic: the one with the most rows, fp32 among equals
+        of_precision = [part for _, part in ok.groupby([*PLAIN], observed=True)]
+        ok = max(of_precision, key=lambda part: (len(part), is_plain(part).all()), default=ok)
     failed = rows[rows["status"] == "failed"]
     if len(failed) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
-    result = Found(
+    values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
+    return Found(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
@@ -142,22 +141,8 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> tuple[p
         model_id=models[0],
         precision=str(ok["precision"].iloc[0]) if len(ok) else "",
         missing=_why_nothing(rows, ok, cell),
+        values=ok[["case_id", "patient_id", "seed"]].assign(value=values),
     )
-    values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return ok[["case_id", "patient_id", "seed"]].assign(value=values), result
-
-
-def _one_precision(ok: pd.DataFrame) -> pd.DataFrame:
-    """Selects the rows of one arithmetic: the one with the most rows, fp32 among equals."""
-    groups = [rows for _, rows in ok.groupby([*PLAIN], observed=True)]
-    return max(groups, key=lambda rows: (len(rows), is_plain(rows).all()), default=ok)
-
-
-def _clean(ok: pd.DataFrame, cell: Cell) -> pd.DataFrame:
-    """Keeps each case of `_clean_rows` once: the row that has the score if there is one."""
-    order = ["_scored", "_plain", "finished_at"]
-    ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(order, kind="stable")
-    return ordered.drop_duplicates("case_id", keep="last")
 
 
 def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: Cell) -> str:

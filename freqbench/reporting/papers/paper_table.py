@@ -40,6 +40,8 @@ VERDICTS = (
 RERUNS: Mapping[str, float] = {"dsc": 0.5, "hd95": 4.6, "lpips_similarity": 0.7}
 """Largest difference between the authors' two papers for one setting, in the tables' units; unknown for SSIM."""
 
+COUNTS = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "seed_spread")
+
 _SLACK = 1e-9  # 62.75 - 62.7 is a little more than 0.05 in binary
 
 Facts = Sequence[Mapping[str, Any]]
@@ -90,14 +92,11 @@ def _judged(recipe: Recipe, results: Sequence[Found], facts: Facts) -> tuple[pd.
             "published": float(printed or "nan"),
             "difference": each.mean - float(printed or "nan"),
         }
-        row |= {name: getattr(each, name) for name in _KNOWN}
+        row |= {name: getattr(each, name) for name in COUNTS}
         row |= {"tolerance": parity.tolerance, "verdict": parity.verdict, "reason": "; ".join(reasons[-1])}
         digits = _decimals(printed) if printed else cell.metric.digits
         rows.append(row | {"precision": each.precision, "digits": digits, "note": note})
     return pd.DataFrame(rows), reasons
-
-
-_KNOWN = ("cases", "patients", "undefined", "seeds", "failed", "low", "high", "seed_spread")
 
 
 class Parity(NamedTuple):

@@ -63,6 +63,11 @@ class Column:
     cells: list[str]
     marked: frozenset[int]
 
+    def texts(self, escaped: Callable[[str], str], mark: str) -> list[str]:
+        """Cells as a format writes them, marked ones within `mark`, such as `**{}**`."""
+        texts = enumerate(map(escaped, self.cells))
+        return [mark.format(text) if row in self.marked else text for row, text in texts]
+
 
 def columns_of(section: Section) -> list[Column]:
     """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -64,34 +65,26 @@ def _table(section: Section) -> str:
 
 def _fitted(columns: Sequence[Column]) -> str:
     tabular = _tabular(columns).rstrip()
-    if sum(map(_width, columns)) <= WIDE_CHARACTERS:
-        return tabular
-    return f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
+    is_narrow = sum(map(_width, columns)) <= WIDE_CHARACTERS
+    return tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
 
 
 def _tabular(columns: Sequence[Column], environment: str | None = None, caption: str | None = None) -> str:
-    frame = pd.DataFrame({i: _cells(column) for i, column in enumerate(columns)})
+    cells = (column.texts(lambda cell: _escaped(" ".join(cell.split())), "\\textbf{{{}}}") for column in columns)
+    frame = pd.DataFrame(dict(enumerate(cells)))
     headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
     has_levels = any(upper for upper, _ in headings)
     frame.columns = pd.MultiIndex.from_tuples(headings) if has_levels else pd.Index([lower for _, lower in headings])
-    form = "".join(_form(column) for column in columns)
-    return frame.style.hide(axis="index").to_latex(
-        hrules=True, column_format=form, multicol_align="c", environment=environment, caption=caption
-    )
+    form: dict[str, Any] = {"hrules": True, "column_format": "".join(map(_form, columns)), "multicol_align": "c"}
+    return str(frame.style.hide(axis="index").to_latex(**form, environment=environment, caption=caption))
 
 
 def _width(column: Column) -> int:
     return 2 + min(max(map(len, [*column.cells, *column.heading.split("\n")])), _TEXT_WIDTHS[-1][0])
 
 
-def _cells(column: Column) -> list[str]:
-    texts = [_escaped(" ".join(cell.split())) for cell in column.cells]
-    return [f"\\textbf{{{text}}}" if row in column.marked else text for row, text in enumerate(texts)]
-
-
 def _form(column: Column) -> str:
     """Alignment of a column; one with long texts has a width, so that they wrap."""
-    if column.is_number:
-        return "r"
     longest = max(map(len, column.cells), default=0)
-    return next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
+    text = next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")
+    return "r" if column.is_number else text

@@ -19,7 +19,7 @@ TERMINAL_ROWS = 60
 TERMINAL_WIDTH = 110
 WRAPPED_WIDTH = 12
 LONGEST_WORD = 40  # that is never broken
-MARK = "†"
+MARK = "{}†"
 
 _WRAPPED = frozenset({"attack", "A", "B", "strongest", "first reason", "verdict", "reason", "what was found"})
 
@@ -32,11 +32,8 @@ def markdown(sections: Sequence[Section]) -> str:
         if section.text:
             lines.append(_inline(section.text))
         if section.table is not None:
-            columns, cells = columns_of(section), {}
-            for column in columns:
-                texts = enumerate(map(_pipe, column.cells))
-                marked = [f"**{text}**" if row in column.marked else text for row, text in texts]
-                cells[_pipe(one_line(column.heading))] = marked
+            columns = columns_of(section)
+            cells = {_pipe(one_line(column.heading)): column.texts(_pipe, "**{}**") for column in columns}
             align = ["right" if column.is_number else "left" for column in columns]
             lines.append(pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True, colalign=align))
     return "\n\n".join(lines) + "\n"
@@ -54,10 +51,8 @@ def _inline(text: str) -> str:
 
 def csv(table: pd.DataFrame) -> str:
     """Writes one table with every digit; a text that a spreadsheet would compute is prefixed with an apostrophe."""
-    texts = {
-        name: table[name].map(_cell_text) for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])
-    }
-    return table.assign(**texts).to_csv(index=False)
+    names = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(_cell_text) for name in names}).to_csv(index=False)
 
 
 def sections_csv(sections: Sequence[Section]) -> str:
@@ -93,8 +88,7 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
                 head = section.table.head(TERMINAL_ROWS)
                 for part in parts(columns_of(replace(section, table=head)), width - 2, _width):
                     console.print(_rich(part, _ends(head)))
-                hidden = len(section.table) - TERMINAL_ROWS
-                if hidden > 0:
+                if (hidden := len(section.table) - TERMINAL_ROWS) > 0:
                     console.print(f"... and {hidden:,} more rows: --format csv (or md) has all of them")
             console.print()
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
@@ -102,16 +96,12 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
 
 def _width(column: Column) -> int:
     """Width of a column in characters, with the gap to the next; long texts are wrapped between words."""
-    texts = [*column.heading.split("\n"), *(_marked(column, row) for row in range(len(column.cells)))]
+    texts = [*column.heading.split("\n"), *column.texts(str, MARK)]
     longest = max(map(len, texts))
     if column.heading not in _WRAPPED:
         return 2 + longest
     word = max(len(word) for text in texts for word in (text.split() or [""]))
     return 2 + min(longest, max(WRAPPED_WIDTH, min(word, LONGEST_WORD)))
-
-
-def _marked(column: Column, row: int) -> str:
-    return column.cells[row] + MARK if row in column.marked else column.cells[row]
 
 
 def _ends(table: pd.DataFrame) -> Sequence[bool]:
@@ -127,6 +117,6 @@ def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"
         table.add_column(column.heading, justify=justify, no_wrap=column.heading not in _WRAPPED, overflow="fold")
-    for row, ends_here in enumerate(ends):
-        table.add_row(*(_marked(column, row) for column in columns), end_section=ends_here)
+    for *cells, ends_here in zip(*(column.texts(str, MARK) for column in columns), ends, strict=True):
+        table.add_row(*cells, end_section=ends_here)
     return table

@@ -8,7 +8,7 @@ import pandas as pd
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import budget, clinical, cost, defences, leaderboard, natural, organs, overview, transfer
+from freqbench.reporting.views import attacks, defences, leaderboard, natural, organs, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -16,19 +16,13 @@ __all__ = ["VIEWS", "View", "compare", "unasked"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a store.
-
-    Attributes:
-        build: turns records after `tables.current(strength.checked(...))`, and class records if `needs_classes`, into
-            sections.
-        columns: of RECORDS that it needs beside those that identify a row.
-        applies: true if a report shows the view unasked for these records; None: never.
-    """
+    """One view of a store: `build` turns records after `tables.current(strength.checked(...))`, and class records if it
+    `needs_classes`, into sections."""
 
     build: Callable[..., list[Section]]
-    columns: tuple[str, ...] = SCORES
+    columns: tuple[str, ...] = SCORES  # of RECORDS, beside those that identify a row
     needs_classes: bool = False
-    applies: Callable[[pd.DataFrame], bool] | None = None
+    applies: Callable[[pd.DataFrame], bool] | None = None  # a report shows it unasked for these records; None: never
 
 
 def _has_values(column: str) -> Callable[[pd.DataFrame], bool]:
@@ -39,9 +33,9 @@ VIEWS: Mapping[str, View] = {
     "overview": View(build=overview.overview, columns=overview.COLUMNS),
     "transfer": View(build=transfer.transfer, columns=(*SCORES, *transfer.DISTANCES)),
     "organs": View(build=organs.organs, needs_classes=True),
-    "budget": View(build=budget.budget),
-    "cost": View(build=cost.cost, columns=(*SCORES, *cost.SPENT, *cost.PLACES)),
-    "clinical": View(build=clinical.clinical, columns=(*SCORES, *clinical.COLUMNS)),
+    "budget": View(build=attacks.budget),
+    "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
+    "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL)),
     "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(

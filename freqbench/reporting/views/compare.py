@@ -4,6 +4,8 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -39,12 +41,9 @@ HOW_ONLY = "Volumes that one store has and the other lacks; they do not count in
 
 def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs_b: Runs) -> list[Section]:
     """Compares the origins and, paired by volume, the scores of two stores; lists volumes that only one of them has.
-
-    Args:
-        records_a, records_b: of the stores, after `tables.current(strength.checked(...))`.
-        runs_a, runs_b: facts of their runs, `Store.runs()`.
-    """
-    first = _origins(_own_runs(runs_a, records_a), _own_runs(runs_b, records_b))
+    Records are those after `tables.current(strength.checked(...))`, runs those of `Store.runs()`."""
+    sides = ((records_a, runs_a), (records_b, runs_b))
+    wrote = ([run for run in runs if run.get("run_id") in {*records["run_id"].unique()}] for records, runs in sides)
     both = _stacked(scored(records_a, _MORE), scored(records_b, _MORE))
     volumes = _matched(both, _VOLUME, ("dsc_foreground", "dsc"))
     cases = _matched(both, ["dataset", "target_model", "case_id"], ("dsc_foreground_clean", "clean"))
@@ -58,13 +57,7 @@ def compare(records_a: pd.DataFrame, records_b: pd.DataFrame, runs_a: Runs, runs
         rows = pd.concat(tables, ignore_index=True)
         rows = rows.assign(p_holm=holm(rows["p"]))
         paired = Section("Paired differences, B - A", _table(rows), HOW_PAIRED, rows)
-    return [first, paired, _only(volumes)]
-
-
-def _own_runs(runs: Runs, records: pd.DataFrame) -> Runs:
-    """Selects the runs that wrote the records."""
-    wrote = set(records["run_id"].unique())
-    return [run for run in runs if run.get("run_id") in wrote]
+    return [_origins(*wrote), paired, _only(volumes)]
 
 
 def _origins(a: Runs, b: Runs) -> Section:
@@ -87,7 +80,6 @@ def _origins(a: Runs, b: Runs) -> Section:
 
 
 def _described(runs: Runs) -> dict[str, set[str]]:
-    """Values that each thing had in the runs."""
     values = defaultdict[str, set[str]](set)
     for run in runs:
         for name, version in run.get("versions", {}).items():
@@ -114,14 +106,12 @@ def _text(values: set[str] | None) -> str:
 def _changed_files(a: Runs, b: Runs) -> list[tuple[str, ...]]:
     """Makes one row per dataset that has cases of the same name with other files."""
     of_a, of_b = _fingerprints(a), _fingerprints(b)
-    changed = defaultdict[str, list[str]](list)
-    for dataset, case in sorted(of_a.keys() & of_b.keys()):
-        if of_a[dataset, case] != of_b[dataset, case]:
-            changed[dataset].append(case)
+    changed = sorted(case for case in of_a.keys() & of_b.keys() if of_a[case] != of_b[case])
     rows: list[tuple[str, ...]] = []
-    for dataset, cases in changed.items():
-        first_a, first_b = (_text({each[:_DIGITS] for each in of[dataset, cases[0]]}) for of in (of_a, of_b))
-        rows.append((f"files of {len(cases)} cases of {dataset}, {cases[0]} first", first_a, first_b))
+    for dataset, group in groupby(changed, key=itemgetter(0)):
+        cases = [*group]
+        files = (_text({each[:_DIGITS] for each in of[cases[0]]}) for of in (of_a, of_b))
+        rows.append((f"files of {len(cases)} cases of {dataset}, {cases[0][1]} first", *files))
     return rows
 
 
@@ -175,21 +165,18 @@ def _tested(pairs: pd.DataFrame) -> pd.DataFrame:
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     names = {"dsc_foreground_a": "DSC foreground\nA", "dsc_foreground_b": "DSC foreground\nB"}
     columns = ["dataset", *_NAMED, "threat_model", "pairs", "patients", "undefined", *names]
+    signed = [f"{value:+.2f}" if round(value, 2) else "0.00" for value in rows["difference"].fillna(0)]
     return (
         rows[columns]
         .rename(columns=_NAMED | names)
         .assign(
-            difference=_signed(rows["difference"]),
+            difference=pd.Series(signed, rows.index).where(rows["difference"].notna(), ""),
             interval=bounds(rows, digits=2),
             detectable=["" if np.isnan(value) else f"{value:.2f}" for value in rows["detectable"]],
             **{"p (Holm)": ["" if np.isnan(p) else f"{p:.3g}" for p in rows["p_holm"]]},
             **{"DSC\nA": rows["dsc_a"], "DSC\nB": rows["dsc_b"]},
         )
     )
-
-
-def _signed(values: pd.Series) -> list[str]:
-    return ["" if np.isnan(value) else f"{value + 0.0:+.2f}" if round(value, 2) else "0.00" for value in values]
 
 
 def _only(volumes: pd.DataFrame) -> Section:

@@ -62,36 +62,33 @@ def _attacked(frame: pd.DataFrame) -> pd.DataFrame:
     who[defended & (source["defence"] == NONE) & (source["network"] == target["network"])] = "transferred"
     asked = pd.MultiIndex.from_arrays([target["network"], frame["label"].astype(object)])
     who[groups.is_white_box(frame) & ~defended & asked.isin(asked[defended & (who != "")])] = "adaptive"
-    frame = plain(frame).assign(who=who, network=target["network"], defence=target["defence"])
-    frame["_adaptive"] = target["adaptive"]
-    frame = frame[(frame["who"] != "") & frame["dsc_foreground"].notna()].sort_values(
-        "_adaptive", ascending=False, kind="stable"
-    )
-    names = frame.drop_duplicates(["network", "defence"]).set_index(["network", "defence"])["target_model"]
-    frame["model"] = [names[key] for key in zip(frame["network"], frame["defence"], strict=True)]
+    facts = {"network": target["network"], "defence": target["defence"], "_adaptive": target["adaptive"]}
+    frame = plain(frame).assign(who=who, **facts)
+    frame = frame[(frame["who"] != "") & frame["dsc_foreground"].notna()]
+    frame = frame.sort_values("_adaptive", ascending=False, kind="stable")
+    frame["model"] = frame.groupby(["network", "defence"], sort=False)["target_model"].transform("first")
     return frame.drop_duplicates(["dataset", *MODEL, *ATTACK, "who", "case_id", "seed"])
 
 
 def _parsed(frame: pd.DataFrame, role: str) -> pd.DataFrame:
-    """Parses each row's source or target: its `network` (model_id without defence), `defence` and `adaptive`."""
+    """Parses each row's source or target: its `network` (model_id without defence), `defence` in words such as
+    `bit_depth bits=3`, and `adaptive`."""
     texts = frame[f"{role}_defence"].astype(object)
     parts = {text: object_of(text, f"{role}_defence") for text in texts.dropna().unique()}
     adaptive = {text: bool(each.pop("adaptive", True)) for text, each in parts.items()}
     networks = {text: each.pop("undefended", None) for text, each in parts.items()}
+    words = {
+        text: " ".join([str(each.pop("name", None)), *(f"{key}={json.dumps(value)}" for key, value in each.items())])
+        for text, each in parts.items()
+    }
     is_plain = texts.isna()
     return pd.DataFrame(
         {
             "network": texts.map(networks).where(~is_plain, frame[f"{role}_model_id"].astype(object)),
-            "defence": texts.map({text: _words(each) for text, each in parts.items()}).where(~is_plain, NONE),
+            "defence": texts.map(words).where(~is_plain, NONE),
             "adaptive": texts.map(adaptive).where(~is_plain, True).astype(bool),
         }
     )
-
-
-def _words(parameters: dict[str, object]) -> str:
-    """Spells a defence with its parameters: `bit_depth bits=3`."""
-    name = str(parameters.get("name"))
-    return " ".join([name, *(f"{key}={json.dumps(value)}" for key, value in parameters.items() if key != "name")])
 
 
 def _section(dataset: str, frame: pd.DataFrame) -> Section:
@@ -108,18 +105,17 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     rows = rows.sort_values(order, kind="stable", ignore_index=True).drop(columns="_plain")
     table = rows[["model", "label", "threat_model", "dsc_foreground_clean"]].rename(columns={"label": "attack"})
     for who in WHO:
+        counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
         table[f"{who}\nDSC"] = rows[who]
-        table[f"{who}\nn"] = _counts(rows, who)
+        table[f"{who}\nn"] = [groups.points(n, 0) + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
         table[f"{who}\ninterval"] = groups.bounds(rows, f"{who}_low", f"{who}_high")
         if who == "adaptive":
             table["hidden\npoints"] = rows["hidden"]
             table["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
-    patients = rows[[f"{who}_patients" for who in WHO]].min(axis=1)
-    note = groups.one_patient_note(patients)
+    note = groups.one_patient_note(rows[[f"{who}_patients" for who in WHO]].min(axis=1))
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
-    about = " ".join(f"{model}: {defence}." for model, defence in named)
+    text = " ".join([f"{HOW}{groups.COUNTS}{note}", *(f"{model}: {defence}." for model, defence in named)])
     data = rows.drop(columns="attack").assign(dataset=dataset)
-    text = f"{HOW}{groups.COUNTS}{note} {about}"
     return Section(f"{dataset}: defences under three attackers", table, text, data)
 
 
@@ -131,12 +127,6 @@ def _hidden(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     pairs["hidden"] = pairs["dsc_foreground"] - pairs["dsc_foreground_adaptive"]
     rows = groups.grouped(pairs, keys, "hidden").rename(columns={"low": "hidden_low", "high": "hidden_high"})
     return rows[[*keys, "hidden", "hidden_low", "hidden_high"]]
-
-
-def _counts(rows: pd.DataFrame, who: str) -> list[str]:
-    """Writes counts: `2` cases, `2 x 3` with seeds; empty where there are none."""
-    counts = zip(rows[f"{who}_cases"], rows[f"{who}_seeds"].fillna(0), strict=True)
-    return ["" if pd.isna(n) else f"{n:.0f}" + (f" x {seeds:.0f}" if seeds > 1 else "") for n, seeds in counts]
 
 
 def certified(records: pd.DataFrame) -> list[Section]:

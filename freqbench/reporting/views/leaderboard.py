@@ -61,7 +61,12 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     data = decided(data, pd.concat(pairs, ignore_index=True)).assign(dataset=dataset)
     about = HOW_METHODS if replicated else ONE_EACH if len(methods) > 1 else ""
     text = " ".join(filter(None, [HOW + groups.counts_text(data), about, *notes]))
-    return Section(title, _table(data), text, data)
+    names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
+    counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
+    table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
+    table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
+    others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
+    return Section(title, table.assign(order=data["order"], **others), text, data)
 
 
 def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.DataFrame, pd.DataFrame, str]:
@@ -87,15 +92,18 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     board = groups.grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
     singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
-    board = board.assign(
-        seeds=complete["seed"].nunique(), strongest=board["target_model"].map(strongest), num_attacks=len(common)
-    )
-    board = board.sort_values(SCORE, ascending=False, kind="stable", ignore_index=True)
-    board["rank"] = board[SCORE].rank(ascending=False, method="min").astype(int)
+    names = board["target_model"].map(strongest)
+    board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=len(common))
+    board = _ranked(board).reset_index(drop=True)
     if methods is not None:
-        board, tests, note = _by_method(board, minima, methods, [SCORE, *means])
+        board, tests, note = _by_method(board, minima, methods, means)
         return board, tests, "; ".join([*notes, note] if note else notes)
     return board, pair_tests(minima, board["target_model"].tolist()), "; ".join(notes)
+
+
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    rows = rows.sort_values(SCORE, ascending=False, kind="stable")
+    return rows.assign(rank=rows[SCORE].rank(ascending=False, method="min").astype(int))
 
 
 def pair_tests(minima: pd.DataFrame, ranked: list[str]) -> pd.DataFrame:
@@ -122,16 +130,6 @@ def decided(data: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     return data.assign(order=np.where(data["behind"].notna(), order, ""))
 
 
-def _table(data: pd.DataFrame) -> pd.DataFrame:
-    names = {"threat_model": "threat_model", "budget": "budget", "target_model": "model", "rank": "rank"}
-    counts = [*(["networks"] if "networks" in data else []), "cases", "seeds", "patients", "num_attacks"]
-    table = data[[*names, *counts, SCORE]].rename(columns=names)
-    table["interval"] = groups.bounds(data)
-    table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
-    others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
-    return table.assign(order=data["order"], **others)
-
-
 def methods_of(frame: pd.DataFrame) -> dict[str, str]:
     """Maps each network's name to its method, which is called by the shortest name of its networks.
 
@@ -148,26 +146,24 @@ def methods_of(frame: pd.DataFrame) -> dict[str, str]:
 
 
 def _by_method(
-    board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], scores: Sequence[str]
+    board: pd.DataFrame, minima: pd.DataFrame, methods: Mapping[str, str], means: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Turns a board of networks into one of methods (under `target_model`) with their number of `networks`; returns
-    also how far, for every pair, `target_model` is behind `ahead`, and a note on methods with one network. The first
-    score has the interval and the rank."""
-    score, *others = scores
+    """Turns a board of networks into one of methods (under `target_model`) with their number of `networks` and means of
+    these columns; returns also how far, for every pair, `target_model` is behind `ahead`, and a note on methods with
+    one network."""
     named = minima.assign(method=minima["target_model"].astype(object).map(methods))
     networks = board.assign(method=board["target_model"].map(methods)).sort_values("target_model", kind="stable")
     of_method = networks.groupby("method")
-    rows = nested_intervals(named, score).rename(columns={"mean": score}).drop(columns=["df", "p"]).set_index("method")
-    for name in others:
+    rows = nested_intervals(named, SCORE).rename(columns={"mean": SCORE}).drop(columns=["df", "p"]).set_index("method")
+    for name in means:
         rows[name] = nested_intervals(named, name).set_index("method")["mean"]
     for name in ("cases", "seeds", "num_attacks"):
         rows[name] = of_method[name].max()
     rows["strongest"] = of_method["strongest"].agg(lambda names: ", ".join(dict.fromkeys(names)))
-    rows = rows.sort_values(score, ascending=False, kind="stable")
-    rows["rank"] = rows[score].rank(ascending=False, method="min").astype(int)
+    rows = _ranked(rows)
     ranked = [str(name) for name in rows.index]
     tests = [
-        nested_intervals(named[named["method"].isin(ranked[place:])], score, behind=ahead)
+        nested_intervals(named[named["method"].isin(ranked[place:])], SCORE, behind=ahead)
         .query("method != @ahead")
         .assign(ahead=ahead)
         for place, ahead in enumerate(ranked[:-1])

@@ -118,10 +118,8 @@ def natural(records: pd.DataFrame) -> list[Section]:
 
 
 def _left(dataset: str, comparison: Comparison) -> Section:
-    """Makes one row per model."""
-    table = pd.DataFrame({"model": comparison.models}).assign(
-        dsc_foreground_clean=_of(comparison, comparison.clean)["mean"]
-    )
+    clean = _of(comparison, comparison.clean)["mean"]
+    table = pd.DataFrame({"model": comparison.models, "dsc_foreground_clean": clean})
     for group, name in GROUPS.items():
         part = _of(comparison, comparison.left[comparison.left["group"] == group])
         table[f"under {name}\nDSC foreground"] = part["mean"]
@@ -130,15 +128,13 @@ def _left(dataset: str, comparison: Comparison) -> Section:
         table[f"drop at severity\n{severity:g}"] = _of(comparison, rows)["mean"]
     for group, name in {"clean": "clean", **GROUPS}.items():
         table[f"DSC\n{name}"] = _of(comparison, comparison.papers[comparison.papers["group"] == group])["mean"]
-    data = pd.concat(
-        [comparison.clean.assign(group="clean"), comparison.left, comparison.by_severity.assign(group="natural")]
-    )
+    by_severity = comparison.by_severity.assign(group="natural")
+    data = pd.concat([comparison.clean.assign(group="clean"), comparison.left, by_severity])
     text = f"{HOW}{comparison.n} cases; {COUNTS}"
     return Section(f"{dataset}: natural beside adversarial robustness", table, text, data.assign(dataset=dataset))
 
 
 def _drops(dataset: str, comparison: Comparison) -> Section:
-    """Makes one row per kind of corruption or attack, the models side by side."""
     table = pd.DataFrame([(GROUPS[group], row) for group, row in comparison.rows], columns=["of", "what"])
     places = pd.MultiIndex.from_tuples(comparison.rows)
     for model in comparison.models:

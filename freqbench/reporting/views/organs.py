@@ -1,5 +1,7 @@
 """Shows which attack breaks which organ: the drop of Dice of every class under every attack."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -19,6 +21,9 @@ HOW = (
     "points more easily than large ones. Attacks of different threat models are not comparable by their drop "
     "alone. `hit hardest` is empty where no class loses a point. "
 )
+NO_ATTACK = "No attack was scored on the model that it attacked, so there is no drop of organs to show."
+NO_CLASSES = "The store has no class records, so no drop of single organs can be shown: run the job with metric dsc."
+NO_RECORD = "No class record belongs to a record that is shown, so no drop of single organs can be shown."
 _HEADINGS = ("attack", "threat_model", "label", HARDEST)
 
 
@@ -29,7 +34,7 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     columns = [*GROUP, "case_id", "patient_id", "seed"]
     joined = frame.head(0) if classes.empty else class_drops(frame, classes, columns)
     if joined.empty:
-        return [Section("Organs", text=_nothing(frame, classes))]
+        return [Section("Organs", text=NO_ATTACK if frame.empty else NO_CLASSES if classes.empty else NO_RECORD)]
     rows = groups.with_settings(groups.grouped(joined, [*GROUP, "class_index"], "drop"), frame)
     names, clean = _names(joined), _clean(joined)
     sections: list[Section] = []
@@ -44,16 +49,14 @@ def organs(records: pd.DataFrame, classes: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def _names(joined: pd.DataFrame) -> dict[str, dict[int, str]]:
+def _names(joined: pd.DataFrame) -> dict[str, dict[Any, str]]:
     """Names of each dataset's classes; the number is added where two share a name, or a column has it."""
     pairs = plain(joined[["dataset", "class_index", "class_name"]].drop_duplicates(["dataset", "class_index"]))
     pairs = pairs.sort_values("class_index")
     taken = pairs.duplicated(["dataset", "class_name"], keep=False) | pairs["class_name"].isin(_HEADINGS)
     texts = pairs["class_name"].where(~taken, pairs["class_name"] + " #" + pairs["class_index"].astype(str))
-    return {
-        str(dataset): dict(zip(group["class_index"], group["text"], strict=True))
-        for dataset, group in pairs.assign(text=texts).groupby("dataset")
-    }
+    pairs = pairs.assign(text=texts).set_index("class_index")
+    return {str(dataset): group["text"].to_dict() for dataset, group in pairs.groupby("dataset")}
 
 
 def _clean(joined: pd.DataFrame) -> pd.DataFrame:
@@ -69,17 +72,8 @@ def _table(rows: pd.DataFrame, names: dict[int, str], clean: pd.DataFrame) -> pd
     wide = wide.reindex(pd.MultiIndex.from_frame(rows[ATTACK].drop_duplicates())).rename(columns=names)
     table = wide.map(points).reset_index().rename(columns={"label": "attack"})
     table[HARDEST] = [str(drops.idxmax()) if drops.max() >= WORTH_NAMING else "" for _, drops in wide.iterrows()]
-    blank = dict.fromkeys(("attack", "threat_model", HARDEST), "")
-    first = [
-        blank | {"attack": "(DSC clean)"} | {name: points(clean["clean"].get(i, np.nan)) for i, name in names.items()},
-        blank | {"attack": "(n clean)"} | {name: str(clean["n"].get(i, 0)) for i, name in names.items()},
-    ]
-    return pd.concat([pd.DataFrame(first)[list(table)], table], ignore_index=True)
-
-
-def _nothing(frame: pd.DataFrame, classes: pd.DataFrame) -> str:
-    if frame.empty:
-        return "No attack was scored on the model that it attacked, so there is no drop of organs to show."
-    if classes.empty:
-        return "The store has no class records, so no drop of single organs can be shown: run the job with metric dsc."
-    return "No class record belongs to a record that is shown, so no drop of single organs can be shown."
+    scores = {name: points(clean["clean"].get(i, np.nan)) for i, name in names.items()}
+    counts = {name: str(clean["n"].get(i, 0)) for i, name in names.items()}
+    blank = {"threat_model": "", HARDEST: ""}
+    first = [{"attack": "(DSC clean)", **scores, **blank}, {"attack": "(n clean)", **counts, **blank}]
+    return pd.concat([pd.DataFrame(first)[[*table]], table], ignore_index=True)

@@ -36,7 +36,6 @@ def overview(records: pd.DataFrame) -> list[Section]:
 
 
 def _white_box(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
-    """Makes one row per attack and one column per model."""
     white = frame[groups.is_white_box(frame)]
     if white.empty:
         return
@@ -68,9 +67,8 @@ def _transfer(dataset: str, frame: pd.DataFrame) -> Iterator[Section]:
         return
     furthest = drops.idxmax()
     rows = frame[frame["label"] == furthest]
-    wide = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index()).pivot(
-        index="source_model", columns="target_model", values=SCORE
-    )
+    means = plain(rows.groupby(PAIR, observed=True)[SCORE].mean().reset_index())
+    wide = means.pivot(index="source_model", columns="target_model", values=SCORE)
     table = pd.concat([_clean(rows).to_frame(CLEAN).T, wide])[wide.columns]
     text = "Foreground DSC x100 of each model (columns) on volumes made on each source (rows); * is white-box."
     yield Section(f"{dataset}: transfer of {furthest}, which transfers most", _headed(table, "source_model"), text)

@@ -48,6 +48,18 @@ HOW_MATCHED = (
     "table, has p below 0.05, else it is open; the interval is t of the row alone, not corrected. An attack that "
     "optimises SSIM looks good at equal SSIM: believe an order that two distances agree on."
 )
+ONE_MODEL = (
+    "Every volume was scored by the model that it was made on only, so nothing is known about transfer: give "
+    "the job several models and `targets: all`."
+)
+NO_WHITE_BOX = (
+    "No transferred volume was also scored by the model that it was made on, so no drop can be set against a "
+    "white-box drop: run the sources as targets too."
+)
+NO_MATCH = (
+    "No two different attacks have a mean distance inside the body that agrees within 10 % and share cases, so "
+    "attacks cannot be compared across threat models here."
+)
 
 
 def transfer(records: pd.DataFrame) -> list[Section]:
@@ -55,27 +67,14 @@ def transfer(records: pd.DataFrame) -> list[Section]:
     frame = groups.scored(records, list(DISTANCES))
     sections = []
     for dataset, group in frame.groupby("dataset", observed=True):
-        carried = _carried(group)
+        carried, is_white = _carried(group), groups.is_white_box(group)
         if carried.empty:
-            sections.append(Section(f"{dataset}: transfer", text=_nothing(group)))
+            sections.append(Section(f"{dataset}: transfer", text=ONE_MODEL if is_white.all() else NO_WHITE_BOX))
             continue
         rates, pairs = _rates(carried)
-        sections.append(_ranking(str(dataset), group, rates))
-        sections.append(_matrix(str(dataset), group, pairs))
-        sections.append(_matched(str(dataset), group[~groups.is_white_box(group)]))
+        sections += [_ranking(str(dataset), group, rates), _matrix(str(dataset), group, pairs)]
+        sections.append(_matched(str(dataset), group[~is_white]))
     return sections or [Section("Transfer", text="No attack was scored, so there is no transfer to show.")]
-
-
-def _nothing(frame: pd.DataFrame) -> str:
-    if groups.is_white_box(frame).all():
-        return (
-            "Every volume was scored by the model that it was made on only, so nothing is known about transfer: give "
-            "the job several models and `targets: all`."
-        )
-    return (
-        "No transferred volume was also scored by the model that it was made on, so no drop can be set against a "
-        "white-box drop: run the sources as targets too."
-    )
 
 
 def _carried(frame: pd.DataFrame) -> pd.DataFrame:
@@ -155,11 +154,10 @@ def _matrix(dataset: str, frame: pd.DataFrame, pairs: pd.DataFrame) -> Section:
     rows = rows.merge(rates[[*keys, "rate", "rate_low", "rate_high", "white_box_drop"]], on=keys, how="left")
     rows["cell"] = [_cell(*row) for row in rows[[*PAIR, DROP, "rate"]].itertuples(index=False)]
     lines = [*ATTACK, "source_model"]
-    wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("")
-    wide = wide.rename(columns=OF_MODELS)
+    wide = rows.pivot(index=lines, columns="target_model", values="cell").fillna("").rename(columns=OF_MODELS)
     order = pd.MultiIndex.from_frame(rows[lines].drop_duplicates())
-    table = wide.reindex(order).reset_index().rename(columns={"label": "attack", "source_model": "made on"})
-    table.columns.name = None
+    table = wide.reindex(order).rename_axis(columns=None).reset_index()
+    table = table.rename(columns={"label": "attack", "source_model": "made on"})
     data = rows.drop(columns=["attack", "cell"]).assign(dataset=dataset)
     title = f"{dataset}: drop of foreground DSC of each target (columns) under volumes made on each source (rows)"
     return Section(title, table, HOW_MATRIX + groups.most(rows), data)
@@ -184,14 +182,9 @@ def _matched(dataset: str, frame: pd.DataFrame) -> Section:
     left_out = sum(count for _, count in pairs)
     data = _compared(matches, frame.assign(number=of_attack.ngroup()), means) if len(matches) else matches
     if data.empty:
-        text = (
-            "No two different attacks have a mean distance inside the body that agrees within 10 % and share cases, so "
-            "attacks cannot be compared across threat models here."
-        )
-        return Section(title, text=text)
+        return Section(title, text=NO_MATCH)
     more = f" The {left_out} pairs that agree less well are left out." if left_out else ""
-    data = data.assign(dataset=dataset)
-    return Section(title, _matches_table(data), HOW_MATCHED + more, data)
+    return Section(title, _matches_table(data), HOW_MATCHED + more, data.assign(dataset=dataset))
 
 
 def _matches(name: str, distances: np.ndarray, attacks: np.ndarray) -> tuple[pd.DataFrame, int]:
@@ -224,9 +217,7 @@ def _compared(matches: pd.DataFrame, frame: pd.DataFrame, means: pd.DataFrame) -
     rows[["drop_a", "drop_b"]] = long.groupby("match")[["a", "b"]].mean()
     compared = matches.merge(pairs.join(rows, how="inner"), on=["a", "b"])
     for side in ("a", "b"):
-        named = means.iloc[compared[side]]
-        compared[f"attack_{side}"] = named["label"].to_numpy()
-        compared[f"threat_model_{side}"] = named["threat_model"].to_numpy()
+        compared[[f"attack_{side}", f"threat_model_{side}"]] = means.iloc[compared[side]][ATTACK].to_numpy()
     compared = _stronger_first(compared.rename(columns={"clusters": "patients"}))
     sides = [f"{name}_{side}" for side in ("a", "b") for name in ("attack", "threat_model", "distance", "drop")]
     return compared[["distance", *sides, "difference", "low", "high", "p", "p_holm", "n", "patients"]]
@@ -242,8 +233,7 @@ def _stronger_first(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _matches_table(data: pd.DataFrame) -> pd.DataFrame:
-    distances = zip(data["distance_a"], data["distance_b"], strict=True)
-    drops = zip(data["drop_a"], data["drop_b"], strict=True)
+    distances, drops = (data[[f"{name}_a", f"{name}_b"]].to_numpy(float) for name in ("distance", "drop"))
     return pd.DataFrame(
         {
             "at equal": data["distance"].map(DISTANCES),

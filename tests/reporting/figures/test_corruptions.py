@@ -8,7 +8,7 @@ import pytest
 from reporting.handmade import records, row, shown
 
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import corruptions
+from freqbench.reporting.figures import maps
 from freqbench.reporting.views import natural
 from freqbench.reporting.views.natural import Comparison
 
@@ -117,7 +117,7 @@ def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], r
 
 def test_the_figure_has_a_point_a_model_and_a_line_a_kind_or_attack() -> None:
     rows = shown_rows(records(*both_kinds(), *attacks()))
-    (figure,) = corruptions.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
+    (figure,) = maps.natural(Material(rows, pd.DataFrame(), None), rows, "phantom")
     severities, against, listing = figure.axes
     assert [list(each[0].get_ydata()) for each in severities.containers] == [
         pytest.approx([3, 4.5]),

@@ -28,6 +28,7 @@ from freqbench.reporting.leaderboard.entry_folder import Entry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
 
 examine = partial(entry_checks.examine, trust_code=True)
+GOOD = {"dsc_foreground": 0.99, "dsc": 0.99}
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
@@ -82,32 +83,24 @@ def trusting(store: Path) -> None:
     alter_json(store / "run.json", lambda found: found["job"]["spec"].update(trust_code=True))
 
 
-@pytest.mark.parametrize(
-    ("change", "sealed", "said"),
-    [
-        (lambda store: set_first(store, "records", dsc_foreground=0.99, dsc=0.99), True, "classes: "),
-        (lambda store: set_first(store / "audit", "records", dsc_foreground=0.99, dsc=0.99), True, "audit classes: "),
-        (better, False, "seal: worst_cases are not those of the rows: make the entry again"),
-        # reading an entry fetches nothing
-        (elsewhere, True, "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"),
-        (lambda store: elsewhere(store / "audit"), True, "job: checkpoint: expected zoo://DATASET/NAME or a file's"),
-        (trusting, True, "job: plain: its job: trust_code: expected false, got true: make the entry again"),
-        (prompted, True, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
-    ],
-    ids=[
-        "classes contradict a row",
-        "and one of the audit",
-        "rows contradict a worst case",
-        "weights elsewhere",
-        "and for its audit",
-        "trust",
-        "prompts",
-    ],
+ELSEWHERE = (
+    "job: checkpoint: expected zoo://DATASET/NAME or a file's name, got https://example.org"  # nothing is fetched
 )
-def test_files_that_contradict_each_other_are_refused(
-    entered: Path, tmp_path: Path, change: Callable[[Path], Any], sealed: bool, said: str
-) -> None:
-    (reason,) = reasons(examine(copied(entered, tmp_path, change, sealed=sealed)))
+CONTRADICTIONS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "classes contradict a row": (lambda store: set_first(store, "records", **GOOD), "classes: "),
+    "and one of the audit": (lambda store: set_first(store / "audit", "records", **GOOD), "audit classes: "),
+    "rows contradict a worst case": (better, "seal: worst_cases are not those of the rows: make the entry again"),
+    "weights elsewhere": (elsewhere, ELSEWHERE),
+    "and for its audit": (lambda store: elsewhere(store / "audit"), ELSEWHERE),
+    "trust": (trusting, "job: plain: its job: trust_code: expected false, got true: make the entry again"),
+    "prompts": (prompted, "job: plain: its job: expected a network that sees nothing of a label, got args.points"),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_files_that_contradict_each_other_are_refused(entered: Path, tmp_path: Path, what: str) -> None:
+    change, said = CONTRADICTIONS[what]
+    (reason,) = reasons(examine(copied(entered, tmp_path, change, sealed=change is not better)))
     assert reason.startswith(said)
 
 
@@ -138,22 +131,25 @@ def test_records_and_classes_that_were_forged_alike_are_found_by_computing(
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
 
 
-def test_another_checkpoint_is_refused(entered: Path, tmp_path: Path) -> None:
-    entry, other = read_entry(entered / "entries" / "plain"), tmp_path / "other.pt"
-    torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
-    (reason,) = computed(entry, entered, checkpoint=str(other))
+@pytest.fixture
+def other(tmp_path: Path) -> str:
+    """Other weights."""
+    torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, tmp_path / "other.pt")
+    return str(tmp_path / "other.pt")
+
+
+def test_another_checkpoint_is_refused(entered: Path, other: str) -> None:
+    entry = read_entry(entered / "entries" / "plain")
+    (reason,) = computed(entry, entered, checkpoint=other)
     assert reason.startswith(f"checkpoint: {other}: expected sha256 {entry.seal.checkpoint}, got ")
     assert reason.endswith(": not the weights of this entry")
 
 
-def test_weights_of_a_folder_are_those_of_the_cells(
-    entered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_of_a_folder_are_those_of_the_cells(entered: Path, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder has no digest of its own."""
-    entry, other = read_entry(entered / "entries" / "plain"), tmp_path / "other.pt"
-    torch.save({name: 1.1 * weight for name, weight in Bright(2).state_dict().items()}, other)
+    entry = read_entry(entered / "entries" / "plain")
     monkeypatch.setattr(entry_checks, "downloads", SimpleNamespace(digest=lambda path: entry.seal.checkpoint))
-    (reason,) = computed(entry, entered, checkpoint=str(other))
+    (reason,) = computed(entry, entered, checkpoint=other)
     assert reason.startswith(f"checkpoint: expected sha256 {entry.seal.checkpoint}, got ")
 
 

@@ -1,15 +1,18 @@
-"""An entry's files are third-party input: what does not belong there is refused in one line, before it is read."""
+"""Files of an entry are third-party input: what does not belong there, or in its card, is refused in one line."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from reporting.leaderboard.conftest import CARD, write_card
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import entry_folder
+from freqbench.reporting.leaderboard.card import TEMPLATE, is_address, read_card
 from freqbench.reporting.leaderboard.entry_folder import files_of, read_entry
 
 
@@ -23,62 +26,54 @@ def edited(name: str, change: Callable[[str], str]) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(change((folder / name).read_text()))
 
 
+def resealed(**keys: Any) -> Callable[[Path], object]:
+    return edited("entry.json", lambda text: json.dumps({**json.loads(text), **keys}))
+
+
+def added(name: str, text: str = "{}") -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def removed(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).unlink()
+
+
+def linked(name: str, to: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).symlink_to(to)
+
+
 def shortened(folder: Path) -> None:
     path = next((folder / "store" / "records").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def with_a_linked_folder(folder: Path) -> None:
-    shutil.rmtree(folder / "store" / "glimpses", ignore_errors=True)
-    (folder / "store" / "glimpses").symlink_to("/etc")
-
-
-def with_no_picture(folder: Path) -> None:
-    (folder / "store" / "glimpses").mkdir(exist_ok=True)
-    (folder / "store" / "glimpses" / "0_0_1.webp").write_text("<script>")
+def with_glimpses(change: Callable[[Path], object]) -> Callable[[Path], object]:
+    """Changes an entry whose folder of glimpses is gone."""
+    return lambda folder: (shutil.rmtree(folder / "store" / "glimpses", ignore_errors=True), change(folder))
 
 
 CHANGED = r"expected sha256 \w{12}, got \w{12}: changed since the entry was made"
+SEAL = "entry.json"
+PICTURE = "store/glimpses/0_0_1.webp"
 WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a link": (
-        lambda folder: (folder / "store/records/x.parquet").symlink_to("/etc/passwd"),
-        "x.parquet: expected a file, got a link, pipe or device",
-    ),
-    "a linked folder": (with_a_linked_folder, "glimpses: expected a file, got a link"),
+    "a link": (linked("store/records/x.parquet", "/etc/passwd"), "x.parquet: expected a file, got a link, pipe or dev"),
+    "a linked folder": (with_glimpses(linked("store/glimpses", "/etc")), "glimpses: expected a file, got a link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "store/runs/x.json"), "x.json: expected a file, got a link, pipe or"),
-    "code": (
-        lambda folder: (folder / "conftest.py").write_text("raise SystemExit"),
-        "'conftest.py': expected no such file in an entry",
+    "code": (added("conftest.py", "raise SystemExit"), "'conftest.py': expected no such file in an entry"),
+    "a name that turns": (added("store/runs/a\u202e.json"), r"a\\u202e.json': expected no such file"),
+    "no picture": (
+        with_glimpses(lambda folder: ((folder / PICTURE).parent.mkdir(), added(PICTURE, "<script>")(folder))),
+        "expected a WebP picture",
     ),
-    "a name that turns": (
-        lambda folder: (folder / "store/runs/a\u202e.json").write_text("{}"),
-        r"a\\u202e.json': expected no such file",
-    ),
-    "no picture": (with_no_picture, "expected a WebP picture"),
     "a row": (shortened, f"parquet: {CHANGED}"),
     "its card": (edited("card.yaml", lambda text: text.replace("Bright", "Brighter")), f"card.yaml: {CHANGED}"),
-    "an added file": (
-        lambda folder: (folder / "store/runs/x.json").write_text("{}"),
-        "x.json: expected sha256 none, got",
-    ),
-    "a missing file": (
-        lambda folder: (folder / "store/audit/gradients.json").unlink(),
-        r"gradients.json: expected sha256 \w{12}, got no file",
-    ),
-    "no seal": (lambda folder: (folder / "entry.json").unlink(), "expected entry.json, found none"),
-    "a deep seal": (edited("entry.json", lambda _: "[" * 10**5), "entry.json: not readable as JSON"),
-    "an endless seal": (
-        edited("entry.json", lambda _: " " * (entry_folder.MOST_SEAL + 1)),
-        "entry.json: expected at most 16 MiB",
-    ),
-    "a newer seal": (
-        edited("entry.json", lambda text: json.dumps({**json.loads(text), "version": 2, "signature": "x"})),
-        r"entry\.json: expected an entry of version 1, got 2: update freqbench$",
-    ),
-    "a key more": (
-        edited("entry.json", lambda text: json.dumps({**json.loads(text), "script": 1})),
-        "unknown key 'script'",
-    ),
+    "an added file": (added("store/runs/x.json"), "x.json: expected sha256 none, got"),
+    "a missing file": (removed("store/audit/gradients.json"), r"gradients.json: expected sha256 \w{12}, got no file"),
+    "no seal": (removed(SEAL), "expected entry.json, found none"),
+    "a deep seal": (added(SEAL, "[" * 10**5), "entry.json: not readable as JSON"),
+    "an endless seal": (added(SEAL, " " * (entry_folder.MOST_SEAL + 1)), "entry.json: expected at most 16 MiB"),
+    "a newer seal": (resealed(version=2, signature="x"), r"entry\.json: expected an entry of version 1, got 2: update"),
+    "a key more": (resealed(script=1), "unknown key 'script'"),
 }
 
 
@@ -92,22 +87,19 @@ def test_what_does_not_belong_is_one_line(copy: Path, what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_too_many_or_too_large_files_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry_folder, "MOST_FILES", 3)
-    with pytest.raises(UserError, match="at most 3 files"):
-        read_entry(copy)
-    monkeypatch.setattr(entry_folder, "MOST_FILES", 2000)
-    monkeypatch.setattr(entry_folder, "MOST_BYTES", 1000)
-    with pytest.raises(UserError, match="got more"):
-        read_entry(copy)
+LIMITS = {
+    "MOST_FILES": (3, "at most 3 files"),
+    "MOST_BYTES": (1000, "files and 0 MiB, got more"),
+    "MOST_ROWS": (10, "once read, got more"),
+    "MOST_UNPACKED": (1000, "once read, got more"),
+}
 
 
-@pytest.mark.parametrize(("name", "value"), [("MOST_ROWS", 10), ("MOST_UNPACKED", 1000)])
-def test_parquet_files_that_unpack_to_much_are_refused(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
-) -> None:
-    monkeypatch.setattr(entry_folder, name, value)
-    with pytest.raises(UserError, match="once read, got more"):
+@pytest.mark.parametrize("name", LIMITS)
+def test_too_many_or_too_large_files_are_refused(copy: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    most, complaint = LIMITS[name]
+    monkeypatch.setattr(entry_folder, name, most)
+    with pytest.raises(UserError, match=complaint):
         read_entry(copy)
 
 
@@ -121,3 +113,57 @@ def test_a_folder_whose_name_no_page_could_have_is_refused(copy: Path) -> None:
     moved = copy.rename(copy.with_name("a<b>"))
     with pytest.raises(UserError, match="expected a name of letters"):
         read_entry(moved)
+
+
+def test_a_filled_in_card_is_read(tmp_path: Path) -> None:
+    write_card(tmp_path, summary=" A <b>network</b>.\nTwo lines. ", paper="https://arxiv.org/abs/1706.06083")
+    card = read_card(tmp_path / "card.yaml")
+    assert card.summary == "A <b>network</b>.\nTwo lines."
+    assert card.paper == "https://arxiv.org/abs/1706.06083"
+
+
+@pytest.mark.parametrize("key", [key for key, value in CARD.items() if value is not None])
+def test_the_template_waits_to_be_filled_in(tmp_path: Path, key: str) -> None:
+    given = {**CARD, key: ""}
+    write_card(tmp_path, **given)
+    with pytest.raises(UserError, match=f"card.yaml: {key}: expected"):
+        read_card(tmp_path / "card.yaml")
+
+
+def test_the_template_has_every_key() -> None:
+    assert [line.split(":")[0] for line in TEMPLATE.splitlines()[1:]] == list(CARD)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"checkpoint": "javascript:alert(1)"}, "checkpoint: expected an https address or zoo"),
+        ({"checkpoint": "file:///etc/passwd"}, "checkpoint: expected an https address or zoo"),
+        ({"checkpoint": "zoo://../../x"}, "checkpoint: expected an https address or zoo"),
+        ({"paper": "http://example.org"}, "paper: expected an https address"),
+        ({"paper": 'https://example.org/"onclick="x'}, "paper: expected an https address"),
+        ({"contact": "data:text/html,x"}, "contact: expected a mail address or an https address"),
+        ({"title": "a\x1b[31mb"}, "not readable as YAML|expected plain text"),
+        ({"title": "a\u202eb"}, "title: expected plain text"),
+        ({"summary": "a" * 3001}, "summary: expected at most 3000 letters, got 3001"),
+        ({"script": "x"}, "unknown key 'script'"),
+        ({"license": ["MIT"]}, "license: "),
+    ],
+)
+def test_a_hostile_card_is_one_line(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    write_card(tmp_path, **changes)
+    with pytest.raises(UserError, match=complaint) as caught:
+        read_card(tmp_path / "card.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["!!python/object/apply:os.system ['true']", "[]", "a: &a [*a]", "x" * 2**21])
+def test_yaml_that_is_no_card_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "card.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"card\.yaml"):
+        read_card(tmp_path / "card.yaml")
+
+
+@pytest.mark.parametrize("text", ["https://", "https://a b", "https://me:secret@example.org", "https://[", "//a", "x"])
+def test_what_is_no_address_of_a_host(text: str) -> None:
+    assert not is_address(text)

@@ -14,7 +14,6 @@ from scipy import stats
 
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import site as sites
-from freqbench.reporting.leaderboard.board import boards_of
 from freqbench.reporting.leaderboard.card import Card
 from freqbench.reporting.leaderboard.entry_folder import Entry, Seal, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
@@ -49,7 +48,7 @@ def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> 
 
 def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
     scores = {"weak": [0.1, 0.2, 0.3], "strong": [0.5, 0.55, 0.65]}
-    (board,) = boards_of([entry(name, dict(zip("abc", own, strict=True))) for name, own in scores.items()])
+    (board,) = sites.boards_of([entry(name, dict(zip("abc", own, strict=True))) for name, own in scores.items()])
     assert board.rows["entry"].tolist() == ["strong", "weak"]
     assert board.rows["rank"].tolist() == [1, 2]
     assert board.rows["strongest"].tolist() == ["pgd", "pgd"]
@@ -79,7 +78,7 @@ def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: s
     ],
 )
 def test_other_cases_or_bounds_are_another_board(other: Entry) -> None:
-    boards = boards_of([entry("one", {"a": 0.5, "b": 0.5}), other])
+    boards = sites.boards_of([entry("one", {"a": 0.5, "b": 0.5}), other])
     assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
 
 

@@ -1,19 +1,25 @@
-"""What the page is given: columns, codes, reasons and limits."""
+"""The page's file and what it is given: columns, codes, reasons, limits, sentences; nothing gets out of its place."""
 
+import base64
 import gzip
+import hashlib
 import json
+import re
+from html import unescape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from generated_page import FACTS, data_of, grid
-from reporting.handmade import records, row
+from reporting.handmade import records, row, shown
 
+import freqbench.reporting.page
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.tables import SUMMARY, current
+from freqbench.reporting.page import build_page, packed, page_data
 from freqbench.reporting.page import data as page
-from freqbench.reporting.page import packed
 from freqbench.reporting.page.data import numbers, texts
 from freqbench.results import RECORDS
 
@@ -147,3 +153,121 @@ def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
     assert made["summary"]["rows"] == made["cases"]["rows"] == 0
     assert json.loads(gzip.decompress(packed(made))) == json.loads(json.dumps(made))
     assert packed(made) == packed(made)
+
+
+def said(*rows: dict[str, Any]) -> list[str]:
+    found = page_data(shown(*rows), None, [])
+    names = [found["summary"]["texts"]["attack"], found["summary"]["texts"]["source"]]
+    for each in found["findings"]:
+        attack, source = (column["values"][column["codes"][each["row"]]] for column in names)
+        assert attack in each["text"]
+        assert source in each["text"]
+    return [each["text"] for each in found["findings"]]
+
+
+def scored(attack: str, drop: float, source: str = "unet", target: str = "unet", **values: Any) -> dict[str, Any]:
+    return row(attack, source=source, target=target, dsc=0.9 - drop / 100, dsc_clean=0.9, **values)
+
+
+def test_the_largest_drop_of_each_threat_model_with_what_of_it_transfers() -> None:
+    assert said(
+        *(scored("vafa", drop, case=case) for case, drop in enumerate((40.0, 53.6))),
+        *(scored("vafa", drop, target="unetr", case=case) for case, drop in enumerate((16.0, 16.76))),
+        *(scored("vafa", drop, target="other", case=case) for case, drop in enumerate((1.0, 2.0))),
+        scored("pgd", 20.0),
+        scored("pgd", 3.0, budget=1 / 255),
+        scored("pgd", -2.0, target="unetr"),
+        scored("gn", 0.4),
+    ) == [
+        "dct-quantization: vafa q_max=20 takes 46.8 points of foreground DSC from unet (90.0 to 43.2, mean of 2 cases)"
+        ", 35 % of which transfers to unetr, the most of 2 models.",
+        "linf: pgd eps=8/255 takes 20.0 points of foreground DSC from unet (90.0 to 70.0, one case), 0 % of which "
+        "transfers to unetr.",
+    ]
+
+
+def test_a_null_row_is_no_attack_and_says_what_needs_no_optimisation() -> None:
+    null = scored("vafa", 30.0, params={"control": "uniform"})
+    assert said(scored("vafa", 25.0), null) == [
+        "dct-quantization: vafa q_max=20 takes 25.0 points of foreground DSC from unet (90.0 to 65.0, one case); the "
+        "same change without optimisation (uniform) takes 30.0."
+    ]
+    assert said(null) == []
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_model_keeps_most_only_among_those_that_met_the_same_attacks(missing: bool) -> None:
+    rows = [scored("pgd", 20.0), scored("vafa", 30.0), scored("pgd", 25.0, "b", "b"), scored("vafa", 4.0, "b", "b")]
+    texts = said(*(rows[:3] if missing else rows))
+    wanted = (
+        "b keeps most: none of the 2 attacks takes more than 25.0 points from it (pgd eps=8/255); unet loses up to "
+        "30.0 (vafa q_max=20)."
+    )
+    assert (wanted in texts) is not missing
+
+
+FOLDER = Path(freqbench.reporting.page.__file__).parent
+WEB, DIST = FOLDER / "web", FOLDER / "dist"
+
+
+def sources_hash() -> str:
+    """As `web/build.mjs` takes it."""
+    names = [f"src/{path.name}" for path in sorted((WEB / "src").iterdir(), key=lambda path: path.name)]
+    digest = hashlib.sha256()
+    for name in [*names, "build.mjs", "package-lock.json"]:
+        digest.update(name.encode() + b"\0" + (WEB / name).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def test_the_bundle_was_made_of_these_sources() -> None:
+    """If not: `npm ci && npm run build` in freqbench/reporting/page/web."""
+    for name in ("page.js", "charts.js", "page.css"):
+        assert f"sources sha256 {sources_hash()}" in (DIST / name).read_text()[:200]
+
+
+def test_licences_of_what_is_bundled_stand_beside_it() -> None:
+    text = (DIST / "LICENSES.txt").read_text()
+    bundled = json.loads((WEB / "package.json").read_text())["devDependencies"].keys() - {"esbuild"}
+    assert all(f"{name} " in text for name in bundled)
+    assert text.count("Permission is hereby granted") >= len(bundled)
+
+
+def test_the_lock_file_names_no_host() -> None:
+    assert "://" not in re.sub(r'"url": "[^"]*"', "", (WEB / "package-lock.json").read_text())
+
+
+def test_the_page_holds_its_data_loads_nothing_from_elsewhere_and_runs_its_own_scripts_only() -> None:
+    made = data_of(*grid(2, ["a"], ["a"], 2, 2))
+    page = build_page(made, volumes={"format": 1})
+    found = re.search(r'id="freqbench-data">([^<]*)<', page)
+    assert found
+    assert json.loads(gzip.decompress(base64.b64decode(found[1]))) == {**made, "volumes": {"format": 1}}
+    head = unescape(page[: page.index("<style>")])
+    assert "default-src 'none'" in head
+    assert "connect-src 'none'" in head
+    assert not re.search(r"<(script|link|img)[^>]*(src|href)=\"(?!data:)", page)
+    scripts = re.findall("<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    assert len(hashes) == 2
+    wanted = " ".join(f"'sha256-{each}'" for each in hashes)
+    assert f"script-src {wanted};" in head
+
+
+def test_texts_of_data_appear_nowhere_in_the_markup() -> None:
+    hostile = "</script><script>alert(1)</script>"
+    page = build_page({**data_of(*grid(1, [hostile], [hostile], 1, 2)), "title": hostile})
+    assert hostile not in page
+    assert "<title>&lt;/script&gt;" in page
+
+
+def test_a_page_without_data_names_its_source_and_may_fetch_from_there_only() -> None:
+    page = build_page(None)
+    assert '<meta name="freqbench-source" content="data">' in page
+    assert "connect-src 'self';" in unescape(page[:2000])
+    assert 'freqbench-data">' not in page
+
+
+@pytest.mark.parametrize("text", ["a = '</SCRIPT>'", "<!-- "])
+def test_a_viewer_that_would_end_its_tag_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must not contain"):
+        build_page(None, viewer=text)

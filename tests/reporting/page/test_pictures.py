@@ -12,7 +12,7 @@ from generated_page import FACTS, grid
 from PIL import Image
 
 from freqbench.analysis import strength, tables
-from freqbench.reporting.page import build_page, page_data, pictures
+from freqbench.reporting.page import build_page, manifest, page_data
 from freqbench.results.glimpses import Glimpse, Glimpses
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra `dev`")
@@ -71,7 +71,7 @@ def test_each_row_of_means_has_the_glimpse_of_its_worst_case_the_largest_drop_fi
     assert {text(data, "transfer", each["row"]) for each in data["glimpses"]} == {"white-box"}
     first = Image.open(io.BytesIO(base64.b64decode(data["glimpses"][0]["image"])))
     assert first.convert("L").getpixel((9, 9)) == pytest.approx(128 + worst["drop"].iloc[0], abs=2)
-    monkeypatch.setattr(pictures, "MOST_BYTES", 2 * len(webp(0)) + 9)
+    monkeypatch.setattr(manifest, "MOST_BYTES", 2 * len(webp(0)) + 9)
     assert page_of(str(tmp_path), records, classes)["glimpses"] == data["glimpses"][:2]
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting import student
-from reporting.handmade import coded, row, shown
+from reporting.handmade import coded, data_lines, row, shown
 from scipy import stats
 
 from freqbench.reporting.render import Section
@@ -25,7 +24,7 @@ FACTS: dict[str, Any] = {
 
 
 def lines(section: Section) -> dict[str, dict[str, Any]]:
-    return {line["label"]: line for line in student.lines(section)}
+    return {line["label"]: line for line in data_lines(section)}
 
 
 def pgd(scores: dict[int, float], **values: Any) -> list[dict[str, Any]]:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from reporting import student
-from reporting.handmade import row, shown
+from reporting.handmade import data_lines, row, shown, t_interval
 
 from freqbench.reporting.views.defences import certified, defences
 
@@ -44,7 +43,7 @@ def rows() -> list[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
     (section,) = defences(frame)
-    lines = student.lines(section)
+    lines = data_lines(section)
     assert len({line["model"] for line in lines}) == len(lines)
     return {line["model"]: line for line in lines}, section.text
 
@@ -57,7 +56,7 @@ def test_the_attackers_of_one_defence_stand_in_one_row(rows: Any) -> None:
     assert (found["unet"]["adaptive"], pd.isna(found["unet"]["naive"])) == (pytest.approx(40), True)
     bits = found["bits"]
     assert (bits["transferred"], bits["naive"], bits["adaptive"]) == pytest.approx((60, 70, 35))
-    assert (bits["adaptive_low"], bits["adaptive_high"]) == pytest.approx(student.interval(30, 40))
+    assert (bits["adaptive_low"], bits["adaptive_high"]) == pytest.approx(t_interval(30, 40))
     assert (bits["adaptive_cases"], bits["naive_cases"]) == (2, 2)  # an entry that predicts alike counts once
     assert bits["dsc_foreground_clean"] == pytest.approx(90)
 
@@ -67,7 +66,7 @@ def test_what_was_hidden_is_paired_by_case(rows: Any) -> None:
     third = on("naive", "bits", 0.8, 0.6, 0.0)[2:]
     found, _ = table(shown(*rows, *third))
     bits = found["bits"]
-    assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx((35, *student.interval(20, 50)))
+    assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx((35, *t_interval(20, 50)))
     assert (bits["naive_cases"], bits["adaptive_cases"]) == (3, 2)
 
 

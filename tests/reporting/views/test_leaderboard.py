@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from reporting import student
-from reporting.handmade import row, shown
+from reporting.handmade import data_lines, row, shown, t_interval, t_test
 
 from freqbench.analysis.nested import nested_interval
 from freqbench.reporting.views.leaderboard import leaderboard, methods_of
@@ -35,17 +34,17 @@ def two_models() -> list[dict[str, Any]]:
 
 def board(frame: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
     (section,) = leaderboard(frame)
-    return student.lines(section), section.text
+    return data_lines(section), section.text
 
 
 def test_models_rank_by_the_mean_of_the_worst_case(two_models: Any) -> None:
     (first, second), _ = board(shown(*two_models))
     behind = [second[name] for name in ("behind", "behind_low", "behind_high", "p")]
-    assert behind == pytest.approx([5, *student.interval(-20, 30), student.p_value(-20, 30)])  # 40 - 60 and 50 - 20
+    assert behind == pytest.approx([5, *t_interval(-20, 30), t_test(-20, 30)])  # 40 - 60 and 50 - 20
     assert (second["order"], first["order"], pd.isna(first["behind"])) == ("open", "", True)
     assert (first["rank"], first["target_model"], second["rank"], second["target_model"]) == (1, "a", 2, "b")
     scores = (first["dsc_foreground"], first["low"], first["high"], first["dsc_foreground_drop"])
-    assert scores == pytest.approx((45, *student.interval(40, 50), 45))
+    assert scores == pytest.approx((45, *t_interval(40, 50), 45))
     assert second["strongest"] == "pgd eps=8/255 steps=10"
     assert (second["num_attacks"], second["cases"], second["patients"]) == (2, 2, 2)
 
@@ -62,7 +61,7 @@ def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards() -> 
     ]
     lines, _ = board(shown(*rows))
     found = {(line["threat_model"], line["target_model"]): line for line in lines}
-    once, sure, other = (student.p_value(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
+    once, sure, other = (t_test(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
     assert other < once < 0.05 < 3 * other
     b, c, vafa = (found[key] for key in (("linf", "b"), ("linf", "c"), ("dct-quantization", "b")))
     assert [line["p"] for line in (b, c, vafa)] == pytest.approx([once, sure, other])

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from reporting import student
-from reporting.handmade import row, shown
+from reporting.handmade import row, shown, t_interval, t_test
 
 from freqbench.reporting.views.transfer import transfer
 
@@ -92,7 +91,7 @@ def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(two_patie
     (line,) = matched.to_dict("records")
     assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
     assert (line["drop_a"], line["drop_b"], line["difference"]) == pytest.approx((12.5, 6.5, 6))
-    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((*student.interval(4, 8), 4, 2))
+    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((*t_interval(4, 8), 4, 2))
 
 
 @pytest.mark.parametrize("distance", ["ssim_body", "lpips_body"])
@@ -120,7 +119,7 @@ def test_an_order_holds_by_the_corrected_test() -> None:
     ]
     section = transfer(shown(*rows))[2]
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
-    once, sure = student.p_value(4, 5, 7), student.p_value(11, 10, 11)
+    once, sure = t_test(4, 5, 7), t_test(11, 10, 11)
     found = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
     assert found["pg"] == pytest.approx((once, 2 * once))
     assert found["gr"] == pytest.approx((once, 2 * once))

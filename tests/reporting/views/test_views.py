@@ -1,10 +1,19 @@
-"""The table of views: each works with the columns that it names, and says so when there is nothing."""
+"""Views of a store that need no figure: in short, budget, cost, clinical metrics, organs; and what holds for all."""
 
+from math import nan
+
+import numpy as np
+import pandas as pd
 import pytest
-from reporting.handmade import classes, coded, row, shown
+from reporting.handmade import classes, coded, row, shown, t_interval
 
 from freqbench.reporting import render
+from freqbench.reporting.render import Section, terminal
+from freqbench.reporting.render.columns import columns_of
 from freqbench.reporting.views import VIEWS
+from freqbench.reporting.views.attacks import budget, clinical, cost
+from freqbench.reporting.views.organs import organs
+from freqbench.reporting.views.overview import overview
 from freqbench.results import RECORDS
 
 OF_ALL = {
@@ -36,3 +45,239 @@ def test_a_view_of_failures_only_is_a_sentence(name: str) -> None:
     (section,) = view.build(frame, classes()) if view.needs_classes else view.build(frame)
     assert section.table is None
     assert section.text.endswith(".")
+
+
+def test_a_curve_starts_clean_and_has_one_name_without_the_budget() -> None:
+    rows = [
+        row("pgd", case=case, budget=eps / 255, params={"steps": steps}, dsc_clean=0.9, dsc=0.9 - eps * steps / 1000)
+        for case in (0, 1)
+        for eps in (8, 4, 12)
+        for steps in (10, 20)
+    ]
+    (section,) = budget(shown(*rows))
+    lines = section.table[["attack", "value", "cases", "patients", "dsc_foreground"]].to_numpy().tolist()
+    expected = [
+        ["clean", "", 2, 2, 90],
+        *(["pgd steps=10", f"{eps}/255", 2, 2, 90 - eps] for eps in (4, 8, 12)),
+        *(["pgd steps=20", f"{eps}/255", 2, 2, 90 - 2 * eps] for eps in (4, 8, 12)),
+    ]
+    assert [line[:4] for line in lines] == [line[:4] for line in expected]
+    assert [line[4] for line in lines] == pytest.approx([line[4] for line in expected])
+
+
+def test_the_clean_case_counts_once_however_often_it_was_attacked() -> None:
+    rows = [row("pgd", case=0, dsc=0.5, dsc_clean=0.9), row("gn", case=0, dsc=0.5, dsc_clean=0.9)]
+    rows += [row("pgd", case=1, dsc=0.5, dsc_clean=0.6), row("pgd", case=2, status="failed", error="no memory")]
+    rows.append(row("pgd", case=3, precision="bf16", dsc=0.1, dsc_clean=0.1))  # left out
+    (section,) = budget(shown(*rows))
+    assert section.table["dsc_foreground"].iloc[0] == pytest.approx(75)
+    assert section.table["interval"].iloc[0] == "[-115.6, 265.6]"  # 75 -+ 12.706 x 15
+
+
+def test_the_spread_between_seeds_stands_beside_that_between_cases() -> None:
+    scores = {(0, 0): 0.1, (0, 1): 0.3, (1, 0): 0.2, (1, 1): 0.6}
+    rows = [row("pgd", case=case, seed=seed, dsc=dsc, dsc_clean=0.9) for (case, seed), dsc in scores.items()]
+    (section,) = budget(shown(*rows))
+    clean, pgd = section.table[["SD cases", "SD seeds", "cases", "seeds"]].to_numpy(float).tolist()
+    assert pgd == pytest.approx([10 * np.sqrt(2), 15 * np.sqrt(2), 2, 2])  # means 20 and 40; 15 and 45
+    assert clean == pytest.approx([0, np.nan, 2, 1], nan_ok=True)
+
+
+def test_attacks_without_a_budget_are_named_and_not_drawn() -> None:
+    rows = [row("pgd", dsc=0.5, dsc_clean=0.9), row("dfb", dsc=0.5, dsc_clean=0.9)]
+    (section,) = budget(shown(*rows))
+    assert section.table["attack"].tolist() == ["clean", "pgd"]
+    assert "Without a budget, so not here: dfb." in section.text
+
+
+SPENT = {"num_forwards": 30, "num_backwards": 20, "peak_memory_bytes": 3 * 2**29, "device": "gpu", "window_batch": 4}
+
+
+def test_means_a_volume_and_the_drop_per_pass() -> None:
+    rows = [row("pgd", case=n, dsc=0.6 - n / 10, dsc_clean=0.8, attack_seconds=2.0 + n, **SPENT) for n in (0, 1)]
+    (section,) = cost(shown(*rows))
+    (line,) = section.table.to_dict("records")
+    assert (line["seconds"], line["forwards"], line["backwards"], line["GiB"]) == (2.5, 30, 20, 1.5)
+    assert line["dsc_foreground_drop"] == pytest.approx(25)
+    assert line["interval"] == "[-38.5, 88.5]"  # 25 -+ 12.706 x 5
+    assert line["drop per 100 passes"] == "50"
+
+
+def test_what_was_not_measured_or_made_without_a_pass_is_empty() -> None:
+    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8)))
+    assert section.table[["seconds", "GiB"]].isna().all(axis=None)
+    assert "do not hold them: seconds, forwards, backwards, memory." in section.text
+    spent = SPENT | {"num_forwards": 0, "num_backwards": 0}
+    (section,) = cost(shown(row("gn", dsc=0.6, dsc_clean=0.8, attack_seconds=2.0, **spent)))
+    assert section.table["drop per 100 passes"].tolist() == [""]
+
+
+def test_devices_are_not_averaged_and_volumes_count_once_though_several_models_scored_them() -> None:
+    scores = {"dsc": 0.6, "dsc_clean": 0.8}
+    rows = [row("pgd", target=target, attack_seconds=2.0, **scores, **SPENT) for target in ("unet", "unetr")]
+    rows.append(row("pgd", case=1, attack_seconds=90.0, **scores, **(SPENT | {"device": "cpu"})))
+    (section,) = cost(shown(*rows))
+    found = section.table[["model", "device", "seconds", "cases"]].to_numpy().tolist()
+    assert found == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
+
+
+def test_the_foreground_leads_and_the_papers_drop_stands_beside_it() -> None:
+    foreground = {"dsc_foreground": 0.3, "dsc_foreground_clean": 0.8}
+    (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8, hd95_penalised=7.0, **foreground, **SPENT)))
+    (line,) = section.table.to_dict("records")
+    assert (line["dsc_foreground_drop"], line["dsc_drop"], line["hd95_penalised"]) == pytest.approx((50, 20, 7))
+    assert line["drop per 100 passes"] == "100"
+
+
+def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_have_no_column() -> None:
+    cases = [{"case": number, "nsd_clean": 0.9, "assd_mm_clean": 1.0 + number} for number in (0, 1)]
+    rows = [row("pgd", nsd=0.2, assd_mm=6.0, **cases[0]), row("pgd", nsd=0.4, assd_mm=np.nan, **cases[1])]
+    rows += [row("gn", nsd=0.8, assd_mm=2.0, **cases[0]), row("gn", target="other", nsd=0.0, **cases[0])]
+    (section,) = clinical(shown(*rows))
+    headings = [column.heading for column in columns_of(section)]
+    assert headings == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
+    found = {name: values for name, _, *values in section.table.itertuples(index=False)}
+    assert found["clean"] == [2, pytest.approx(90), "1.50"]
+    assert found["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
+    assert found["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
+
+
+def test_the_drop_of_each_class_is_its_own() -> None:
+    rows = [row("pgd", case=case, dsc=0.5, dsc_clean=0.9) for case in (0, 1)]
+    scores = [
+        {"background": (0.9, 1.0), "liver": (0.5, 0.9), "spleen": (0.2, 0.8)},
+        {"background": (0.9, 1.0), "liver": (0.7, 0.9), "spleen": (nan, nan)},
+    ]
+    of_classes = classes(*zip(rows, scores, strict=True))
+    (section,) = organs(shown(*rows), of_classes)
+    assert list(section.table) == ["attack", "threat_model", "liver", "spleen", "hit hardest"]
+    assert section.table.to_numpy().tolist() == [
+        ["(DSC clean)", "", "90.0", "80.0", ""],
+        ["(n clean)", "", "2", "1", ""],
+        ["pgd eps=8/255", "linf", "30.0", "60.0", "spleen"],
+    ]
+    found = section.data.set_index("class_name")
+    of_liver = found.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
+    assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)])
+    assert found.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
+
+
+def test_classes_of_transferred_failed_and_unknown_records_do_not_count() -> None:
+    good, other = row("pgd", dsc=0.5, dsc_clean=0.9), row("pgd", source="unetr", target="unet", dsc=0.5, dsc_clean=0.9)
+    failed, unknown = row("gn", status="failed", error="no"), row("pgd", case=9)
+    kidney = {"background": (1.0, 1.0), "kidney": (0.4, 0.5)}
+    worse = {"background": (1.0, 1.0), "kidney": (0.0, 0.5)}
+    (section,) = organs(
+        shown(good, other, failed), classes((good, kidney), *((each, worse) for each in (other, failed, unknown)))
+    )
+    assert section.data["drop"].tolist() == pytest.approx([10])
+
+
+def test_classes_called_as_a_column_or_alike_stay_apart() -> None:
+    good = row("pgd", dsc=0.5, dsc_clean=0.9)
+    held = classes((good, {"background": (1, 1), "attack": (0.1, 0.2), "vein": (0.1, 0.3)}))
+    twin = held[held["class_index"] == 2].assign(class_index=3)
+    (section,) = organs(shown(good), pd.concat([held, twin]))
+    assert list(section.table) == ["attack", "threat_model", "attack #1", "vein #2", "vein #3", "hit hardest"]
+
+
+def test_a_store_without_class_records_has_a_sentence_instead() -> None:
+    for held in (classes(), pd.DataFrame()):
+        (section,) = organs(shown(row("pgd", dsc=0.5, dsc_clean=0.9)), held)
+        assert section.table is None
+        assert "no class records" in section.text
+
+
+MODELS = ("unet", "unetr")
+
+
+def cells(section: Section, first: str) -> dict[str, list[object]]:
+    """The cells of each row by what stands in its first column."""
+    assert section.table is not None
+    return {row[first]: [row[name] for name in section.table.columns[1:]] for row in section.table.to_dict("records")}
+
+
+def vafa(control: str, **values: object) -> dict[str, object]:
+    return row("vafa", {"control": control}, dsc_clean=0.9, **values)
+
+
+def test_a_null_row_stands_beside_its_attack_and_the_one_that_leaves_least_counts() -> None:
+    scores = {("none", "unet"): 0.3, ("none", "unetr"): 0.4, ("uniform", "unet"): 0.85, ("random", "unet"): 0.8}
+    rows = [vafa(control, source=model, target=model, dsc=dsc) for (control, model), dsc in scores.items()]
+    rows += [row(source="unet", case=case, dsc=0.5 + case / 10, dsc_clean=0.9 - case / 10) for case in range(2)]
+    (section,) = overview(shown(*rows))
+    assert cells(section, "attack") == {
+        "clean": ["85.0", "90.0"],
+        "vafa q_max=20": ["30.0 (80.0)", "40.0"],
+        "pgd eps=8/255": ["55.0", ""],
+    }
+    assert "2 cases of 2 patients" in section.text
+
+
+def test_a_null_row_without_its_attack_has_a_row_of_its_own() -> None:
+    (section,) = overview(shown(vafa("uniform", dsc=0.8)))
+    assert cells(section, "attack")["vafa q_max=20 control=uniform"] == ["80.0"]
+    assert "null row" not in section.text
+    assert "mean over 1 case of 1 patient." in section.text
+
+
+def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None:
+    """PGD takes most white-box, and a null row most of all from others, which is no transfer."""
+    pairs = [(source, target) for source in MODELS for target in MODELS]
+    own = {("pgd", ""): 0.1, ("vafa", "none"): 0.4, ("vafa", "uniform"): 0.6}
+    other = {("pgd", ""): 0.8, ("vafa", "none"): 0.7, ("vafa", "uniform"): 0.2}
+    rows = [
+        row(
+            name,
+            {"control": control} if control else {},
+            source=s,
+            target=t,
+            dsc=(own if s == t else other)[name, control],
+            dsc_clean=0.9,
+        )
+        for name, control in own
+        for s, t in pairs
+    ]
+    _, matrix = overview(shown(*rows))
+    assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
+    found = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}
+    assert found == {"clean": [90.0, 90.0], "unet": [40.0, 70.0], "unetr": [70.0, 40.0]}
+    assert "40.0*" in terminal([matrix])
+
+
+def test_failures_are_lines_and_the_others_are_counted() -> None:
+    failed = {"status": "failed", "error": "no\nmemory " + "x" * 200, "dsc": None}
+    rows = [row(source="unet", target="unetr", budget=i / 255, **failed) for i in range(1, 8)]
+    _, section = overview(shown(row(dsc=0.5, dsc_clean=0.9), *rows))
+    assert section.text.startswith("pgd eps=1/255 on unet to unetr, phantom: 1 failed: no memory xxx")
+    assert section.text.count("failed: ") == 5
+    assert section.text.endswith("In all 7 records failed; 2 more rows of attacks are in the report.")
+    assert max(map(len, section.text.splitlines())) < 160
+
+
+def test_rows_of_a_reduced_precision_alone_are_said_to_be_left_out() -> None:
+    (section,) = overview(shown(row(dsc=0.5, precision="bf16")))
+    assert section.text == "Not in the tables: 1 of a reduced precision; the report says why."
+
+
+def test_a_model_called_as_a_column_stays_a_model() -> None:
+    rows = [row(source="attack", target=target, dsc=0.5, dsc_clean=0.9) for target in ("attack", "source_model")]
+    white, matrix = overview(shown(*rows))
+    assert cells(white, "attack")["clean"] == ["90.0"]
+    assert matrix.table is not None
+    assert list(matrix.table.columns) == ["source_model", "attack (model)", "source_model (model)"]
+
+
+def test_the_quick_start_ends_within_thirty_lines_of_a_hundred_columns() -> None:
+    """Three models, eleven attacks, two of them null rows; what the run says beside takes ten lines at most."""
+    models = ("unet", "unet-vaft", "unetr")
+    rows = [
+        row("vafa", {"control": control}, budget=float(budget), source=s, target=t, dsc=0.5, dsc_clean=0.9)
+        for budget in range(1, 10)
+        for control in (("none", "uniform") if budget < 3 else ("none",))
+        for s in models
+        for t in models
+    ]
+    lines = terminal(overview(shown(*rows)), width=100).splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 100

@@ -1,0 +1,157 @@
+"""Shows one row per attack: at each of its budgets, with its cost, and in the metrics of clinical practice."""
+
+import numpy as np
+import pandas as pd
+
+from freqbench.analysis import groups
+from freqbench.analysis.frames import plain
+from freqbench.analysis.groups import ATTACK
+from freqbench.analysis.labels import families
+from freqbench.analysis.scores import SCORES
+from freqbench.analysis.statistics import SPREADS, group_spreads
+from freqbench.analysis.tables import CLEAN
+from freqbench.reporting.render import Section
+
+SCORE = "dsc_foreground"
+CURVE = ["target_model", *ATTACK]
+HOW_BUDGET = (
+    "Foreground DSC x100 that is left at each budget of each attack on the model that was attacked (white-box), after "
+    "the model's clean one; lower is a stronger attack. Budgets of different names are in different units and cannot "
+    "be compared. Interval and SDs are of the foreground DSC: SD cases is the standard deviation between cases, SD "
+    "seeds that of the table's number between seeds, empty with one seed. "
+)
+SPENT = {
+    "attack_seconds": "seconds",
+    "num_forwards": "forwards",
+    "num_backwards": "backwards",
+    "peak_memory_bytes": "memory",
+}
+PLACES = ("device", "window_batch")
+GIB = 2**30
+HOW_COST = (
+    "Means a volume: seconds to make it, forward and backward passes of the attacked model, peak memory (of the "
+    "device, or of the process on a CPU), the drop of foreground DSC in points (white-box), and that drop per hundred "
+    "passes. Passes compare between machines, seconds and memory only within one device and one number of windows at "
+    "once. A drop a pass says what is cheap, not what is strong, and is empty for attacks without a pass. "
+)
+MEASURES = (
+    *("nsd", "assd_mm", "volume_error_ml", "volume_error_relative", "component_f1"),
+    *("betti0_error", "betti1_error", "betti2_error", "ece", "ece_foreground", "wrong_confidence"),
+)
+CLINICAL = (*MEASURES, *(f"{name}_clean" for name in MEASURES))
+FINE = frozenset({"assd_mm", "volume_error_ml"})  # shown with two digits
+HOW_CLINICAL = (
+    "Means over foreground classes that the label has, then over cases and seeds (white-box); the row `clean` is of "
+    "the clean volumes. NSD, component F1, ECE and wrong confidence are x100; ECE and wrong confidence are of all "
+    "voxels. NSD has each organ's own tolerance (`nsd_tolerance_mm` of the class records). Components, tunnels and "
+    "cavities are too many or too few against the label."
+)
+
+
+def budget(records: pd.DataFrame) -> list[Section]:
+    """Makes one table per dataset: model, attack without budget, budget, foreground DSC and interval; clean first."""
+    frame = groups.scored(records)
+    frame = frame[groups.is_white_box(frame)]
+    if frame["budget"].isna().all():
+        return [Section("Budget", text="No white-box attack with a budget was scored, so there is no curve to show.")]
+    parts = [(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    return [_budgets(dataset, group) for dataset, group in parts if group["budget"].notna().any()]
+
+
+def _budgets(dataset: str, frame: pd.DataFrame) -> Section:
+    bounded = frame[frame["budget"].notna()]
+    rows = groups.with_settings(_scores(bounded, CURVE), bounded)
+    rows = rows.assign(family=families(rows), budget_text=groups.budget_texts(rows).astype(object))
+    rows = rows.sort_values(["target_model", "threat_model", "family", "budget"], kind="stable")
+    rows = pd.concat([_clean(frame), rows]).sort_values("target_model", kind="stable", ignore_index=True)
+    text = HOW_BUDGET + groups.counts_text(rows)
+    without = frame.loc[frame["budget"].isna(), "label"].astype(object).unique()
+    if len(without):
+        text += f" Without a budget, so not here: {', '.join(sorted(without))}."
+    counts = ["cases", "seeds", "patients"]
+    columns = ["target_model", "family", "label", "threat_model", "budget_name", "budget", *counts]
+    data = rows.assign(dataset=dataset)
+    data = data[["dataset", *columns, SCORE, "low", "high", *SPREADS, "hd95_penalised", "dsc"]]
+    names = {"target_model": "model", "family": "attack", "budget_name": "budget", "budget_text": "value"}
+    table = rows[["target_model", "family", "threat_model", "budget_name", "budget_text", *counts, SCORE]]
+    table = table.rename(columns=names).assign(interval=groups.bounds(rows))
+    table[["SD cases", "SD seeds"]] = rows[SPREADS]
+    return Section(f"{dataset}: DSC against the budget", table.assign(**groups.beside(rows, "dsc")), text, data)
+
+
+def _scores(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    rows = groups.grouped(frame, by, SCORE, ["hd95_penalised", "dsc"])
+    return rows.merge(plain(group_spreads(frame, by, SCORE)), on=by)
+
+
+def _clean(frame: pd.DataFrame) -> pd.DataFrame:
+    """Makes one row per model: each case once, whatever attacked it."""
+    cases = frame.drop_duplicates(["target_model", "case_id"]).assign(seed=0, hd95_penalised=np.nan)
+    cases = cases.assign(dsc_foreground=cases["dsc_foreground_clean"], dsc=cases["clean"])
+    rows = _scores(cases, ["target_model"])
+    return rows.assign(family=CLEAN, label=CLEAN, threat_model="", budget_name="", budget_text="", seeds=1)
+
+
+def cost(records: pd.DataFrame) -> list[Section]:
+    """Makes one table per dataset, one row per attacked model, device, number of windows at once and attack."""
+    frame = groups.scored(records, [*SPENT, *PLACES])
+    frame = frame[groups.is_white_box(frame)]
+    if frame.empty:
+        text = "No attack was scored on the model that it attacked, so there is no drop to pay for."
+        return [Section("Cost", text=text)]
+    frame = frame.astype(dict.fromkeys(SPENT, float)).rename(columns=SPENT)
+    frame["memory"] /= GIB
+    return [_costs(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+
+
+def _costs(dataset: str, frame: pd.DataFrame) -> Section:
+    means = [*SPENT.values(), "hd95_penalised", "drop"]
+    rows = groups.grouped(frame, ["source_model", *PLACES, *ATTACK], "dsc_foreground_drop", means)
+    rows = groups.with_settings(rows, frame)
+    passes = (rows["forwards"] + rows["backwards"]).replace(0, np.nan)
+    rows["drop_per_100"] = 100 * rows["dsc_foreground_drop"] / passes
+    missing = [name for name in SPENT.values() if rows[name].isna().any()]
+    text = HOW_COST + groups.counts_text(rows)
+    if missing:
+        text += f" Empty where the records do not hold them: {', '.join(missing)}."
+    names = {"source_model": "model", "label": "attack", "memory": "GiB"}
+    counts = ["threat_model", "cases", "seeds", "patients", "seconds", "forwards", "backwards"]
+    table = rows[["source_model", "label", *counts, "memory", "dsc_foreground_drop"]].rename(columns=names)
+    table["interval"] = groups.bounds(rows)
+    # Three significant digits, as a drop per pass can be a hundredth of a point.
+    table["drop per 100 passes"] = ["" if np.isnan(value) else f"{value:.3g}" for value in rows["drop_per_100"]]
+    table = table.assign(**groups.beside(rows), dsc_drop=rows["drop"])
+    for name, column in zip(("device", "windows at once"), PLACES, strict=True):
+        if rows[column].nunique(dropna=False) > 1:
+            table.insert(1, name, rows[column])
+    data = rows.drop(columns=["attack", "budget_name", "budget"]).assign(dataset=dataset)
+    return Section(f"{dataset}: what attacks cost", table, text, data)
+
+
+def clinical(records: pd.DataFrame) -> list[Section]:
+    """Makes one table per dataset and attacked model: the clean volumes, then one attack per row."""
+    frame = groups.scored(records, CLINICAL)
+    frame = frame[groups.is_white_box(frame)]
+    measured = [name for name in MEASURES if frame[name].notna().any()]
+    if not measured:
+        text = "No record has one: run a job with metrics such as `[dsc, nsd, assd, volume, components, topology]`."
+        return [Section("Metrics of clinical practice", text=text)]
+    scales = {score.source: score.scale for score in SCORES}
+    for name in CLINICAL:
+        frame[name] = scales[name.removesuffix("_clean")] * frame[name].astype(float)
+    return [
+        _clinical(f"{dataset}: attacks on {source} in the metrics of clinical practice", group, measured)
+        for (dataset, source), group in frame.groupby(["dataset", "source_model"], observed=True)
+    ]
+
+
+def _clinical(title: str, frame: pd.DataFrame, measured: list[str]) -> Section:
+    rows = groups.with_settings(groups.grouped(frame, ATTACK, measured[0], measured[1:]), frame)
+    cases = frame.drop_duplicates("case_id")
+    clean = {name: cases[f"{name}_clean"].mean() for name in measured} | {"cases": len(cases)}
+    listed = pd.concat([pd.DataFrame([{"label": CLEAN, "threat_model": "", **clean}]), rows], ignore_index=True)
+    for name in FINE & {*measured}:
+        listed[name] = [groups.points(value, 2) for value in listed[name]]
+    table = listed[["label", "threat_model", "cases", *measured]].rename(columns={"label": "attack"})
+    data = frame[[*groups.IDENTITY, *(f"{name}{end}" for name in measured for end in ("", "_clean"))]]
+    return Section(title, table, HOW_CLINICAL, data)
