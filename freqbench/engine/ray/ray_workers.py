@@ -40,9 +40,10 @@ class RemoteWorker(Worker):
         return str(ray.get_runtime_context().get_node_id()), platform.node()
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
-    def passes(self) -> int:
-        """Returns how many of `Unit.passes` the attack of the current or last unit has made."""
-        return self._passes
+    def progress(self) -> tuple[int, str | None]:
+        """Returns how many of `Unit.passes` the attack of the current or last unit has made, and what the store refuses
+        if its files wait."""
+        return self._passes, self.refusal
 
 
 @dataclass(frozen=True, kw_only=True)
