@@ -20,7 +20,6 @@ from freqbench.engine.worker import Worker, WorkerSpec
 
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
-FOLLOW_S, HEADLESS_S = 5.0, 6.0
 ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
@@ -91,7 +90,7 @@ class Fleet:
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
         self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
-        self._followed = self._headed = self._said_waiting = time.monotonic()
+        self._head, self._said_waiting = ray_cluster.Head(), time.monotonic()
         self.slots: list[Slot] = []
         self._resize(pool.workers)
 
@@ -147,16 +146,10 @@ class Fleet:
         Raises:
             EngineLost: the head of the cluster is gone, or the only machine is gone and none can join.
         """
-        now = time.monotonic()
-        if now - self._followed < FOLLOW_S:
+        if not self._head.answers():
             return
-        self._followed = now
-        if not ray_cluster.has_head():
-            if now - self._headed > HEADLESS_S:
-                raise EngineLost("Ray's head process (gcs_server) has died: the same command goes on")
-            return
-        self._headed, before, self._machines = now, self._machines, ray_cluster.machines()
-        self._report_waiting(now)
+        before, self._machines = self._machines, ray_cluster.machines()
+        self._report_waiting(time.monotonic())
         if self._room is None:
             if not self._machines:
                 raise EngineLost("Ray's node process has died, and all workers: the same command goes on")
