@@ -143,7 +143,7 @@ def test_what_ends_a_training_is_said_in_a_line_and_the_same_command_goes_on_to_
     """Ray itself would end the process of a lost head after a minute, in a line of its own."""
     got, said, seconds = disturbed(tmp_path, disturb)
     assert (got, said[-1]) == (code, line), said
-    assert all(text.startswith("net: step ") for text in said[:-1])
+    assert all(text.startswith("net: ") for text in said[:-1]), said
     assert seconds < 45
     got, said, _ = disturbed(tmp_path, lambda process: None)
     assert got == 0, said

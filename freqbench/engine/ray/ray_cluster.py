@@ -4,7 +4,6 @@ Functions import Ray themselves, because it reads some environment variables onl
 """
 
 import logging
-import math
 import os
 import resource
 import secrets
@@ -27,9 +26,11 @@ from freqbench.engine.resources import Node
 STORE_BYTES = 512 << 20
 FOLLOW_S, HEADLESS_S = 5.0, 6.0
 REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
+START_S = 180.0  # limit for a Ray of this process; its start may hang where its node process dies meanwhile
 # Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
 T = TypeVar("T")
+NO_NODE = "Ray's node process has died, and all workers: the same command goes on"
 WITHOUT = "take --engine serial (`train`: engine: local in the job)"
 
 
@@ -67,7 +68,7 @@ def own(cpus: int) -> Iterator[None]:
         import ray
 
         try:
-            leave = _connect("local", math.inf, **options)
+            leave = _connect("local", START_S, **options)
         except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
             reason = one_line(error).rstrip(".")
             raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
@@ -124,19 +125,22 @@ def _connect(address: str, seconds: float, **options: Any) -> Event:
     connected = _in_thread(call, leave)
     while not connected.done() and time.monotonic() < end:
         wait([connected], timeout=1)  # in short waits: a signal that comes just before a wait is handled only after it
-    connected.result(0)
+    if not connected.done():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    connected.result()
     return leave
 
 
 def result_of(call: Callable[[], T]) -> T:
     """Returns the result of a long call of Ray, made in a thread: there Ray handles no signal; Ctrl-C ends the wait.
 
-    Raises EngineLost if the head of the cluster is gone meanwhile, and what the call raises.
+    Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises.
     """
     result, head = _in_thread(call), Head()
     while not result.done():
         wait([result], timeout=1)
-        head.answers()
+        if head.answers() and not machines():
+            raise EngineLost(NO_NODE)
     return result.result()
 
 

@@ -152,7 +152,7 @@ class Fleet:
         self._report_waiting(time.monotonic())
         if self._room is None:
             if not self._machines:
-                raise EngineLost("Ray's node process has died, and all workers: the same command goes on")
+                raise EngineLost(ray_cluster.NO_NODE)
             return
         room = max(1, self._room(list(self._machines.values()))) - self._given_up
         self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))
