@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,9 @@ class Collector:
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         self.workers = list(workers)
+
+    def keep(self, save: Callable[[], object]) -> None:
+        save()
 
     def tell(self, text: str) -> None:
         self.said.append(text)

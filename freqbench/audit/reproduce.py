@@ -3,7 +3,7 @@
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -188,14 +188,20 @@ def _unavailable(metrics: Sequence[str], row: Row) -> dict[str, str]:
 
 
 def reproduce(
-    out: str, row: str | None, count: int | None, seed: int, job: JobSpec | None, console: Console
+    out: str,
+    row: str | None,
+    count: int | None,
+    seed: int,
+    job: JobSpec | None,
+    console: Console,
+    first: Collection[Key] = (),
 ) -> Counter[Verdict]:
-    """Recomputes the row whose id begins with `row`, or `count` random ones, and prints the result of each."""
+    """Recomputes the row whose id begins with `row`, or `first` and `count` random ones; prints the result of each."""
     if (row is None) == (count is None):
         got = "none" if row is None else "both"
         raise UserError(f"reproduce: expected one of --row ID and --random N, got {got}: see reproduce --help")
     store = Store(out)
-    keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 1, seed)
+    keys = [find_row(store, row)] if row is not None else sample_rows(store, count or 0, seed, first)
     counts = Counter[Verdict]()
     for made in Reproducer(store, job).each(keys):
         if row is not None and made.verdict == "not recomputed":

@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from freqbench.cli import common
+from freqbench.core import names
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
@@ -68,7 +68,7 @@ def init(
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
-    from freqbench.core import documents, names, storage
+    from freqbench.core import documents, storage
     from freqbench.data import layouts
 
     layout = layouts.recognise(data)
@@ -117,7 +117,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None
-    if (folder := Path(checkpoint).expanduser()).is_dir():
+    if (folder := names.at_home(checkpoint)).is_dir():
         signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
         return [], next((name for name, sign in signs.items() if sign.exists()), None)
     if arch in READERS:
@@ -140,7 +140,7 @@ def _radius(budget: str) -> str:
 
 
 def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
-    local = Path(checkpoint).expanduser()
+    local = names.at_home(checkpoint)
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:
         return {"name": BUNDLE, "bundle": place}

@@ -41,13 +41,18 @@ def verify(
         str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
     ] = None,
     job: common.Job = None,
-    share: Annotated[float, typer.Option("--share", help="Share of its rows to compute again.")] = 0.1,
+    share: Annotated[
+        float, typer.Option("--share", help="Share of the rows to compute again beside its worst cases.")
+    ] = 0.1,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of their draw [default: random].")] = None,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="Audit the first N cases of each dataset.")] = 5,
+    cases: Annotated[
+        int | None,
+        typer.Option("--cases", min=1, help="Audit the first N cases of each dataset [default: its audit's]."),
+    ] = None,
     engine: common.Engine = "auto",
     trust_code: common.Trust = False,
 ) -> None:
-    """Verify an entry: its files, its rows, a random share of them computed again, and its audit's cells anew."""
+    """Verify an entry: its files and rows; its worst cases, other rows and its audit's cells computed again."""
     from freqbench.audit.verify import shown
     from freqbench.reporting.leaderboard.entry_checks import examine, reasons, recompute
     from freqbench.reporting.leaderboard.entry_folder import read_entry

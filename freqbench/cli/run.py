@@ -216,10 +216,9 @@ def _hourly(price: str) -> float:
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise UserError(f"{option}: expected whole numbers between commas, such as 5,10,20, got {text!r}") from None
+    if not re.fullmatch(r"( *[0-9]{1,9} *,)* *[0-9]{1,9} *", text):
+        raise UserError(f"{option}: expected whole numbers between commas, such as 5,10,20, got {text!r}")
+    return tuple(map(int, text.split(",")))
 
 
 def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
@@ -247,8 +246,10 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
         "pdf": pdf,
         "png": png,
     }
-    for suffix, content in files.items():
-        path = storage.join(out, f"converge.{suffix}")
-        storage.require_own(path, MAKER.encode() if suffix in ("pdf", "png") else content.partition(b"\n")[0])
-        storage.write_atomic(path, content)
+    paths = {suffix: storage.join(out, f"converge.{suffix}") for suffix in files}
+    for suffix, path in paths.items():  # all before the first is written
+        mark = MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0]
+        storage.require_own(path, mark)
+    for suffix, path in paths.items():
+        storage.write_atomic(path, files[suffix])
         common.say(f"written: {path}")

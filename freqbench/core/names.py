@@ -111,6 +111,9 @@ def require_plain(path: str) -> None:
     if "::" in path or (separator and protocol not in PROTOCOLS):
         protocols = ", ".join(PROTOCOLS)
         raise UserError(f"{path}: expected a path or the URI of a known file system ({protocols}), got none: mend it")
+    scheme, colon, place = path.partition(":")
+    if colon and scheme in PROTOCOLS and not re.match("///?[^/]", place):  # else files would go to a local folder `s3:`
+        raise UserError(f"{path}: expected a URI {scheme}://PLACE, got none: name the bucket, host or folder")
 
 
 def at_home(path: str) -> Path:

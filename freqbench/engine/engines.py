@@ -68,6 +68,7 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
+    worker.keep = listener.keep
     clock.start(platform.node())
     while unit := schedule.take("serial"):
         listener.begin(unit)

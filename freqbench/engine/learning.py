@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -42,11 +43,18 @@ def learn(attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed:
     return memory.within_memory(run, windows)[0]
 
 
-def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Tensor]) -> Tensor:
+def kept(
+    root: str | None,
+    cell: Cell,
+    num_channels: int,
+    make: Callable[[], Tensor],
+    keep: Callable[[Callable[[], object]], None],
+) -> Tensor:
     """Returns the tensor that a cell's attack learned, on the CPU, from its file below `root` or newly made.
 
-    If `root` is None, no file is kept. Two workers that learn at the same time get equal results on one kind of device;
-    the file of the first one counts. Raises UserError if the attack cannot have learned the content of the file.
+    If `root` is None, no file is kept; `keep` runs what saves it. Two workers that learn at the same time get equal
+    results on one kind of device; the file of the first one counts. Raises UserError if the attack cannot have learned
+    the content of the file.
     """
     if root is None:
         return make().cpu()
@@ -60,7 +68,7 @@ def kept(root: str | None, cell: Cell, num_channels: int, make: Callable[[], Ten
     if storage.exists(path):
         return _read(path, cell.attack, num_channels)
     facts = {"cases": json.dumps([ref.case_id for ref in cell.learns_from]), "seconds": f"{seconds:.1f}"}
-    storage.write_atomic(path, save({LEARNED: learned.contiguous()}, facts))
+    keep(partial(storage.write_atomic, path, save({LEARNED: learned.contiguous()}, facts)))
     return learned
 
 

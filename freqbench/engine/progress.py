@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol
@@ -36,6 +36,9 @@ class Listener(Protocol):
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """About a second has passed, or the run ends; `workers` holds `Clock.facts` of each worker."""
+
+    def keep(self, save: Callable[[], object]) -> None:
+        """Runs an action that saves a unit's files, until the store takes them."""
 
     def tell(self, text: str) -> None:
         """Shows the user a line during the run."""

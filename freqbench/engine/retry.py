@@ -15,7 +15,8 @@ TRIES = 3
 NODE_LOSSES = 10  # a pre-empted machine is nobody's fault, but a unit may also kill machines
 # Waits between tries, each with retries of its own: time for a server to restart or a network to recover.
 WAITS_S = (5.0, 15.0, 40.0, 60.0)
-PATIENCE_S = 600.0
+PATIENCE_S, AGAIN_S = 600.0, 5.0
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +38,22 @@ class Attempt:
         return self.deaths >= TRIES or self.node_losses >= NODE_LOSSES
 
 
+class StoreRefuses(UserError):  # noqa: N818 (a kind of refusal, as its readers say it)
+    """Raised if the store takes no files: ends the run, because no unit is at fault and a failed row would be false."""
+
+
 def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
-    """Wraps a function so that it is retried after each of `WAITS_S` while storage is unavailable; then it raises."""
+    """Wraps a function so that it is retried after each of `WAITS_S` while storage is unavailable or a disk is full;
+    then it raises."""
 
     @wraps(run)
     def patient(*args: P.args, **kwargs: P.kwargs) -> T:
         for seconds in WAITS_S:
             try:
                 return run(*args, **kwargs)
-            except StorageUnavailable as error:
+            except OSError as error:
+                if not isinstance(error, StorageUnavailable) and error.errno not in FULL:
+                    raise
                 logger.warning("%s: the unit is retried in %g s", error, seconds)
                 time.sleep(seconds)
         return run(*args, **kwargs)
@@ -54,7 +62,7 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
 
 
 class Patience:
-    """Keeps a run going while its store refuses rows, until nothing has succeeded for `PATIENCE_S` seconds.
+    """Keeps a run going while its store refuses files, until nothing has succeeded for `PATIENCE_S` seconds.
 
     A full disk, expired credentials and a restarting server look alike from here. The user is warned when it begins and
     told when it ends, which is when no row waits (`waiting`) any more: an attempt that had nothing to write, or only a
@@ -71,12 +79,15 @@ class Patience:
         self._since: float | None = None
 
     def attempt(self, action: Callable[[], T]) -> T | None:
-        """Runs an action and returns its result; None if the store refused it and the caller must try again."""
+        """Runs an action and returns its result; None if the store refused it and the caller must try again.
+
+        Raises StoreRefuses if it refused for too long, or will never take files of this size.
+        """
         try:
             value = action()
         except OSError as error:
             if error.errno == errno.EFBIG:
-                raise UserError(
+                raise StoreRefuses(
                     f"{self._root}: expected to write files of any size, got a limit that its files exceed: raise it "
                     "(ulimit -f), then the same command goes on from what is stored"
                 ) from None
@@ -84,14 +95,27 @@ class Patience:
             now = time.monotonic()
             if self._since is None:
                 self._since = now
-                self._warn(f"{self._root}: the store refuses rows ({reason}): they wait and are tried again")
+                self._warn(f"{self._root}: the store refuses files ({reason}): they wait and are tried again")
             elif now - self._since > PATIENCE_S:
-                raise UserError(
-                    f"{self._root}: expected a store that takes rows, got none for {PATIENCE_S:.0f} s ({reason}): mend "
-                    "it, then the same command goes on from what is stored"
+                raise StoreRefuses(
+                    f"{self._root}: expected a store that takes files, got none for {PATIENCE_S:.0f} s ({reason}): "
+                    "mend it, then the same command goes on from what is stored"
                 ) from None
             return None
-        if self._since is not None and not self._waiting():
+        if not self._waiting():
+            self._answered()
+        return value
+
+    def keep(self, save: Callable[[], object]) -> None:
+        """Runs an action that saves a unit's files, again and again until the store takes them; raises as `attempt`."""
+        is_refused = False
+        while self.attempt(lambda: [save()]) is None:
+            is_refused = True
+            time.sleep(AGAIN_S)
+        if is_refused:
+            self._answered()
+
+    def _answered(self) -> None:
+        if self._since is not None:
             self._tell(f"{self._root}: the store answers again, after {time.monotonic() - self._since:.0f} s")
             self._since = None
-        return value

@@ -251,6 +251,10 @@ class _Run:
         if time.monotonic() - self._recorded > HEARTBEAT_S:
             self._patience.attempt(partial(self._record, "running"))
 
+    def keep(self, save: Callable[[], object]) -> None:
+        """See Listener."""
+        self._patience.keep(save)
+
     def tell(self, text: str) -> None:
         """See Listener."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Runs units: attacks a case once, scores it on every target, and keeps models and cases for the next unit."""
 
+import logging
 import resource
 import time
 from collections import OrderedDict
@@ -25,7 +26,7 @@ from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.drawing import Glimpser
-from freqbench.engine.retry import waiting_for_storage
+from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores
 from freqbench.job.cells import Cell, Unit
@@ -35,6 +36,8 @@ from freqbench.models import ModelSpec, Prediction, SegmentationModel
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
 PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
+
+logger = logging.getLogger(__name__)
 
 V = TypeVar("V")
 
@@ -85,9 +88,9 @@ def keeping_learned() -> LRU[Tensor]:
 class Worker:
     """Runs units one after another; exceptions become failed rows, only a dying process raises.
 
-    After each pass of an attack it calls `advance` with the number of `Unit.passes` made so far. `networks` holds
-    loaded models by id; `learned` keeps the tensors that attacks learn; `window_batch` is the number of windows last
-    attacked at once.
+    After each pass of an attack it calls `advance` with the number of `Unit.passes` made so far; `keep` runs what saves
+    files. `networks` holds loaded models by id; `learned` keeps the tensors that attacks learn; `window_batch` is the
+    number of windows last attacked at once.
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -111,12 +114,19 @@ class Worker:
         self._glimpser = Glimpser()
         self._load_seconds = 0.0
         self.advance: Callable[[int], None] = lambda passes: None
+        self.refusal: str | None = None  # of the store, while files wait for it
+        self.keep = Patience(spec.volumes or spec.learned or "", self._wait, lambda text: self._wait(), lambda: 0).keep
+
+    def _wait(self, refusal: str | None = None) -> None:
+        self.refusal = refusal
+        if refusal:
+            logger.warning("%s", refusal)
 
     def run(self, unit: Unit, prefetch: Unit | None = None) -> tuple[Outcome, Masks | None]:
         """Attacks a unit's case once and scores it on every target; meanwhile the case of unit `prefetch` is read.
 
         Returns rows without the scores of `scoring.SHAPES`, and the masks for these scores; None if they are not wanted
-        or the unit failed.
+        or the unit failed. Raises StoreRefuses if its files cannot be saved.
         """
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -125,6 +135,8 @@ class Worker:
         try:
             with trusting(self.spec.trust_code):
                 outcome, masks = self._run(unit, prefetch)
+        except StoreRefuses:
+            raise
         except Exception as error:  # noqa: BLE001 (whatever a model, attack or file does, the rest of the grid goes on)
             outcome = rows.failed(unit, reason_of(error), self._measured(unit.cell))
         loaded = self._load_seconds
@@ -167,7 +179,8 @@ class Worker:
             label_maps.append((clean.pred, prediction.labels))
             if self.spec.volumes:
                 with self._timed():
-                    volumes.save_prediction(self.spec.volumes, cell, seen, target.name, clean.pred, prediction.labels)
+                    maps = clean.pred, prediction.labels
+                    self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *maps))
             seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
             columns.append({**scored.facts, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
@@ -230,7 +243,7 @@ class Worker:
         seconds = time.perf_counter() - started
         if self.spec.volumes:
             with self._timed():
-                volumes.save(self.spec.volumes, cell, case, attacked, seconds)
+                self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
 
     def needs(self, cell: Cell, case: Case) -> tuple[Case | None, Tensor | None, Sequence[SegmentationModel]]:
@@ -260,7 +273,7 @@ class Worker:
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
                 return learning.learn(cell.attack, model, loads, cell.seed, windows)
 
-        read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make)
+        read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make, self.keep)
         return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:

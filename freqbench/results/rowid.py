@@ -3,6 +3,7 @@
 import hashlib
 import random
 import re
+from collections.abc import Collection
 
 from freqbench.core.errors import UserError
 from freqbench.results.schema import KEY
@@ -36,12 +37,13 @@ def find_row(store: Store, text: str) -> Key:
     return keys[0]
 
 
-def sample_rows(store: Store, count: int, seed: int) -> list[Key]:
-    """Returns the keys of `count` ok rows drawn at random, or of all if there are fewer; the same for the same store.
+def sample_rows(store: Store, count: int, seed: int, first: Collection[Key] = ()) -> list[Key]:
+    """Returns the keys `first` and those of `count` other ok rows drawn at random, or of all if there are fewer.
 
-    Raises UserError if no row is ok.
+    They are the same for the same store. Raises UserError if no row is ok.
     """
     keys = sorted(row[:3] for row in store.rows((*KEY, "status")) if row[3] == "ok")
     if not keys:
         raise UserError(f"{store.root}: expected a row that is ok, found none: run the job first")
-    return random.Random(seed).sample(keys, min(count, len(keys)))
+    others = [key for key in keys if key not in first]
+    return [*first, *random.Random(seed).sample(others, min(count, len(others)))]

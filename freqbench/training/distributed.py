@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import EngineLost, UserError, one_line
 from freqbench.core.storage import is_local, join, local_path
+from freqbench.engine.ray import ray_cluster
 from freqbench.job.training import TrainJob
 from freqbench.training.loop import Team, fit
 from freqbench.training.plan import prepare
@@ -31,13 +32,13 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
 
     `out` is a folder or URI that all workers reach, `folder` that of the model below it; `tell` gets each row of the
     log. Raises UserError for a loss that is not finite, or workers that die more than MAX_FAILURES times; EngineLost
-    where the process that leads them dies.
+    where the process that leads them or Ray's head dies.
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     place = str(Path(local_path(out)).resolve()) if is_local(out) else out
     on_gpu = ray.cluster_resources().get("GPU", 0) >= job.workers
     with tempfile.TemporaryDirectory() as scratch, _followed(folder, tell):
-        trainer = _Trainer(
+        trainer = TorchTrainer(
             _work,
             train_loop_config={"job": job.model_dump(mode="json", exclude_none=True), "model": name, "out": place},
             scaling_config=ray.train.ScalingConfig(num_workers=job.workers, use_gpu=on_gpu),
@@ -46,7 +47,7 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
             ),
         )
         try:
-            result = trainer.fit()
+            result = ray_cluster.result_of(trainer.fit)  # whose handler of Ctrl-C ends the process with 0 and no line
         except ray.train.TrainingFailedError as error:
             last = one_line(error)[-300:]
             raise UserError(f"{name}: workers failed more than {MAX_FAILURES} times; the last: {last}") from None
@@ -54,12 +55,6 @@ def fit_on_ray(job: TrainJob, name: str, out: str, folder: str, tell: Callable[[
             raise EngineLost(f"{name}: Ray has died ({one_line(error)[:300]}): the same command goes on") from None
     if complaint := (result.metrics or {}).get("error"):
         raise UserError(complaint)
-
-
-class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """Leaves Ctrl-C to the command: the handler of Ray Train ends the process with code 0 and no line."""
-
-    def _register_sigint_handler(self, controller: Any) -> None: ...
 
 
 def _work(config: dict[str, Any]) -> None:

@@ -74,10 +74,24 @@ def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: 
     assert {cell.cell_id for cell in grid.cells} <= {key[0] for key in rows(out)}
 
 
+def test_a_file_of_others_is_left_alone_and_none_is_written_beside_it(path: str, out: Path, bench: Bench) -> None:
+    out.mkdir()
+    (out / "converge.png").write_text("mine")
+    code, _, err = bench("converge", path, "--out", str(out), *OPTIONS)
+    assert (code, err.count("\n"), f"{out}/converge.png: expected no file or one that freqbench wrote" in err) == (
+        2,
+        1,
+        True,
+    )
+    assert [file.name for file in out.glob("converge.*")] == ["converge.png"]
+    assert (out / "converge.png").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (("--steps", "ten"), "--steps: expected whole numbers between commas, such as 5,10,20, got 'ten'"),
+        (("--steps", "1_0,2_0"), "--steps: expected whole numbers between commas, such as 5,10,20, got '1_0,2_0'"),
         (("--losses", "cee"), "--losses: unknown loss 'cee'. Did you mean 'ce'?"),
     ],
 )

@@ -124,6 +124,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
         (("--data", "."), "expected the folder of a dataset, got one with nothing"),
         (("--data", "hearts"), "--checkpoint: expected a value, got none"),
         (("--data", "hearts", "--checkpoint", "random"), "--arch: expected a value, got none"),
+        (("--data", "hearts", "--checkpoint", "~nobody-here/x"), "expected the home of a user of this machine"),
         (
             ("--data", "hearts", "--checkpoint", "random", "--arch", "unet", "--budget", "8"),
             "--budget: expected a number in [0, 1]",

@@ -78,9 +78,12 @@ def run_by_ray(
     threads: int = 1,
     room: Callable[[Sequence[Node]], int] | None = None,
     listener: Collector | None = None,
+    **settings: Any,
 ) -> Collector:
     """Units on the Ray of this process."""
-    spec = WorkerSpec(run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True)
+    spec = WorkerSpec(
+        run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True, **settings
+    )
     listener = listener or Collector()
     ray_engine.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
     return listener

@@ -266,6 +266,14 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+def test_a_ray_that_never_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where its node process dies while it starts: Ray itself waits for ever."""
+    monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))
+    monkeypatch.setattr("freqbench.engine.ray.ray_cluster.START_S", 0.1)
+    with pytest.raises(EngineLost, match=r"^Ray did not start: no answer in 0 s: try again, or take [^\n]*$"), own(2):
+        pass
+
+
 def test_a_cluster_that_is_not_there_is_one_line() -> None:
     with (
         pytest.raises(UserError, match=r"^expected a Ray cluster at 127.0.0.1:1, got [^\n]*$"),

@@ -15,7 +15,7 @@ from engine.ray_session import machines, run_by_ray
 from tiny import Collector, results, small
 
 from freqbench.engine import resources
-from freqbench.engine.ray import ray_engine, ray_workers
+from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
 from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
@@ -31,7 +31,7 @@ METRICS = ("dsc", "hd95")
 @pytest.fixture(autouse=True)
 def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
     add_attack(monkeypatch, Faulty)
-    monkeypatch.setattr(ray_workers, "FOLLOW_S", 1.0)
+    monkeypatch.setattr(ray_cluster, "FOLLOW_S", 1.0)
 
 
 def slow_units(number: int) -> list[Unit]:

@@ -157,6 +157,32 @@ def test_a_worker_says_how_far_its_unit_is_while_it_works(tmp_path: Path, monkey
     assert {4, 8, 12} <= set(told) <= {0, 2, 4, 6, 8, 10, 12, 14, 16}
 
 
+class Mender(Collector):
+    """Makes room as soon as it hears that there is none."""
+
+    def __init__(self, obstacle: Path) -> None:
+        super().__init__()
+        self.obstacle = obstacle
+
+    def warn(self, text: str) -> None:
+        super().warn(text)
+        self.obstacle.unlink(missing_ok=True)
+
+
+@pytest.mark.integration
+def test_a_worker_whose_volumes_are_refused_waits_says_so_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file lies where the store's folder should be."""
+    monkeypatch.setattr(ray_engine, "LONG_S", 0.0)
+    (tmp_path / "out").touch()
+    units, listener = units_of(small()), Mender(tmp_path / "out")
+    run_by_ray(units, ("dsc",), workers=1, listener=listener, volumes=str(tmp_path / "out" / "volumes"))
+    assert [text for text in listener.said if "the store refuses files (NotADirectoryError: Not a dir" in text]
+    assert results(listener.outcomes) == results(run_serially(units, metrics=("dsc",)))
+    assert list(tmp_path.glob("out/volumes/*/*/attack.json"))
+
+
 @pytest.mark.integration
 def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_workers, "STARTS", 1)

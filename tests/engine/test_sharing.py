@@ -66,28 +66,34 @@ def test_shards_run_beside_each_other_and_together_are_the_grid(tmp_path: Path) 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(retry, "AGAIN_S", 0.0)
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_store_that_refuses_for_a_while_gets_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["records/", "volumes/", "learned/"])
+def test_a_store_that_refuses_for_a_while_gets_all_rows(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every second time, as between two commits, the writer writes nothing, which is no answer of the store."""
     turns, due = itertools.cycle([True, False]), Writer.flush_due
     monkeypatch.setattr(Writer, "flush_due", lambda writer: due(writer) if next(turns) else 0)
     real, refused, said = storage.write_atomic, [], io.StringIO()
 
     def refuse(path: str, data: bytes) -> None:
-        if "records/" in path and len(refused) < 5:
+        if part in path and len(refused) < 5:
             refused.append(path)
             raise OSError(28, "No space left on device")
         real(path, data)
 
     monkeypatch.setattr(storage, "write_atomic", refuse)
-    summary = execute(MANY, tmp_path / "full", said)
+    learning = {"name": "universal", "eps": 0.1, "steps": 1, "learn_cases": 1}
+    content = {**MANY, "attacks": [*MANY["attacks"], learning], "save_adversarial": "nifti"}
+    summary = execute(content, tmp_path / "full", said)
     monkeypatch.setattr(storage, "write_atomic", real)
-    execute(MANY, tmp_path / "whole")
-    assert summary.num_new == 9
+    execute(content, tmp_path / "whole")
+    assert (summary.num_new, summary.num_failed) == (10, 0)
     assert rows(tmp_path / "full") == rows(tmp_path / "whole")
-    refusal = "the store refuses rows (OSError: No space left on device): they wait and are tried again"
+    refusal = "the store refuses files (OSError: No space left on device): they wait and are tried again"
     assert said.getvalue().count(refusal) == said.getvalue().count("the store answers again") == 1
 
 
@@ -113,20 +119,22 @@ def test_ctrl_c_gives_up_what_waits_for_the_store(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("part", ["records/", "volumes/"])
 def test_a_store_that_refuses_for_good_ends_the_run_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = storage.write_atomic
 
     def refuse(path: str, data: bytes) -> None:
-        if "records/" in path:
+        if part in path:
             raise PermissionError(13, "Permission denied")
         real(path, data)
 
     monkeypatch.setattr(storage, "write_atomic", refuse)
     monkeypatch.setattr(retry, "PATIENCE_S", 0.1)
-    with pytest.raises(UserError, match=r"expected a store that takes rows, got none for 0 s \(PermissionError: Perm"):
-        execute(small(**TWO), tmp_path)
+    with pytest.raises(UserError, match=r"expected a store that takes files, got none for 0 s \(PermissionError: Perm"):
+        execute(small(**TWO, save_adversarial="nifti"), tmp_path)
+    assert len(Store(str(tmp_path)).records()) == 0
     assert Store(str(tmp_path)).runs()[0]["status"] == "died"
     assert not storage.list_files(str(tmp_path / "leases"), ".json")
 

@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,9 +59,11 @@ def assert_alike(found: list[Row], alone: list[Row]) -> None:
         assert row.dice_attacked == pytest.approx(expected.dice_attacked, abs=0.01)
 
 
-@pytest.mark.integration
-def test_two_processes_that_share_crops_learn_what_one_learns(alone: list[Row], tmp_path: Path) -> None:
-    job = JOB.model_dump(mode="json", exclude_none=True), str(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """The log of two processes without Ray."""
+    out = tmp_path_factory.mktemp("shared")
+    job = JOB.model_dump(mode="json", exclude_none=True), str(out)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         second = multiprocessing.get_context("spawn").Process(target=toy_training.take_part, args=(1, 2, *job))
@@ -67,15 +71,20 @@ def test_two_processes_that_share_crops_learn_what_one_learns(alone: list[Row], 
     toy_training.take_part(0, 2, *job)
     second.join()
     assert second.exitcode == 0
-    assert_alike(read_log(str(tmp_path / "net")), alone)
+    return read_log(str(out / "net"))
 
 
-def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The processes that train."""
+@pytest.mark.integration
+def test_two_processes_that_share_crops_learn_what_one_learns(shared: list[Row], alone: list[Row]) -> None:
+    assert_alike(shared, alone)
+
+
+def parts_of(process: "subprocess.Popen[str]", name: str = "RayTrainWorker") -> list[psutil.Process]:
+    """The processes that train, or others of its Ray."""
     found = []
     for each in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "RayTrainWorker" in " ".join(each.cmdline()):
+            if name in " ".join(each.cmdline()):
                 found.append(each)
         except psutil.Error:  # gone meanwhile
             continue
@@ -86,24 +95,56 @@ def workers_of(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
 @pytest.mark.timeout(600)
 def test_a_killed_worker_costs_no_step(alone: list[Row], tmp_path: Path) -> None:
     """Two starts of a group of workers; rows of the log are told as they come."""
+    code, said, _ = disturbed(tmp_path, lambda process: parts_of(process)[0].kill())
+    assert code == 0, said
+    assert json.loads((tmp_path / "out" / "net" / "training.json").read_text())["result"]["steps"] == STEPS
+    assert_alike(read_log(str(tmp_path / "out" / "net")), alone)
+    assert len([line for line in said if line.startswith("net: step ")]) == STEPS // 2, said
+
+
+def disturbed(folder: Path, disturb: Callable[["subprocess.Popen[str]"], None]) -> tuple[int, list[str], float]:
+    """Exit code, lines and seconds to the end of `train` by two workers, disturbed once a row of its log is there."""
     job = JOB.model_dump(mode="json", exclude_none=True) | {"engine": "ray", "workers": 2}
-    (tmp_path / "job.yaml").write_text(yaml.safe_dump(job))
+    (folder / "job.yaml").write_text(yaml.safe_dump(job))
     command = [sys.executable, "-c", "from freqbench.cli import main; main()", "train", "job.yaml", "--out", "out"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, cwd=tmp_path)
-    net = str(tmp_path / "out" / "net")
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=folder, start_new_session=True, **piped)  # type: ignore[call-overload]
+    net = str(folder / "out" / "net")
     try:
         while not read_log(net) and process.poll() is None:
             time.sleep(0.02)
-        victims, reached = workers_of(process), [row.step for row in read_log(net)]
-        for victim in victims[:1]:
-            victim.kill()
-        _, said = process.communicate()
+        before, reached = time.monotonic(), [row.step for row in read_log(net)]
+        if process.poll() is None:
+            disturb(process)
+        said, _ = process.communicate()
     finally:
         process.kill()
-    assert victims, f"no worker was found, {reached} was logged"
-    assert process.returncode == 0, said.decode()
-    assert reached[-1] < STEPS
-    assert json.loads((tmp_path / "out" / "net" / "training.json").read_text())["result"]["steps"] == STEPS
-    assert_alike(read_log(net), alone)
-    told = [line for line in said.decode().splitlines() if line.startswith("net: step ")]
-    assert len(told) == STEPS // 2, said.decode()
+    assert max(reached, default=STEPS) < STEPS, said
+    return process.returncode, said.splitlines(), time.monotonic() - before
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("disturb", "code", "line"),
+    [
+        (lambda process: os.killpg(process.pid, signal.SIGINT), 130, "stopped: the same command goes on from here"),
+        (
+            lambda process: parts_of(process, "gcs_server")[0].kill(),
+            1,
+            "error: Ray's head process (gcs_server) has died: the same command goes on",
+        ),
+    ],
+    ids=["Ctrl-C", "a lost head"],
+)
+def test_what_ends_a_training_is_said_in_a_line_and_the_same_command_goes_on_to_the_same_bits(
+    disturb: Callable[["subprocess.Popen[str]"], None], code: int, line: str, shared: list[Row], tmp_path: Path
+) -> None:
+    """Ray itself would end the process of a lost head after a minute, in a line of its own."""
+    got, said, seconds = disturbed(tmp_path, disturb)
+    assert (got, said[-1]) == (code, line), said
+    assert all(text.startswith("net: ") for text in said[:-1]), said
+    assert seconds < 45
+    got, said, _ = disturbed(tmp_path, lambda process: None)
+    assert got == 0, said
+    assert repr(read_log(str(tmp_path / "out" / "net"))) == repr(shared)

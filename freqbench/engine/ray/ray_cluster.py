@@ -4,19 +4,18 @@ Functions import Ray themselves, because it reads some environment variables onl
 """
 
 import logging
-import math
 import os
 import resource
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -25,9 +24,13 @@ from freqbench.engine.ray import ray_cleanup
 from freqbench.engine.resources import Node
 
 STORE_BYTES = 512 << 20
+FOLLOW_S, HEADLESS_S = 5.0, 6.0
 REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for the cluster to accept this driver
+START_S = 180.0  # limit for a Ray of this process; its start may hang where its node process dies meanwhile
 # Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+T = TypeVar("T")
+NO_NODE = "Ray's node process has died, and all workers: the same command goes on"
 WITHOUT = "take --engine serial (`train`: engine: local in the job)"
 
 
@@ -65,7 +68,7 @@ def own(cpus: int) -> Iterator[None]:
         import ray
 
         try:
-            leave = _connect("local", math.inf, **options)
+            leave = _connect("local", START_S, **options)
         except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
             reason = one_line(error).rstrip(".")
             raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
@@ -117,23 +120,45 @@ def _connect(address: str, seconds: float, **options: Any) -> Event:
     """
     import ray
 
-    connected, leave = Future[None](), Event()
+    leave, end = Event(), time.monotonic() + seconds
+    call = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+    connected = _in_thread(call, leave)
+    while not connected.done() and time.monotonic() < end:
+        wait([connected], timeout=1)  # in short waits: a signal that comes just before a wait is handled only after it
+    if not connected.done():
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    connected.result()
+    return leave
+
+
+def result_of(call: Callable[[], T]) -> T:
+    """Returns the result of a long call of Ray, made in a thread: there Ray handles no signal; Ctrl-C ends the wait.
+
+    Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises.
+    """
+    result, head = _in_thread(call), Head()
+    while not result.done():
+        wait([result], timeout=1)
+        if head.answers() and not machines():
+            raise EngineLost(NO_NODE)
+    return result.result()
+
+
+def _in_thread(call: Callable[[], T], leave: Event | None = None) -> Future[T]:
+    """Makes a call in a thread that does not block the exit and, after its success, lives until `leave` is set."""
+    result = Future[T]()
 
     def work() -> None:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
+            result.set_result(call())
         except BaseException as error:  # noqa: BLE001 (raised again in the thread that waits)
-            connected.set_exception(error)
+            result.set_exception(error)
         else:
-            connected.set_result(None)
-            leave.wait()
+            if leave:
+                leave.wait()
 
     Thread(target=work, name="ray", daemon=True).start()
-    end = time.monotonic() + seconds
-    while not connected.done() and time.monotonic() < end:
-        wait([connected], timeout=1)  # in short waits: a signal that comes just before a wait is handled only after it
-    connected.result(0)
-    return leave
+    return result
 
 
 def _reachable(address: str) -> str:
@@ -179,15 +204,31 @@ def machines() -> dict[str, Node]:
     }
 
 
-def has_head() -> bool:
-    """True if the process that knows all machines (GCS) listens; without it most calls of Ray hang."""
-    import ray
+class Head:
+    """Process that knows all machines (GCS); without it most calls of Ray hang, and Ray ends the driver in a minute."""
 
-    try:
-        require_answer(ray.get_runtime_context().gcs_address)
-    except OSError:
-        return False
-    return True
+    def __init__(self) -> None:
+        self._asked = self._answered = time.monotonic()
+
+    def answers(self) -> bool:
+        """True if it listens, asked every FOLLOW_S; False if it does not, or was asked a moment ago.
+
+        Raises EngineLost if it has not answered for HEADLESS_S.
+        """
+        import ray
+
+        now = time.monotonic()
+        if now - self._asked < FOLLOW_S:
+            return False
+        self._asked = now
+        try:
+            require_answer(ray.get_runtime_context().gcs_address)
+        except OSError:
+            if now - self._answered > HEADLESS_S:
+                raise EngineLost("Ray's head process (gcs_server) has died: the same command goes on") from None
+            return False
+        self._answered = now
+        return True
 
 
 def sign_of_life(node_id: str) -> Any:

@@ -25,7 +25,7 @@ from freqbench.engine.progress import Listener
 from freqbench.engine.ray import ray_cluster
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
-from freqbench.engine.retry import Attempt
+from freqbench.engine.retry import Attempt, StoreRefuses
 from freqbench.engine.rows import Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import SHAPES
@@ -113,6 +113,7 @@ class _Driver:
         # Units whose worker died, and the reason, by the machine's sign of life: if it answers, the unit is at fault.
         self._doubts: dict[Ref, tuple[Attempt, str]] = {}
         self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # workers asked for their progress
+        self._refusals: set[str] = set()  # of the store, as workers report them; each is shown once
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
@@ -202,6 +203,8 @@ class _Driver:
         try:
             outcome: Outcome = ray.get(task.outcome)
         except RayTaskError as error:
+            if isinstance(error.cause, StoreRefuses):
+                raise error.cause from None
             self._give_up(task.attempt, f"the worker could not run it: {ray_cluster.cause(error)}")
             if slot.assigned:
                 self._begins(slot)
@@ -229,15 +232,20 @@ class _Driver:
         long = [slot for slot in self._fleet.slots if slot.assigned and now - slot.since > LONG_S]
         for slot in sorted(long, key=lambda slot: slot.heard)[:MOST_ASKED]:
             if id(slot) not in asked:
-                self._asked[slot.actor.passes.remote()] = slot, slot.assigned[0].attempt
+                self._asked[slot.actor.progress.remote()] = slot, slot.assigned[0].attempt
 
     def _heard(self, ref: Ref) -> None:
         slot, attempt = self._asked.pop(ref)
         slot.heard = time.monotonic()
         with suppress(RayError):  # it died; the outcome reports that too
-            passes: int = ray.get(ref)
+            passes, refusal = ray.get(ref)
             if slot.assigned and slot.assigned[0].attempt is attempt:
                 self._write(partial(self._listener.advance, attempt.unit, passes))
+                if refusal:
+                    slot.since = slot.heard  # waiting is not work that takes too long
+                if refusal and refusal not in self._refusals:
+                    self._refusals.add(refusal)
+                    self._listener.warn(refusal)
 
     def _scored(self, ref: Ref) -> None:
         scoring = self._scorings.pop(ref)

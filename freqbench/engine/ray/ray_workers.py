@@ -20,7 +20,6 @@ from freqbench.engine.worker import Worker, WorkerSpec
 
 STARTS, CRASHES, START_S = 3, 10, 300.0
 WAITING_S, WAITING_AGAIN_S = 10.0, 60.0
-FOLLOW_S, HEADLESS_S = 5.0, 6.0
 ASIDE = "aside"
 
 Ref = Any  # ray.ObjectRef
@@ -40,9 +39,10 @@ class RemoteWorker(Worker):
         return str(ray.get_runtime_context().get_node_id()), platform.node()
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
-    def passes(self) -> int:
-        """Returns how many of `Unit.passes` the attack of the current or last unit has made."""
-        return self._passes
+    def progress(self) -> tuple[int, str | None]:
+        """Returns how many of `Unit.passes` the attack of the current or last unit has made, and what the store refuses
+        if its files wait."""
+        return self._passes, self.refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,7 @@ class Fleet:
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
         self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
-        self._followed = self._headed = self._said_waiting = time.monotonic()
+        self._head, self._said_waiting = ray_cluster.Head(), time.monotonic()
         self.slots: list[Slot] = []
         self._resize(pool.workers)
 
@@ -142,19 +142,13 @@ class Fleet:
         Raises:
             EngineLost: the head of the cluster is gone, or the only machine is gone and none can join.
         """
-        now = time.monotonic()
-        if now - self._followed < FOLLOW_S:
+        if not self._head.answers():
             return
-        self._followed = now
-        if not ray_cluster.has_head():
-            if now - self._headed > HEADLESS_S:
-                raise EngineLost("Ray's head process (gcs_server) has died: the same command goes on")
-            return
-        self._headed, before, self._machines = now, self._machines, ray_cluster.machines()
-        self._report_waiting(now)
+        before, self._machines = self._machines, ray_cluster.machines()
+        self._report_waiting(time.monotonic())
         if self._room is None:
             if not self._machines:
-                raise EngineLost("Ray's node process has died, and all workers: the same command goes on")
+                raise EngineLost(ray_cluster.NO_NODE)
             return
         room = max(1, self._room(list(self._machines.values()))) - self._given_up
         self._resize(max(room, 1) if room < len(self.slots) else max(len(self.slots), min(room, num_units)))

@@ -5,6 +5,7 @@ import math
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,7 +159,7 @@ def recompute(
     *,
     checkpoint: str | None,
     share: float,
-    cases: int,
+    cases: int | None,
     engine: run.Engine,
     trust_code: bool,
     job: JobSpec | None = None,
@@ -167,14 +168,15 @@ def recompute(
     """Computes an entry again on a copy of its store; its own files are only read.
 
     `checkpoint`: the weights are those that were sealed; `identities`: cases here have the digests of the entry, and
-    the job the cells of its rows; `reproduce`: a random share of the rows is the same again; `audit`: the cells that
-    an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave what the entry's own
-    audit states. Ends with the first that is wrong.
+    the job the cells of its rows; `reproduce`: worst cases and a random share of the other rows are the same again;
+    `audit`: the cells that an audit adds, computed here, show neither masked gradients nor stronger attacks, and leave
+    what the entry's own audit states. Ends with the first that is wrong.
 
     Args:
         checkpoint: its weights; None: those at the place that its card names.
-        share: of its rows, in (0, 1]; `seed` of their draw, None: another each time.
-        cases: number of the audit's cases, the first of each dataset; `engine` of the audit.
+        share: of its rows that are no worst case, in (0, 1]; `seed` of their draw, None: another each time.
+        cases: number of the audit's cases, the first of each dataset; None: as many as the entry's own audit has.
+        engine: engine of the audit.
         trust_code: allow third-party code and frozen networks to run.
         job: its datasets name the places of data here; None: the entry's job does.
     """
@@ -193,9 +195,9 @@ def recompute(
         if results[-1].verdict == "wrong":
             return results
         out = _copied(entry, here, folder)
-        results.append(_again(out, here, share, seed, console))
+        results.append(_again(entry, out, here, share, seed, console))
         if results[-1].verdict == "ok":
-            results.append(_audited_again(entry, out, here, cases, engine, console))
+            results.append(_audited_again(entry, out, here, cases or _num_audited(entry), engine, console))
         return results
 
 
@@ -242,12 +244,14 @@ def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
     return str(out)
 
 
-def _again(out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
-    total = len(Store(out).covered())
-    count = max(1, math.ceil(share * total))
+def _again(entry: Entry, out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
+    """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest."""
+    keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.seal.worst_cases}
+    decisive = sorted(key for key in keys if key[:2] in worst)
+    count = math.ceil(share * (len(keys) - len(decisive)))
     seed = secrets.randbelow(2**31) if seed is None else seed
-    counts = reproduce.reproduce(out, None, count, seed, job, console)
-    text = f"{reproduce.total(counts)}, of {total} (seed {seed})"
+    counts = reproduce.reproduce(out, None, count, seed, job, console, decisive)
+    text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
     return _ok("reproduce", text) if is_same else _wrong("reproduce", text)
 
@@ -261,6 +265,12 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
     result = audited(Store(out))
     contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
     return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else result
+
+
+def _num_audited(entry: Entry) -> int:
+    """Counts the cases of the entry's audit, on the dataset with most."""
+    cases = set(Store(root_of(entry.store.root)).rows(("dataset", "case_key")))
+    return max(Counter(dataset for dataset, _ in cases).values())
 
 
 def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:

@@ -108,7 +108,7 @@ def test_a_row_that_computing_contradicts_is_refused(entered: Path, tmp_path: Pa
     entry = copied(entered, tmp_path, lambda store: set_first(store, "records", ssim=0.5))
     assert reasons(examine(entry)) == []
     (reason,) = computed(entry, entered, seed=3)
-    assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 (seed 3)"
+    assert reason == "reproduce: 2 rows: 1 equal to the bit, 1 DIFFERENT, of 2 with 0 worst cases (seed 3)"
 
 
 def forged(store: Path) -> None:
@@ -129,6 +129,32 @@ def test_records_and_classes_that_were_forged_alike_are_found_by_computing(
     assert reasons(examine(entry)) == []
     (reason,) = computed(entry, entered, share=0.1)
     assert re.match(r"reproduce: 1 rows: 1 DIFFERENT, of 2 ", reason)
+
+
+def raised(store: Path, number: int) -> None:
+    """One case, which the audit has not attacked, keeps all of its Dice."""
+
+    def change(rows: Rows) -> None:
+        case = sorted({row["case_key"] for row in rows})[number]
+        for row in (row for row in rows if row["case_key"] == case):
+            row |= {name: row[name + "_clean"] for name in ("dsc", "dsc_foreground") if name in row}
+
+    def drop(rows: Rows) -> None:
+        case = sorted({row["case_key"] for row in rows})[number]
+        rows[:] = [row for row in rows if row["case_key"] != case]
+
+    for kind in ("records", "class_records"):
+        alter(store, kind, change)
+        alter(store / "audit", kind, drop)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_forged_row_that_decides_a_rank_is_found_whatever_is_drawn(
+    number: int, entered: Path, tmp_path: Path, without_audit: None
+) -> None:
+    entry = copied(entered, tmp_path, lambda store: raised(store, number))
+    (reason,) = computed(entry, entered, share=0.1, seed=3)
+    assert "1 DIFFERENT, of 2 with 1 worst cases (seed 3)" in reason
 
 
 @pytest.fixture
