@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import AimedAttack
-from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES, Parameter
+from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_prox
@@ -71,7 +71,7 @@ class ALMAProx(AimedAttack):
     threat_model: ClassVar[str] = "linf-minimal"
     budget_name: ClassVar[str] = "share"
     variants: ClassVar[tuple[str, ...]] = ("paper", "released")
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES_WITHOUT_JOINT
     revision: ClassVar[int] = 2  # 1: every voxel counted
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "step_size": INTENSITY_STEP}
 

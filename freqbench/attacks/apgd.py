@@ -1,5 +1,6 @@
 """Auto-PGD.  Croce and Hein, ICML 2020, arXiv:2003.01690."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -9,11 +10,17 @@ from torch import Tensor
 
 from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
+from freqbench.ops.losses import LOSSES, SEQUENCES
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
+LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
+SWITCH = 0.3  # share of the steps before `switch` changes the loss
+SHARED, TRIAL = 0.15, 0.1  # shares of the steps of `race`: before its losses part, and for each to be compared
 
+Points = tuple[Tensor, Tensor]
 Schedule = tuple[tuple[float, float], ...]
 
 
@@ -54,6 +61,9 @@ class APGD(LinfGradientAttack):
             of eps and a share of the steps, the last factor 1. Each radius is a separate run from the projected best
             volume of the one before. Theirs is ((2, 0.3), (1.5, 0.3), (1, 0.4)).
 
+        step_rule: `halving`, the rule above; `cosine`: steps shrink from 2 to 0.05 eps (`search`), which is not in the
+            paper and also allows the losses `switch` and `race`.
+
     `loss` is the Dice loss, which matches the score; the paper has the cross-entropy (`ce`). `keep` is `best`. With
     masked losses and with `js`, the cross-entropy compares volumes and judges steps, as in the second paper's code.
 
@@ -76,8 +86,11 @@ class APGD(LinfGradientAttack):
     name = "apgd"
     revision = 2
 
+    parameters = PARAMETERS | SEARCH
+
     steps: int = 100
     random_start: bool = True
+    step_rule: str = "halving"
     eps_schedule: Schedule | None = None
     loss: str = "dice"
     keep: str = "best"
@@ -134,7 +147,8 @@ class APGD(LinfGradientAttack):
             project=linf_ball(task.clean, eps),
             render=lambda voxels: voxels,
         )
-        return climb(task, ball, x, steps, released=self.variant == "released")
+        released = self.variant == "released"
+        return search(task, ball, x, steps, self.step_rule, self.loss_name, released=released)
 
 
 @dataclass(frozen=True)
@@ -147,6 +161,57 @@ class Space:
     render: Callable[[Tensor], Tensor]  # makes the volumes of a point
     # turns a gradient into the step of size 1 that raises most
     towards: Callable[[Tensor], Tensor] = field(default=torch.sgn, kw_only=True)
+
+
+def search(
+    task: Task, space: Space, start: Tensor, steps: int, rule: str, loss: str, *, released: bool = True
+) -> Tensor:
+    """Runs some steps in a space by a rule for their size; offers every point and returns the last.
+
+    `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
+    `switch` raises `margin` in the first 30 % of the steps, then `dice_linear`. `race` raises `margin` in the first
+    15 %; then both losses go on from one point for a tenth of the steps each, and the one that reaches the lower mean
+    Dice, over all samples, takes the steps that are left. It takes as many passes as one loss.
+    """
+    if rule == "halving":
+        return climb(task, space, start, steps, released=released)
+    losses = SEQUENCES.get(loss, (loss,))
+    x = space.project(start)
+    if len(losses) == 1:
+        return glide(task, space, (x, x), range(steps), steps, loss)[0]
+    shared, trial = round((SWITCH if loss == "switch" else SHARED) * steps), max(2, round(TRIAL * steps))
+    points = glide(task, space, (x, x), range(shared), steps, losses[0])
+    if loss == "switch" or steps <= shared + 2 * trial:
+        return glide(task, space, points, range(shared, steps), steps, losses[1])[0]
+    left = steps - trial
+    kept, highest = task.passes.best, -math.inf
+    for name in losses:
+        task.passes.best = best = Best(by_success=task.objective.judges_by_success)
+        reached = glide(task, space, points, range(shared, shared + trial), left, name)
+        if kept is not None:
+            kept.offer(best.values, *best.kept)
+        if (value := float(best.values.mean())) > highest:
+            highest, winner, ahead = value, name, reached
+    task.passes.best = kept
+    return glide(task, space, ahead, range(shared + trial, left), left, winner)[0]
+
+
+def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: str) -> Points:
+    r"""Goes on from a point and the one before it for some of a run's steps; offers every point that it evaluates.
+
+    Step i of n is :math:`0.05 + 0.975 (1 + \cos(\pi i / n))` radii long, from 2 down to 0.05 (a cosine as in Loshchilov
+    and Hutter, ICLR 2017, arXiv:1608.03983), with the momentum of `climb`. Returns the last point and the one before.
+    """
+    x, previous = points
+    task.objective.raises = LOSSES[loss]
+    for i in steps:
+        gradient, _ = task.gradient_and_value(x, space.render)
+        factor = SHORTEST + (LONGEST - SHORTEST) * (1 + math.cos(math.pi * i / of)) / 2
+        ahead = space.project(x + factor * space.radius * space.towards(gradient))
+        if i > 0:
+            ahead = space.project(x + MOMENTUM * (ahead - x) + (1 - MOMENTUM) * (x - previous))
+        x, previous = ahead, x
+    return x, previous
 
 
 def climb(task: Task, space: Space, start: Tensor, steps: int, *, released: bool = True) -> Tensor:

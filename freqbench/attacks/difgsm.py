@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
 from freqbench.ops.resampling import Zoom, by_sample
@@ -26,6 +27,7 @@ class RescaledMIFGSM(MIFGSM):
     restarts, volumes are compared without resizing, at one more forward pass per volume.
     """
 
+    scopes = SCOPES_WITHOUT_JOINT
     num_draws: ClassVar[int]
 
     @abstractmethod

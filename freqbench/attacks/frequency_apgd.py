@@ -9,13 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.apgd import Space, climb
+from freqbench.attacks.apgd import Space, search
 from freqbench.attacks.core.base import SLACK
 from freqbench.attacks.core.best import across
 from freqbench.attacks.core.frequency import StateAttack
 from freqbench.attacks.core.parameters import (
     PARAMETERS,
     SCOPES,
+    SEARCH,
     SLICE_BLOCK,
     ByParameters,
 )
@@ -61,6 +62,7 @@ class FrequencyAPGD(StateAttack):
             adds `-ssim` to the threat model; points shrink towards no change until they meet it (`within_ssim`).
     """
 
+    parameters = PARAMETERS | SEARCH
     scopes = SCOPES
     null_end: ClassVar[int]
 
@@ -69,6 +71,7 @@ class FrequencyAPGD(StateAttack):
     random_start: bool = True
     control: str = "none"
     ssim_min: float | None = None
+    step_rule: str = "halving"
     loss: str = "dice"
     keep: str = "best"
 
@@ -89,7 +92,7 @@ class FrequencyAPGD(StateAttack):
         if self.control == "none":
             seen = replace(space, render=lambda x: space.render(bounded(x)))
             x = self.run_to_best(
-                task, lambda: climb(task, seen, self._start(task, space, padded), self.steps), seen.render
+                task, lambda: search(task, seen, self._start(task, space, padded), *self.way), seen.render
             )
         elif self.control == "uniform":
             # Projected, because rounding decides about a coefficient halfway between two multiples.
@@ -194,7 +197,7 @@ class VAFAOpt2D(VAFAOpt):
     """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
     name = "vafa_opt_2d"
-    parameters = PARAMETERS | {"block": SLICE_BLOCK}
+    parameters = PARAMETERS | SEARCH | {"block": SLICE_BLOCK}
     per_slice = True
 
     block: int | tuple[int, ...] = 8
@@ -252,7 +255,7 @@ class SA2Opt2D(SA2Opt):
     """`SA2Opt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
 
     name = "sa2_opt_2d"
-    parameters = PARAMETERS | {"block": SLICE_BLOCK}
+    parameters = PARAMETERS | SEARCH | {"block": SLICE_BLOCK}
     per_slice = True
 
 

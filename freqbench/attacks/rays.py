@@ -10,7 +10,7 @@ from torch import Tensor
 
 from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.best import across
-from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES, Parameter
+from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
 from freqbench.attacks.core.task import Task
 
 BISECTIONS = 10
@@ -55,7 +55,7 @@ class RayS(LinfAttack):
     name: ClassVar[str] = "rays"
     variants: ClassVar[tuple[str, ...]] = ("paper",)
     parameters: ClassVar[Mapping[str, Parameter]] = {**PARAMETERS, "dice": DECISION}
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES_WITHOUT_JOINT
 
     queries: int = 10_000
     dice: float | None = None

@@ -13,7 +13,7 @@ from freqbench.core.config import Strict
 from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, triple
-from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows
+from freqbench.models import JointModel, SegmentationModel, SlidingWindowModel, attack_windows, joined
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
 
@@ -59,8 +59,12 @@ def attack_case(
     reference: Case | None = None,
     learned: Tensor | None = None,
     surrogates: Sequence[SegmentationModel] = (),
+    kept: int = 0,
 ) -> AttackedVolume:
-    """Attacks a volume window by window, or as one through the model's sliding window (`scope: volume`).
+    """Attacks a volume by the attack's `scope`.
+
+    `window`: window by window; `volume`: as one, through the model's sliding window; `joint`: all windows at once, each
+    with its own state, through the sliding window over the volume that they make.
 
     Every window starts from the clean volume and has its own generator (from the seed, the case's content and the
     window's number), so the result does not depend on `window_batch` beyond rounding, unless the attack couples the
@@ -81,9 +85,23 @@ def attack_case(
     shape = triple(image.shape[1:])
     windows = attack_windows(shape, model.roi)
     generators = partial(window_generator, seed or 0, case.ref.fingerprint)
-    if attack.attacks_volume and len(windows) > 1:
-        sliding, *others = (SlidingWindowModel(network, window_batch) for network in (model, *surrogates))
-        result = attack(sliding, image[None], label[None], generator=generators(0), learned=learned, surrogates=others)
+    is_joint = attack.scope == "joint"
+    if is_joint or (attack.attacks_volume and len(windows) > 1):
+        sliding, *others = (
+            JointModel(network, windows, window_batch, kept)
+            if is_joint
+            else SlidingWindowModel(network, window_batch, kept)
+            for network in (model, *surrogates)
+        )
+        result = attack(
+            sliding,
+            _cut(image, windows) if is_joint else image[None],
+            label[None],
+            generator=[generators(i) for i in range(len(windows))] if is_joint else generators(0),
+            learned=learned,
+            surrogates=others,
+        )
+        made = joined(result.adversarial, windows) if is_joint else result.adversarial
         facts = AttackFacts(
             num_windows=len(sliding.windows(image[None])),
             num_forwards=sliding.num_forwards,
@@ -92,7 +110,7 @@ def attack_case(
             **attack.displacement(image[None], result.state),
         )
         return AttackedVolume(
-            adversarial=result.adversarial[0].cpu(),
+            adversarial=made[0].cpu(),
             facts=facts,
             losses=(result.losses.cpu(),),
             label=result.labels[0].cpu() if attack.moves_labels else None,

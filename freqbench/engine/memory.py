@@ -12,7 +12,7 @@ from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
-from freqbench.models import Prediction, SegmentationModel, attack_windows
+from freqbench.models import ModelSpec, Prediction, SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def predicted(
 
 def hint_for(attack: Attack) -> str:
     """Returns advice for memory too small for one window: an attack on a whole volume also keeps its logits."""
-    return "set scope: window (its volumes will differ)" if attack.attacks_volume else ""
+    return "set scope: window (its volumes will differ)" if attack.follows_prediction else ""
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
@@ -97,6 +97,19 @@ def fitting_windows(
     free, total = torch.cuda.mem_get_info(device)
     available = available_bytes(free, total, torch.cuda.memory_reserved(device), allocated, share)
     return windows_within(available, taken)
+
+
+def windows_in_graph(specs: Sequence[ModelSpec], device: torch.device, share: float) -> int:
+    """Returns the number of windows whose graphs an attack on the prediction of a volume keeps.
+
+    A GPU gives half of its free memory to them, or GRAPH_BYTES if that is less.
+    """
+    if device.type != "cuda":
+        return models.windows_in_graph(specs)
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    available = available_bytes(free, total, reserved, allocated, share)
+    return models.windows_in_graph(specs, max(available // 2, models.GRAPH_BYTES))
 
 
 def available_bytes(free: int, total: int, reserved: int, allocated: int, share: float) -> int:

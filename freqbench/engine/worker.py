@@ -226,11 +226,13 @@ class Worker:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
+        follows = cell.attack.follows_prediction
+        graphs = memory.windows_in_graph(cell.models, self._device, self.spec.gpu_share) if follows else 0
 
         def attack(windows: int) -> AttackedVolume:
             with _passes_told((model, *surrogates), self.advance):
                 return attacking.attack_case(
-                    cell.attack, model, case, cell.seed, windows, reference, learned, surrogates
+                    cell.attack, model, case, cell.seed, windows, reference, learned, surrogates, graphs
                 )
 
         kind, coupled = _kind(cell), cell.window_batch

@@ -11,7 +11,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params
-from freqbench.models import ModelSpec, attack_windows, sliding_windows
+from freqbench.models import ModelSpec, attack_windows, sliding_windows, windows_in_graph
 from freqbench.results import Key
 
 PROTOCOL_VERSION = 1
@@ -137,13 +137,14 @@ class Unit:
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
         """Returns the passes of a model over all windows, from the forward and backward passes of one sample."""
         windows = self._windows(model)
-        if self.cell.attack.attacks_volume and windows > 1:
-            forwards += backwards  # see SlidingWindowModel
-        return windows * (forwards + backwards) * model.passes
+        repeated = 0
+        if self.cell.attack.follows_prediction and windows > 1:  # see SlidingWindowModel
+            repeated = max(0, windows - windows_in_graph(self.cell.models)) * backwards
+        return (windows * (forwards + backwards) + repeated) * model.passes
 
     def _windows(self, model: ModelSpec) -> int:
         shape = self.cell.dataset.shape_in(self.ref, model.space)
         with sweep.at(f"{self.cell.dataset.name}: {self.ref.case_id}"):
-            if self.cell.attack.attacks_volume:
+            if self.cell.attack.follows_prediction:
                 return len(sliding_windows(shape, model.roi, model.inference.overlap))
             return len(attack_windows(shape, model.roi))

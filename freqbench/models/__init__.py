@@ -9,11 +9,13 @@ from freqbench.models.spec import ModelSpec
 
 __all__ = [
     "DEFENCES",
+    "GRAPH_BYTES",
     "MODELS",
     "READERS",
     "Defence",
     "Inference",
     "InputAdapter",
+    "JointModel",
     "ModelEntry",
     "ModelSpec",
     "Prediction",
@@ -22,6 +24,7 @@ __all__ = [
     "attack_windows",
     "build",
     "forward_flops",
+    "joined",
     "load",
     "predict",
     "prediction",
@@ -31,16 +34,25 @@ __all__ = [
     "save_checkpoint",
     "sliding_windows",
     "step_bytes",
+    "windows_in_graph",
     "zoo_names",
 ]
 
 if TYPE_CHECKING:
     from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
-    from freqbench.models.cost import forward_flops, step_bytes
+    from freqbench.models.cost import GRAPH_BYTES, forward_flops, step_bytes, windows_in_graph
     from freqbench.models.defences.randomized_smoothing import Prediction
     from freqbench.models.defences.table import DEFENCES
     from freqbench.models.foreign import READERS
-    from freqbench.models.inference import SlidingWindowModel, attack_windows, predict, prediction, sliding_windows
+    from freqbench.models.inference import (
+        JointModel,
+        SlidingWindowModel,
+        attack_windows,
+        joined,
+        predict,
+        prediction,
+        sliding_windows,
+    )
     from freqbench.models.loading import load
     from freqbench.models.networks.architectures import MODELS
     from freqbench.models.networks.construction import build
@@ -49,11 +61,14 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
-        "cost": ("forward_flops", "step_bytes"),
+        "cost": ("GRAPH_BYTES", "forward_flops", "step_bytes", "windows_in_graph"),
         "defences.randomized_smoothing": ("Prediction",),
         "defences.table": ("DEFENCES",),
         "foreign": ("READERS",),
-        "inference": ("SlidingWindowModel", "attack_windows", "predict", "prediction", "sliding_windows"),
+        "inference": (
+            *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "predict", "prediction"),
+            "sliding_windows",
+        ),
         "loading": ("load",),
         "networks.architectures": ("MODELS",),
         "networks.construction": ("build",),

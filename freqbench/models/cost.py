@@ -1,5 +1,6 @@
 """Counts a model's operations and memory on shapes alone, before anything is computed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,6 +19,11 @@ from freqbench.models.spec import ModelSpec
 # papers' size.
 FROZEN_FLOPS = 10**12
 FROZEN_BYTES = 2 << 30
+GRAPH_BYTES = 4 << 30
+"""Memory for the graphs that an attack on a volume's prediction keeps, so that the backward pass repeats no forward
+pass; a GPU with more free memory gives more."""
+
+_step_bytes: dict[str, int] = {}
 
 
 def forward_flops(spec: ModelSpec) -> int:
@@ -32,6 +38,17 @@ def forward_flops(spec: ModelSpec) -> int:
 
 def step_bytes(spec: ModelSpec) -> int:
     """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
+    if spec.model_id not in _step_bytes:  # a plan asks for every unit
+        _step_bytes[spec.model_id] = _counted_bytes(spec)
+    return _step_bytes[spec.model_id]
+
+
+def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:
+    """Returns the number of windows whose graphs fit at once, of an attack that follows all these models."""
+    return available // sum(step_bytes(spec) * spec.passes for spec in specs)
+
+
+def _counted_bytes(spec: ModelSpec) -> int:
     if spec.members:
         return sum(map(step_bytes, spec.members))
     if (net := _countable(spec)) is None:

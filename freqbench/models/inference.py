@@ -1,9 +1,10 @@
 """Slides windows over whole volumes: the tiling that is attacked, predictions slab by slab, logits with a gradient."""
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import torch
@@ -202,10 +203,10 @@ class SlidingWindowModel(nn.Module):
     Overlap and weights are those of the model's `inference`. If it averages probabilities, f ends in a softmax over
     classes and the logits are log s(x). Its mirroring is left out: an attack runs one pass of every window, not eight.
 
-    The gradient is exact; none reaches the network's parameters. The forward pass keeps no graph, and the backward pass
-    runs each batch of windows (`window_batch`) forward once more: this costs one more forward pass and holds the
-    activations of one batch at most. A random defence draws anew for every window; the backward pass repeats the draws
-    of the forward pass.
+    The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
+    pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
+    more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
+    repeats the draws of the forward pass.
 
     Attributes:
         num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
@@ -213,10 +214,11 @@ class SlidingWindowModel(nn.Module):
             way.
     """
 
-    def __init__(self, model: SegmentationModel, window_batch: int = 1) -> None:
+    def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()
         self.model = model
         self.window_batch = window_batch
+        self.kept = kept
         self.num_forwards = 0
         self.num_backwards = 0
 
@@ -254,12 +256,54 @@ class SlidingWindowModel(nn.Module):
         return self.model.averaged(self.model.on(windows)(crops, seeds))
 
 
+class JointModel(SlidingWindowModel):
+    """Maps the windows of `attack_windows`, `[W, C, h, w, d]`, to the logits `[1, K, H, W, D]` of the volume they make.
+
+    An attack on all windows of a volume at once follows the prediction as deployed, while each window keeps a state of
+    its own (`scope: joint`). `tiles` are the windows, and arguments and passes those of SlidingWindowModel.
+    """
+
+    joins_windows = True
+
+    def __init__(self, model: SegmentationModel, tiles: Sequence[Window], window_batch: int = 1, kept: int = 0) -> None:
+        super().__init__(model, window_batch, kept)
+        self.tiles = tiles
+
+    def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
+        """Returns the stitched logits of the joined windows; `keys` has one key, that of the volume."""
+        return super().forward(joined(images, self.tiles), keys)
+
+
+def joined(parts: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Returns the volume `[1, C, H, W, D]` of windows `[W, C, h, w, d]` that tile it; the later of two overwrites."""
+    lengths = []
+    for axis, length in enumerate(parts.shape[2:]):
+        starts = sorted({window[axis].start for window in windows})
+        lengths.append([after - start for start, after in pairwise(starts)] + [length])
+    each = iter(parts[:, None])
+    return torch.cat(
+        [
+            torch.cat([torch.cat([next(each)[:, :, :h, :w, :d] for d in lengths[2]], 4) for w in lengths[1]], 3)
+            for h in lengths[0]
+        ],
+        2,
+    )
+
+
 class _Stitched(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, sliding: SlidingWindowModel, keys: Sequence[int] | None) -> Tensor:
         total, sums = images.new_zeros(0), torch.zeros_like(images[:1, :1])
+        graphs: deque[tuple[Tensor, Tensor]] = deque()
+        kept = sliding.kept // len(images) if ctx.needs_input_grad[0] else 0
         for windows in sliding.batches(images):
-            scores = sliding.scores(_cut(images, windows), keys, windows)
+            kept -= len(windows)
+            with torch.set_grad_enabled(kept >= 0):
+                crops = _cut(images, windows).requires_grad_(kept >= 0)
+                scores = sliding.scores(crops, keys, windows)
+            if kept >= 0:
+                graphs.append((crops, scores))
+                scores = scores.detach()
             sliding.num_forwards += len(windows) * sliding.model.passes
             if not len(total):
                 total = scores.new_zeros(len(images), scores.shape[1], *images.shape[2:])
@@ -267,7 +311,7 @@ class _Stitched(torch.autograd.Function):
             _add(total, scores * weights, windows)
             _add(sums, weights.expand(len(windows), 1, *weights.shape), windows)
         ctx.save_for_backward(images, sums)
-        ctx.sliding, ctx.keys = sliding, keys
+        ctx.sliding, ctx.keys, ctx.graphs = sliding, keys, graphs
         return total.div_(sums)
 
     @staticmethod
@@ -276,12 +320,15 @@ class _Stitched(torch.autograd.Function):
         images, sums = ctx.saved_tensors
         upstream, gradient = upstream / sums, torch.zeros_like(images)
         for windows in ctx.sliding.batches(images):
-            crops = _cut(images, windows).requires_grad_()
-            with torch.enable_grad():
-                scores = ctx.sliding.scores(crops, ctx.keys, windows)
+            if ctx.graphs:
+                crops, scores = ctx.graphs.popleft()
+            else:
+                crops = _cut(images, windows).requires_grad_()
+                with torch.enable_grad():
+                    scores = ctx.sliding.scores(crops, ctx.keys, windows)
+                ctx.sliding.num_forwards += len(windows) * ctx.sliding.model.passes
             weights = window_weights(ctx.sliding.model, scores)
             (part,) = torch.autograd.grad(scores, crops, _cut(upstream, windows) * weights)
-            ctx.sliding.num_forwards += len(windows) * ctx.sliding.model.passes
             ctx.sliding.num_backwards += len(windows) * ctx.sliding.model.passes
             _add(gradient, part, windows)
         return gradient, None, None

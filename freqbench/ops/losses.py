@@ -14,6 +14,7 @@ from freqbench.core.errors import UserError
 
 SMOOTH_DENOMINATOR = 1e-6
 SMOOTH_SET = 1e-5
+MARGIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +231,49 @@ def cosine(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     return voxel_mean(1 - logits.gather(1, labels.long())[:, 0] / norm.clamp(min=1e-8), scope)
 
 
+def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the class-balanced margin of the logits, cut off at 2, `[B]`.
+
+    With z the logits of a voxel, y its label, and the mean over the classes k that the sample's labels hold:
+
+    .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} \min\bigl(\max_{i \ne y} z_i - z_y, 2\bigr)
+
+    A voxel is wrong above 0; from 2 on it has no gradient, so that the attack moves on to voxels that it can still win.
+    """
+    of_label = logits.gather(1, labels.long())
+    others = logits.scatter(1, labels.long(), -torch.inf).amax(dim=1)
+    values = (others - of_label[:, 0]).clamp(max=MARGIN).flatten(1)
+    index = labels.flatten(1).long()
+    counts = torch.ones_like(values) if scope.voxels is None else scope.voxels.flatten(1).to(values)
+    per_class = values.new_zeros(len(logits), logits.shape[1])
+    size = per_class.scatter_add(1, index, counts)
+    total = per_class.scatter_add(1, index, values * counts)
+    return (total / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+
+
+def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    r"""Returns the Dice loss of the foreground with linear denominators, `[B]`, like the score.
+
+    With p the softmax, y the one-hot label and the mean over the foreground classes k of the sample's labels:
+
+    .. math:: 1 - \frac{1}{K'} \sum_k \frac{2 \sum p_k y_k}{\sum p_k + \sum y_k}
+    """
+    p = torch.softmax(logits, dim=1).flatten(2)
+    index = labels.flatten(1).long()
+    counts = torch.ones_like(p[:, 0]) if scope.voxels is None else scope.voxels.flatten(1).to(p)
+    per_class = torch.zeros(p.shape[:2], dtype=torch.float64, device=p.device)
+    overlap = per_class.scatter_add(1, index, (p.gather(1, index[:, None])[:, 0] * counts).double())
+    size = per_class.scatter_add(1, index, counts.double())
+    scores = 2 * overlap / ((p * counts[:, None]).sum(dim=2) + size + SMOOTH_DENOMINATOR)
+    weights = (size > 0).double()
+    if scope.classes is None:
+        weights[:, 0] = 0
+    else:
+        weights = weights.index_select(1, scope.classes)
+        scores = scores.index_select(1, scope.classes)
+    return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
+
+
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
@@ -318,8 +362,13 @@ LOSSES: Mapping[str, Loss] = {
     "mask-ce-balanced": mask_ce_balanced,
     "js": js,
     "cosine": cosine,
+    "margin": margin,
+    "dice_linear": dice_linear,
 }
 """Every loss maps logits, labels and a scope to `[B]`, high where the prediction is far from the labels."""
 
 COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
 """Losses that rank volumes in place of those that ignore voxels which are already wrong."""
+
+SEQUENCES: Mapping[str, tuple[str, ...]] = {"switch": ("margin", "dice_linear"), "race": ("margin", "dice_linear")}
+"""Names of losses that a search raises one after the other (`freqbench.attacks.apgd.glide`); the last ranks volumes."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,16 +12,18 @@ from tiny import expanded, job
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble
+from freqbench.core.errors import UserError
 from freqbench.core.types import Case, Shape
 from freqbench.engine.attacking import AttackedVolume, attack_case
 from freqbench.job.cells import Unit
-from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, sliding_windows
+from freqbench.models import SegmentationModel, SlidingWindowModel, attack_windows, build, joined, sliding_windows
 from freqbench.ops.losses import dice_ce, mean_dice
 
 ROI: Shape = (8, 8, 4)
 SHAPE: Shape = (12, 12, 4)  # 2 x 2 windows to attack, and to predict
 LONG: Shape = (20, 8, 4)  # 3 and 4
-WHOLE = [name for name, attack in ATTACKS.items() if len(attack.scopes) == 2]
+WHOLE = [name for name, attack in ATTACKS.items() if {"window", "volume"} <= {*attack.scopes}]
+JOINT = [name for name in WHOLE if "joint" in ATTACKS[name].scopes]
 PARAMETERS = {name: EXAMPLES[name] | ({"eps": 0.05} if "eps" in EXAMPLES[name] else {}) for name in WHOLE}
 a_few = pytest.mark.parametrize("name", ["pgd", "vafa_opt", "difgsm", "square", "autoattack"])  # one function for all
 
@@ -47,10 +50,12 @@ def make_case(model: SegmentationModel, shape: Shape) -> Case:
         return case_of(image, SlidingWindowModel(model)(image[None]).argmax(1))
 
 
-def attacked(name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2) -> AttackedVolume:
-    attack = make(name, scope=scope, **PARAMETERS[name])
+def attacked(
+    name: str, model: SegmentationModel, case: Case, scope: str, window_batch: int = 2, graphs: int = 0, **more: Any
+) -> AttackedVolume:
+    attack = make(name, scope=scope, **PARAMETERS[name] | more)
     surrogates = [twin(model)] if attack.needs_surrogates else []
-    return attack_case(attack, model, case, 0, window_batch, surrogates=surrogates)
+    return attack_case(attack, model, case, 0, window_batch, surrogates=surrogates, kept=graphs)
 
 
 def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tensor) -> float:
@@ -70,11 +75,64 @@ def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: Segmenta
 @pytest.mark.parametrize("name", ["fgsm", "bim", "pgd", "apgd"])
 def test_the_deployed_prediction_suffers_more_from_the_volume_s_own_attack(name: str, model: SegmentationModel) -> None:
     case = make_case(model, SHAPE)
-    window, volume = (attacked(name, model, case, scope).adversarial for scope in ("window", "volume"))
-    assert (
-        deployed_loss(model, case, volume) > deployed_loss(model, case, window) > deployed_loss(model, case, case.image)
+    window, volume, joint = (attacked(name, model, case, s).adversarial for s in ("window", "volume", "joint"))
+    clean, by_window, by_volume, jointly = (
+        deployed_loss(model, case, made) for made in (case.image, window, volume, joint)
     )
-    assert float((volume - case.image).abs().max()) <= 0.05 + 1e-6
+    assert min(by_volume, jointly) > by_window > clean
+    assert max(float((made - case.image).abs().max()) for made in (volume, joint)) <= 0.05 + 1e-6
+
+
+def test_windows_that_act_jointly_stay_in_the_set_of_each_window(model: SegmentationModel) -> None:
+    case, row = make_case(model, LONG), {"control": "uniform", "block": 8}
+    window, joint, volume = (
+        attacked("vafa_opt", model, case, scope, **row).adversarial for scope in ("window", "joint", "volume")
+    )
+    assert torch.equal(window, joint)  # a null row has no gradient, which is all that the two differ in
+    assert not torch.equal(window, volume)
+
+
+def test_joined_windows_are_the_volume_and_what_is_overwritten_has_no_gradient() -> None:
+    windows = attack_windows(LONG, ROI)
+    parts = torch.rand(len(windows), 1, *ROI, requires_grad=True)
+    expected = torch.zeros(1, 1, *LONG)
+    for (h, w, d), part in zip(windows, parts, strict=True):
+        expected[0, :, h, w, d] = part.detach()
+    made = joined(parts, windows)
+    assert torch.equal(made, expected)
+    made.sum().backward()
+    assert [float(gradient.sum()) for gradient in parts.grad] == [256.0, 128.0, 256.0]  # the third overwrites half
+
+
+@pytest.mark.parametrize("scope", ["volume", "joint"])
+@pytest.mark.parametrize("graphs", [1, 2, 9])
+def test_graphs_that_are_kept_change_passes_and_nothing_else(
+    scope: str, graphs: int, model: SegmentationModel, counted: list[int]
+) -> None:
+    case, steps = make_case(model, LONG), {"steps": 3}
+    repeated = attacked("pgd", model, case, scope, 1, **steps)
+    counted.clear()
+    kept = attacked("pgd", model, case, scope, 1, graphs, **steps)
+    assert torch.equal(kept.adversarial, repeated.adversarial)
+    assert sum(counted) == kept.num_forwards == repeated.num_forwards - 3 * min(graphs, repeated.num_windows)
+    assert kept.num_backwards == repeated.num_backwards
+
+
+@pytest.mark.parametrize("name", ["vafa", "sa2", "rays"])
+def test_attacks_without_joint_windows_name_those_that_have_them(name: str) -> None:
+    with pytest.raises(UserError, match=r"scope: expected window.*got 'joint'.*vafa_opt"):
+        make(name, scope="joint", **EXAMPLES[name])
+
+
+def test_the_best_joint_volume_is_that_of_the_lowest_dice(model: SegmentationModel) -> None:
+    case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
+    each = [attacked("apgd", model, case, "joint", keep="last", steps=n).adversarial for n in range(1, 4)]
+    with torch.no_grad():
+        best, *dice = (
+            float(mean_dice(sliding(made[None]), case.label[None]))
+            for made in (attacked("apgd", model, case, "joint", steps=3).adversarial, *each)
+        )
+    assert best <= min(dice)
 
 
 @a_few
@@ -86,14 +144,18 @@ def test_windows_at_once_change_nothing_but_a_few_signs(name: str, model: Segmen
 
 @pytest.mark.parametrize(
     ("name", "scope"),
-    [*((name, "volume") for name in WHOLE), *((name, "window") for name in ("pgd", "square", "autoattack"))],
+    [
+        *((name, "volume") for name in WHOLE),
+        *((name, "joint") for name in JOINT),
+        *((name, "window") for name in ("pgd", "square", "autoattack")),
+    ],
 )
 def test_passes_are_those_that_the_network_made_and_the_plan_said(
     name: str, scope: str, model: SegmentationModel, counted: list[int]
 ) -> None:
     case = make_case(model, LONG)
     counted.clear()
-    found = attacked(name, model, case, scope, 3)
+    found = attacked(name, model, case, scope, 3, graphs=1000)
     (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
     assert sum(counted) == found.facts.num_forwards

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.apgd import Space, climb
+from freqbench.attacks.apgd import Space, search
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES
+from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
 from freqbench.attacks.core.task import Task
 
 
@@ -30,13 +30,14 @@ class AcquisitionAttack(GradientAttack):
     `start` and `state` are points; the start is projected onto the set.
     """
 
-    parameters = PARAMETERS | ACQUISITION | {"control": RANDOM_CONTROL}
+    parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     budget_name: ClassVar[str]
 
     steps: int = 40
     random_start: bool = True
     control: str = "none"
+    step_rule: str = "halving"
     loss: str = "dice"
     keep: str = "best"
 
@@ -57,7 +58,7 @@ class AcquisitionAttack(GradientAttack):
         """Does the work of `perturb` in a space whose `render` an author may have replaced."""
         if self.control == "none":
             task.state = self.run_to_best(
-                task, lambda: climb(task, space, self._start(task, space), self.steps), space.render
+                task, lambda: search(task, space, self._start(task, space), *self.way), space.render
             )
         else:
             task.state = space.project(space.centre + space.radius * space.towards(_draw(task, space)))

@@ -12,7 +12,7 @@ from freqbench.attacks.core import inputs, parameters
 from freqbench.attacks.core.draws import Generators
 from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
 from freqbench.attacks.core.parameters import PARAMETERS, Parameter
-from freqbench.attacks.core.task import Task
+from freqbench.attacks.core.task import Task, joins_windows
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.core.types import Shape
 from freqbench.ops.dct import keep_cube
@@ -84,7 +84,9 @@ class Attack(ABC):
             The threat model's bound holds before the filter: the filtered change may be larger at single voxels.
         scope: the sample that a run passes to the attack. `window`: each window of a volume; `volume`: the whole
             volume, with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that the attack raises
-            the loss of the prediction as deployed. In Python the caller may pass either.
+            the loss of the prediction as deployed; `joint`: all windows of a volume, each in the same set as with
+            `window`, with the stitched logits of the volume that they make (`freqbench.models.JointModel`). In Python
+            the caller passes what the scope says.
         channels: the channels that may change, counted from 0 (a single one may be a number); the model sees the others
             too, and they come back unchanged to the bit. Draws, `start` and state cover these channels alone. None:
             all. A bound on intensities holds in every voxel of every channel; a norm is taken over all channels
@@ -114,9 +116,12 @@ class Attack(ABC):
         vars(self).update(self.spelled())  # part of construction: frozen from here on
         parameters.require_together(self.name, vars(self))
         if self.scope not in self.scopes:
-            refusals = {"volume": "this attack perturbs windows one by one"}
+            refusals = {
+                "volume": "this attack perturbs windows one by one",
+                "joint": "its windows cannot act together; vafa_opt, sa2_opt, acquisition and linf attacks can",
+            }
             reason = refusals.get(self.scope, "windows made one by one would not fit together")
-            self.refuse("scope", f"expected {self.scopes[0]}, got {self.scope!r}: {reason}")
+            self.refuse("scope", f"expected {' or '.join(self.scopes)}, got {self.scope!r}: {reason}")
 
     def spelled(self) -> dict[str, Any]:
         """Checked and canonical value of every parameter, because attacks are identified by their parameters."""
@@ -193,6 +198,11 @@ class Attack(ABC):
     def attacks_volume(self) -> bool:
         """True if a volume is perturbed as one, through the model's sliding window, and not window by window."""
         return self.scope == "volume"
+
+    @property
+    def follows_prediction(self) -> bool:
+        """True if the attack raises the loss of the volume's prediction, and not that of each window."""
+        return self.scope in ("volume", "joint")
 
     def refuse(self, parameter: str, complaint: str) -> NoReturn:
         """Raises a ParameterError in the attack's name."""
@@ -289,7 +299,7 @@ class Attack(ABC):
         given: Given | None = None,
     ) -> Task:
         """Makes the task of a call and checks its arguments; `given` is None while the attack learns."""
-        inputs.check_volumes(self.name, images, labels)
+        inputs.check_volumes(self.name, images, labels, joint=joins_windows(model))
         self.check_channels(images.shape[1])
         if given is not None:
             inputs.check_given(self.name, self.needs, given)

@@ -16,7 +16,7 @@ from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.inputs import Given
 from freqbench.attacks.core.objective import Objective
-from freqbench.attacks.core.parameters import SCOPES
+from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
@@ -52,7 +52,7 @@ class Ensemble(LinfAttack):
     and `keep` itself; the truth judges it, so it refuses `targeted` and a `start`.
     """
 
-    scopes: ClassVar[tuple[str, ...]] = SCOPES
+    scopes = SCOPES_WITHOUT_JOINT
     may_stop_early: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
     listed: ClassVar[str]  # the parameter that names the members

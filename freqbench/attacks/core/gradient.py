@@ -109,6 +109,11 @@ class GradientAttack(AimedAttack):
         return self.loss or "dicece"
 
     @property
+    def way(self) -> tuple[int, str, str]:
+        """Steps, rule and loss of `freqbench.attacks.apgd.search`, for attacks with a `step_rule`."""
+        return self.steps, self.step_rule, self.loss_name  # type: ignore[attr-defined]
+
+    @property
     def run_passes(self) -> tuple[int, int]:
         """Forward and backward passes of a run without comparisons: one of each per step, none for a null row."""
         count = getattr(self, "steps", 1) if getattr(self, "control", "none") == "none" else 0
@@ -156,7 +161,7 @@ class GradientAttack(AimedAttack):
         def once() -> tuple[Tensor]:
             if not self.compares:
                 return (run(),)
-            best = task.passes.best = Best(by_success=task.objective.truth is not None)
+            best = task.passes.best = Best(by_success=task.objective.judges_by_success)
             x = run()
             task.look(x, render)
             (kept,) = best.kept

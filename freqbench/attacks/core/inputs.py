@@ -45,14 +45,14 @@ class Given:
 NOTHING = Given()
 
 
-def check_volumes(name: str, images: Tensor, labels: Tensor) -> None:
-    """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`."""
+def check_volumes(name: str, images: Tensor, labels: Tensor, *, joint: bool = False) -> None:
+    """Checks for images `[B, C, H, W, D]` in [0, 1] and integer labels `[B, 1, H, W, D]`; `joint`: one volume's."""
     if images.ndim != 5 or 0 in images.shape:
         got = _sizes(images.shape)
         raise UserError(f"{name}: expected images [B, C, H, W, D], got {got}: add batch and channel axes")
     if images.dtype not in (torch.float32, torch.float64):
         raise UserError(f"{name}: expected float32 or float64 images, got {images.dtype}: convert them")
-    shape = (len(images), 1, *images.shape[2:])
+    shape = (1, 1, *labels.shape[2:]) if joint else (len(images), 1, *images.shape[2:])
     if labels.shape != shape:
         got = f"{_sizes(shape)}, got {_sizes(labels.shape)}"
         raise UserError(f"{name}: expected labels [B, 1, H, W, D] beside the images, {got}")

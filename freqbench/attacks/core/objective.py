@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.targets import Rule, target_map
-from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, Loss, Scope, is_as_labelled, mean_dice
+from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope, is_as_labelled, mean_dice
 
 
 @dataclass(kw_only=True)
@@ -22,6 +22,9 @@ class Objective:
         compares: the loss that volumes are compared by.
         organs: classes in the Dice; None: all.
         rule: rule of a target that the first forward pass will make.
+        windows: None, or the number of windows that share one prediction (`scope: joint`). Labels and logits are then
+            those of one volume, and every window has the volume's values.
+        changes: True if `raises` is one loss after another.
     """
 
     labels: Tensor
@@ -32,10 +35,23 @@ class Objective:
     compares: Loss = LOSSES["dicece"]
     organs: tuple[int, ...] | None = None
     rule: Rule | None = None
+    windows: int | None = None
+    changes: bool = False
+
+    @property
+    def judges_by_success(self) -> bool:
+        """True if the Dice selects a run's result, and not the loss.
+
+        It does if `truth` is given, and away from the labels also if windows act jointly or the loss changes.
+        """
+        leaves_truth = self.sign > 0 and self.rule is None
+        return self.truth is not None or (leaves_truth and (self.windows is not None or self.changes))
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
         """Sets loss, organs and target rule; see `Task.aim`."""
-        self.raises, self.compares = LOSSES[loss], LOSSES[COMPARED_BY.get(loss, loss)]
+        losses = SEQUENCES.get(loss, (loss,))
+        self.changes = len(losses) > 1
+        self.raises, self.compares = LOSSES[losses[0]], LOSSES[COMPARED_BY.get(losses[-1], losses[-1])]
         self.organs, self.rule = organs, rule
         if organs is not None:
             classes = torch.tensor(organs, device=self.labels.device)
@@ -59,19 +75,19 @@ class Objective:
 
     def raised(self, logits: Tensor) -> Tensor:
         """Returns the objective that the attacker raises, `[B]`: the loss, or its negative for a target."""
-        return self.sign * self.raises(logits, *self.compared_with())
+        return self._of_each(self.sign * self.raises(logits, *self.compared_with()))
 
     def compared(self, logits: Tensor, raised: Tensor | None = None) -> Tensor:
         """Returns the values that compare volumes, `[B]`: the objective, unless its loss does not rank volumes."""
         if raised is not None and self.compares is self.raises:
             return raised.detach()
         with torch.no_grad():
-            return self.sign * self.compares(logits, *self.compared_with())
+            return self._of_each(self.sign * self.compares(logits, *self.compared_with()))
 
     def success(self, logits: Tensor) -> Tensor:
         """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
-        return -mean_dice(logits.detach(), truth, self.organs)
+        return self._of_each(-mean_dice(logits.detach(), truth, self.organs))
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.
@@ -81,4 +97,11 @@ class Objective:
         labels, scope = self.compared_with()
         as_labelled = is_as_labelled(logits.detach(), labels)
         is_open = scope.among(as_labelled if self.sign > 0 else ~as_labelled)
-        return ~is_open.flatten(1).any(dim=1)
+        return self._of_each(~is_open.flatten(1).any(dim=1))
+
+    def _of_each(self, values: Tensor) -> Tensor:
+        """Repeats the value of a volume for its windows; the gradients of the copies add up to that of one value."""
+        if self.windows is None:
+            return values
+        repeated = values.detach().expand(self.windows)
+        return repeated + (values - values.detach()) / self.windows if values.requires_grad else repeated

@@ -20,7 +20,8 @@ MEMBERS = (
     *(f"pgd-{loss}" for loss in LOSSES),
     SQUARE,
 )
-SCOPES = ("window", "volume")
+SCOPES: tuple[str, ...] = ("window", "volume", "joint")
+SCOPES_WITHOUT_JOINT = SCOPES[:2]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 
 _LOSS = values.one_known("loss", LOSSES)
+STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "race")
+SEARCH: dict[str, Parameter] = {
+    "loss": Parameter("loss that the attack raises, or a sequence", values.one_known("loss", (*LOSSES, *SEQUENCES))),
+    "step_rule": Parameter(
+        "how steps shrink: halved when the loss stalls, or along a cosine", values.one_of(*STEP_RULES)
+    ),
+}
+"""Parameters of attacks that search a space of points (`freqbench.attacks.apgd.search`)."""
 
 PARAMETERS: dict[str, Parameter] = {
     "eps": Parameter("radius of the L-infinity ball, on the [0, 1] intensity scale", values.intensity),
@@ -148,7 +157,10 @@ PARAMETERS: dict[str, Parameter] = {
     "portion": Parameter("largest share of frequency bands that may be taken from the reference", values.share),
     "bands": Parameter("frequency bands of a spectrum", values.count),
     "reconstruction_weight": Parameter("weight of the change in the bands of shapes; 0: off", values.weight),
-    "scope": Parameter("unit of the attack: a window, or the whole volume as predicted", values.one_of(*SCOPES)),
+    "scope": Parameter(
+        "unit of the attack: a window, the whole volume as predicted, or its windows, moved together",
+        values.one_of(*SCOPES),
+    ),
     "channels": Parameter("the only channels that are changed; none: all", values.channels, values.each_once),
 }
 
@@ -243,9 +255,16 @@ def _one_norm(linf: float | None, l2: float | None) -> str | None:
     return f"expected exactly one of linf and l2, got {got}" if (linf is None) == (l2 is None) else None
 
 
+def _one_loss(loss: str | None, step_rule: str) -> str | None:
+    if loss not in SEQUENCES or step_rule == "cosine":
+        return None
+    return f"expected cosine beside the loss {loss}, got halving: it halves steps by the values of a single loss"
+
+
 TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
     "q_max": (("q_min", "q_max"), _table),
     "organs": (("organs", "target"), _moved),
     "linf": (("linf", "l2"), _one_norm),
+    "step_rule": (("loss", "step_rule"), _one_loss),
 }
 """Rules for attacks with all these parameters, by the one that is refused: their names, a check of canonical values."""

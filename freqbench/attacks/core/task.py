@@ -27,6 +27,9 @@ class Task:
     attribute `takes_keys`; it then receives `keys`, one integer per sample made from the sample's generator and the
     number of the pass. So each pass has its own draws, whatever other samples are in the batch.
 
+    A model that has a true attribute `joins_windows` predicts one volume from all windows of the batch: labels and
+    logits then have a batch of 1.
+
     Attributes:
         name: name of the attack, for errors.
         model: the attacked network.
@@ -57,7 +60,11 @@ class Task:
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
         self.clean = self._attacked(self.images)
-        self.objective = Objective(labels=labels.to(torch.long, copy=True), sign=-1.0 if targeted else 1.0)
+        self.objective = Objective(
+            labels=labels.to(torch.long, copy=True),
+            sign=-1.0 if targeted else 1.0,
+            windows=len(images) if joins_windows(model) else None,
+        )
         self.passes = Passes()
         self.given = replace(
             given,
@@ -103,7 +110,8 @@ class Task:
         """Runs one forward pass, `[B, K, H, W, D]`; `view` transforms the whole volumes before the model sees them."""
         volumes = self.whole(x) if view is None else view(self.whole(x))
         if getattr(self.model, "takes_keys", False) is True:
-            keys = [int(digest(["attack", seed, self.passes.forwards]), 16) >> 1 for seed in self.draws.seeds]
+            seeds = self.draws.seeds[: len(self.objective.labels)]
+            keys = [int(digest(["attack", seed, self.passes.forwards]), 16) >> 1 for seed in seeds]
             logits: Tensor = self.model(volumes, keys=keys)
         else:
             logits = self.model(volumes)
@@ -210,3 +218,8 @@ class Task:
 
     def _attacked(self, volumes: Tensor) -> Tensor:
         return volumes if self._index is None else volumes.index_select(1, self._index)
+
+
+def joins_windows(model: nn.Module) -> bool:
+    """True if a model maps the windows of a volume to one prediction (`freqbench.models.JointModel`)."""
+    return getattr(model, "joins_windows", False) is True

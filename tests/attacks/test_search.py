@@ -1,0 +1,106 @@
+"""Steps along a cosine, and losses that follow one another or race, in the search that several attacks share."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.attacks import AttackResult, apgd, make
+from freqbench.core.errors import ParameterError
+from freqbench.ops.losses import mean_dice
+
+EPS = 0.25
+
+
+class Linear(nn.Module):
+    """Three classes whose logits are linear in each voxel, with slopes of the voxel's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.slopes, self.offsets = (torch.randn(1, 3, 6, 5, 4, generator=generator).double() for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.offsets + 4 * self.slopes * (x - 0.5)
+
+
+IMAGES = torch.full((1, 1, 6, 5, 4), 0.5, dtype=torch.float64)
+LABELS = Linear().offsets.argmax(1, keepdim=True)
+
+
+def attacked(loss: str, steps: int = 20, **changes: Any) -> AttackResult:
+    settings = {"eps": EPS, "random_start": False, "step_rule": "cosine"} | changes
+    return make("apgd", **settings, steps=steps, loss=loss)(Linear(), IMAGES, LABELS)
+
+
+@pytest.fixture
+def legs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, range, int]]:
+    """Loss, steps and length of each part of a search."""
+    parts: list[tuple[str, range, int]] = []
+    glide = apgd.glide
+
+    def noted(task: Any, space: Any, points: Any, steps: range, of: int, loss: str) -> Any:
+        parts.append((loss, steps, of))
+        return glide(task, space, points, steps, of, loss)
+
+    monkeypatch.setattr(apgd, "glide", noted)
+    return parts
+
+
+def test_steps_shrink_along_a_cosine_with_the_momentum_of_auto_pgd() -> None:
+    model, x = Linear(), IMAGES.clone()
+    previous = x
+    for i in range(3):
+        x.requires_grad_()
+        (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), LABELS[:, 0]), x)
+        size = EPS * (0.05 + 1.95 * (1 + math.cos(math.pi * i / 3)) / 2)
+        ahead = (x.detach() + size * gradient.sign()).clamp(0.5 - EPS, 0.5 + EPS)
+        if i:
+            ahead = (x + 0.75 * (ahead - x) + 0.25 * (x - previous)).clamp(0.5 - EPS, 0.5 + EPS)
+        x, previous = ahead.detach(), x.detach()
+    assert torch.allclose(attacked("ce", 3, keep="last").adversarial, x, rtol=0, atol=1e-12)
+
+
+def test_a_switch_changes_the_loss_after_three_tenths_of_the_steps(legs: list[tuple[str, range, int]]) -> None:
+    attacked("switch")
+    assert legs == [("margin", range(6), 20), ("dice_linear", range(6, 20), 20)]
+
+
+def test_a_race_goes_on_with_the_loss_of_the_lower_dice_and_takes_the_passes_of_one(
+    legs: list[tuple[str, range, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = attacked("race")
+    shared, *trials, rest = legs
+    assert shared == ("margin", range(3), 20)
+    assert trials == [(loss, range(3, 5), 18) for loss in ("margin", "dice_linear")]
+    assert rest[1:] == (range(5, 18), 18)
+    assert (result.num_forwards, result.num_backwards) == (21, 20)
+    for loser in ("margin", "dice_linear"):  # stops as soon as it no longer moves towards the lower Dice
+        legs.clear()
+        with monkeypatch.context() as patch:
+            patch.setitem(apgd.LOSSES, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
+            attacked("race")
+        assert legs[-1][0] == ({"margin", "dice_linear"} - {loser}).pop()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_race_of_few_steps_takes_no_more_of_them(steps: int) -> None:
+    assert attacked("race", steps).num_backwards == steps
+
+
+@pytest.mark.parametrize("loss", ["switch", "race"])
+def test_losses_that_change_keep_the_volume_of_the_lowest_dice(loss: str) -> None:
+    with torch.no_grad():
+        best, last = (
+            float(mean_dice(Linear()(attacked(loss, keep=keep).adversarial), LABELS)) for keep in ("best", "last")
+        )
+        clean = float(mean_dice(Linear()(IMAGES), LABELS))
+    assert best <= last < clean
+
+
+@pytest.mark.parametrize("loss", ["switch", "race"])
+def test_losses_that_change_need_the_cosine(loss: str) -> None:
+    with pytest.raises(ParameterError, match="step_rule: expected cosine beside the loss"):
+        attacked(loss, step_rule="halving")
