@@ -114,8 +114,9 @@ def test_graphs_that_are_kept_change_passes_and_nothing_else(
     counted.clear()
     kept = attacked("pgd", model, case, scope, 1, graphs, **steps)
     assert torch.equal(kept.adversarial, repeated.adversarial)
-    assert sum(counted) == kept.num_forwards == repeated.num_forwards - 3 * min(graphs, repeated.num_windows)
-    assert kept.num_backwards == repeated.num_backwards
+    repeats = repeated.facts.num_forwards - 3 * min(graphs, repeated.facts.num_windows)
+    assert sum(counted) == kept.facts.num_forwards == repeats
+    assert kept.facts.num_backwards == repeated.facts.num_backwards
 
 
 @pytest.mark.parametrize("name", ["vafa", "sa2", "rays"])
