@@ -154,7 +154,7 @@ def test_the_model_s_own_space_and_dataset_are_taken(own: Path) -> None:
     two = [{"name": name, "loader": "phantom", "shape": [24, 20, 16], "cases": 1} for name in ("p", "q")]
     entry = {"name": "m", "checkpoint": str(own), "min_dice": 0, "datasets": ["q"]}
     plain, coarse = (
-        said("m", small(datasets=two, models=[{**entry, **more}]))
+        said("m", small(datasets=two, models=[{**entry, **more}, {**entry, "name": "other", "datasets": ["p"]}]))
         for more in ({}, {"preprocess": {"spacing": [20, 20, 20], "intensity": {"window": [-175, 250]}}})
     )
     assert "phantom_2000 of q" in dict(plain)["clean Dice"]
