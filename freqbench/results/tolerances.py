@@ -81,8 +81,9 @@ TOLERANCES: Mapping[str, Mapping[str, Tolerance]] = {
         "jacobian_min": Tolerance(absolute=0.05),
         "eps_native": Tolerance(relative=1e-9),
         "resampling_error": Tolerance(absolute=1e-5, relative=0.02),
-        # Attacks that stop early may stop at another step.
-        **dict.fromkeys(("num_forwards", "num_backwards"), Tolerance(relative=0.1)),
+        # Attacks that stop early may stop at another step; windows whose graphs do not fit into memory run twice.
+        "num_forwards": Tolerance(relative=1.0),
+        "num_backwards": Tolerance(relative=0.1),
     },
     "class_records": {
         "pred_voxels": Tolerance(absolute=20, relative=0.4),
