@@ -21,7 +21,7 @@ from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.plan import Plan
-from freqbench.models import step_bytes
+from freqbench.models import GRAPH_BYTES, step_bytes
 
 Engine = Literal["auto", "ray", "serial"]
 
@@ -39,6 +39,8 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
         raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
     models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
     model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
+    if any(unit.cell.attack.follows_prediction for unit in units):
+        model_bytes += GRAPH_BYTES
     one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
     pool = share(resources, [one], len(units), model_bytes)
     if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tiny import Collector, execute, job
 
+from freqbench.engine import engines
 from freqbench.engine.resources import Node, Pool, room, share
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.schema import Resources
@@ -150,3 +151,20 @@ def test_gpus_that_a_job_names_are_asked_for_before_there_is_one_where_machines_
     assert share(asked, [HEAD], 100, GIB).gpus == 0
     assert share(Resources(workers=4), [HEAD], 100, GIB, grows=True).gpus == 0, "1 is but the default"
     assert share(Resources(gpus_per_worker=1), [BARE], 100, GIB, grows=True).gpus == 0, "for how many workers?"
+
+
+def test_workers_leave_room_for_the_graphs_that_an_attack_on_a_prediction_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def noted(resources: Resources, nodes: Sequence[Node], num_units: int, model_bytes: int) -> Pool:
+        asked.append(model_bytes)
+        raise NotImplementedError
+
+    monkeypatch.setattr(engines, "share", noted)
+    for scope in ("window", "joint", "volume"):
+        with pytest.raises(NotImplementedError):
+            execute(job(attacks=[{"name": "pgd", "eps": "8/255", "steps": 1, "scope": scope}]), tmp_path / scope)
+    window, *others = asked
+    assert [one - window for one in others] == [4 * GIB] * 2
