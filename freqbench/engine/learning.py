@@ -25,19 +25,22 @@ LEARNED = "learned"
 Load = Callable[[], Case]
 
 
-def learn(attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int) -> Tensor:
+def learn(
+    attack: Attack, model: SegmentationModel, cases: Sequence[Load], seed: int | None, windows: int, kept: int = 0
+) -> Tensor:
     """Lets an attack learn from cases, each read when its turn comes; the result is on the model's device.
 
     Args:
         model: on the device to compute on.
         seed: seed of the draws, the same for all cases; None if the attack draws nothing.
         windows: windows of a volume at once, or fewer if these do not fit.
+        kept: windows whose graphs are kept, as in SlidingWindowModel.
     """
     device = next(model.parameters()).device
 
     def run(windows: int) -> Tensor:
         generator = window_generator(seed or 0, LEARNED, 0)
-        learner = _AsPredicted(model, windows)
+        learner = _AsPredicted(SlidingWindowModel(model, windows, kept))
         return attack.learn(learner, _OnDevice(cases, device, learner.turn_to), model.roi, generator)
 
     return memory.within_memory(run, windows)[0]
@@ -102,9 +105,9 @@ class _OnDevice:
 class _AsPredicted(nn.Module):
     """A model of whole volumes: the model itself if one window holds the volume, else its sliding window."""
 
-    def __init__(self, model: SegmentationModel, windows: int) -> None:
+    def __init__(self, sliding: SlidingWindowModel) -> None:
         super().__init__()
-        self.model, self.sliding = model, SlidingWindowModel(model, windows)
+        self.model, self.sliding = sliding.model, sliding
 
     def turn_to(self, case: Case) -> None:
         """Prepares the model for volumes of this case."""

@@ -226,8 +226,7 @@ class Worker:
             with self._timed():
                 return volumes.read(self.spec.volumes, cell, case.ref)
         model, (reference, learned, surrogates) = self._model(cell.source, cell), self.needs(cell, case)
-        follows = cell.attack.follows_prediction
-        graphs = memory.windows_in_graph(cell.models, self._device, self.spec.gpu_share) if follows else 0
+        graphs = self._graphs(cell)
 
         def attack(windows: int) -> AttackedVolume:
             with _passes_told((model, *surrogates), self.advance):
@@ -247,6 +246,12 @@ class Worker:
             with self._timed():
                 self.keep(partial(volumes.save, self.spec.volumes, cell, case, attacked, seconds))
         return attacked, seconds
+
+    def _graphs(self, cell: Cell) -> int:
+        """Returns the number of windows whose graphs an attack on the prediction of a volume keeps."""
+        if not cell.attack.follows_prediction:
+            return 0
+        return memory.windows_in_graph(cell.models, self._device, self.spec.gpu_share)
 
     def needs(self, cell: Cell, case: Case) -> tuple[Case | None, Tensor | None, Sequence[SegmentationModel]]:
         """Makes the needs that the attack declares beside a case: another case, a learned tensor, surrogates."""
@@ -273,7 +278,7 @@ class Worker:
             loads = [partial(self._case, cell.dataset, ref, cell.source.space) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
-                return learning.learn(cell.attack, model, loads, cell.seed, windows)
+                return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell))
 
         read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make, self.keep)
         return self.learned.get(cell.cell_id, read_or_make)

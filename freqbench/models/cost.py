@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from freqbench.core import plugins
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.plugins import trusting
 from freqbench.models.entry import FROZEN
 from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
@@ -92,10 +92,10 @@ def _countable(spec: ModelSpec) -> nn.Module | None:
     if spec.arch in FROZEN:
         return None
     try:
-        with trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
+        with plugins.trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
             return skeleton(spec)
     except UserError:
-        if spec.arch == "bundle":  # its spec does not record whether it was trusted
+        if spec.arch == "bundle" or plugins.names_class(spec.arch):  # its class is not trusted, or not in a file
             return None
         raise
 

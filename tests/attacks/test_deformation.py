@@ -34,7 +34,7 @@ def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
     """What a state makes of volumes and labels."""
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.climb", lambda *_: state)
+    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 
 
@@ -218,11 +218,11 @@ def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) ->
     attack = deformation(spacing=(1, 1, 1), max_mm=1.0, keep="last", loss="ce")
     found: list[Tensor] = []
 
-    def climb(task: Task, space: Space, *_: Any) -> Tensor:
+    def search(task: Task, space: Space, *_: Any) -> Tensor:
         found.append(task.gradient_and_value(space.centre, space.render)[0])
         return space.centre
 
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.climb", climb)
+    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", search)
     attack(Threshold(), image, label.roll(2, 2))
     monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
     attack(Threshold(), image, label.roll(2, 2))

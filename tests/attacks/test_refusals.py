@@ -157,7 +157,7 @@ SHARED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"target": "next-class", "targeted": True}, "targeted: expected false beside a target rule, got true"),
     ({"keep": "first"}, "keep: expected last or best, got 'first'"),
-    ({"scope": "case"}, "scope: expected window or volume, got 'case'"),
+    ({"scope": "case"}, "scope: expected window, volume or joint, got 'case'"),
     ({"restarts": 0}, "restarts: expected a whole number of at least 1, got 0"),
 ]
 OF_ALMAPROX = [case for case in SHARED if not case[0].keys() & {"loss", "keep", "restarts"}]
