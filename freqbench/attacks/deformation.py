@@ -47,6 +47,7 @@ class Deformation(AcquisitionAttack):
     Unmoved channels or a filtered change would tear them too, so all channels move, and there is no `filter`.
 
     Args:
+        max_mm: largest displacement, in millimetres.
         min_jacobian: least determinant, above 0 (no folding) and below 1; 0.5: tissue grows to twice its volume at
             most.
         knot_mm: least distance of the spline's knots, in millimetres: they divide each axis evenly, at least one voxel

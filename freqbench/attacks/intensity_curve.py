@@ -23,6 +23,7 @@ class IntensityCurve(AcquisitionAttack):
     values by the mean of their running maximum from below and their running minimum from above.
 
     Args:
+        deviation: largest change of an intensity, on the [0, 1] scale.
         pieces: linear pieces of the curve, at least 1; with 1 the curve changes contrast and brightness alone.
 
     `start` and `state`: d, `[B, C, n + 1]`.

@@ -25,6 +25,7 @@ class KSpace(AcquisitionAttack):
     Volumes are real, so a point and its mirror image -k share their effect.
 
     Args:
+        eps_k: largest `|u|`, from 0 to 1.
         region: `centre`: frequencies up to a quarter of each axis's highest (contrast); `periphery`: all others
             (edges); `all`.
         lines: one u for each phase-encoding line, shared by all its points: ghosts along W.

@@ -24,6 +24,7 @@ class RandomNoise(Attack):
     given; it is the budget and sets the threat model.
 
     Args:
+        linf: size of every voxel's change, on the [0, 1] intensity scale.
         l2: Euclidean norm of a window's change on that scale, after clamping, or the largest norm that fits into [0, 1]
             if that is less. The records' column `l2` is the norm over a volume: about sqrt(n) times as much for n
             windows.

@@ -25,6 +25,10 @@ class Sinogram(AcquisitionAttack):
 
     Besides the network's passes, a step takes two sparse products, whose time grows with the angles.
 
+    Args:
+        eps_p: largest relative change of a reading, from 0 to 1.
+        angles: projections over half a turn.
+
     `start` and `state`: u, `[B, C, angles, T, D]`, T readings per projection, one voxel apart.
 
     **Differs from the paper**, which attacks reconstruction networks by noise of bounded L2 norm: here filtered back

@@ -14,7 +14,7 @@ _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 class Shard:
     """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
 
-    The remainder of a cell's id, which is a hash, modulo `count` picks its shard: so every run of a job agrees on it.
+    A cell's id, which is a hash, modulo `count` is the number of its shard, so every run of a job agrees on it.
     """
 
     number: int = 1
