@@ -14,7 +14,7 @@ _TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
 class Shard:
     """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
 
-    A cell's id, which is a hash, modulo `count` is the number of its shard, so every run of a job agrees on it.
+    A cell's id, which is a hash, modulo `count` is the shard's number minus 1, so every run of a job agrees on it.
     """
 
     number: int = 1
