@@ -60,7 +60,9 @@ class AttackResult:
 class Attack(ABC):
     """An attack with all its parameters (`PARAMETERS` explains each): frozen, without state between calls.
 
-    Class attributes of an attack, assigned without a type (what has one is a parameter):
+    Class attributes are assigned without a type; a name with a type is a parameter.
+
+    Class attributes of an attack:
         name: its key in `ATTACKS`.
         threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one. It is
             a `ByParameters` if parameters change the set or the budget.
