@@ -188,6 +188,16 @@ def mask_ce(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor
     return voxel_mean(voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope), scope)
 
 
+def _class_mean(values: Tensor, labels: Tensor, num_classes: int, scope: Scope) -> Tensor:
+    """Averages `[B, ...]` over the voxels of each class, then over the classes of the sample's labels: `[B]`."""
+    values, index = values.flatten(1), labels.flatten(1).long()
+    counts = torch.ones_like(values) if scope.voxels is None else scope.voxels.flatten(1).to(values)
+    per_class = values.new_zeros(len(values), num_classes)
+    size = per_class.scatter_add(1, index, counts)
+    total = per_class.scatter_add(1, index, values * counts)
+    return (total / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+
+
 def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     r"""Returns `mask_ce` with equal weights for all classes (Croce et al., ECCV 2024, arXiv:2306.12941).
 
@@ -196,13 +206,8 @@ def mask_ce_balanced(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) 
 
     .. math:: \frac{1}{|\{k : N_k > 0\}|} \sum_k \frac{1}{N_k} \sum_{y = k} [\arg\max z = y] \, (-\log p_y)
     """
-    open_ce = (voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)).flatten(1)
-    index = labels.flatten(1).long()
-    counts = torch.ones_like(open_ce) if scope.voxels is None else scope.voxels.flatten(1).to(open_ce)
-    per_class = open_ce.new_zeros(len(logits), logits.shape[1])
-    size = per_class.scatter_add(1, index, counts)
-    loss = per_class.scatter_add(1, index, open_ce * counts)
-    return (loss / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+    open_ce = voxel_cross_entropy(logits, labels) * _is_open(logits, labels, scope)
+    return _class_mean(open_ce, labels, logits.shape[1], scope)
 
 
 def js(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
@@ -242,13 +247,7 @@ def margin(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
     """
     of_label = logits.gather(1, labels.long())
     others = logits.scatter(1, labels.long(), -torch.inf).amax(dim=1)
-    values = (others - of_label[:, 0]).clamp(max=MARGIN).flatten(1)
-    index = labels.flatten(1).long()
-    counts = torch.ones_like(values) if scope.voxels is None else scope.voxels.flatten(1).to(values)
-    per_class = values.new_zeros(len(logits), logits.shape[1])
-    size = per_class.scatter_add(1, index, counts)
-    total = per_class.scatter_add(1, index, values * counts)
-    return (total / size.clamp(min=1)).sum(dim=1) / (size > 0).sum(dim=1).clamp(min=1)
+    return _class_mean((others - of_label[:, 0]).clamp(max=MARGIN), labels, logits.shape[1], scope)
 
 
 def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
