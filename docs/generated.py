@@ -7,10 +7,9 @@ import inspect
 import json
 import re
 import shutil
-import sys
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,14 @@ from typer.cli import get_docs_for_click
 
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.cli import app
+from freqbench.cli import app, catalogue
 from freqbench.core.names import packaged_jobs
 from freqbench.data import DATASETS, Dataset
 from freqbench.job.json_schema import schema_of
 from freqbench.job.schema import JobSpec
+from freqbench.job.sweep import parse_value
 from freqbench.metrics import METRICS
-from freqbench.models import MODELS, ModelEntry, SegmentationModel, load, resolve
+from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.training import TrainJob
 
@@ -48,21 +48,6 @@ PAGES: Mapping[str, str] = {  # where the site has what the repository has elsew
     "CONTRIBUTING.md": "contributing.md",
 }
 
-REQUIRED: Mapping[str, Any] = {  # values of parameters without a default
-    "eps": 8 / 255,
-    "std": 8 / 255,
-    "linf": 8 / 255,
-    "share": 0.5,
-    "portion": 0.3,
-    "eps_k": 0.3,
-    "log_amplitude": 0.5,
-    "eps_p": 0.02,
-    "deviation": 0.1,
-    "max_mm": 6,
-    "band": "low",
-    "kind": "motion",
-    "severity": 3,
-}
 QUICK: dict[str, Any] = {  # of the pictures
     **{"steps": 4, "queries": 20, "num_spectra": 2, "bands": 24},
     **{"members": ("apgd-dice", "square"), "losses": ("mask-ce",)},  # of the ensembles
@@ -135,7 +120,7 @@ def attack_table() -> str:
         made = example(name)
         step, whole = passes_of(name)
         budget = f"`{attack.budget_name}`" if attack.budget_name else "none"
-        paper = first_line(sys.modules[attack.__module__])
+        paper = catalogue.attack(name).facts["paper"]
         rows.append([f"[`{name}`](#{name})", f"`{made.threat_model}`", budget, step, whole, cost_of(name), paper])
     headers = ["attack", "threat model", "budget", "passes a step", "passes", "cost of a step", "paper"]
     return table(rows, headers)
@@ -148,32 +133,31 @@ def attack_sections() -> str:
         parts.append(f"({name})=\n## `{name}`\n")
         parts.append(f"```{{image}} ../generated/attacks/{name}.png\n:alt: what {name} does to a volume\n```\n")
         parts.append(_documented(attack))
-        rows, forms = [], f"form of the algorithm: {', '.join(f'`{form}`' for form in attack.variants)}"
-        for field in fields(attack):
-            default = "required" if field.default is MISSING else f"`{field.default}`"
-            meaning = attack.parameters[field.name].meaning if field.name in attack.parameters else forms
-            rows.append([f"`{field.name}`", default, meaning])
+        rows = [
+            [f"`{key}`", default if default == catalogue.REQUIRED else f"`{default}`", meaning]
+            for key, default, meaning in catalogue.attack_rows(attack)
+        ]
         parts.append(table(rows, ["parameter", "default", "meaning"]) + "\n")
     return "\n".join(parts)
 
 
 def model_table() -> str:
     """A row a network."""
-    rows = [[f"`{name}`", model.title, model.citation] for name, model in MODELS.items()]
+    rows = [[f"`{name}`", title, citation] for name, title, citation in catalogue.model_rows()]
     return table(rows, ["`arch`", "network", "paper"])
 
 
 def dataset_table() -> str:
     """A row a loader."""
-    rows = [[f"`{name}`", first_line(loader)] for name, loader in DATASETS.items()]
+    rows = [[f"`{name}`", line] for name, line in catalogue.dataset_rows()]
     return table(rows, ["`loader`", "what it reads"])
 
 
 def metric_table() -> str:
     """A row a metric, with the columns that it fills."""
     rows = [
-        [f"`{name}`", metric.title, metric.unit, metric.direction, ", ".join(f"`{each}`" for each in metric.columns)]
-        for name, metric in METRICS.items()
+        [f"`{name}`", *facts, ", ".join(f"`{column}`" for column in METRICS[name].columns)]
+        for name, *facts in catalogue.metric_rows()
     ]
     return table(rows, ["metric", "title", "unit", "better", "columns"])
 
@@ -203,7 +187,7 @@ def command_line() -> str:
 def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
     """A section a part of a job, as its JSON Schema has it; attacks and datasets have pages of their own."""
     schema = schema_of(model)
-    own = ChainMap(*(attributes(inspect.getdoc(base) or "") for base in model.__mro__))
+    own = ChainMap(*(catalogue.attributes(inspect.getdoc(base) or "") for base in model.__mro__))
     elsewhere = {loader.__name__ for loader in DATASETS.values()}
     parts = {title: schema} | {
         name: part
@@ -211,20 +195,13 @@ def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
         if part.get("properties") and name not in elsewhere and not name.startswith("attack-")
     }
     for name, part in parts.items():
-        meanings = own if name == title else attributes(part.get("description", ""))
+        meanings = own if name == title else catalogue.attributes(part.get("description", ""))
         rows = []
         for key, value in part["properties"].items():
             whole = schema.get("$defs", {}).get(value.get("$ref", "").rpartition("/")[2], {}) | value
             meaning = meanings.get(key) or whole.get("description", "").partition("\n")[0]
             rows.append([f"`{key}`", values(value), default_of(key, part), meaning])
         yield f"### {name}\n\n{table(rows, ['key', 'values', 'default', 'meaning'])}\n"
-
-
-def attributes(docstring: str) -> dict[str, str]:
-    """The names below `Attributes:` in a docstring, with what they mean on one line."""
-    listed = docstring.partition("Attributes:\n")[2].partition("\n\n")[0]
-    found = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", listed, re.M)
-    return {name: " ".join(text.split()) for names, text in found for name in names.split(", ")}
 
 
 def default_of(key: str, part: Mapping[str, Any]) -> str:
@@ -254,9 +231,7 @@ def values(schema: Mapping[str, Any]) -> str:
 def example(name: str, **quick: Any) -> Attack:
     """An attack with its defaults, but for parameters that have none and for `quick`, as far as it has them."""
     attack = ATTACKS[name]
-    missing = {f.name for f in fields(attack) if f.default is MISSING}
-    missing |= {f.name for f in fields(attack) if f.name == attack.budget_name and f.default is None}
-    given = {key: REQUIRED[key] for key in missing}
+    given = {key: parse_value(value) for key, value in catalogue.example(attack).items()}
     return make(name, **given, **{f.name: quick[f.name] for f in fields(attack) if f.name in quick})
 
 
@@ -360,11 +335,6 @@ def _slab(number: int) -> tuple[Tensor, Tensor]:
     """The middle of a phantom, `[1, 1, 64, 64, 16]`: quick to attack."""
     case = _phantom().load(_phantom().refs()[number])
     return case.image[None, :, 8:72, :, 8:24], case.label[None, :, 8:72, :, 8:24].long()
-
-
-def first_line(documented: object) -> str:
-    """The first line of a docstring, without its full stop."""
-    return (inspect.getdoc(documented) or "").split("\n")[0].rstrip(".").replace("  ", " ")
 
 
 def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from freqbench.cli import audit, cluster, doctor, init, leaderboard, report, run, volumes
+from freqbench.cli import audit, catalogue, cluster, doctor, init, leaderboard, report, run, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
 from freqbench.core.terminal import PlainConsole
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (init, run, volumes, doctor, cluster, report, audit, leaderboard):
+for group in (init, catalogue, run, volumes, doctor, cluster, report, audit, leaderboard):
     app.add_typer(group.app)
 
 

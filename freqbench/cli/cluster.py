@@ -1,4 +1,4 @@
-"""Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `list`."""
+"""Sends jobs to a cluster and follows them: the commands `submit`, `status`, `stop` and `jobs`."""
 
 import json
 import os
@@ -147,8 +147,16 @@ def stop(job_id: JobId, address: Address = None) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-@app.command("list")
+@app.command("list", hidden=True)
 def list_jobs(address: Address = None) -> None:
+    """Show the jobs of a cluster, by the old name of the command `jobs`."""
+    with common.aside(as_json=True):
+        common.say("freqbench list is now freqbench jobs: the old name goes with the next release")
+    jobs(address)
+
+
+@app.command()
+def jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
     head = _jobs().Head(address)
     table = Table(

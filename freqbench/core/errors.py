@@ -66,8 +66,8 @@ def one_line(said: object) -> str:
     return " ".join(str(said).split()) or type(said).__name__
 
 
-def unknown(kind: str, word: str, known: Iterable[str]) -> str:
-    """Returns the sentence for a name that is not in a table.
+def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = None) -> str:
+    """Returns the sentence for a name that is not in a table; it proposes `likely`, else the closest spelling.
 
     >>> unknown("attack", "pdg", ["pgd", "gn"])
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"
@@ -75,6 +75,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     plain = {name.casefold(): name for name in names}
-    close = [plain[name] for name in get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)]
+    spellings = get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)
+    close = [likely] if likely else [plain[name] for name in spellings]
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {word!r:.80}.{hint} Known: {', '.join(names[:MOST_NAMES])}{more}"

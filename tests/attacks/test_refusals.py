@@ -185,6 +185,21 @@ def test_names_that_are_unknown_or_missing_come_with_a_suggestion() -> None:
             make(name, **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "likely"),
+    [
+        ("random_noise", {"eps": 0.1}, "linf"),
+        ("vafa", {"eps": 0.1}, "q_max"),  # steps is spelled alike
+        ("pgd", {"l2": 3}, "eps"),
+        ("sa2", {"std": 0.1}, "rho"),
+        ("pgd", {"step": 3}, "steps"),
+    ],
+)
+def test_the_budget_of_another_attack_points_to_the_attacks_own(name: str, given: dict[str, Any], likely: str) -> None:
+    with pytest.raises(ParameterError, match=rf"unknown parameter '{next(iter(given))}'\. Did you mean '{likely}'\?"):
+        make(name, **given)
+
+
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "volume" not in attack.scopes])
 def test_an_attack_of_windows_refuses_a_whole_volume(name: str) -> None:
     with pytest.raises(

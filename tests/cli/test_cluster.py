@@ -1,4 +1,4 @@
-"""`submit`, `status`, `stop` and `list` as they are typed, over a Jobs API in memory; `tests/remote` has a real one."""
+"""`submit`, `status`, `stop` and `jobs` as they are typed, over a Jobs API in memory; `tests/remote` has a real one."""
 
 import json
 from pathlib import Path
@@ -144,12 +144,16 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     assert f"{sent} was told to stop, and may still be running: freqbench status {sent} --address http://other" in said
 
 
-def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench) -> None:
+@pytest.mark.parametrize(
+    ("command", "err"),
+    [("jobs", ""), ("list", "freqbench list is now freqbench jobs: the old name goes with the next release\n")],
+)
+def test_the_jobs_of_a_cluster_are_listed(client: Client, sent: str, bench: Bench, command: str, err: str) -> None:
     client.known["raysubmit_1"] = SimpleNamespace(
         submission_id="raysubmit_1", status=JobStatus.PENDING, metadata=None, start_time=None
     )
-    code, said, _ = bench("list", "--address", "http://other:8265")
-    assert code == 0
+    code, said, complaint = bench(command, "--address", "http://other:8265")
+    assert (code, complaint) == (0, err)
     assert "http://other:8265" in said
     assert said.index("PENDING") < said.index("RUNNING")  # the latest last
 

@@ -1,7 +1,8 @@
 """What is wrong with a job's keys and values is told without the classes that it names, as these would tell it."""
 
+import inspect
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def test_a_wrong_name_is_refused_as_the_job_is_read() -> None:
 @pytest.mark.parametrize(("name", "attack"), ATTACKS.items(), ids=ATTACKS)
 def test_what_is_read_of_an_attack_is_what_its_class_says(name: str, attack: type[Attack]) -> None:
     def said(cls: Any) -> list[Any]:
-        taken = [(each.name, each.default is MISSING, cls.parameters.get(each.name)) for each in fields(cls)]
-        return [taken, cls.variants, cls.budget_name]
+        taken = [(each.name, each.default, cls.parameters.get(each.name)) for each in fields(cls)]
+        return [taken, cls.variants, cls.budget_name, cls.threat_model, inspect.getdoc(cls)]
 
     assert said(declared(name)) == said(attack)
 

@@ -1,4 +1,4 @@
-"""Jobs on a real head of Ray, as `bench.py submit`, `status`, `stop` and `list` show them."""
+"""Jobs on a real head of Ray, as `bench.py submit`, `status`, `stop` and `jobs` show them."""
 
 import os
 import re
@@ -198,6 +198,6 @@ def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_
     counts = re.search(r"\n(\d+) records in \d+ s, (\d+) were there before", again)
     assert counts is not None
     assert sum(map(int, counts.groups())) == 8
-    listed = bench("list")
+    listed = bench("jobs")
     assert re.search(rf"{job_id} .*tiny .*STOPPED", listed)
     assert re.search(rf"{id_in(again)} .*tiny .*SUCCEEDED", listed)

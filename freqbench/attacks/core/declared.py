@@ -1,23 +1,33 @@
 """Reads an attack's parameters from the source of its class: an import would load torch, which takes seconds."""
 
 import ast
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import make_dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from freqbench.attacks.core import parameters
 from freqbench.core.names import entries
 
 PACKAGE = Path(__file__).parents[3]
-READ = ("name", "budget_name", "parameters", "variants")
+READ = ("name", "threat_model", "budget_name", "parameters", "variants")
 
 
 @cache
 def declared(name: str) -> Any:
-    """Outline of an attack's class: fields (no defaults), and the attributes in READ; None for an unknown name."""
+    """Outline of an attack's class: docstring, fields, attributes in READ, and `paper`; None for an unknown name."""
     table = entries("attacks/table.py", "ATTACKS")
     return _module("freqbench.attacks.table")[ast.unparse(table[name])] if name in table else None
+
+
+@cache
+def budgets() -> frozenset[str]:
+    """Names of the parameters that bound an attack."""
+    second = "l2"  # of random_noise, in place of linf
+    return frozenset({second, *(declared(name).budget_name for name in entries("attacks/table.py", "ATTACKS"))})
 
 
 class _Names(dict[str, Any]):
@@ -27,9 +37,11 @@ class _Names(dict[str, Any]):
         super().__init__(vars(parameters))
         self["ByParameters"] = lambda usual, choose: usual
         self._statements: dict[str, ast.stmt] = {}
-        for node in ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_bytes()).body:
+        tree = ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
+        self._paper = (ast.get_docstring(tree) or "").partition("\n")[0]
+        for node in tree.body:
             match node:
-                case ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(name)]):
+                case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(name)]):
                     self._statements[name] = node
                 case ast.ImportFrom(names=aliases):
                     self._statements |= {alias.name: node for alias in aliases}
@@ -40,31 +52,37 @@ class _Names(dict[str, Any]):
                 self[name] = self._outline(node)
             case ast.Assign(value=expression):
                 self[name] = self._value(expression)
-            case ast.ImportFrom(module=str(module)) if module.startswith("freqbench.attacks"):
+            case ast.FunctionDef():  # it chooses by parameters, like ByParameters
+                self[name] = lambda usual: usual
+            case ast.ImportFrom(module=str(module)) if module.startswith(("freqbench.attacks", "freqbench.ops")):
                 self[name] = _module(module)[name]
             case _:  # a builtin, or a base class of another package
                 raise KeyError(name)
         return self[name]
 
-    def _value(self, expression: ast.expr) -> Any:
-        return eval(compile(ast.Expression(expression), "", "eval"), {}, self)
+    def _value(self, expression: ast.expr, attributes: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        return eval(compile(ast.Expression(expression), "", "eval"), {}, ChainMap({**attributes}, self))
 
     def _outline(self, node: ast.ClassDef) -> type:
-        attributes: list[Any] = []
-        kind: Any
+        kinds: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for line in node.body:
             match line:
                 case ast.AnnAssign(target=ast.Name(name), value=value):
                     text = ast.unparse(line.annotation)
-                    kind = ClassVar[Any] if text.startswith("ClassVar") else text
+                    kinds[name] = ClassVar[Any] if text.startswith("ClassVar") else text
                 case ast.Assign(targets=[ast.Name(name)], value=value):
-                    kind = ClassVar[Any]
+                    kinds[name] = ClassVar[Any]
                 case _:
                     continue
-            default = [self._value(value) if name in READ else ...] if value else []
-            attributes.append((name, kind, *default))
+            if value and (name in READ or isinstance(kinds[name], str)):
+                values[name] = self._value(value, values)
+            elif value:
+                values[name] = ...
+        attributes = [(name, kind, *([values[name]] if name in values else [])) for name, kind in kinds.items()]
         bases = tuple(self[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id != "ABC")
-        return make_dataclass(node.name, attributes, bases=bases, kw_only=True)
+        shown = {"__doc__": ast.get_docstring(node), "paper": self._paper}
+        return make_dataclass(node.name, attributes, bases=bases, namespace=shown, kw_only=True)
 
 
 _module = cache(_Names)

@@ -44,12 +44,19 @@ def require_names(attack: Any, given: Collection[str], optional: str | None = No
     known = [field.name for field in fields(attack)]
     for name in given:
         if name not in known:
-            raise ParameterError(attack.name, name, unknown("parameter", name, known))
+            raise ParameterError(attack.name, name, unknown("parameter", name, known, _budget_for(attack, name, given)))
     for field in fields(attack):
         if field.default is MISSING and field.name not in (*given, optional):
             described = attack.parameters.get(field.name)
             meaning = described.meaning if described else "see the attack's docstring"
             raise ParameterError(attack.name, field.name, f"required, but not given ({meaning})")
+
+
+def _budget_for(attack: Any, name: str, given: Collection[str]) -> str | None:
+    """Returns the budget that an attack still lacks if `name` is the budget of another attack; else None."""
+    from freqbench.attacks.core.declared import budgets  # which reads this module
+
+    return attack.budget_name if name in budgets() and attack.budget_name not in given else None
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:

@@ -1,0 +1,275 @@
+"""Describes what a job may name: the commands `attacks`, `models`, `datasets` and `metrics`, and the docs' tables.
+
+Lists of names, and attacks, are read from the source of the package: an import of most tables loads torch.
+"""
+
+import ast
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.table import Table
+
+from freqbench.attacks.core.declared import PACKAGE, declared
+from freqbench.attacks.core.parameters import variant_of
+from freqbench.cli import common
+from freqbench.core import names
+from freqbench.core.errors import UserError, unknown
+
+app = typer.Typer()
+
+EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
+    **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
+    **{"log_amplitude": 0.5, "deviation": 0.1, "max_mm": 6, "band": "low", "kind": "motion", "severity": 3},
+    **{"root": "data/mine", "task": "Task09_Spleen", "classes": ["spleen"], "like": "synapse"},
+}
+REQUIRED = "required"
+PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
+_KEYS_OF_READERS = {"bundle": {"bundle": "DIR"}, "nnunet": {"arch": "nnunet", "checkpoint": "DIR"}}
+
+Rows = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Description:
+    """Description of one name that a job may have.
+
+    Attributes:
+        facts: short texts by what they are.
+        line: how a job names it.
+        text: docstring.
+        heads, rows: table of its parameters or columns.
+    """
+
+    facts: Mapping[str, str]
+    line: str
+    text: str = ""
+    heads: tuple[str, ...] = PARAMETERS
+    rows: Sequence[tuple[str, ...]] = ()
+
+
+def first_line(text: str | None) -> str:
+    """Returns the first line of a docstring, without its full stop."""
+    return (text or "").partition("\n")[0].rstrip(".").replace("  ", " ")
+
+
+def attributes(docstring: str, title: str = "Attributes") -> dict[str, str]:
+    """Returns the names below a title of a docstring, with their meanings, each on one line."""
+    listed = inspect.cleandoc(docstring).partition(f"{title}:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", listed, re.M)
+    return {name: " ".join(text.split()) for several, text in entries for name in several.split(", ")}
+
+
+def example(cls: Any) -> dict[str, Any]:
+    """Returns EXAMPLES for an attack's required parameters, and for its budget if that has no value by default."""
+    empty = (MISSING, None)
+    wanted = [e.name for e in fields(cls) if e.default is MISSING or (e.name == cls.budget_name and e.default in empty)]
+    return {name: EXAMPLES[name] for name in wanted}
+
+
+def attack_rows(cls: Any) -> Rows:
+    """Lists the parameters of an attack, by its class or outline: name, default, meaning."""
+    meanings = {name: parameter.meaning for name, parameter in cls.parameters.items()}
+    meanings["variant"] = f"{variant_of(cls.variants).meaning}: {', '.join(f'`{form}`' for form in cls.variants)}"
+    return [(e.name, REQUIRED if e.default is MISSING else str(e.default), meanings[e.name]) for e in fields(cls)]
+
+
+def metric_rows() -> Rows:
+    """Lists the metrics: name, title, unit, better direction."""
+    return [
+        (name, *(str(ast.literal_eval(value)) for value in call.args[:3]))
+        for name, call in names.entries("metrics/__init__.py", "METRICS").items()
+        if isinstance(call, ast.Call)
+    ]
+
+
+def model_rows() -> Rows:
+    """Lists the architectures: name, title, paper."""
+    rows: Rows = []
+    for name, call in names.entries("models/networks/architectures.py", "MODELS").items():
+        values = {each.arg: each.value for each in call.keywords} if isinstance(call, ast.Call) else {}
+        rows.append((name, *(str(ast.literal_eval(values[key])) for key in ("title", "citation"))))
+    return rows
+
+
+def reader_rows() -> Rows:
+    """Lists the readers of other frameworks' networks, like `model_rows`."""
+    readers = names.entries("models/foreign/__init__.py", "READERS")
+    paths = {name: f"freqbench/models/foreign/{ast.unparse(module)}.py" for name, module in readers.items()}
+    return [(name, first_line(ast.get_docstring(_tree(path))), "") for name, path in paths.items()]
+
+
+def dataset_rows() -> Rows:
+    """Lists the loaders: name, and the first line of their docstring."""
+    places = {
+        alias.name: str(node.module).replace(".", "/")
+        for node in _tree("freqbench/data/__init__.py").body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    rows: Rows = []
+    for name, value in names.entries("data/__init__.py", "DATASETS").items():
+        nodes = _tree(f"{places[ast.unparse(value)]}.py").body
+        (cls,) = (node for node in nodes if isinstance(node, ast.ClassDef) and node.name == ast.unparse(value))
+        rows.append((name, first_line(ast.get_docstring(cls))))
+    return rows
+
+
+def attack_list() -> Rows:
+    """Lists the attacks: name, threat model, budget, first line of the docstring."""
+    rows: Rows = []
+    for name in names.KNOWN["attacks"]:
+        cls = declared(name)
+        rows.append((name, cls.threat_model, cls.budget_name or "none", first_line(cls.__doc__)))
+    return rows
+
+
+def attack(name: str) -> Description:
+    """Describes an attack, without importing it."""
+    cls = declared(name)
+    facts = {"paper": first_line(cls.paper), "threat model": cls.threat_model, "budget": cls.budget_name or "none"}
+    details: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
+    rows = [(key, default, details.get(key, meaning)) for key, default, meaning in attack_rows(cls)]
+    return Description(facts, _line("attacks", {"name": name, **_budgeted(cls)}), cls.__doc__, rows=rows)
+
+
+def model(name: str) -> Description:
+    """Describes an architecture with the arguments of its class, or a reader of another framework's networks."""
+    entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
+    from freqbench.models import MODELS, READERS
+
+    if name in READERS:
+        reader = READERS[name]
+        return Description({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+    network = MODELS[name]
+    cls = pkgutil.resolve_name(network.target)
+    meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
+    rows = []
+    for parameter in inspect.signature(cls).parameters.values():
+        default = network.args.get(parameter.name, parameter.default)
+        if parameter.name not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
+            text = REQUIRED if default is parameter.empty else str(default)
+            rows.append((parameter.name, text, meanings.get(parameter.name, "")))
+    sides = " x ".join(map(str, network.roi))
+    facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
+    return Description(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
+
+
+def dataset(name: str) -> Description:
+    """Describes a loader with the keys of its entry in a job."""
+    from freqbench.data import DATASETS
+
+    cls = DATASETS[name]
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings |= attributes(base.__doc__ or "")
+    rows, entry = [], {"name": name}
+    for key, field in cls.model_fields.items():
+        word = field.alias or key
+        rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))
+        if field.is_required() and word != "name":
+            entry[word] = EXAMPLES[word]
+    facts = {"homepage": cls.homepage} if cls.homepage else {}
+    return Description(facts, _line("datasets", entry), inspect.getdoc(cls) or "", rows=rows)
+
+
+def metric(name: str) -> Description:
+    """Describes a metric with the columns that it fills."""
+    from freqbench.metrics import METRICS
+    from freqbench.results import RECORDS
+
+    chosen = METRICS[name]
+    columns = {column.name: column for column in RECORDS}
+    rows = [(key, columns[key].unit, columns[key].meaning) for key in chosen.columns]
+    facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
+    return Description(facts, f"metrics: [{name}]", heads=COLUMNS, rows=rows)
+
+
+Name = Annotated[str | None, typer.Argument(help="One of them, to see all about it [default: a list].", metavar="NAME")]
+
+
+@app.command()
+def attacks(name: Name = None) -> None:
+    """Show the attacks, or an attack's formula, paper, parameters and line for a job."""
+    _show("attack", name, ("attack", "threat model", "budget", "what it does"), attack_list, attack)
+
+
+@app.command()
+def models(name: Name = None) -> None:
+    """Show the architectures, or one with its arguments and line for a job."""
+    _show("model", name, ("arch", "network", "paper"), lambda: [*model_rows(), *reader_rows()], model)
+
+
+@app.command()
+def datasets(name: Name = None) -> None:
+    """Show the loaders of datasets, or one with its keys and line for a job."""
+    _show("dataset", name, ("loader", "what it reads"), dataset_rows, dataset)
+
+
+@app.command()
+def metrics(name: Name = None) -> None:
+    """Show the metrics, or one with its columns and line for a job."""
+    _show("metric", name, ("metric", "title", "unit", "better"), metric_rows, metric)
+
+
+def _show(
+    kind: str,
+    name: str | None,
+    heads: Sequence[str],
+    rows: Callable[[], Rows],
+    describe: Callable[[str], Description],
+) -> None:
+    """Prints a list of all names, or what `describe` returns of one."""
+    table = f"{kind}s"
+    if name is None:
+        _put_table(heads, listed := rows())
+        common.say(f"all about one: freqbench {table} {listed[0][0]}")
+        return
+    known = names.ALIASES.get(table, {}).get(name, name)
+    if known not in names.KNOWN[table]:
+        raise UserError(unknown(kind, name, names.KNOWN[table]))
+    described = describe(known)
+    common.say(f"{known}\n")
+    for fact, text in described.facts.items():
+        common.say(f"{fact + ':':<14} {text}")
+    if described.text:
+        common.say(f"\n{plain(described.text)}")
+    if described.rows:
+        common.say("")
+        _put_table(described.heads, described.rows)
+    common.say(f"\nin a job file:\n{described.line}")
+
+
+def plain(docstring: str) -> str:
+    """Removes the marks of reStructuredText that a terminal does not render, and sections that a table repeats."""
+    text = re.sub(r"\n\n(Args|Attributes):\n(?: {4}.*\n?|\n(?= {4}))*", "\n", f"{docstring}\n")
+    return re.sub(r"\.\. math:: |:math:(?=`)|\*\*", "", text).strip()
+
+
+def _put_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(*heads)
+    for row in rows:
+        table.add_row(*row)
+    common.console().print(table)
+
+
+def _budgeted(cls: Any) -> dict[str, Any]:
+    """Returns `example`, after the budget if it has a default."""
+    default = next((e.default for e in fields(cls) if e.name == cls.budget_name), None)
+    return {**({} if default in (None, MISSING) else {cls.budget_name: default}), **example(cls)}
+
+
+def _line(key: str, entry: Mapping[str, Any]) -> str:
+    flow = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=1000).strip()
+    return f"{key}: [{flow}]"
+
+
+def _tree(path: str) -> ast.Module:
+    return ast.parse(PACKAGE.joinpath(path).read_bytes())

@@ -1,0 +1,103 @@
+"""`attacks`, `models`, `datasets` and `metrics`: lists, and all about one name."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from called import Bench, refused
+from tiny import job
+
+from freqbench.attacks.core.declared import declared
+from freqbench.cli import catalogue
+from freqbench.core import config
+from freqbench.core.names import KNOWN
+from freqbench.data import DATASETS
+from freqbench.job.schema import JobSpec, require_sound
+
+TABLES: dict[str, Callable[[str], catalogue.Description]] = {
+    "attacks": catalogue.attack,
+    "models": catalogue.model,
+    "datasets": catalogue.dataset,
+    "metrics": catalogue.metric,
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_list_has_every_name_that_a_job_may_have(table: str, bench: Bench) -> None:
+    code, out, err = bench(table)
+    assert (code, err) == (0, "")
+    firsts = {line.split()[0] for line in out.splitlines() if line.strip()}
+    assert set(KNOWN[table]) <= firsts
+
+
+def test_lists_and_attacks_are_shown_without_an_import_of_torch() -> None:
+    calls = [["attacks"], ["attacks", "vafa"], ["models"], ["datasets"], ["metrics"]]
+    code = (
+        "import sys; from typer.testing import CliRunner; from freqbench.cli import app\n"
+        f"assert all(CliRunner().invoke(app, call).exit_code == 0 for call in {calls})\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def line_of(table: str, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(TABLES[table](name).line)
+    return content
+
+
+@pytest.mark.parametrize("name", KNOWN["attacks"])
+def test_the_line_of_an_attack_is_let_through(name: str) -> None:
+    spec = config.validate(job(**line_of("attacks", name)), JobSpec, where="job.yaml")
+    require_sound(spec, "job.yaml")
+    budget = declared(name).budget_name
+    assert budget is None or budget in spec.attacks[0].own
+
+
+@pytest.mark.parametrize("name", KNOWN["datasets"])
+def test_the_line_of_a_dataset_has_all_that_its_class_requires(name: str) -> None:
+    (entry,) = line_of("datasets", name)["datasets"]
+    assert DATASETS[name](**entry).name == name
+
+
+@pytest.mark.parametrize("name", ["unet", "slices", "nnunet", "bundle", "torchscript"])
+def test_the_line_of_a_model_is_let_through(name: str) -> None:
+    config.validate(job(**line_of("models", name), targets=["mine"]), JobSpec, where="job.yaml")
+
+
+def test_an_attack_is_described_by_its_formula_parameters_and_paper(bench: Bench) -> None:
+    code, out, err = bench("attacks", "vafa-3d")  # another name of vafa
+    assert (code, err) == (0, "")
+    for text in ("arXiv:2307.07269", "dct-quantization", r"q \, \varphi(c / q)", "smallest step; None: 5", "20.0"):
+        assert text in out
+    assert "attacks: [{name: vafa, q_max: 20.0}]" in out
+    assert ".. math" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (("models", "unetr"), ("arXiv:2103.10504", "perceptron", "dimension of hidden layer", "arch: unetr")),
+        (("datasets", "acdc"), ("(1.5, 1.5, 2.0)", "list ", "datasets: [{name: acdc, root: data/mine}]")),
+        (("metrics", "hd95"), ("hd95_penalised ", "voxel", "metrics: [hd95]")),
+    ],
+)
+def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...], bench: Bench) -> None:
+    code, out, err = bench(*arguments)
+    assert (code, err) == (0, "")
+    assert [text for text in texts if text not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "likely"),
+    [
+        (("attacks", "vaffa"), "attack 'vaffa'. Did you mean 'vafa'?"),
+        (("models", "unetrr"), "model 'unetrr'. Did you mean 'unetr'?"),
+        (("datasets", "acdd"), "dataset 'acdd'. Did you mean 'acdc'?"),
+        (("metrics", "hd96"), "metric 'hd96'. Did you mean 'hd95'?"),
+    ],
+)
+def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
+    assert refused(bench, *arguments).startswith(f"error: unknown {likely} Known: ")
