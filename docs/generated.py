@@ -38,6 +38,7 @@ from freqbench.training import TrainJob
 ROOT = Path(__file__).parents[1]
 SPEED = ROOT / "reports" / "speed" / "cpu.json"
 GPU_SPEED = SPEED.with_name("gpu.json")
+COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 PAGES: Mapping[str, str] = {  # where the site has what the repository has elsewhere
     "docs/": "",
@@ -74,6 +75,7 @@ def write(folder: Path) -> None:
         "datasets": dataset_table(),
         "dataset-classes": "\n".join(_documented(loader) for loader in DATASETS.values()),
         "gpu-speed": gpu_tables(GPU_SPEED),
+        "coverage": coverage_table(),
         "metrics": metric_table(),
         "quickstart-attacks": section_of(QUICKSTART, "phantom: attacks on unet, white-box"),
         "quickstart-transfer": "\n".join(
@@ -288,6 +290,14 @@ def gpu_tables(path: Path) -> str:
     ]
     where = f"{machine['gpu']}, driver {machine['driver']}, torch {machine['torch']}."
     return "\n\n".join([where, table(steps, headers), table(others, ["what", "network", "measured", "date"])])
+
+
+def coverage_table() -> str:
+    """A row a distribution of DSC and number of patients: per cent of intervals that hold the mean, by method."""
+    methods = ("t", "t on logits", "percentile", "BCa")
+    rows = json.loads(COVERAGE.read_text())["rows"]
+    cells = [[row["what"], str(row["patients"]), *(f"{100 * row[name]:.1f}" for name in methods)] for row in rows]
+    return table(cells, ["DSC of a patient", "patients", *methods])
 
 
 def draw(name: str) -> Figure:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import each_distinct, value_text
-from freqbench.analysis.statistics import mean_intervals
+from freqbench.analysis.statistics import DICE, FEWEST, POINTS, Limits, mean_intervals
 
 IDENTITY = [
     *("dataset", "source_model", "target_model", "label", "attack", "threat_model", "budget_name", "budget"),
@@ -19,9 +19,14 @@ SCORES = ("dsc_foreground", "dsc_foreground_clean", "dsc", "dsc_clean", "hd95_pe
 """Columns of RECORDS that `scored` converts."""
 COUNTS = (
     "n is cases, or cases x seeds; intervals are 95 % intervals over patients, each for itself and not corrected for "
-    "their number (Student's t, from 20 patients on BCa bootstrap). Those of two or three patients are very wide, and "
-    "may pass 0 and 100."
+    "their number (Student's t, of DSC on the logit scale; from 20 patients on BCa bootstrap). Those of three or four "
+    "patients are wide."
 )
+LIMITS: Mapping[str, Limits] = {
+    **dict.fromkeys(("dsc_foreground", "dsc_foreground_clean", "dsc"), DICE),
+    **dict.fromkeys(("dsc_foreground_drop", "drop", "hidden"), POINTS),
+}
+"""Limits of the values whose intervals are shown."""
 
 
 def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
@@ -60,7 +65,7 @@ def with_files(frame: pd.DataFrame, files: Mapping[tuple[str, str], object]) -> 
 def grouped(frame: pd.DataFrame, by: Sequence[str], value: str, means: Iterable[str] = ()) -> pd.DataFrame:
     """Makes one row per group: `by`; the `cases`, `seeds` and `patients` with a value; its mean under the value's own
     name; `low` and `high`; and the mean of the columns `means`. Texts are plain, not categoricals."""
-    rows = mean_intervals(frame, by, value).rename(columns={"mean": value, "clusters": "patients"})
+    rows = mean_intervals(frame, by, value, LIMITS.get(value)).rename(columns={"mean": value, "clusters": "patients"})
     defined = frame[value].notna()
     counted = frame.assign(case_id=frame["case_id"].where(defined), seed=frame["seed"].where(defined))
     groups = counted.groupby(list(by), observed=True, dropna=False)
@@ -108,20 +113,20 @@ def with_settings(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values(["threat_model", "attack", "budget", "label"], kind="stable", ignore_index=True)
 
 
-def one_patient_note(patients: pd.Series) -> str:
-    """Explains missing intervals if some row has only one patient; else empty."""
-    text = " With one patient there is no interval, as no spread between patients can be seen."
-    return text if (patients < 2).any() else ""
+def few_patients_note(patients: pd.Series) -> str:
+    """Explains missing intervals if some row has fewer than FEWEST patients; else empty."""
+    text = " One or two patients are too few for an interval."
+    return text if (patients < FEWEST).any() else ""
 
 
 def counts_text(rows: pd.DataFrame) -> str:
-    """Returns COUNTS, with a note on missing intervals if some row has one patient."""
-    return COUNTS + one_patient_note(rows["patients"])
+    """Returns COUNTS, with a note on missing intervals if some row has too few patients."""
+    return COUNTS + few_patients_note(rows["patients"])
 
 
 def most(rows: pd.DataFrame) -> str:
     """States the largest n behind the cells of a table that has no room for them, with a note on missing intervals."""
     cases, patients, seeds = (int(rows[name].max()) for name in ("cases", "patients", "seeds"))
     seeds_text = f", {seeds} seeds" if seeds > 1 else ""
-    note = one_patient_note(rows["patients"])
+    note = few_patients_note(rows["patients"])
     return f"A cell has at most n = {cases} cases of {patients} patients{seeds_text}.{note}"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from freqbench.analysis.statistics import LEVEL, Array
+from freqbench.analysis.statistics import DICE, FEWEST, LEVEL, POINTS, Array, inside
 
 
 class Nested(NamedTuple):
@@ -76,10 +76,12 @@ def nested_interval(values: Array, minus: Array | None = None) -> Nested:
 def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None) -> pd.DataFrame:
     """Computes `nested_interval` for each training method: one row per `method`, sorted, with the fields of Nested.
 
-    A patient's value is the mean over its rows; patients that some network lacks are left out for all.
+    A patient's value is the mean over its rows; patients that some network lacks are left out for all. Fewer than
+    FEWEST have no interval. Bounds of means are on the logit scale within DICE, those of distances are cut at POINTS.
 
     Args:
         frame: one row per value, with the columns `method`, `target_model` (a network of one method) and `patient_id`.
+        value: a Dice x100 where the interval counts.
         behind: a method; the others' means are then their distance below its mean, and its own row is NaN.
     """
     texts = frame.astype({"target_model": str, "method": str})
@@ -95,7 +97,12 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
         else:
             result = nested_interval(tables[behind], table)
         rows.append({"method": name, **result._asdict(), "networks": table.shape[1]})
-    return pd.DataFrame(rows, columns=["method", *Nested._fields])
+    table = pd.DataFrame(rows, columns=["method", *Nested._fields])
+    table.loc[table["patients"] < FEWEST, ["low", "high"]] = np.nan
+    if behind is None:
+        mean = table["mean"].to_numpy(float)
+        table["low"], table["high"] = inside(DICE, mean, mean - table["low"].to_numpy(float))
+    return table if behind is None else table.assign(low=table["low"].clip(*POINTS), high=table["high"].clip(*POINTS))
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:

@@ -2,9 +2,10 @@
 
 Cases of one patient (ED and ES of one heart) and seeds of one case are not independent, and are never counted as
 if they were. Intervals and tests are Student's t over patients; from BCA_CLUSTERS patients on, intervals of means are
-the bootstrap's (BCa: bias-corrected and accelerated). Of 3 to 12 patients percentile intervals that claim 95 % cover 74
-to 92 %. Decisions are made by `t_tests`, corrected over those of one table. One patient has no interval and no test;
-all hold for new patients from the same source only, never for other scanners.
+the bootstrap's (BCa: bias-corrected and accelerated). Means of scores with limits, such as DSC, have t on the logit
+scale, which stays inside; reports/intervals/coverage.json compares the methods. Tables show no interval of fewer than
+FEWEST patients. Decisions are made by `t_tests`, corrected over those of one table; one patient has no test. All hold
+for new patients from the same source only, never for other scanners.
 
 Sources: Efron, JASA 82 (1987) for BCa; Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11
 (jackknife), 13 and 14; Davison and Hinkley, Bootstrap Methods and their Application (1997), section 3.8, for clusters.
@@ -22,6 +23,7 @@ from scipy import special
 LEVEL = 0.95
 RESAMPLES = 2000
 BCA_CLUSTERS = 20
+FEWEST = 3  # patients of an interval in a table
 SPREADS = ["between_cases", "between_seeds"]
 SIGNIFICANCE = 0.05  # a corrected p below it decides
 POWER = 0.8
@@ -32,10 +34,15 @@ _UNITS = {"case": "case_id", "seed": "seed"}
 _ROUNDING = 1e-9  # equal numbers may differ by as much in float64
 
 Array = NDArray[np.float64]
+Limits = tuple[float, float]
 Statistic = Callable[[Array], Array]
 
+DICE: Limits = (0.0, 100.0)
+POINTS: Limits = (-100.0, 100.0)
+"""Limits of a Dice x100, and of a difference of two."""
 
-def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+
+def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, within: Limits | None = None) -> pd.DataFrame:
     r"""Computes each group's mean over cases with its interval over patients: Student's t below 20 of them, else BCa.
 
     Of k patients with sums S, counts N, and the mean over all cases m (a ratio of totals: Cochran, Sampling
@@ -44,19 +51,22 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
     .. math:: m = \frac{\sum_i S_i}{\sum_i N_i}, \qquad
               m \pm t_{k-1} \sqrt{\frac{k}{k-1} \sum_i (S_i - m N_i)^2} \Big/ \sum_i N_i
 
-    With few patients t is wide (12.7 of two, 4.3 of three), and bounds of a score near 0 or 100 may lie beyond. BCa
-    draws whole patients. The same data give the same interval in any order of rows.
+    With few patients t is wide (4.3 of three). With limits it is taken on the logit scale (`inside`). BCa draws whole
+    patients. The same data give the same interval in any order of rows.
 
     Args:
         frame: one row per case (and seed), with `patient_id`, columns `by` (missing values are a group of their own)
             and the numbers `value` (NaN is left out).
+        within: limits of the values; None: they have none.
 
     Returns:
         One row per group, sorted: `by`, then `mean low high n clusters method`: `n` counts values, `clusters`
-        patients with one, `method` is `t`, `bca`, or empty if fewer than two patients leave no bounds.
+        patients with one, `method` is `t`, `bca`, or empty if fewer than FEWEST patients leave no bounds.
     """
     totals = _totals(frame, by, value)
-    rows = totals.intervals(LEVEL)
+    rows = totals.intervals(LEVEL, FEWEST)
+    if within:
+        rows["low"], rows["high"] = inside(within, rows["mean"].to_numpy(), (rows["mean"] - rows["low"]).to_numpy())
     for size in np.unique(totals.clusters[totals.clusters >= BCA_CLUSTERS]):
         members = totals.clusters[totals.owner] == size  # sorted by group, so each group's clusters stand together
         own_sums, own_counts = totals.sums[members].reshape(-1, size), totals.counts[members].reshape(-1, size)
@@ -65,17 +75,36 @@ def mean_intervals(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.Dat
         parts = [(own_sums[start : start + step], own_counts[start : start + step]) for start in starts]
         intervals = np.concatenate([_bootstrap(*part, lambda means: means) for part in parts])
         rows.loc[totals.clusters == size, ["low", "high"]] = intervals[:, 1:]
-    kinds = np.select([totals.clusters >= BCA_CLUSTERS, totals.clusters >= 2], ["bca", "t"], "")
+    kinds = np.select([totals.clusters >= BCA_CLUSTERS, totals.clusters >= FEWEST], ["bca", "t"], "")
     return rows.assign(method=kinds.tolist())
 
 
+def inside(within: Limits, mean: Array, reach: Array) -> tuple[Array, Array]:
+    r"""Computes bounds between limits a < b from those of Student's t, m -+ reach, by t on the logit scale.
+
+    With u = (m - a) / (b - a) and the standard error of logit u by the delta method (Agresti, Categorical Data
+    Analysis, 3rd edition, 2013, section 3.1); values that are all equal have the bounds m:
+
+    .. math:: \mathrm{logit}^{-1}\Bigl(\mathrm{logit}\,u \mp \frac{\mathrm{reach}}{(b - a)\,u\,(1 - u)}\Bigr)
+    """
+    low, high = within
+    share = (mean - low) / (high - low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        away = reach / ((high - low) * share * (1 - share))
+        ends = [low + (high - low) * special.expit(special.logit(share) + sign * away) for sign in (-1, 1)]
+    below, above = (np.where(reach <= _ROUNDING, mean, end) for end in ends)
+    return below, above
+
+
 def t_intervals(frame: pd.DataFrame, by: Sequence[str], value: str, comparisons: int = 1) -> pd.DataFrame:
-    """Computes `mean_intervals` by Student's t for any number of patients, without groups that have no value.
+    """Computes intervals of differences in points by Student's t, of two patients or more, for checks that decide by
+    them; without groups that have no value.
 
     With `comparisons`, that many intervals hold together with at least 95 %, each being one of 100 - 5 / comparisons %
-    (Bonferroni). The columns are `by`, then `mean low high n clusters`.
+    (Bonferroni). Bounds are cut at POINTS: that changes no coverage. The columns are `by`, then `mean low high n
+    clusters`.
     """
-    rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons)
+    rows = _totals(frame, by, value).intervals(1 - 0.05 / comparisons, 2, POINTS)
     return rows[rows["n"] > 0].reset_index(drop=True)
 
 
@@ -83,7 +112,8 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Tests each group's mean against 0: Student's t over patients, two-sided, Holm-corrected over all groups.
 
     Every group is one decision of the table, `p_holm < SIGNIFICANCE`; the interval is that of `t_intervals`, not
-    corrected. Where all values are 0 there is nothing to test: p is NaN, and does not count in the correction.
+    corrected, and NaN below FEWEST patients. Where all values are 0 there is nothing to test: p is NaN, and does not
+    count in the correction.
 
     Returns:
         One row per group, sorted: `by`, then `mean low high n clusters p p_holm detectable`, the last being the
@@ -94,7 +124,7 @@ def t_tests(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * special.stdtr(totals.clusters - 1, -size / totals.error)
     effects = np.array([_detectable_effect(count) for count in totals.clusters.tolist()])
-    return totals.intervals(LEVEL).assign(
+    return totals.intervals(LEVEL, FEWEST, POINTS).assign(
         p=p, p_holm=holm(p), detectable=effects * np.sqrt(totals.clusters) * totals.error
     )
 
@@ -113,11 +143,12 @@ class _Totals:
     n: NDArray[np.int64]
     clusters: NDArray[np.int64]
 
-    def intervals(self, level: float) -> pd.DataFrame:
-        """Returns `rows` with the mean and its bounds by Student's t."""
+    def intervals(self, level: float, fewest: int, within: Limits = (-np.inf, np.inf)) -> pd.DataFrame:
+        """Returns `rows` with the mean and its bounds by Student's t, cut at limits; NaN below `fewest` clusters."""
         with np.errstate(invalid="ignore"):
-            reach = special.stdtrit(self.clusters - 1, (1 + level) / 2) * self.error
-        bounds = {"low": self.mean - reach, "high": self.mean + reach}
+            degrees = np.where(self.clusters >= fewest, self.clusters - 1, np.nan)
+            reach = special.stdtrit(degrees, (1 + level) / 2) * self.error
+        bounds = {name: (self.mean + sign * reach).clip(*within) for name, sign in (("low", -1), ("high", 1))}
         return self.rows.assign(mean=self.mean, **bounds, n=self.n, clusters=self.clusters)
 
 
@@ -216,15 +247,15 @@ def statistic_intervals(sums: Array, counts: Array, statistic: Statistic, cluste
         clusters: that each statistic has values of, [statistics].
 
     Returns:
-        [statistics, 3]: estimate, low and high; NaN with fewer than two clusters, or where t meets a statistic that is
-        undefined without one of them.
+        [statistics, 3]: estimate, low and high; NaN with fewer than FEWEST clusters, or where t meets a statistic that
+        is undefined without one of them.
     """
     if sums.shape[1] >= BCA_CLUSTERS:
         return _bootstrap(sums, counts, statistic)
     estimate, left_one_out = _jackknife(sums, counts, statistic)
     with np.errstate(divide="ignore", invalid="ignore"):
         squares = ((left_one_out - estimate) ** 2).sum(axis=1)
-        k = np.where(clusters > 1, clusters, np.nan)
+        k = np.where(clusters >= FEWEST, clusters, np.nan)
         reach = (special.stdtrit(k - 1, (1 + LEVEL) / 2) * np.sqrt((k - 1) / k * squares))[:, None]
     return np.hstack([estimate, estimate - reach, estimate + reach])
 

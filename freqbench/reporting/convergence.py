@@ -15,7 +15,7 @@ import yaml
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import bounds, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
-from freqbench.analysis.statistics import t_intervals
+from freqbench.analysis.statistics import POINTS, mean_intervals
 from freqbench.core.terminal import printable
 from freqbench.job.sweep import parse_value
 from freqbench.reporting.render import Section
@@ -65,7 +65,8 @@ def settings(records: pd.DataFrame, entries: Mapping[str, Entry]) -> pd.DataFram
         cases=("case_key", "nunique"),
         cell_id=("cell_id", "first"),
     )
-    drops = t_intervals(rows, by, "drop").rename(columns={"mean": "drop", "clusters": "patients"})
+    drops = mean_intervals(rows, by, "drop", POINTS).query("n > 0")
+    drops = drops.rename(columns={"mean": "drop", "clusters": "patients"})
     table = means.merge(drops, on=by).sort_values([*CURVE, "passes", "steps"], kind="stable", ignore_index=True)
     return table.assign(best=table.groupby(CURVE)["drop"].cummax())[SETTING]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import class_drops, plain
-from freqbench.analysis.groups import is_white_box
+from freqbench.analysis.groups import LIMITS, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
-from freqbench.analysis.statistics import mean_intervals, t_intervals
+from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.core import storage
@@ -100,7 +100,7 @@ def intervals(rows: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFram
     but `n` counts cases (a case has one value per seed), and groups without a defined value are left out."""
     defined = rows[rows[column].notna()]
     cases = defined.groupby(list(by), observed=True, dropna=False)["case_key"].nunique()
-    return plain(mean_intervals(defined, by, column).assign(n=cases.to_numpy()))
+    return plain(mean_intervals(defined, by, column, LIMITS.get(column)).assign(n=cases.to_numpy()))
 
 
 def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
@@ -126,10 +126,10 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:
     """Drop and distance, one row per attack that has both: the columns of `means` with `l2_body`; `drop` in points with
-    `low` and `high` of its 95 % interval over patients (Student's t); and `is_null`, true for the same change without
+    `low` and `high` of its 95 % interval over patients; and `is_null`, true for the same change without
     optimisation."""
     both = rows[rows["drop"].notna() & rows["l2_body"].notna()]
-    drops = plain(t_intervals(both, ["label"], "drop")).rename(columns={"mean": "drop"})
+    drops = intervals(both, ["label"], "drop").rename(columns={"mean": "drop"})
     table = means(both, ("l2_body",)).merge(drops[["label", "drop", "low", "high"]], on="label")
     params = both.drop_duplicates("label").set_index("label")["params"]
     controls = [object_of(params[label], f"{label}: params").get("control", "none") for label in table["label"]]

@@ -6,11 +6,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from freqbench.analysis import statistics
 from freqbench.analysis.nested import nested_interval, nested_intervals
-from freqbench.analysis.statistics import group_spreads, holm, mean_intervals, statistic_intervals, t_intervals, t_tests
+from freqbench.analysis.statistics import (
+    DICE,
+    group_spreads,
+    holm,
+    mean_intervals,
+    statistic_intervals,
+    t_intervals,
+    t_tests,
+)
 
 SKEWED = np.random.default_rng(1).gamma(1.5, size=30)
 MANY = 40_000  # resamples: the Monte Carlo error of a bound is then about 0.003 here
@@ -50,10 +58,10 @@ def test_below_20_patients_the_interval_is_scipys_t() -> None:
 def test_patients_of_unlike_number_of_cases_make_a_ratio() -> None:
     """Sums 0 and 9 of 2 and 1 cases around the mean 3: residuals -6 and 6, so the error is sqrt(2 (36 + 36)) / 3 = 4,
     and t of one degree of freedom is tan(0.475 pi)."""
-    found = interval([0.0, 0.0, 9.0], ["a", "a", "b"])
+    (found,) = t_intervals(rows([0.0, 0.0, 9.0], ["a", "a", "b"]), ["g"], "v").itertuples()
     reach = 4 * math.tan(0.475 * math.pi)
     assert (found.mean, found.low, found.high) == pytest.approx((3.0, 3 - reach, 3 + reach))
-    assert (found.n, found.clusters, found.method) == (3, 2, "t")
+    assert (found.n, found.clusters) == (3, 2)
 
 
 @pytest.mark.parametrize(("patients", "most_cases"), [(3, 1), (6, 3)])
@@ -74,6 +82,38 @@ def test_neither_repeated_cases_nor_the_order_of_rows_change_the_interval(patien
     thrice = interval(np.repeat(SKEWED[:patients], 3)[order], np.repeat(range(patients), 3)[order])
     assert (thrice.low, thrice.high) == pytest.approx((once.low, once.high))
     assert (thrice.n, thrice.clusters) == (3 * patients, patients)
+
+
+@pytest.mark.parametrize("patients", [1, 2])
+def test_one_or_two_patients_are_too_few_for_an_interval_in_a_table(patients: int) -> None:
+    frame = rows([30.0, 90.0, 60.0], [*"aba"][:patients] * 3 if patients == 1 else "aba").assign(method="m")
+    of_networks = nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
+    for found in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
+        assert math.isnan(found["low"])
+        assert math.isnan(found["high"])
+    assert t_intervals(frame, ["g"], "v")["low"].isna().all() == (patients == 1)
+
+
+@pytest.mark.parametrize("values", [(90.0, 95.0, 99.0), (0.0, 0.0, 40.0), (2.0, 50.0, 98.0, 99.0), (100.0,) * 3])
+def test_the_interval_of_a_mean_dice_stays_between_0_and_100(values: tuple[float, ...]) -> None:
+    (found,) = mean_intervals(rows(values, range(len(values))), ["g"], "v", DICE).itertuples()
+    assert 0 <= found.low <= found.mean <= found.high <= 100
+    assert (found.low < found.mean < found.high) == (len(set(values)) > 1)
+
+
+def test_on_the_logit_scale_the_interval_is_students_t_of_the_delta_method() -> None:
+    values = [70.0, 85.0, 95.0]  # mean 250/3, so u = 5/6 and u (1 - u) = 5/36
+    (found,) = mean_intervals(rows(values, range(3)), ["g"], "v", DICE).itertuples()
+    ends = stats.t.interval(0.95, 2, loc=math.log(5), scale=stats.sem(values) / 100 * 36 / 5)
+    assert (found.low, found.high) == pytest.approx(tuple(100 / (1 + math.exp(-end)) for end in ends))
+
+
+def test_the_interval_of_a_difference_ends_at_100_points_and_keeps_its_test() -> None:
+    frame = rows([99.0, 60.0, 95.0], range(3))
+    test, bounds = t_tests(frame, ["g"], "v").iloc[0], student(frame["v"]).expected
+    assert bounds[1] > 100
+    assert (test["low"], test["high"]) == pytest.approx((bounds[0], 100))
+    assert (test["p"] < 0.05) == (bounds[0] > 0)
 
 
 def test_one_patient_has_a_mean_and_no_interval_and_undefined_values_drop_out() -> None:
@@ -262,10 +302,14 @@ def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
     made += [{"method": "b", "target_model": "b", "patient_id": f"p{p}", "dsc": 0.5 * p} for p in range(3)]
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
     frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
-    names = ["mean", "low", "high", "df"]
+    names = ["mean", "df"]
     found, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
     assert (found.loc["a", "networks"], found.loc["a", "patients"], found.loc["b", "networks"]) == (2, 3, 1)
-    assert tuple(found.loc["a", names]) == pytest.approx(expected[:4])
+    assert tuple(found.loc["a", names]) == pytest.approx((expected.mean, expected.df))
+    away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
+    ends = [100 * special.expit(special.logit(0.025) + sign * away) for sign in (-1, 1)]
+    assert found.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
     behind = nested_intervals(frame, "dsc", behind="a").set_index("method")
+    names = ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])
     assert pd.isna(behind.loc["a", "mean"])

@@ -52,7 +52,7 @@ def updated(known: dict[str, Any], machine: dict[str, Any], rows: list[dict[str,
 
 def subject(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row is of."""
-    return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra"))
+    return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra", "patients"))
 
 
 def machine() -> dict[str, Any]:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from math import nan
 from typing import Any
 from uuid import uuid4
 
 import pandas as pd
 from scipy import stats
+from scipy.special import expit, logit
 
+from freqbench.analysis.statistics import DICE
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
@@ -95,10 +98,15 @@ def classes(*scored: tuple[Mapping[str, Any], Mapping[str, tuple[float, float]]]
     return to_table(CLASS_RECORDS, rows).to_pandas()
 
 
-def t_interval(*values: float) -> tuple[float, float]:
-    """95 % of the mean of patients."""
-    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    return float(interval.low), float(interval.high)
+def t_interval(*values: float, within: tuple[float, float] = DICE) -> tuple[float, float]:
+    """95 % of the mean of patients: t of their logit's mean by the delta method; two patients are too few."""
+    if len(values) < 3:
+        return nan, nan
+    low, high = within
+    share = (sum(values) / len(values) - low) / (high - low)
+    error = stats.sem(values) / (high - low) / (share * (1 - share))
+    ends = stats.t.interval(0.95, len(values) - 1, loc=logit(share), scale=error)
+    return tuple(low + (high - low) * expit(end) for end in ends)
 
 
 def t_test(*values: float) -> float:

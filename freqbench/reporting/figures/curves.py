@@ -50,8 +50,7 @@ def budget(material: Material, rows: pd.DataFrame, dataset: str, model: str) -> 
         for number, (family, series) in enumerate(panel.groupby("family", sort=False)):
             x = series["budget"].to_numpy()
             nudge = (number - (panel["family"].nunique() - 1) / 2) * 0.008 * np.ptp(panel["budget"].to_numpy())
-            within = series.assign(low=series["low"].clip(0, 100), high=series["high"].clip(0, 100))  # t may go beyond
-            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(within))
+            style.error_bars(axis, x + nudge, series["mean"], styles[str(family)], yerr=style.reach(series))
         unit = " (1/255)" if name in INTENSITY_PARAMETERS else ""
         axis.set_xlabel(f"{plain(name)}{unit}")
         axis.set_title(f"{plain(threat)}, {counted(panel['n'].tolist())}", loc="left")

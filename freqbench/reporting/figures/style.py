@@ -109,7 +109,7 @@ def reach(table: pd.DataFrame, mean: str = "mean") -> NDArray[np.float64]:
 
 def interval_words(table: pd.DataFrame) -> str:
     """Describes dots and bars in words."""
-    return "mean, 95 % interval" if table["low"].notna().any() else "mean (one patient: no interval)"
+    return "mean, 95 % interval" if table["low"].notna().any() else "mean (too few patients for an interval)"
 
 
 def pdf_and_png(figure: Figure) -> tuple[bytes, bytes]:

@@ -44,7 +44,7 @@ from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
 from freqbench.analysis.labels import families
 from freqbench.analysis.scores import SCORES, shown_scores
-from freqbench.analysis.statistics import mean_intervals
+from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.core.documents import object_of
 from freqbench.metrics import METRICS
@@ -141,7 +141,7 @@ def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
         **_reasons(records, len(rows)),
     }
     points = records[["row", "patient_id"]].assign(points=shown_scores(records)["dsc_foreground"])
-    bounds = mean_intervals(points, ["row"], "points")
+    bounds = mean_intervals(points, ["row"], "points", DICE)
     scores = {score.name: rows[score.name] for score in SCORES}
     scores |= {f"dsc_foreground_{end}": bounds[end] for end in ("low", "high")}
     counts = {name: rows[name] for name in _COUNTS} | {"seeds": rows["seeds"].where(rows["seeds"] > 0)}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import each_distinct
-from freqbench.analysis.statistics import group_spreads, mean_intervals
+from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals
 from freqbench.analysis.strength import PLAIN, is_plain
 from freqbench.core.documents import object_of
 from freqbench.core.errors import one_line
@@ -68,7 +68,11 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
-    for row in mean_intervals(values, ["cell"], "value").query("n > 0").to_dict("records"):
+    of_share = values["cell"].map(lambda i: SCORES[recipe.cells[i].metric.name].factor == 100)
+    parts = [
+        mean_intervals(part, ["cell"], "value", DICE if share else None) for share, part in values.groupby(of_share)
+    ]
+    for row in pd.concat(parts).query("n > 0").to_dict("records"):
         result = results[row["cell"]]
         result.mean, result.low, result.high = row["mean"], row["low"], row["high"]
         result.seed_spread = float(spreads[row["cell"]]) if result.seeds > 1 else math.nan

@@ -112,7 +112,7 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
         if who == "adaptive":
             table["hidden\npoints"] = rows["hidden"]
             table["hidden\ninterval"] = groups.bounds(rows, "hidden_low", "hidden_high")
-    note = groups.one_patient_note(rows[[f"{who}_patients" for who in WHO]].min(axis=1))
+    note = groups.few_patients_note(rows[[f"{who}_patients" for who in WHO]].min(axis=1))
     named = rows.loc[rows["defence"] != NONE, MODEL].drop_duplicates().itertuples(index=False)
     text = " ".join([f"{HOW}{groups.COUNTS}{note}", *(f"{model}: {defence}." for model, defence in named)])
     data = rows.drop(columns="attack").assign(dataset=dataset)

@@ -66,13 +66,11 @@ def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind() ->
 
 
 def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients() -> None:
-    """Two cases of one patient show no spread; two patients do."""
     rows = [*both_kinds(), *attacks()]
     found = compared(*rows).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
     assert drops(found, "target_model", "group") == pytest.approx(left)
-    assert found["low"].notna().all()
-    assert compared(*(row | {"patient_id": "p"} for row in rows)).left["low"].isna().all()
+    assert found["low"].isna().all()  # of two patients
 
 
 def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own() -> None:
@@ -153,6 +151,6 @@ def test_the_tables_say_what_the_figure_shows_and_the_papers_dsc_stands_beside()
             "DSC\nattacks": 60,
         }
     )
-    assert first["under corruptions\ninterval"] == "[70.4, 102.1]"  # 86.25 -+ 12.706 x 1.25
+    assert first["under corruptions\ninterval"] == ""  # of two patients
     assert list(by_row.table["what"]) == ["blur", "motion", "vafa q_max=20", "pgd eps=8/255"]
     assert list(by_row.table["b\ndrop"]) == pytest.approx([12.25, 15.25, 25, 25])

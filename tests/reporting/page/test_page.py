@@ -299,7 +299,7 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     (chart,) = parts(*rows())["natural"]
     assert (chart["models"], chart["cases"]) == ([EVIL], 2)
     assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
-    assert chart["drops"] == {EVIL: [[1.5, 1.5, 1.5], [40.0, 40.0, 40.0]]}
+    assert chart["drops"] == {EVIL: [[1.5, None, None], [40.0, None, None]]}
     assert parts(row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
 
 

@@ -31,8 +31,7 @@ def test_the_rate_is_the_share_of_the_white_box_drop_that_arrives(two_patients: 
     rates, *_ = transfer(shown(*two_patients, alone))
     line = rates.data.iloc[0]
     assert line["rate"] == pytest.approx((100 * 10 / 30 + 75) / 2)
-    reach = math.tan(0.475 * math.pi) * math.hypot(line["rate"] - 50, line["rate"] - 62.5) / math.sqrt(2)
-    assert (line["rate_low"], line["rate_high"]) == pytest.approx((line["rate"] - reach, line["rate"] + reach))
+    assert math.isnan(line["rate_low"])  # of two patients
     assert (line["pairs"], line["undefined"]) == (2, 0)
     assert line["white_box"] == pytest.approx(25)
 
@@ -91,7 +90,9 @@ def test_attacks_of_two_threat_models_meet_where_their_distance_agrees(two_patie
     (line,) = matched.to_dict("records")
     assert (line["distance"], line["attack_a"], line["attack_b"]) == ("l2_body", "pgd eps=8/255", "gn std=8/255")
     assert (line["drop_a"], line["drop_b"], line["difference"]) == pytest.approx((12.5, 6.5, 6))
-    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx((*t_interval(4, 8), 4, 2))
+    assert (line["low"], line["high"], line["n"], line["patients"]) == pytest.approx(
+        (*t_interval(4, 8), 4, 2), nan_ok=True
+    )
 
 
 @pytest.mark.parametrize("distance", ["ssim_body", "lpips_body"])
@@ -151,7 +152,7 @@ def test_what_cannot_be_compared_has_a_sentence_instead() -> None:
     rows += volumes("pgd", 0, {"aa": 40, "ab": 20}, params={"steps": 20}, l2_body=5.0)
     ranking, _, matched = transfer(shown(*rows))
     assert "No two different attacks" in matched.text  # settings of one attack are no match
-    assert (ranking.table["interval"].tolist(), "With one patient" in ranking.text) == (["", ""], True)
+    assert (ranking.table["interval"].tolist(), "too few for an interval" in ranking.text) == (["", ""], True)
 
 
 def test_a_model_called_as_a_column_stays_a_model() -> None:

@@ -71,7 +71,7 @@ def test_the_clean_case_counts_once_however_often_it_was_attacked() -> None:
     rows.append(row("pgd", case=3, precision="bf16", dsc=0.1, dsc_clean=0.1))  # left out
     (section,) = budget(shown(*rows))
     assert section.table["dsc_foreground"].iloc[0] == pytest.approx(75)
-    assert section.table["interval"].iloc[0] == "[-115.6, 265.6]"  # 75 -+ 12.706 x 15
+    assert section.table["interval"].iloc[0] == ""  # of two patients
 
 
 def test_the_spread_between_seeds_stands_beside_that_between_cases() -> None:
@@ -99,7 +99,7 @@ def test_means_a_volume_and_the_drop_per_pass() -> None:
     (line,) = section.table.to_dict("records")
     assert (line["seconds"], line["forwards"], line["backwards"], line["GiB"]) == (2.5, 30, 20, 1.5)
     assert line["dsc_foreground_drop"] == pytest.approx(25)
-    assert line["interval"] == "[-38.5, 88.5]"  # 25 -+ 12.706 x 5
+    assert line["interval"] == ""  # of two patients
     assert line["drop per 100 passes"] == "50"
 
 
@@ -158,7 +158,7 @@ def test_the_drop_of_each_class_is_its_own() -> None:
     ]
     found = section.data.set_index("class_name")
     of_liver = found.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
-    assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)])
+    assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)], nan_ok=True)
     assert found.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
 
 
