@@ -202,6 +202,39 @@ def test_every_tab_draws_on_a_narrow_screen_and_hostile_names_are_text(visit: Ca
     assert page.locator("dialog script, dialog img").count() == 0
 
 
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve attacks with long names, each at one budget."""
+    records, classes = grid(12, ["unet"], ["unet"], 2, 2)
+    records["variant"] = "a-form-with-a-rather-long-name-" + records["budget"].rank(method="dense").astype(str)
+    return write(tmp_path_factory.mktemp("twelve"), records, classes)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("width", [400, 1400])
+def test_twelve_entries_of_a_legend_leave_the_plot_its_room(
+    visit: Callable[..., Any], twelve: Path, width: int
+) -> None:
+    page = visit(width=width, path=twelve)
+    page.wait_for_selector("#panel-overview .chart .legend .traces:nth-child(12)")
+    page.wait_for_timeout(300)
+    box = {name: page.locator(f"#panel-overview .chart {name}").first.bounding_box() for name in (".xtitle", ".legend")}
+    plot = page.locator("#panel-overview .chart .plotbg, #panel-overview .chart .nsewdrag").first.bounding_box()
+    assert box[".xtitle"]["y"] + box[".xtitle"]["height"] <= box[".legend"]["y"] + 1
+    assert plot["height"] > 200
+
+
+@pytest.mark.integration
+def test_attacks_at_one_budget_have_no_chart_of_one_point(visit: Callable[..., Any], twelve: Path) -> None:
+    page = visit("tab=curves", path=twelve)
+    page.wait_for_selector("#panel-curves .chart .main-svg")
+    assert page.locator("#panel-curves .chart").count() == 1  # the trade-off
+    said = page.locator("#panel-curves").inner_text()
+    assert (
+        "Not drawn, as no attack was run at two budgets or more: dct-quantization, dct-scaling, gaussian, linf." in said
+    )
+
+
 @pytest.mark.integration
 def test_dark_follows_the_system_and_the_button_stays(visit: Callable[..., Any]) -> None:
     page = visit(color_scheme="dark")

@@ -3,6 +3,7 @@
 import { escaped, h } from "./dom.js";
 
 const PRINTED_PX = 640;
+const BELOW_PX = 56; // ticks and title of the x axis
 
 const { Plotly } = window; // of dist/charts.js, which the page holds before this bundle
 
@@ -49,11 +50,11 @@ function layout(title, x, y, height) {
     xaxis: axis(x),
     yaxis: axis(y),
     height,
-    margin: { l: 56, r: 16, t: 40, b: 48 },
+    margin: { l: 56, r: 16, t: 40, b: BELOW_PX },
     paper_bgcolor: variable("--surface"),
     plot_bgcolor: variable("--surface"),
     font: { color: variable("--text"), family: "system-ui, sans-serif", size: 12 },
-    legend: { orientation: "h", y: -0.25, yanchor: "top" },
+    legend: { orientation: "h", xref: "container", x: 0, yref: "container", y: 0, yanchor: "bottom", maxheight: 2000 },
     hoverlabel: { align: "left" },
     showlegend: true,
   };
@@ -84,15 +85,23 @@ export function chart({
     h("figcaption", {}, summary),
     h("details", {}, h("summary", {}, "The numbers as a table"), numbers),
   );
+  /** Adds the legend's height below the plot and its axis title, so that neither covers nor squeezes the other. */
+  const makeRoom = () => {
+    const legend = Math.ceil(box.querySelector(".legend")?.getBBox().height ?? 0);
+    if (box.layout.height !== height + legend)
+      Plotly.relayout(box, { height: height + legend, "margin.b": BELOW_PX + legend });
+  };
   const draw = () => {
-    const rows = Math.ceil(traces.length / Math.max(1, Math.floor(box.clientWidth / 230)));
-    const full = layout(title, x, y, height + 20 * rows);
+    const full = layout(title, x, y, height);
     full.shapes = shapes;
     if (reversed) full.xaxis.autorange = "reversed";
     if (range) full.yaxis.range = range;
     if (categories) Object.assign(full.yaxis, { type: "category", categoryarray: categories, autorange: "reversed" });
     if (fromZero) full.xaxis.rangemode = "tozero";
     Plotly.react(box, traces, full, { displaylogo: false, responsive: true, displayModeBar: false });
+    box.removeAllListeners("plotly_afterplot");
+    box.on("plotly_afterplot", makeRoom);
+    makeRoom();
     if (open) {
       box.removeAllListeners("plotly_click");
       box.on("plotly_click", ({ points }) => open(points[0].customdata));

@@ -37,9 +37,9 @@ export function curves(panel, app) {
     const rows = rowsOfPair(data, chosen(["threat", "base"]));
     for (const each of drawn) each.free();
     const groups = byThreat(data, rows);
-    const budgets = groups
-      .map(([threat, members]) => budgetChart(threat, members, y, sharedRange(rows, y)))
-      .filter(Boolean);
+    const made = groups.map(([threat, members]) => budgetChart(threat, members, y, sharedRange(rows, y)));
+    const budgets = made.filter(Boolean);
+    const single = groups.flatMap(([threat], place) => (made[place] ? [] : [threat]));
     const trade = tradeOff(data, groups, x, y, {
       title: `${y.heading} against ${x.heading}`,
       name: (family, threat) => `${family} (${threat})`,
@@ -51,7 +51,7 @@ export function curves(panel, app) {
         "p",
         {},
         "One chart a threat model, as budgets of different threat models are different quantities. ",
-        budgets.length ? "" : "No attack here was run at a budget.",
+        single.length ? `Not drawn, as no attack was run at two budgets or more: ${single.join(", ")}.` : "",
       ),
       h(
         "div",
@@ -90,19 +90,21 @@ export function curves(panel, app) {
     const rows = members.filter(
       (row) => !Number.isNaN(summary.number("budget", row)) && !Number.isNaN(summary.number(y.name, row)),
     );
-    if (!rows.length) return null;
+    const byFamily = [...families(data, rows)];
+    const budgetsOf = (own) => new Set(own.map((row) => summary.number("budget", row))).size;
+    if (!byFamily.some(([, own]) => budgetsOf(own) > 1)) return null;
     const unit = [...new Set(rows.map((row) => summary.text("budget_text", row).split("=")[0]))].join(", ");
     const isIntensity = rows.every((row) => /^(eps|std|linf)=/.test(summary.text("budget_text", row)));
     const factor = isIntensity ? 255 : 1;
     const low = (row) => summary.number("dsc_foreground_low", row);
-    const traces = [...families(data, rows)].map(([family, own]) => {
+    const traces = byFamily.map(([family, own]) => {
       own.sort((a, b) => summary.number("budget", a) - summary.number("budget", b));
       const { color, symbol, dash } = styleOf(data, family);
       const values = own.map((row) => summary.number(y.name, row));
       const hasBars = y.name === "dsc_foreground" && own.some((row) => !Number.isNaN(low(row)));
       return {
         type: "scatter",
-        mode: "lines+markers",
+        mode: own.length > 1 ? "lines+markers" : "markers",
         name: escaped(family),
         x: own.map((row) => factor * summary.number("budget", row)),
         y: values,
@@ -157,7 +159,8 @@ export function curves(panel, app) {
 
   function hoverText(row, y, value) {
     const [low, high] = [summary.number("dsc_foreground_low", row), summary.number("dsc_foreground_high", row)];
-    const interval = y.name === "dsc_foreground" && !Number.isNaN(low) ? `, 95 %: ${low.toFixed(1)} to ${high.toFixed(1)}` : "";
+    const bounds = Number.isNaN(low) ? "too few patients for an interval" : `95 %: ${low.toFixed(1)} to ${high.toFixed(1)}`;
+    const interval = y.name === "dsc_foreground" ? `, ${bounds}` : "";
     return `${summary.text("attack", row)}: ${y.heading} ${shown(value, y.digits)}${interval}, n ${shown(summary.number("cases", row), 0)}`;
   }
 
