@@ -97,12 +97,12 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
         else:
             result = nested_interval(tables[behind], table)
         rows.append({"method": name, **result._asdict(), "networks": table.shape[1]})
-    table = pd.DataFrame(rows, columns=["method", *Nested._fields])
-    table.loc[table["patients"] < FEWEST, ["low", "high"]] = np.nan
+    methods = pd.DataFrame(rows, columns=["method", *Nested._fields])
+    methods.loc[methods["patients"] < FEWEST, ["low", "high"]] = np.nan
     if behind is None:
-        mean = table["mean"].to_numpy(float)
-        table["low"], table["high"] = inside(DICE, mean, mean - table["low"].to_numpy(float))
-    return table if behind is None else table.assign(low=table["low"].clip(*POINTS), high=table["high"].clip(*POINTS))
+        mean = methods["mean"].to_numpy(float)
+        methods["low"], methods["high"] = inside(DICE, mean, mean - methods["low"].to_numpy(float))
+    return methods if behind is None else methods.assign(low=methods["low"].clip(*POINTS), high=methods["high"].clip(*POINTS))
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:

@@ -1,6 +1,5 @@
 """Reads jobs, writes to the terminal and ends commands, for several commands."""
 
-import gc
 import io
 import json
 import sys
@@ -15,6 +14,7 @@ import typer
 from rich.console import Console
 
 from freqbench.core.errors import UserError
+from freqbench.core.machine import uncollected
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
 
@@ -131,17 +131,6 @@ def ask_to_write(datasets: Sequence[str], yes: bool) -> None:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Keeps objects of imports and grids out of garbage collection, which takes a second, and another at exit."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-@contextmanager
 def aside(as_json: bool) -> Iterator[None]:
     """Redirects all output to stderr if stdout is for `put_json`."""
     with redirect_stdout(sys.stderr) if as_json else nullcontext():
@@ -160,7 +149,7 @@ def stoppable(doing: str) -> Iterator[None]:
 
 def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
-    with _uncollected():
+    with uncollected():
         from freqbench.core import config
         from freqbench.job.schema import JobSpec, require_sound
 
@@ -174,7 +163,7 @@ def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool 
     from freqbench.engine import matching
 
     matched = matching.matched(job, out, say, path, match)
-    with _uncollected():
+    with uncollected():
         from freqbench.job.grid import expand
 
         return expand(matched, limit_cases, where=path)

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 
 from freqbench.core.errors import UserError
-from freqbench.core.machine import available_cores
+from freqbench.core.machine import available_cores, uncollected
 from freqbench.engine import provenance, saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, room, share
@@ -37,19 +37,25 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
     has_ray = importlib.util.find_spec("ray") is not None
     if engine == "ray" and not has_ray:
         raise UserError("the ray engine needs the package ray: pip install ray, or take --engine serial")
-    models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
-    model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
-    if any(unit.cell.attack.follows_prediction for unit in units):
-        model_bytes += GRAPH_BYTES
-    one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
-    pool = share(resources, [one], len(units), model_bytes)
-    if engine == "serial" or not has_ray or (engine == "auto" and pool.workers == 1 and not address):
+    is_serial = engine == "serial" or not has_ray
+    if not is_serial:
+        models = {model.model_id: model for unit in units for model in (*unit.cell.models, *unit.targets)}
+        listener.wait(f"waiting for {len(models)} networks to be measured")
+        with uncollected():  # imports networks
+            model_bytes = (spec.window_batch or 1) * max(map(step_bytes, models.values()))
+        if any(unit.cell.attack.follows_prediction for unit in units):
+            model_bytes += GRAPH_BYTES
+        one = Node(cores=available_cores(), gpus=torch.cuda.device_count(), memory=provenance.available_memory())
+        pool = share(resources, [one], len(units), model_bytes)
+        is_serial = engine == "auto" and pool.workers == 1 and not address
+    if is_serial:
         spec = replace(spec, threads=available_cores() if resources.threads == "auto" else resources.threads)
         listener.use({"name": "serial", "workers": 1, "threads": spec.threads})
         serial(units, spec, listener)
         return
     from freqbench.engine.ray import ray_cluster
 
+    listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
     with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
         from freqbench.engine.ray import ray_engine  # only after Ray has its environment
 
@@ -63,12 +69,14 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
             following = partial(room, resources, pool, model_bytes)
         workers = {"workers": pool.workers, "threads": pool.threads, "gpus_per_worker": pool.gpus}
         listener.use({"name": "ray", **workers})
+        listener.wait(f"waiting for {pool.workers} workers to start, and for the first network and case to load")
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
         ray_engine.run(units, spec, pool, listener, plan.grid.job.case_timeout, following)
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
+    listener.wait("waiting for the first network and case to load")
     worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
     worker.keep = listener.keep
     clock.start(platform.node())

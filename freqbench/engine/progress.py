@@ -25,6 +25,9 @@ class Listener(Protocol):
     def use(self, engine: Mapping[str, Any]) -> None:
         """An engine was chosen: its name, and the number and size of its workers."""
 
+    def wait(self, text: str) -> None:
+        """The engine waits for something, before units begin."""
+
     def begin(self, unit: Unit) -> None:
         """A unit begins."""
 
@@ -117,6 +120,12 @@ class RunProgress:
         self._before = self._all * plan.num_done // max(1, plan.num_todo)  # an estimate
         total, records = self._before + self._all, f"{self._stored}/{self._total}"
         self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
+
+    def wait(self, text: str) -> None:
+        """Names what a run waits for: in the bar, or in a line."""
+        self.bar.update(self._task, description=text)
+        if not self._console.is_terminal:
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, unit: Unit) -> None:
         """A unit begins."""

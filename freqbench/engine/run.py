@@ -222,6 +222,10 @@ class _Run:
         """See Listener."""
         self._facts["engine"] = engine
 
+    def wait(self, text: str) -> None:
+        """See Listener."""
+        self._progress.wait(text)
+
     def begin(self, unit: Unit) -> None:
         """See Listener."""
         self._progress.begin(unit)

@@ -18,7 +18,8 @@ class Schedule:
     A worker stays on its source model while that has units, and on its case within it, longest unit first; so each
     model is loaded once, and each case is read once per model. A worker without a model takes the one with most work
     left per worker, and its first case with the fewest workers. At the end of the grid, the longest unit of the model
-    comes first, whatever its case.
+    comes first, whatever its case. Unless the grid is about to end, the very first unit is the shortest of its case, so
+    that its rows soon show whether model and data are right.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -35,6 +36,7 @@ class Schedule:
         self._longest = {source: max(each) for source, each in works.items()}
         self._at: dict[Hashable, Place] = {}
         self._left = len(units)
+        self._has_begun = False
 
     def __len__(self) -> int:
         return self._left
@@ -44,6 +46,10 @@ class Schedule:
         """True if so little work waits that each worker should take one unit at a time."""
         return not self._waiting or self._is_ending(max(self._longest[source] for source in self._waiting), None)
 
+    @property
+    def _is_first(self) -> bool:
+        return not self._has_begun and not self.is_ending
+
     def take(self, worker: Hashable) -> Unit | None:
         """Takes the unit that a worker does now; None if nothing waits."""
         place = self._choose(worker)
@@ -51,7 +57,9 @@ class Schedule:
             return None
         self._at[worker] = place
         source, case = place
-        work, unit = self._waiting[source][case].popleft()
+        waiting = self._waiting[source][case]
+        work, unit = waiting.pop() if self._is_first else waiting.popleft()
+        self._has_begun = True
         self._work[source] -= work
         self._left -= 1
         if not self._waiting[source][case]:
@@ -63,7 +71,7 @@ class Schedule:
     def next_unit(self, worker: Hashable) -> Unit | None:
         """Returns the unit that `take` would give now, without taking it."""
         place = self._choose(worker)
-        return self._waiting[place[0]][place[1]][0][1] if place else None
+        return self._waiting[place[0]][place[1]][-1 if self._is_first else 0][1] if place else None
 
     def put_back(self, unit: Unit) -> None:
         """Puts back a unit that was taken and not done, behind the others of its case."""

@@ -30,8 +30,12 @@ def test_one_worker_does_a_model_at_a_time_and_within_it_a_case_at_a_time() -> N
     assert len(places(units)) == 4
 
 
-def test_the_longest_of_a_case_comes_first() -> None:
-    assert [unit.passes for unit in taken(Schedule(all_units()))[:3]] == [16, 16, 8]
+def test_the_longest_of_a_case_comes_first_after_one_short_unit_whose_rows_come_soon() -> None:
+    units = all_units()
+    first = taken(Schedule(units))[:3]
+    assert [unit.passes for unit in first] == [min(unit.passes for unit in units), 16, 16]
+    two = [min(units, key=lambda unit: unit.passes), first[1]]
+    assert max(unit.passes for unit in two) == taken(Schedule(two))[0].passes, "a grid that is about to end"
 
 
 def test_nothing_is_lost_or_doubled() -> None:
