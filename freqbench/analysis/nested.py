@@ -102,7 +102,9 @@ def nested_intervals(frame: pd.DataFrame, value: str, behind: str | None = None)
     if behind is None:
         mean = methods["mean"].to_numpy(float)
         methods["low"], methods["high"] = inside(DICE, mean, mean - methods["low"].to_numpy(float))
-    return methods if behind is None else methods.assign(low=methods["low"].clip(*POINTS), high=methods["high"].clip(*POINTS))
+    else:
+        methods[["low", "high"]] = methods[["low", "high"]].clip(*POINTS)
+    return methods
 
 
 def _mean_squares(table: Array) -> tuple[float, float]:
