@@ -99,6 +99,13 @@ RECORDS: tuple[Column, ...] = (
     *_KEYS,
     _identity("source_model_id", "the model whose gradients made the volume"),
     _identity("dataset", "name of the dataset"),
+    _identity(
+        "reference",
+        "what predictions are held against: `label`, the label map (null in earlier files); `prediction`, the target's "
+        "own prediction of the clean volume, so that scores are its agreement with itself and the `_clean` columns are "
+        "perfect by construction (the attack moved away from the source's own)",
+        required=False,
+    ),
     _identity("case_id", "name of the case within its dataset"),
     _identity("patient_id", "name of the patient: several cases may share it"),
     _identity("source_model", "name of the model whose gradients made the volume"),
@@ -221,7 +228,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER = ("caution",)
+LATER = ("caution", "reference")
 """Columns that published files of this version lack; they are null there."""
 
 

@@ -16,7 +16,16 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card
-from freqbench.reporting.leaderboard.entry_folder import SEAL, STORE, Seal, files_of, located, place_of, told_by
+from freqbench.reporting.leaderboard.entry_folder import (
+    SEAL,
+    STORE,
+    Seal,
+    files_of,
+    located,
+    place_of,
+    require_labels,
+    told_by,
+)
 from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 
@@ -96,6 +105,7 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
     if entries[0].is_prompted:
         raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
+    require_labels(job, out)
     datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:

@@ -47,12 +47,13 @@ from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.core.documents import object_of
+from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.render.columns import columns_of, one_line
+from freqbench.reporting.render.columns import OWN, agreed, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
 from freqbench.results.rowid import row_id
@@ -104,7 +105,10 @@ def page_data(
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "findings": page_facts.sentences(rows),
+        "findings": [
+            each | {"text": agreed(each["text"])} if each["dataset"].endswith(AGREEMENT) else each
+            for each in page_facts.sentences(rows)
+        ],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
@@ -115,7 +119,7 @@ def page_data(
         },
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
-        "notes": list(page_facts.NOTES),
+        "notes": [*page_facts.NOTES, *([OWN] if rows["dataset"].str.endswith(AGREEMENT).any() else [])],
         "cautions": list(page_facts.CAUTIONS),
         "tables": _tables(everything),
         "natural": _natural(everything),
@@ -259,7 +263,7 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
 def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
     tables = []
-    for section in unasked(records):
+    for section in in_words(unasked(records)):
         columns = columns_of(section)
         headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from freqbench.analysis.groups import points
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
+from freqbench.core.types import AGREEMENT
 
 HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
     "source_model": "source",
@@ -33,6 +34,13 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 
+OWN = (
+    "Agreement is the Dice of a model's prediction with its own prediction of the clean volume, which is 100 on clean "
+    "volumes by construction. It says how stable the model is, not whether it is right: compare it with noise and null "
+    "rows, and rank no models by it, as one that always predicts the same agrees with itself."
+)
+"""Note below scores of datasets with `reference: prediction`."""
+
 _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 
@@ -54,6 +62,21 @@ class Section:
     marks: Collection[tuple[int, str]] = ()
 
 
+def in_words(sections: Sequence[Section]) -> list[Section]:
+    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset."""
+    agree = [AGREEMENT in section.title for section in sections]
+    named = [
+        replace(section, title=agreed(section.title), text=agreed(section.text)) if agrees else section
+        for section, agrees in zip(sections, agree, strict=True)
+    ]
+    return [*named, Section("Agreement", text=OWN)] if any(agree) else named
+
+
+def agreed(text: str) -> str:
+    """Returns a text about a dataset with `reference: prediction` with its score by name."""
+    return text.replace("DSC", "agreement")
+
+
 @dataclass(frozen=True)
 class Column:
     """Column as a person reads it: heading lines, alignment, texts (empty: no value), positions of marked cells."""
@@ -72,10 +95,11 @@ class Column:
 def columns_of(section: Section) -> list[Column]:
     """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
+    agrees = AGREEMENT in section.title
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
         Column(
-            heading=HEADINGS.get(name, str(name)),
+            heading=agreed(HEADINGS.get(name, str(name))) if agrees else HEADINGS.get(name, str(name)),
             is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),
