@@ -95,12 +95,13 @@ def page_data(
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
+    agrees = rows["dataset"].astype(str).str.endswith(AGREEMENT)
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": _described(),
+        "scores": _described(all_agree=bool(len(rows)) and bool(agrees.all())),
         "summary": _summary(rows, records),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
@@ -119,7 +120,7 @@ def page_data(
         },
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
-        "notes": [*page_facts.NOTES, *([OWN] if rows["dataset"].str.endswith(AGREEMENT).any() else [])],
+        "notes": [*page_facts.NOTES, *([OWN] if agrees.any() else [])],
         "cautions": list(page_facts.CAUTIONS),
         "tables": _tables(everything),
         "natural": _natural(everything),
@@ -128,9 +129,16 @@ def page_data(
     }
 
 
-def _described() -> list[dict[str, Any]]:
-    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty."""
+def _described(all_agree: bool) -> list[dict[str, Any]]:
+    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty.
+
+    A page without any score against labels calls them agreement.
+    """
     scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    if all_agree:
+        scores = [
+            score | {"heading": agreed(score["heading"]), "meaning": agreed(score["meaning"])} for score in scores
+        ]
     return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 

@@ -36,8 +36,8 @@ _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks",
 
 OWN = (
     "Agreement is the Dice of a model's prediction with its own prediction of the clean volume, which is 100 on clean "
-    "volumes by construction. It says how stable the model is, not whether it is right: compare it with noise and null "
-    "rows, and rank no models by it, as one that always predicts the same agrees with itself."
+    "volumes by construction. It says how stable the model is, not whether it is right: read it beside noise and null "
+    "rows, and no rank by it as one of quality, as a model that always predicts the same comes first."
 )
 """Note below scores of datasets with `reference: prediction`."""
 
