@@ -45,7 +45,11 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 def _has_images(place: Path) -> bool:
     """True for a NIfTI file, and for a folder with some directly in it."""
-    return place.name.endswith(nifti.SUFFIXES) if place.is_file() else any(place.glob("[!.]*.nii*"))
+    return (
+        place.name.endswith(nifti.SUFFIXES)
+        if place.is_file()
+        else any(each.is_file() for each in place.glob("[!.]*.nii*"))
+    )
 
 
 def _is_nnunet(folder: Path) -> bool:

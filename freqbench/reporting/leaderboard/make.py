@@ -96,6 +96,7 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
+    require_labels(job, out)
     entries = [entry for entry in job.models if entry.name == model]
     if not entries:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
@@ -105,7 +106,6 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
     if entries[0].is_prompted:
         raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
-    require_labels(job, out)
     datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}
     attacks = []
     for attack in job.attacks:
