@@ -17,7 +17,6 @@ from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import NO_LABEL, CaseRef, Reference, Spacing, triple
 from freqbench.data import Dataset, NativeCase, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
-from freqbench.data.loaders.images import Images
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
@@ -208,9 +207,7 @@ class Cases(Sequence[Case]):
     def __getitem__(self, index: int | slice) -> "Case | Cases":
         if isinstance(index, slice):
             return Cases(self.dataset, self._refs[index])
-        is_unnamed = isinstance(self.dataset, Images) and self.dataset.labels is None
-        class_names = () if is_unnamed else self.dataset.class_names
-        return Case._of(self.dataset.load(self._refs[index]), self.dataset, class_names)
+        return Case._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from called import Bench, refused
 from engine.cases import run_all
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 from test_api import load
@@ -199,6 +200,7 @@ def test_page_and_pictures_call_it_agreement(out: Path) -> None:
     assert made.restricted == []
     material = Material(shown_rows(made.records), made.classes, None)
     (figure, _) = (figure for _, figure in FIGURES["distance"](material))
+    assert isinstance(figure, Figure)
     texts = {text.get_text() for text in figure.findobj(Text)}
     assert "agreement fg drop (points)" in texts
 
@@ -336,8 +338,7 @@ def test_python_takes_scans_alone_and_says_so() -> None:
 
 
 def test_python_attacks_a_file_as_a_job_does(out: Path, scans: Path) -> None:
-    keys = {"labels": 3, "intensity": {"window": [0, 1]}, "crop_foreground": False}
-    case = fb.Case.from_nifti(scans / "x.nii.gz", **keys)
+    case = fb.Case.from_nifti(scans / "x.nii.gz", labels=3, intensity={"window": [0, 1]}, crop_foreground=False)
     model = fb.load_model("random", arch="unet", name="a", args=ARGS, roi=ROI, num_classes=3)
     result = fb.attack(model, case, "fgsm", eps="8/255")
     assert repr(case).endswith("no label map>")
