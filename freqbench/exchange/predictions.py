@@ -118,10 +118,10 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     cases = _found(grid, out, predictions, console)
     for case in cases:
         if case.dataset.reference == "prediction" and not case.clean:
-            name = export.path_of(grid, case.units[0].cell, case.units[0].ref, is_clean=True)
+            wanted = export.path_of(grid, case.units[0].cell, case.units[0].ref, is_clean=True)
             raise UserError(
-                f"{predictions}: expected {name}, as {case.dataset.name} has reference: prediction and scores hold the "
-                "tool against its label map of the clean volume, found none: predict that volume too"
+                f"{predictions}: expected {wanted}, as {case.dataset.name} has reference: prediction and scores hold "
+                "the tool against its label map of the clean volume, found none: predict that volume too"
             )
         native = case.dataset.native(case.units[0].ref)
         for path in filter(None, (*case.paths, case.clean)):

@@ -6,11 +6,11 @@ Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs th
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from freqbench.analysis.labels import agreed
 from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted
-from freqbench.core.types import AGREEMENT
 
 __all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
 
@@ -62,15 +62,10 @@ CHECKS: Mapping[str, Check] = {
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
     return tuple(
-        replace(finding, check=name, sentence=_in_words(finding))
+        replace(finding, check=name, sentence=agreed(finding.sentence, finding.dataset))
         for name, check in CHECKS.items()
         for finding in check.run(evidence)
     )
-
-
-def _in_words(finding: Finding) -> str:
-    """Returns the sentence of a finding with its score by name: agreement where labels are no reference."""
-    return finding.sentence.replace("DSC", "agreement") if finding.dataset.endswith(AGREEMENT) else finding.sentence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from freqbench.analysis.labels import agreed
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.core.types import AGREEMENT
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import cases, curves, maps
 from freqbench.reporting.figures.style import MAKER, pdf_and_png, styled
-from freqbench.reporting.render.columns import agreed
 
 __all__ = ["FIGURES", "Written", "write_figures"]
 
@@ -33,10 +32,9 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
             of = tuple(map(str, group))
             with styled():
                 figures = list(draw(material, part, *of))
-            if of[0].endswith(AGREEMENT):
-                for text in (each for figure in figures if isinstance(figure, Figure) for each in figure.findobj(Text)):
-                    if "DSC" in text.get_text():
-                        text.set_text(agreed(text.get_text()))
+            for text in (each for figure in figures if isinstance(figure, Figure) for each in figure.findobj(Text)):
+                if text.get_text() != (words := agreed(text.get_text(), of[0])):
+                    text.set_text(words)
             for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
 

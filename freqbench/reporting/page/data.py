@@ -42,7 +42,7 @@ import pandas as pd
 
 from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
-from freqbench.analysis.labels import families
+from freqbench.analysis.labels import agreed, families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
@@ -53,7 +53,7 @@ from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.render.columns import OWN, agreed, columns_of, in_words, one_line
+from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
 from freqbench.results.rowid import row_id
@@ -106,10 +106,7 @@ def page_data(
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "findings": [
-            each | {"text": agreed(each["text"])} if each["dataset"].endswith(AGREEMENT) else each
-            for each in page_facts.sentences(rows)
-        ],
+        "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
@@ -136,9 +133,7 @@ def _described(all_agree: bool) -> list[dict[str, Any]]:
     """
     scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
     if all_agree:
-        scores = [
-            score | {"heading": agreed(score["heading"]), "meaning": agreed(score["meaning"])} for score in scores
-        ]
+        scores = [each | {name: agreed(each[name]) for name in ("heading", "meaning")} for each in scores]
     return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 

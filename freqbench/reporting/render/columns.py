@@ -8,6 +8,7 @@ from itertools import groupby, takewhile
 import pandas as pd
 
 from freqbench.analysis.groups import points
+from freqbench.analysis.labels import agreed
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
 from freqbench.core.types import AGREEMENT
@@ -64,17 +65,12 @@ class Section:
 
 def in_words(sections: Sequence[Section]) -> list[Section]:
     """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset."""
-    agree = [AGREEMENT in section.title for section in sections]
     named = [
-        replace(section, title=agreed(section.title), text=agreed(section.text)) if agrees else section
-        for section, agrees in zip(sections, agree, strict=True)
+        replace(section, title=agreed(section.title, section.title), text=agreed(section.text, section.title))
+        for section in sections
     ]
-    return [*named, Section("Agreement", text=OWN)] if any(agree) else named
-
-
-def agreed(text: str) -> str:
-    """Returns a text about a dataset with `reference: prediction` with its score by name."""
-    return text.replace("DSC", "agreement")
+    is_said = any(AGREEMENT in section.title for section in sections)
+    return [*named, Section("Agreement", text=OWN)] if is_said else named
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,10 @@ class Column:
 def columns_of(section: Section) -> list[Column]:
     """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
-    agrees = AGREEMENT in section.title
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
         Column(
-            heading=agreed(HEADINGS.get(name, str(name))) if agrees else HEADINGS.get(name, str(name)),
+            heading=agreed(HEADINGS.get(name, str(name)), section.title),
             is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),
