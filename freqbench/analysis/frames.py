@@ -62,7 +62,7 @@ def found_records(
 
 
 def _set_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    agrees = frame["reference"] == "prediction"  # null in earlier files: the label
+    agrees = frame["reference"] == "prediction"
     if not agrees.any():
         return frame
     names = frame["dataset"].astype(object)

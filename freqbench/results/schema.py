@@ -6,7 +6,7 @@ be computed is null, with the reason under its name in `null_reasons`; one that 
 a reason.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,9 +101,9 @@ RECORDS: tuple[Column, ...] = (
     _identity("dataset", "name of the dataset"),
     _identity(
         "reference",
-        "what predictions are held against: `label`, the label map (null in earlier files); `prediction`, the target's "
-        "own prediction of the clean volume, so that scores are its agreement with itself and the `_clean` columns are "
-        "perfect by construction (the attack moved away from the source's own)",
+        "what predictions are held against: `label`, the label map; `prediction`, the target's own prediction of the "
+        "clean volume, so that scores are its agreement with itself and the `_clean` columns are perfect by "
+        "construction (the attack moved away from the source's own)",
         required=False,
     ),
     _identity("case_id", "name of the case within its dataset"),
@@ -228,8 +228,8 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER = ("caution", "reference")
-"""Columns that published files of this version lack; they are null there."""
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label"}
+"""Columns that published files of this version may lack, all texts, with their value there."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
