@@ -12,14 +12,15 @@ import pandas as pd
 import pyarrow as pa
 
 from freqbench.core.errors import UserError
+from freqbench.core.types import AGREEMENT
 from freqbench.results import KEY, RECORDS, Key, Store, latest
 from freqbench.results.schema import COMMIT
 
 IDENTITY = (
     *KEY,
-    *("source_model_id", "dataset", "case_id", "patient_id", "source_model", "target_model", "attack", "variant"),
-    *("params", "budget_name", "budget", "threat_model", "seed", "precision", "compile", "num_classes"),
-    *("status", "error", "null_reasons", "run_id", "finished_at"),
+    *("source_model_id", "dataset", "reference", "case_id", "patient_id", "source_model", "target_model"),
+    *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
+    *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at"),
 )
 """Columns that every table needs to identify its rows."""
 
@@ -44,10 +45,13 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all).
 
+    A dataset that was run with `reference: prediction` has AGREEMENT behind its name, so that no mean holds scores of
+    both kinds.
+
     Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
     `may_be_empty` allows a run that has just begun.
     """
-    stored = records_frame(sources, columns)
+    stored = _set_apart(records_frame(sources, columns))
     records = stored if job_keys is None else of_job(stored, job_keys)
     for complaint in filter(None, (store.complaint(job_keys) for store in sources)):
         warnings.warn(complaint, stacklevel=2)
@@ -55,6 +59,14 @@ def found_records(
         where = ", ".join(store.root for store in sources)
         raise UserError(f"{where}: expected results to report, found none: run the job first, or check the folder")
     return stored, records
+
+
+def _set_apart(frame: pd.DataFrame) -> pd.DataFrame:
+    agrees = frame["reference"] == "prediction"
+    if not agrees.any():
+        return frame
+    names = frame["dataset"].astype(object)
+    return frame.assign(dataset=names.where(~agrees, names + AGREEMENT).astype("category"))
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

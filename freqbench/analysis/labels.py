@@ -11,6 +11,7 @@ from freqbench.analysis.strength import PLAIN
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.frequency import BLOCK_CUT
 from freqbench.core.documents import object_of
+from freqbench.core.types import AGREEMENT
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
@@ -124,3 +125,8 @@ def _label(setting: Mapping[Hashable, Any], varying: Collection[str]) -> str:
         if is_notable if name in NOTABLE else name in varying:
             words.append(f"{name}={value_text(name, value)}")
     return " ".join(words)
+
+
+def agreed(text: str, place: str = AGREEMENT) -> str:
+    """Calls the score in a text agreement if its place, a dataset's name or a title with it, says so."""
+    return text.replace("DSC", "agreement") if AGREEMENT in place else text

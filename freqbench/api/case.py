@@ -14,7 +14,7 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import CaseRef, Spacing
+from freqbench.core.types import NO_LABEL, CaseRef, Reference, Spacing, triple
 from freqbench.data import Dataset, NativeCase, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
@@ -27,18 +27,23 @@ LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
 class Case:
-    """One patient volume with its label map, as a model sees it.
+    """One patient volume, with its label map if there is one, as a model sees it.
 
     Arrays are used unchanged: they must have the grid and the intensities that the model was trained on. Files have
     neither, so the constructor `from_nifti` also takes the keys of preprocessing.
 
     Args:
         image: `[H, W, D]` or `[C, H, W, D]` in [0, 1], an array or tensor; a batch axis of length 1 is accepted.
-        label: `[H, W, D]` of integers, 0 is background; leading axes of length 1 are accepted.
+        label: `[H, W, D]` of integers, 0 is background; leading axes of length 1 are accepted. None: models are
+            attacked and scored against their own clean predictions, see `reference`.
         spacing: millimetres per voxel along H, W and D; None: those of the affine, or 1 mm without an affine.
         affine: voxel to world millimetres (RAS+), `[4, 4]`; None: the spacing along the axes.
         class_names: names of all classes, background first; empty: unnamed, as many as the model has.
         name: name of the case in results.
+
+    Attributes:
+        reference: `label`: attacks and scores are against the label map; `prediction`: without one, against each
+            model's prediction of the clean volume.
 
     Raises:
         UserError: shapes that differ, an image outside [0, 1], or labels that are no classes.
@@ -47,11 +52,12 @@ class Case:
     volume: types.Case
     class_names: tuple[str, ...]
     dataset: Dataset | None
+    reference: Reference
 
     def __init__(
         self,
         image: Volume,
-        label: Volume,
+        label: Volume | None,
         spacing: Sequence[float] | None = None,
         *,
         affine: npt.NDArray[Any] | None = None,
@@ -63,22 +69,28 @@ class Case:
         names.required(name, "name")
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
-        voxels, classes = channels_of(cpu_tensor(image)), as_tensor(cpu_tensor(label))
-        require_same_shape(tuple(voxels.shape[1:]), tuple(classes.shape))
+        voxels = channels_of(cpu_tensor(image))
+        h, w, d = triple(voxels.shape[1:])
+        classes = None if label is None else as_tensor(cpu_tensor(label))
+        if classes is not None:
+            require_same_shape((h, w, d), tuple(classes.shape))
         low, high = map(float, voxels.aminmax())
         if not (low >= 0 and high <= 1):
             raise UserError(
                 f"{name}: expected an image in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the model was trained "
                 "on, or read files by Case.from_nifti with `intensity`"
             )
-        require_classes(classes, len(class_names) or MOST_CLASSES)
         grid, steps = _grid(name, spacing, affine)
-        stored = {"image": voxels.to(torch.float32).clone(), "label": classes.to(torch.uint8).clone()[None]}
-        h, w, d = classes.shape
+        stored = {"image": voxels.to(torch.float32).clone()}
+        if classes is not None:
+            require_classes(classes, len(class_names) or MOST_CLASSES)
+            stored["label"] = classes.to(torch.uint8).clone()[None]
+        self.reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
         self.volume = types.Case(
             ref=CaseRef(case_id=name, patient_id=name, fingerprint=fingerprint, shape=(h, w, d)),
-            **stored,
+            image=stored["image"],
+            label=stored.get("label", torch.full((1, h, w, d), NO_LABEL, dtype=torch.uint8)),
             spacing=steps,
             affine=grid,
             native_ranges=((0.0, 1.0),) * len(voxels),
@@ -90,7 +102,7 @@ class Case:
     def from_nifti(
         cls,
         image: AnyPath | Sequence[AnyPath],
-        label: AnyPath,
+        label: AnyPath | None = None,
         *,
         labels: int | Sequence[str] | None = None,
         **space: Any,
@@ -99,7 +111,7 @@ class Case:
 
         Args:
             image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
-            label: path or URI of the label map on the same grid.
+            label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
             space: keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
                 percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
@@ -112,7 +124,8 @@ class Case:
         images = tuple(path_of(path, "image") for path in several)
         files = {
             "image": images,
-            "label_map": path_of(label, "label"),
+            "label_map": None if label is None else path_of(label, "label"),
+            "reference": "prediction" if label is None else "label",
             "labels": MOST_CLASSES if labels is None else labels,
         }
         content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
@@ -124,12 +137,14 @@ class Case:
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
+        case.reference = dataset.reference
         return case
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image.shape))
         sides = " x ".join(f"{step:g}" for step in self.spacing)
-        return f"<Case {self.name}: {shape} voxels of {sides} mm, labels 0 to {int(self.label.max())}>"
+        labels = "no label map" if self.label is None else f"labels 0 to {int(self.label.max())}"
+        return f"<Case {self.name}: {shape} voxels of {sides} mm, {labels}>"
 
     @property
     def name(self) -> str:
@@ -142,9 +157,9 @@ class Case:
         return self.volume.image
 
     @property
-    def label(self) -> Tensor:
-        """Label map, uint8 `[1, H, W, D]`, 0 is background."""
-        return self.volume.label
+    def label(self) -> Tensor | None:
+        """Label map, uint8 `[1, H, W, D]`, 0 is background; None if `reference` is the prediction."""
+        return self.volume.label if self.reference == "label" else None
 
     @property
     def spacing(self) -> Spacing:
@@ -160,7 +175,7 @@ class Case:
         """Returns the dataset of the case, with `num_classes` classes if the case does not define its own."""
         if self.dataset is None:
             labels = self.class_names or num_classes
-            return _Arrays(name=self.name, labels=labels, channels=len(self.image))
+            return _Arrays(name=self.name, labels=labels, channels=len(self.image), reference=self.reference)
         return self.dataset if self.class_names else self.dataset.model_copy(update={"labels": num_classes})
 
     def _in(self, dataset: Dataset, space: Preprocess | None) -> types.Case:
@@ -287,7 +302,7 @@ def as_case(given: Case | Sequence[Any]) -> Case:
     if isinstance(given, tuple | list) and len(given) in (2, 3):
         return Case(*given)
     raise UserError(
-        f"expected a Case or (image, label[, spacing]), got {type(given).__name__}: give the label map, too"
+        f"expected a Case or (image, label[, spacing]), got {type(given).__name__}: give the label map, too, or None"
     )
 
 
@@ -319,7 +334,7 @@ class _Files(ListedFolder):
     loader: ClassVar[str] = "files"
 
     image: tuple[str, ...]
-    label_map: str
+    label_map: str | None
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         return {self.split: [self.name]}

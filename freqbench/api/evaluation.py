@@ -18,7 +18,8 @@ from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.plugins import require_class
-from freqbench.engine import rows, scoring
+from freqbench.core.types import AGREEMENT
+from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
@@ -58,7 +59,8 @@ def attack(
 
     Args:
         model: from `load_model`; its gradients are followed.
-        case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors; see Case.
+        case: a Case, or a tuple `(image, label)` or `(image, label, spacing)` of arrays or tensors; see Case. Without a
+            label the attack moves the model away from its own clean prediction.
         name: a name in `freqbench.attacks.ATTACKS` (`pgd`, `vafa`, `sa2`, ...), or your own class.
         seed: seed of the draws, for attacks that draw.
         window_batch: windows attacked at once. None: as `window_batch: auto` in a job: 1 on a CPU, as many as its
@@ -82,7 +84,7 @@ def attack(
     if surrogates:
         parameters["surrogates"] = tuple(surrogate.spec.name for surrogate in surrogates)
     made = attack_of(chosen, parameters, dataset, chosen.name)
-    volume = case._in(dataset, source.space)
+    volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
     fitted = [(surrogate._fitted(case)[1], surrogate) for surrogate in surrogates]
     cell = replace(
         cell_of(model, dataset, source, made, seed if made.is_stochastic else None),
@@ -158,7 +160,9 @@ def evaluate(
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
     metrics = config.validate({"metrics": metrics}, _Scoring, "evaluate").metrics
-    model._fitted(case)
+    dataset, _ = model._fitted(case)
+    if "calibration" in metrics:
+        dataset.require_labels("metrics: calibration", "which tell if a confident prediction is right")
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
     if made.volume.ref != case.volume.ref:
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
@@ -217,4 +221,5 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
     from freqbench.results import Store
 
     root = storage.filled_in(path_of(out, "load_results"), "load_results")
-    return plain(found_records([Store(root)], None)[0])
+    records = plain(found_records([Store(root)], None)[0])
+    return records.assign(dataset=records["dataset"].str.removesuffix(AGREEMENT))  # as `reference` tells it

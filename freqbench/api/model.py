@@ -81,7 +81,9 @@ class Model:
                 f"{spec.name}: expected cases of {spec.num_classes} classes (background included), got "
                 f"{dataset.num_classes} of {dataset.name}: give those that the model was trained on"
             )
-        if (highest := int(case.label.max())) >= spec.num_classes:
+        if spec.is_prompted:
+            dataset.require_labels(spec.name, "from which its points are drawn")
+        if case.label is not None and (highest := int(case.label.max())) >= spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from freqbench.api.case import AnyPath, Case, path_of
 from freqbench.api.model import Model
 from freqbench.core import storage, types
 from freqbench.core.errors import UserError
-from freqbench.core.types import Spacing
+from freqbench.core.types import Reference, Spacing
 from freqbench.data import attacked_native
 from freqbench.data.preprocess import in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
@@ -79,8 +79,13 @@ class Result:
         return self.volume.image
 
     @property
+    def reference(self) -> Reference:
+        """`label`: attacked and scored against the label map; `prediction`: against each model's clean prediction."""
+        return self.cell.dataset.reference
+
+    @property
     def label(self) -> Tensor:
-        """Label map, uint8 `[1, H, W, D]`."""
+        """Label map, uint8 `[1, H, W, D]`; the attacked model's clean prediction if `reference` is the prediction."""
         return self.volume.label
 
     @property
@@ -166,7 +171,8 @@ class Result:
     def __repr__(self) -> str:
         change = (self.adversarial - self.clean).abs().max()
         passes = f"{self.num_forwards} forward and {self.num_backwards} backward passes"
-        return f"<Result {self._title}: {passes}, largest change {float(change):.4f}>"
+        agreement = "" if self.reference == "label" else ", against its own clean prediction"
+        return f"<Result {self._title}: {passes}, largest change {float(change):.4f}{agreement}>"
 
     def _repr_html_(self) -> str:
         from freqbench.reporting.figures.style import styled
@@ -197,6 +203,8 @@ class Result:
                 memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]
                 for image in (volume.image, adversarial)
             )
+            if self.reference == "prediction":
+                volume = replace(volume, label=before.labels[None])
             self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
         return self._views[model]
 

@@ -211,6 +211,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
     )
     dataset = build_dataset(written, f"{where}: datasets[{number}]")
     with at(f"{where}: datasets[{number}]"):
+        dataset.require_labels("clean Dice", "which it is a score against")
         ref = dataset.refs()[0]
     scores = {}
     for migration in _candidates(entry):

@@ -20,7 +20,7 @@ from freqbench.core import storage
 from freqbench.core.errors import one_line
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef, triple
-from freqbench.engine import saved_volumes, scoring
+from freqbench.engine import memory, saved_volumes, scoring
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid
 from freqbench.models import SegmentationModel, attack_windows
@@ -81,7 +81,7 @@ def _key(window: GradientFacts) -> tuple[str, str, str, float, int]:
 
 def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float, say: Say) -> Iterator[GradientFacts]:
     """Measures the windows of a case with most foreground, or with most prompted voxels if the model takes prompts."""
-    case = cell.dataset.load(ref, cell.source.space)
+    case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
     model = model.for_case(case)
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     prompted = case.label if model.prompts is None else model.prompts[0].cpu()  # no prompt, no gradient
@@ -115,7 +115,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
     return {
-        "dataset": cell.dataset.name,
+        "dataset": cell.dataset.shown_name,
         "model": cell.source.name,
         "model_id": cell.source.model_id,
         "case_id": ref.case_id,
@@ -170,7 +170,8 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             loaded[cell.source.model_id] = models.load(cell.source, _device(), cell.precision, cell.compile)
         model = loaded[cell.source.model_id]
         attacked, _ = saved_volumes.read(root, cell, ref)
-        stored, case = attacked.adversarial, attacked.shown(cell.dataset.load(ref, cell.source.space))
+        case = memory.referred(cell.dataset.load(ref, cell.source.space), cell.dataset, model)
+        stored, case = attacked.adversarial, attacked.shown(case)
         anew = [_dsc(model, image, case, cell.dataset.num_classes) for image in (stored, (stored * 255).round() / 255)]
         if any(map(math.isnan, anew)):
             say(f"{cell.source.name}, {ref.case_id}: the DSC of the saved volume is undefined")

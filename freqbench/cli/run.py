@@ -238,7 +238,7 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
     table = convergence.settings(records, entries)
     if table.empty:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
-    common.put(render.terminal(convergence.sections(table)), None)
+    common.put(render.terminal(render.in_words(convergence.sections(table))), None)
     pdf, png = pdf_and_png(convergence_figure(table))
     files = {
         "csv": render.csv(table.drop(columns="cell_id")).encode(),

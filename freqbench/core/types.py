@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Reference = Literal["label", "prediction"]
+AGREEMENT = " (agreement)"
+"""Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
+NO_LABEL = 255
+"""Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
+against it are refused."""
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:

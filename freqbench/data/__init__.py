@@ -8,6 +8,7 @@ from freqbench.data.base import Dataset, case_key_of
 from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
+from freqbench.data.loaders.images import Images
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.phantom import Phantom, StandIn
@@ -25,6 +26,7 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "amos": AMOS,
     "totalsegmentator": TotalSegmentator,
     "nnunet_raw": NnunetRaw,
+    "images": Images,
 }
 
 __all__ = [

@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from freqbench.core.config import Strict
-from freqbench.core.errors import DataError, unknown
+from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
-from freqbench.core.types import Case, CaseRef, NativeCase, Shape
+from freqbench.core.types import AGREEMENT, Case, CaseRef, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
@@ -32,6 +32,8 @@ class Dataset(Strict, abc.ABC):
         split: the dataset's split that `refs` lists.
         cases: only the first N, or only these case ids (in this order); None for all.
         loader: the dataset's key in DATASETS.
+        reference: `label`: predictions are scored against the label maps; `prediction`: each model's against its own
+            prediction of the clean volume (agreement), for which no label map is needed or read.
         share: false forbids passing on any volume or picture of its cases, even if the licence allows it.
         redistributable: True if the licence of the loader's data allows passing volumes on.
         homepage: where to get its volumes.
@@ -46,6 +48,7 @@ class Dataset(Strict, abc.ABC):
     name: str
     split: str = "test"
     cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
+    reference: Reference = "label"
     share: bool = True
 
     @property
@@ -68,8 +71,9 @@ class Dataset(Strict, abc.ABC):
         """Returns all that changes a `Case` beside its files' content: loader, revision, preprocessing, labels."""
 
     def whole_recipe(self) -> dict[str, Any]:
-        """Returns the recipe, and the source hash of a class from another package."""
-        return {**self.recipe(), **provenance(type(self))}
+        """Returns the recipe, a `reference` other than the label, and the source hash of a class of another package."""
+        agreement = {} if self.reference == "label" else {"reference": self.reference}
+        return {**self.recipe(), **agreement, **provenance(type(self))}
 
     @abc.abstractmethod
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
@@ -81,6 +85,19 @@ class Dataset(Strict, abc.ABC):
     @abc.abstractmethod
     def native(self, ref: CaseRef) -> NativeCase:
         """Reads one case of any split as its files hold it; raises DataError for damaged or mismatched files."""
+
+    @property
+    def shown_name(self) -> str:
+        """Name in tables, which set datasets without labels apart."""
+        return self.name if self.reference == "label" else f"{self.name}{AGREEMENT}"
+
+    def require_labels(self, what: str, why: str) -> None:
+        """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
+        if self.reference == "prediction":
+            raise UserError(
+                f"{what}: expected a dataset with labels, {why}, got {self.name} with reference: prediction: leave one "
+                "of the two out"
+            )
 
     @property
     def may_be_shared(self) -> bool:

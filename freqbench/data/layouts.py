@@ -43,6 +43,15 @@ def _classes(folder: Path) -> dict[str, Any]:
     return {"classes": [name for name in ORGANS if name in there] or there[:5] or list(ORGANS)}
 
 
+def _has_images(place: Path) -> bool:
+    """True for a NIfTI file, and for a folder with some directly in it."""
+    return (
+        place.name.endswith(nifti.SUFFIXES)
+        if place.is_file()
+        else any(each.is_file() for each in place.glob("[!.]*.nii*"))
+    )
+
+
 def _is_nnunet(folder: Path) -> bool:
     """True if images end in the number of their channel and label maps do not."""
     image = next(folder.glob("imagesTr/*_0000.nii*"), None)
@@ -103,6 +112,20 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "folder in the layout of the Decathlon", "dataset.json or imagesTr", ("dataset.json", "imagesTr"), "decathlon"
     ),
+    Kind(
+        "scans without label maps",
+        "scan.nii.gz",
+        _has_images,
+        "images",
+        keys=lambda _: {"reference": "prediction"},
+    ),
+)
+
+
+AGREEMENT_NOTE = (
+    "no label maps: attacks move a model away from its own clean prediction (reference: prediction), which shows how "
+    "stable it is, not whether it is right; each file counts as a scan; give `labels`, the number of the model's "
+    "classes or their names, if its file does not state them"
 )
 
 
@@ -152,13 +175,15 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not storage.is_local(path):
         raise UserError(f"{path}: expected a folder of this machine, got a URI: copy it, or plan a job that names it")
     folder = Path(storage.local_path(path))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: expected a folder, found none: check --data")
+    if not (folder.is_dir() or folder.is_file()):
+        raise UserError(f"{folder}: expected a folder or a NIfTI file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
     kind = _kind_of(folder)
+    if kind is None and folder.is_file():
+        raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
-    name = kind.loader if issubclass(DATASETS[kind.loader], Published) else folder.name
+    name = kind.loader if issubclass(DATASETS[kind.loader], Published) else nifti.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
@@ -166,7 +191,8 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     surveys, problems = [], []
     try:
         surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]
-        dataset.num_classes  # noqa: B018 (refuses a list without class names)
+        if kind.loader != "images":  # its classes are the model's
+            dataset.num_classes  # noqa: B018 (refuses a list without class names)
     except DataError as error:
         problems.append(str(error))
     problems += [line for survey in surveys for line in _problems(survey, folder)]
@@ -178,7 +204,11 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         entry={**entry, "loader": kind.loader, "split": complete[0] if complete else dataset.split},
         surveys=tuple(surveys),
         problems=tuple(problems),
-        notes=tuple(_notes(surveys, folder)) if kind.loader != "nnunet_raw" else (),
+        notes=(AGREEMENT_NOTE,)
+        if kind.loader == "images"
+        else tuple(_notes(surveys, folder))
+        if kind.loader != "nnunet_raw"
+        else (),
     )
 
 
@@ -234,7 +264,7 @@ def _lacking_structures(folder: Path) -> Iterator[str]:
 def _notes(surveys: Sequence[Survey], folder: Path) -> Iterator[str]:
     for survey in surveys:
         if len(survey.unlabelled) == survey.num_cases:
-            yield f"{survey.split}: no label maps, so its cases cannot be scored"
+            yield f"{survey.split}: no label maps, so its cases need `reference: prediction`"
     listed = {Path(path) for survey in surveys for path in survey.images}
     flat = {path.parent for path in listed if path.parent.name.startswith("im")}
     beside = sorted(path for parent in flat for path in parent.glob("[!.]*.nii*") if path not in listed)

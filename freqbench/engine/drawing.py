@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 from torch import Tensor
 
-from freqbench.core.types import Case
+from freqbench.core.types import Case, Reference
 from freqbench.job.cells import Unit
 from freqbench.ops.colors import class_colors
 from freqbench.ops.planes import AXIAL, aspect, plane, span
@@ -92,7 +92,7 @@ class Glimpser:
             else:
                 name, dsc = f"{records[source]['target_model']}, clean", records[source]["dsc_foreground_clean"]
                 panels.append(Prediction(name=name, dsc=dsc, labels=before, volume=case.image))
-            image = draw(case, adversarial, index, panels)
+            image = draw(case, adversarial, index, panels, cell.dataset.reference)
         except Exception:  # only the picture is lost, no row
             logger.warning("%s: no glimpse of it could be drawn", unit.name, exc_info=True)
             return None
@@ -105,7 +105,9 @@ def slice_of_loss(label: Pixels, before: Pixels, after: Pixels) -> int:
     return int(np.argmax(lost + (label > 0).mean(axis=(0, 1)) / 2))
 
 
-def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Prediction]) -> bytes:
+def draw(
+    case: Case, adversarial: Tensor, index: int, predictions: Sequence[Prediction], reference: Reference = "label"
+) -> bytes:
     """Draws an axial slice as WebP of at most MAX_BYTES: clean and attacked volume, change, label and predictions.
 
     The channel that changed most is shown. Full colour in the change is the magnitude in its caption, in 1/255 of the
@@ -114,7 +116,9 @@ def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Pred
     Args:
         adversarial: `[C, H, W, D]` in [0, 1], on the case's grid like everything else.
         index: the slice's number along the last axis.
+        reference: of the dataset; `prediction`: the case's label is a clean prediction, and scores are agreement.
     """
+    label, score = ("label", "DSC") if reference == "label" else ("clean prediction", "agreement")
     channel = int((adversarial[..., index] - case.image[..., index]).abs().sum(dim=(1, 2)).argmax())
 
     def seen(volume: Tensor) -> Pixels:
@@ -128,12 +132,12 @@ def draw(case: Case, adversarial: Tensor, index: int, predictions: Sequence[Pred
         ("clean", "", clean),
         ("adversarial", "", attacked),
         ("change", f", ±{255 * full:.3g}/255", _signed(_resized(change / full, size, Resampling.NEAREST))),
-        ("label", "", _overlaid(clean, seen(case.label[0]), size)),
+        (label, "", _overlaid(clean, seen(case.label[0]), size)),
     ]
     panels += [
         (
             prediction.name,
-            f", DSC {100 * prediction.dsc:.1f}",
+            f", {score} {100 * prediction.dsc:.1f}",
             _overlaid(_grey(seen(prediction.volume[channel]), size), seen(prediction.labels), size),
         )
         for prediction in predictions

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
+from freqbench.data import Dataset
 from freqbench.models import ModelSpec, Prediction, SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,14 @@ def predicted(
         return models.prediction(prepared, image, windows, case.ref.fingerprint, with_confidence)
 
     return within_memory(predict, windows)
+
+
+def referred(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
+    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction."""
+    if dataset.reference == "label":
+        return case
+    prediction, _ = predicted(model, case.image, case, INFERENCE_WINDOWS, with_confidence=False)
+    return replace(case, label=prediction.labels[None])
 
 
 def hint_for(attack: Attack) -> str:

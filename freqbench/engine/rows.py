@@ -129,6 +129,7 @@ def cell_columns(cell: Cell) -> Row:
         "cell_id": cell.cell_id,
         "source_model_id": cell.source.model_id,
         "dataset": cell.dataset.name,
+        "reference": cell.dataset.reference,
         "source_model": cell.source.name,
         "source_defence": cell.source.defence_text,
         "attack": attack.name,

@@ -282,10 +282,13 @@ class _Run:
         case, dice = (record["dataset"], record["case_id"]), record["dsc_foreground_clean"]
         if dice is not None and math.isnan(dice) and case not in self._empty:
             self._empty.add(case)
+            is_label = record["reference"] == "label"
+            what = "a label" if is_label else f"a clean prediction of {record['target_model']}"
+            remedy = "the label and its place" if is_label else "the model and the intensities that it sees"
             self.warn(
-                f"{record['case_id']} of {record['dataset']}: expected a label with a class beside the background, got "
-                "none on the grid that is attacked: its foreground scores are undefined (NaN): check the label and its "
-                "place, or leave the case out"
+                f"{record['case_id']} of {record['dataset']}: expected {what} with a class beside the background, got "
+                f"none on the grid that is attacked: its foreground scores are undefined (NaN): check {remedy}, or "
+                "leave the case out"
             )
 
     def _check_fit(self, record: Mapping[str, Any]) -> None:

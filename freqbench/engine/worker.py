@@ -145,7 +145,7 @@ class Worker:
     def distances(self, cell: Cell, ref: CaseRef, metrics: Sequence[str]) -> Scores:
         """Measures the distance of a cell's volume of a case by `scoring.score_volume`. Errors are raised."""
         with trusting(self.spec.trust_code):
-            case = self._case(cell.dataset, ref, cell.source.space)
+            case = self._shown(cell, ref, cell.source)
             attacked, _ = self.attack(cell, case)
             return self._volume_scores(case, attacked.adversarial, cell, metrics)
 
@@ -155,7 +155,7 @@ class Worker:
         for what, name in ((cell.attack, cell.attack.name), (cell.dataset, cell.dataset.name)):
             if is_foreign(type(what)):
                 require_trust(name)
-        case = self._case(cell.dataset, unit.ref, cell.source.space)
+        case = self._shown(cell, unit.ref, cell.source)
         if prefetch:
             self._load_early(prefetch)
         attacked, attack_seconds = self.attack(cell, case)
@@ -171,7 +171,8 @@ class Worker:
             started = time.perf_counter()
             model = self._model(target, cell)
             adversarial, error = in_space(target.space)
-            seen = case if error is None else self._case(cell.dataset, unit.ref, target.space)
+            is_own = error is None and cell.dataset.reference == "label"
+            seen = case if is_own else self._shown(cell, unit.ref, target)
             clean = self._clean_prediction(model, target, cell, seen)
             prediction = self._predict(model, adversarial, seen)
             scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
@@ -207,6 +208,14 @@ class Worker:
         early = self._loading.pop(key, None)
         with self._timed():
             return self._cases.get(key, early.result if early else partial(dataset.load, ref, space))
+
+    def _shown(self, cell: Cell, ref: CaseRef, spec: ModelSpec) -> Case:
+        """Reads a case in a model's space; under `reference: prediction` its label is the model's clean prediction."""
+        case = self._case(cell.dataset, ref, spec.space)
+        if cell.dataset.reference == "label":
+            return case
+        clean = self._clean_prediction(self._model(spec, cell), spec, cell, case)
+        return replace(case, label=clean.pred[None])
 
     def _load_early(self, unit: Unit) -> None:
         """Begins to read a unit's case; errors are raised when the case is used."""
@@ -275,7 +284,7 @@ class Worker:
 
         def make() -> Tensor:
             model = self._model(cell.source, cell)
-            loads = [partial(self._case, cell.dataset, ref, cell.source.space) for ref in cell.learns_from]
+            loads = [partial(self._shown, cell, ref, cell.source) for ref in cell.learns_from]
             windows = self.spec.window_batch or memory.fitting_windows(cell.attack, model, case, self.spec.gpu_share)
             with _passes_told((model,), lambda passes: self.advance(0)):  # these are not passes of the unit
                 return learning.learn(cell.attack, model, loads, cell.seed, windows, self._graphs(cell))
@@ -299,7 +308,9 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             prediction = self._predict(model, case.image, case)
-            return scoring.score_clean(prediction, case, cell.dataset, self.spec.metrics)
+            is_own = cell.dataset.reference == "prediction"
+            shown = replace(case, label=prediction.labels[None]) if is_own else case
+            return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
         return self._clean.get(key, make)

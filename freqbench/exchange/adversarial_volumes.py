@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
 from freqbench.core import storage
@@ -14,7 +15,7 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
-from freqbench.engine import run, saved_volumes
+from freqbench.engine import memory, run, saved_volumes
 from freqbench.engine.additions import Additions, ImportedCell
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Summary
@@ -67,6 +68,7 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
     cell = _cell(template, label, content)
     root = storage.join(out, VOLUMES)
     is_saved = saved_volumes.saved(root)
+    network = None
     for saving in (False, True):  # every file is looked at before anything is written
         for ref, path in files:
             if saving and is_saved(cell, ref):
@@ -74,6 +76,9 @@ def bring_in(grid: Grid, out: str, folder: str, source: str, label: str, console
             case = cell.dataset.load(ref, cell.source.space)
             voxels = _read(path, case)
             if saving:
+                if cell.dataset.reference == "prediction":  # what is saved as its label
+                    network = network or models.load(cell.source, torch.device("cpu"))
+                    case = memory.referred(case, cell.dataset, network)
                 saved_volumes.save(root, cell, case, AttackedVolume(adversarial=voxels), attack_seconds=None)
     imported = replace(grid, cells=(cell,), cases={cell.dataset.name: tuple(ref for ref, _ in files)}, warnings=())
     entry = {**imported.index()["cells"][0], "cases": list(imported.case_keys[cell.dataset.name])}

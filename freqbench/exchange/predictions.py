@@ -117,6 +117,12 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     grid = replace(grid, cells=tuple(cells))
     cases = _found(grid, out, predictions, console)
     for case in cases:
+        if case.dataset.reference == "prediction" and not case.clean:
+            wanted = export.path_of(grid, case.units[0].cell, case.units[0].ref, is_clean=True)
+            raise UserError(
+                f"{predictions}: expected {wanted}, as {case.dataset.name} has reference: prediction and scores hold "
+                "the tool against its label map of the clean volume, found none: predict that volume too"
+            )
         native = case.dataset.native(case.units[0].ref)
         for path in filter(None, (*case.paths, case.clean)):
             _read(path, native, tables[case.dataset.name], case.dataset)
@@ -191,6 +197,8 @@ def _outcomes(
 ) -> Iterator[tuple[Unit, Outcome]]:
     dataset, native = case.dataset, case.dataset.native(case.units[0].ref)
     clean = _read(case.clean, native, table, dataset) if case.clean else None
+    if clean is not None and dataset.reference == "prediction":
+        native = replace(native, label=clean[None])
 
     def scores_of(pred: Tensor) -> list[PredictionScores]:
         return scoring.score_prediction(scoring.label_maps(pred, native, dataset), spec.metrics)

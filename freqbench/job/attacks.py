@@ -32,6 +32,9 @@ def attack_of(name: str | type[Attack], written: Mapping[str, Any], dataset: Dat
         parameters = with_indices(owner.name, parameters, dataset.class_names)
     with sweep.at(place):
         attack = make(owner, **parameters)
+    if attack.moves_labels:
+        with sweep.at(place):
+            dataset.require_labels(attack.name, "which move with the organs")
     with sweep.at(place, f"{dataset.name}: "):
         attack.check_classes(dataset.num_classes)
         attack.check_channels(dataset.num_channels)

@@ -14,12 +14,13 @@ from freqbench.core import config, limits, plugins
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
+from freqbench.data.loaders.images import Images
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_names
 from freqbench.job.sweep import models_for
-from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble
+from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
 from freqbench.models.checkpoints import record
 from freqbench.models.checkpoints.record import Origin, origin_of
 from freqbench.results import Shard
@@ -87,7 +88,7 @@ def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> 
 
 
 def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
-    datasets = [build_dataset(entry, f"datasets[{i}]") for i, entry in enumerate(job.datasets)]
+    datasets = [_dataset_of(job, i) for i in range(len(job.datasets))]
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -116,6 +117,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
         models = _models_of(job.models, of_models, dataset)
         for model in models.values():
             if model.is_prompted:
+                dataset.require_labels(model.name, "from which its points are drawn")
                 concerns.append(
                     f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
                     "much, and of no other"
@@ -164,6 +166,24 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
     return Grid(
         job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(concerns))
     )
+
+
+def _dataset_of(job: JobSpec, number: int) -> Dataset:
+    """Builds a dataset; classes that neither its entry nor its files state are those of the first model that does."""
+    place = f"datasets[{number}]"
+    dataset = build_dataset(job.datasets[number], place)
+    if "calibration" in job.metrics:
+        with sweep.at(place):
+            dataset.require_labels("the metric calibration", "which tell if a confident prediction is right")
+    if not isinstance(dataset, Images) or dataset.labels is not None:
+        return dataset
+    for i, entry in _members_first(job.models, dataset):
+        if not entry.ensemble:
+            with sweep.at(f"models[{i}]"):
+                classes = stated_classes(entry, origin_of(entry))
+            if classes is not None:
+                return dataset.model_copy(update={"labels": classes})
+    return dataset
 
 
 def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[Attack, Sequence[str]]]:

@@ -142,7 +142,7 @@ def _stand_in(entry: DatasetEntry, **changes: Any) -> DatasetEntry:
         facts["classes"] = list(dataset.class_names)
     with suppress(DataError):
         facts["channels"] = dataset.num_channels
-    facts["split"] = REHEARSED
+    facts |= {"split": REHEARSED, "reference": dataset.reference}
     asked = dataset.cases
     facts["cases"] = len(asked) if isinstance(asked, tuple) else asked or dataset.listed_cases() or 1
     return DatasetEntry(name=entry.name, loader="stand_in", **{**facts, **changes})

@@ -33,6 +33,7 @@ __all__ = [
     "resolve_ensemble",
     "save_checkpoint",
     "sliding_windows",
+    "stated_classes",
     "step_bytes",
     "windows_in_graph",
     "zoo_names",
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from freqbench.models.loading import load
     from freqbench.models.networks.architectures import MODELS
     from freqbench.models.networks.construction import build
-    from freqbench.models.resolving import resolve, resolve_ensemble
+    from freqbench.models.resolving import resolve, resolve_ensemble, stated_classes
     from freqbench.models.wrapper import SegmentationModel
 else:
     _MODULES = {
@@ -72,7 +73,7 @@ else:
         "loading": ("load",),
         "networks.architectures": ("MODELS",),
         "networks.construction": ("build",),
-        "resolving": ("resolve", "resolve_ensemble"),
+        "resolving": ("resolve", "resolve_ensemble", "stated_classes"),
         "wrapper": ("SegmentationModel",),
     }
 

@@ -139,6 +139,20 @@ def resolve(
     return replace(draft, checkpoint=path, migration=migration, flops=flops)
 
 
+def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] | None:
+    """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
+
+    The code of a frozen model is not run for it.
+    """
+    path, arch, trained, has_record = origin
+    if trained.class_names:
+        return trained.class_names
+    if arch in READERS and arch not in FROZEN and storage.is_local(path):
+        return int(READERS[arch].describe(storage.local_path(path), entry.args).num_classes)
+    stated = checkpoints.read_metadata(path).get("num_classes") if has_record else None
+    return stated if isinstance(stated, int) else None
+
+
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
     """Resolves the mean of other models' probabilities to a spec.
 

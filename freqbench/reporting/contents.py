@@ -9,6 +9,7 @@ import pandas as pd
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
+from freqbench.core.types import AGREEMENT
 from freqbench.results import Key, Store, index_keys
 
 
@@ -28,7 +29,8 @@ class Contents:
         for run in (run for store in self.facts for run in store["runs"]):
             for name, dataset in run.get("datasets", {}).items():
                 may_be[name] = may_be.get(name, True) and dataset.get("redistributable") is True
-        return sorted(name for name in self.records["dataset"].unique() if not may_be.get(name))
+        names = self.records["dataset"].unique()
+        return sorted(name for name in names if not may_be.get(name.removesuffix(AGREEMENT)))
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:

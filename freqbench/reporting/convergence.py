@@ -17,6 +17,7 @@ from freqbench.analysis.groups import bounds, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.analysis.statistics import POINTS, mean_intervals
 from freqbench.core.terminal import printable
+from freqbench.core.types import AGREEMENT
 from freqbench.job.sweep import parse_value
 from freqbench.reporting.render import Section
 
@@ -216,7 +217,8 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
     for row, interval in zip(chosen.to_dict("records"), bounds(chosen), strict=True):
         entry = {key: _spelled(key, value) for key, value in entries[row["cell_id"]].items()}
-        place = {"datasets": [row["dataset"]], "sources": [row["model"]]} if several else {}
+        dataset = row["dataset"].removesuffix(AGREEMENT)  # its name in jobs
+        place = {"datasets": [dataset], "sources": [row["model"]]} if several else {}
         about = (
             f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {points(row['drop'])} "
             f"{interval} at {row['passes']:.0f} passes a window; the largest is {points(row['largest'])}"

@@ -10,6 +10,7 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.types import AGREEMENT
 from freqbench.reporting import audit, render
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.cells import COLUMNS, relevant
@@ -89,7 +90,7 @@ def renderer(format: str) -> Callable[[Sequence[Section]], str]:
     """Returns the renderer of a format; UserError if there is no such format."""
     if format not in FORMATS:
         raise UserError(unknown("format", format, FORMATS))
-    return FORMATS[format]
+    return lambda sections: FORMATS[format](render.in_words(sections))
 
 
 def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | None) -> list[Section]:
@@ -106,6 +107,12 @@ def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | N
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(stores, job_keys, COLUMNS)
+    agree = sorted({f"{name}{AGREEMENT}" for name in recipe.dataset_of} & {*records["dataset"].unique()})
+    if agree:
+        raise UserError(
+            f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, run with reference: "
+            "prediction: run it with label maps, or report it by --table overview"
+        )
     rows = current(checked(relevant(recipe, records), relevant(recipe, stored)))
     return paper_table(recipe, rows, [run for store in stores for run in store.runs()])
 

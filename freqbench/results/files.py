@@ -182,9 +182,10 @@ def _opened(source: Any, path: str, kind: str, schema: pa.Schema) -> pq.ParquetF
 
 
 def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns a table with exactly the columns of a schema: missing columns of LATER become null."""
-    if len(table.schema) < len(schema):
-        table = pa.concat_tables([schema.empty_table(), table], promote_options="default")
+    """Returns a table with exactly the columns of a schema: missing columns of LATER get their value there."""
+    for name in schema.names:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.repeat(pa.scalar(LATER[name], pa.string()), len(table)))
     return table.select(schema.names).cast(schema)
 
 

@@ -6,7 +6,7 @@ be computed is null, with the reason under its name in `null_reasons`; one that 
 a reason.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -99,6 +99,13 @@ RECORDS: tuple[Column, ...] = (
     *_KEYS,
     _identity("source_model_id", "the model whose gradients made the volume"),
     _identity("dataset", "name of the dataset"),
+    _identity(
+        "reference",
+        "what predictions are held against: `label`, the label map; `prediction`, the target's own prediction of the "
+        "clean volume, so that scores are its agreement with itself and the `_clean` columns are perfect by "
+        "construction (the attack moved away from the source's own)",
+        required=False,
+    ),
     _identity("case_id", "name of the case within its dataset"),
     _identity("patient_id", "name of the patient: several cases may share it"),
     _identity("source_model", "name of the model whose gradients made the volume"),
@@ -221,8 +228,8 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER = ("caution",)
-"""Columns that published files of this version lack; they are null there."""
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label"}
+"""Columns that published files of this version may lack, all texts, with their value there."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

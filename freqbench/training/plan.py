@@ -98,6 +98,7 @@ def _training(
 ) -> Training:
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
+    dataset.require_labels(place, "which a network learns from")
     attack = _attack(model.attack, dataset, f"{place}: attack")
     if attack and attack.moves_labels:
         raise UserError(f"{place}: attack: expected one that leaves labels in their place, got {attack.name}")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from called import Bench, refused
-from data.downloads import decathlon
+from data.downloads import decathlon, put, volume
 from tiny import save_weights
 
 from freqbench import models
@@ -45,6 +45,18 @@ def test_it_writes_a_commented_job_that_plan_accepts(data: str, checkpoint: str,
     assert {attack["name"]: attack.get("eps") for attack in job["attacks"]}["pgd"] == "4/255"
     code, said, _ = bench("plan", str(path), "--out", str(tmp_path / "out"))
     assert (code, "0 of 10 records are in" in said) == (0, True)
+
+
+def test_scans_without_label_maps_give_a_job_that_plan_accepts(checkpoint: str, tmp_path: Path, bench: Bench) -> None:
+    """The classes are those of the checkpoint."""
+    put(tmp_path / "scans/a.nii.gz", volume()[0])
+    path = tmp_path / "mine.yaml"
+    command = ("init", str(path), "--data", str(tmp_path / "scans"), "--checkpoint", checkpoint)
+    assert bench(*command, "--budget", "4/255")[0] == 0
+    (entry,) = yaml.safe_load(path.read_text())["datasets"]
+    keys = {"loader": "images", "split": "test", "reference": "prediction", "cases": 1}
+    assert entry == {"name": "scans", "root": str(tmp_path / "scans"), **keys}
+    assert "0 of 5 records are in" in bench("plan", str(path), "--out", str(tmp_path / "out"))[1]
 
 
 def test_a_file_that_is_there_is_written_over_by_force_alone(

@@ -63,6 +63,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = 
     "Task09_Spleen": (_msd, "task of the Medical Segmentation Decathlon", "msd", {"training": 2, "test": 0}),
     "amos22": (_amos, "AMOS", "amos", MINE),
     "total": (_total, "TotalSegmentator", "totalsegmentator", {"train": 1, "test": 1}),
+    "scans": (partial(_copies, names=["a.nii.gz", "b.nii.gz"]), "scans without label maps", "images", {"test": 2}),
     "Dataset027_ACDC": (_raw, "raw folder of nnU-Net", "nnunet_raw", {"training": 2, "test": 1}),
 }
 
@@ -156,7 +157,7 @@ def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None
 
 def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match="loop: expected a folder, found none: check --data"):
+    with pytest.raises(UserError, match="loop: expected a folder or a NIfTI file, found none: check --data"):
         recognise(str(tmp_path / "loop"))
 
 
@@ -183,7 +184,7 @@ def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:
     put(tmp_path / "imagesTr/spare.nii.gz", volume()[0])
     found = recognise(str(tmp_path))
     assert found.notes == (
-        "test: no label maps, so its cases cannot be scored",
+        "test: no label maps, so its cases need `reference: prediction`",
         "the list does not name: imagesTr/spare.nii.gz",
     )
     assert found.problems == ()
@@ -193,12 +194,13 @@ def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:
     ("write", "text"),
     [
         (lambda _: None, "expected the folder of a dataset, got one with nothing: looked for TotalSegm"),
+        (lambda root: (root / "notes.nii.gz").mkdir(), "got one with notes.nii.gz: looked for"),
         (lambda root: (root / "notes.txt").touch(), "got one with notes.txt: looked for TotalSegmentator"),
         (
             lambda root: ((root / "Task09_Spleen").mkdir(), _msd(root / "Task09_Spleen")),
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
-        (shutil.rmtree, "expected a folder, found none: check --data"),
+        (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
@@ -208,6 +210,18 @@ def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
     root.mkdir()
     write(root)
     refused(text, lambda: recognise(str(root)), UserError)
+
+
+@pytest.mark.parametrize("place", ["", "a.nii.gz"])
+def test_doctor_says_what_scans_without_label_maps_are_good_for(
+    tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder, or a single file."""
+    _copies(tmp_path, ["a.nii.gz"])
+    code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path / place))
+    assert code == 0
+    assert "reference: prediction, loader: images, split: test}" in out
+    assert "how stable it is, not whether it is right" in out
 
 
 def test_doctor_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,8 +143,10 @@ def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
     assert yaml.safe_load(text)["attacks"] == [{**ENTRIES["thrice"], "eps": "8/255"}]
 
 
-def test_of_several_networks_an_entry_says_which_it_is_for_and_an_odd_budget_stays_exact() -> None:
-    one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few")
+@pytest.mark.parametrize("shown", ["phantom", "phantom (agreement)"])
+def test_of_several_networks_an_entry_says_which_it_is_for_and_an_odd_budget_stays_exact(shown: str) -> None:
+    """The dataset by its name in jobs."""
+    one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few", dataset=shown)
     chosen = recommended(pd.concat([one, one.assign(model="unetr")], ignore_index=True))
     odd = {"few": {"name": "pgd", "eps": 0.0313725, "steps": 10}}
     entries = yaml.safe_load(convergence.job_text(chosen, odd))["attacks"]

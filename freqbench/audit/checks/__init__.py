@@ -6,6 +6,7 @@ Pure: evidence in, findings out. `CHECKS` lists the checks and `audited` runs th
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from freqbench.analysis.labels import agreed
 from freqbench.audit.checks import gradients, noise, scores, strongest
 from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
@@ -60,7 +61,11 @@ CHECKS: Mapping[str, Check] = {
 
 def audited(evidence: Evidence) -> tuple[Finding, ...]:
     """Returns the findings of all checks, in the order of CHECKS."""
-    return tuple(replace(finding, check=name) for name, check in CHECKS.items() for finding in check.run(evidence))
+    return tuple(
+        replace(finding, check=name, sentence=agreed(finding.sentence, finding.dataset))
+        for name, check in CHECKS.items()
+        for finding in check.run(evidence)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,14 +79,17 @@ class Decathlon(ListedFolder):
 
     def _parsed(self, line: Any) -> CaseFiles:
         root, image = self._root(), self._image_of(line)
-        label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
-        if not isinstance(label, str) or not label:
-            raise UnlabelledError(
-                f"{self._source()}: expected a label map for {image}, got none: choose a labelled split"
-            )
-        case_id = self._case_id(line)
+        case_id, label = self._case_id(line), None
+        if self.reference == "label":
+            label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
+            if not isinstance(label, str) or not label:
+                raise UnlabelledError(
+                    f"{self._source()}: expected a label map for {image}, got none: choose a labelled split, or set "
+                    "reference: prediction"
+                )
+            label = join(root, label)
         patient = line.get("patient") if isinstance(line, dict) else None
-        return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), join(root, label))
+        return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), label)
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 import abc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
@@ -17,7 +17,7 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, User
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
-from freqbench.core.types import Case, CaseRef, NativeCase
+from freqbench.core.types import NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
@@ -42,7 +42,7 @@ class CaseFiles:
     case_id: str
     patient_id: str
     image: str
-    label: str
+    label: str | None  # None: it has none, or none is asked for
     further: tuple[str, ...] = ()  # the files of further channels, in order
     masks: tuple[str, ...] = ()  # one mask per class from 1 on, if masks make up the label map; `label` is the first
 
@@ -54,7 +54,7 @@ class CaseFiles:
 
     def files(self) -> tuple[str, ...]:
         """Returns all files of the case, each once."""
-        return tuple(dict.fromkeys((self.image, self.label, *self.further, *self.masks)))
+        return tuple(dict.fromkeys(filter(None, (self.image, self.label, *self.further, *self.masks))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     @abc.abstractmethod
     def _parsed(self, line: Any) -> CaseFiles:
-        """Returns a line's files; raises UnlabelledError if it names no label map, DataError if it is malformed."""
+        """Returns a line's files; raises DataError if it is malformed.
+
+        Raises UnlabelledError if it names no label map, unless `reference` is the prediction.
+        """
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -186,7 +189,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(nifti.read_image(image)),
-            label=torch.from_numpy(self._read_label(entry, label))[None],
+            label=torch.from_numpy(
+                self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
+            )[None],
             affine=image.affine,
             spacing=image.spacing,
             source=str(image.path),
@@ -211,7 +216,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         for line in lines:
             case_id = self._case_id(line)
             try:
-                entry = self._parsed(line)
+                entry = self._files(line)
             except UnlabelledError:
                 survey.unlabelled.append(case_id)
                 continue
@@ -223,7 +228,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 _, label = self._headers(entry)
                 for path in entry.files():
                     nifti.check_length(storage.fetch(path))
-                if with_labels and not entry.masks:
+                if label and with_labels and not entry.masks:
                     self._read_label(entry, label)
                 survey.complete.append(case_id)
             except DataError as error:
@@ -254,7 +259,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def _entries(self, split: str) -> dict[str, CaseFiles]:
         entries: dict[str, CaseFiles] = {}
         for line in self._lines(split):
-            entry = self._parsed(line)
+            entry = self._files(line)
             if entry.case_id in entries:
                 raise DataError(
                     f"{self._source()}: expected each case of {split} once, got {entry.case_id} twice: remove one"
@@ -267,17 +272,23 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         for split in (self.split, *(key for key, lines in self.splits().items() if lines)):
             for line in self._lines(split):
                 if self._case_id(line) == case_id:
-                    return self._parsed(line)
+                    return self._files(line)
         raise DataError(f"{self._source()}: expected case {case_id}, got a list without it: plan the job again")
+
+    def _files(self, line: Any) -> CaseFiles:
+        """Returns the files of a line that are asked for: without its label map under `reference: prediction`."""
+        entry = self._parsed(line)
+        return entry if self.reference == "label" else replace(entry, label=None, masks=())
 
     def _check_content(self, entry: CaseFiles, ref: CaseRef) -> None:
         if self._fingerprint(entry) != ref.fingerprint:
             raise DataError(f"{entry.image}: expected the content that was planned, got another: plan the job again")
 
-    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
-        image = self._image_header(entry)
-        label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
-        label.check_same_grid(image)
+    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
+        image, label = self._image_header(entry), None
+        if entry.label:
+            label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
+            label.check_same_grid(image)
         check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
         return image, label
 

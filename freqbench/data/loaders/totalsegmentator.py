@@ -80,9 +80,9 @@ class TotalSegmentator(ListedFolder):
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
         return CaseFiles(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
-    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header]:
-        """Returns the headers of the image and of the first mask; checks all masks."""
-        for structure, mask in zip(self.classes, entry.masks, strict=True):
+    def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
+        """Returns the headers of the image and of the first mask, if masks are asked for; checks all masks."""
+        for structure, mask in zip(self.classes, entry.masks, strict=bool(entry.masks)):
             folder = mask.rpartition("/")[0]
             if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):
                 raise DataError(f"{folder}: {unknown('structure', structure, map(nifti.stem, there))}")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from freqbench.analysis.labels import agreed
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
@@ -30,6 +32,9 @@ def _each(draw: Callable[..., Iterator[Figure | str]], *by: str) -> Callable[[Ma
             of = tuple(map(str, group))
             with styled():
                 figures = list(draw(material, part, *of))
+            for text in (each for figure in figures if isinstance(figure, Figure) for each in figure.findobj(Text)):
+                if text.get_text() != (words := agreed(text.get_text(), of[0])):
+                    text.set_text(words)
             for number, figure in enumerate(figures, 1):
                 yield (of if number == 1 else (*of, str(number))), figure
 

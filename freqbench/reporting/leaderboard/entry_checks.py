@@ -27,7 +27,7 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.entry import FROZEN
-from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, told_by
+from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, require_labels, told_by
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
@@ -87,6 +87,7 @@ def _spec(entry: Entry, spec: Any) -> JobSpec:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
     if [each.name for each in job.models] != [entry.seal.model] or job.models[0].ensemble or job.training:
         raise UserError(f"{entry.name}: its job: expected {entry.seal.model} alone, got more: make the entry again")
+    require_labels(job, f"{entry.name}: its job")
     if job.models[0].is_prompted:
         raise UserError(f"{entry.name}: its job: expected a network that sees nothing of a label, got args.points")
     return job

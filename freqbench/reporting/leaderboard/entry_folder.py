@@ -26,6 +26,7 @@ from freqbench.core import config, downloads, names, storage
 from freqbench.core.config import FileName, Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
+from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, Card, read_card
 from freqbench.results import Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, MAX_BYTES
@@ -214,6 +215,16 @@ def told_by(store: Store) -> Told:
         worst_cases=tuple(worst),
         verdicts=tuple(Verdict(dataset=v.dataset, verdict=v.verdict, sentence=v.sentence) for v in verdicts),
     )
+
+
+def require_labels(job: JobSpec, where: str) -> None:
+    """Refuses a job that scores agreement, by which a network that always predicts the same would lead a board."""
+    for entry in job.datasets:
+        if entry.own.get("reference") == "prediction":
+            raise UserError(
+                f"{where}: {entry.name}: expected scores against labels, as boards rank by them, got reference: "
+                "prediction: run the job with label maps"
+            )
 
 
 def located(spec: Mapping[str, Any], place: str) -> dict[str, Any]:

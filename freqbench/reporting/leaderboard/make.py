@@ -16,7 +16,16 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card
-from freqbench.reporting.leaderboard.entry_folder import SEAL, STORE, Seal, files_of, located, place_of, told_by
+from freqbench.reporting.leaderboard.entry_folder import (
+    SEAL,
+    STORE,
+    Seal,
+    files_of,
+    located,
+    place_of,
+    require_labels,
+    told_by,
+)
 from freqbench.results import KEY, Key, Store, index_keys
 from freqbench.results.glimpses import GLIMPSES, listed
 
@@ -87,6 +96,7 @@ def seal(folder: Path, model: str, checkpoint: str) -> None:
 def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
     """Reduces a stored job to one network and its attacks on itself, without paths of the machine that made it."""
     job = config.validate(spec, JobSpec, f"{out}/run.json")
+    require_labels(job, out)
     entries = [entry for entry in job.models if entry.name == model]
     if not entries:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")

@@ -42,17 +42,18 @@ import pandas as pd
 
 from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
-from freqbench.analysis.labels import families
+from freqbench.analysis.labels import agreed, families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
 from freqbench.core.documents import object_of
+from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
-from freqbench.reporting.render.columns import columns_of, one_line
+from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY
 from freqbench.results.rowid import row_id
@@ -94,17 +95,18 @@ def page_data(
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
+    agrees = rows["dataset"].astype(str).str.endswith(AGREEMENT)
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": _described(),
+        "scores": _described(all_agree=bool(len(rows)) and bool(agrees.all())),
         "summary": _summary(rows, records),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
         "series": {name: list(series_style(index)) for index, name in enumerate(dict.fromkeys(rows["family"]))},
-        "findings": page_facts.sentences(rows),
+        "findings": [each | {"text": agreed(each["text"], each["dataset"])} for each in page_facts.sentences(rows)],
         "glimpses": shown_glimpses(records, [each["store"] for each in facts]),
         "left_out": _left_out(left_out),
         "failures": _objects(failed.where(failed.notna(), None), ("failed", "reason")),
@@ -115,7 +117,7 @@ def page_data(
         },
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
-        "notes": list(page_facts.NOTES),
+        "notes": [*page_facts.NOTES, *([OWN] if agrees.any() else [])],
         "cautions": list(page_facts.CAUTIONS),
         "tables": _tables(everything),
         "natural": _natural(everything),
@@ -124,9 +126,14 @@ def page_data(
     }
 
 
-def _described() -> list[dict[str, Any]]:
-    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty."""
+def _described(all_agree: bool) -> list[dict[str, Any]]:
+    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty.
+
+    A page without any score against labels calls them agreement.
+    """
     scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
+    if all_agree:
+        scores = [each | {name: agreed(each[name]) for name in ("heading", "meaning")} for each in scores]
     return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 
@@ -259,7 +266,7 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
 def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
     """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
     tables = []
-    for section in unasked(records):
+    for section in in_words(unasked(records)):
         columns = columns_of(section)
         headings = [{"heading": one_line(each.heading), "number": each.is_number} for each in columns]
         rows = [list(cells) for cells in zip(*(each.cells for each in columns), strict=True)]

@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
 import pandas as pd
 
 from freqbench.analysis.groups import points
+from freqbench.analysis.labels import agreed
 from freqbench.analysis.scores import SCORES
 from freqbench.analysis.tables import COUNTED
+from freqbench.core.types import AGREEMENT
 
 HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | {
     "source_model": "source",
@@ -33,6 +35,13 @@ HEADINGS = {score.name: score.heading.replace(" ", "\n") for score in SCORES} | 
 }
 _WHOLE = frozenset({"cases", "seeds", "failed", "hd95_undefined", "num_attacks", "num_cases"})
 
+OWN = (
+    "Agreement is the Dice of a model's prediction with its own prediction of the clean volume, which is 100 on clean "
+    "volumes by construction. It says how stable the model is, not whether it is right: read it beside noise and null "
+    "rows, and no rank by it as one of quality, as a model that always predicts the same comes first."
+)
+"""Note below scores of datasets with `reference: prediction`."""
+
 _NUMBERS = re.compile(r"[-+(\[]*\d[\d.,/\s%()\[\]*+-]*")
 
 
@@ -52,6 +61,16 @@ class Section:
     text: str = ""
     data: pd.DataFrame | None = None
     marks: Collection[tuple[int, str]] = ()
+
+
+def in_words(sections: Sequence[Section]) -> list[Section]:
+    """Returns sections that call scores agreement, with a note at the end, where their title names such a dataset."""
+    named = [
+        replace(section, title=agreed(section.title, section.title), text=agreed(section.text, section.title))
+        for section in sections
+    ]
+    is_said = any(AGREEMENT in section.title for section in sections)
+    return [*named, Section("Agreement", text=OWN)] if is_said else named
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ def columns_of(section: Section) -> list[Column]:
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
         Column(
-            heading=HEADINGS.get(name, str(name)),
+            heading=agreed(HEADINGS.get(name, str(name)), section.title),
             is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
             marked=frozenset(row for row, column in section.marks if column == name),
