@@ -30,6 +30,7 @@ class Description:
         input: adapter from a volume to the network's input.
         preprocess: preprocessing of its training data; None if the file does not state it.
         inference: keys of `Inference`, as it was deployed.
+        black_box: why no gradient goes through it; None if one does.
     """
 
     roi: Shape
@@ -39,6 +40,7 @@ class Description:
     input: InputAdapter = DEFAULT_INPUT
     preprocess: Preprocess | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    black_box: str | None = None
 
 
 def read_object(path: Path) -> dict[str, Any]:
