@@ -188,7 +188,9 @@ def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int) -> ClassMa
     if missing:
         raise UserError(f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes")
     if 0 in entry.class_map and rest:
-        raise UserError(f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest")
+        raise UserError(
+            f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
+        )
     return tuple(groups[number] for number in range(num_classes))
 
 

@@ -158,5 +158,7 @@ class ModelSpec:
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
         return (
-            self.arch in RUNS_CODE or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
+            self.arch in RUNS_CODE
+            or plugins.names_class(self.arch)
+            or any(member.needs_trust for member in self.members)
         )

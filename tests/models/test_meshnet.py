@@ -62,9 +62,7 @@ def test_the_network_is_its_chain_on_the_arrays_of_an_lia_volume(tmp_path: Path)
 def test_axes_of_the_job_replace_those_of_the_format(tmp_path: Path) -> None:
     spec = resolve(entry(meshnet_folder.write(tmp_path / "net"), input={"axes": "HWD"}), num_classes=3)
     x = torch.rand(1, 1, *SIDE, generator=torch.Generator().manual_seed(1))
-    np.testing.assert_allclose(
-        load(spec, CPU)(x)[0].detach().numpy(), reference(x[0, 0].double().numpy()), atol=1e-5
-    )
+    np.testing.assert_allclose(load(spec, CPU)(x)[0].detach().numpy(), reference(x[0, 0].double().numpy()), atol=1e-5)
 
 
 def test_the_file_and_its_folder_are_one_network_and_weights_may_be_safetensors(tmp_path: Path) -> None:
@@ -122,7 +120,10 @@ def outside(model: dict[str, Any]) -> None:
     ("change", "text"),
     [
         (kind(2, "BatchNormalization"), "layer act_0 (BatchNormalization): expected a chain of Conv3D and Activation"),
-        (at(2, "activation", "gelu"), "layer act_0 (Activation): activation: Input should be 'linear', 'relu' or 'elu', got 'gelu'"),
+        (
+            at(2, "activation", "gelu"),
+            "layer act_0 (Activation): activation: Input should be 'linear', 'relu' or 'elu', got 'gelu'",
+        ),
         (at(3, "padding", "valid"), "layer 21 (Conv3D): padding: Input should be 'same', got 'valid'"),
         (at(3, "strides", [2, 2, 2]), "layer 21 (Conv3D): strides[0]: Input should be 1, got 2"),
         (at(3, "kernel_size", [2, 2, 2]), "layer 21 (Conv3D): kernel_size: expected odd numbers"),

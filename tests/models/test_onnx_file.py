@@ -77,7 +77,11 @@ def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> 
     ("form", "more", "text"),
     [
         ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
-        ({"sides": ROI}, {"roi": (8, 8, 8)}, "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)"),
+        (
+            {"sides": ROI},
+            {"roi": (8, 8, 8)},
+            "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)",
+        ),
         ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4"),
         ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
         ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
@@ -109,4 +113,6 @@ def test_without_its_packages_it_says_what_to_install(tmp_path: Path, monkeypatc
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refusing)
-    refused(entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip install")
+    refused(
+        entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip install"
+    )

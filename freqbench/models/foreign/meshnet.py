@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.types import Shape, triple
-from freqbench.models.checkpoints.files import check_sound, read_content
+from freqbench.models.checkpoints.files import check_sound, is_safetensors, read_content
 from freqbench.models.entry import DEFAULT_ROI, InputAdapter
 from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
 
@@ -222,7 +222,7 @@ def _existing(file: Path) -> Path:
 def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     """Yields names and arrays of a group, whose files follow each other; safetensors hold them by name."""
     paths = [_existing(folder / name) for name in group.paths]
-    if len(paths) == 1 and paths[0].suffix == ".safetensors":
+    if len(paths) == 1 and is_safetensors(paths[0]):
         stored = read_content(str(paths[0]))
         for entry in group.weights:
             got = tuple(stored[entry.name].shape) if entry.name in stored else "none"
@@ -234,8 +234,8 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     size, wanted = sum(path.stat().st_size for path in paths), 4 * sum(counts)
     if size != wanted:
         raise CheckpointError(
-            f"{', '.join(map(str, paths))}: expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch it again"
+            f"{', '.join(map(str, paths))}: expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
         )
     values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
-    for entry, part in zip(group.weights, values.split(counts), strict=True):
+    for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
         yield entry.name, part.reshape(entry.shape)
