@@ -360,6 +360,8 @@ class ModelEntry(Strict):
         for key in ("args", "roi", "migration", "inference"):
             if getattr(self, key):
                 raise ValueError(f"expected a command without {key}: it segments whole volumes: leave it out")
+        if self.input and self.input.model_fields_set != {"axes"}:
+            raise ValueError("expected input of a command to hold axes alone, as it sees the file's own unit")
         if self.arch not in (None, COMMAND):
             raise ValueError(f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out")
         for place in (IMAGE, LABELS):

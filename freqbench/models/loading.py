@@ -46,6 +46,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
             wanted = net.state_dict()
             net.load_state_dict(_migration_of(spec).convert(weights_of(spec, wanted), wanted))
     net.requires_grad_(False)
+    compile = compile and spec.black_box is None
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 

@@ -264,7 +264,7 @@ def _described(
                     f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
                     "state both"
                 )
-            if description.preprocess:
+            if description.preprocess and arch != COMMAND:  # which sees its own unit in any space
                 _require_input(entry, local, description.preprocess)
     return local, description
 

@@ -14,6 +14,7 @@ import torch
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.core.types import Case, CaseRef
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
@@ -162,6 +163,18 @@ def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tm
     assert first == moved != other
 
 
+def test_its_space_is_the_file_s_own_grid_or_that_of_the_job(tmp_path: Path) -> None:
+    with trusting():
+        spaces = [
+            resolve(entry(tmp_path, **more), num_classes=2, space=Preprocess(spacing=(2, 2, 2))).space
+            for more in ({}, {"preprocess": {"spacing": (1, 1, 1), "intensity": {"window": (0, 9)}}})
+        ]
+    assert [(space.spacing, space.intensity) for space in spaces if space] == [
+        (None, "minmax"),
+        ((1.0, 1.0, 1.0), {"window": (0, 9)}),
+    ]
+
+
 def test_it_needs_trust_and_a_program(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --trust-code"):
         resolve(entry(tmp_path), num_classes=2)
@@ -179,6 +192,7 @@ def test_it_needs_trust_and_a_program(tmp_path: Path) -> None:
         ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
         ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
         ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
+        ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
         ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
         ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
     ],

@@ -1,8 +1,8 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
 Files are told apart by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
-its own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are read, and numpy arrays and argparse
-options, which are skipped.
+their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are
+read, and numpy arrays and argparse options, which are skipped.
 """
 
 import hashlib
