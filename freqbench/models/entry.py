@@ -227,7 +227,7 @@ class ModelEntry(Strict):
         bundle: folder of a MONAI bundle.
         command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
             needs trust, and is asked for labels alone.
-        timeout: seconds that one run of the command may take.
+        timeout: seconds that one run of the command may take; None: 600.
         classes: classes of the network's output, background included; None: the dataset's, or stated by the file.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it (their
             probabilities are added); background takes those that are left. None: the same classes.
@@ -259,7 +259,7 @@ class ModelEntry(Strict):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None
     command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
-    timeout: PositiveFloat = 600.0
+    timeout: PositiveFloat | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
     class_map: dict[NonNegativeInt, Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]] | None = None
     ensemble: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
@@ -354,13 +354,13 @@ class ModelEntry(Strict):
     def _runs_as_a_command(self) -> None:
         """Checks the keys of a command, and that there is one if `arch` says so."""
         if self.command is None:
-            if self.arch == COMMAND or "timeout" in self.model_fields_set:
+            if self.arch == COMMAND or self.timeout:
                 raise ValueError(f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words')
             return
         for key in ("args", "roi", "migration", "inference"):
             if getattr(self, key):
                 raise ValueError(f"expected a command without {key}: it segments whole volumes: leave it out")
-        if self.input and self.input.model_fields_set != {"axes"}:
+        if self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True):
             raise ValueError("expected input of a command to hold axes alone, as it sees the file's own unit")
         if self.arch not in (None, COMMAND):
             raise ValueError(f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out")

@@ -42,6 +42,7 @@ from freqbench.models.entry import (
     seed_of,
 )
 from freqbench.models.foreign import READERS
+from freqbench.models.foreign.command import TIMEOUT
 from freqbench.models.foreign.common import Description
 from freqbench.models.loading import located, naming, skeleton, weights_of
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
@@ -83,7 +84,7 @@ def resolve(
     outputs, black_box = _outputs(entry, arch, trained.num_classes, num_classes), None
     if arch in READERS:
         if arch == COMMAND:
-            args = {"num_classes": outputs or num_classes, "timeout": entry.timeout}
+            args = {"num_classes": outputs or num_classes, "timeout": entry.timeout or TIMEOUT}
         elif arch in FROZEN:  # its file may not state its inputs and outputs
             side = {"roi": adapter.in_network_order(roi)} if roi else {}
             args = {"num_classes": outputs, "num_channels": num_channels, **side, **args}

@@ -175,6 +175,15 @@ def test_its_space_is_the_file_s_own_grid_or_that_of_the_job(tmp_path: Path) -> 
     ]
 
 
+def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
+    """A store writes every key, those that were not given too."""
+    for written in (
+        entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}),
+        ModelEntry(name="m", checkpoint="a.pt"),
+    ):
+        assert ModelEntry.model_validate_json(written.model_dump_json()) == written
+
+
 def test_it_needs_trust_and_a_program(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --trust-code"):
         resolve(entry(tmp_path), num_classes=2)

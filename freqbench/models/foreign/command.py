@@ -35,6 +35,7 @@ WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the side
 OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
 CERTAIN = 20.0
 """Logit of the class that the command names, others have 0: merged classes (`class_map`) then keep the label."""
+TIMEOUT = 600.0  # seconds
 LINE_BYTES = 4096
 
 
