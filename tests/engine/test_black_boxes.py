@@ -7,18 +7,14 @@ from typing import Any
 
 import pytest
 from called import Bench
+from models import nifti_tool
 from tiny import ARGS, ROI, SHAPE, execute, expanded, job, write
 
 from freqbench.core.errors import UserError
 from freqbench.results import Store
 
-TOOL = """
-    import nibabel as nib, numpy as np, sys
-    image = nib.load(sys.argv[1])
-    values = np.asarray(image.dataobj)
-    labels = np.digitize(values, np.quantile(values, [0.5, 0.6, 0.7, 0.8, 0.9])).astype(np.uint8)
-    nib.save(nib.Nifti1Image(labels, image.affine), sys.argv[2])
-"""
+CLASS = "sum(value > ordered[k * len(ordered) // 10] for k in range(5, 10))"
+TOOL = nifti_tool.script(CLASS)
 WHITE: dict[str, Any] = {"name": "white", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
 FGSM = {"name": "fgsm", "eps": "8/255"}
 
@@ -105,7 +101,7 @@ def test_a_black_box_is_no_surrogate(tmp_path: Path) -> None:
 def test_a_map_of_classes_scores_a_tool_of_other_classes(tmp_path: Path) -> None:
     """Eleven labels of the tool become the phantom's six: labels 2k-1 and 2k become class k."""
     halves = {k: [2 * k - 1, 2 * k] for k in range(1, 6)}
-    script = TOOL.replace(".astype", "; labels = (2 * labels - (values > np.median(values) + 9) * (labels > 0)).astype")
+    script = nifti_tool.script(f"max(0, 2 * {CLASS} - (value > ordered[-99]))")
     (tmp_path / "eleven").mkdir()
     eleven = {**tool(tmp_path / "eleven", script, classes=11, class_map=halves), "name": "eleven"}
     execute(with_models(WHITE, tool(tmp_path), eleven), tmp_path / "out")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from models import nifti_tool
 from models.conftest import refused
 
 from freqbench.core.errors import UserError
@@ -20,12 +21,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 
 SHAPE = (5, 6, 7)
-THRESHOLD = """
-    import nibabel as nib, numpy as np, sys
-    image = nib.load(sys.argv[1])
-    labels = (np.asarray(image.dataobj) > 50).astype(np.uint8)
-    nib.save(nib.Nifti1Image(labels, image.affine), sys.argv[2])
-"""
+THRESHOLD = nifti_tool.script("value > 50")
 
 
 def entry(folder: Path, script: str = THRESHOLD, **more: Any) -> ModelEntry:
@@ -125,16 +121,13 @@ def test_a_command_that_fails_is_one_line(tmp_path: Path, case: Case, script: st
 
 
 def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, case: Case) -> None:
-    script = f"""
-        import subprocess, sys, time
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-        open({str(tmp_path / "pid")!r}, "w").write(str(child.pid))
-        print("loading", flush=True)
-        time.sleep(60)
-    """
+    script = f"echo loading; sleep 60 & echo $! > {tmp_path}/pid; sleep 60"
+    hanging = ModelEntry(name="tool", command=("sh", "-c", script, "{image}", "{labels}"), timeout=1)
+    with trusting():
+        sleeper = load(resolve(hanging, num_classes=2), torch.device("cpu")).for_case(case)
     started = time.monotonic()
-    with pytest.raises(UserError, match=r"expected an end within 3 s, got none: it last said 'loading': set timeout"):
-        model(tmp_path, script, timeout=3).for_case(case)(case.image[None])
+    with pytest.raises(UserError, match=r"expected an end within 1 s, got none: it last said 'loading': set timeout"):
+        sleeper(case.image[None])
     assert time.monotonic() - started < 30
     child = int((tmp_path / "pid").read_text())
     for _ in range(100):

@@ -15,7 +15,7 @@ from models.meshnet_folder import SIDE, layers_of, weights
 from safetensors.numpy import save_file
 from scipy.ndimage import correlate
 
-from freqbench.core.errors import CheckpointError
+from freqbench.core.errors import UserError
 from freqbench.models import ModelEntry, load, resolve
 
 Volume = npt.NDArray[np.float64]
@@ -136,6 +136,7 @@ def outside(model: dict[str, Any]) -> None:
         (listed("name", "other/kernel"), "weightsManifest: expected conv3d_0/kernel, found none"),
         (gone, "other.bin: expected the weights that model.json names, found none"),
         (outside, "weightsManifest: paths[0]:"),
+        (at(0, "batch_input_shape", 5), "expected an input [batch, d, h, w, channels], got 5"),
         (graph, "expected TensorFlow.js' layers format"),
     ],
 )
@@ -143,7 +144,7 @@ def test_a_network_that_is_no_such_chain_is_refused_in_one_line(
     tmp_path: Path, change: Callable[[dict[str, Any]], None], text: str
 ) -> None:
     folder = meshnet_folder.write(tmp_path / "net", change)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(UserError) as caught:
         resolve(entry(folder), 3)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)

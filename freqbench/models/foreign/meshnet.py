@@ -14,22 +14,18 @@ import torch
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from freqbench.core.config import Strict, validate
-from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.config import validate
+from freqbench.core.errors import CheckpointError
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints.files import check_sound, is_safetensors, read_content
 from freqbench.models.entry import DEFAULT_ROI, InputAdapter
-from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
+from freqbench.models.foreign.common import Description, NoArgs, axes_towards, construct, fingerprint, read_object
 
 TOPOLOGY = "model.json"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
 _CONFORMED = InputAdapter(axes=axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
 
 _Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
-
-
-class MeshNetArgs(Strict):
-    """Arguments of a MeshNet in a job: none, as its folder holds them all."""
 
 
 class _Conv(BaseModel):
@@ -86,17 +82,16 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     The window is the input's shape. The axes are those of an array in the orientation LIA (FreeSurfer's conformed
     volumes), as nibabel reads it.
 
-    Raises CheckpointError for a file that is missing or not of this format, and for the first layer that is not part of
-    a chain of convolutions and activations; UserError for an argument.
+    Raises CheckpointError for a file that is missing or not of this format, CheckpointError or UserError for the first
+    layer that is not part of a chain of convolutions and activations.
     """
-    validate(dict(args), MeshNetArgs, path)
+    validate(dict(args), NoArgs, path)
     network = _read(path)
-    *_, last = _convolutions(network)
-    names = [TOPOLOGY, *(name for group in network.groups for name in group.paths)]
-    weights = {name: _existing(network.file.parent / name) for name in names[1:]}
+    names = (name for group in network.groups for name in group.paths)
+    weights = {name: _existing(network.file.parent / name) for name in names}
     return Description(
         roi=network.side,
-        num_classes=last.filters,
+        num_classes=_convolutions(network)[-1].filters,
         num_channels=network.num_channels,
         sha256=fingerprint({TOPOLOGY: network.file, **weights}),
         input=_CONFORMED,
@@ -160,7 +155,7 @@ def _read(path: str) -> _Network:
             f"{file}: expected TensorFlow.js' layers format (modelTopology with layers, weightsManifest), got another: "
             "convert the network by tensorflowjs_converter --output_format tfjs_layers_model"
         )
-    sizes: list[Any] = []
+    sizes: Any = None
     chain: list[_Conv | _Activation] = []
     before, seen = None, set[str]()
     for layer in layers:
@@ -172,19 +167,19 @@ def _read(path: str) -> _Network:
             raise CheckpointError(f"{where}: expected a chain, in which each layer takes the one before")
         if name in seen:
             raise CheckpointError(f"{where}: expected each layer's name once")
-        sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape") or []
+        sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape")
         if kind in ("Conv3D", "Activation"):
-            chain.append(_checked(settings, _Conv if kind == "Conv3D" else _Activation, where))
+            chain.append(validate(settings, _Conv if kind == "Conv3D" else _Activation, where))
         elif kind != "InputLayer" or before is not None:
             raise CheckpointError(f"{where}: expected a chain of Conv3D and Activation, which has no such layer")
         before = name
         seen.add(name)
-    if len(sizes) != 5 or not isinstance(sizes[4], int):
+    if not isinstance(sizes, list) or len(sizes) != 5 or not isinstance(sizes[4], int):
         raise CheckpointError(f"{file}: expected an input [batch, d, h, w, channels], got {sizes}")
     if not any(isinstance(layer, _Conv) for layer in chain):
         raise CheckpointError(f"{file}: expected a Conv3D, found none")
     side = triple(size if isinstance(size, int) and size > 0 else DEFAULT_ROI[0] for size in sizes[1:4])
-    groups = [_checked(group, _Group, f"{file}: weightsManifest") for group in content["weightsManifest"]]
+    groups = [validate(group, _Group, f"{file}: weightsManifest") for group in content["weightsManifest"]]
     return _Network(file, side, sizes[4], chain, groups)
 
 
@@ -195,13 +190,6 @@ def _inputs(layer: Any) -> list[str] | None:
         return [edge[0] for node in nodes for edge in node] if nodes is not None else None
     except (TypeError, IndexError, KeyError):
         return ["?"]
-
-
-def _checked(content: Any, model: Any, where: str) -> Any:
-    try:
-        return validate(content, model, where)
-    except UserError as error:
-        raise CheckpointError(str(error)) from None
 
 
 def _convolutions(network: _Network) -> list[_Conv]:
