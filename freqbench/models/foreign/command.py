@@ -15,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -83,6 +82,8 @@ class Command(nn.Module):
 
     def _labels(self, image: Tensor, case: Case, adapter: InputAdapter) -> Tensor:
         """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""
+        import nibabel as nib
+
         ((low, high),) = case.native_ranges
         voxels = adapter.to_network_axes(image[None] * (high - low) + low)[0, 0].numpy()
         affine = case.affine @ _from_network(adapter, image.shape[1:])
@@ -122,6 +123,8 @@ class Command(nn.Module):
             raise UserError(f"{words[0]}: expected a label map at {LABELS}, found none{_last_line(output)}")
 
     def _read(self, file: Path, shape: Sequence[int], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        import nibabel as nib
+
         try:
             written = nib.load(file)
             if written.shape != tuple(shape):  # before any voxel is read

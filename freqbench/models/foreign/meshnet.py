@@ -168,8 +168,10 @@ def _read(path: str) -> _Network:
         if name in seen:
             raise CheckpointError(f"{where}: expected each layer's name once")
         sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape")
-        if kind in ("Conv3D", "Activation"):
-            chain.append(validate(settings, _Conv if kind == "Conv3D" else _Activation, where))
+        if kind == "Conv3D":
+            chain.append(validate(settings, _Conv, where))
+        elif kind == "Activation":
+            chain.append(validate(settings, _Activation, where))
         elif kind != "InputLayer" or before is not None:
             raise CheckpointError(f"{where}: expected a chain of Conv3D and Activation, which has no such layer")
         before = name
