@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from models import onnx_file
 from models.conftest import refused
-from models.onnx_file import BLACK, onnx
+from models.onnx_file import BLACK, onnx, onnxruntime
 
 from freqbench.models import ModelEntry, load, resolve
 
