@@ -186,6 +186,8 @@ def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
         arch = "bundle"
     elif arch is None and (folder / "plans.json").is_file():
         arch = "nnunet"
+    elif arch is None and (folder / "model.json").is_file():
+        arch = "meshnet"
     place = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
     content = {"name": PurePath(source).stem, **settings, "arch": None, **place}
     return config.validate(content, ModelEntry, "load_model")

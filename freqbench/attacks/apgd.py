@@ -12,15 +12,14 @@ from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
-from freqbench.ops.losses import LOSSES, SEQUENCES
+from freqbench.ops.losses import LOSSES, SEQUENCES, Loss, Scope, dice_linear, margin, margin_and_dice
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
-SWITCH = 0.3  # share of the steps before `switch` changes the loss
-SHARED, TRIAL = 0.15, 0.1  # shares of the steps of `race`: before its losses part, and for each to be compared
+TRIAL = 2  # steps of each loss of a `race`
 
-Points = tuple[Tensor, Tensor]
+Points = tuple[Tensor, ...]
 Schedule = tuple[tuple[float, float], ...]
 
 
@@ -169,41 +168,46 @@ def search(
     """Runs some steps in a space by a rule for their size; offers every point and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` in the first 30 % of the steps, then `dice_linear`. `race` raises `margin` in the first
-    15 %; then both losses go on from one point for a tenth of the steps each, and the one that reaches the lower mean
-    Dice, over all samples, takes the steps that are left. It takes as many passes as one loss.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone. `race` begins in
+    the same way; then both losses go on from one point for two steps each, and for each sample the one that reaches the
+    lower mean Dice takes the steps that are left. It takes as many passes as one loss.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
-    losses = SEQUENCES.get(loss, (loss,))
     x = space.project(start)
-    if len(losses) == 1:
-        return glide(task, space, (x, x), range(steps), steps, loss)[0]
-    shared, trial = round((SWITCH if loss == "switch" else SHARED) * steps), max(2, round(TRIAL * steps))
-    points = glide(task, space, (x, x), range(shared), steps, losses[0])
-    if loss == "switch" or steps <= shared + 2 * trial:
-        return glide(task, space, points, range(shared, steps), steps, losses[1])[0]
-    left = steps - trial
-    kept, highest = task.passes.best, -math.inf
-    for name in losses:
+    if loss not in SEQUENCES:
+        return glide(task, space, (x, x), range(steps), steps, LOSSES[loss])[0]
+    half, rest = -(-steps // 2), steps - TRIAL
+    points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
+    if loss == "switch" or rest - half < 2 * TRIAL:
+        return glide(task, space, points, range(half, steps), steps, dice_linear)[0]
+    kept, trials = task.passes.best, []
+    for candidate in (margin_and_dice, dice_linear):
         task.passes.best = best = Best(by_success=task.objective.judges_by_success)
-        reached = glide(task, space, points, range(shared, shared + trial), left, name)
+        reached = glide(task, space, points, range(half, half + TRIAL), rest, candidate)
+        trials.append((best.values, reached))
         if kept is not None:
             kept.offer(best.values, *best.kept)
-        if (value := float(best.values.mean())) > highest:
-            highest, winner, ahead = value, name, reached
     task.passes.best = kept
-    return glide(task, space, ahead, range(shared + trial, left), left, winner)[0]
+    (both, after_both), (alone, after_alone) = trials
+    wins = alone > both
+    points = tuple(torch.where(across(wins, a), a, b) for a, b in zip(after_alone, after_both, strict=True))
+
+    def winner(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+        dice = dice_linear(logits, labels, scope)
+        return dice + torch.where(wins[: len(dice)], 0.0, margin(logits, labels, scope))
+
+    return glide(task, space, points, range(half + TRIAL, rest), rest, winner)[0]
 
 
-def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: str) -> Points:
+def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:
     r"""Goes on from a point and the one before it for some of a run's steps; offers every point that it evaluates.
 
     Step i of n is :math:`0.05 + 0.975 (1 + \cos(\pi i / n))` radii long, from 2 down to 0.05 (a cosine as in Loshchilov
     and Hutter, ICLR 2017, arXiv:1608.03983), with the momentum of `climb`. Returns the last point and the one before.
     """
     x, previous = points
-    task.objective.raises = LOSSES[loss]
+    task.objective.raises = loss
     for i in steps:
         gradient, _ = task.gradient_and_value(x, space.render)
         factor = SHORTEST + (LONGEST - SHORTEST) * (1 + math.cos(math.pi * i / of)) / 2

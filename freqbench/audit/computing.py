@@ -125,7 +125,8 @@ def planned(
     steps, with restarts, and scored on every other model; FGSM; Square; noise of equal L-infinity; noise of the L2 (in
     the body) of each attack of another threat model; the null rows of each frequency attack, with and without
     stretching. For each of these and each bounds of the job's attacks: the strongest attacks with the same bounds, and
-    the recommendations of `freqbench converge` within them, if it was run for the store's job.
+    the recommendations of `freqbench converge` within them, if it was run for the store's job. A black box gets those
+    without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
     """
     own = expand(job, cases, where=out)
@@ -136,6 +137,8 @@ def planned(
     noise = _noise(own, store, cases, say, compute)
     strongest = (*_strongest(own, seed), *_recommended(own, out, cases, say))
     for cell in (*_battery(own, eps, seed), *_null_rows(own, seed), *strongest, *noise):
+        if cell.source.black_box and cell.attack.needs_gradient:
+            continue
         key = cell.dataset.name, cell.cell_id
         former = cells.get(key)
         targets = {target.model_id: target for target in (*(former.targets if former else ()), *cell.targets)}

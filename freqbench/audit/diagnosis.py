@@ -93,8 +93,8 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
-    elif entry and (entry.bundle or entry.arch in READERS):
-        yield "checkpoint", f"{path}: read as {entry.arch or 'bundle'}"
+    elif entry and entry.reader in READERS:
+        yield "checkpoint", f"{path}: read as {entry.reader}"
     else:
         yield from _contents(path)
     if job and entry:

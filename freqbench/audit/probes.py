@@ -48,7 +48,8 @@ def num_passes(own: Grid) -> int:
 
 
 def _sources(own: Grid) -> list[Cell]:
-    return list({(cell.dataset.name, cell.source.model_id): cell for cell in own.cells}.values())
+    cells = [cell for cell in own.cells if cell.source.black_box is None]
+    return list({(cell.dataset.name, cell.source.model_id): cell for cell in cells}.values())
 
 
 def measure_gradients(own: Grid, eps: float, out: str, say: Say) -> None:

@@ -118,7 +118,7 @@ def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]]
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None
     if (folder := names.at_home(checkpoint)).is_dir():
-        signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs"}
+        signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs", "meshnet": folder / "model.json"}
         return [], next((name for name, sign in signs.items() if sign.exists()), None)
     if arch in READERS:
         return [], None

@@ -25,6 +25,7 @@ from freqbench.models.checkpoints import record
 from freqbench.models.checkpoints.record import Origin, origin_of
 from freqbench.results import Shard
 
+WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
 
 
@@ -123,8 +124,17 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                     "much, and of no other"
                 )
             concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
+        concerns += [
+            f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and volumes "
+            "made on other models are scored on it"
+            for model in models.values()
+            if model.black_box
+        ]
         for source, (attack, only) in product(models.values(), attacks[dataset.name]):
             if source.name not in only:
+                continue
+            if source.black_box and attack.needs_gradient:
+                concerns.append(_without_gradient(attack, source, [models[name] for name in models if name in only]))
                 continue
             targets = _targets(job, models, source)
             if attack.moves_labels:
@@ -202,6 +212,16 @@ def _attacks_on(job: JobSpec, number: int, dataset: Dataset) -> Iterator[tuple[A
                 yield attack_of(entry.class_name, written, dataset, place), only
 
 
+def _without_gradient(attack: Attack, source: ModelSpec, sources: Sequence[ModelSpec]) -> str:
+    """Returns the warning that a gradient attack leaves out a black box; refuses it if no other source is left."""
+    if all(model.black_box for model in sources):
+        raise UserError(
+            f"{attack.name}: expected a source that gradients go through, got {source.name}, a black box, as "
+            f"{source.black_box}: take {WITHOUT_GRADIENT} or a null row, or another source"
+        )
+    return f"{attack.name}: not made on {source.name}, a black box: volumes of its other sources are scored on it"
+
+
 def _origins_of(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Origin]:
     origins = {}
     for i, entry in _members_first(given, dataset):
@@ -251,6 +271,8 @@ def surrogates_of(attack: Attack, source: ModelSpec, models: Mapping[str, ModelS
             "or say in sources which models to attack"
         )
     for model in surrogates:
+        if model.black_box:
+            raise UserError(f"{place}: expected networks with gradients, got {model.name}, as {model.black_box}")
         for what in ("num_classes", "num_channels", "roi", "space"):
             ours, theirs = getattr(source, what), getattr(model, what)
             if ours != theirs:

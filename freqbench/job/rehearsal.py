@@ -112,7 +112,7 @@ def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
 def _missing_models(job: JobSpec) -> Iterator[Missing]:
     for entry in job.models:
         path = entry.path
-        if path is None or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
+        if path is None or entry.command or path.startswith(("zoo://", TRAIN)) or seed_of(path) is not None:
             continue
         try:
             exists = storage.exists(storage.filled_in(path, entry.name))

@@ -17,6 +17,7 @@ from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, pair_of
 from freqbench.ops.body import Mask
+from freqbench.ops.torchvision_import import import_torchvision
 
 SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing
 SLICES_AT_ONCE = 16
@@ -110,7 +111,7 @@ def _difference_maps(network: Any, clean: Tensor, adversarial: Tensor) -> list[T
 def _network(device: str) -> Any:
     """Returns the `lpips` package's network on a device, with the trunk's real weights; prints nothing."""
     trunk = weights.trunk()
-    weights.import_torchvision()
+    import_torchvision()
     # The package draws a random trunk, which is replaced below: the caller's random state stays unchanged.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision warns of an argument that the package still passes

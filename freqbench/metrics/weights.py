@@ -28,7 +28,6 @@ from freqbench.core.errors import UserError, one_line
 Weights = dict[str, Tensor]
 
 logger = logging.getLogger(__name__)
-_OPERATORS = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 HUB_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"  # torchvision's; named by its sha256
 LAYERS = (0, 3, 6, 8, 10)  # indices of the convolutions in torchvision's `features`
@@ -79,23 +78,6 @@ def trunk() -> Weights:
     state = torch.load(file, map_location="cpu", weights_only=True)
     names = [f"features.{layer}.{part}" for layer in LAYERS for part in ("weight", "bias")]
     return {name: state[name].clone() for name in names}
-
-
-def import_torchvision() -> Any:
-    """Returns the module, even if its compiled operators do not load (a CUDA build beside a CPU-only torch).
-
-    torchvision registers a shape function for its operator `nms` while it is imported, and fails if the operator does
-    not exist. Nothing here uses it, so its name is enough; the name lives as long as the library that defines it.
-    """
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        for name in ("nms", "qnms"):
-            _OPERATORS.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-        import torchvision
-    return torchvision
 
 
 def _hub_file() -> Path:

@@ -72,7 +72,7 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
                 "take: enlarge the roi or use fewer strides"
             ) from None
         raise UserError(f"{arch}: a roi of {size} does not pass through the network: {one_line(error)}") from None
-    expected = (1, spec.num_classes, *roi)
+    expected = (1, spec.outputs, *roi)
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")

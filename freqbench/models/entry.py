@@ -1,12 +1,14 @@
 """Defines a model's entry in a job: its network, checkpoint, input (axes and intensities), window and defence."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BeforeValidator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
@@ -17,6 +19,7 @@ from pydantic import (
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
+from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape, triple
 from freqbench.models.defences.base import Defence, defence_of
 
@@ -26,10 +29,18 @@ if TYPE_CHECKING:
 AXES = "HWD"
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
-FROZEN = ("torchscript", "torch_export")
+COMMAND = "command"
+RUNS_CODE = ("torchscript", "torch_export", COMMAND)
+"""Architectures whose files are programs, so that they need trust."""
+FROZEN = (*RUNS_CODE, "onnx")
+"""Architectures whose files bring the network with its weights, so that it has neither keys nor shapes to check."""
+IMAGE, LABELS = "{image}", "{labels}"
+OF_A_NETWORK = ("arch", "args", "roi", "migration", "input", "preprocess", "classes", "class_map")
 SEED_DIGITS = 18
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
+ClassMap = tuple[tuple[int, ...], ...]
+"""For each class of the dataset, the classes of a network's output that are merged into it."""
 T = TypeVar("T")
 
 
@@ -154,6 +165,35 @@ def seed_of(checkpoint: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
+def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int) -> ClassMap | None:
+    """Returns a job's class map for a network with `outputs` classes; raises UserError if it leaves a class open."""
+    if entry.class_map is None:
+        if entry.classes not in (None, num_classes):
+            raise UserError(
+                f"{entry.name}: classes: expected the {num_classes} of the dataset, got {entry.classes}: say by "
+                "class_map which are merged into which"
+            )
+        return None
+    where, rest = f"{entry.name}: class_map", set(range(outputs))
+    for number, merged in entry.class_map.items():
+        if number >= num_classes:
+            raise UserError(f"{where}: expected classes of the dataset, 0 to {num_classes - 1}, got {number}")
+        for theirs in merged:
+            if theirs not in rest:
+                problem = "was there before" if theirs < outputs else f"is not in 0 to {outputs - 1}"
+                raise UserError(f"{where}: {number}: expected each class of the network once, but {theirs} {problem}")
+            rest.remove(theirs)
+    groups = {0: tuple(sorted(rest)), **{number: tuple(sorted(merged)) for number, merged in entry.class_map.items()}}
+    missing = [number for number in range(num_classes) if not groups.get(number)]
+    if missing:
+        raise UserError(f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes")
+    if 0 in entry.class_map and rest:
+        raise UserError(
+            f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"
+        )
+    return tuple(groups[number] for number in range(num_classes))
+
+
 def is_prompted(arch: str | None, args: Mapping[str, Any]) -> bool:
     """True if a network with these arguments is prompted with points from a case's label."""
     return arch == "sam_med3d" or (arch == "vista3d" and bool(args.get("points")))
@@ -176,15 +216,21 @@ class Trained(Strict):
 
 
 class ModelEntry(Strict):
-    """A model in a job file: one of `checkpoint`, `bundle` and `ensemble`.
+    """A model in a job file: one of `checkpoint`, `bundle`, `command` and `ensemble`.
 
     Attributes:
-        arch: a name of MODELS, of READERS (`nnunet`, `torchscript`, `torch_export`) or `package.module:Class`; None:
-            the one in the metadata of freqbench's own checkpoint.
+        arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `torchscript`, `torch_export`, `command`) or
+            `package.module:Class`; None: the one in the metadata of freqbench's own checkpoint.
         checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
             for untrained weights (`random:7`: seed 7, else 0); environment variables such as `${FREQBENCH_CHECKPOINTS}`
             are filled in.
         bundle: folder of a MONAI bundle.
+        command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
+            needs trust, and is asked for labels alone.
+        timeout: seconds that one run of the command may take; None: 600.
+        classes: classes of the network's output, background included; None: the dataset's, or stated by the file.
+        class_map: for each class of the dataset, the classes of the network's output that are merged into it (their
+            probabilities are added); background takes those that are left. None: the same classes.
         ensemble: names of other models of the job, whose probabilities are averaged.
         args: arguments of the network's class, over the defaults; for a reader, the arguments of its `describe`.
         roi: voxels of a window on the volume's axes, in multiples that the network needs; default: as trained, else
@@ -212,6 +258,10 @@ class ModelEntry(Strict):
     arch: Architecture | None = None
     checkpoint: Annotated[str, Field(min_length=1)] | None = None
     bundle: Annotated[str, Field(min_length=1)] | None = None
+    command: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] | None = None
+    timeout: PositiveFloat | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
+    class_map: dict[NonNegativeInt, Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]] | None = None
     ensemble: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
@@ -247,8 +297,17 @@ class ModelEntry(Strict):
 
     @property
     def path(self) -> str | None:
-        """Path of its weights, as the job writes it; None for an ensemble."""
+        """Path of its weights, or its command, as the job writes it; None for an ensemble."""
+        if self.command:
+            return shlex.join(self.command)
         return self.trained.checkpoint if self.trained else self.bundle or self.checkpoint
+
+    @property
+    def reader(self) -> str | None:
+        """Architecture that the entry states, by freqbench's name."""
+        if self.bundle:
+            return "bundle"
+        return COMMAND if self.command else ALIASES["models"].get(str(self.arch), self.arch)
 
     @field_validator("checkpoint")
     @classmethod
@@ -271,12 +330,13 @@ class ModelEntry(Strict):
 
     @model_validator(mode="after")
     def _comes_from_one_place(self) -> "ModelEntry":
-        sources = [key for key in ("checkpoint", "bundle", "ensemble") if getattr(self, key) is not None]
+        sources = [key for key in ("checkpoint", "bundle", COMMAND, "ensemble") if getattr(self, key) is not None]
         if len(sources) != 1:
             raise ValueError(
-                f"expected one of checkpoint, bundle and ensemble, got {' and '.join(sources) or 'none'}: a path, "
-                "zoo://DATASET/NAME, or checkpoint: random for untrained weights"
+                f"expected one of checkpoint, bundle, command and ensemble, got {' and '.join(sources) or 'none'}: a "
+                "path, zoo://DATASET/NAME, or checkpoint: random for untrained weights"
             )
+        self._runs_as_a_command()
         if self.replicates > 1 and not self.is_to_train:
             raise ValueError(
                 f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME "
@@ -286,7 +346,24 @@ class ModelEntry(Strict):
             raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
         if self.bundle and (self.arch or self.migration):
             raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
-        settings = [key for key in ("arch", "args", "roi", "migration", "input", "preprocess") if getattr(self, key)]
+        settings = [key for key in OF_A_NETWORK if getattr(self, key)]
         if self.ensemble and settings:
             raise ValueError(f"expected an ensemble without {settings[0]}: that is its members' own")
         return self
+
+    def _runs_as_a_command(self) -> None:
+        """Checks the keys of a command, and that there is one if `arch` says so."""
+        if self.command is None:
+            if self.arch == COMMAND or self.timeout:
+                raise ValueError(f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words')
+            return
+        for key in ("args", "roi", "migration", "inference"):
+            if getattr(self, key):
+                raise ValueError(f"expected a command without {key}: it segments whole volumes: leave it out")
+        if self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True):
+            raise ValueError("expected input of a command to hold axes alone, as it sees the file's own unit")
+        if self.arch not in (None, COMMAND):
+            raise ValueError(f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out")
+        for place in (IMAGE, LABELS):
+            if not any(place in word for word in self.command):
+                raise ValueError(f"expected {place} in a word of the command, got none: it stands for the file's path")

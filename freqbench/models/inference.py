@@ -70,6 +70,8 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     from monai.data.utils import compute_importance_map
 
     mode, kind = model.inference.weighting, {"device": scores.device, "dtype": scores.dtype}
+    if model.takes_volumes:
+        return torch.ones_like(scores[0, 0])
     weights: Tensor = compute_importance_map(model.roi, mode=mode, sigma_scale=0.125, **kind)
     return weights[model.inside(scores.shape[2:])]
 

@@ -12,7 +12,7 @@ from freqbench.core import plugins, storage
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
-from freqbench.models.entry import FROZEN
+from freqbench.models.entry import COMMAND, FROZEN
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import construction
@@ -46,6 +46,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
             wanted = net.state_dict()
             net.load_state_dict(_migration_of(spec).convert(weights_of(spec, wanted), wanted))
     net.requires_grad_(False)
+    compile = compile and spec.black_box is None
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
 
 
@@ -64,6 +65,8 @@ def skeleton(spec: ModelSpec) -> nn.Module:
 
 def located(arch: str, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
     """Returns a checkpoint's path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
+    if arch == COMMAND:
+        return path
     path = checkpoints.locate(path)
     if storage.is_local(path):
         return storage.local_path(path)
@@ -106,6 +109,7 @@ def _migration_of(spec: ModelSpec) -> migrations.Migration:
 
 def _wrapped(spec: ModelSpec, net: nn.Module, **settings: Any) -> SegmentationModel:
     around: dict[str, Any] = {"inference": spec.inference, "defence": spec.defence, "adaptive": spec.adaptive}
+    around["class_map"] = spec.class_map
     model = SegmentationModel(net, spec.roi, **around, **settings)
     model.name = spec.name
     return model
@@ -126,4 +130,4 @@ def _network(spec: ModelSpec) -> nn.Module:
         with construction.seeded(seed), construction.refusing(f"{cls.__name__} refuses its args", (Exception,)):
             return cls(**spec.args)
     roi, extra = spec.network_roi, _migration_of(spec).extra
-    return construction.build(spec.arch, spec.num_classes, roi, spec.args, seed, spec.num_channels, extra)
+    return construction.build(spec.arch, spec.outputs, roi, spec.args, seed, spec.num_channels, extra)

@@ -28,6 +28,7 @@ from freqbench.models.checkpoints.record import Origin, origin_of
 from freqbench.models.cost import traced_flops
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
+    COMMAND,
     DEFAULT_INFERENCE,
     DEFAULT_INPUT,
     DEFAULT_ROI,
@@ -36,10 +37,12 @@ from freqbench.models.entry import (
     Inference,
     InputAdapter,
     ModelEntry,
+    class_map_of,
     is_prompted,
     seed_of,
 )
 from freqbench.models.foreign import READERS
+from freqbench.models.foreign.command import TIMEOUT
 from freqbench.models.foreign.common import Description
 from freqbench.models.loading import located, naming, skeleton, weights_of
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
@@ -78,11 +81,15 @@ def resolve(
     space = _space(entry, path, trained.preprocess, space)
     args, roi, adapter, inference = entry.args, entry.roi or trained.roi, entry.input or DEFAULT_INPUT, entry.inference
     sha256 = f"random:{seed}" if seed is not None or arch in READERS else checkpoints.content_sha256(path)
+    outputs, black_box = _outputs(entry, arch, trained.num_classes, num_classes), None
     if arch in READERS:
-        if arch in FROZEN:  # its file may not state its inputs and outputs
+        if arch == COMMAND:
+            args = {"num_classes": outputs or num_classes, "timeout": entry.timeout or TIMEOUT}
+        elif arch in FROZEN:  # its file may not state its inputs and outputs
             side = {"roi": adapter.in_network_order(roi)} if roi else {}
-            args = {"num_classes": num_classes, "num_channels": num_channels, **side, **args}
-        local, description = _described(entry, arch, path, args, num_classes, num_channels)
+            args = {"num_classes": outputs, "num_channels": num_channels, **side, **args}
+        local, description = _described(entry, arch, path, args, outputs, num_channels)
+        outputs, black_box = description.num_classes, description.black_box
         adapter, sha256 = _stated(entry.input, description.input), description.sha256
         roi = roi or adapter.in_volume_order(description.roi)
         space = space or description.preprocess
@@ -100,7 +107,7 @@ def resolve(
             )
         stated = {"args": args, "trained": trained.args, "migration": entry.migration, "is_own": has_record}
         kept = _place(
-            {"arch": arch, "roi": roi, "num_classes": num_classes, "num_channels": num_channels}
+            {"arch": arch, "roi": roi, "num_classes": outputs, "num_channels": num_channels}
             | {"checkpoint_sha256": sha256, "input": adapter.model_dump(), **stated}
         )
         outcome = _read(kept)
@@ -121,6 +128,8 @@ def resolve(
         space=space,
         inference=inference or DEFAULT_INFERENCE,
         code_sha256=code,
+        class_map=class_map_of(entry, num_classes, outputs or num_classes),
+        black_box=black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
         min_dice=0.0 if seed is not None else entry.min_dice,
@@ -129,6 +138,8 @@ def resolve(
         weights_sha256=entry.trained.weights if entry.trained else None,
         flops=outcome.flops if outcome else None,
     )
+    if draft.class_map and draft.is_prompted:
+        raise UserError(f"{entry.name}: expected no class_map beside args.points, which are of the dataset's classes")
     if outcome:
         return draft
     with naming(path, local):
@@ -142,8 +153,10 @@ def resolve(
 def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] | None:
     """Returns the names of the classes that a model's files state, background first, else their number; None: neither.
 
-    The code of a frozen model is not run for it.
+    The entry's own `classes` and `class_map` come first. The code of a frozen model is not run for it.
     """
+    if entry.class_map is not None or entry.classes is not None:
+        return entry.classes if entry.class_map is None else max(entry.class_map) + 1
     path, arch, trained, has_record = origin
     if trained.class_names:
         return trained.class_names
@@ -151,6 +164,15 @@ def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] |
         return int(READERS[arch].describe(storage.local_path(path), entry.args).num_classes)
     stated = checkpoints.read_metadata(path).get("num_classes") if has_record else None
     return stated if isinstance(stated, int) else None
+
+
+def _outputs(entry: ModelEntry, arch: str, trained: int | None, num_classes: int) -> int | None:
+    """Returns the classes that a network is expected to have; None if its file has to say it."""
+    if entry.class_map is None:
+        return num_classes if entry.classes is None else entry.classes
+    if entry.classes is None and trained is None and arch not in READERS:
+        raise UserError(f"{entry.name}: classes: required beside class_map, as {entry.path} does not state them")
+    return entry.classes or trained
 
 
 def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSpec:
@@ -171,6 +193,8 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
                 f"{entry.name}: ensemble: expected members without prompts, got {member.name} with args.points: take "
                 "networks without points"
             )
+        if member.arch == COMMAND:
+            raise UserError(f"{entry.name}: ensemble: expected networks, got {member.name}, a command: leave it out")
         if member.model_id in [other.model_id for other in members[:i]]:
             raise UserError(f"{entry.name}: ensemble: expected each member once, got {member.name} twice")
         for what in ("roi", "space") if entry.inference else ("roi", "space", "inference"):
@@ -192,6 +216,7 @@ def resolve_ensemble(entry: ModelEntry, members: Sequence[ModelSpec]) -> ModelSp
         space=first.space,
         inference=entry.inference or first.inference,
         members=tuple(members),
+        black_box=next((member.black_box for member in members if member.black_box), None),
         defence=entry.defence,
         adaptive=entry.adaptive,
         min_dice=entry.min_dice if any(member.min_dice for member in members) else 0.0,
@@ -237,25 +262,26 @@ def _stated(stated: InputAdapter | None, default: InputAdapter) -> InputAdapter:
 
 
 def _described(
-    entry: ModelEntry, arch: str, path: str, args: Mapping[str, Any], num_classes: int, num_channels: int
+    entry: ModelEntry, arch: str, path: str, args: Mapping[str, Any], outputs: int | None, num_channels: int
 ) -> tuple[str, Description]:
     """Returns the local copy of a model of a reader, and the description that its folder or file gives."""
     local = located(arch, path, args)
     with naming(path, local):
         description: Description = READERS[arch].describe(local, args)
+        wanting = "dataset" if entry.classes is None else "classes"
         for theirs, ours, words in (
-            (description.num_classes, num_classes, "output classes"),
+            (description.num_classes, outputs or description.num_classes, "output classes"),
             (description.num_channels, num_channels, "input channels"),
         ):
             if theirs != ours:
-                raise UserError(f"{entry.name}: {local} has {theirs} {words}, dataset wants {ours}")
+                raise UserError(f"{entry.name}: {local} has {theirs} {words}, {wanting} wants {ours}")
         if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
             if arch == "bundle" and description.preprocess is None:
                 raise UserError(
                     f"{entry.name}: expected preprocess and input, as the transforms of {local} are not all known: "
                     "state both"
                 )
-            if description.preprocess:
+            if description.preprocess and arch != COMMAND:  # which sees its own unit in any space
                 _require_input(entry, local, description.preprocess)
     return local, description
 
@@ -285,7 +311,7 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
         if draft.arch in MODELS:
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
-        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.num_classes)
+        checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
     flops = traced_flops(draft, net)
     return None if chosen == migrations.NONE else chosen, flops if draft.arch in MODELS else None
 

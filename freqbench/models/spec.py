@@ -12,9 +12,11 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import (
+    COMMAND,
     DEFAULT_INFERENCE,
     DEFAULT_INPUT,
-    FROZEN,
+    RUNS_CODE,
+    ClassMap,
     Inference,
     InputAdapter,
     is_prompted,
@@ -35,6 +37,9 @@ class ModelSpec:
         migration: the migration of its checkpoint; None if the weights stay as they are.
         space: space in which it is attacked and scored; None: the dataset's.
         code_sha256: hash of the source file, for a class of another package.
+        class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
+            same classes.
+        black_box: why no gradient goes through it; None if one does.
         training: identity of the training, if the job trains the weights; `method`: the same without the seed.
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
@@ -55,6 +60,8 @@ class ModelSpec:
     space: Preprocess | None = None
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
+    class_map: ClassMap | None = None
+    black_box: str | None = field(default=None, compare=False)
     members: tuple["ModelSpec", ...] = ()
     defence: Defence | None = None
     adaptive: bool = True
@@ -82,6 +89,7 @@ class ModelSpec:
 
         architecture = MODELS.get(self.arch)
         defaults, tuning = (architecture.args, architecture.tuning) if architecture else ({}, ())
+        tuning = ("timeout",) if self.arch == COMMAND else tuning
         changed = {k: v for k, v in self.args.items() if k not in tuning and (k not in defaults or v != defaults[k])}
         facts = {  # None at its default, and then left out
             "arch": self.arch,
@@ -95,12 +103,18 @@ class ModelSpec:
             "space": self.space.identity() if self.space else None,
             "inference": self.inference.model_dump(exclude_defaults=True) or None,
             "code": self.code_sha256,
+            "class_map": self.class_map,
             "members": [member.model_id for member in self.members] or None,
             "training": training,
             "defence": self.defence.identity() if self.defence else None,
             "adaptive": None if self.adaptive else False,
         }
         return digest({key: value for key, value in facts.items() if value is not None})
+
+    @property
+    def outputs(self) -> int:
+        """Classes of the network's own output; a class map holds each of them once."""
+        return sum(map(len, self.class_map)) if self.class_map else self.num_classes
 
     @property
     def network_roi(self) -> Shape:
@@ -144,5 +158,7 @@ class ModelSpec:
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
         return (
-            self.arch in FROZEN or plugins.names_class(self.arch) or any(member.needs_trust for member in self.members)
+            self.arch in RUNS_CODE
+            or plugins.names_class(self.arch)
+            or any(member.needs_trust for member in self.members)
         )

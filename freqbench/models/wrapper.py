@@ -13,7 +13,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
-from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, Inference, InputAdapter
+from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -54,6 +54,8 @@ class SegmentationModel(nn.Module):
         inference: sliding window of `predict` and SlidingWindowModel; `forward` ignores it.
         defence: defence before the network.
         adaptive: True if `forward` is for an attacker who knows the defence.
+        class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
+            same classes.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class SegmentationModel(nn.Module):
         inference: Inference = DEFAULT_INFERENCE,
         defence: Defence | None = None,
         adaptive: bool = True,
+        class_map: ClassMap | None = None,
     ) -> None:
         super().__init__()
         if precision not in PRECISIONS:
@@ -78,6 +81,9 @@ class SegmentationModel(nn.Module):
         self.inference = inference
         self.defence = defence
         self.adaptive = adaptive
+        self.class_map = class_map
+        self.takes_volumes = getattr(net, "takes_volumes", False) is True
+        self._case: Case | None = None
         self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
         _allow_tf32(False)
@@ -107,9 +113,14 @@ class SegmentationModel(nn.Module):
     def for_case(self, case: Case) -> "SegmentationModel":
         """Returns the model with the prompts of a case, the same for its clean and all its attacked volumes.
 
-        Modules, and so weights and hooks, are shared. A model that takes no prompts returns itself.
+        Modules, and so weights and hooks, are shared. A model that takes no prompts returns itself. A command, which
+        `takes_volumes`, gets the case for its grid and unit.
         """
-        return self._prompted(self._policy.drawn(case)[None]) if self._policy else self
+        if not self.takes_volumes:
+            return self._prompted(self._policy.drawn(case)[None]) if self._policy else self
+        model = copy(self)
+        model._case = case
+        return model
 
     def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
         """Returns the model of `for_case` with the prompts of a batch of windows of its volume, in their order."""
@@ -164,6 +175,8 @@ class SegmentationModel(nn.Module):
         """Returns the place in the ROI of a window of this size; raises UserError if an axis is longer."""
         if any(side > full for full, side in zip(self.roi, size, strict=True)):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
+        if self.takes_volumes:
+            return triple(slice(0, length) for length in size)
         low = [(full - side) // 2 for full, side in zip(self.roi, size, strict=True)]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
 
@@ -175,7 +188,7 @@ class SegmentationModel(nn.Module):
         return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
     def _padded(self, images: Tensor) -> Tensor:
-        if images.shape[2:] == self.roi:
+        if images.shape[2:] == self.roi or self.takes_volumes:
             # A view, so that hooks never land on the caller's tensor.
             return images.view_as(images)
         axes = zip(self.inside(images.shape[2:]), self.roi, strict=True)
@@ -185,13 +198,15 @@ class SegmentationModel(nn.Module):
 
     def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
         """Returns logits of padded windows; `mirrored` are the axes over which the windows are mirrored."""
+        if self.takes_volumes:
+            return self._merged(self.net(images, self._case, self.adapter))
         prompts = (self._padded_prompts(len(images)).flip(tuple(mirrored)),) if self.takes_prompts else ()
         half, allowed = self.precision == "bf16", self.precision == "tf32"
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
                 inputs = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
-                logits = self.adapter.from_network(self.net(*inputs))
+                logits = self._merged(self.adapter.from_network(self.net(*inputs)))
         finally:
             _allow_tf32(False)
         if allowed and logits.requires_grad:
@@ -200,6 +215,15 @@ class SegmentationModel(nn.Module):
             if images.requires_grad:
                 images.register_hook(lambda _: _allow_tf32(False))  # type: ignore[no-untyped-call]
         return logits.float() if half else logits
+
+    def _merged(self, logits: Tensor) -> Tensor:
+        r"""Returns logits of the dataset's classes: :math:`\log \sum_{k \in S} e^{z_k}` for the classes S of each.
+
+        A softmax over them gives the sums of the network's own probabilities.
+        """
+        if self.class_map is None:
+            return logits
+        return torch.stack([logits[:, list(merged)].logsumexp(dim=1) for merged in self.class_map], dim=1)
 
     def _padded_prompts(self, batch: int) -> Tensor:
         if self.prompts is None:

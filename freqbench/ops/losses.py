@@ -273,6 +273,11 @@ def dice_linear(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Te
     return (1 - (scores * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)).to(p.dtype)
 
 
+def margin_and_dice(logits: Tensor, labels: Tensor, scope: Scope = EVERYTHING) -> Tensor:
+    """Returns `margin` + `dice_linear`, `[B]`: one has a gradient where the softmax behind the other has none."""
+    return margin(logits, labels, scope) + dice_linear(logits, labels, scope)
+
+
 def voxel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns -log p of the label in every voxel, `[B, H, W, D]`."""
     return F.cross_entropy(logits, labels[:, 0].long(), reduction="none")
@@ -369,5 +374,5 @@ LOSSES: Mapping[str, Loss] = {
 COMPARED_BY: Mapping[str, str] = {"mask-ce": "ce", "mask-ce-balanced": "ce"}
 """Losses that rank volumes in place of those that ignore voxels which are already wrong."""
 
-SEQUENCES: Mapping[str, tuple[str, ...]] = {"switch": ("margin", "dice_linear"), "race": ("margin", "dice_linear")}
-"""Names of losses that a search raises one after the other (`freqbench.attacks.apgd.glide`); the last ranks volumes."""
+SEQUENCES: Mapping[str, str] = {"switch": "dice_linear", "race": "dice_linear"}
+"""Names of losses that change during a search (`freqbench.attacks.apgd.search`), and the loss that ranks volumes."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
 from freqbench.core.errors import ParameterError
-from freqbench.ops.losses import mean_dice
+from freqbench.ops.losses import EVERYTHING, LOSSES, mean_dice
 
 EPS = 0.25
 
@@ -41,8 +41,8 @@ def legs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, range, int]]:
     parts: list[tuple[str, range, int]] = []
     glide = apgd.glide
 
-    def noted(task: Any, space: Any, points: Any, steps: range, of: int, loss: str) -> Any:
-        parts.append((loss, steps, of))
+    def noted(task: Any, space: Any, points: Any, steps: range, of: int, loss: Any) -> Any:
+        parts.append((loss.__name__, steps, of))
         return glide(task, space, points, steps, of, loss)
 
     monkeypatch.setattr(apgd, "glide", noted)
@@ -63,26 +63,46 @@ def test_steps_shrink_along_a_cosine_with_the_momentum_of_auto_pgd() -> None:
     assert torch.allclose(attacked("ce", 3, keep="last").adversarial, x, rtol=0, atol=1e-12)
 
 
-def test_a_switch_changes_the_loss_after_three_tenths_of_the_steps(legs: list[tuple[str, range, int]]) -> None:
-    attacked("switch")
-    assert legs == [("margin", range(6), 20), ("dice_linear", range(6, 20), 20)]
+def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -> None:
+    attacked("switch", 5)
+    assert legs == [("margin_and_dice", range(3), 5), ("dice_linear", range(3, 5), 5)]
 
 
-def test_a_race_goes_on_with_the_loss_of_the_lower_dice_and_takes_the_passes_of_one(
-    legs: list[tuple[str, range, int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_race_takes_the_passes_of_one_loss(legs: list[tuple[str, range, int]]) -> None:
     result = attacked("race")
     shared, *trials, rest = legs
-    assert shared == ("margin", range(3), 20)
-    assert trials == [(loss, range(3, 5), 18) for loss in ("margin", "dice_linear")]
-    assert rest[1:] == (range(5, 18), 18)
+    assert shared == ("margin_and_dice", range(10), 20)
+    assert trials == [(loss, range(10, 12), 18) for loss in ("margin_and_dice", "dice_linear")]
+    assert rest == ("winner", range(12, 18), 18)
     assert (result.num_forwards, result.num_backwards) == (21, 20)
-    for loser in ("margin", "dice_linear"):  # stops as soon as it no longer moves towards the lower Dice
-        legs.clear()
-        with monkeypatch.context() as patch:
-            patch.setitem(apgd.LOSSES, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
-            attacked("race")
-        assert legs[-1][0] == ({"margin", "dice_linear"} - {loser}).pop()
+
+
+@pytest.mark.parametrize(("loser", "winner"), [("margin_and_dice", "dice_linear"), ("dice_linear", "margin")])
+def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
+    loser: str, winner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loser is 0 everywhere and does not move."""
+    losses, glide = [], apgd.glide
+    monkeypatch.setattr(apgd, "glide", lambda *words: losses.append(words[-1]) or glide(*words))
+    monkeypatch.setattr(apgd, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
+    attacked("race")
+    logits = Linear()(IMAGES)
+    assert torch.equal(losses[-1](logits, LABELS, EVERYTHING), LOSSES[winner](logits, LABELS, EVERYTHING))
+
+
+def test_each_sample_goes_on_with_its_own_winner() -> None:
+    """A batch gives what its samples give."""
+    both = torch.cat([IMAGES, IMAGES.flip(2)]), torch.cat([LABELS, LABELS.roll(1, 3)])
+    attack = make("apgd", eps=EPS, random_start=False, step_rule="cosine", steps=12, loss="race")
+
+    class Pair(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Linear()(x)
+
+    together = attack(Pair(), *both).adversarial
+    for number in range(2):
+        alone = attack(Pair(), both[0][number : number + 1], both[1][number : number + 1]).adversarial
+        assert torch.allclose(together[number], alone[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

@@ -1,7 +1,9 @@
 """Checkpoints: what released files look like is read, everything else is one clear line."""
 
 import argparse
+import gzip
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -324,3 +326,39 @@ def test_a_network_that_overflows_on_sound_weights_gives_no_prediction(variance:
     nn.init.constant_(net[2].weight, 9.0)
     with pytest.raises(UserError, match="Sequential: expected finite logits of the network, got NaN or infinities"):
         predict(SegmentationModel(net.eval(), (4, 4, 4)).eval(), torch.rand(1, 6, 6, 6))
+
+
+def test_safetensors_are_known_by_their_content(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    save_checkpoint(tmp_path / "m.safetensors", tiny_unet.state_dict(), {"arch": "unet"}, half=False)
+    path = (tmp_path / "m.safetensors").rename(tmp_path / "m.pth")
+    assert files.read_content(str(path)).keys() == tiny_unet.state_dict().keys()
+    assert files.read_metadata(str(path)) == {"arch": "unet"}
+    torch.save(tiny_unet.state_dict(), tmp_path / "torch.safetensors")
+    assert files.read_content(str(tmp_path / "torch.safetensors")).keys() == tiny_unet.state_dict().keys()
+    assert files.read_metadata(str(tmp_path / "torch.safetensors")) == {}
+
+
+def _zipped(path: Path, inside: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weights.pt", inside)
+
+
+@pytest.mark.parametrize(
+    ("write", "text"),
+    [
+        (lambda path, inside: path.write_bytes(gzip.compress(inside)), "got a gzip file: unpack it, and give the file"),
+        (_zipped, "got a ZIP archive of 1 files (first: weights.pt): unpack it, and give the file inside"),
+        (lambda path, inside: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "got an HDF5 file"),
+        (lambda path, inside: path.write_text('{"format": "layers-model"}'), "got JSON: give arch: meshnet if"),
+        (
+            lambda path, inside: path.write_bytes(b"\x08\x08\x12\x07pytorch"),
+            "what may be an ONNX file: give arch: onnx",
+        ),
+    ],
+)
+def test_what_is_packed_or_of_another_format_is_named(
+    tmp_path: Path, tiny_unet: nn.Module, write: Callable[[Path, bytes], object], text: str
+) -> None:
+    torch.save(tiny_unet.state_dict(), tmp_path / "inside.pt")
+    write(tmp_path / "m.pth", (tmp_path / "inside.pt").read_bytes())
+    assert text in refused(tmp_path / "m.pth")

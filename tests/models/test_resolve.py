@@ -183,7 +183,7 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({}, "expected one of checkpoint, bundle and ensemble, got none"),
+        ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
         ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
         ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
         ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch and migration"),

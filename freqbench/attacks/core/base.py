@@ -154,6 +154,11 @@ class Attack(ABC):
         return 0, 0
 
     @property
+    def needs_gradient(self) -> bool:
+        """True if it follows, or learns from, a gradient of the attacked network."""
+        return self.passes[1] + self.learning_passes[1] > 0
+
+    @property
     def identity_revision(self) -> int:
         """Revision of the results that these parameters lead to."""
         return self.revision

@@ -94,7 +94,7 @@ class GradientAttack(AimedAttack):
         """Canonical values; a null row has the default of every parameter that it ignores."""
         values = super().spelled()
         if self.run_passes == (0, 0):
-            ignored = (*AimedAttack.__annotations__, *GradientAttack.__annotations__)
+            ignored = (*AimedAttack.__annotations__, *GradientAttack.__annotations__, "step_rule")
             values |= {field.name: field.default for field in fields(self) if field.name in ignored}
         return values
 

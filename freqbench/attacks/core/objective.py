@@ -49,9 +49,9 @@ class Objective:
 
     def aim(self, loss: str, organs: tuple[int, ...] | None, rule: Rule | None) -> None:
         """Sets loss, organs and target rule; see `Task.aim`."""
-        losses = SEQUENCES.get(loss, (loss,))
-        self.changes = len(losses) > 1
-        self.raises, self.compares = LOSSES[losses[0]], LOSSES[COMPARED_BY.get(losses[-1], losses[-1])]
+        self.changes = loss in SEQUENCES
+        loss = SEQUENCES.get(loss, loss)
+        self.raises, self.compares = LOSSES[loss], LOSSES[COMPARED_BY.get(loss, loss)]
         self.organs, self.rule = organs, rule
         if organs is not None:
             classes = torch.tensor(organs, device=self.labels.device)

@@ -1,8 +1,8 @@
 """Reads untrusted checkpoints as state dicts, and writes freqbench's own as safetensors with a training record.
 
-`.pt` and `.pth` files are read with `weights_only=True`, `.safetensors` by its own library, so that no file can run
-code. Beside the weights, released checkpoints hold numpy scalars, which are read, and numpy arrays and argparse
-options, which are skipped.
+Files are told apart by their content, not their name. What torch wrote is read with `weights_only=True`, safetensors by
+their own library, so that no file can run code. Beside the weights, released checkpoints hold numpy scalars, which are
+read, and numpy arrays and argparse options, which are skipped.
 """
 
 import hashlib
@@ -37,6 +37,14 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ROG.")
 
 # Other types, such as int8 and bits8, hold parts of quantised weights.
 _NUMBERS = re.compile(r"torch\.(bool|uint8|u?int(16|32|64)|bfloat16|float(16|32|64|8_\w+))")
+_LONGEST_HEADER = 10**8  # bytes of JSON that the library of safetensors takes
+# First bytes of files that are often taken for checkpoints.
+_OTHERS = {
+    b"\x1f\x8b": "a gzip file: unpack it, and give the file inside",
+    b"\x89HDF": "an HDF5 file, as Keras writes it: convert it to ONNX, and give arch: onnx",
+    b"{": "JSON: give arch: meshnet if it is the model.json of TensorFlow.js",
+    b"\x08": "what may be an ONNX file: give arch: onnx",
+}
 _REPEATED = 2**20  # bytes that a tensor may have by repeating its values (stride 0), as constant buffers do
 
 
@@ -83,11 +91,11 @@ def state_sha256(weights: Mapping[str, Tensor]) -> str:
 def read_metadata(path: str) -> dict[str, Any]:
     """Returns the metadata that `save_checkpoint` stored: arch, args, roi, training and more; else an empty mapping.
 
-    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError if the file does not exist, or ends in
-    `.safetensors` but is no safetensors file.
+    `path` is a path, URI or `zoo://DATASET/NAME`. Raises CheckpointError if the file does not exist, or is a damaged
+    safetensors file.
     """
     local = _local(path)
-    if local.suffix != ".safetensors":
+    if not is_safetensors(local):
         return {}
     from safetensors import SafetensorError, safe_open
 
@@ -130,8 +138,9 @@ def read_content(path: str) -> Any:
     more than weights.
     """
     local = _local(path)
-    if local.suffix != ".safetensors":
-        return read_torch(path, local)
+    if not is_safetensors(local):
+        # torch.load goes by this one suffix.
+        return read_torch(path, io.BytesIO(local.read_bytes()) if local.suffix == ".safetensors" else local)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -201,6 +210,13 @@ def _local(checkpoint: str) -> Path:
         raise CheckpointError(str(error)) from None
 
 
+def is_safetensors(file: Path) -> bool:
+    """True if a file begins as safetensors do: the length of a header in 8 bytes, then its JSON object."""
+    with file.open("rb") as stream:
+        head = stream.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _LONGEST_HEADER
+
+
 def _describe(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a mapping with {', '.join(sorted(map(str, content))[:5])}" if content else "an empty mapping"
@@ -237,6 +253,8 @@ def read_torch(path: str, file: Path | io.BytesIO) -> Any:
         is_zip = zipfile.is_zipfile(file)
         if is_zip:
             _refuse_bomb(path, file)
+        elif isinstance(file, Path):
+            _refuse_others(path, file)
         if isinstance(file, io.BytesIO):
             file.seek(0)
         with torch.serialization.safe_globals(_SAFE):
@@ -266,14 +284,29 @@ def _refuse_bomb(path: str, file: Path | io.BytesIO) -> None:
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/constants.pkl") for name in names):
         return
+    if not any(name.endswith("data.pkl") for name in names):
+        raise CheckpointError(
+            f"{path}: expected a checkpoint, got a ZIP archive of {len(names)} files (first: "
+            f"{one_line(names[0])[:80] if names else 'none'}): unpack it, and give the file inside"
+        )
     size = file.stat().st_size if isinstance(file, Path) else len(file.getbuffer())
     if sum(entry.file_size for entry in entries) > size:
         raise CheckpointError(
             f"{path}: expected an archive as torch.save writes it, got one that unpacks to more than its size: "
             "save it again"
         )
+
+
+def _refuse_others(path: str, file: Path) -> None:
+    """Refuses a file that begins as no checkpoint does, and says what to do with it."""
+    with file.open("rb") as stream:
+        head = stream.read(4)
+    for sign, advice in _OTHERS.items():
+        if head.startswith(sign):
+            raise CheckpointError(f"{path}: expected a checkpoint, got {advice}")
 
 
 def _unreadable(path: str, error: Exception) -> str:

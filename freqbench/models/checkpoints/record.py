@@ -9,7 +9,6 @@ from freqbench.core import plugins, storage
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.names import ALIASES
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata, weights_sha256
 from freqbench.models.entry import ENSEMBLE, ModelEntry, seed_of
@@ -39,6 +38,7 @@ class Record(BaseModel):
 
     arch: str | None = None
     args: dict[str, Any] | None = None
+    num_classes: PositiveInt | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] | None = None
@@ -63,7 +63,7 @@ class Origin(NamedTuple):
 def origin_of(entry: ModelEntry, class_names: Sequence[str] = ()) -> Origin:
     """Returns the origin of a model's weights: the part of `resolve` that makes no network, and refuses as it does."""
     path = _weights_path(entry)
-    arch = "bundle" if entry.bundle else ALIASES["models"].get(str(entry.arch), entry.arch)
+    arch = entry.reader
     says_nothing = seed_of(path) is not None or arch in READERS
     trained, has_record = (Record(), False) if says_nothing else read(path)
     require_order(entry.name, path, trained.class_names, class_names)

@@ -3,6 +3,14 @@
 from collections.abc import Mapping
 from types import ModuleType
 
-from freqbench.models.foreign import bundle, frozen, nnunet
+from freqbench.models.foreign import bundle, command, frozen, meshnet, nnunet, onnx_file
 
-READERS: Mapping[str, ModuleType] = {"nnunet": nnunet, "bundle": bundle, "torchscript": frozen, "torch_export": frozen}
+READERS: Mapping[str, ModuleType] = {
+    "nnunet": nnunet,
+    "bundle": bundle,
+    "meshnet": meshnet,
+    "onnx": onnx_file,
+    "torchscript": frozen,
+    "torch_export": frozen,
+    "command": command,
+}

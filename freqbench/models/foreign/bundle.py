@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from freqbench.core.config import Strict, validate
+from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.core.limits import whole
@@ -23,7 +23,7 @@ from freqbench.core.plugins import is_trusted, require_trust
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import Finite, InputAdapter
-from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
+from freqbench.models.foreign.common import Description, NoArgs, axes_towards, construct, fingerprint, read_object
 from freqbench.models.networks.construction import REFUSALS
 
 _WEIGHTS = "models/model.pt"
@@ -120,10 +120,6 @@ def _read_config(path: str) -> _Config:
     return _Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
 
 
-class BundleArgs(Strict):
-    """Arguments of a bundle in a job: none, as its folder holds them all."""
-
-
 class _Network(BaseModel):
     """Arguments that every segmentation network of MONAI takes."""
 
@@ -166,7 +162,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
     expression or a third-party class without trust, overlapping classes, or no window size.
     """
-    validate(dict(args), BundleArgs, path)
+    validate(dict(args), NoArgs, path)
     config = _read_config(path)
     sizes = _network(config)
     for id in config.items("postprocessing::transforms"):

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from freqbench.core import storage
+from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
@@ -18,6 +19,10 @@ from freqbench.models.entry import AXES, DEFAULT_INPUT, InputAdapter
 from freqbench.models.networks.construction import refusing, seeded
 
 _LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
+
+
+class NoArgs(Strict):
+    """Arguments, in a job, of a model whose folder holds them all: none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class Description:
         input: adapter from a volume to the network's input.
         preprocess: preprocessing of its training data; None if the file does not state it.
         inference: keys of `Inference`, as it was deployed.
+        black_box: why no gradient goes through it; None if one does.
     """
 
     roi: Shape
@@ -39,6 +45,7 @@ class Description:
     input: InputAdapter = DEFAULT_INPUT
     preprocess: Preprocess | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
+    black_box: str | None = None
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -94,9 +94,9 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     stated = validate(dict(args), FrozenArgs, path)
     _, facts, _ = _load(path)
     return Description(
-        roi=_agreed(path, "roi", stated, facts),
-        num_classes=_agreed(path, "num_classes", stated, facts),
-        num_channels=_agreed(path, "num_channels", stated, facts, default=1),
+        roi=agreed(path, "roi", stated, facts),
+        num_classes=agreed(path, "num_classes", stated, facts),
+        num_channels=agreed(path, "num_channels", stated, facts, default=1),
         sha256=storage.sha256(path),
     )
 
@@ -178,7 +178,8 @@ def _point_to(module: GraphModule, device: torch.device) -> None:
     module.recompile()
 
 
-def _agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
+def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], default: Any = None) -> Any:
+    """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
     ours, theirs = getattr(args, name), file.get(name)
     if ours is not None and theirs is not None and ours != theirs:
         raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: leave it out")

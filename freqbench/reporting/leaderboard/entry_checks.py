@@ -26,7 +26,7 @@ from freqbench.engine import run
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
-from freqbench.models.entry import FROZEN
+from freqbench.models.entry import RUNS_CODE
 from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, require_labels, told_by
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
@@ -73,7 +73,7 @@ def _job(entry: Entry, trust_code: bool) -> Check:
         except UserError as error:
             return _wrong("job", one_line(error))
         classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
-        foreign = [name for name in (str(job.models[0].arch), *classes) if name in FROZEN or names_class(name)]
+        foreign = [name for name in (str(job.models[0].reader), *classes) if name in RUNS_CODE or names_class(name)]
         if foreign and not trust_code:
             return _wrong("job", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first")
         if not place.startswith("zoo://") and "/" in place:

@@ -102,8 +102,9 @@ def _only(spec: Any, model: str, out: str) -> dict[str, Any]:
         raise UserError(f"{out}: {unknown('model', model, [entry.name for entry in job.models])}")
     if len(entries) > 1:
         raise UserError(f"{out}: {model}: expected one network of that name, got {len(entries)}: rename one")
-    if entries[0].ensemble or str(entries[0].checkpoint).startswith("random"):
-        raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got an ensemble or random weights")
+    if entries[0].ensemble or entries[0].command or str(entries[0].checkpoint).startswith("random"):
+        got = "an ensemble, a command or random weights"
+        raise UserError(f"{out}: {model}: expected a network with a checkpoint file, got {got}")
     if entries[0].is_prompted:
         raise UserError(f"{out}: {model}: expected a network that sees nothing of a label, got args.points")
     datasets = {entry.name for entry in job.datasets if _names(entries[0].datasets, entry.name)}

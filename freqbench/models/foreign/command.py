@@ -1,0 +1,179 @@
+"""Runs a command as a model: a volume goes in as NIfTI, a label map comes back; no gradient, no logits.
+
+The command gets the case's own grid and unit, a working folder of its own, and no shell.
+"""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from freqbench.core import storage
+from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.identity import digest
+from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import require_trust
+from freqbench.core.types import Case, Shape
+from freqbench.models.entry import IMAGE, LABELS, InputAdapter
+from freqbench.models.foreign.common import Description
+
+WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the sides of NIfTI-1 are 16-bit numbers
+OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
+CERTAIN = 20.0
+"""Logit of the class that the command names, others have 0: merged classes (`class_map`) then keep the label."""
+TIMEOUT = 600.0  # seconds
+LINE_BYTES = 4096
+
+
+def describe(path: str, args: Mapping[str, Any]) -> Description:
+    """Describes a command, whose words `path` holds as a shell would read them.
+
+    Its identity is that of its words, of which files count by content. Raises UserError without trust, CheckpointError
+    for a program that does not exist.
+    """
+    require_trust(path)
+    words = _words(path)
+    parts = [storage.sha256(word) if Path(word).is_file() else word for word in words]
+    return Description(
+        roi=WHOLE,
+        num_classes=args["num_classes"],
+        num_channels=1,
+        sha256=sha256(digest(parts).encode()).hexdigest(),
+        preprocess=OWN_GRID,
+        black_box="a command says labels alone",
+    )
+
+
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
+    """Returns the command as a network of whole volumes."""
+    return Command(_words(path), args["num_classes"], args["timeout"])
+
+
+class Command(nn.Module):
+    """Maps volumes `[B, 1, H, W, D]` in [0, 1] and their case to CERTAIN times the one-hot labels of a command."""
+
+    takes_volumes = True
+
+    def __init__(self, words: Sequence[str], num_classes: int, timeout: float) -> None:
+        super().__init__()
+        self.words, self.num_classes, self.timeout = tuple(words), num_classes, timeout
+        self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
+
+    def forward(self, images: Tensor, case: Case | None, adapter: InputAdapter) -> Tensor:
+        """Returns logits `[B, K, H, W, D]`; raises UserError if the command fails, hangs or writes something else."""
+        if case is None:
+            raise UserError("expected a whole case for a command, got a window alone: use model.for_case(case)")
+        labels = torch.stack([self._labels(image, case, adapter) for image in images.detach().cpu()])
+        logits = CERTAIN * F.one_hot(labels, self.num_classes).movedim(-1, 1)
+        return logits.to(images)
+
+    def _labels(self, image: Tensor, case: Case, adapter: InputAdapter) -> Tensor:
+        """Returns the labels `[H, W, D]` of a volume `[1, H, W, D]`."""
+        import nibabel as nib
+
+        ((low, high),) = case.native_ranges
+        voxels = adapter.to_network_axes(image[None] * (high - low) + low)[0, 0].numpy()
+        affine = case.affine @ _from_network(adapter, image.shape[1:])
+        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
+            files = {IMAGE: Path(folder, "image.nii.gz"), LABELS: Path(folder, "labels.nii.gz")}
+            written = nib.Nifti1Image(voxels, affine)
+            written.set_qform(affine, 1)  # some tools read this form of the affine alone
+            written.header.set_xyzt_units("mm")
+            nib.save(written, files[IMAGE])
+            self._run(folder, files)
+            read = self._read(files[LABELS], voxels.shape, affine)
+        return adapter.from_network(torch.from_numpy(read)[None, None])[0, 0]
+
+    def _run(self, folder: str, files: Mapping[str, Path]) -> None:
+        words = [word.replace(IMAGE, str(files[IMAGE])).replace(LABELS, str(files[LABELS])) for word in self.words]
+        output = Path(folder, "output")
+        try:
+            with output.open("wb") as stream:
+                process = subprocess.Popen(
+                    words, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+                )
+        except OSError as error:
+            raise UserError(f"{words[0]}: cannot be run: {one_line(error)}") from None
+        try:
+            code = process.wait(self.timeout)
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"{words[0]}: expected an end within {self.timeout:g} s, got none{_last_line(output)}: set timeout"
+            ) from None
+        finally:
+            with suppress(ProcessLookupError):  # all that it started goes with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if code:
+            raise UserError(f"{words[0]}: expected exit code 0, got {code}{_last_line(output)}")
+        if not files[LABELS].is_file():
+            raise UserError(f"{words[0]}: expected a label map at {LABELS}, found none{_last_line(output)}")
+
+    def _read(self, file: Path, shape: Sequence[int], affine: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        import nibabel as nib
+
+        try:
+            written = nib.load(file)
+            if written.shape != tuple(shape):  # before any voxel is read
+                raise UserError(f"expected the image's {tuple(shape)} voxels, got {written.shape}")
+            if not np.allclose(written.affine, affine, atol=1e-3):
+                raise UserError("expected the image's grid, got another affine")
+            values = np.asarray(written.dataobj)
+        except UserError as error:
+            raise UserError(f"{self.words[0]}: {LABELS}: {error}: write labels on the grid of the image") from None
+        except Exception as error:  # noqa: BLE001 (damaged bytes can make nibabel raise anything)
+            raise UserError(f"{self.words[0]}: {LABELS}: expected a NIfTI file, got {one_line(error)[:120]}") from None
+        with np.errstate(invalid="ignore"):  # NaN is refused below
+            labels = values.astype(np.int64)
+        if not ((labels == values) & (labels >= 0) & (labels < self.num_classes)).all():
+            raise UserError(
+                f"{self.words[0]}: {LABELS}: expected whole numbers 0 to {self.num_classes - 1}, got "
+                f"{values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
+            )
+        return labels
+
+
+def _words(path: str) -> list[str]:
+    """Returns the words of a command, its program and its files with their whole paths."""
+    first, *others = shlex.split(path)
+    program = shutil.which(first)
+    if program is None:
+        raise CheckpointError(f"{first}: expected a program, found none: install it, or give its path")
+    return [str(Path(word).absolute()) if Path(word).is_file() else word for word in (program, *others)]
+
+
+def _from_network(adapter: InputAdapter, shape: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Returns the affine from voxels in the adapter's axes to those of a volume of this shape."""
+
+    def places(ends: Sequence[int]) -> npt.NDArray[np.float64]:
+        grid = torch.stack(torch.meshgrid(*(torch.tensor([0.0, end]) for end in ends), indexing="ij"))
+        return adapter.to_network_axes(grid[None].double())[0].numpy()  # [3, 2, 2, 2]
+
+    turn, unit = np.eye(4), places((1, 1, 1))
+    turn[:3, 3] = places([size - 1 for size in shape])[:, 0, 0, 0]
+    first = unit[:, 0, 0, 0]
+    turn[:3, :3] = np.stack([unit[:, 1, 0, 0] - first, unit[:, 0, 1, 0] - first, unit[:, 0, 0, 1] - first], axis=1)
+    return turn
+
+
+def _last_line(output: Path) -> str:
+    """Returns the last line that a command wrote, behind a separator; empty if it wrote none."""
+    with output.open("rb") as stream:
+        stream.seek(max(0, output.stat().st_size - LINE_BYTES))
+        lines = stream.read().decode(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    printable = "".join(letter if letter.isprintable() else " " for letter in last)
+    return f": it last said {printable[:200]!r}" if last else ""

@@ -1,0 +1,231 @@
+"""Reads a MeshNet in TensorFlow.js' layers format: a chain of 3D convolutions and activations, without any code.
+
+Fedorov et al., IJCNN 2017, arXiv:1612.00940; the networks of the browser tool brainchop (Masoud, Hu and Plis, JOSS
+2023, doi 10.21105/joss.05098) have this form.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import BaseModel, Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from freqbench.core.config import validate
+from freqbench.core.errors import CheckpointError
+from freqbench.core.types import Shape, triple
+from freqbench.models.checkpoints.files import check_sound, is_safetensors, read_content
+from freqbench.models.entry import DEFAULT_ROI, InputAdapter
+from freqbench.models.foreign.common import Description, NoArgs, axes_towards, construct, fingerprint, read_object
+
+TOPOLOGY = "model.json"
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
+_CONFORMED = InputAdapter(axes=axes_towards("LIA"))  # FreeSurfer's, to which brainchop brings every volume
+
+_Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class _Conv(BaseModel):
+    """Settings of a `Conv3D` layer; a value that the chain cannot have is refused."""
+
+    name: str
+    filters: PositiveInt
+    kernel_size: _Triple
+    strides: tuple[Literal[1], Literal[1], Literal[1]] = (1, 1, 1)
+    padding: Literal["same"]
+    data_format: Literal["channels_last"] = "channels_last"
+    dilation_rate: _Triple = (1, 1, 1)
+    groups: Literal[1] = 1
+    activation: Literal["linear", "relu", "elu"] = "linear"
+    use_bias: bool = True
+
+    @model_validator(mode="after")
+    def _has_a_centre(self) -> "_Conv":
+        if any(side % 2 == 0 for side in self.kernel_size):
+            raise ValueError(f"kernel_size: expected odd numbers, got {self.kernel_size}")
+        return self
+
+
+class _Activation(BaseModel):
+    name: str
+    activation: Literal["linear", "relu", "elu"]
+
+
+class _Entry(BaseModel):
+    """An array of the weights' manifest; float32, little-endian, not quantised."""
+
+    name: str
+    shape: Annotated[tuple[PositiveInt, ...], Field(max_length=5)]
+    dtype: Literal["float32"]
+    quantization: None = None
+
+
+class _Group(BaseModel):
+    paths: Annotated[tuple[Annotated[str, Field(pattern=r"^[\w.@-]+$")], ...], Field(min_length=1)]
+    weights: tuple[_Entry, ...]
+
+
+class _Network(NamedTuple):
+    file: Path
+    side: Shape
+    num_channels: int
+    layers: list[_Conv | _Activation]
+    groups: list[_Group]
+
+
+def describe(path: str, args: Mapping[str, Any]) -> Description:
+    """Describes a network from its folder, or its `model.json`.
+
+    The window is the input's shape. The axes are those of an array in the orientation LIA (FreeSurfer's conformed
+    volumes), as nibabel reads it.
+
+    Raises CheckpointError for a file that is missing or not of this format, CheckpointError or UserError for the first
+    layer that is not part of a chain of convolutions and activations.
+    """
+    validate(dict(args), NoArgs, path)
+    network = _read(path)
+    names = (name for group in network.groups for name in group.paths)
+    weights = {name: _existing(network.file.parent / name) for name in names}
+    return Description(
+        roi=network.side,
+        num_classes=_convolutions(network)[-1].filters,
+        num_channels=network.num_channels,
+        sha256=fingerprint({TOPOLOGY: network.file, **weights}),
+        input=_CONFORMED,
+    )
+
+
+def files(args: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns patterns of the files that are read from a network's folder."""
+    return TOPOLOGY, "*.bin", "*.safetensors"
+
+
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
+    """Builds the chain with fresh weights; the names of its parameters are those of the layers."""
+    spec = _read(path)
+
+    def chain() -> nn.Module:
+        modules, channels = nn.Sequential(), spec.num_channels
+        for number, layer in enumerate(spec.layers):
+            if isinstance(layer, _Conv):
+                padding: Any = [d * (side // 2) for d, side in zip(layer.dilation_rate, layer.kernel_size, strict=True)]
+                conv = nn.Conv3d(
+                    channels, layer.filters, layer.kernel_size, 1, padding, layer.dilation_rate, bias=layer.use_bias
+                )
+                modules.add_module(_key(layer.name), conv)
+                channels = layer.filters
+            modules.add_module(f"activation{number}", ACTIVATIONS[layer.activation]())
+        return modules
+
+    return construct(path, chain)
+
+
+def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the weights, on the CPU, under the names of `network`'s parameters."""
+    spec = _read(path)
+    arrays = {name: array for group in spec.groups for name, array in _arrays(spec.file.parent, group)}
+    state = {}
+    for layer in _convolutions(spec):
+        for part, name in (("weight", "kernel"), ("bias", "bias")):
+            if name == "bias" and not layer.use_bias:
+                continue
+            if (array := arrays.pop(f"{layer.name}/{name}", None)) is None:
+                raise CheckpointError(f"{spec.file}: weightsManifest: expected {layer.name}/{name}, found none")
+            # A kernel is [d, h, w, in, out]; torch wants [out, in, d, h, w].
+            state[f"{_key(layer.name)}.{part}"] = array.permute(4, 3, 0, 1, 2) if array.dim() == 5 else array
+    if arrays:
+        raise CheckpointError(f"{spec.file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
+    check_sound(str(spec.file), state)
+    return state
+
+
+def _read(path: str) -> _Network:
+    file = Path(path)
+    file = file / TOPOLOGY if file.is_dir() else file
+    content = read_object(file)
+    topology = content.get("modelTopology")
+    config = topology.get("model_config", topology) if isinstance(topology, dict) else {}
+    config = config.get("config", config) if isinstance(config, dict) else {}
+    layers = config.get("layers") if isinstance(config, dict) else config  # a Sequential of old had the list alone
+    if not isinstance(layers, list) or not layers or not isinstance(content.get("weightsManifest"), list):
+        raise CheckpointError(
+            f"{file}: expected TensorFlow.js' layers format (modelTopology with layers, weightsManifest), got another: "
+            "convert the network by tensorflowjs_converter --output_format tfjs_layers_model"
+        )
+    sizes: Any = None
+    chain: list[_Conv | _Activation] = []
+    before, seen = None, set[str]()
+    for layer in layers:
+        kind, settings = (layer.get("class_name"), layer.get("config")) if isinstance(layer, dict) else (None, None)
+        settings = settings if isinstance(settings, dict) else {}
+        name = str(settings.get("name"))
+        where = f"{file}: layer {name} ({kind})"
+        if _inputs(layer) not in (None, [before] if before else []):
+            raise CheckpointError(f"{where}: expected a chain, in which each layer takes the one before")
+        if name in seen:
+            raise CheckpointError(f"{where}: expected each layer's name once")
+        sizes = sizes or settings.get("batch_input_shape") or settings.get("batchInputShape")
+        if kind == "Conv3D":
+            chain.append(validate(settings, _Conv, where))
+        elif kind == "Activation":
+            chain.append(validate(settings, _Activation, where))
+        elif kind != "InputLayer" or before is not None:
+            raise CheckpointError(f"{where}: expected a chain of Conv3D and Activation, which has no such layer")
+        before = name
+        seen.add(name)
+    if not isinstance(sizes, list) or len(sizes) != 5 or not isinstance(sizes[4], int):
+        raise CheckpointError(f"{file}: expected an input [batch, d, h, w, channels], got {sizes}")
+    if not any(isinstance(layer, _Conv) for layer in chain):
+        raise CheckpointError(f"{file}: expected a Conv3D, found none")
+    side = triple(size if isinstance(size, int) and size > 0 else DEFAULT_ROI[0] for size in sizes[1:4])
+    groups = [validate(group, _Group, f"{file}: weightsManifest") for group in content["weightsManifest"]]
+    return _Network(file, side, sizes[4], chain, groups)
+
+
+def _inputs(layer: Any) -> list[str] | None:
+    """Returns the names of the layers that a layer takes; None if it is no layer of a graph."""
+    nodes = layer.get("inbound_nodes") if isinstance(layer, dict) else None
+    try:
+        return [edge[0] for node in nodes for edge in node] if nodes is not None else None
+    except (TypeError, IndexError, KeyError):
+        return ["?"]
+
+
+def _convolutions(network: _Network) -> list[_Conv]:
+    return [layer for layer in network.layers if isinstance(layer, _Conv)]
+
+
+def _key(name: str) -> str:
+    """Returns a layer's name as a module may have it."""
+    return f"layer_{name.replace('.', '_')}"
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise CheckpointError(f"{file}: expected the weights that {TOPOLOGY} names, found none: fetch the whole folder")
+    return file
+
+
+def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
+    """Yields names and arrays of a group, whose files follow each other; safetensors hold them by name."""
+    paths = [_existing(folder / name) for name in group.paths]
+    if len(paths) == 1 and is_safetensors(paths[0]):
+        stored = read_content(str(paths[0]))
+        for entry in group.weights:
+            got = tuple(stored[entry.name].shape) if entry.name in stored else "none"
+            if got != entry.shape:
+                raise CheckpointError(f"{paths[0]}: {entry.name}: expected the shape {entry.shape}, got {got}")
+            yield entry.name, stored[entry.name].float()
+        return
+    counts = [math.prod(entry.shape) for entry in group.weights]
+    size, wanted = sum(path.stat().st_size for path in paths), 4 * sum(counts)
+    if size != wanted:
+        raise CheckpointError(
+            f"{', '.join(map(str, paths))}: expected {wanted:,} bytes, as {TOPOLOGY} lists, got {size:,}: fetch again"
+        )
+    values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
+    for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
+        yield entry.name, part.reshape(entry.shape)

@@ -1,0 +1,180 @@
+"""Reads ONNX files: as a torch network with gradients if all operators have a counterpart, else on ONNX Runtime.
+
+A file holds a graph of ONNX's own operators and arrays, no code: both packages know no operator of others, so a file
+needs no trust.
+"""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.core import storage
+from freqbench.core.config import validate
+from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.models.foreign.common import Description, fingerprint
+from freqbench.models.foreign.frozen import FrozenArgs, agreed
+from freqbench.ops.torchvision_import import import_torchvision
+
+TOLERANCE = 1e-5
+"""Largest difference between the two networks' outputs, as a share of the largest output if that exceeds 1."""
+
+
+class OnnxNetwork(nn.Module):
+    """A network of an ONNX file, in evaluation mode: `net` has gradients, `session` of ONNX Runtime has none.
+
+    `singly` is True if its graph takes a batch of one, so that samples run one by one.
+    """
+
+    def __init__(self, net: nn.Module | None, session: Any, singly: bool) -> None:
+        super().__init__()
+        self.net, self.session, self.singly = net, session, singly
+        self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # says the device, which callers ask for
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns logits of windows; those of ONNX Runtime are computed on the CPU."""
+        run = self._session_run if self.net is None else self.net
+        return torch.cat([run(image) for image in torch.split(images, 1)]) if self.singly else run(images)
+
+    def train(self, mode: bool = True) -> "OnnxNetwork":
+        """Sets the flag only: the file fixed its behaviour."""
+        self.training = mode
+        return self
+
+    def _session_run(self, images: Tensor) -> Tensor:
+        name = self.session.get_inputs()[0].name
+        (logits,) = self.session.run(None, {name: images.detach().float().cpu().numpy()})
+        return torch.from_numpy(logits).to(images)
+
+
+class _Graph(NamedTuple):
+    files: Mapping[str, Path]
+    facts: Mapping[str, Any]
+    singly: bool
+
+
+def describe(path: str, args: Mapping[str, Any]) -> Description:
+    """Describes a network from its file, or else from the job; compares both ways to run it on a seeded volume.
+
+    Raises UserError if a package is missing, or for an argument that is missing, unknown or contradicts the file;
+    CheckpointError for a file that is missing, damaged or has more than one volume in or out.
+    """
+    stated = validate(dict(args), FrozenArgs, path)
+    graph = _graph(path)
+    roi = agreed(path, "roi", stated, graph.facts)
+    channels = agreed(path, "num_channels", stated, graph.facts, default=1)
+    sha256 = fingerprint(graph.files) if len(graph.files) > 1 else storage.sha256(path)
+    classes, black_box = _compared(path, sha256, (1, channels, *roi))
+    return Description(
+        roi=roi,
+        num_classes=agreed(path, "num_classes", stated, {"num_classes": classes}),
+        num_channels=channels,
+        sha256=sha256,
+        black_box=black_box,
+    )
+
+
+def network(path: str, args: Mapping[str, Any]) -> nn.Module:
+    """Returns the network of a file with its weights, on the CPU; `describe` checks `args`."""
+    description = describe(path, args)
+    singly = _graph(path).singly
+    if description.black_box is None:
+        return OnnxNetwork(_converted(path), None, singly)
+    return OnnxNetwork(None, _session(path), singly)
+
+
+def _packages(path: str) -> Any:
+    """Returns onnx, ONNX Runtime and the converter."""
+    try:
+        import_torchvision()  # the converter imports it
+        import onnx
+        import onnx2torch
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"{path}: expected the packages for ONNX files, got {one_line(error)}: pip install 'freqbench[onnx]'"
+        ) from None
+    return onnx, onnxruntime, onnx2torch
+
+
+def _graph(path: str) -> _Graph:
+    """Reads what a file says of its input and output, and the names of files with its larger arrays."""
+    onnx, *_ = _packages(path)
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: expected a file, found none: check the path")
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception as error:  # noqa: BLE001 (damaged bytes can make a parser raise anything)
+        raise CheckpointError(f"{path}: not an ONNX file, or a truncated one ({one_line(error)[:80]})") from None
+    arrays = {array.name for array in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in arrays]
+    if len(inputs) != 1 or len(graph.output) != 1:
+        raise CheckpointError(
+            f"{path}: expected an ONNX file with one tensor in and one out, got {len(inputs)} in and "
+            f"{len(graph.output)} out: export the logits alone"
+        )
+    files = {"": Path(path)}
+    for array in graph.initializer:
+        for entry in array.external_data:
+            if entry.key == "location":
+                files[entry.value] = Path(path).parent / entry.value
+    for name, file in files.items():
+        if name and (Path(name).name != name or not file.is_file() or file.is_symlink()):
+            raise CheckpointError(f"{path}: expected its arrays in {name[:80]!r} beside it, found no such file")
+    taken = inputs[0].type.tensor_type
+    sizes = [size.dim_value if size.HasField("dim_value") else None for size in taken.shape.dim]
+    if len(sizes) != 5 or taken.elem_type != onnx.TensorProto.FLOAT or (sizes[0] or 1) > 1:
+        raise CheckpointError(
+            f"{path}: expected float32 [batch, channels, h, w, d] in, with any batch or one, got "
+            f"{onnx.TensorProto.DataType.Name(taken.elem_type)} {['?' if size is None else size for size in sizes]}"
+        )
+    facts = {"num_channels": sizes[1], "roi": None if None in sizes[2:] else tuple(sizes[2:])}
+    return _Graph(files, facts, sizes[0] == 1)
+
+
+def _session(path: str) -> Any:
+    _, runtime, _ = _packages(path)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.log_severity_level = 4
+    try:
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 (its exceptions share no class)
+        raise CheckpointError(f"{path}: ONNX Runtime refuses it: {one_line(error)[:160]}: export it again") from None
+
+
+def _converted(path: str) -> nn.Module:
+    _, _, converter = _packages(path)
+    net: nn.Module = converter.convert(path).eval().requires_grad_(False)
+    return net
+
+
+@lru_cache(maxsize=32)  # a plan asks for each dataset, a worker for each load
+def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str | None]:
+    """Returns the output's classes, and why the torch network cannot stand for ONNX Runtime's; None if it can."""
+    volume = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    size = "x".join(map(str, shape[2:]))
+    try:
+        reference = OnnxNetwork(None, _session(path), False)(volume)
+    except CheckpointError:
+        raise
+    except Exception as error:  # noqa: BLE001 (its exceptions share no class)
+        raise UserError(f"{path}: a roi of {size} does not pass through it: {one_line(error)[:160]}") from None
+    if reference.dim() != 5 or reference.shape[2:] != volume.shape[2:] or reference.shape[1] < 2:
+        raise UserError(f"{path}: expected logits [B, K, {size}] with K of 2 or more, got {tuple(reference.shape)}")
+    try:
+        x = volume.requires_grad_()
+        logits = OnnxNetwork(_converted(path), None, False)(x)
+        torch.autograd.grad(logits.sum(), x)
+    except Exception as error:  # noqa: BLE001 (an operator without a counterpart raises what its converter likes)
+        operator = re.search(r"operation_type='(\w+)'", str(error))
+        reason = f"has no {operator[1]}" if operator else f"fails: {one_line(error)[:120]}"
+        return reference.shape[1], f"its torch counterpart {reason}"
+    difference = float((logits.detach() - reference).abs().max()) if logits.shape == reference.shape else float("nan")
+    if not difference <= TOLERANCE * max(1.0, float(reference.abs().max())):
+        return reference.shape[1], f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
+    return reference.shape[1], None

@@ -1,0 +1,205 @@
+"""A command as a model: scripts that tests write stand for a user's tool."""
+
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import nifti_tool
+from models.conftest import refused
+
+from freqbench.core.errors import UserError
+from freqbench.core.input_space import Preprocess
+from freqbench.core.plugins import trusting
+from freqbench.core.types import Case, CaseRef
+from freqbench.models import ModelEntry, SegmentationModel, load, resolve
+
+SHAPE = (5, 6, 7)
+THRESHOLD = nifti_tool.script("value > 50")
+
+
+def entry(folder: Path, script: str = THRESHOLD, **more: Any) -> ModelEntry:
+    """A command that runs a script with the paths of image and labels."""
+    tool = folder / "tool.py"
+    tool.write_text(textwrap.dedent(script))
+    return ModelEntry(name="tool", command=(sys.executable, str(tool), "{image}", "{labels}"), **more)
+
+
+def model(folder: Path, script: str = THRESHOLD, **more: Any) -> SegmentationModel:
+    with trusting():
+        return load(resolve(entry(folder, script, **more), num_classes=2), torch.device("cpu"))
+
+
+@pytest.fixture
+def case() -> Case:
+    """A volume of 0 to 100 in its own unit, in a grid that is turned and shifted."""
+    image = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    return Case(
+        ref=CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=SHAPE),
+        image=image,
+        label=torch.zeros(1, *SHAPE, dtype=torch.uint8),
+        spacing=(1.0, 2.0, 3.0),
+        affine=np.array([[1.0, 0, 0, -5], [0, 2, 0, 7], [0, 0, 3, 9], [0, 0, 0, 1]]),
+        native_ranges=((-100.0, 200.0),),
+        original_spacing=(1.0, 2.0, 3.0),
+    )
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No file stays in the folder for temporary files."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("axes", ["HWD", "-H-DW", "D-WH"])
+def test_it_sees_the_case_in_its_own_unit_and_its_labels_come_back_in_place(
+    tmp_path: Path, case: Case, axes: str
+) -> None:
+    logits = model(tmp_path, input={"axes": axes}).for_case(case)(case.image[None])
+    assert torch.equal(logits.argmax(dim=1), (300 * case.image - 100 > 50).long())
+
+
+def test_voxels_keep_their_place_in_millimetres(tmp_path: Path, case: Case) -> None:
+    """Labels voxels left of -3 mm that lie above 15 mm, by the file's own affine."""
+    script = """
+        import nibabel as nib, numpy as np, sys
+        image = nib.load(sys.argv[1])
+        assert np.allclose(image.get_qform(), image.get_sform())
+        places = nib.affines.apply_affine(image.affine, np.moveaxis(np.indices(image.shape), 0, -1))
+        labels = ((places[..., 0] < -3) & (places[..., 2] > 15)).astype(np.uint8)
+        nib.save(nib.Nifti1Image(labels, image.affine), sys.argv[2])
+    """
+    logits = model(tmp_path, script, input={"axes": "-D-WH"}).for_case(case)(case.image[None])
+    wanted = torch.zeros(SHAPE, dtype=torch.long)
+    wanted[:2, :, 3:] = 1
+    assert torch.equal(logits.argmax(dim=1)[0], wanted)
+
+
+WRITES = "import nibabel as nib, numpy as np, sys; image = nib.load(sys.argv[1])\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "text"),
+    [
+        ("print('no licence\\n'); raise SystemExit(3)", "expected exit code 0, got 3: it last said 'no licence'"),
+        ("import os; os.kill(os.getpid(), 9)", "expected exit code 0, got -9"),
+        ("print('done')", "expected a label map at {labels}, found none: it last said 'done'"),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.zeros((5, 6, 8), 'u1'), image.affine), sys.argv[2])",
+            "{labels}: expected the image's (5, 6, 7) voxels, got (5, 6, 8)",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.zeros(image.shape, 'u1'), np.eye(4)), sys.argv[2])",
+            "{labels}: expected the image's grid, got another affine",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, 2, 'u1'), image.affine), sys.argv[2])",
+            "{labels}: expected whole numbers 0 to 1, got 2 to 2",
+        ),
+        (
+            WRITES + "nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, 'f4'), image.affine), sys.argv[2])",
+            "{labels}: expected whole numbers 0 to 1, got nan to nan",
+        ),
+        ("import sys; open(sys.argv[2], 'w').write('x')", "{labels}: expected a NIfTI file, got "),
+    ],
+)
+def test_a_command_that_fails_is_one_line(tmp_path: Path, case: Case, script: str, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        model(tmp_path, script).for_case(case)(case.image[None])
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path, case: Case) -> None:
+    script = f"echo loading; sleep 60 & echo $! > {tmp_path}/pid; sleep 60"
+    hanging = ModelEntry(name="tool", command=("sh", "-c", script, "{image}", "{labels}"), timeout=1)
+    with trusting():
+        sleeper = load(resolve(hanging, num_classes=2), torch.device("cpu")).for_case(case)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"expected an end within 1 s, got none: it last said 'loading': set timeout"):
+        sleeper(case.image[None])
+    assert time.monotonic() - started < 30
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(100):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":  # killed; nobody has waited for it yet
+            return
+        time.sleep(0.05)
+    pytest.fail("a process that the command started is alive")
+
+
+def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tmp_path: Path) -> None:
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+    with trusting():
+        first, moved, other = (
+            resolve(each, num_classes=2).model_id
+            for each in (
+                entry(tmp_path),
+                entry(tmp_path / "b", timeout=5),
+                entry(tmp_path / "c", THRESHOLD.replace("50", "51")),
+            )
+        )
+    assert first == moved != other
+
+
+def test_its_space_is_the_file_s_own_grid_or_that_of_the_job(tmp_path: Path) -> None:
+    with trusting():
+        spaces = [
+            resolve(entry(tmp_path, **more), num_classes=2, space=Preprocess(spacing=(2, 2, 2))).space
+            for more in ({}, {"preprocess": {"spacing": (1, 1, 1), "intensity": {"window": (0, 9)}}})
+        ]
+    assert [(space.spacing, space.intensity) for space in spaces if space] == [
+        (None, "minmax"),
+        ((1.0, 1.0, 1.0), {"window": (0, 9)}),
+    ]
+
+
+def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
+    """A store writes every key, those that were not given too."""
+    for written in (
+        entry(tmp_path, input={"axes": "WHD"}, class_map={1: [1]}),
+        ModelEntry(name="m", checkpoint="a.pt"),
+    ):
+        assert ModelEntry.model_validate_json(written.model_dump_json()) == written
+
+
+def test_it_needs_trust_and_a_program(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs --trust-code"):
+        resolve(entry(tmp_path), num_classes=2)
+    with trusting():
+        refused(
+            ModelEntry(name="tool", command=("no-such-tool", "{image}", "{labels}")),
+            "no-such-tool: expected a program, found none",
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"command": ["tool", "{image}"]}, "expected {labels} in a word of the command"),
+        ({"command": ["tool", "{image}", "{labels}"], "arch": "unet"}, "expected arch: command beside a command"),
+        ({"command": ["tool", "{image}", "{labels}"], "roi": [8, 8, 8]}, "expected a command without roi"),
+        ({"command": ["tool", "{image}", "{labels}"], "checkpoint": "a.pt"}, "got checkpoint and command"),
+        ({"command": ["tool", "{image}", "{labels}"], "input": {"std": 2}}, "expected input of a command to hold axes"),
+        ({"arch": "command", "checkpoint": "a.pt"}, "expected command: "),
+        ({"checkpoint": "a.pt", "timeout": 3}, "expected command: "),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(content: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match="validation error") as caught:
+        ModelEntry(name="m", **content)
+    assert text in str(caught.value)

@@ -1,0 +1,117 @@
+"""ONNX files, with gradients and as black boxes."""
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import onnx_file
+from models.conftest import refused
+from models.onnx_file import BLACK, onnx, onnxruntime
+
+from freqbench.models import ModelEntry, load, resolve
+
+ROI = (6, 7, 8)
+CPU = torch.device("cpu")
+
+
+def entry(path: str, **more: Any) -> ModelEntry:
+    return ModelEntry(**{"name": "m", "arch": "onnx", "checkpoint": path, "roi": ROI, **more})
+
+
+@pytest.mark.parametrize(("operator", "batch"), [("Relu", "batch"), ("Relu", 1), (BLACK, "batch"), (BLACK, 1)])
+def test_logits_are_those_of_onnx_runtime(tmp_path: Path, operator: str, batch: Any) -> None:
+    path = onnx_file.write(tmp_path / "net.onnx", operator=operator, batch=batch)
+    spec = resolve(entry(path), num_classes=3)
+    x = torch.rand(2, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(path)
+    wanted = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in x])
+    np.testing.assert_allclose(load(spec, CPU)(x).detach().numpy(), wanted, rtol=1e-5, atol=1e-5)
+    assert (spec.needs_trust, bool(spec.black_box)) == (False, operator == BLACK)
+
+
+def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
+    """Against central differences of ONNX Runtime's own outputs, in a direction."""
+    path = onnx_file.write(tmp_path / "net.onnx", operator="Sigmoid")
+    x = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
+    way = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    model = load(resolve(entry(path), num_classes=3), CPU)
+    (gradient,) = torch.autograd.grad(model(point := x.clone().requires_grad_()).square().sum(), point)
+    session = onnxruntime.InferenceSession(path)
+    ends = [
+        np.square(session.run(None, {"image": (x + sign * 1e-2 * way).numpy()})[0], dtype=np.float64).sum()
+        for sign in (1, -1)
+    ]
+    assert float((gradient * way).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-2, rel=1e-3)
+
+
+def test_a_converted_network_that_computes_something_else_is_a_black_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from freqbench.models.foreign import onnx_file as reader
+
+    path = onnx_file.write(tmp_path / "net.onnx")
+    other = onnx_file.write(tmp_path / "other.onnx", seed=1)
+    convert = reader._converted
+    monkeypatch.setattr(reader, "_converted", lambda path: convert(other))
+    found = resolve(entry(path), num_classes=3).black_box
+    assert found is not None
+    assert found.startswith("its torch counterpart differs from ONNX Runtime by ")
+
+
+def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> None:
+    path = Path(onnx_file.write(tmp_path / "net.onnx"))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
+    before = resolve(entry(str(path)), num_classes=3)
+    data = tmp_path / "net.data"
+    data.write_bytes(data.read_bytes()[:-4] + np.float32(1.5).tobytes())
+    assert resolve(entry(str(path)), num_classes=3).model_id != before.model_id
+    data.unlink()
+    refused(entry(str(path)), f"{path}: expected its arrays in 'net.data' beside it, found no such file")
+
+
+@pytest.mark.parametrize(
+    ("form", "more", "text"),
+    [
+        ({}, {"roi": None}, "net.onnx: roi: required, as the file does not say it"),
+        (
+            {"sides": ROI},
+            {"roi": (8, 8, 8)},
+            "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)",
+        ),
+        ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4"),
+        ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
+        ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
+        ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),
+        ({}, {"args": {"side": 3}}, "net.onnx: unknown key 'side'"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(
+    tmp_path: Path, form: dict[str, Any], more: dict[str, Any], text: str
+) -> None:
+    path = onnx_file.write(tmp_path / "net.onnx", **form)
+    refused(entry(path, **more), f"{tmp_path}/{text}")
+
+
+def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
+    path = Path(onnx_file.write(tmp_path / "net.onnx"))
+    path.write_bytes(path.read_bytes()[:100])
+    refused(entry(str(path)), f"{path}: not an ONNX file, or a truncated one")
+    refused(entry(f"{tmp_path}/none.onnx"), f"{tmp_path}/none.onnx: expected a file, found none")
+
+
+def test_without_its_packages_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = onnx_file.write(tmp_path / "net.onnx")
+    real = builtins.__import__
+
+    def refusing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "onnxruntime":
+            raise ImportError("No module named 'onnxruntime'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+    refused(
+        entry(path), f"{path}: expected the packages for ONNX files, got No module named 'onnxruntime': pip install"
+    )
