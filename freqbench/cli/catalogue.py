@@ -30,7 +30,12 @@ EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job fi
 }
 REQUIRED = "required"
 PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
-_KEYS_OF_READERS = {"bundle": {"bundle": "DIR"}, "nnunet": {"arch": "nnunet", "checkpoint": "DIR"}}
+_KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
+    "bundle": {"bundle": "DIR"},
+    "nnunet": {"arch": "nnunet", "checkpoint": "DIR"},
+    "meshnet": {"arch": "meshnet", "checkpoint": "DIR"},
+    "command": {"command": ["TOOL", "-i", "{image}", "-o", "{labels}"]},
+}
 
 Rows = list[tuple[str, ...]]
 
@@ -171,6 +176,8 @@ def dataset(name: str) -> Description:
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
     rows, entry = [], {"name": name}
+    if name == "images":
+        entry["reference"] = "prediction"
     for key, field in cls.model_fields.items():
         word = field.alias or key
         rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))

@@ -40,6 +40,7 @@ GUARDED = {
     # The first behind require_trust, the others of names in a table of the package's own.
     "importlib.import_module": {"core/plugins.py", "__init__.py", "attacks/__init__.py", "models/__init__.py"},
     "pkgutil.resolve_name": {
+        "cli/catalogue.py",
         "models/networks/architectures.py",
         "models/networks/construction.py",
         "models/foreign/nnunet.py",
