@@ -6,7 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space, search
@@ -24,10 +27,14 @@ from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.core.errors import UserError
+from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import Block
+from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import hard_error, reach
 from freqbench.ops.ssim import body_ssim
 from freqbench.ops.stretching import stretch_slices
+
+FloatArray = NDArray[np.float64]
 
 HALVINGS = 8  # of the line to the origin
 FLAT = -1e-12  # the slope of the SSIM nearest to 0 that may be a divisor
@@ -64,16 +71,20 @@ class FrequencyAPGD(StateAttack):
 
     parameters = PARAMETERS | SEARCH
     scopes = SCOPES
+    revision = 2
     null_end: ClassVar[int]
+    scale: ClassVar[float]  # of the intensities whose spectrum is changed
+    middle: ClassVar[float]  # that is subtracted from them
 
-    steps: int = 40
+    steps: int = 20
     block: int | tuple[int, ...] = 32
     random_start: bool = True
     control: str = "none"
     ssim_min: float | None = None
-    step_rule: str = "halving"
-    loss: str = "dice"
+    step_rule: str = "cosine"
+    loss: str = "switch"
     keep: str = "best"
+    scope: str = "joint"
 
     @property
     @abstractmethod
@@ -83,6 +94,14 @@ class FrequencyAPGD(StateAttack):
     @abstractmethod
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """Returns the set of points to search; computes here all that is constant, such as the spectrum."""
+
+    @abstractmethod
+    def changed(self, spectrum: FloatArray, state: FloatArray) -> FloatArray:
+        """Returns the spectrum that a state makes of the clean one; all three in blocked layout."""
+
+    @abstractmethod
+    def on_unit_scale(self, volume: Tensor) -> Tensor:
+        """Returns the volume in [0, 1]."""
 
     def perturb(self, task: Task) -> Tensor:
         """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
@@ -103,21 +122,31 @@ class FrequencyAPGD(StateAttack):
         with torch.no_grad():
             state = space.state_of(bounded(x))
             task.state = self.to_blocks(state)
-            return space.render(space.point_of(state))
+            # In float64, so that another arithmetic makes the same volume of the state.
+            exact = self.space(task.clean.double(), self.cut(padded.shape[2:]))
+            return exact.render(exact.point_of(state.double())).to(task.clean)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the largest excess: state over bounds, volumes over those of the state, SSIM below `ssim_min`."""
         outside = super().excess(clean, adversarial, state)
         if state is None:
             return outside
-        shape = self.padded(clean).shape[2:]
-        space = self.space(clean, self.cut(shape))
         with torch.no_grad():
-            made = space.render(space.point_of(self.to_voxels(state, shape)))
-        outside = max(outside, float((made - adversarial).abs().max()))
+            outside = max(outside, float((self.made(clean, state) - adversarial).abs().max()))
         if self.ssim_min is None:
             return outside
         return max(outside, self.ssim_min - float(body_ssim(clean)(adversarial).min()))
+
+    def made(self, clean: Tensor, state: Tensor) -> Tensor:
+        """Makes the volume of a state, float64, by SciPy's DCT: a check on the arithmetic of the search."""
+        padded = self.padded(clean.double())
+        blocks = self.to_blocks(padded).cpu().numpy()
+        axes = tuple(range(4 if self.per_slice else 3, blocks.ndim))
+        spectrum = dctn(blocks * self.scale - self.middle, axes=axes, norm="ortho")
+        changed = self.changed(spectrum, state.double().cpu().numpy())
+        volume = torch.from_numpy(idctn(changed, axes=axes, norm="ortho") + self.middle).to(clean.device)
+        h, w, d = clean.shape[2:]
+        return self.on_unit_scale(self.to_voxels(volume, padded.shape[2:])[:, :, :h, :w, :d])
 
     def _bounded(self, clean: Tensor, space: FrequencySpace) -> Callable[[Tensor], Tensor]:
         """Returns a function of points: the identity, or the move to a point that keeps `ssim_min`."""
@@ -158,6 +187,7 @@ class VAFAOpt(FrequencyAPGD):
     threat_model = _bounded_set_or("dct-quantization")
     budget_name = "q_max"
     null_end = 1
+    scale, middle = SCALE, 128.0
 
     q_max: float = 20.0
     q_min: float = 5.0
@@ -175,7 +205,9 @@ class VAFAOpt(FrequencyAPGD):
 
     def space(self, clean: Tensor, block: Block) -> FrequencySpace:
         """Returns the set of all errors that a table can make."""
-        spectrum, changed = block_spectrum(clean, block)
+        # Exact, as its largest coefficients would round the small ones over the edge between two multiples.
+        spectrum = block_spectrum(clean.double(), block)[0].to(clean)
+        scaled, transform = SCALE * clean, BlockDCT.of(clean, block)
         reachable = reach(spectrum, *self.bounds)
         low, high = reachable.bounds
         return FrequencySpace(
@@ -183,12 +215,17 @@ class VAFAOpt(FrequencyAPGD):
             radius=(high - low) / 2,
             origin=torch.zeros_like(spectrum),
             project=reachable.nearest,
-            render=lambda error: self._on_unit_scale(changed(error)),
+            render=lambda error: self.on_unit_scale(scaled + transform.volume(error)),
             state_of=reachable.table,
             point_of=lambda table: hard_error(spectrum, table),
         )
 
-    def _on_unit_scale(self, volume: Tensor) -> Tensor:
+    def changed(self, spectrum: FloatArray, state: FloatArray) -> FloatArray:
+        """Returns the quantised spectrum."""
+        return np.round(spectrum / state) * state
+
+    def on_unit_scale(self, volume: Tensor) -> Tensor:
+        """Stretches the slices of a volume on the 0..255 scale, or divides by 255 and clamps."""
         return stretch_slices(volume, SCALE) if self.renormalize else (volume / SCALE).clamp(0, 1)
 
 
@@ -223,6 +260,7 @@ class SA2Opt(FrequencyAPGD):
     threat_model = _bounded_set_or("dct-scaling")
     budget_name = "rho"
     null_end = 0
+    scale, middle = 1.0, 0.5
 
     rho: float = 0.4
     block: int | tuple[int, ...] = 16
@@ -248,6 +286,18 @@ class SA2Opt(FrequencyAPGD):
             project=lambda multipliers: multipliers.clamp(*self.bounds),
             render=lambda multipliers: scale(multipliers).clamp(0, 1),
         )
+
+    def changed(self, spectrum: FloatArray, state: FloatArray) -> FloatArray:
+        """Returns the scaled spectrum."""
+        sides = state.shape[4:] if self.per_slice else state.shape[3:]
+        h, w, d = (*sides, 1)[:3]
+        free = band_mask(self.band, (h, w, d))
+        free[0, 0, 0] &= self.variant == "paper"
+        return np.where(free.reshape(sides).numpy(), state, 1.0) * spectrum
+
+    def on_unit_scale(self, volume: Tensor) -> Tensor:
+        """Clamps to [0, 1]."""
+        return volume.clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -192,16 +192,12 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
-    """Yields the tests of the job's claims: by bounds the strongest forms of its longest attack, and their null rows.
-
-    A volume of several windows is attacked as one: the loss is then that of the prediction which is scored.
-    """
+    """Yields the tests of the job's claims: by bounds the strongest forms of its longest attack, and their null rows."""
     for cell in _longest(own).values():
         for form in strongest_forms(cell.attack):
-            strong = replace(form, scope="volume") if _is_whole(form, cell, own) else form
-            yield _with(cell, strong, seed)
+            yield _with(cell, form, seed)
             for control in _controls(form):
-                yield _with(cell, _changed(strong, {"control": control}), seed)
+                yield _with(cell, _changed(form, {"control": control}), seed)
 
 
 def _longest(own: Grid) -> dict[Hashable, Cell]:
@@ -236,14 +232,6 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
     for cell in cells:
         if _claim_of(cell) in claims:
             yield _with(cell, cell.attack, job.seeds[0])
-
-
-def _is_whole(form: Attack, cell: Cell, own: Grid) -> bool:
-    """True if a form attacks volumes as one: some case has several windows, and none of them cuts its block."""
-    if "volume" not in form.scopes or (form.shortened(cell.source.roi)):
-        return False
-    shapes = (cell.dataset.shape_in(ref, cell.source.space) for ref in own.cases[cell.dataset.name])
-    return any(len(attack_windows(shape, cell.source.roi)) > 1 for shape in shapes)
 
 
 def _null_rows(own: Grid, seed: int) -> Iterator[Cell]:

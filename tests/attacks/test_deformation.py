@@ -201,7 +201,7 @@ def test_a_class_keeps_its_volume_but_for_the_determinant() -> None:
 def test_a_prediction_that_follows_the_anatomy_loses_next_to_nothing() -> None:
     """Labels left where they were would leave little of the Dice."""
     image, label = ball()
-    attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3)
+    attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3, loss="dice", step_rule="halving")
     result = attack(Threshold(), image, label, generator=generators(2))
     pred = (result.adversarial > 0.5).long()
 
@@ -232,7 +232,8 @@ def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_organs_and_target_maps_move_with_the_volume() -> None:
     """The losses of an attack on a volume whose labels are moved beforehand, at the same field."""
-    attack = deformation(control="none", steps=1, keep="last", random_start=False, organs=(1,), target="next-class")
+    way = {"loss": "dice", "step_rule": "halving", "keep": "last", "random_start": False}
+    attack = deformation(control="none", steps=1, **way, organs=(1,), target="next-class")
     state = everywhere(attack, (2.0, 0.0, 0.0))
     first = attacked(attack, start=state)
     model = SmallNet().double()

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from freqbench.attacks import Attack, make
 from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
 from freqbench.core.errors import ThreatModelError, UserError
-from freqbench.ops.blocks import merge, split
+from freqbench.ops.bands import band_mask
+from freqbench.ops.blocks import merge, merge_slices, split, split_slices
 from freqbench.ops.quantisation import reach
 from freqbench.ops.ssim import body_ssim
 
@@ -116,6 +117,32 @@ def test_the_multipliers_make_the_volume() -> None:
     assert np.abs(tiles(result.adversarial) - made).max() < 1e-9
 
 
+@pytest.mark.parametrize("per_slice", [False, True])
+@pytest.mark.parametrize("changes", [{"renormalize": False}, {"renormalize": True}, {"rho": 0.4, "band": "middle"}])
+def test_float64_and_scipy_make_the_volume_of_a_state_found_in_float32(changes: Any, per_slice: bool) -> None:
+    """A hundred thousand coefficients, of which float32 rounds some the other way where they lie between multiples."""
+    name = ("sa2_opt" if "rho" in changes else "vafa_opt") + ("_2d" if per_slice else "")
+    images, block = drawn(5, shape=(64, 48, 40)).float(), (32, 24) if per_slice else (32, 24, 20)
+    result = attacked(name, SmallNet(), images, block=block, steps=2, loss="dicece", **changes)
+    state = result.state.double().numpy()
+    axes = tuple(range(state.ndim - len(block), state.ndim))
+    blocks = (split_slices(images, (*block, 1)) if per_slice else split(images, block)).double().numpy()
+    if "rho" in changes:
+        free = band_mask("middle", (*block, 1) if per_slice else block).reshape(block).numpy()
+        made = idctn(np.where(free, state, 1) * dctn(blocks - 0.5, axes=axes, norm="ortho"), axes=axes, norm="ortho")
+        volume = made + 0.5
+    else:
+        spectrum = dctn(255 * blocks - 128, axes=axes, norm="ortho")
+        volume = idctn(state * np.round(spectrum / state), axes=axes, norm="ortho") + 128
+    whole = (merge_slices if per_slice else merge)(torch.from_numpy(volume), images.shape[2:]).numpy()
+    if changes.get("renormalize"):
+        low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
+        whole = (whole - low) / (high - low)
+    elif "rho" not in changes:
+        whole = whole / 255
+    assert np.abs(np.clip(whole, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
+
+
 def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
     images, model = drawn(4), SmallNet().double()
     uniform = attacked("vafa_opt", model, images, control="uniform")
@@ -148,7 +175,7 @@ def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """One step from two starts; a start out of bounds is refused by the attack's name."""
     images, labels = drawn(8), torch.zeros(1, 1, *SHAPE, dtype=torch.long)
-    attack = make(name, block=BLOCK, steps=1, keep="last")
+    attack = make(name, block=BLOCK, steps=1, keep="last", loss="ce")
     low, high = attack.bounds
     layout = (1, 1, 4, *BLOCK)
     volumes = [

@@ -59,11 +59,18 @@ def test_the_strongest_forms_may_do_what_the_attack_may(name: str) -> None:
     assert all(strongest_forms(form) == forms for form in forms)
 
 
-def test_of_the_ball_it_is_apgd_with_dice_and_with_the_cross_entropy() -> None:
+def test_of_the_ball_it_is_apgd_on_all_windows_at_once() -> None:
     """In the attack's own steps, at least twenty."""
     for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
-        forms = tuple(make("apgd", eps=0.1, steps=steps, restarts=3, loss=loss) for loss in ("dice", "ce"))
-        assert strongest_forms(own) == forms
+        search = {"eps": 0.1, "steps": steps, "scope": "joint", "step_rule": "cosine"}
+        assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("switch", "race"))
+
+
+def test_windows_are_held_against_windows_and_volumes_against_volumes() -> None:
+    """Blocks that begin anew in each window make other volumes than blocks of the whole volume."""
+    for scope, expected in (("window", "joint"), ("joint", "joint"), ("volume", "volume")):
+        assert {form.scope for form in strongest_forms(make("vafa_opt", scope=scope))} == {expected}
+    assert {form.scope for form in strongest_forms(make("deformation", max_mm=3))} == {"volume"}
 
 
 def test_of_an_unknown_threat_model_there_is_none() -> None:
@@ -76,6 +83,9 @@ def test_of_an_unknown_threat_model_there_is_none() -> None:
         (make("pgd", eps=8 / 255), make("sea", eps=8 / 255, steps=40), True),
         (make("pgd", eps=8 / 255), make("pgd", eps=8 / 255 * (1 + 1e-12), loss="ce", restarts=2), True),
         (make("pgd", eps=8 / 255), make("pgd", eps=4 / 255), False),
+        (make("pgd", eps=8 / 255), make("pgd", eps=8 / 255, scope="volume"), True),
+        (make("sa2_opt", scope="joint"), make("sa2_opt", scope="window"), True),
+        (make("sa2_opt", scope="joint"), make("sa2_opt", scope="volume"), False),
         (make("gn", std=0.1), make("gn", std=0.2), False),
     ],
     ids=str,

@@ -13,10 +13,11 @@ CASES = 6
 EPS = 8 / 255
 CLEAN = 90.0
 STEPS = {"steps": 20, "step_size": "eps/4", "restarts": 1, "loss": "dicece"}
-STRONGEST = {"steps": 20, "restarts": 3, "keep": "best"}
+STRONGEST = {"steps": 20, "scope": "joint", "step_rule": "cosine", "keep": "best"}
+TABLE = {"q_min": 5.0, "block": 32, "renormalize": True}
 KINDS: Mapping[str, dict[str, Any]] = {
     "pgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
-    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 120},
+    "apgd": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 40},
     "fgsm": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 1},
     "square": {"threat_model": "linf", "budget_name": "eps", "num_backwards": 0, "variant": "paper"},
     "random_noise": {"threat_model": "linf", "budget_name": "linf", "num_backwards": 0},
@@ -36,10 +37,10 @@ HEALTHY: Mapping[str, tuple[str, float, dict[str, Any], float]] = {
     "vafa": ("vafa", 20.0, {"steps": 20, "control": "none"}, 70),
     "vafa uniform": ("vafa", 20.0, {"steps": 20, "control": "uniform"}, 85),
     "vafa random": ("vafa", 20.0, {"steps": 20, "control": "random"}, 87),
-    "vafa_opt": ("vafa_opt", 20.0, {"loss": "dice", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 69.8),
-    "vafa_opt ce": ("vafa_opt", 20.0, {"loss": "ce", **STRONGEST, "q_min": 5.0, "block": 32, "renormalize": True}, 75),
-    "dice": ("apgd", EPS, {**STRONGEST}, 39.7),
-    "ce": ("apgd", EPS, {"loss": "ce", **STRONGEST}, 44),
+    "vafa_opt": ("vafa_opt", 20.0, {"loss": "switch", **STRONGEST, **TABLE}, 69.8),
+    "vafa_opt race": ("vafa_opt", 20.0, {"loss": "race", **STRONGEST, **TABLE}, 75),
+    "switch": ("apgd", EPS, {"loss": "switch", **STRONGEST}, 39.7),
+    "race": ("apgd", EPS, {"loss": "race", **STRONGEST}, 44),
 }
 """By name: attack, budget, parameters, and the DSC x100 that it leaves."""
 

@@ -86,9 +86,9 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ),
     # one step of a quarter of eps is no match for FGSM, and no sign of anything
     ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
-    ("iterative", [*rows("ce"), *rows("fgsm", left=20)], "not checked", "raise different losses, which says nothing"),
-    ("square", [*rows("ce"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
-    ("square", [*rows("pgd", left=50), *rows("ce", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
+    ("iterative", [*rows("race"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "raise different losses"),
+    ("square", [*rows("race"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
+    ("square", [*rows("pgd", left=50), *rows("race", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
     ("square", [*rows("pgd"), *rows("square", left=80, **SHORT)], "noted", "less than 1,000 queries proves nothing"),
     ("square", [*rows("pgd"), *rows("square", left=30, **SHORT)], "violated", "knows no gradient does better"),
     ("square", [*rows("pgd"), *rows("square"), *rows("square", **SHORT)], "holds", ""),
@@ -293,39 +293,39 @@ def verdict_of(own: Rows, added: Rows) -> ModelVerdict:
 
 PGD = planted("pgd", 62.4)
 PGD40 = planted("pgd", 62.4, params={"steps": 40})
-CE = planted("ce", 70.0)
-SUITE = [*planted("dice", 62.3), *CE]
-SUITE40 = [row for name in ("dice", "ce") for row in planted(name, 65, params={"steps": 40})]
-BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 restarts=3 leaves 55.1"
+RACE = planted("race", 70.0)
+SUITE = [*planted("switch", 62.3), *RACE]
+SUITE40 = [row for name in ("switch", "race") for row in planted(name, 65, params={"steps": 40})]
+BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=switch scope=joint leaves 55.1"
 WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
 VAFA, OPTIMUM = planted("vafa", 89.3), planted("vafa_opt", 51.7)
 TWO_HARD = [row | {"dsc_foreground": 0.1} for row in planted("fgsm", 60, cases=2)]
 
 CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
-    "another loss": (PGD, [*planted("dice", 55.1), *CE], "violated", BOTH_NUMBERS),
-    "less than half a point": (PGD, [*planted("dice", 61.95), *CE], "holds", "None of 2 further attacks"),
-    "more than half a point": (PGD, [*planted("dice", 61.85), *CE], "violated", "linf eps=8/255: "),
-    "one patient": (planted("pgd", 62.4, cases=1), planted("dice", 30, cases=1), "in doubt", ""),
-    "no form": (PGD, [], "not checked", "Not run: apgd (dice), apgd (ce): audit --run does."),
-    "one form": (PGD, planted("dice", 62.3), "not checked", "Not run: apgd (ce):"),
-    "fewer restarts": (PGD, [*planted("dice", 62.3, params={"restarts": 1}), *CE], "not checked", "run: apgd (dice)"),
-    "fewer steps": (PGD, [*planted("dice", 62.3, params={"steps": 10}), *CE], "not checked", "Not run: apgd (dice)"),
+    "another loss": (PGD, [*planted("switch", 55.1), *RACE], "violated", BOTH_NUMBERS),
+    "less than half a point": (PGD, [*planted("switch", 61.95), *RACE], "holds", "None of 2 further attacks"),
+    "more than half a point": (PGD, [*planted("switch", 61.85), *RACE], "violated", "linf eps=8/255: "),
+    "one patient": (planted("pgd", 62.4, cases=1), planted("switch", 30, cases=1), "in doubt", ""),
+    "no form": (PGD, [], "not checked", "Not run: apgd (switch), apgd (race): audit --run does."),
+    "one form": (PGD, planted("switch", 62.3), "not checked", "Not run: apgd (race):"),
+    "window by window": (PGD, [*planted("switch", 62.3, params={"scope": "window"}), *RACE], "not checked", "apgd (switch)"),
+    "fewer steps": (PGD, [*planted("switch", 62.3, params={"steps": 10}), *RACE], "not checked", "Not run: apgd (switch)"),
     "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
     "as many": (PGD40, SUITE40, "holds", ""),
-    "a store with the forms": ([*PGD, *planted("dice", 55.1), *CE], [], "holds", "restarts=3 leaves 55.1"),
+    "a store with the forms": ([*PGD, *planted("switch", 55.1), *RACE], [], "holds", "loss=switch scope=joint leaves 55.1"),
     "the strongest of the same cases": ([*planted("pgd", 60), *TWO_HARD], SUITE, "holds", "pgd eps=8/255 leaves 60.0"),
-    "cases that one lacks": (PGD, planted("dice", 40, cases=3), "violated", "3 cases of 3 patients"),
-    "nothing left": (planted("pgd", 6), planted("dice", 1), "holds", ""),
+    "cases that one lacks": (PGD, planted("switch", 40, cases=3), "violated", "3 cases of 3 patients"),
+    "nothing left": (planted("pgd", 6), planted("switch", 1), "holds", ""),
     "another eps": (PGD, [*SUITE, *planted("half", 20)], "holds", ""),
     "noise": (PGD, [*SUITE, *planted("noise", 20)], "holds", ""),
-    "a part of the organs": (PGD, [*SUITE, *planted("dice", 20, params={"organs": [1]})], "holds", ""),
-    "a target": (PGD, [*SUITE, *planted("dice", 20, params={"target": "least-likely"})], "holds", ""),
+    "a part of the organs": (PGD, [*SUITE, *planted("switch", 20, params={"organs": [1]})], "holds", ""),
+    "a target": (PGD, [*SUITE, *planted("switch", 20, params={"target": "least-likely"})], "holds", ""),
     "another threat model": (PGD, [*SUITE, *planted("vafa", 20)], "holds", ""),
-    "another model's attack": (PGD, [*SUITE, *rows("dice", "n", "m", left=30.0)], "holds", ""),
+    "another model's attack": (PGD, [*SUITE, *rows("switch", "n", "m", left=30.0)], "holds", ""),
     "noise claims nothing": (planted("noise", 85), [], "not checked", "Needs an untargeted attack"),
     "a null row claims nothing": (planted("vafa uniform", 85), [], "not checked", "Needs an untargeted attack"),
     "no score": ([handmade.row("pgd", num_backwards=20, dsc=math.nan, source="m", target="m")], [], "not checked", ""),
-    "another package": (WALK, planted("dice", 55.1), "violated", "walk eps=8/255"),
+    "another package": (WALK, planted("switch", 55.1), "violated", "walk eps=8/255"),
     # VAFA's default q_min is 5 and its block 32: the bounds of both are the same
     "vafa": (VAFA, OPTIMUM, "violated", "q_max=20 q_min=5 block=32: vafa q_max=20 leaves 89.3"),
     "older name": ([row | {"threat_model": "dct-quantization"} for row in VAFA], OPTIMUM, "violated", ""),
@@ -344,7 +344,7 @@ def test_a_claim_stands_against_attacks_with_the_same_bounds(name: str) -> None:
 
 def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     """1.2 points on average, of which the interval over patients leaves less than half a point."""
-    added = [*planted("dice", 61.2), *CE]
+    added = [*planted("switch", 61.2), *RACE]
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
     (found,) = claims(PGD, added)
@@ -358,7 +358,7 @@ def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
     added = planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
-    (found,) = claims(PGD, [*added, *planted("ce", 70.0)])
+    (found,) = claims(PGD, [*added, *planted("race", 70.0)])
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.975)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert "together over 2 comparisons" in found.sentence
@@ -370,21 +370,21 @@ def test_each_budget_is_a_claim_of_its_own() -> None:
 
 
 def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
-    found, added = verdict_of(PGD, planted("dice", 55.1)), "a stronger attack with the same bounds is known"
+    found, added = verdict_of(PGD, planted("switch", 55.1)), "a stronger attack with the same bounds is known"
     assert (found.verdict, found.flags) == ("flagged", ())
     assert found.sentence.startswith(
         f"flagged: strongest ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
     )
-    found = verdict_of([*PGD, *planted("twice", 70)], planted("dice", 55.1))
+    found = verdict_of([*PGD, *planted("twice", 70)], planted("switch", 55.1))
     assert found.flags == ("budget",)
     assert f"flagged: strongest, budget ({added}; 1 sign of" in found.sentence
 
 
 def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
     """Both take 20 steps, the second looks at its last volume besides."""
-    own = [*PGD, *planted("dice", 55.1, params={"restarts": 1}), *planted("pgd", 70, params={"steps": 5})]
-    (found,) = claims(own, [*planted("dice", 55.0), *planted("ce", 64.0)])
+    own = [*PGD, *planted("switch", 55.1, params={"loss": "dice"}), *planted("pgd", 70, params={"steps": 5})]
+    (found,) = claims(own, [*planted("switch", 55.0), *planted("race", 64.0)])
     assert found.verdict == "holds"
     named = found.sentence.partition("At equal or fewer passes: ")[2]
-    assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 55.1")
+    assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 scope=joint 55.1")
     assert "steps=5" not in named

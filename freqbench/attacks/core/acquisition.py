@@ -34,12 +34,13 @@ class AcquisitionAttack(GradientAttack):
     scopes: ClassVar[tuple[str, ...]] = SCOPES
     budget_name: ClassVar[str]
 
-    steps: int = 40
+    steps: int = 20
     random_start: bool = True
     control: str = "none"
-    step_rule: str = "halving"
-    loss: str = "dice"
+    step_rule: str = "cosine"
+    loss: str = "switch"
     keep: str = "best"
+    scope: str = "joint"
 
     @abstractmethod
     def space(self, clean: Tensor) -> Space:

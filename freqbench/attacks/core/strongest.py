@@ -1,7 +1,7 @@
 """Names the strongest attacks known here in each threat model, against which a claim of robustness is tested.
 
 A model is robust in a threat model only as far as its accuracy survives the strongest attack with the same bounds.
-`strongest_forms` makes these attacks for any attack; `limits_of` tells which attacks have the same bounds.
+`strongest_forms` makes these attacks for any attack; `limits_of` tells which attacks have the same set.
 """
 
 from collections.abc import Hashable, Mapping
@@ -11,8 +11,8 @@ from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.base import Attack
 from freqbench.attacks.frequency_apgd import SSIM_SUFFIX
 
-FEWEST_STEPS, RESTARTS = 20, 3
-LOSSES = ("dice", "ce")  # the scores are Dice; where its gradient vanishes, the cross-entropy has one
+FEWEST_STEPS = 20
+LOSSES = ("switch", "race")  # where the Dice has no gradient, the second goes on with the margin
 
 NARROWING = ("targeted", "organs", "target", "filter", "channels")
 
@@ -22,7 +22,8 @@ class Strongest(NamedTuple):
 
     names: tuple[str, ...]  # names of the parameters
     form: str  # name of the attack
-    parameters: Mapping[str, Any] = {}  # of the attack, besides bounds, `steps`, `restarts` and each of `LOSSES`
+    parameters: Mapping[str, Any] = {}  # of the attack, besides bounds, `steps`, scope and each of `LOSSES`
+    is_by_voxel: bool = False  # bounds each voxel by itself, so that windows and volume have the same set
 
     @property
     def has_slices(self) -> bool:
@@ -50,32 +51,37 @@ STRONGEST |= {
     "sinogram": Strongest(("eps_p", "angles"), "sinogram"),
     "deformation": Strongest(("max_mm", "min_jacobian", "knot_mm", "spacing"), "deformation"),
     "intensity-curve": Strongest(("deviation", "pieces"), "intensity_curve"),
-    "linf": Strongest(("eps",), "apgd"),
+    "linf": Strongest(("eps",), "apgd", is_by_voxel=True),
 }
 
 
 def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
     """Returns the strongest attacks with an attack's threat model and bounds; empty if none is known here.
 
-    Each of the three restarts has the attack's own number of steps, at least 20.
+    Each has the attack's own number of steps, at least 20. Windows act jointly, unless the attack's set is that of the
+    whole volume.
     """
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         return ()
-    effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "restarts": RESTARTS}
     end = "_2d" if threat.has_slices and _is_per_slice(attack) else ""
+    name = f"{threat.form}{end}"
+    effort = {"steps": max(num_steps(attack), FEWEST_STEPS), "scope": "joint"}
+    if "joint" not in ATTACKS[name].scopes or _is_of_volume(attack, threat):
+        effort["scope"] = "volume"
     own = {**threat.bounds(attack), **effort, **threat.parameters}
-    return tuple(make(f"{threat.form}{end}", **own, loss=loss) for loss in LOSSES)
+    return tuple(make(name, **own, step_rule="cosine", loss=loss) for loss in LOSSES)
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """Returns a key that attacks with the same limits share: threat model and bounds, to rounding."""
+    """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, rounded bounds."""
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)
         return attack.threat_model, _rounded(budget)
     values = map(_rounded, threat.bounds(attack).values())
-    return attack.threat_model, threat.has_slices and _is_per_slice(attack), *values
+    kind = _is_of_volume(attack, threat), threat.has_slices and _is_per_slice(attack)
+    return attack.threat_model, *kind, *values
 
 
 def is_claimed(attack: Attack) -> bool:
@@ -91,6 +97,11 @@ def num_steps(attack: Attack) -> int:
 
 def _is_per_slice(attack: Attack) -> bool:
     return bool(getattr(attack, "per_slice", False))
+
+
+def _is_of_volume(attack: Attack, threat: Strongest) -> bool:
+    """True if the set is made of whole volumes: blocks, fields and curves that do not end where windows do."""
+    return attack.attacks_volume and not threat.is_by_voxel
 
 
 def _rounded(value: Any) -> str:

@@ -2,8 +2,9 @@ r"""Tests claims of robustness against the strongest known attacks with the same
 
 A store claims, for a model and the bounds of a threat model, that no attack leaves less than the strongest of its own
 rows: the untargeted, optimised attack on the model itself under which the mean foreground DSC is lowest. Every
-attack with the same bounds that the audit added (any loss, optimiser, restarts, scope or steps) is compared with it on
-the cases that both have. Let d = DSC x100 under the store's strongest minus that under the other:
+attack with the same set of volumes that the audit added (any loss, optimiser, restarts or steps) is compared with it on
+the cases that both have. Window by window and jointly, the set is one; of whole volumes it is another one, unless the
+bounds are those of single voxels. Let d = DSC x100 under the store's strongest minus that under the other:
 
 - `violated`: d > POINTS beyond doubt, the interval lies above POINTS; `in doubt`: d > POINTS, but it does not;
 - `holds`: d is at most POINTS for every one of them, `freqbench.attacks.core.strongest` names no further one, and
@@ -114,7 +115,7 @@ def claims_of(on: Attacked) -> Iterator[Claim]:
         optimised = each.is_gradient and each.control == "none" if attack is None else is_claimed(attack)
         if each.threat_model not in UNBOUNDED and each.is_plain and optimised:
             # Only what its budget bounds is known of an attack of another package.
-            bounds = (each.threat_model, False, f"{each.budget or 0:.9g}") if attack is None else limits_of(attack)
+            bounds = (each.threat_model, False, False, f"{each.budget or 0:.9g}") if attack is None else limits_of(attack)
             groups.setdefault(bounds, []).append(each)
     stored = set(on.rows.loc[~on.rows["cell_id"].isin(on.evidence.added), "label"])
     for group in groups.values():
@@ -141,9 +142,9 @@ def _made(setting: Setting) -> Attack | None:
 
 
 def _is_as_strong(attack: Attack, form: Attack) -> bool:
-    """True if `attack` is a strongest form with at least as many steps and restarts."""
-    is_same = attack.name == form.name and _loss(attack) == _loss(form)
-    return is_same and all(getattr(attack, name) >= getattr(form, name) for name in ("steps", "restarts"))
+    """True if `attack` is a strongest form with at least as many steps."""
+    same = ("name", "loss", "step_rule", "scope")
+    return all(getattr(attack, name, None) == getattr(form, name) for name in same) and num_steps(attack) >= num_steps(form)
 
 
 def _loss(attack: Attack) -> str:
