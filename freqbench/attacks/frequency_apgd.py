@@ -1,4 +1,4 @@
-"""Finds the strongest tables of VAFA and multipliers of SA2 that their bounds allow, by Auto-PGD."""
+"""Finds the strongest tables of VAFA and multipliers of SA2 that their bounds allow."""
 
 import math
 from abc import abstractmethod
@@ -56,9 +56,11 @@ class FrequencySpace(Space):
 
 @dataclass(frozen=True, kw_only=True)
 class FrequencyAPGD(StateAttack):
-    """Auto-PGD on one number for each DCT coefficient, limited by the bounds alone.
+    """Projected steps on one number for each DCT coefficient, limited by the bounds alone.
 
-    An author writes `space`, `bounds` and `null_end`. reports/strongest explains the choice of loss and steps.
+    The search is Auto-PGD's, with `step_rule: cosine` by default (`freqbench.attacks.apgd.search`); reports/strongest
+    explains the choice of rule, loss and steps. An author writes `space`, `changed`, `on_unit_scale`, `bounds`,
+    `null_end`, `scale` and `middle`.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.

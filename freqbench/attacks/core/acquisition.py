@@ -1,4 +1,4 @@
-"""Runs Auto-PGD on the acquisition: k-space, coils, projections, the display window."""
+"""Attacks the acquisition: k-space, coils, projections, the display window."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from freqbench.attacks.core.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class AcquisitionAttack(GradientAttack):
-    """Auto-PGD on the parameters that turn a clean volume into an attacked one.
+    """Projected steps on the parameters that turn a clean volume into an attacked one.
 
-    An author writes `space`: the set of points, and the function that renders their volumes. If the budget does not
-    bound the size of each number, the author also writes `beyond`. A sample (window or volume) is treated as the whole
-    acquisition.
+    The search is Auto-PGD's, with `step_rule: cosine` by default (`freqbench.attacks.apgd.search`). An author writes
+    `space`: the set of points, and the function that renders their volumes. If the budget does not bound the size of
+    each number, the author also writes `beyond`. A sample (window or volume) is treated as the whole acquisition.
 
     Args:
         steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
