@@ -29,7 +29,7 @@ from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, parse_value
-from freqbench.models import ModelSpec, attack_windows
+from freqbench.models import ModelSpec
 from freqbench.results import Store
 
 EPS = 8 / 255
@@ -192,7 +192,7 @@ def _battery(own: Grid, eps: float, seed: int) -> Iterator[Cell]:
 
 
 def _strongest(own: Grid, seed: int) -> Iterator[Cell]:
-    """Yields the tests of the job's claims: by bounds the strongest forms of its longest attack, and their null rows."""
+    """Yields the tests of the job's claims: for each set the strongest forms of its longest attack, and null rows."""
     for cell in _longest(own).values():
         for form in strongest_forms(cell.attack):
             yield _with(cell, form, seed)

@@ -74,7 +74,7 @@ def strongest_forms(attack: Attack) -> tuple[Attack, ...]:
 
 
 def limits_of(attack: Attack) -> Hashable:
-    """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, rounded bounds."""
+    """Returns a key that attacks with the same set of volumes share: threat model, windows or volume, bounds."""
     threat = STRONGEST.get(attack.threat_model)
     if threat is None:
         budget = attack.budget_name and getattr(attack, attack.budget_name)

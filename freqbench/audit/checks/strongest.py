@@ -115,7 +115,8 @@ def claims_of(on: Attacked) -> Iterator[Claim]:
         optimised = each.is_gradient and each.control == "none" if attack is None else is_claimed(attack)
         if each.threat_model not in UNBOUNDED and each.is_plain and optimised:
             # Only what its budget bounds is known of an attack of another package.
-            bounds = (each.threat_model, False, False, f"{each.budget or 0:.9g}") if attack is None else limits_of(attack)
+            unknown = each.threat_model, False, False, f"{each.budget or 0:.9g}"
+            bounds = unknown if attack is None else limits_of(attack)
             groups.setdefault(bounds, []).append(each)
     stored = set(on.rows.loc[~on.rows["cell_id"].isin(on.evidence.added), "label"])
     for group in groups.values():
@@ -144,7 +145,8 @@ def _made(setting: Setting) -> Attack | None:
 def _is_as_strong(attack: Attack, form: Attack) -> bool:
     """True if `attack` is a strongest form with at least as many steps."""
     same = ("name", "loss", "step_rule", "scope")
-    return all(getattr(attack, name, None) == getattr(form, name) for name in same) and num_steps(attack) >= num_steps(form)
+    is_form = all(getattr(attack, name, None) == getattr(form, name) for name in same)
+    return is_form and num_steps(attack) >= num_steps(form)
 
 
 def _loss(attack: Attack) -> str:
