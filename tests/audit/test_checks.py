@@ -86,7 +86,7 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ),
     # one step of a quarter of eps is no match for FGSM, and no sign of anything
     ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
-    ("iterative", [*rows("race"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "different losses"),
+    ("iterative", [*rows("race"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "losses"),
     ("square", [*rows("race"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
     ("square", [*rows("pgd", left=50), *rows("race", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
     ("square", [*rows("pgd"), *rows("square", left=80, **SHORT)], "noted", "less than 1,000 queries proves nothing"),
@@ -308,7 +308,7 @@ CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
     "one patient": (planted("pgd", 62.4, cases=1), planted("switch", 30, cases=1), "in doubt", ""),
     "no form": (PGD, [], "not checked", "Not run: apgd (switch), apgd (race): audit --run does."),
     "one form": (PGD, planted("switch", 62.3), "not checked", "Not run: apgd (race):"),
-    "window by window": (PGD, [*planted("switch", 62, params={"scope": "window"}), *RACE], "not checked", "apgd (switch)"),
+    "window by window": (PGD, [*planted("switch", 62, params={"scope": "window"}), *RACE], "not checked", "(switch)"),
     "fewer steps": (PGD, [*planted("switch", 62, params={"steps": 10}), *RACE], "not checked", "Not run: apgd (switch"),
     "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
     "as many": (PGD40, SUITE40, "holds", ""),
