@@ -136,11 +136,15 @@ class Unit:
 
     def passes_of(self, model: ModelSpec, forwards: int, backwards: int) -> int:
         """Returns the passes of a model over all windows, from the forward and backward passes of one sample."""
+        passes = self._windows(model) * (forwards + backwards) + self.recomputed_windows(model) * backwards
+        return passes * model.passes
+
+    def recomputed_windows(self, model: ModelSpec) -> int:
+        """Returns the windows that a step runs forward twice, because their graphs do not fit into GRAPH_BYTES."""
         windows = self._windows(model)
-        repeated = 0
-        if self.cell.attack.follows_prediction and windows > 1:  # see SlidingWindowModel
-            repeated = max(0, windows - windows_in_graph(self.cell.models)) * backwards
-        return (windows * (forwards + backwards) + repeated) * model.passes
+        if not self.cell.attack.follows_prediction or windows == 1:  # see SlidingWindowModel
+            return 0
+        return max(0, windows - windows_in_graph(self.cell.models))
 
     def _windows(self, model: ModelSpec) -> int:
         shape = self.cell.dataset.shape_in(self.ref, model.space)

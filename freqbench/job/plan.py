@@ -87,7 +87,8 @@ class Outlook:
     Attributes:
         job: its name.
         out: the store.
-        grid: `cells`, `cases` of a cell and `window_passes` of all cells, for each dataset, source and attack.
+        grid: for each dataset, source and attack, `cells`, `cases` of a cell, `window_passes` of all cells, and
+            `recomputed`, the most windows of a volume that a step runs forward twice, as their graphs take too much.
         warnings: one line each.
         missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
         records_done: records in the store.
@@ -138,21 +139,23 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
     rows: dict[tuple[str, str, str], list[int]] = {}
     for unit in grid.units():
         key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
-        row = rows.setdefault(key, [0, 0, 0])
+        row = rows.setdefault(key, [0, 0, 0, 0])
         row[1] += 1
         row[2] += unit.passes
+        row[3] = max(row[3], *map(unit.recomputed_windows, unit.cell.models))
     for cell in grid.cells:
         row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[0] += 1
         row[2] += cell.learning_passes
-    for (dataset, source, attack), (cells, units, passes) in rows.items():
-        where = {"dataset": dataset, "source": source, "attack": attack}
-        yield {**where, "cells": cells, "cases": units // cells, "window_passes": passes}
+    for (dataset, source, attack), (cells, units, passes, recomputed) in rows.items():
+        where = {"dataset": dataset, "source": source, "attack": attack, "cells": cells, "cases": units // cells}
+        yield {**where, "window_passes": passes, "recomputed": recomputed}
 
 
 def table(found: Outlook) -> Table:
-    """Tabulates cells, cases and passes over windows of each dataset, source and attack."""
-    grid_table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
+    """Tabulates cells, cases, passes over windows and recomputed windows of each dataset, source and attack."""
+    heads = "dataset", "source", "attack", "cells", "cases", "window passes", "recomputed"
+    grid_table = Table(*heads, title=f"{found.job}: the grid")
     for row in found.grid:
         grid_table.add_row(*map(str, row.values()))
     return grid_table

@@ -10,9 +10,11 @@ import pytest
 import torch
 from tiny import expanded, job, small
 
+from freqbench import models
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.engine import rows
+from freqbench.job import cells
 from freqbench.job import plan as planning
 from freqbench.job.grid import Grid
 from freqbench.job.plan import make_plan
@@ -86,6 +88,19 @@ def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
     assert ("block_cut" in cut, "block_cut" in whole) == (True, False)
     cell = expanded(small(attacks=[VAFA]))[1].cells[0]
     assert cell.cell_id == "e458d3eb3cb259cc"
+
+
+@pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
+def test_windows_whose_graphs_do_not_fit_are_counted(scope: str, repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for all windows but one: each step runs that one forward twice."""
+    pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
+    _, grid = expanded(small(attacks=[pgd]))
+    (unit,) = grid.units()
+    (whole,) = planning._counted(grid)
+    memory = models.step_bytes(unit.cell.source) * (unit.num_windows - 1)
+    monkeypatch.setattr(cells, "windows_in_graph", lambda specs: models.windows_in_graph(specs, memory))
+    (row,) = planning._counted(grid)
+    assert row == whole | {"recomputed": repeats, "window_passes": whole["window_passes"] + 3 * repeats}
 
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
