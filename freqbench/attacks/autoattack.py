@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
 from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.parameters import SHRINKING, SQUARE
+from freqbench.attacks.core.parameters import SEQUENCES, SHRINKING, SQUARE
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.square import Square
 
@@ -28,8 +28,8 @@ class AutoAttack(Ensemble):
             members.
         members: names in their order: `square` and, for every LOSS in `freqbench.ops.losses.LOSSES`, `apgd-LOSS`,
             `apgd-LOSS-shrinking` (radii as in `freqbench.attacks.sea`) and `pgd-LOSS` (steps of eps/4, the best
-            volume). `dlr` needs 3 classes, `dlr-targeted` 4; the latter aims for each voxel's class of least clean
-            probability.
+            volume); also `apgd-switch` and `apgd-race`, with steps along a cosine. `dlr` needs 3 classes,
+            `dlr-targeted` 4; the latter aims for each voxel's class of least clean probability.
 
     **Differs from the papers**: the members. FAB is left out: it minimises the norm, which a fixed radius does not
     reward, and it needs a gradient for every class of each decision; a volume has one decision per voxel. Cases are
@@ -64,4 +64,5 @@ class AutoAttack(Ensemble):
         optimiser, _, loss = name.removesuffix(SHRINKING).partition("-")
         if optimiser == "pgd":
             return self.member(PGD, loss, step_size="eps/4")
-        return self.member(APGD, loss, eps_schedule=SCHEDULE if name.endswith(SHRINKING) else None)
+        rule = "cosine" if loss in SEQUENCES else "halving"
+        return self.member(APGD, loss, step_rule=rule, eps_schedule=SCHEDULE if name.endswith(SHRINKING) else None)

@@ -58,6 +58,15 @@ def test_members_ask_what_they_would_ask_alone() -> None:
     assert all(torch.equal(*pair) for pair in zip(own, alone, strict=True))
 
 
+@pytest.mark.parametrize("loss", ["switch", "race"])
+def test_a_member_of_several_losses_moves_as_it_would_alone(loss: str) -> None:
+    together, result = run("autoattack", steps=10, members=("apgd-ce", f"apgd-{loss}"))
+    alone, expected = run("apgd", steps=10, loss=loss, step_rule="cosine")
+    moved = together.volumes[12 : 12 + len(alone.volumes)]
+    assert all(torch.equal(*pair) for pair in zip(moved, alone.volumes, strict=True))
+    assert all(ours <= its for ours, its in zip(scores(result.adversarial), scores(expected.adversarial), strict=True))
+
+
 def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
     warm, result = run("autoattack", steps=6, members=("apgd-ce", "apgd-dicece", "pgd-ce"), warm_start=True)
     assert all(min(told(warm, i)) > 0 for i in range(3))  # none has fallen: all are in every pass
@@ -142,6 +151,7 @@ def test_members_together_take_the_passes_promised(attack: Attack) -> None:
     [
         ("apgd-mask-ce-balanced", APGD(eps=EPS, loss="mask-ce-balanced")),
         ("apgd-dicece-shrinking", APGD(eps=EPS, loss="dicece", eps_schedule=((2, 0.3), (1.5, 0.3), (1, 0.4)))),
+        ("apgd-switch", APGD(eps=EPS, loss="switch", step_rule="cosine")),
         ("apgd-dlr-targeted", APGD(eps=EPS, loss="dlr-targeted", target="least-likely")),
         ("pgd-ce", PGD(eps=EPS, steps=100, step_size="eps/4", loss="ce", keep="best")),
         ("square", Square(eps=EPS, queries=5000, p_init=0.8, keep="best")),

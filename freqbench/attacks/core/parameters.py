@@ -15,8 +15,10 @@ ENCODINGS = ("2d", "3d")
 CONTROLS = ("none", "uniform", "random")
 KEEPS = ("last", "best")
 SQUARE, SEGPGD, SHRINKING = "square", "segpgd", "-shrinking"
+STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "race")
 MEMBERS = (
     *(f"apgd-{loss}{radii}" for loss in LOSSES for radii in ("", SHRINKING)),
+    *(f"apgd-{sequence}" for sequence in SEQUENCES),
     *(f"pgd-{loss}" for loss in LOSSES),
     SQUARE,
 )
@@ -100,7 +102,6 @@ def variant_of(variants: Collection[str]) -> Parameter:
 
 
 _LOSS = values.one_known("loss", LOSSES)
-STEP_RULES, SEQUENCES = ("halving", "cosine"), ("switch", "race")
 SEARCH: dict[str, Parameter] = {
     "loss": Parameter("loss that the attack raises, or a sequence", values.one_known("loss", (*LOSSES, *SEQUENCES))),
     "step_rule": Parameter(
