@@ -21,9 +21,11 @@ from typing import Any
 import pytest
 import torch
 
+import freqbench as fb
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.ensemble import Ensemble
 from freqbench.core.types import triple
+from freqbench.engine.attacking import attack_case
 from freqbench.models import SegmentationModel, build
 
 ROUNDS = 15
@@ -221,6 +223,29 @@ def test_what_a_step_of_the_others_costs(at: Bench, name: str, measured: list[An
     """No bound is set. An attack without steps is one."""
     attack = few_steps(name, **OTHERS.get(name, EPS if takes(name, "eps") else {}))
     measured.append(row(at, attack, STEPS if takes(name, "steps") or takes(name, "queries") else 1, ROUNDS // 3, None))
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["pgd", "vafa_opt", "sa2_opt"])
+def test_a_pass_of_joint_windows_costs_hardly_more_than_one_window_by_window(name: str, measured: list[Any]) -> None:
+    """A phantom's volume, all graphs kept: seconds per forward or backward pass, in turns."""
+    model = fb.load_model("zoo://phantom/unet").network
+    case = fb.load_dataset("phantom", split="test", cases=1)[0].volume
+    keep = {"keep": "last"} if takes(name, "keep") and name != "pgd" else {}
+
+    def seconds(scope: str) -> float:
+        attack, started = (
+            make(name, steps=5, scope=scope, **(EPS if takes(name, "eps") else {}), **keep),
+            time.perf_counter(),
+        )
+        facts = attack_case(attack, model, case, 0, 1, kept=99).facts
+        return (time.perf_counter() - started) / (facts.num_forwards + facts.num_backwards)
+
+    pairs = [(seconds("window"), seconds("joint")) for _ in range(ROUNDS // 3 + 1)][1:]
+    ratio = statistics.median(joint / alone for alone, joint in pairs)
+    measured.append({"attack": name, "model": "joint / window by window, a pass", "ratio": ratio, "bound": 1.2})
+    assert ratio <= 1.2
 
 
 @pytest.mark.benchmark
