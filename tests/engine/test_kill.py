@@ -21,7 +21,9 @@ from freqbench.core import storage
 from freqbench.engine import run
 from freqbench.results import Store
 
-CONTENT = job(attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "fgsm", "eps": ["4/255", "8/255"]}])
+CONTENT = job(
+    attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "fgsm", "eps": ["4/255", "8/255"], "scope": "joint"}]
+)
 NUM_RECORDS = 2 * 2 * 5 * 2
 
 
