@@ -153,18 +153,22 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
 
 
 def table(found: Outlook) -> Table:
-    """Tabulates cells, cases, passes over windows and recomputed windows of each dataset, source and attack."""
-    heads = "dataset", "source", "attack", "cells", "cases", "window passes", "recomputed"
-    grid_table = Table(*heads, title=f"{found.job}: the grid")
+    """Tabulates cells, cases and passes over windows of each dataset, source and attack."""
+    grid_table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
     for row in found.grid:
-        grid_table.add_row(*map(str, row.values()))
+        *columns, _ = row.values()
+        grid_table.add_row(*map(str, columns))
     return grid_table
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """Yields warnings, missing things, done and remaining records, and their cost if a price was given."""
+    """Yields warnings, recomputed windows, missing things, done and remaining records, and the cost."""
     for warning in found.warnings:
         yield f"warning: {warning}"
+    recomputed = {(row["dataset"], row["source"]): row["recomputed"] for row in found.grid if row["recomputed"]}
+    for (dataset, source), windows in recomputed.items():
+        where = f"{source} on {dataset}"
+        yield f"{where}: {windows} windows of a volume run forward twice a step: their graphs do not fit"
     if found.missing:
         yield from (f"{thing.word}: {thing}" for thing in found.missing)
         if all(thing.word != Missing.word for thing in found.missing):

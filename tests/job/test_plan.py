@@ -91,7 +91,9 @@ def test_a_cut_is_of_the_source_whose_roi_it_is_and_of_no_identity() -> None:
 
 
 @pytest.mark.parametrize(("scope", "repeats"), [("window", 0), ("joint", 1)])
-def test_windows_whose_graphs_do_not_fit_are_counted(scope: str, repeats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_whose_graphs_do_not_fit_are_counted(
+    scope: str, repeats: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Memory for all windows but one: each step runs that one forward twice."""
     pgd = {"name": "pgd", "eps": 0.01, "steps": 3, "scope": scope}
     _, grid = expanded(small(attacks=[pgd]))
@@ -101,6 +103,8 @@ def test_windows_whose_graphs_do_not_fit_are_counted(scope: str, repeats: int, m
     monkeypatch.setattr(cells, "windows_in_graph", lambda specs: models.windows_in_graph(specs, memory))
     (row,) = planning._counted(grid)
     assert row == whole | {"recomputed": repeats, "window_passes": whole["window_passes"] + 3 * repeats}
+    said = [*planning.lines(planning.outlook(grid, (), None, str(tmp_path)))]
+    assert sum("1 windows of a volume run forward twice a step" in line for line in said) == repeats
 
 
 def estimated(monkeypatch: pytest.MonkeyPatch, content: Mapping[str, Any], out: Path, rate: float = 1e6) -> str:
