@@ -167,8 +167,9 @@ def test_a_curve_begins_and_ends_within_the_scale(knot: int, deviation: float) -
 def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     """The state of one attack is where another of one step begins: what it raises first is what that one reached."""
     model, labels = SmallNet().double(), (IMAGES > 0.5).long()
-    attack = make(name, **NAMES[name], steps=1, keep="last")
+    settings = {**NAMES[name], "keep": "last", "step_rule": "halving", "loss": "dice"}  # steps of equal size
+    attack = make(name, **settings, steps=1)
     found = attack(model, IMAGES, labels)
     again = attack(model, IMAGES, labels, start=found.state)
-    third = make(name, **NAMES[name], steps=2, keep="last")(model, IMAGES, labels)
+    third = make(name, **settings, steps=2)(model, IMAGES, labels)
     assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)
