@@ -108,7 +108,9 @@ def converge(
     cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
     queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, for searches.")] = "100,300,1000",
-    losses: Annotated[str, typer.Option("--losses", help="Losses, for attacks that take one.")] = "dice,ce,dicece",
+    losses: Annotated[
+        str, typer.Option("--losses", help="Losses, for attacks that take them.")
+    ] = "dice,ce,dicece,switch",
     restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
     engine: common.Engine = "auto",
     address: common.Address = None,

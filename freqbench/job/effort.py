@@ -13,7 +13,7 @@ from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, at, models_for
-from freqbench.ops.losses import LOSSES
+from freqbench.ops.losses import LOSSES, SEQUENCES
 
 METRICS = ("dsc",)
 CHOICES = ("loss", "restarts")
@@ -28,13 +28,14 @@ class Effort:
     Attributes:
         steps: two or more increasing numbers, for attacks that follow a gradient.
         queries: likewise, for attacks that search without one.
-        losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`.
+        losses: names of `freqbench.ops.losses.LOSSES`, for attacks with the parameter `loss`; of `SEQUENCES`, for those
+            of them whose steps follow a cosine.
         restarts: increasing numbers, for attacks that draw; others have one run.
     """
 
     steps: tuple[int, ...] = (5, 10, 20, 40, 80)
     queries: tuple[int, ...] = (100, 300, 1000)
-    losses: tuple[str, ...] = ("dice", "ce", "dicece")
+    losses: tuple[str, ...] = ("dice", "ce", "dicece", "switch")
     restarts: tuple[int, ...] = (1, 3)
 
     def __post_init__(self) -> None:
@@ -52,8 +53,8 @@ class Effort:
         if not self.losses:
             raise UserError(f"--losses: expected one or more, such as dice,ce, got nothing: {', '.join(LOSSES)}")
         for loss in self.losses:
-            if loss not in LOSSES:
-                raise UserError(f"--losses: {unknown('loss', loss, LOSSES)}")
+            if loss not in (*LOSSES, *SEQUENCES):
+                raise UserError(f"--losses: {unknown('loss', loss, (*LOSSES, *SEQUENCES))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,8 @@ def _at_every_effort(cell: Cell, counted: str, effort: Effort, where: str) -> It
     names = {field.name for field in fields(attack)}
     choices: dict[str, tuple[Any, ...]] = {counted: getattr(effort, counted)}
     if "loss" in names:
-        choices["loss"] = effort.losses
+        takes_sequences = getattr(attack, "step_rule", None) == "cosine"
+        choices["loss"] = tuple(loss for loss in effort.losses if takes_sequences or loss in LOSSES)
     if "restarts" in names:
         choices["restarts"] = effort.restarts if attack.is_stochastic else (1,)
     for values in product(*choices.values()):

@@ -26,6 +26,13 @@ def efforts(given: Varied) -> list[tuple[Any, ...]]:
     return [tuple(entry.get(name) for name in ("steps", "loss", "restarts")) for entry in given.entries.values()]
 
 
+def test_losses_that_change_are_for_attacks_whose_steps_follow_a_cosine() -> None:
+    losses = Effort(steps=(2, 4), losses=("dice", "switch"), restarts=(1,))
+    given = found([{"name": "pgd", "eps": 0.1}, {"name": "sa2_opt", "rho": 0.2, "block": 8}], losses)
+    taken = {(cell.attack.name, cell.attack.loss) for cell in given.grid.cells}
+    assert taken == {("pgd", "dice"), ("sa2_opt", "dice"), ("sa2_opt", "switch")}
+
+
 def test_an_attack_that_draws_is_multiplied_by_steps_losses_and_restarts() -> None:
     assert efforts(found([{"name": "pgd", "eps": "8/255"}])) == [
         *((2, "dice", 1), (2, "dice", 3), (2, "ce", 1), (2, "ce", 3)),
