@@ -12,7 +12,7 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import ATTACKS
-from freqbench.core import node_cache, storage
+from freqbench.core import brainchop, node_cache, storage
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, at_home
@@ -77,6 +77,7 @@ def _machine() -> Lines:
     yield "attacks", ", ".join(ATTACKS)
     yield "models", ", ".join(MODELS)
     yield "zoo", ", ".join(zoo_names()) or "empty"
+    yield "brainchop", ", ".join(brainchop.FILES)
     yield "datasets", ", ".join(DATASETS)
     root = os.environ.get("FREQBENCH_DATA")
     if not root:
@@ -93,8 +94,8 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
-    elif entry and entry.reader in READERS:
-        yield "checkpoint", f"{path}: read as {entry.reader}"
+    elif (reader := (entry or ModelEntry(name="checkpoint", checkpoint=path)).reader) in READERS:
+        yield "checkpoint", f"{path}: read as {reader}"
     else:
         yield from _contents(path)
     if job and entry:

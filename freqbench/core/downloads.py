@@ -9,10 +9,12 @@ import hashlib
 import json
 import math
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +24,7 @@ from freqbench.core import limits, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.filesystems import told, version_of
 
+CONNECT_SECONDS = 5
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated
 
 # Seconds for which a remote file is assumed unchanged; a copy of that version stays valid for longer.
@@ -95,6 +98,58 @@ def copied(uri: str, fs: fsspec.AbstractFileSystem, find: Callable[[bool], Found
     )
 
 
+def pinned(uri: str, files: Mapping[str, str], get: Callable[[str, Path], str]) -> Path:
+    """Returns a folder of the cache with files of fixed content; asks for those that are missing.
+
+    Args:
+        uri: names the files together.
+        files: SHA-256 (hex) of each file, by its name.
+        get: writes the file of a name to a path; returns its source.
+
+    Raises UserError if a source has another content.
+    """
+    folder = folder_of(uri, {name: {"etag": sha256} for name, sha256 in files.items()})
+
+    def lacking() -> list[str]:
+        return [name for name in files if not _is_whole(folder, name, {}, verify=True)]
+
+    def write(name: str, temporary: Path) -> bool:
+        source = get(name, temporary)
+        if (content := digest(temporary)) != files[name]:
+            raise UserError(
+                f"{source}: expected sha256 {files[name][:12]}..., got {content[:12]}...: it is damaged or of another "
+                f"version: fetch it again for {uri}"
+            )
+        return True
+
+    if lacking():
+        with _locked(folder):
+            for name in lacking():  # another process may have been at it
+                _put(folder, name, partial(write, name))
+    return folder
+
+
+def from_web(address: str, target: Path, sha256: str | None = None) -> None:
+    """Writes a file of the web to a path, by torch hub's download; `sha256` is checked, or the first digits of one.
+
+    Raises OSError or HTTPException if the server cannot be reached or refuses, RuntimeError for another content.
+    """
+    import torch  # takes seconds, and most commands fetch nothing
+
+    before = socket.getdefaulttimeout()
+    # torch hub's download has no timeout and would hang if packets are dropped.
+    socket.setdefaulttimeout(CONNECT_SECONDS)
+    try:
+        torch.hub.download_url_to_file(address, str(target), sha256, progress=sys.stderr.isatty())
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def is_offline() -> bool:
+    """True if FREQBENCH_OFFLINE forbids fetching what the package knows by its address."""
+    return os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
+
+
 def digest(path: Path) -> str:
     """Returns the SHA-256 (hex) of a file's content, cached in this process while size and time stamp stay."""
     facts = path.stat()
@@ -131,15 +186,24 @@ def _is_whole(folder: Path, name: str, info: Mapping[str, Any], verify: bool) ->
 
 def _fetch(uri: str, fs: fsspec.AbstractFileSystem, info: Mapping[str, Any], folder: Path, name: str) -> bool:
     """Fetches one file; returns True if the copy is complete and of the version that was looked up."""
+
+    def write(temporary: Path) -> bool:
+        with told(uri, fs):
+            fs.get_file(info["name"], str(temporary), callback=_Bounded(uri, info.get("size")))
+            now = fs.info(info["name"])
+        return version_of(now) == version_of(info) and info.get("size") in (None, temporary.stat().st_size)
+
+    return _put(folder, name, write)
+
+
+def _put(folder: Path, name: str, write: Callable[[Path], bool]) -> bool:
+    """Puts a file into a folder, and its hash on record, if `write` returns True for a temporary file."""
     target, record = folder / name, folder.with_suffix(".json")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = node_cache.temporary(folder)
     os.close(handle)
     try:
-        with told(uri, fs):
-            fs.get_file(info["name"], temporary, callback=_Bounded(uri, info.get("size")))
-            now = fs.info(info["name"])
-        if version_of(now) != version_of(info) or info.get("size") not in (None, Path(temporary).stat().st_size):
+        if not write(Path(temporary)):
             return False
         settle(Path(temporary), target)
     finally:

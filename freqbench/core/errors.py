@@ -28,7 +28,7 @@ class DataError(UserError):
 
 
 class MissingDataError(DataError):
-    """Raised for a file or folder of a dataset that is not on this machine."""
+    """Raised for a file or folder of a dataset, or of brainchop's, that is not on this machine."""
 
 
 class CheckpointError(UserError):

@@ -13,7 +13,10 @@ from freqbench.core.plugins import names_class
 
 LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into the 255 of a file name
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
-PROTOCOLS = ("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https")
+PROTOCOLS = (
+    *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),
+    "brainchop",  # of freqbench's own: freqbench.core.brainchop
+)
 
 # A leading dot or dash hides a file or looks like an option; a trailing dot or blank is lost on some disks.
 _NAME = re.compile(r"\w(?:[\w .,+=@()-]*[\w+=@()-])?")

@@ -28,7 +28,7 @@ TEMPORARY = ".freqbench-"  # prefix of every unfinished file
 STALE_SECONDS = 3600.0  # an older unfinished file of another machine has lost its writer
 
 _DIGEST = "[0-9a-f]" * 16
-_UNFINISHED = f"{TEMPORARY}*.tmp"
+_UNFINISHED = f"{TEMPORARY}*.tmp*"  # torch hub appends another suffix while it fetches
 _MADE: Mapping[str, tuple[str, ...]] = {
     "volumes": (f"{_DIGEST}.safetensors", _UNFINISHED),
     "networks": (f"{_DIGEST}.json", _UNFINISHED),

@@ -12,13 +12,23 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from freqbench.core import downloads, filesystems, names, node_cache
+import fsspec
+
+from freqbench.core import brainchop, downloads, filesystems, names, node_cache
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
-from freqbench.core.filesystems import opened, told
+from freqbench.core.filesystems import told
 
 TRANSFERS = 8  # parallel transfers of many small files
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Returns the file system of a path or URI, and the path within it; fetches a file of brainchop's before.
+
+    Raises as `filesystems.opened` and `brainchop.local` do.
+    """
+    return filesystems.opened(str(brainchop.local(path)) if str(path).startswith(brainchop.SCHEME) else path)
 
 
 def is_local(path: str) -> bool:

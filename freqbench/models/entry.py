@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from freqbench.core.brainchop import SCHEME
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
@@ -221,9 +222,9 @@ class ModelEntry(Strict):
     Attributes:
         arch: a name of MODELS, of READERS (`nnunet`, `meshnet`, `onnx`, `torchscript`, `torch_export`, `command`) or
             `package.module:Class`; None: the one in the metadata of freqbench's own checkpoint.
-        checkpoint: path, URI, `zoo://DATASET/NAME`, `train://NAME` for a network of the job's `training`, or `random`
-            for untrained weights (`random:7`: seed 7, else 0); environment variables such as `${FREQBENCH_CHECKPOINTS}`
-            are filled in.
+        checkpoint: path, URI, `zoo://DATASET/NAME`, `brainchop://NAME`, `train://NAME` for a network of the job's
+            `training`, or `random` for untrained weights (`random:7`: seed 7, else 0); environment variables such as
+            `${FREQBENCH_CHECKPOINTS}` are filled in.
         bundle: folder of a MONAI bundle.
         command: words of a command that segments the file `{image}` (NIfTI) and writes the label map `{labels}`; it
             needs trust, and is asked for labels alone.
@@ -307,7 +308,10 @@ class ModelEntry(Strict):
         """Architecture that the entry states, by freqbench's name."""
         if self.bundle:
             return "bundle"
-        return COMMAND if self.command else ALIASES["models"].get(str(self.arch), self.arch)
+        if self.command:
+            return COMMAND
+        stated = "meshnet" if self.arch is None and str(self.checkpoint).startswith(SCHEME) else self.arch
+        return ALIASES["models"].get(str(stated), stated)
 
     @field_validator("checkpoint")
     @classmethod

@@ -120,7 +120,8 @@ def _network(spec: ModelSpec) -> nn.Module:
     if spec.needs_trust:
         plugins.require_trust(f"{spec.name}: {spec.arch}")
     if spec.arch in READERS:
-        net: nn.Module = READERS[spec.arch].network(spec.checkpoint, spec.args)
+        local = located(spec.arch, spec.checkpoint, spec.args)  # only `load` has put the copy into the spec
+        net: nn.Module = READERS[spec.arch].network(local, spec.args)
         return net
     seed = spec.seed or 0
     if plugins.names_class(spec.arch):

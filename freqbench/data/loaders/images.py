@@ -21,7 +21,7 @@ class Images(ListedFolder):
     `case_0001.nii.gz`), files that differ in it alone are one case; else each file is one.
 
     Attributes:
-        root: folder or URI, or that of a single file.
+        root: folder or URI, or that of a single file; `brainchop://t1_crop.nii.gz` is fetched.
         labels: names of the model's classes, background first, or their number; None: as the first model's file states.
     """
 

@@ -1,0 +1,182 @@
+"""`brainchop://NAME`: fetched once by SHA-256 from a server or FREQBENCH_DATA, and refused in one line."""
+
+import gzip
+import hashlib
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from called import Bench, refused
+from data.downloads import put
+from models import meshnet_folder
+
+from freqbench.core import brainchop, storage
+from freqbench.core.errors import MissingDataError, UserError
+from freqbench.results import Store
+
+NETWORK = "brainchop://model5_gw_ae"
+VOLUME = "brainchop://t1_crop.nii.gz"
+
+
+class Release:
+    """A release with one network and a volume of 9x7x8 voxels, made here, and a server that counts what it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder / "public", list[str]()
+        self.network = self.folder / "models" / "model5_gw_ae"
+        self.network.mkdir(parents=True)
+        meshnet_folder.write(self.network)
+        rng = np.random.default_rng(0)
+        put(self.folder / brainchop.T1, rng.integers(0, 256, meshnet_folder.SIDE).astype(np.uint8), np.diag([1.0] * 4))
+        asked = self.asked
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self) -> None:
+                asked.append(self.path.rpartition("/")[2])
+                super().do_GET()
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+
+    def listed(self) -> dict[str, dict[str, str]]:
+        def sha256(*files: Path) -> dict[str, str]:
+            return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+        return {brainchop.T1: sha256(self.folder / brainchop.T1), self.network.name: sha256(*self.network.iterdir())}
+
+    def put_under(self, data: Path) -> None:
+        """Copies the files to where FREQBENCH_DATA has them."""
+        for file in (self.folder / brainchop.T1, *self.network.iterdir()):
+            place = data / "brainchop" / file.relative_to(self.folder).as_posix().removeprefix("models/")
+            storage.write_atomic(str(place), file.read_bytes())
+
+
+@pytest.fixture
+def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
+    release = Release(tmp_path / "server")
+    monkeypatch.setattr(brainchop, "FILES", release.listed())
+    monkeypatch.setattr(brainchop, "ADDRESS", f"http://127.0.0.1:{release.server.server_port}/public")
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    for variable in ("FREQBENCH_DATA", "FREQBENCH_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    with release.server as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield release
+        server.shutdown()
+        thread.join()
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    classes = ["background", "white matter", "grey matter"]
+    scan = {"name": "t1", "loader": "images", "root": VOLUME, "reference": "prediction", "labels": classes}
+    return tiny.small(datasets=[scan], models=[{"name": "m", "checkpoint": NETWORK}], metrics=["dsc"], **changes)
+
+
+def test_files_are_fetched_once_and_then_need_no_server(release: Release) -> None:
+    for _ in range(2):
+        for name in ("model.json", "model.bin"):
+            assert storage.exists(NETWORK)
+            path = Path(storage.local_path(NETWORK), name)
+            assert path.read_bytes() == (release.network / name).read_bytes()
+    assert sorted(release.asked) == ["model.bin", "model.json"]
+
+
+def test_a_damaged_copy_is_fetched_again(release: Release) -> None:
+    copy = storage.fetch(VOLUME)
+    copy.write_bytes(b"damaged")
+    assert storage.fetch(VOLUME).read_bytes() == (release.folder / brainchop.T1).read_bytes()
+    assert release.asked == [brainchop.T1] * 2
+
+
+@pytest.mark.parametrize("kind", ["folder", "URI"])
+def test_files_of_ones_own_folder_need_no_way_out(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    data = str(tmp_path / "data") if kind == "folder" else f"memory://{tmp_path.name}"
+    release.put_under(tmp_path / "data")
+    for path in (tmp_path / "data").rglob("*.*"):
+        storage.write_atomic(f"{data}/{path.relative_to(tmp_path / 'data').as_posix()}", path.read_bytes())
+    monkeypatch.setenv("FREQBENCH_DATA", data)
+    assert Path(storage.local_path(NETWORK), "model.json").read_bytes() == (release.network / "model.json").read_bytes()
+    assert storage.fetch(VOLUME).read_bytes() == (release.folder / brainchop.T1).read_bytes()
+    assert release.asked == []
+
+
+@pytest.mark.parametrize("place", ["server", "FREQBENCH_DATA"])
+def test_other_content_is_refused_in_one_line(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    if place == "FREQBENCH_DATA":
+        release.put_under(tmp_path)
+        monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
+    file = tmp_path / "brainchop" / brainchop.T1 if place == "FREQBENCH_DATA" else release.folder / brainchop.T1
+    file.write_bytes(gzip.compress(b"another"))
+    for _ in range(2):  # no trace of it counts as the file
+        with pytest.raises(UserError, match=r"t1_crop\.nii\.gz: expected sha256 \w{12}\.\.\., got \w{12}\.\.\.: it is"):
+            storage.fetch(VOLUME)
+    assert [path.name for path in (tmp_path / "cache" / "files").rglob("*.nii.gz*")] == []
+
+
+@pytest.mark.parametrize(
+    ("offline", "problem"), [("", "HTTP Error 404: File not found"), ("1", "FREQBENCH_OFFLINE is set")]
+)
+def test_neither_way_is_one_line_that_says_both(
+    release: Release, monkeypatch: pytest.MonkeyPatch, offline: str, problem: str
+) -> None:
+    (release.folder / brainchop.T1).unlink()
+    monkeypatch.setenv("FREQBENCH_OFFLINE", offline)
+    with pytest.raises(MissingDataError) as error:
+        storage.fetch(VOLUME)
+    assert str(error.value) == (
+        f"{VOLUME}: expected {brainchop.ADDRESS}/t1_crop.nii.gz ({problem}) or t1_crop.nii.gz under "
+        "FREQBENCH_DATA/brainchop (FREQBENCH_DATA is not set), found neither: run once with a way out, or put it there"
+    )
+    assert release.asked == [brainchop.T1] * (not offline)
+
+
+@pytest.mark.usefixtures("release")
+def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown file of brainchop 'model5'\. Did you mean 'model5_gw_ae'\?"):
+        storage.exists("brainchop://model5")
+
+
+def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
+    summary = tiny.execute(job(), tmp_path / "out")
+    assert (summary.num_new, summary.num_failed) == (1, 0)
+    (row,) = Store(str(tmp_path / "out")).records(["reference", "status"]).to_pylist()
+    assert row == {"reference": "prediction", "status": "ok"}
+    assert sorted(release.asked) == ["model.bin", "model.json", "t1_crop.nii.gz"]
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_the_packaged_job_says_what_it_lacks(
+    release: Release, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.undo()  # the networks of the packaged job, none of which the server has
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
+    monkeypatch.delenv("FREQBENCH_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    if command == "run":
+        assert "found neither: run once with a way out, or put it there" in refused(bench, "run", "brain")
+        return
+    code, out, err = bench("plan", "brain")
+    assert (code, err) == (0, "")
+    assert "missing: dataset t1: brainchop://t1_crop.nii.gz: expected https://raw.githubusercontent.com" in out
+    assert "missing: model model5: brainchop://model5_gw_ae: expected https://raw.githubusercontent.com" in out
+
+
+def test_the_hashes_are_those_of_the_release(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
+    monkeypatch.setenv("FREQBENCH_DATA", str(shared / "data"))
+    assert [name for name in brainchop.FILES if not storage.exists(f"brainchop://{name}")] == []
