@@ -16,9 +16,9 @@ from pydantic import (
     model_validator,
 )
 
-from freqbench.core.brainchop import SCHEME
+from freqbench.core.brainchop import FILES, SCHEME, T1
 from freqbench.core.config import Architecture, FileName, Strict
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape, triple
@@ -318,6 +318,18 @@ class ModelEntry(Strict):
     def _is_no_endless_seed(cls, given: str | None) -> str | None:
         seed_of(given or "")
         return given
+
+    @model_validator(mode="after")
+    def _names_a_network_of_brainchop(self) -> "ModelEntry":
+        checkpoint = str(self.checkpoint)
+        if not checkpoint.startswith(SCHEME):
+            return self
+        networks, name = FILES.keys() - {T1}, checkpoint.removeprefix(SCHEME)
+        if name not in networks:
+            raise ValueError(unknown("network of brainchop", name, networks))
+        if self.reader != "meshnet":
+            raise ValueError(f"expected no arch beside {checkpoint}, got {self.arch}: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _knows_of_what_is_there(self) -> "ModelEntry":

@@ -157,11 +157,32 @@ def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
     assert sorted(release.asked) == ["model.bin", "model.json", "t1_crop.nii.gz"]
 
 
+@pytest.mark.usefixtures("release")
+def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_path: Path) -> None:
+    code, out, err = bench("plan", tiny.write(tmp_path, job()), "--out", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    assert "0 of 1 records" in out
+
+
+@pytest.mark.parametrize(
+    ("entry", "text"),
+    [
+        ({"checkpoint": VOLUME}, "unknown network of brainchop 't1_crop.nii.gz'. Known: model11_gw_ae, "),
+        ({"checkpoint": "brainchop://model5"}, "unknown network of brainchop 'model5'. Did you mean 'model5_gw_ae'?"),
+        ({"checkpoint": NETWORK, "arch": "unet"}, f"expected no arch beside {NETWORK}, got unet: leave it out"),
+    ],
+)
+def test_what_is_no_network_of_brainchop_is_refused(
+    bench: Bench, tmp_path: Path, entry: dict[str, Any], text: str
+) -> None:
+    path = tiny.write(tmp_path, job() | {"models": [{"name": "m", **entry}]})
+    assert text in refused(bench, "run", path, "--out", str(tmp_path / "out"))
+
+
 @pytest.mark.parametrize("command", ["plan", "run"])
 def test_the_packaged_job_says_what_it_lacks(
-    release: Release, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.undo()  # the networks of the packaged job, none of which the server has
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
     monkeypatch.delenv("FREQBENCH_DATA", raising=False)
