@@ -133,16 +133,21 @@ def _figures(rows: Rows, most: int, draw: Callable[[Rows], Figure]) -> Iterator[
 def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
     """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
 
-    Each plane shows the slice in which most predicted voxels changed or, if none did, most of the change.
+    A label that is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the
+    slice in which most predicted voxels changed or, if none did, most of the change.
     `names` are the class names of the legend, by class number.
     """
     before, after = saved.predictions[target]
     weight = before != after if (before != after).any() else saved.change
     factor = max(1, round(0.5 / planes.span([saved.change])))
-    texts = ("clean", "adversarial", f"change x{factor}", "label", "prediction, clean", "prediction, adversarial")
+    maps = {"label": (saved.label, saved.clean), "prediction, clean": (before, saved.clean)}
+    maps["prediction, adversarial"] = after, saved.adversarial
+    if np.array_equal(saved.label, before):
+        del maps["label"]
+    texts = ("clean", "adversarial", f"change x{factor}", *maps)
     shapes = [(plane(saved.clean, axis, 0).shape, aspect(saved.spacing, axis)) for axis in PLANES]
     ratios = [shape[0] * ratio / shape[1] for shape, ratio in shapes]
-    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 0.9))
+    figure = new_figure(PAGE, min(_HIGHEST, sum(ratios) * (PAGE - 0.3) / len(texts) + 1.05))
     axes = figure.subplots(len(PLANES), len(texts), squeeze=False, gridspec_kw={"height_ratios": ratios})
     legend_masks = []
     for cells, (axis, name) in zip(axes, PLANES.items(), strict=True):
@@ -151,15 +156,14 @@ def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> 
             _show(cell, plane(volume, axis, index), ratio)
         change = factor * plane(saved.change, axis, index)
         _frame(cells[2]).imshow(change, cmap=DIVERGING, vmin=-0.5, vmax=0.5, aspect=ratio)
-        masks = [plane(mask, axis, index) for mask in (saved.label, before, after)]
-        legend_masks += masks
-        for cell, mask, image in zip(cells[3:], masks, (saved.clean, saved.clean, saved.adversarial), strict=True):
-            _show(cell, plane(image, axis, index), ratio, mask)
+        for cell, (mask, image) in zip(cells[3:], maps.values(), strict=True):
+            legend_masks.append(plane(mask, axis, index))
+            _show(cell, plane(image, axis, index), ratio, legend_masks[-1])
         cells[0].set_ylabel(f"{name} {index}")
     for cell, text in zip(axes[0], texts, strict=True):
         cell.set_title(text)
     colours = f"change: purple above 0, orange below, full colour at ±{0.5 / factor:.3g}"
-    figure.suptitle(f"{plain(title, 100)}; {colours}")
+    figure.suptitle(f"{plain(title, 100)}\n{colours}")
     _classes(figure, legend_masks, names)
     return figure
 

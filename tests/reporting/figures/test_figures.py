@@ -20,7 +20,7 @@ from freqbench.core.errors import UserError
 from freqbench.engine.saved_volumes import write
 from freqbench.reporting import figures
 from freqbench.reporting.figure_data import Material, shown_rows
-from freqbench.reporting.figures import FIGURES, file_stem, write_figures
+from freqbench.reporting.figures import FIGURES, cases, file_stem, write_figures
 from freqbench.reporting.figures.case_volumes import read
 from freqbench.reporting.figures.style import PAGE, plain
 from freqbench.results import Store
@@ -72,6 +72,15 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
         figure = dict(FIGURES["case"](replace(material, rows=rows)))["phantom", "a"]
         assert isinstance(figure, Figure)
         assert figure.get_suptitle().startswith(f"phantom: {label} on a, case ")
+
+
+def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
+    row = material.rows[material.rows["source_model"] == "a"].iloc[:1].to_dict("records")
+    (saved,) = cases._read(material, row, "a").values()
+    clean = saved.predictions["a"][0]
+    for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
+        figure = cases.in_full(replace(saved, label=label), "a", "title", {})
+        assert figure.axes[3].get_title() == first
 
 
 @pytest.mark.parametrize(
