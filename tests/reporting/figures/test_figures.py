@@ -75,8 +75,8 @@ def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> Non
 
 
 def test_a_reference_that_is_the_clean_prediction_is_shown_once(material: Material) -> None:
-    row = material.rows[material.rows["source_model"] == "a"].iloc[:1].to_dict("records")
-    (saved,) = cases._read(material, row, "a").values()
+    rows = cases._saved(material, material.rows[material.rows["source_model"] == "a"])
+    (saved,) = cases._read(material, rows.iloc[:1].to_dict("records"), "a").values()
     clean = saved.predictions["a"][0]
     for label, first in ((1 - clean.clip(0, 1), "label"), (clean, "prediction, clean")):
         figure = cases.in_full(replace(saved, label=label), "a", "title", {})
