@@ -271,12 +271,13 @@ def _described(
     with naming(path, local):
         description: Description = READERS[arch].describe(local, args)
         wanting = "dataset" if entry.classes is None else "classes"
-        for theirs, ours, words in (
-            (description.num_classes, outputs or description.num_classes, "output classes"),
-            (description.num_channels, num_channels, "input channels"),
+        mapped = f"set classes: {description.num_classes} and class_map"
+        for theirs, ours, words, advice in (
+            (description.num_classes, outputs or description.num_classes, "output classes", mapped),
+            (description.num_channels, num_channels, "input channels", "take data or a network with as many"),
         ):
             if theirs != ours:
-                raise UserError(f"{entry.name}: {local} has {theirs} {words}, {wanting} wants {ours}")
+                raise UserError(f"{entry.name}: {local} has {theirs} {words}, {wanting} wants {ours}: {advice}")
         if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
             if arch == "bundle" and description.preprocess is None:
                 raise UserError(
