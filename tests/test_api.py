@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from models import nnunet_folder, test_bundle
+from models import nifti_tool, nnunet_folder, test_bundle
 from monai.data import MetaTensor
 from tiny import JOB, ROI, SHAPE, class_rows, execute, job, rows
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from freqbench.models import ModelEntry, resolve
 from freqbench.results import CLASS_RECORDS, RECORDS
 
 EPS = 8 / 255
+WORDS = ["true", "{image}", "{labels}"]
 METRICS = ("dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration", "ssim", "psnr")
 COARSE = {"spacing": [8.0, 8.0, 12.0], "intensity": {"window": list(WINDOW_HU)}, "crop_foreground": False}
 ENTRIES: list[dict[str, Any]] = [
@@ -104,6 +105,22 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     mine = frame.set_index(["cell_id", "case_key", "target_model_id"]).loc[key]
     assert mine["dsc"] == record["dsc"]
     assert isinstance(mine["attack"], str)
+
+
+def test_a_command_is_attacked_as_by_a_job(tmp_path: Path) -> None:
+    (tmp_path / "tool.py").write_text(
+        nifti_tool.script("sum(value > ordered[k * len(ordered) // 6] for k in range(1, 6))")
+    )
+    words = [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]
+    attack, data = {"eps": "8/255", "queries": 2}, [{**JOB["datasets"][0], "cases": 1}]
+    entry, attacks = {"name": "tool", "command": words}, [{"name": "square", **attack}]
+    content = job(models=[entry], datasets=data, attacks=attacks, metrics=["dsc"], trust_code=True)
+    assert execute(content, tmp_path / "out").num_failed == 0
+    (case,) = fb.load_dataset("phantom", shape=SHAPE, cases=1)
+    model = fb.load_model(words, name="tool", num_classes=6, trust_code=True)
+    record = fb.evaluate(model, case, fb.attack(model, case, "square", **attack), metrics=["dsc"])
+    key = record["cell_id"], record["case_key"], record["target_model_id"]
+    assert {key: stored(record, RECORDS)} == rows(tmp_path / "out")
 
 
 def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, result: fb.Result) -> None:
@@ -458,7 +475,14 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
     "dataset": (lambda *_: fb.load_dataset("phantm"), "unknown loader 'phantm'. Did you mean 'phantom'?"),
     "dataset's key": (lambda *_: fb.load_dataset("phantom", spilt="test"), "'spilt'. Did you mean 'split'?"),
     "no dataset": (lambda *_: fb.load_dataset(PGD), "expected a name or a class of Dataset, got the class PGD"),
-    "network's class": (lambda *_: fb.load_model(Returns), "expected a path, URI or network, got the class Returns"),
+    "network's class": (lambda *_: fb.load_model(Returns), "expected a path, .* got the class Returns"),
+    "command without trust": (
+        lambda *_: fb.load_model(WORDS, num_classes=2),
+        "true '{image}' '{labels}': needs --trust",
+    ),
+    "command's classes": (lambda *_: fb.load_model(WORDS, trust_code=True), "{labels}': expected num_classes"),
+    "command's words": (lambda *_: fb.load_model(["true", 1]), r"load_model: command\[1\]: "),
+    "no words": (lambda *_: fb.load_model([]), "load_model: command: "),
     "no classes": (lambda *_: fb.load_model("random", arch="unet"), "random: expected num_classes"),
     "model's key": (lambda *_: fb.load_model("random", arch="unet", rio=ROI), "'rio'. Did you mean 'roi'?"),
     "device": (

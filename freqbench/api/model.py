@@ -25,7 +25,7 @@ from freqbench.job.cells import Cell
 from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import origin_of, require_order
-from freqbench.models.entry import DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
+from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
 from freqbench.models.networks.construction import refusing
 
 OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
@@ -102,7 +102,7 @@ class _Call(Strict):
 
 
 def load_model(
-    source: AnyPath | nn.Module,
+    source: AnyPath | nn.Module | Sequence[str],
     *,
     num_classes: int | None = None,
     num_channels: int | None = None,
@@ -111,21 +111,22 @@ def load_model(
     trust_code: bool = False,
     **settings: Any,
 ) -> Model:
-    """Makes a model from a checkpoint, a MONAI bundle, an nnU-Net folder, or a network that you already have.
+    """Makes a model from a checkpoint, a MONAI bundle, an nnU-Net folder, a command, or a network that you have.
 
     Args:
         source: `zoo://DATASET/NAME`, path or URI of a checkpoint, or `random` for untrained weights (give `arch` unless
             freqbench wrote the checkpoint); folder of a MONAI bundle or of nnU-Net; or any network that maps `[1, C, h,
-            w, d]` to logits `[1, K, h, w, d]`. A network is copied: further training does not change the model.
+            w, d]` to logits `[1, K, h, w, d]`. A network is copied: further training does not change the model. A list
+            of words is a command that segments the file `{image}` and writes `{labels}`; it needs trust_code.
         num_classes: number of classes, background included; None: from the file or the network's output.
         num_channels: channels of the volumes; None: from the file, else 1.
         device: `cpu`, `cuda`, `cuda:1`; None: the network's device; for a file, a GPU if there is one.
         precision: `fp32`, `tf32` or `bf16`.
-        trust_code: allow code of other packages and of frozen models (`torchscript`, `torch_export`) to run.
+        trust_code: allow commands, code of other packages and frozen models (`torchscript`, `torch_export`) to run.
         settings: other keys of a model's entry in a job file (`freqbench.models.ModelEntry`): `name`, `arch`, `args`,
             `roi` (voxels of a window, default 96x96x96 or as trained), `input` (intensities and axes that the network
             expects), `preprocess` (the space of its training), `inference` (its sliding window), `defence`, `adaptive`,
-            `migration`. For a network: all but `arch`, `args` and `migration`.
+            `migration`, `timeout`. For a network: all but `arch`, `args`, `migration` and `timeout`.
 
     Raises:
         UserError: an unknown key, a missing device, a network that does not take its window, or a refusal of
@@ -137,24 +138,23 @@ def load_model(
     where = _device(device)
     if isinstance(source, nn.Module):
         return _of_network(source, num_classes, num_channels or 1, where, precision, settings)
-    if not isinstance(source, str | PathLike):
+    if not isinstance(source, str | PathLike | list | tuple):
         raise UserError(
-            f"expected a path, URI or network, got {kind_of(source)}: give the network itself, with its weights"
+            f"expected a path, URI, command or network, got {kind_of(source)}: give the network itself, with its "
+            "weights, or a command as a list of words"
         )
-    place = path_of(source, "load_model")
+    place = source if isinstance(source, list | tuple) else path_of(source, "load_model")
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
         path, arch, trained, is_own = origin_of(entry)
-        if arch in READERS and arch not in FROZEN and storage.is_local(path):
+        if arch in READERS and arch not in (*FROZEN, COMMAND) and storage.is_local(path):
             description = READERS[arch].describe(storage.local_path(path), entry.args)
             num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels
         elif is_own:
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
         if not isinstance(num_classes, int):
-            raise UserError(
-                f"{source}: expected num_classes (background included), which the file does not state: give it"
-            )
+            raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
         class_names = trained.class_names or ()
         spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)
         network = models.load(spec, where, precision)
@@ -177,8 +177,11 @@ def _device(given: str | torch.device | None) -> torch.device | None:
     return device
 
 
-def _entry(source: str, settings: Mapping[str, Any]) -> ModelEntry:
-    """Makes the entry of a job file for a checkpoint or folder; the files in a folder tell its framework."""
+def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEntry:
+    """Makes the entry of a job file for a command, checkpoint or folder, whose files tell its framework."""
+    if not isinstance(source, str):
+        name = PurePath(*map(str, source[:1])).stem or COMMAND
+        return config.validate({"name": name, **settings, COMMAND: source}, ModelEntry, "load_model")
     arch, folder = settings.get("arch"), names.at_home(source)
     if not isinstance(arch, str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")

@@ -154,8 +154,9 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
         from freqbench.job.schema import JobSpec, require_sound
 
         job = config.load(path, JobSpec, overrides or ())
+        job = job.model_copy(update={"trust_code": True}) if trusted else job
         require_sound(job, path)
-        return job.model_copy(update={"trust_code": True}) if trusted else job
+        return job
 
 
 def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool = False) -> Any:

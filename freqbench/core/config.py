@@ -150,7 +150,8 @@ def _said(error: ErrorDetails) -> str:
     """Returns pydantic's text of a mistake, without Python's types."""
     if error["type"] == "too_short":
         return f"expected a list of at least {error['ctx']['min_length']}"
-    return error["msg"].partition(" or instance of ")[0]
+    text = error["msg"].partition(" or instance of ")[0]
+    return text.replace("a valid tuple", "a list").replace("a valid dictionary", "a mapping")
 
 
 def _without_alternatives(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[int | str, ...]:

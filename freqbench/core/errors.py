@@ -73,6 +73,8 @@ def unknown(kind: str, word: str, known: Iterable[str], likely: str | None = Non
     "unknown attack 'pdg'. Did you mean 'pgd'? Known: gn, pgd"
     """
     names = sorted(known)
+    if not names:
+        return f"unknown {kind} {word!r:.80}: expected none: leave it out"
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     plain = {name.casefold(): name for name in names}
     spellings = get_close_matches(word.casefold(), plain, n=1, cutoff=0.5)

@@ -145,9 +145,8 @@ class RunProgress:
         key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
         self._done += self._work[key]
         self._within.pop(key, None)
-        if outcome.failed:
-            self._failed += len(outcome.records)
-            error = str(outcome.records[0]["error"])
+        self._failed += len(outcome.errors)
+        for error in outcome.errors:
             if error not in self._said:
                 self._said.add(error)
                 self._console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)

@@ -28,21 +28,31 @@ logger = logging.getLogger(__name__)
 class Outcome:
     """Outcome of a unit."""
 
-    records: tuple[Row, ...]  # one per target
-    class_records: tuple[list[Row], ...]  # one list per record, empty if the unit failed
-    failed: bool = False  # true: the records tell why there are no scores
+    records: tuple[Row, ...]  # one per target, first those with scores; the others tell why there are none
+    class_records: tuple[list[Row], ...]  # one list per record, empty for one without scores
     glimpse: Glimpse | None = None  # for a case that lost more than all earlier ones
     load_seconds: float = 0.0  # spent on reading and writing models, cases and volumes
     device_seconds: float = 0.0  # the rest of the worker's time: attack, prediction and scores
 
+    @property
+    def errors(self) -> list[str]:
+        """Reasons of the records without scores."""
+        return [row["error"] for row in self.records if row["status"] == "failed"]
+
+    @property
+    def failed(self) -> bool:
+        """True if no record has scores."""
+        return len(self.errors) == len(self.records)
+
     def with_scores(self, scores: Sequence[PredictionScores]) -> "Outcome":
-        """Returns a copy with more columns, one PredictionScores per record."""
-        records = tuple({**row, **new.record} for row, new in zip(self.records, scores, strict=True))
-        classes = tuple(
+        """Returns a copy with more columns, one PredictionScores per record that has scores."""
+        n = len(self.records) - len(self.errors)
+        records = [{**row, **new.record} for row, new in zip(self.records[:n], scores, strict=True)]
+        classes = [
             [{**row, **values} for row, values in zip(rows, new.classes, strict=True)]
-            for rows, new in zip(self.class_records, scores, strict=True)
-        )
-        return replace(self, records=records, class_records=classes)
+            for rows, new in zip(self.class_records[:n], scores, strict=True)
+        ]
+        return replace(self, records=(*records, *self.records[n:]), class_records=(*classes, *self.class_records[n:]))
 
     def measured(self) -> Row:
         """Returns the columns that were measured in this execution."""
@@ -59,7 +69,7 @@ def failed(unit: Unit, error: str, measured: Mapping[str, Any]) -> Outcome:
         {**_empty_record(unit, target), **measured, "status": "failed", "error": error, "metrics": ""}
         for target in unit.targets
     )
-    return Outcome(records=records, class_records=tuple([] for _ in records), failed=True)
+    return Outcome(records=records, class_records=tuple([] for _ in records))
 
 
 def scored(
@@ -149,7 +159,7 @@ def cell_columns(cell: Cell) -> Row:
 class Masks:
     """Label maps for scoring surfaces and components on any core: besides rows, the only output of a worker."""
 
-    pairs: tuple[LabelMaps, ...]  # one per target
+    pairs: tuple[LabelMaps, ...]  # one per record with scores
     metrics: tuple[str, ...]
 
 

@@ -236,8 +236,7 @@ class _Run:
 
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
-        if outcome.failed:
-            self._num_failed += len(outcome.records)
+        self._num_failed += len(outcome.errors)
         for record in outcome.records:
             if record["caution"]:
                 self._cautions[record["attack"], record["source_model"], record["caution"]] += 1

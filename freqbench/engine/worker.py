@@ -166,16 +166,23 @@ class Worker:
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
         apart = scoring.SHAPES.intersection(metrics)
         at_once = [metric for metric in metrics if metric not in apart]
-        scores, columns, label_maps = [], [], []
+        scores, columns, label_maps, targets, lost = [], [], [], [], []
         for target in unit.targets:
             started = time.perf_counter()
-            model = self._model(target, cell)
-            adversarial, error = in_space(target.space)
-            is_own = error is None and cell.dataset.reference == "label"
-            seen = case if is_own else self._shown(cell, unit.ref, target)
-            clean = self._clean_prediction(model, target, cell, seen)
-            prediction = self._predict(model, adversarial, seen)
-            scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+            try:
+                model = self._model(target, cell)
+                adversarial, error = in_space(target.space)
+                is_own = error is None and cell.dataset.reference == "label"
+                seen = case if is_own else self._shown(cell, unit.ref, target)
+                clean = self._clean_prediction(model, target, cell, seen)
+                prediction = self._predict(model, adversarial, seen)
+                scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+            except OSError:  # of storage: the unit waits for it
+                raise
+            except Exception as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
+                lost.append(rows.failed(replace(unit, targets=(target,)), reason_of(failure), self._measured(cell)))
+                continue
+            targets.append(target)
             scores.append(scored)
             label_maps.append((clean.pred, prediction.labels))
             if self.spec.volumes:
@@ -186,9 +193,15 @@ class Worker:
             columns.append({**scored.facts, "score_seconds": seconds})
         measured = self._measured(cell, attack_seconds=attack_seconds)
         predictions = [scored.scores for scored in scores]
+        unit = replace(unit, targets=tuple(targets))
         outcome = rows.scored(unit, case, volume, predictions, columns, metrics, measured | attacked.facts.model_dump())
         glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
-        outcome = replace(outcome, glimpse=glimpse)
+        outcome = replace(
+            outcome,
+            records=outcome.records + tuple(row for each in lost for row in each.records),
+            class_records=outcome.class_records + tuple([] for _ in lost),
+            glimpse=glimpse,
+        )
         return outcome, Masks(pairs=tuple(scored.maps for scored in scores), metrics=metrics) if apart else None
 
     @contextmanager

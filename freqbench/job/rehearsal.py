@@ -19,6 +19,8 @@ from freqbench.models.entry import TRAIN, seed_of
 
 SMALL = 32  # voxels per side of windows and volumes
 STEPS = 2
+ANY_ROI: Mapping[str, Any] = {"channels": [4, 8], "strides": [1], "num_res_units": 0}
+"""Arguments of a UNet that takes a window of any sides."""
 # Arguments that make each architecture small; they fit windows of SMALL voxels.
 SMALL_ARGS: Mapping[str, Mapping[str, Any]] = {
     "unet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0},
@@ -67,8 +69,9 @@ def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
     names = {thing.what for thing in lacking}
     with trusting(job.trust_code):
         datasets = [_stand_in(entry) if _dataset(entry) in names else entry for entry in job.datasets]
+    args = [entry.args if _own(entry) in MODELS else ANY_ROI for entry in job.models]
     models = [
-        _untrained(entry, number, entry.args if _own(entry) in MODELS else {}) if name_of(entry) in names else entry
+        _untrained(entry, number, args[number]) if name_of(entry) in names else entry
         for number, entry in enumerate(job.models)
     ]
     return job.model_copy(update={"datasets": datasets, "models": models})

@@ -16,6 +16,7 @@ from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
 from freqbench.job.training import TrainingEntry, TrainJob, training_entry
 from freqbench.models import ModelEntry
+from freqbench.models.entry import class_map_of
 
 DEFAULT_METRICS = ("dsc", "hd95", "ssim", "psnr", "lpips")
 
@@ -121,7 +122,8 @@ class JobSpec(Strict):
 
 
 def require_sound(job: JobSpec, where: str) -> None:
-    """Refuses wrong keys and values of datasets, splits that do not exist, and wrong parameters of attacks.
+    """Refuses wrong keys and values of datasets, splits that do not exist, wrong parameters of attacks, class maps that
+    do not fit a dataset, and commands without trust.
 
     It imports no attacks and no networks, which would take seconds, and so skips classes of other packages, and rules
     that need an attack's defaults, which only the classes know. `where` begins the line of the UserError.
@@ -132,6 +134,13 @@ def require_sound(job: JobSpec, where: str) -> None:
         dataset = None if plugins.names_class(entry.class_name) else build_dataset(entry, place)
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
+    for i, model in enumerate(job.models):
+        with sweep.at(f"{where}: models[{i}]"), plugins.trusting(job.trust_code):
+            if model.command:
+                plugins.require_trust(str(model.path))
+            for names in (classes[name] for name in model.datasets or classes):
+                if names:
+                    class_map_of(model, len(names), model.classes)
     for i, attack in enumerate(job.attacks):
         place = f"{where}: attacks[{i}]"
         attack.check(place, {name: classes[name] for name in attack.only("datasets", list(classes), place)})

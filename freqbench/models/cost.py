@@ -33,30 +33,23 @@ def forward_flops(spec: ModelSpec) -> int:
     if spec.flops is not None:
         return spec.flops
     net = _countable(spec)
-    return FROZEN_FLOPS if net is None else traced_flops(spec, net)
+    return FROZEN_FLOPS if net is None else traced(spec, net)[0]
 
 
 def step_bytes(spec: ModelSpec) -> int:
     """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
+    if spec.step_bytes is not None:
+        return spec.step_bytes
     if spec.model_id not in _step_bytes:  # a plan asks for every unit
-        _step_bytes[spec.model_id] = _counted_bytes(spec)
+        net = None if spec.members else _countable(spec)
+        counted = FROZEN_BYTES if net is None else traced(spec, net)[1]
+        _step_bytes[spec.model_id] = sum(map(step_bytes, spec.members)) if spec.members else counted
     return _step_bytes[spec.model_id]
 
 
 def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:
     """Returns the number of windows whose graphs fit at once, of an attack that follows all these models."""
     return available // sum(step_bytes(spec) * spec.passes for spec in specs)
-
-
-def _counted_bytes(spec: ModelSpec) -> int:
-    if spec.members:
-        return sum(map(step_bytes, spec.members))
-    if (net := _countable(spec)) is None:
-        return FROZEN_BYTES
-    with _CountBytes() as counter:  # type: ignore[no-untyped-call]
-        trace(spec, net)
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return int(counter.total + weights)
 
 
 def trace(spec: ModelSpec, net: nn.Module) -> None:
@@ -78,13 +71,14 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
 
 
-def traced_flops(spec: ModelSpec, net: nn.Module) -> int:
-    """Traces as `trace` does, and returns the floating-point operations; a multiply-add counts as two."""
+def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
         trace(spec, net)
-    return int(counter.get_total_flops())
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(flops.get_total_flops()), int(counter.total + weights)
 
 
 def _countable(spec: ModelSpec) -> nn.Module | None:

@@ -166,8 +166,11 @@ def seed_of(checkpoint: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
-def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int) -> ClassMap | None:
-    """Returns a job's class map for a network with `outputs` classes; raises UserError if it leaves a class open."""
+def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int | None) -> ClassMap | None:
+    """Returns a job's class map for a network with `outputs` classes; raises UserError if it leaves a class open.
+
+    `outputs` is None if the network's file has yet to say it: the rest is checked, and nothing returned.
+    """
     if entry.class_map is None:
         if entry.classes not in (None, num_classes):
             raise UserError(
@@ -175,19 +178,24 @@ def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int) -> ClassMa
                 "class_map which are merged into which"
             )
         return None
-    where, rest = f"{entry.name}: class_map", set(range(outputs))
+    where, seen = f"{entry.name}: class_map", set[int]()
     for number, merged in entry.class_map.items():
         if number >= num_classes:
             raise UserError(f"{where}: expected classes of the dataset, 0 to {num_classes - 1}, got {number}")
         for theirs in merged:
-            if theirs not in rest:
-                problem = "was there before" if theirs < outputs else f"is not in 0 to {outputs - 1}"
+            if theirs in seen or theirs >= (outputs or theirs + 1):
+                problem = "was there before" if theirs in seen else f"is not in 0 to {(outputs or 0) - 1}"
                 raise UserError(f"{where}: {number}: expected each class of the network once, but {theirs} {problem}")
-            rest.remove(theirs)
-    groups = {0: tuple(sorted(rest)), **{number: tuple(sorted(merged)) for number, merged in entry.class_map.items()}}
-    missing = [number for number in range(num_classes) if not groups.get(number)]
+            seen.add(theirs)
+    missing = [number for number in range(1, num_classes) if number not in entry.class_map]
     if missing:
         raise UserError(f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes")
+    if outputs is None:
+        return None
+    rest = set(range(outputs)) - seen
+    groups = {0: tuple(sorted(rest)), **{number: tuple(sorted(merged)) for number, merged in entry.class_map.items()}}
+    if not groups[0]:
+        raise UserError(f"{where}: expected each class of the dataset, got none for 0: give its classes")
     if 0 in entry.class_map and rest:
         raise UserError(
             f"{where}: expected each class of the network, got none for {min(rest)}: leave out 0 for the rest"

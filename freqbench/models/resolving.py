@@ -25,7 +25,7 @@ from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.checkpoints.record import Origin, origin_of
-from freqbench.models.cost import traced_flops
+from freqbench.models.cost import traced
 from freqbench.models.defences.transforms import RandomResizePad
 from freqbench.models.entry import (
     COMMAND,
@@ -55,6 +55,7 @@ class _Outcome(Strict):
     args: dict[str, Any]
     migration: str | None
     flops: NonNegativeInt
+    step_bytes: NonNegativeInt
 
 
 def resolve(
@@ -137,17 +138,18 @@ def resolve(
         method=(entry.trained.method if entry.trained else None) or trained.training.method,
         weights_sha256=entry.trained.weights if entry.trained else None,
         flops=outcome.flops if outcome else None,
+        step_bytes=outcome.step_bytes if outcome else None,
     )
     if draft.class_map and draft.is_prompted:
         raise UserError(f"{entry.name}: expected no class_map beside args.points, which are of the dataset's classes")
     if outcome:
         return draft
     with naming(path, local):
-        migration, flops = _checked(draft, entry.migration, migrations.NONE if has_record else None)
+        migration, counts = _checked(draft, entry.migration, migrations.NONE if has_record else None)
     # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
-    if kept and flops is not None and (seed is not None or checkpoints.content_sha256(path) == sha256):
-        _keep(kept, _Outcome(args=dict(args), migration=migration, flops=flops))
-    return replace(draft, checkpoint=path, migration=migration, flops=flops)
+    if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
+        _keep(kept, _Outcome(args=dict(args), migration=migration, **counts))
+    return replace(draft, checkpoint=path, migration=migration, **counts)
 
 
 def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] | None:
@@ -269,12 +271,13 @@ def _described(
     with naming(path, local):
         description: Description = READERS[arch].describe(local, args)
         wanting = "dataset" if entry.classes is None else "classes"
-        for theirs, ours, words in (
-            (description.num_classes, outputs or description.num_classes, "output classes"),
-            (description.num_channels, num_channels, "input channels"),
+        mapped = f"set classes: {description.num_classes} and class_map"
+        for theirs, ours, words, advice in (
+            (description.num_classes, outputs or description.num_classes, "output classes", mapped),
+            (description.num_channels, num_channels, "input channels", "take data or a network with as many"),
         ):
             if theirs != ours:
-                raise UserError(f"{entry.name}: {local} has {theirs} {words}, {wanting} wants {ours}")
+                raise UserError(f"{entry.name}: {local} has {theirs} {words}, {wanting} wants {ours}: {advice}")
         if not (entry.input and entry.preprocess):  # with one alone, intensities of one window would pass as another's
             if arch == "bundle" and description.preprocess is None:
                 raise UserError(
@@ -286,8 +289,8 @@ def _described(
     return local, description
 
 
-def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple[str | None, int | None]:
-    """Returns migration and floating-point operations; refuses a checkpoint or window that does not fit the network."""
+def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple[str | None, dict[str, Any]]:
+    """Returns migration and the spec's counts; refuses a checkpoint or window that does not fit the network."""
     if stated and (draft.is_random or draft.arch not in MODELS):
         raise UserError(
             f"{draft.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {stated}: "
@@ -301,7 +304,7 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
                 f"{len(value)}: give as many"
             )
     if draft.arch in FROZEN:
-        return None, None
+        return None, {}
     net = skeleton(draft)
     if next(net.parameters(), None) is None:
         raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
@@ -312,8 +315,8 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
-    flops = traced_flops(draft, net)
-    return None if chosen == migrations.NONE else chosen, flops if draft.arch in MODELS else None
+    counts = dict(zip(("flops", "step_bytes"), traced(draft, net), strict=True))
+    return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}
 
 
 def _place(asked: dict[str, Any]) -> Path | None:

@@ -44,7 +44,7 @@ class ModelSpec:
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
         flops: floating-point operations of a pass over one window, counted when the network was resolved; None if not
-            counted.
+            counted. `step_bytes`: the bytes of its tensors and of the weights.
     """
 
     name: str
@@ -70,6 +70,7 @@ class ModelSpec:
     method: str | None = None
     weights_sha256: str | None = None
     flops: int | None = field(default=None, compare=False)
+    step_bytes: int | None = field(default=None, compare=False)
 
     @cached_property
     def model_id(self) -> str:

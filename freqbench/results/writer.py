@@ -72,17 +72,16 @@ class Writer:
     def flush(self) -> int:
         """Commits the waiting rows."""
         count = len(self._waiting)
-        if count:
-            records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
-            classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
-            name = f"{self._run_id}-{self._sequence:06d}.parquet"
-            self._sequence += (
-                1  # incremented first, as a commit that raised may have reached a remote store: no name is used twice
-            )
-            self._has_failed, self._flushed_at = True, time.monotonic()
-            commit(self._root, name, records, classes)
-            self._has_failed, self._waiting = False, {}
-        self._flushed_at = time.monotonic()
+        if not count:
+            return 0
+        records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
+        classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
+        name = f"{self._run_id}-{self._sequence:06d}.parquet"
+        # First, as a commit that raised may have reached a remote store: no name is used twice.
+        self._sequence += 1
+        self._has_failed, self._flushed_at = True, time.monotonic()
+        commit(self._root, name, records, classes)
+        self._has_failed, self._waiting, self._flushed_at = False, {}, time.monotonic()
         return count
 
     @property

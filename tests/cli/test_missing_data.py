@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from called import Bench, refused
+from tiny import small, write
 
 JOBS = Path(__file__).parents[2] / "jobs"
 
@@ -22,6 +23,12 @@ def test_plan_shows_the_grid_and_what_is_missing(bench: Bench, tmp_path: Path) -
     assert "missing: dataset synapse: ${FREQBENCH_DATA}/synapse: expected the environment variable" in out
     assert "missing: model unetr: ${FREQBENCH_CHECKPOINTS}/synapse/unetr/clean.pt" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_counts_on_a_window_that_a_usual_unet_refuses(bench: Bench, tmp_path: Path) -> None:
+    onnx = {"name": "net", "arch": "onnx", "checkpoint": "net.onnx", "roi": [9, 8, 7]}
+    code, out, _ = bench("plan", write(tmp_path, small(models=[onnx])))
+    assert (code, "missing: model net: expected a checkpoint at net.onnx, found none" in out) == (0, True)
 
 
 def test_run_says_in_one_line_what_is_missing_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:

@@ -86,4 +86,4 @@ def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, ex
     message = str(caught.value)
     assert "\n" not in message
     assert message.startswith(f"{tmp_path / 'a.yaml'}: {expected}")
-    assert message.endswith("or a valid tuple, got 'x'") or "choice: x" not in text
+    assert message.endswith("or a list, got 'x'") or "choice: x" not in text

@@ -191,11 +191,8 @@ def test_papers_tables_refuse_it(tmp_path: Path) -> None:
 def test_page_and_pictures_call_it_agreement(out: Path) -> None:
     made = contents([Store(str(out))])
     page = page_data(made.records, made.classes, made.facts)
-    headings = [score["heading"] for score in page["scores"]]
-    assert ("agreement foreground" in headings, any("DSC" in each["text"] for each in page["findings"])) == (
-        True,
-        False,
-    )
+    assert page["findings"]
+    assert not any("DSC" in each["text"] for each in page["findings"])
     assert OWN in page["notes"]
     assert made.restricted == []
     material = Material(shown_rows(made.records), made.classes, None)

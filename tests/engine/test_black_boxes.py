@@ -58,6 +58,25 @@ def test_a_command_that_fails_makes_a_failed_row_with_its_last_line(tmp_path: Pa
     assert row["error"].endswith("expected exit code 0, got 4: it last said 'out of licences'")
 
 
+def test_a_command_that_fails_costs_its_own_row_alone_which_the_next_run_adds(tmp_path: Path) -> None:
+    needs_licence = f"import os; assert os.path.exists({str(tmp_path / 'licence')!r})\n{TOOL}"
+    content = with_models(WHITE, tool(tmp_path, needs_licence), metrics=["dsc", "linf", "hd95"])
+    columns = ("target_model", "status", "dsc", "hd95", "error")
+
+    def rows() -> list[dict[str, Any]]:
+        stored = Store(str(tmp_path / "out")).records(columns).to_pylist()
+        return sorted(stored, key=lambda row: row["target_model"])
+
+    first = execute(content, tmp_path / "out")
+    lost, kept = rows()
+    assert (first.num_new, first.num_failed, kept["status"], kept["error"]) == (2, 1, "ok", None)
+    assert "AssertionError" in lost["error"]
+    (tmp_path / "licence").touch()
+    assert execute(content, tmp_path / "out").num_new == 1
+    (added,) = (row for row in rows() if row["target_model"] == "tool" and row["status"] == "ok")
+    assert None not in (kept["hd95"], added["hd95"])
+
+
 def test_gradient_attacks_leave_out_a_black_box_and_the_plan_says_so(tmp_path: Path) -> None:
     _, grid = expanded(with_models(WHITE, tool(tmp_path)))
     assert [cell.source.name for cell in grid.cells] == ["white"]

@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import psutil
 import pytest
 from engine.ray_session import machines, start
-from tiny import class_rows, execute, job, rows, small
+from models import nifti_tool
+from tiny import JOB, ROI, class_rows, execute, job, rows, small
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
@@ -105,6 +107,46 @@ def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: P
     assert productive >= 1, "the kills hit before anything was stored: this tests nothing"
     assert rows(tmp_path / "out") == expected
     assert class_rows(tmp_path / "out") == class_rows(whole)
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tmp_path: Path) -> None:
+    """An ONNX file and a command, under volumes of a white box. The command is slow until the driver is killed."""
+    from models import onnx_file
+
+    temporary, slow = tmp_path / "temporary", tmp_path / "slow"
+    temporary.mkdir()
+    slow.touch()
+    script = f"import os, time; time.sleep(0.8 * os.path.exists({str(slow)!r}))\n{nifti_tool.script('int(value > 0)')}"
+    (tmp_path / "tool.py").write_text(script)
+    onnx = onnx_file.write(tmp_path / "net.onnx", classes=6)
+    models = [
+        {**JOB["models"][0], "name": "white"},
+        {"name": "onnx", "arch": "onnx", "checkpoint": onnx, "roi": ROI},
+        {"name": "tool", "command": [sys.executable, str(tmp_path / "tool.py"), "{image}", "{labels}"]},
+    ]
+    eps = [f"{n}/255" for n in range(1, 5)]
+    attacks = [{"name": "pgd", "eps": eps, "steps": 2, "sources": "white"}]
+    content = job(models=models, attacks=attacks, targets=["onnx", "tool"], metrics=["dsc", "hd95"], trust_code=True)
+
+    def stamps() -> dict[Any, Any]:
+        read = Store(str(tmp_path / "out")).records(("cell_id", "case_key", "target_model_id", "finished_at", "status"))
+        return {tuple(row.values())[:3]: row["finished_at"] for row in read.to_pylist() if row["status"] == "ok"}
+
+    process = start(tmp_path, content, "--engine", "ray", TMPDIR=str(temporary), RAY_TMPDIR="/tmp")
+    wait_for(lambda: stored(tmp_path) > 0 or process.poll() is not None, 240)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not ray_processes() and not list(temporary.glob("freqbench-*")), 10)
+    kept = stamps()
+    assert 0 < len(kept) < 16
+    slow.unlink()
+    assert start(tmp_path, content, "--engine", "ray").wait(240) == 0, log_of(tmp_path)
+    assert len(stamps()) == 16
+    assert kept.items() <= stamps().items()
+    execute(content, tmp_path / "whole")
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
 
 
 @pytest.mark.chaos

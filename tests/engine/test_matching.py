@@ -217,7 +217,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": "fgms", "match": L2}, "attacks[0]: unknown attack 'fgms'. Did you mean 'fgsm'?"),
     ({"name": "bim", "match": L2, "steps": 0}, "attacks[0].steps: expected a whole number of at least 1, got 0"),
     ({"name": "fgsm", "matched": [], "eps": 0.1}, "attacks[0].matched: unknown parameter 'matched'."),
-    ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a valid dictionary"),
+    ({"name": "fgsm", "match": L2, "matched": [1]}, "attacks[0].matched[0]: Input should be a mapping"),
 ]
 
 

@@ -31,7 +31,7 @@ def shown_of(
 
 def finish(shown: RunProgress, unit: Unit) -> None:
     key = dict(zip(("cell_id", "case_key"), unit.cell.key(unit.ref, unit.targets[0])[:2], strict=True))
-    shown.finish(SimpleNamespace(failed=False, records=[key]))  # type: ignore[arg-type]
+    shown.finish(SimpleNamespace(errors=[], records=[key]))  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -62,6 +62,12 @@ WRONG: Mapping[str, dict[str, Any]] = {
     "key of a dataset": {"datasets": [{"name": "phantom", "shap": [16, 16, 16]}]},
     "key of a loader": {"datasets": [{"name": "mine", "loader": "phantom", "root": "."}]},
     "key of a model": {"models": [{"name": "a", "arch": "unet", "chekpoint": "random"}]},
+    **{
+        f"class map {number}": {"models": [{**job()["models"][0], "classes": 7, "class_map": class_map}]}
+        for number, class_map in enumerate(({9: [1]}, {1: [1], 2: [1]}, {1: [1]}, {1: [7]}, {}))
+    },
+    "other classes": {"models": [{**job()["models"][0], "classes": 7}]},
+    "command without trust": {"models": [{"name": "a", "command": ["true", "{image}", "{labels}"]}]},
 }
 
 

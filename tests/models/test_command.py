@@ -1,6 +1,7 @@
 """A command as a model: scripts that tests write stand for a user's tool."""
 
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -129,16 +130,53 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path,
     with pytest.raises(UserError, match=r"expected an end within 1 s, got none: it last said 'loading': set timeout"):
         sleeper(case.image[None])
     assert time.monotonic() - started < 30
-    child = int((tmp_path / "pid").read_text())
+    assert ends(int((tmp_path / "pid").read_text()))
+
+
+def ends(process: int) -> bool:
+    """Waits up to 5 s for the end of a process."""
     for _ in range(100):
         try:
-            os.kill(child, 0)
+            os.kill(process, 0)
         except ProcessLookupError:
-            return
-        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":  # killed; nobody has waited for it yet
-            return
+            return True
+        if Path(f"/proc/{process}/stat").read_text().split()[2] == "Z":  # killed; nobody has waited for it yet
+            return True
         time.sleep(0.05)
-    pytest.fail("a process that the command started is alive")
+    return False
+
+
+_CALLS = """
+import sys, torch
+from freqbench.core.input_space import Preprocess
+from freqbench.models.entry import InputAdapter
+from freqbench.models.foreign.command import Command
+from types import SimpleNamespace
+import numpy as np
+case = SimpleNamespace(native_ranges=((0.0, 1.0),), affine=np.eye(4))
+Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
+"""
+
+
+@pytest.mark.integration
+def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
+    place, said = tmp_path / "temporary", tmp_path / "pid"
+    writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
+    script = f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60"
+    words = ("sh", "-c", script, "{image}", "{labels}")
+    caller = subprocess.Popen([sys.executable, "-c", _CALLS, *words], env={**os.environ, "TMPDIR": str(place)})
+    while not said.exists():
+        assert caller.poll() is None
+        time.sleep(0.05)
+    assert len(list(place.iterdir())) == 1
+    caller.kill()
+    caller.wait()
+    assert all(ends(int(process)) for process in said.read_text().split())
+    for _ in range(100):
+        if not list(place.iterdir()):
+            break
+        time.sleep(0.05)
 
 
 def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tmp_path: Path) -> None:

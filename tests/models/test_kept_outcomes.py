@@ -1,5 +1,6 @@
 """A network that passed its checks is not made again on this machine; any other is."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tiny import ARGS, ROI
 
 from freqbench.core import node_cache
 from freqbench.core.errors import UserError
-from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint
+from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint, step_bytes
 from freqbench.models.networks import construction
 
 ENTRY: dict[str, Any] = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI}
@@ -53,6 +54,15 @@ def test_the_same_network_is_made_once_and_resolves_to_the_same(made: list[str])
     assert made == ["unet"]
     assert (again.args, again.flops, again.model_id) == (first.args, first.flops, first.model_id)
     assert again.name == "b"
+
+
+def test_its_memory_is_known_without_making_it_again(made: list[str]) -> None:
+    """A run asks for it before its workers start: importing networks would take seconds."""
+    resolved()
+    again = resolved()
+    known = step_bytes(again)
+    assert made == ["unet"]
+    assert known == step_bytes(replace(again, step_bytes=None)) > 0
 
 
 @pytest.mark.parametrize(

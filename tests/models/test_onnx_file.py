@@ -81,7 +81,7 @@ def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> 
             {"roi": (8, 8, 8)},
             "net.onnx: roi is (8, 8, 8) here, but the file was exported for (6, 7, 8)",
         ),
-        ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4"),
+        ({"classes": 4}, {}, "net.onnx: num_classes is 3 here, but the file was exported for 4: set classes: 4"),
         ({"batch": 2}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in, with any batch or one"),
         ({"sides": ("h", "w")}, {}, "net.onnx: expected float32 [batch, channels, h, w, d] in"),
         ({"operator": "NoSuch"}, {}, "net.onnx: ONNX Runtime refuses it: "),

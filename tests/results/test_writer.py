@@ -24,6 +24,19 @@ def test_five_thousand_rows_are_committed_at_once_and_fewer_after_the_interval(
     assert waiting.flush_due() == 0
 
 
+def test_a_row_after_a_pause_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run asks once a second what is due; a second row soon after the first waits for the interval."""
+    now = [100.0]
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: now[0])
+    writer = Store(str(tmp_path)).writer("run0", interval_s=5.0)
+    for _ in range(7):
+        now[0] += 1
+        assert writer.flush_due() == 0
+    assert [writer.add([make_record(cell_id=str(n))], []) for n in range(2)] == [1, 0]
+    now[0] += 5
+    assert writer.flush_due() == 1
+
+
 def test_adding_a_row_twice_is_adding_it_once(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     writer = store.writer("run0")

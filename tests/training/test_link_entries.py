@@ -148,7 +148,7 @@ ADV = "adv.yaml"
         ("net", [training(stepz=3)], "jobs/b.yaml: training[0]: unknown key 'stepz'. Did you mean 'steps'?"),
         ("net", [{"job": ADV, "outt": "x"}], "training[0]: unknown key 'outt'. Did you mean 'out'?"),
         ("net", ["reference://x.yaml"], "expected a path or the URI of a known file system"),
-        ("net", [7], "training[0].job: Input should be a valid string or a valid dictionary, got 7"),
+        ("net", [7], "training[0].job: Input should be a valid string or a mapping, got 7"),
     ],
 )
 def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any], complaint: str) -> None:

@@ -87,7 +87,7 @@ class Meters:
         """Counts the records of a unit, failed ones too."""
         for record in outcome.records:
             self._records.inc(1, {"attack": record["attack"]})
-            if outcome.failed:
+            if record["status"] == "failed":
                 self._failures.inc(1, {"attack": record["attack"]})
 
 

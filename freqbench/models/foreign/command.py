@@ -1,6 +1,7 @@
 """Runs a command as a model: a volume goes in as NIfTI, a label map comes back; no gradient, no logits.
 
-The command gets the case's own grid and unit, a working folder of its own, and no shell.
+The command gets the case's own grid and unit, a working folder of its own, and no shell. If this process dies, even by
+SIGKILL, command and folder go too; a command that leaves its process group, or a machine that dies, leaves them.
 """
 
 import os
@@ -9,8 +10,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ CERTAIN = 20.0
 """Logit of the class that the command names, others have 0: merged classes (`class_map`) then keep the label."""
 TIMEOUT = 600.0  # seconds
 LINE_BYTES = 4096
+_GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0"; kill -KILL 0; } &"""
+"""Waits in the background for the end of its input, then ends its process group and removes a folder."""
 
 
 def describe(path: str, args: Mapping[str, Any]) -> Description:
@@ -87,23 +90,23 @@ class Command(nn.Module):
         ((low, high),) = case.native_ranges
         voxels = adapter.to_network_axes(image[None] * (high - low) + low)[0, 0].numpy()
         affine = case.affine @ _from_network(adapter, image.shape[1:])
-        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder:
+        with tempfile.TemporaryDirectory(prefix="freqbench-") as folder, _group(folder) as group:
             files = {IMAGE: Path(folder, "image.nii.gz"), LABELS: Path(folder, "labels.nii.gz")}
             written = nib.Nifti1Image(voxels, affine)
             written.set_qform(affine, 1)  # some tools read this form of the affine alone
             written.header.set_xyzt_units("mm")
             nib.save(written, files[IMAGE])
-            self._run(folder, files)
+            self._run(folder, group, files)
             read = self._read(files[LABELS], voxels.shape, affine)
         return adapter.from_network(torch.from_numpy(read)[None, None])[0, 0]
 
-    def _run(self, folder: str, files: Mapping[str, Path]) -> None:
+    def _run(self, folder: str, group: int, files: Mapping[str, Path]) -> None:
         words = [word.replace(IMAGE, str(files[IMAGE])).replace(LABELS, str(files[LABELS])) for word in self.words]
         output = Path(folder, "output")
         try:
             with output.open("wb") as stream:
                 process = subprocess.Popen(
-                    words, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+                    words, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, process_group=group
                 )
         except OSError as error:
             raise UserError(f"{words[0]}: cannot be run: {one_line(error)}") from None
@@ -114,8 +117,7 @@ class Command(nn.Module):
                 f"{words[0]}: expected an end within {self.timeout:g} s, got none{_last_line(output)}: set timeout"
             ) from None
         finally:
-            with suppress(ProcessLookupError):  # all that it started goes with it
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
         if code:
             raise UserError(f"{words[0]}: expected exit code 0, got {code}{_last_line(output)}")
@@ -144,6 +146,25 @@ class Command(nn.Module):
                 f"{values.min():g} to {values.max():g}: set classes, and class_map if they are not the dataset's"
             )
         return labels
+
+
+@contextmanager
+def _group(folder: str) -> Iterator[int]:
+    """Yields a process group for a command, which ends with the block: all that the command started goes with it.
+
+    If this process dies in the block, a guard in the group ends it and removes the folder. The guard is no child of
+    this process, as Ray kills a worker's children.
+    """
+    quiet = subprocess.DEVNULL
+    words = ["/bin/sh", "-c", _GUARD, folder]
+    shell = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, process_group=0)
+    shell.wait()  # it has left the guard behind
+    try:
+        yield shell.pid
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.communicate()  # closes its input
 
 
 def _words(path: str) -> list[str]:

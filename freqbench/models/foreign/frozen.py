@@ -182,7 +182,8 @@ def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], defa
     """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
     ours, theirs = getattr(args, name), file.get(name)
     if ours is not None and theirs is not None and ours != theirs:
-        raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: leave it out")
+        advice = f"set classes: {theirs} and class_map" if name == "num_classes" else "leave it out"
+        raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: {advice}")
     value = theirs if ours is None else ours
     if value is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")

@@ -4,7 +4,8 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 {name: [n numbers or null]}}`. The object:
 
 - `format` (1), `title`, `made_at`, `version` (of freqbench);
-- `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`;
+- `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`, where `metric` is
+  the one that a job must ask for to get a score, or empty; the page calls DSC agreement where a dataset's name says so;
 - `summary`: a frame, one row per dataset, source, target and attack: texts `dataset source target attack family
   base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
   without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
@@ -95,13 +96,17 @@ def page_data(
     records = records.sort_values(["row", "case_id", "seed"], kind="stable", ignore_index=True)
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
-    agrees = rows["dataset"].astype(str).str.endswith(AGREEMENT)
+    has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
     return {
         "format": FORMAT,
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
-        "scores": _described(all_agree=bool(len(rows)) and bool(agrees.all())),
+        "scores": [
+            {name: value for name, value in score._asdict().items() if name != "scale"}
+            | {"metric": _METRIC_OF.get(score.source, "")}
+            for score in SCORES
+        ],
         "summary": _summary(rows, records),
         "clean": _frame({"dataset": clean["dataset"], "target": clean["target_model"]}, clean[_CLEAN]),
         **_class_frames(records, classes),
@@ -117,24 +122,13 @@ def page_data(
         },
         "runs": page_facts.runs(facts, records),
         "jobs": page_facts.jobs(facts),
-        "notes": [*page_facts.NOTES, *([OWN] if agrees.any() else [])],
+        "notes": [*page_facts.NOTES, *([OWN] if has_agreement else [])],
         "cautions": list(page_facts.CAUTIONS),
         "tables": _tables(everything),
         "natural": _natural(everything),
         "audit": audit,
         "volumes": None,
     }
-
-
-def _described(all_agree: bool) -> list[dict[str, Any]]:
-    """Describes the scores; `metric` is the one that a job must ask for to get a score, or empty.
-
-    A page without any score against labels calls them agreement.
-    """
-    scores = [score._asdict() | {"metric": _METRIC_OF.get(score.source, "")} for score in SCORES]
-    if all_agree:
-        scores = [each | {name: agreed(each[name]) for name in ("heading", "meaning")} for each in scores]
-    return [{name: value for name, value in each.items() if name != "scale"} for each in scores]
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:

@@ -336,6 +336,71 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     assert parts(row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
 
 
+WORDS = """() => {
+    const shown = document.body.cloneNode(true);
+    for (const each of shown.querySelectorAll("script, .chart")) each.remove();
+    const all = [...document.querySelectorAll(".chart")];
+    const charts = all.map(({ ariaLabel, layout: { title, xaxis, yaxis }, data }) =>
+        JSON.stringify([ariaLabel, title, xaxis.title, yaxis.title, data.map(({ text }) => text)]));
+    return shown.outerHTML + charts.join();
+}"""
+"""Text and attributes of a page, and what its charts say, also where one points."""
+
+
+def of_datasets(folder: Path, *datasets: str) -> Path:
+    """A page of the same grid on each dataset, with a chart of corruptions and an audit on the first."""
+    grids = [grid(8, ["unet", "unetr"], ["unet", "unetr"], 3, 4, seed) for seed in range(len(datasets))]
+    for number, frames in enumerate(grids):
+        for frame in frames:
+            frame["cell_id"] = f"{number}" + frame["cell_id"].str[1:]
+    records = [records.assign(dataset=name) for (records, _), name in zip(grids, datasets, strict=True)]
+    data = data_of(pd.concat(records, ignore_index=True), pd.concat([frame for _, frame in grids], ignore_index=True))
+    natural = parts(*({**each, "dataset": datasets[0]} for each in rows()))
+    audit = page_part(audited(evidence([{**each, "dataset": datasets[0]} for each in healthy()])))
+    path = folder / "page.html"
+    path.write_text(build_page({**data, **natural, "audit": audit}))
+    return path
+
+
+def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable[..., Any], tmp_path: Path) -> None:
+    page, texts = visit(path=of_datasets(tmp_path, "scans (agreement)")), []
+    place = page.url.partition("#")[0]
+    for tab in (*TABS, "robustness", "organs&organs=dsc", "transfer&transfer=dsc", "table&level=cases"):
+        page.goto(f"{place}#tab={tab}")
+        page.reload()
+        page.wait_for_selector(f"#panel-{tab.split('&')[0]}:not([hidden]) > *")
+        page.wait_for_timeout(100)
+        texts.append(page.evaluate(WORDS))
+    open_first(page)
+    texts.append(page.evaluate(WORDS))
+    page.click("dialog .link")
+    page.wait_for_selector("dialog button:has-text('case000')")
+    texts.append(page.evaluate(WORDS))
+    said = "".join(texts).replace("runs of one setting differ by 0.5 DSC", "")  # of published numbers
+    assert said.count("agreement foreground") > 20
+    assert re.findall(".{60}DSC.{20}", said) == []
+
+
+def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], tmp_path: Path) -> None:
+    page = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)"))
+    kinds = {"agreement", "DSC"}
+    for table in page.locator("#panel-overview table").all():
+        assert len(kinds & set(re.findall("agreement|DSC", table.locator("thead").inner_text()))) < 2
+    sums = page.locator("#panel-overview table:has(caption:text('Attacks, by threat model')) tbody tr td:nth-child(2)")
+    assert set(sums.all_inner_texts()) == {"2"}  # both models on one dataset
+    page.goto(f"{page.url.partition('#')[0]}#tab=table&group=no&sort=dsc_foreground:desc")
+    page.reload()
+    page.wait_for_selector(ROW)
+    assert page.locator(".grid .heading").first.inner_text() == "agreement"
+    column = page.locator(f"{ROW} [col-id=dataset]")
+    assert set(column.all_inner_texts()[:10]) == {"scans (agreement)"}
+    assert page.locator(".grid [role=columnheader][col-id=dsc]").inner_text() == "DSC or agreement"
+    page.click("#panel-table summary:has-text('Dataset')")
+    page.check("#panel-table input[value=synapse]")
+    playwright.expect(page.locator(".grid [role=columnheader][col-id=dsc]")).to_have_text("DSC")
+    playwright.expect(page.locator(".grid .heading")).to_have_count(0)
+
+
 @pytest.fixture(scope="module")
 def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A page with a model of a hostile name that is flagged."""

@@ -1,6 +1,8 @@
 // Can the numbers be believed? A verdict a model, then each check with what was found.
 
+import { worded } from "./data.js";
 import { choice, h, plural, table } from "./dom.js";
+import { distinct } from "./rows.js";
 import * as state from "./state.js";
 
 const VERDICTS = ["violated", "in doubt", "holds", "noted", "not checked"];
@@ -35,7 +37,7 @@ export function audit(panel, app) {
     h(
       "ul",
       {},
-      notes.map((text) => h("li", {}, text)),
+      notes.map((text) => h("li", {}, worded(text, ...distinct(data.summary, "dataset")))),
     ),
   );
 
@@ -49,7 +51,7 @@ export function audit(panel, app) {
       const heading = each.model ? `${each.model} on ${each.dataset}` : `all models on ${each.dataset}`;
       if (!headings.has(heading)) headings.set(heading, []);
       const subject = each.subject ? `${each.should}: ${each.subject}` : each.should;
-      headings.get(heading).push([subject, mark(each.verdict), each.sentence]);
+      headings.get(heading).push([worded(subject, each.dataset), mark(each.verdict), each.sentence]);
     }
     const rows = [...headings].sort(([a], [b]) => (a < b ? -1 : 1)).flatMap(([heading, lines]) => [heading, ...lines]);
     place.replaceChildren(

@@ -1,8 +1,8 @@
-// DSC against the budget, and against the distance that it costs.
+// A score against the budget, and against the distance that it costs.
 
 import { chart, fitForPrint, styleOf } from "./charts.js";
-import { shown } from "./data.js";
-import { choice, escaped, h, plural } from "./dom.js";
+import { scoresOn, shown } from "./data.js";
+import { choice, escaped, h, plural, reword } from "./dom.js";
 import { chosen, filterBar } from "./filters.js";
 import { byThreat, chosenPair, cleanRow, pairBar, rowsOfPair } from "./pair.js";
 import * as state from "./state.js";
@@ -30,8 +30,10 @@ export function curves(panel, app) {
   function update() {
     pair.update();
     filters.update();
-    const y = data.scoreOf[picked("score", SCORES)];
-    const x = data.scoreOf[picked("distance", DISTANCES)];
+    const scores = scoresOn(data, chosenPair(data).dataset);
+    const y = scores[picked("score", SCORES)];
+    const x = scores[picked("distance", DISTANCES)];
+    reword(score, SCORES.map((name) => [name, scores[name].heading]));
     score.querySelector("select").value = y.name;
     distance.querySelector("select").value = x.name;
     const rows = rowsOfPair(data, chosen(["threat", "base"]));

@@ -78,6 +78,27 @@ export function decode(raw) {
   return data;
 }
 
+/** Whether a dataset's scores are against models' own clean predictions, as its name then says. */
+export const agrees = (dataset) => dataset.endsWith(" (agreement)");
+
+/** Calls the score in a text what it is on these datasets. */
+export function worded(text, ...datasets) {
+  const words = new Set(datasets.map((name) => (agrees(name) ? "agreement" : "DSC")));
+  return text.replaceAll("DSC", [...words].sort().join(" or ") || "DSC");
+}
+
+/** The scores by name, each called what it is on these datasets. */
+export function scoresOn(data, ...datasets) {
+  const spoken = ({ heading, meaning }) => ({ heading: worded(heading, ...datasets), meaning: worded(meaning, ...datasets) });
+  return Object.fromEntries(data.scores.map((score) => [score.name, { ...score, ...spoken(score) }]));
+}
+
+/** The rows of a frame against labels, and those of agreement: no mean or table has both. */
+export function byKind(frame, rows) {
+  const kinds = [false, true].map((kind) => rows.filter((row) => agrees(frame.text("dataset", row)) === kind));
+  return kinds.filter((members) => members.length);
+}
+
 /** Why a number of a row is missing. */
 export function reason(data, frame, row, name) {
   const error = frame.text("error", row);

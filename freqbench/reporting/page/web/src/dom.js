@@ -58,6 +58,12 @@ export function choice(label, options, value, change) {
   return h("label", { class: "choice" }, h("span", {}, label), select);
 }
 
+/** Gives the options of a choice other texts. */
+export function reword(control, options) {
+  const texts = new Map(options);
+  for (const option of control.querySelectorAll("option")) option.textContent = texts.get(option.value);
+}
+
 /** Text for Plotly, which reads some tags and entities in its labels. */
 export const escaped = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 

@@ -1,6 +1,6 @@
 // A row's details in a dialog: every number with its reason where it is missing, its cases, and each case's classes.
 
-import { commandOf, keyOf, reason, shown } from "./data.js";
+import { commandOf, keyOf, reason, scoresOn, shown, worded } from "./data.js";
 import { h, plural, table } from "./dom.js";
 import { worstCase } from "./glimpses.js";
 import * as state from "./state.js";
@@ -42,12 +42,13 @@ function head(title, rest) {
   return [h("div", { class: "drill-head" }, h("h2", { id: "drill-title", tabindex: "-1" }, title), close), rest];
 }
 
-function facts(pairs) {
+/** Pairs [name, value]; `dataset` says what the score is called. */
+function facts(pairs, dataset) {
   const known = pairs.filter(([, value]) => value !== null && value !== "");
   return h(
     "dl",
     { class: "facts" },
-    known.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))),
+    known.map(([name, value]) => h("div", {}, h("dt", {}, worded(name, dataset)), h("dd", {}, value))),
   );
 }
 
@@ -63,7 +64,7 @@ function setting(data, frame, row) {
 
 /** All scores of a row; what is missing says why. */
 function scoreTable(data, frame, row) {
-  const lines = data.scores.map((score) => {
+  const lines = Object.values(scoresOn(data, frame.text("dataset", row))).map((score) => {
     const value = frame.number(score.name, row);
     const isMissing = Number.isNaN(value);
     return [
@@ -98,7 +99,7 @@ function meanDetails(data, row) {
     ["DSC", shown(frame.number("dsc", row), 1)],
     ["error", frame.text("error", row)],
   ];
-  const body = [worstCase(data, row), facts(pairs), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
+  const body = [worstCase(data, row), facts(pairs, frame.text("dataset", row)), scoreTable(data, frame, row), classMeans(data, row), caseList(data, row)];
   return h("div", {}, head(frame.text("attack", row), body));
 }
 
@@ -116,13 +117,9 @@ function classCell(known, index) {
   );
 }
 
-const CLASS_COLUMNS = [
-  { heading: "class" },
-  { heading: "DSC clean", number: true },
-  { heading: "DSC", number: true },
-  { heading: "drop", number: true },
-];
-const ABSENT = "the class is not in the label, so its Dice is undefined";
+const classColumns = (dataset, ...rest) =>
+  ["class", "DSC clean", "DSC", "drop", ...rest].map((name, place) => ({ heading: worded(name, dataset), number: place > 0 }));
+const ABSENT = "the class is not in the label, so its score is undefined";
 const NO_SURFACE = "no surface distance: the class is missing in the label or in the prediction, or was not asked for";
 
 function valued(value, why, digits = 1) {
@@ -133,7 +130,8 @@ function classMeans(data, row) {
   const means = data.class_means;
   const [begin, end] = data.meanSpans?.[row] ?? [0, 0];
   if (begin === end) return h("p", { class: "hint" }, "No values of single classes.");
-  const known = names(data, data.summary.text("dataset", row));
+  const dataset = data.summary.text("dataset", row);
+  const known = names(data, dataset);
   const lines = [];
   for (let at = begin; at < end; at += 1) {
     const value = (name) => means.numbers[name][at];
@@ -146,18 +144,16 @@ function classMeans(data, row) {
       shown(value("cases"), 0),
     ]);
   }
-  return table(
-    "Mean of each class",
-    [...CLASS_COLUMNS, { heading: "HD95 mm", number: true }, { heading: "n", number: true }],
-    lines,
-  );
+  return table("Mean of each class", classColumns(dataset, "HD95 mm", "n"), lines);
 }
 
 function caseList(data, row) {
   if (!data.cases) return h("p", { class: "hint" }, data.omitted.cases ?? "Single cases are not in this page.");
   const [begin, end] = data.caseSpans[row];
   const names = ["dsc_foreground", "dsc_foreground_drop", "hd95_penalised_mm", "dsc", "hd95"];
-  const scores = [...names, "ssim", "lpips", "linf_255", "l2_body"].map((name) => data.scoreOf[name]);
+  const scores = [...names, "ssim", "lpips", "linf_255", "l2_body"].map(
+    (name) => scoresOn(data, data.summary.text("dataset", row))[name],
+  );
   const lines = [];
   for (let at = begin; at < Math.min(end, begin + LISTED); at += 1) {
     const seed = shown(data.cases.number("seed", at), 0);
@@ -215,7 +211,7 @@ function caseDetails(data, row) {
     ["run", frame.text("run", row)],
     ["row", frame.text("id", row)],
   ];
-  const body = [facts(pairs), reproduction(data, row), caseClasses(data, row), scoreTable(data, frame, row)];
+  const body = [facts(pairs, frame.text("dataset", row)), reproduction(data, row), caseClasses(data, row), scoreTable(data, frame, row)];
   return h("div", {}, head(`Case ${frame.text("case", row)}`, body));
 }
 
@@ -231,7 +227,8 @@ function caseClasses(data, row) {
   const count = data.cases.numbers.classes[row];
   if (!count) return h("p", { class: "hint" }, "This record has no values of single classes.");
   const begin = data.classStarts[row];
-  const known = names(data, data.cases.text("dataset", row));
+  const dataset = data.cases.text("dataset", row);
+  const known = names(data, dataset);
   const [first, last] = data.cleanSpans[data.cases.numbers.clean[row]] ?? [0, 0];
   const clean = new Map();
   for (let at = first; at < last; at += 1) clean.set(data.clean_classes.numbers.class[at], at);
@@ -250,11 +247,5 @@ function caseClasses(data, row) {
       shown(before("label_voxels"), 0),
     ]);
   }
-  const columns = [
-    ...CLASS_COLUMNS,
-    { heading: "HD95 mm clean", number: true },
-    { heading: "HD95 mm", number: true },
-    { heading: "label voxels", number: true },
-  ];
-  return table("Each class", columns, lines);
+  return table("Each class", classColumns(dataset, "HD95 mm clean", "HD95 mm", "label voxels"), lines);
 }

@@ -1,12 +1,12 @@
 // The table explorer: filter, sort, open a row, download what is shown.
 
 import { download } from "./csv.js";
-import { findKey, keyOf, reason, shown } from "./data.js";
+import { agrees, findKey, keyOf, reason, scoresOn, shown, worded } from "./data.js";
 import { choice, h, plural, table } from "./dom.js";
 import { openRow } from "./drill.js";
 import { chosen, filterBar } from "./filters.js";
 import { makeGrid } from "./grid.js";
-import { grouped, passing, sorted } from "./rows.js";
+import { distinct, grouped, passing, sorted } from "./rows.js";
 import * as state from "./state.js";
 
 const PRINTED = 500;
@@ -40,7 +40,13 @@ export function explorer(panel, app) {
   const level = () => (state.get("level") === "cases" && data.cases ? "cases" : "means");
   const frame = () => (level() === "cases" ? data.cases : data.summary);
   const isGrouped = () => state.get("group") !== "no";
-  const scores = data.scores.filter((score) => data.summary.numbers[score.name]?.some((value) => !Number.isNaN(value)));
+  /** Datasets in sight; of both kinds: their rows stand apart, and headings name both scores. */
+  const datasets = () => {
+    const { dataset } = chosen(["dataset"]);
+    return dataset.length ? dataset : distinct(data.summary, "dataset");
+  };
+  const isMixed = () => new Set(datasets().map(agrees)).size > 1;
+  const scores = Object.values(scoresOn(data, ...distinct(data.summary, "dataset"))).filter((score) => data.summary.numbers[score.name]?.some((value) => !Number.isNaN(value)));
   const shownScores = () => {
     const names = state.all("cols");
     return scores.filter((score) => (names.length ? names.includes(score.name) : score.shown));
@@ -49,7 +55,8 @@ export function explorer(panel, app) {
   const hasIntervals = data.summary.numbers.dsc_foreground_low?.some((value) => !Number.isNaN(value));
   const counts = COUNTS.filter(({ name, least }) => data.summary.numbers[name].some((value) => value >= least));
   const numeric = () => {
-    return [...(level() === "means" ? counts : []), ...shownScores()];
+    const named = scoresOn(data, ...datasets());
+    return [...(level() === "means" ? counts : []), ...shownScores().map(({ name }) => named[name])];
   };
   const isOne = (name) => innerWidth < 700 && data.summary.texts[name]?.values.length === 1;
   const texts = () => TEXTS[level()].filter((name) => !(name === "threat" && isGrouped()) && !isOne(name));
@@ -84,7 +91,7 @@ export function explorer(panel, app) {
   const caution = h(
     "p",
     { class: "caution" },
-    "Threat models are mixed here: do not rank rows by DSC alone, read the distances in the same row.",
+    "Threat models are mixed here: do not rank rows by their score alone, read the distances in the same row.",
   );
   const box = h("div", { class: "grid" });
   const print = h("div", { class: "print-only" });
@@ -115,11 +122,12 @@ export function explorer(panel, app) {
   });
 
   let list = new Int32Array();
+  let headings = [];
   let columnKey = "";
   let rowsKey = "";
 
   function text(entry, name) {
-    if (entry < 0) return name === texts()[0] ? `threat model: ${frame().texts.threat.values[-1 - entry]}` : "";
+    if (entry < 0) return name === texts()[0] ? headings[-1 - entry] : "";
     return frame().text(name, entry) ?? "";
   }
   function number(entry, column) {
@@ -167,7 +175,7 @@ export function explorer(panel, app) {
         columns.splice(place + 1, 0, {
           colId: interval.name,
           headerName: interval.heading,
-          headerTooltip: "95 % interval of the mean DSC foreground over patients, not corrected for the number of rows",
+          headerTooltip: worded("95 % interval of the mean DSC foreground over patients, not corrected for the number of rows", ...datasets()),
           width: 120,
           sortable: false,
           cellClass: "number",
@@ -175,6 +183,17 @@ export function explorer(panel, app) {
         });
     }
     return [...named, ...columns];
+  }
+  /** The list with its headings: threat models, and kinds of score where rows of both are in sight. */
+  function listed(found) {
+    if (!isGrouped() && !isMixed()) return { list: Int32Array.from(found), headings: [] };
+    const { dataset, threat } = frame().texts;
+    const texts = dataset.values.map((name) =>
+      threat.values.map((model) =>
+        isMixed() ? worded("DSC", name) + (isGrouped() ? `, ${model}` : "") : `threat model: ${model}`,
+      ),
+    );
+    return grouped(found, (row) => texts[dataset.codes[row]][threat.codes[row]]);
   }
   function rows() {
     const [name, direction] = state.get("sort").split(":");
@@ -187,14 +206,14 @@ export function explorer(panel, app) {
     if (document.activeElement !== search) search.value = state.get("q");
     if (levels) levels.querySelector("select").value = level();
     group.checked = isGrouped();
-    const newColumns = JSON.stringify([level(), isGrouped(), state.all("cols")]);
+    const newColumns = JSON.stringify([level(), isGrouped(), state.all("cols"), datasets()]);
     const newRows = JSON.stringify([newColumns, chosen(), state.get("q"), state.get("sort")]);
     const [name, direction] = state.get("sort").split(":");
     if (newColumns !== columnKey) grid.setColumns(definitions());
     if (newRows !== rowsKey) {
       grid.sortBy(name, direction === "desc");
       const found = rows();
-      list = isGrouped() ? grouped(frame(), found) : Int32Array.from(found);
+      ({ list, headings } = listed(found));
       grid.show(list);
       const of = found.length === frame().rows ? "" : ` of ${frame().rows.toLocaleString("en")}`;
       status.textContent = `${plural(found.length, "row")}${of}${level() === "means" ? ", each a mean over cases" : ", each one case"}`;

@@ -1,7 +1,7 @@
 // Transfer: what an attack made on one model does to another, and how attacks of a threat model compare.
 
-import { shown } from "./data.js";
-import { choice, h, table } from "./dom.js";
+import { shown, worded } from "./data.js";
+import { choice, h, reword, table } from "./dom.js";
 import { heatCell, heatTable, legend } from "./heat.js";
 import { byThreat, chosenPair, pairBar } from "./pair.js";
 import * as state from "./state.js";
@@ -46,19 +46,22 @@ export function matrix(panel, app) {
     attackHolder.querySelector("select").value = attack ?? "";
     const kind = VIEWS.some(([name]) => name === state.get("transfer")) ? state.get("transfer") : "points";
     view.querySelector("select").value = kind;
+    const views = VIEWS.map(([name, text]) => [name, worded(text, dataset)]);
+    reword(view, views);
     if (!attack) return output.replaceChildren(h("p", {}, "No attack was run on this dataset."));
     output.replaceChildren(
       ...one(
         rows.filter((row) => summary.text("attack", row) === attack),
         attack,
         kind,
+        views.find(([name]) => name === kind)[1],
       ),
       h("h3", {}, "Attacks compared"),
       ranking(rows),
     );
   }
 
-  function one(rows, attack, kind) {
+  function one(rows, attack, kind, what) {
     const names = (column) => [...new Set(rows.map((row) => summary.text(column, row)))].sort();
     const found = new Map(
       rows.map((row) => [`${summary.text("source", row)}\u0000${summary.text("target", row)}`, row]),
@@ -94,7 +97,6 @@ export function matrix(panel, app) {
         );
       }),
     ]);
-    const what = VIEWS.find(([name]) => name === kind)[1];
     const first = rows[0];
     const distances = ["linf_255", "l2_body", "ssim", "ssim_body", "lpips_body"]
       .map((name) => [data.scoreOf[name], mean(rows, name)])

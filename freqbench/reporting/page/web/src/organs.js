@@ -1,7 +1,7 @@
 // Which attack breaks which organ: attacks x classes.
 
-import { shown } from "./data.js";
-import { choice, h } from "./dom.js";
+import { shown, worded } from "./data.js";
+import { choice, h, reword } from "./dom.js";
 import { chosen, filterBar } from "./filters.js";
 import { heatCell, heatTable, legend } from "./heat.js";
 import { byThreat, chosenPair, pairBar, rowsOfPair } from "./pair.js";
@@ -38,11 +38,13 @@ export function organs(panel, app) {
     filters.update();
     view.querySelector("select").value = kind();
     const { dataset, source, target } = chosenPair(data);
+    const views = VIEWS.map(([name, text]) => [name, worded(text, dataset)]);
+    reword(view, views);
     const rows = rowsOfPair(data, chosen(["threat", "base"]));
     const classes = data.classes[dataset] ?? [];
     if (!rows.length || !classes.length)
       return output.replaceChildren(h("p", {}, "No attack was run on this choice of models."));
-    const what = VIEWS.find(([name]) => name === kind())[1];
+    const what = views.find(([name]) => name === kind())[1];
     const ends = { dsc_drop: ["0", "80 or more"], dsc: ["100", "0"], hd95_mm: ["0", "60 or more"] }[kind()];
     const sections = byThreat(data, rows).map(([threat, members]) => [
       `threat model: ${threat}`,

@@ -1,7 +1,7 @@
 // What was found, in pictures and sentences; then what was run, on what, what failed and why.
 
 import { fitForPrint } from "./charts.js";
-import { keyOf, shown } from "./data.js";
+import { byKind, keyOf, scoresOn, shown, worded } from "./data.js";
 import { choice, h, plural, table } from "./dom.js";
 import { strip } from "./glimpses.js";
 import { heatCell, heatTable, legend } from "./heat.js";
@@ -65,35 +65,20 @@ export function overview(panel, app) {
     ),
     ...progress(data),
     h("h3", {}, "What was attacked"),
-    table(
-      "Clean predictions",
-      ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC", "HD95"].map((heading, place) => ({
-        heading,
-        number: place > 1,
-      })),
-      Array.from({ length: clean.rows }, (_, row) => [
-        clean.text("dataset", row),
-        clean.text("target", row),
-        shown(clean.number("cases", row), 0),
-        ...["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"].map((name) => ({
-          text: shown(clean.number(name, row), 1),
-          title: Number.isNaN(clean.number(name, row)) ? "not measured, or undefined on these volumes" : null,
-        })),
-      ]),
-    ),
+    ...byKind(clean, [...Array(clean.rows).keys()]).map((rows) => cleanTable(clean, rows)),
     h("h3", {}, "What attacked it"),
     h(
       "p",
       {},
       "Each attack's means over all its white-box rows, by threat model. Compare within a threat model, and look at the distances.",
     ),
-    attackTable(data),
+    ...byKind(summary, [...Array(summary.rows).keys()]).map((rows) => attackTable(data, rows)),
     ...failureTables(data),
     h("h3", {}, "How to read this"),
     h(
       "ul",
       {},
-      data.notes.map((text) => h("li", {}, text)),
+      data.notes.map((text) => h("li", {}, worded(text, ...texts("dataset")))),
     ),
   );
   lead.update();
@@ -130,7 +115,7 @@ function pictures(data) {
     const models = [...new Set(rows.map((row) => summary.text("source", row)))].sort();
     const model = models.includes(source) ? source : models[0];
     const ofModel = rows.filter((row) => summary.text("source", row) === model);
-    const [x, y] = [data.scoreOf[distance], data.scoreOf[DROP]];
+    const { [distance]: x, [DROP]: y } = scoresOn(data, dataset);
     const title = `${model}: ${y.heading} against ${x?.heading}`;
     drawn = x ? tradeOff(data, byThreat(data, ofModel), x, y, { title, name: (family) => family, height: 340, open }) : null;
     const seen = data.glimpses.map(({ row }) => row).filter((row) => ofModel.includes(row));
@@ -141,7 +126,7 @@ function pictures(data) {
             h(
               "div",
               { class: "charts" },
-              h("div", {}, heat(rows, models)),
+              h("div", {}, heat(rows, models, dataset)),
               h("div", {}, bar(models, model, distance), drawn?.figure),
             ),
             seen.length ? h("h3", {}, `The case of ${model} that lost most, attack by attack`) : "",
@@ -170,7 +155,7 @@ function pictures(data) {
     );
   }
 
-  function heat(rows, models) {
+  function heat(rows, models, dataset) {
     const found = new Map(rows.map((row) => [`${summary.text("source", row)}\u0000${summary.text("attack", row)}`, row]));
     const cell = (model, attack) => {
       const row = found.get(`${model}\u0000${attack}`);
@@ -188,7 +173,7 @@ function pictures(data) {
     });
     const hasNull = rows.some((row) => summary.number("null", row));
     return [
-      heatTable("Points of foreground DSC that attacks take from each model", "attack", models, sections),
+      heatTable(worded("Points of foreground DSC that attacks take from each model", dataset), "attack", models, sections),
       legend("0", `${FULL} points or more.`, hasNull ? "Hatched: without optimisation." : ""),
     ];
   }
@@ -205,12 +190,30 @@ function pictures(data) {
   return { element, update, restyle, free };
 }
 
-function attackTable(data) {
+function cleanTable(clean, all) {
+  const dataset = clean.text("dataset", all[0]);
+  const headings = ["dataset", "model", "n", "DSC foreground", "HD95 penalised mm", "DSC", "HD95"];
+  return table(
+    worded("Clean predictions: DSC", dataset),
+    headings.map((heading, place) => ({ heading: worded(heading, dataset), number: place > 1 })),
+    all.map((row) => [
+      clean.text("dataset", row),
+      clean.text("target", row),
+      shown(clean.number("cases", row), 0),
+      ...["dsc_foreground", "hd95_penalised_mm", "dsc", "hd95"].map((name) => ({
+        text: shown(clean.number(name, row), 1),
+        title: Number.isNaN(clean.number(name, row)) ? "not measured, or undefined on these volumes" : null,
+      })),
+    ]),
+  );
+}
+
+function attackTable(data, all) {
   const { summary } = data;
-  const all = Array.from({ length: summary.rows }, (_, row) => row);
+  const dataset = summary.text("dataset", all[0]);
   const own = all.filter((row) => summary.text("transfer", row) === "white-box");
   const scores = ["dsc_foreground", "dsc_foreground_drop", "dsc", "ssim", "ssim_body", "lpips_body", "linf_255", "l2_body"].map(
-    (name) => data.scoreOf[name],
+    (name) => scoresOn(data, dataset)[name],
   );
   const columns = [
     { heading: "attack" },
@@ -234,7 +237,7 @@ function attackTable(data) {
     });
     return [`threat model: ${threat}`, ...lines];
   });
-  return table("Attacks, by threat model", columns, sections.flat());
+  return table(worded("Attacks, by threat model: DSC", dataset), columns, sections.flat());
 }
 
 function failureTables(data) {

@@ -1,7 +1,7 @@
 // Defences, certificates, and natural beside adversarial robustness: one chart a dataset, and ready tables.
 
 import { chart, styleOf } from "./charts.js";
-import { shown } from "./data.js";
+import { shown, worded } from "./data.js";
 import { escaped, h, plural, table } from "./dom.js";
 
 export function robustness(panel, app) {
@@ -31,7 +31,7 @@ export function robustness(panel, app) {
   return { update() {}, restyle, free };
 }
 
-/** DSC drop by corruption and attack: a line each, a point a model. */
+/** Drop by corruption and attack: a line each, a point a model. */
 function dropChart({ dataset, models, rows, drops, series, cases }) {
   const names = rows.map(([group, name]) => `${name} (${group})`);
   const traces = models.map((model) => {
@@ -63,7 +63,7 @@ function dropChart({ dataset, models, rows, drops, series, cases }) {
   });
   return chart({
     title: `${dataset}: natural beside adversarial robustness`,
-    x: "DSC drop (points); of corruptions the mean over severities",
+    x: worded("DSC drop (points); of corruptions the mean over severities", dataset),
     y: "",
     traces,
     categories: names.map(escaped),

@@ -82,20 +82,22 @@ export function sorted(frame, rows, name, isDescending) {
   return both;
 }
 
-/** Rows threat model by threat model, each after a heading: a list of rows, and -1 - code for a heading. */
-export function grouped(frame, rows) {
-  const { codes, values } = frame.texts.threat;
-  const groups = values.map(() => []);
-  for (const row of rows) groups[codes[row]].push(row);
-  const order = values.map((_, code) => code).sort((a, b) => collator.compare(values[a], values[b]));
-  const list = new Int32Array(rows.length + groups.filter((group) => group.length).length);
-  let place = 0;
-  for (const code of order) {
-    if (!groups[code].length) continue;
-    list[place++] = -1 - code;
-    for (const row of groups[code]) list[place++] = row;
+/** Rows group by group, each after its heading: a list of rows, -1 - n for the nth heading, and the headings. */
+export function grouped(rows, headingOf) {
+  const groups = new Map();
+  for (const row of rows) {
+    const heading = headingOf(row);
+    if (!groups.has(heading)) groups.set(heading, []);
+    groups.get(heading).push(row);
   }
-  return list;
+  const headings = [...groups.keys()].sort(collator.compare);
+  const list = new Int32Array(rows.length + headings.length);
+  let place = 0;
+  headings.forEach((heading, number) => {
+    list[place++] = -1 - number;
+    for (const row of groups.get(heading)) list[place++] = row;
+  });
+  return { list, headings };
 }
 
 /** The distinct texts of a column in reading order. */

@@ -1,18 +1,21 @@
 // Versions, hashes, checkpoints, seeds, warnings, and what to keep in mind.
 
+import { scoresOn, worded } from "./data.js";
 import { h, plural, table } from "./dom.js";
+import { distinct } from "./rows.js";
 
 const text = (value) =>
   value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
 
 export function runFacts(panel, app) {
   const { data } = app;
+  const datasets = distinct(data.summary, "dataset");
   panel.append(
     h("h3", {}, "Keep in mind"),
     h(
       "ul",
       {},
-      [...data.notes, ...data.cautions].map((each) => h("li", {}, each)),
+      [...data.notes.map((each) => worded(each, ...datasets)), ...data.cautions].map((each) => h("li", {}, each)),
     ),
     h("h3", {}, "Columns"),
     table(
@@ -24,7 +27,7 @@ export function runFacts(panel, app) {
         { heading: "better" },
         { heading: "meaning" },
       ],
-      data.scores.map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
+      Object.values(scoresOn(data, ...datasets)).map((score) => [score.heading, score.name, score.unit, score.direction, score.meaning]),
     ),
     ...data.runs.map(runSection),
     ...data.jobs.map((job) =>
