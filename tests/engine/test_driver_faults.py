@@ -261,7 +261,7 @@ def test_auto_is_what_a_user_started_and_never_the_ray_of_a_run(tmp_path: Path, 
     command = [raylet, "-c", "import time; time.sleep(60)", "--gcs-address=127.0.0.1:7"]
     with subprocess.Popen(command, env={**os.environ, **variables}) as process:
         try:
-            wait_for(lambda: psutil.Process(process.pid).name() == "raylet")
+            wait_for(lambda: psutil.Process(process.pid).cmdline()[-1:] == command[-1:])
             assert ("127.0.0.1:7" in _local_clusters()) == (not variables)
         finally:
             process.kill()

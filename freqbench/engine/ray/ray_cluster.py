@@ -190,8 +190,9 @@ def _local_clusters() -> Iterator[str]:
         yield last.read_text().strip()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):  # it ended meanwhile, or is another user's
+            words = process.cmdline()  # before the environment: both are empty for a moment while it starts
             if process.name() == "raylet" and ray_cleanup.MARK not in process.environ():
-                yield from (word.partition("=")[2] for word in process.cmdline() if word.startswith("--gcs-address="))
+                yield from (word.partition("=")[2] for word in words if word.startswith("--gcs-address="))
 
 
 def machines() -> dict[str, Node]:
