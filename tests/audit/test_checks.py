@@ -86,9 +86,9 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
     ),
     # one step of a quarter of eps is no match for FGSM, and no sign of anything
     ("iterative", [*rows("pgd"), *rows("pgd", left=75, params={"steps": 1}), *rows("fgsm")], "holds", ""),
-    ("iterative", [*rows("race"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "losses"),
-    ("square", [*rows("race"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
-    ("square", [*rows("pgd", left=50), *rows("race", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
+    ("iterative", [*rows("dice"), *rows("fgsm", left=20, params={"scope": "joint"})], "not checked", "losses"),
+    ("square", [*rows("dice"), *rows("square", left=20)], "not checked", "raise different losses, which says nothing"),
+    ("square", [*rows("pgd", left=50), *rows("dice", left=30), *rows("square", left=40)], "violated", "pgd eps=8/255"),
     ("square", [*rows("pgd"), *rows("square", left=80, **SHORT)], "noted", "less than 1,000 queries proves nothing"),
     ("square", [*rows("pgd"), *rows("square", left=30, **SHORT)], "violated", "knows no gradient does better"),
     ("square", [*rows("pgd"), *rows("square"), *rows("square", **SHORT)], "holds", ""),
@@ -293,26 +293,26 @@ def verdict_of(own: Rows, added: Rows) -> ModelVerdict:
 
 PGD = planted("pgd", 62.4)
 PGD40 = planted("pgd", 62.4, params={"steps": 40})
-RACE = planted("race", 70.0)
-SUITE = [*planted("switch", 62.3), *RACE]
-SUITE40 = [row for name in ("switch", "race") for row in planted(name, 65, params={"steps": 40})]
+DICE = planted("dice", 70.0)
+SUITE = [*planted("switch", 62.3), *DICE]
+SUITE40 = [row for name in ("switch", "dice") for row in planted(name, 65, params={"steps": 40})]
 BOTH_NUMBERS = "pgd eps=8/255 leaves 62.4, apgd eps=8/255 loss=switch scope=joint leaves 55.1"
 WALK = [row | {"attack": "walk", "cell_id": f"walk{number}"} for number, row in enumerate(PGD)]
 VAFA, OPTIMUM = planted("vafa", 89.3), planted("vafa_opt", 51.7)
 TWO_HARD = [row | {"dsc_foreground": 0.1} for row in planted("fgsm", 60, cases=2)]
 
 CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
-    "another loss": (PGD, [*planted("switch", 55.1), *RACE], "violated", BOTH_NUMBERS),
-    "less than half a point": (PGD, [*planted("switch", 61.95), *RACE], "holds", "None of 2 further attacks"),
-    "more than half a point": (PGD, [*planted("switch", 61.85), *RACE], "violated", "linf eps=8/255: "),
+    "another loss": (PGD, [*planted("switch", 55.1), *DICE], "violated", BOTH_NUMBERS),
+    "less than half a point": (PGD, [*planted("switch", 61.95), *DICE], "holds", "None of 2 further attacks"),
+    "more than half a point": (PGD, [*planted("switch", 61.85), *DICE], "violated", "linf eps=8/255: "),
     "one patient": (planted("pgd", 62.4, cases=1), planted("switch", 30, cases=1), "in doubt", ""),
-    "no form": (PGD, [], "not checked", "Not run: apgd (switch), apgd (race): audit --run does."),
-    "one form": (PGD, planted("switch", 62.3), "not checked", "Not run: apgd (race):"),
-    "window by window": (PGD, [*planted("switch", 62, params={"scope": "window"}), *RACE], "not checked", "(switch)"),
-    "fewer steps": (PGD, [*planted("switch", 62, params={"steps": 10}), *RACE], "not checked", "Not run: apgd (switch"),
+    "no form": (PGD, [], "not checked", "Not run: apgd (switch), apgd (dice): audit --run does."),
+    "one form": (PGD, planted("switch", 62.3), "not checked", "Not run: apgd (dice):"),
+    "window by window": (PGD, [*planted("switch", 62, params={"scope": "window"}), *DICE], "not checked", "(switch)"),
+    "fewer steps": (PGD, [*planted("switch", 62, params={"steps": 10}), *DICE], "not checked", "Not run: apgd (switch"),
     "fewer steps than the longest": (PGD40, SUITE, "not checked", ""),
     "as many": (PGD40, SUITE40, "holds", ""),
-    "a store with the forms": ([*PGD, *planted("switch", 55.1), *RACE], [], "holds", "scope=joint leaves 55.1"),
+    "a store with the forms": ([*PGD, *planted("switch", 55.1), *DICE], [], "holds", "scope=joint leaves 55.1"),
     "the strongest of the same cases": ([*planted("pgd", 60), *TWO_HARD], SUITE, "holds", "pgd eps=8/255 leaves 60.0"),
     "cases that one lacks": (PGD, planted("switch", 40, cases=3), "violated", "3 cases of 3 patients"),
     "nothing left": (planted("pgd", 6), planted("switch", 1), "holds", ""),
@@ -344,7 +344,7 @@ def test_a_claim_stands_against_attacks_with_the_same_bounds(name: str) -> None:
 
 def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     """1.2 points on average, of which the interval over patients leaves less than half a point."""
-    added = [*planted("switch", 61.2), *RACE]
+    added = [*planted("switch", 61.2), *DICE]
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
     (found,) = claims(PGD, added)
@@ -358,7 +358,7 @@ def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
     added = planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
-    (found,) = claims(PGD, [*added, *planted("race", 70.0)])
+    (found,) = claims(PGD, [*added, *planted("dice", 70.0)])
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.975)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert "together over 2 comparisons" in found.sentence
@@ -382,9 +382,9 @@ def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
 
 def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
     """Both take 20 steps, the second looks at its last volume besides."""
-    own = [*PGD, *planted("switch", 55.1, params={"loss": "dice"}), *planted("pgd", 70, params={"steps": 5})]
-    (found,) = claims(own, [*planted("switch", 60.0), *planted("race", 64.0)])
+    own = [*PGD, *planted("switch", 55.1, params={"loss": "margin"}), *planted("pgd", 70, params={"steps": 5})]
+    (found,) = claims(own, [*planted("switch", 60.0), *planted("dice", 64.0)])
     assert found.verdict == "holds"
     named = found.sentence.partition("At equal or fewer passes: ")[2]
-    assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 scope=joint 55.1")
+    assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 loss=margin scope=joint 55.1")
     assert "steps=5" not in named

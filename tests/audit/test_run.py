@@ -97,7 +97,7 @@ def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, 
     """The optimum within the same bounds leaves less of the plain network too."""
     (found,) = [each for each in verdicts(findings) if each.model == "plain"]
     assert (found.verdict, [each.verdict for each in found.claims].count("violated")) == ("flagged", 1)
-    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=race )?leaves \d", found.sentence)
+    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=dice )?leaves \d", found.sentence)
 
 
 def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
@@ -181,14 +181,14 @@ def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("attack", [{"name": "kspace", "eps_k": 0.05}, {"name": "deformation", "max_mm": 2}])
 def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str, Any]) -> None:
     found = strongest(tmp_path, attack["name"], attacks=[{**attack, "steps": 2}])
-    assert {each.loss for each in found if each.control == "none"} == {"switch", "race"}
+    assert {each.loss for each in found if each.control == "none"} == {"switch", "dice"}
     assert {each.control for each in found} == {"none", "random"}
 
 
 def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
     found = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
-    assert found == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("switch", "race")]
+    assert found == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("switch", "dice")]
     usual = {(each.steps, each.restarts, each.scope) for each in strongest(tmp_path, attacks=attacks)}
     assert usual == {(30, 1, "joint")}
 
@@ -212,7 +212,7 @@ def test_frequency_attacks_are_held_against_their_adaptive_forms(
 ) -> None:
     """With the same bounds, and the null rows of these."""
     found = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
-    assert [each.loss for each in found if each.control == "none"] == ["switch", "race"]
+    assert [each.loss for each in found if each.control == "none"] == ["switch", "dice"]
     assert {each.control for each in found} == {"none", "uniform", "random"}
     assert all({name: getattr(each, name) for name in bounds} == bounds for each in found)
 

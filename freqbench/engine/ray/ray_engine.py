@@ -26,7 +26,7 @@ from freqbench.engine.ray import ray_cluster
 from freqbench.engine.ray.ray_workers import Assignment, Fleet, Ref, Room, Slot
 from freqbench.engine.resources import Pool
 from freqbench.engine.retry import Attempt, StoreRefuses
-from freqbench.engine.rows import Outcome, score_masks
+from freqbench.engine.rows import Masks, Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import SHAPES
 from freqbench.engine.worker import WorkerSpec
@@ -121,6 +121,7 @@ class _Driver:
 
     def carry_out(self, interrupt: Interrupt) -> None:
         stop_at = None
+        self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))  # its process starts beside the first units
         while self._in_flight() or (len(self._schedule) and not stop_at):
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
