@@ -118,10 +118,12 @@ class _Driver:
         self._writes: deque[Future[None]] = deque()
         self._ticked = time.monotonic()
         self._score = ray.remote(score_masks)
+        self._scores_shapes = not SHAPES.isdisjoint(spec.metrics)
 
     def carry_out(self, interrupt: Interrupt) -> None:
         stop_at = None
-        self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))  # its process starts beside the first units
+        if self._scores_shapes:  # a process that has imported what it needs when the first masks come
+            self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))
         while self._in_flight() or (len(self._schedule) and not stop_at):
             if interrupt.requested and not stop_at:
                 stop_at = time.monotonic() + STOP_S
@@ -220,7 +222,7 @@ class _Driver:
             self._begins(slot)
         if feed:
             self._feed(slot)
-        if outcome.failed or SHAPES.isdisjoint(self._spec.metrics):
+        if outcome.failed or not self._scores_shapes:
             self._take(outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
