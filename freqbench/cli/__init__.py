@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
@@ -37,7 +37,7 @@ def main() -> None:
     if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
         # Python starts so in the C locale, in which it could neither write nor print paths outside ASCII.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     _open_streams()
     if not sys.warnoptions:  # libraries warn their callers; users get lines
         warnings.simplefilter("ignore")
@@ -84,10 +84,6 @@ def _require_values(arguments: Sequence[str]) -> None:
             raise UserError(f"{option}: expected a value, got an empty one: give one, or leave it out")
         if not argument.isascii() and os.fsencode(argument) != argument.encode(errors="replace"):
             raise UserError(f"{os.fsencode(argument)!r}: expected UTF-8, got other bytes: rename the file or folder")
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:

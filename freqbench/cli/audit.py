@@ -16,10 +16,10 @@ def audit(
     run: Annotated[bool, typer.Option("--run", help="Compute the few cells that checks lack, into OUT/audit.")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what --run would compute, and compute nothing.")] = False,
     cases: Annotated[
-        int | None, typer.Option("--cases", min=1, help="With --run: the first N cases of each dataset [default: 5].")
+        int | None, typer.Option(min=1, help="With --run: the first N cases of each dataset [default: 5].")
     ] = None,
     eps: Annotated[
-        str | None, typer.Option("--eps", help="With --run: radius, such as 8/255 [default: the job's most usual].")
+        str | None, typer.Option(help="With --run: radius, such as 8/255 [default: the job's most usual].")
     ] = None,
     job: common.Job = None,
     engine: common.Engine = "auto",
@@ -65,10 +65,10 @@ def audit(
 def reproduce(
     out: common.Out,
     row: Annotated[
-        str | None, typer.Option("--row", help="Id of a row, 6 digits or more: the page has it in a case's details.")
+        str | None, typer.Option(help="Id of a row, 6 digits or more: the page has it in a case's details.")
     ] = None,
     count: Annotated[int | None, typer.Option("--random", min=1, help="Number of rows to draw at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     job: common.Job = None,
     trust_code: common.Trust = False,
 ) -> None:

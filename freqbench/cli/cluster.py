@@ -34,7 +34,7 @@ def submit(
     path: common.JobFile,
     address: Address = None,
     out: Annotated[
-        str | None, typer.Option("--out", help="Where results go: a URI, or file:///path that all nodes share.")
+        str | None, typer.Option(help="Where results go: a URI, or file:///path that all nodes share.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", help="Show the job's output, and end with its exit code.")
@@ -46,9 +46,7 @@ def submit(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
-    env: Annotated[
-        list[str] | None, typer.Option("--env", help="Variable of this shell to pass to the job; no secret.")
-    ] = None,
+    env: Annotated[list[str] | None, typer.Option(help="Variable of this shell to pass to the job; no secret.")] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
     job = common.job_of(path, set_, trust_code)

@@ -44,10 +44,10 @@ def _job_file(help: str) -> Any:
 
 JobFile = Annotated[str, _job_file("Job file (YAML), or a packaged job's name.")]
 TrainingJob = Annotated[str, _job_file("Training job (YAML), or a packaged one's name.")]
-Job = Annotated[str | None, typer.Option("--job", help="Job file, as where data lie elsewhere here [default: OUT's].")]
+Job = Annotated[str | None, typer.Option(help="Job file, as where data lie elsewhere here [default: OUT's].")]
 Engine = Annotated[Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")]
 Shard = Annotated[
-    str | None, typer.Option("--shard", help="2/8: the second of eight parts of the grid; each is a run of its own.")
+    str | None, typer.Option(help="2/8: the second of eight parts of the grid; each is a run of its own.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even if another run works on the same cells.")]
 Out = Annotated[
@@ -55,7 +55,7 @@ Out = Annotated[
 ]
 RunOut = Annotated[
     str | None,
-    typer.Option("--out", help="Where results go [default: runs/NAME of the job].", autocompletion=stores),
+    typer.Option(help="Where results go [default: runs/NAME of the job].", autocompletion=stores),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override the job file: a.b=c, attacks.0.eps=4/255.")
@@ -68,9 +68,9 @@ Address = Annotated[
     str | None, typer.Option(help="Ray cluster [default: RAY_ADDRESS, else one of this machine's own].")
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data must not be passed on.")]
-Format = Annotated[str, typer.Option("--format", help="terminal, md, csv, latex, html or xlsx (with --to).")]
+Format = Annotated[str, typer.Option(help="terminal, md, csv, latex, html or xlsx (with --to).")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
-To = Annotated[str | None, typer.Option("--to", help="File to write to [default: the terminal].")]
+To = Annotated[str | None, typer.Option(help="File to write to [default: the terminal].")]
 
 
 def console() -> Console:

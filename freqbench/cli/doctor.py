@@ -16,9 +16,9 @@ app.add_typer(cache, name="cache")
 
 @app.command()
 def doctor(
-    data: Annotated[str | None, typer.Option("--data", help="A dataset's folder: its loader, missing files.")] = None,
-    checkpoint: Annotated[str | None, typer.Option("--checkpoint", help="A file, or a model of --job.")] = None,
-    job: Annotated[str | None, typer.Option("--job", help="Job file: the checkpoint's Dice on its first case.")] = None,
+    data: Annotated[str | None, typer.Option(help="A dataset's folder: its loader, missing files.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="A file, or a model of --job.")] = None,
+    job: Annotated[str | None, typer.Option(help="Job file: the checkpoint's Dice on its first case.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Show devices, versions and datasets of this machine; or describe a dataset's folder or a checkpoint."""

@@ -50,17 +50,13 @@ def init(
     path: Annotated[
         str, typer.Argument(help="Job file to write.", metavar="[JOB]", autocompletion=common.jobs)
     ] = "job.yaml",
-    data: Annotated[
-        str | None, typer.Option("--data", help="Folder of a dataset, as `doctor --data` takes it.")
-    ] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="File, folder, URI, zoo://DATASET/NAME, or random.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="Folder of a dataset, as `doctor --data` takes it.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="File, folder, URI, zoo://DATASET/NAME, or random.")] = None,
     arch: Annotated[
-        str | None, typer.Option("--arch", help="unet, unetr, nnunet, bundle, ... [default: as the checkpoint tells].")
+        str | None, typer.Option(help="unet, unetr, nnunet, bundle, ... [default: as the checkpoint tells].")
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
+        str | None, typer.Option(help=f"L-infinity radius on the [0, 1] intensity scale, such as {EPS}.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:

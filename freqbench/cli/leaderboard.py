@@ -21,7 +21,7 @@ def entry(
     models: Annotated[
         list[str] | None, typer.Argument(help="Networks of its job [default: all].", metavar="[MODEL]...")
     ] = None,
-    to: Annotated[str, typer.Option("--to", help="Folder of entries, one folder each.")] = "entries",
+    to: Annotated[str, typer.Option(help="Folder of entries, one folder each.")] = "entries",
 ) -> None:
     """Make entries of a store's networks: first a card to fill in, then, called again, the whole entry."""
     from freqbench.job.schema import JobSpec
@@ -38,16 +38,14 @@ def entry(
 def verify(
     entry: Annotated[str, typer.Argument(help="Folder of an entry.", metavar="ENTRY")],
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", help="Its weights, a file or folder [default: the card's address].")
+        str | None, typer.Option(help="Its weights, a file or folder [default: the card's address].")
     ] = None,
     job: common.Job = None,
-    share: Annotated[
-        float, typer.Option("--share", help="Share of the rows to compute again beside its worst cases.")
-    ] = 0.1,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of their draw [default: random].")] = None,
+    share: Annotated[float, typer.Option(help="Share of the rows to compute again beside its worst cases.")] = 0.1,
+    seed: Annotated[int | None, typer.Option(help="Seed of their draw [default: random].")] = None,
     cases: Annotated[
         int | None,
-        typer.Option("--cases", min=1, help="Audit the first N cases of each dataset [default: its audit's]."),
+        typer.Option(min=1, help="Audit the first N cases of each dataset [default: its audit's]."),
     ] = None,
     engine: common.Engine = "auto",
     trust_code: common.Trust = False,
@@ -83,7 +81,7 @@ def verify(
 @board.command()
 def build(
     entries: Annotated[str, typer.Argument(help="Folder of entries.", metavar="DIR")],
-    to: Annotated[str, typer.Option("--to", help="Folder of the site.")] = "site",
+    to: Annotated[str, typer.Option(help="Folder of the site.")] = "site",
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Rank networks with code of other packages too; none of it runs.")
     ] = False,

@@ -22,7 +22,7 @@ def plan(
     limit_cases: common.Limit = None,
     trust_code: common.Trust = False,
     price: Annotated[
-        str | None, typer.Option("--price", help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
+        str | None, typer.Option(help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
     ] = None,
     as_json: common.Json = False,
 ) -> None:
@@ -60,14 +60,14 @@ def run(
     trust_code: common.Trust = False,
     dry_data: Annotated[
         Literal["phantom"] | None,
-        typer.Option("--dry-data", help="Try the grid on small phantoms and untrained networks, under a minute."),
+        typer.Option(help="Try the grid on small phantoms and untrained networks, under a minute."),
     ] = None,
     shard: common.Shard = None,
     force: common.Force = False,
     page: Annotated[bool, typer.Option("--page/--no-page", help="Write OUT/report.html at the end.")] = True,
     log: Annotated[
         Literal["tensorboard", "mlflow"] | None,
-        typer.Option("--log", help="At the end, log each cell's settings, means and picture, below OUT."),
+        typer.Option(help="At the end, log each cell's settings, means and picture, below OUT."),
     ] = None,
 ) -> None:
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
@@ -104,14 +104,12 @@ def run(
 @app.command()
 def converge(
     path: common.JobFile,
-    out: Annotated[str | None, typer.Option("--out", help="Where results go [default: runs/NAME-converge].")] = None,
-    cases: Annotated[int, typer.Option("--cases", min=1, help="The first N cases of each dataset.")] = 3,
-    steps: Annotated[str, typer.Option("--steps", help="Numbers of steps, increasing.")] = "5,10,20,40,80",
-    queries: Annotated[str, typer.Option("--queries", help="Numbers of queries, for searches.")] = "100,300,1000",
-    losses: Annotated[
-        str, typer.Option("--losses", help="Losses, for attacks that take them.")
-    ] = "dice,ce,dicece,switch",
-    restarts: Annotated[str, typer.Option("--restarts", help="Numbers of restarts, for attacks that draw.")] = "1,3",
+    out: Annotated[str | None, typer.Option(help="Where results go [default: runs/NAME-converge].")] = None,
+    cases: Annotated[int, typer.Option(min=1, help="The first N cases of each dataset.")] = 3,
+    steps: Annotated[str, typer.Option(help="Numbers of steps, increasing.")] = "5,10,20,40,80",
+    queries: Annotated[str, typer.Option(help="Numbers of queries, for searches.")] = "100,300,1000",
+    losses: Annotated[str, typer.Option(help="Losses, for attacks that take them.")] = "dice,ce,dicece,switch",
+    restarts: Annotated[str, typer.Option(help="Numbers of restarts, for attacks that draw.")] = "1,3",
     engine: common.Engine = "auto",
     address: common.Address = None,
     set_: common.Overrides = None,

@@ -22,22 +22,20 @@ OPTIONS: dict[str, dict[str, bool]] = {
 def score(
     out: common.Out,
     targets: Annotated[
-        list[str] | None, typer.Option("--targets", help="Model of the job, or a checkpoint that names itself.")
+        list[str] | None, typer.Option(help="Model of the job, or a checkpoint that names itself.")
     ] = None,
     predictions: Annotated[
-        str | None, typer.Option("--predictions", help="Folder of label maps that a tool made of exported volumes.")
+        str | None, typer.Option(help="Folder of label maps that a tool made of exported volumes.")
     ] = None,
     adversarial: Annotated[
-        str | None, typer.Option("--adversarial", help="Folder of adversarial volumes from elsewhere (adv_CASE).")
+        str | None, typer.Option(help="Folder of adversarial volumes from elsewhere (adv_CASE).")
     ] = None,
     job: common.Job = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the tool, or of the volumes, in tables.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the tool, or of the volumes, in tables.")] = None,
     label_map: Annotated[
-        str | None, typer.Option("--label-map", help="YAML of the tool's labels: `1: spleen`; others are background.")
+        str | None, typer.Option(help="YAML of the tool's labels: `1: spleen`; others are background.")
     ] = None,
-    source: Annotated[
-        str | None, typer.Option("--source", help="The job's model whose gradients made the volumes.")
-    ] = None,
+    source: Annotated[str | None, typer.Option(help="The job's model whose gradients made the volumes.")] = None,
     trust_code: common.Trust = False,
 ) -> None:
     """Score without attacking: saved volumes on --targets, a tool's label maps of them, volumes made elsewhere."""
@@ -79,7 +77,7 @@ def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:
 @app.command()
 def export(
     out: common.Out,
-    to: Annotated[str | None, typer.Option("--to", help="Folder to write to [default: OUT/export].")] = None,
+    to: Annotated[str | None, typer.Option(help="Folder to write to [default: OUT/export].")] = None,
     space: Annotated[
         Literal["native"], typer.Option(help="native: the files' own grid. OUT/volumes has the networks' grid.")
     ] = "native",
