@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
-from freqbench.core.identity import digest
-from freqbench.core.types import CaseRef, NativeCase
-from freqbench.data.base import Dataset, case_key_of
+from freqbench.core.identity import digest as digest
+from freqbench.core.types import CaseRef as CaseRef
+from freqbench.core.types import NativeCase as NativeCase
+from freqbench.data.base import Dataset as Dataset
+from freqbench.data.base import case_key_of as case_key_of
 from freqbench.data.loaders.acdc import ACDC
 from freqbench.data.loaders.amos import AMOS
 from freqbench.data.loaders.decathlon import Decathlon
@@ -14,7 +16,9 @@ from freqbench.data.loaders.nnunet_raw import NnunetRaw
 from freqbench.data.loaders.phantom import Phantom, StandIn
 from freqbench.data.loaders.synapse import Synapse
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
-from freqbench.data.preprocess import attacked_native, prepare, resampling_error
+from freqbench.data.preprocess import attacked_native as attacked_native
+from freqbench.data.preprocess import prepare as prepare
+from freqbench.data.preprocess import resampling_error as resampling_error
 
 DATASETS: Mapping[str, type[Dataset]] = {
     "phantom": Phantom,
@@ -28,15 +32,3 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "nnunet_raw": NnunetRaw,
     "images": Images,
 }
-
-__all__ = [
-    "DATASETS",
-    "CaseRef",
-    "Dataset",
-    "NativeCase",
-    "attacked_native",
-    "case_key_of",
-    "digest",
-    "prepare",
-    "resampling_error",
-]

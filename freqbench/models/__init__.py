@@ -3,62 +3,37 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from freqbench.models.defences.base import Defence
-from freqbench.models.entry import Inference, InputAdapter, ModelEntry
-from freqbench.models.spec import ModelSpec
-
-__all__ = [
-    "DEFENCES",
-    "GRAPH_BYTES",
-    "MODELS",
-    "READERS",
-    "Defence",
-    "Inference",
-    "InputAdapter",
-    "JointModel",
-    "ModelEntry",
-    "ModelSpec",
-    "Prediction",
-    "SegmentationModel",
-    "SlidingWindowModel",
-    "attack_windows",
-    "build",
-    "forward_flops",
-    "joined",
-    "load",
-    "predict",
-    "prediction",
-    "read_metadata",
-    "resolve",
-    "resolve_ensemble",
-    "save_checkpoint",
-    "sliding_windows",
-    "stated_classes",
-    "step_bytes",
-    "windows_in_graph",
-    "zoo_names",
-]
+from freqbench.models.defences.base import Defence as Defence
+from freqbench.models.entry import Inference as Inference
+from freqbench.models.entry import InputAdapter as InputAdapter
+from freqbench.models.entry import ModelEntry as ModelEntry
+from freqbench.models.spec import ModelSpec as ModelSpec
 
 if TYPE_CHECKING:
-    from freqbench.models.checkpoints.files import read_metadata, save_checkpoint, zoo_names
-    from freqbench.models.cost import GRAPH_BYTES, forward_flops, step_bytes, windows_in_graph
-    from freqbench.models.defences.randomized_smoothing import Prediction
-    from freqbench.models.defences.table import DEFENCES
-    from freqbench.models.foreign import READERS
-    from freqbench.models.inference import (
-        JointModel,
-        SlidingWindowModel,
-        attack_windows,
-        joined,
-        predict,
-        prediction,
-        sliding_windows,
-    )
-    from freqbench.models.loading import load
-    from freqbench.models.networks.architectures import MODELS
-    from freqbench.models.networks.construction import build
-    from freqbench.models.resolving import resolve, resolve_ensemble, stated_classes
-    from freqbench.models.wrapper import SegmentationModel
+    from freqbench.models.checkpoints.files import read_metadata as read_metadata
+    from freqbench.models.checkpoints.files import save_checkpoint as save_checkpoint
+    from freqbench.models.checkpoints.files import zoo_names as zoo_names
+    from freqbench.models.cost import GRAPH_BYTES as GRAPH_BYTES
+    from freqbench.models.cost import forward_flops as forward_flops
+    from freqbench.models.cost import step_bytes as step_bytes
+    from freqbench.models.cost import windows_in_graph as windows_in_graph
+    from freqbench.models.defences.randomized_smoothing import Prediction as Prediction
+    from freqbench.models.defences.table import DEFENCES as DEFENCES
+    from freqbench.models.foreign import READERS as READERS
+    from freqbench.models.inference import JointModel as JointModel
+    from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
+    from freqbench.models.inference import attack_windows as attack_windows
+    from freqbench.models.inference import joined as joined
+    from freqbench.models.inference import predict as predict
+    from freqbench.models.inference import prediction as prediction
+    from freqbench.models.inference import sliding_windows as sliding_windows
+    from freqbench.models.loading import load as load
+    from freqbench.models.networks.architectures import MODELS as MODELS
+    from freqbench.models.networks.construction import build as build
+    from freqbench.models.resolving import resolve as resolve
+    from freqbench.models.resolving import resolve_ensemble as resolve_ensemble
+    from freqbench.models.resolving import stated_classes as stated_classes
+    from freqbench.models.wrapper import SegmentationModel as SegmentationModel
 else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
