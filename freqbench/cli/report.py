@@ -24,19 +24,19 @@ def report(
     outs: Outs,
     table: Annotated[
         str | None,
-        typer.Option("--table", help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML)."),
+        typer.Option(help="One table: vafa_table1, sa2_synapse, transfer, organs, ... or a recipe (YAML)."),
     ] = None,
     format: common.Format = "terminal",
     to: Annotated[
         str | None,
-        typer.Option("--to", help="File to write to [page: OUT/report.html]; with --volumes a folder."),
+        typer.Option(help="File to write to [page: OUT/report.html]; with --volumes a folder."),
     ] = None,
     volumes: Annotated[
         bool, typer.Option("--volumes", help="html: a folder with the saved volumes, for the viewer.")
     ] = False,
     yes: common.Yes = False,
     figures: Annotated[
-        str | None, typer.Option("--figures", help="Folder for every picture that the results allow, PDF and PNG.")
+        str | None, typer.Option(help="Folder for every picture that the results allow, PDF and PNG.")
     ] = None,
 ) -> None:
     """Show stores: their tables, one of the papers' tables, a page for a browser (--format html), pictures."""
@@ -56,21 +56,15 @@ def report(
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
     """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
-    from freqbench.audit import checks
     from freqbench.core import storage
-    from freqbench.reporting import audit
-    from freqbench.reporting.contents import contents, keys_of
-    from freqbench.reporting.page import build_page, page_data, viewer_script
+    from freqbench.reporting.page import build_page, data_of, viewer_script
     from freqbench.reporting.page.manifest import write_volumes
     from freqbench.results import Store
 
     place = to or storage.join(outs[0], PAGE_FOLDER if with_volumes else PAGE)
     if not with_volumes:
         common.require_file(place)
-    stores = [Store(out) for out in outs]
-    content = contents(stores)
-    findings = checks.audited(checks.gathered(stores, keys_of(each["job"] for each in content.facts)))
-    data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
+    content, data = data_of([Store(out) for out in outs])
     file, volumes, viewer = storage.join(place, "index.html") if with_volumes else place, None, ""
     storage.require_own(file, b"freqbench</title>")
     if with_volumes:

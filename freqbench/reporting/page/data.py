@@ -47,16 +47,19 @@ from freqbench.analysis.labels import agreed, families
 from freqbench.analysis.scores import SCORES, shown_scores
 from freqbench.analysis.statistics import DICE, mean_intervals
 from freqbench.analysis.tables import CLEAN, failures, summary
+from freqbench.audit import checks
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 from freqbench.metrics import METRICS
 from freqbench.ops.colors import class_color, series_style
+from freqbench.reporting.audit import page_part
+from freqbench.reporting.contents import Contents, contents, keys_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
 from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
-from freqbench.results import KEY
+from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id
 
 FORMAT = 1
@@ -70,6 +73,14 @@ _KEYS = ["dataset", "source_model", "target_model", "label"]
 _COUNTS = ["budget", "cases", "seeds", "failed", "hd95_cases"]
 _CLEAN = ["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"]
 _METRIC_OF = {column: name for name, metric in METRICS.items() for column in metric.columns}
+
+
+def data_of(stores: Sequence[Store], may_be_empty: bool = False) -> tuple[Contents, dict[str, Any]]:
+    """Returns the contents of stores and `page_data` of them, with their audit; raises as `contents`."""
+    content = contents(stores, may_be_empty=may_be_empty)
+    keys = keys_of(each["job"] for each in content.facts)
+    findings = checks.audited(checks.gathered(stores, keys, may_be_empty=may_be_empty))
+    return content, page_data(content.records, content.classes, content.facts, page_part(findings))
 
 
 def page_data(

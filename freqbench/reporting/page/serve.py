@@ -13,13 +13,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from freqbench.audit import checks, probe_files
+from freqbench.audit import probe_files
 from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.core import storage
 from freqbench.core.errors import UserError
-from freqbench.reporting import audit
-from freqbench.reporting.contents import contents, keys_of
-from freqbench.reporting.page import build_page, packed, page_data, viewer_script
+from freqbench.reporting.page import build_page, data_of, packed, viewer_script
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes
 from freqbench.results import Store
 
@@ -63,11 +61,8 @@ class Live:
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:
-        content = contents(self._stores, may_be_empty=True)
+        content, data = data_of(self._stores, may_be_empty=True)
         manifest = live_manifest(content.records, content.classes, [store.root for store in self._stores])
-        keys = keys_of(each["job"] for each in content.facts)
-        findings = checks.audited(checks.gathered(self._stores, keys, may_be_empty=True))
-        data = page_data(content.records, content.classes, content.facts, audit.page_part(findings))
         return packed(data | {"volumes": manifest})
 
 
