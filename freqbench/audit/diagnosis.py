@@ -141,15 +141,10 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "classes", ", ".join(map(str, classes))
     if metadata.get("preprocess"):
         yield "space", f"trained in {metadata['preprocess']}: other datasets are converted to it"
-    facts = {
-        "job": made.get("job"),
-        "dataset": made.get("dataset"),
-        "steps": made.get("steps"),
-        "seed": made.get("seed"),
-        "select Dice": made.get("dice_select"),
-        "test Dice": made.get("dice_test"),
-    }
+    keys = {name: name for name in ("job", "dataset", "steps", "seed")}
+    keys |= {"select Dice": "dice_select", "test Dice": "dice_test"}
     if made:
+        facts = {name: made.get(key) for name, key in keys.items()}
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in facts.items()}
         yield "training", ", ".join(f"{name} {value}" for name, value in rounded.items() if value is not None)
     fingerprints = made.get("fingerprints")

@@ -4,9 +4,8 @@ later checks need. One row group is in memory at a time, beside the keys of all 
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import compress, islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +29,7 @@ MOST_EXAMPLES = 3
 Verdict = Literal["ok", "wrong", "not checked"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Check:
+class Check(NamedTuple):
     """One check of a store; `not checked` if its input is missing."""
 
     name: str
@@ -88,8 +86,8 @@ class Findings:
         if texts := self._wrong.get(name):
             rest = self._counts[name] - len(texts)
             more = f"; and {rest} more like these" if rest else ""
-            return Check(name=name, verdict="wrong", text="; ".join(texts) + more)
-        return Check(name=name, verdict="not checked" if missing else "ok", text=missing or ok)
+            return Check(name, "wrong", "; ".join(texts) + more)
+        return Check(name, "not checked" if missing else "ok", missing or ok)
 
 
 # Values of single rows

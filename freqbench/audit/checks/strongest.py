@@ -68,7 +68,9 @@ class Claim:
         """Strongest forms that were not run."""
         run = [self.made[each.label] for each in (*self.own, *self.added) if each.label in self.made]
         return [
-            f"{form.name} ({_loss(form)})" for form in self.forms if not any(_is_as_strong(each, form) for each in run)
+            f"{form.name} ({getattr(form, 'loss', '')})"
+            for form in self.forms
+            if not any(_is_as_strong(each, form) for each in run)
         ]
 
     @property
@@ -147,10 +149,6 @@ def _is_as_strong(attack: Attack, form: Attack) -> bool:
     same = ("name", "loss", "step_rule", "scope")
     is_form = all(getattr(attack, name, None) == getattr(form, name) for name in same)
     return is_form and num_steps(attack) >= num_steps(form)
-
-
-def _loss(attack: Attack) -> str:
-    return str(getattr(attack, "loss", ""))
 
 
 def _beaten(on: Attacked, claim: Claim, comparisons: int) -> list[Beaten]:

@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
     results = [_job(entry, trust_code)]
     if results[0].verdict == "ok":
         of_store, *of_audit = map(verify.verify, _stores(entry))
-        results += [*of_store, *(replace(each, name=f"audit {each.name}") for listed in of_audit for each in listed)]
+        results += [*of_store, *(each._replace(name=f"audit {each.name}") for listed in of_audit for each in listed)]
     for more in (_rows, _seal, lambda entry: audited(entry.store)):
         if reasons(results):
             break
@@ -71,14 +70,16 @@ def _job(entry: Entry, trust_code: bool) -> Check:
             job = _spec(entry, spec)
             place = place_of(job.model_dump(mode="json"))
         except UserError as error:
-            return _wrong("job", one_line(error))
+            return Check("job", "wrong", one_line(error))
         classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
         foreign = [name for name in (str(job.models[0].reader), *classes) if name in RUNS_CODE or names_class(name)]
         if foreign and not trust_code:
-            return _wrong("job", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first")
+            return Check(
+                "job", "wrong", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first"
+            )
         if not place.startswith("zoo://") and "/" in place:
-            return _wrong("job", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
-    return _ok("job", f"of {entry.seal.model} alone")
+            return Check("job", "wrong", f"checkpoint: expected zoo://DATASET/NAME or a file's name, got {place:.100}")
+    return Check("job", "ok", f"of {entry.seal.model} alone")
 
 
 def _spec(entry: Entry, spec: Any) -> JobSpec:
@@ -99,8 +100,8 @@ def _rows(entry: Entry) -> Check:
     failed = sum(row[3] != "ok" for row in rows)
     others = sum({row[4], row[5]} != {entry.seal.model} for row in rows)
     if failed or others:
-        return _wrong("rows", f"{failed} rows failed, {others} are of other networks than {entry.seal.model}")
-    return _ok("rows", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
+        return Check("rows", "wrong", f"{failed} rows failed, {others} are of other networks than {entry.seal.model}")
+    return Check("rows", "ok", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
 
 
 def _seal(entry: Entry) -> Check:
@@ -110,12 +111,12 @@ def _seal(entry: Entry) -> Check:
         if name == "verdicts":  # another release may word its sentences otherwise
             sealed, actual = ([(each.dataset, each.verdict) for each in side.verdicts] for side in (entry.seal, facts))
         if sealed != actual:
-            return _wrong("seal", f"{name} are not those of the rows: make the entry again")
+            return Check("seal", "wrong", f"{name} are not those of the rows: make the entry again")
     if not facts.worst_cases:
         wanted = "an attack that was optimised on the network, within bounds whose strongest attack an audit knows"
-        return _wrong("seal", f"nothing to rank by: expected {wanted}")
+        return Check("seal", "wrong", f"nothing to rank by: expected {wanted}")
     counts = f"{len(facts.worst_cases)} worst cases in {len(facts.threat_models)} threat models"
-    return _ok("seal", f"{counts} are the rows'")
+    return Check("seal", "ok", f"{counts} are the rows'")
 
 
 def audited(store: Store) -> Check:
@@ -123,9 +124,9 @@ def audited(store: Store) -> Check:
     evidence = checks.gathered([store], index_keys(store.job()["index"]))
     findings = checks.audited(evidence)
     if problems := [*_refused(findings), *_lacking(evidence)]:
-        return _wrong("audit", " ".join(problems))
+        return Check("audit", "wrong", " ".join(problems))
     doubts = [f"{each.dataset}: {each.sentence}" for each in checks.verdicts(findings) if each.verdict == "in doubt"]
-    return _ok("audit", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
+    return Check("audit", "ok", "no sign of masked gradients or weak settings" if not doubts else " ".join(doubts))
 
 
 def _refused(findings: tuple[Finding, ...]) -> Iterator[str]:
@@ -187,11 +188,11 @@ def recompute(
             local = storage.fetch(locate(place)) if not Path(place).is_dir() else Path(place)
             if local.is_file() and (digest := downloads.digest(local)) != entry.seal.checkpoint:
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
-                return [_wrong("checkpoint", text)]
+                return [Check("checkpoint", "wrong", text)]
             here = _here(entry, str(local), job, trust_code)
             grid = expand(here, where=f"{entry.name}: its job")
         except (UserError, OSError) as error:
-            return [_wrong("identities", one_line(error))]
+            return [Check("identities", "wrong", one_line(error))]
         results = list(_identities(entry, grid))
         if results[-1].verdict == "wrong":
             return results
@@ -215,23 +216,23 @@ def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
     """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
     got = {cell.source.checkpoint_sha256 for cell in grid.cells}
     if got != {entry.seal.checkpoint}:
-        yield _wrong("checkpoint", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
+        yield Check("checkpoint", "wrong", f"expected sha256 {entry.seal.checkpoint}, got {', '.join(sorted(got))}")
         return
-    yield _ok("checkpoint", f"sha256 {entry.seal.checkpoint}")
+    yield Check("checkpoint", "ok", f"sha256 {entry.seal.checkpoint}")
     for name, refs in grid.cases.items():
         here = {ref.case_id: key for ref, key in zip(refs, grid.case_keys[name], strict=True)}
         for case, key in entry.seal.cases.get(name, {}).items():
             if here.get(case) != key:
                 got_key = here.get(case, "no such case")
                 text = f"case {case} of {name}: expected the digest {key}, got {got_key}: other data or preprocessing"
-                yield _wrong("identities", text)
+                yield Check("identities", "wrong", text)
                 return
     wanted, stored = index_keys(grid.index()), set(entry.store.rows(KEY))
     if wanted != stored:
         counts = f"{len(wanted - stored)} of {len(wanted)} records that its job asks for have no row, and "
-        yield _wrong("identities", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
+        yield Check("identities", "wrong", f"{counts}{len(stored - wanted)} of its rows are none of the job's")
         return
-    yield _ok("identities", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
+    yield Check("identities", "ok", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
 
 
 def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
@@ -254,7 +255,7 @@ def _again(entry: Entry, out: str, job: JobSpec, share: float, seed: int | None,
     counts = reproduce.reproduce(out, None, count, seed, job, console, decisive)
     text = f"{reproduce.total(counts)}, of {len(keys)} with {len(decisive)} worst cases (seed {seed})"
     is_same = not counts["different"] and not counts["not recomputed"]
-    return _ok("reproduce", text) if is_same else _wrong("reproduce", text)
+    return Check("reproduce", "ok" if is_same else "wrong", text)
 
 
 def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
@@ -262,10 +263,10 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
     if failed is None:
         raise KeyboardInterrupt
     if failed:
-        return _wrong("audit", f"{failed} records of the audit failed")
+        return Check("audit", "wrong", f"{failed} records of the audit failed")
     result = audited(Store(out))
     contradicted = [] if result.verdict == "wrong" else list(_contradicted(entry, Store(root_of(out))))
-    return _wrong("audit", "; ".join(contradicted[:3])) if contradicted else result
+    return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 
 
 def _num_audited(entry: Entry) -> int:
@@ -282,14 +283,6 @@ def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
         computed = again.get(tuple(key), stored)
         if not TOLERANCES["records"]["dsc_foreground"].allows(stored, computed):
             yield f"{attack} on {case}: expected a foreground DSC of {stored:.4f}, got {computed:.4f}"
-
-
-def _ok(name: str, text: str) -> Check:
-    return Check(name=name, verdict="ok", text=text)
-
-
-def _wrong(name: str, text: str) -> Check:
-    return Check(name=name, verdict="wrong", text=text)
 
 
 def reasons(results: Sequence[Check]) -> list[str]:

@@ -1,13 +1,12 @@
 """Makes entries of a leaderboard from a store: the rows of one network under attacks on itself, and their audit."""
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-import yaml
 
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of
@@ -62,8 +61,8 @@ def make_entry(out: str, model: str, folder: Path) -> bool:
     if not (folder / CARD).exists():
         weights = place_of(spec)
         address = weights if weights.startswith("zoo://") else ""
-        text = TEMPLATE.format(title=_quoted(model), checkpoint=_quoted(address))
-        storage.write_atomic(str(folder / CARD), text.encode())
+        title, checkpoint = (json.dumps(text, ensure_ascii=False) for text in (model, address))  # YAML too
+        storage.write_atomic(str(folder / CARD), TEMPLATE.format(title=title, checkpoint=checkpoint).encode())
         return False
     read_card(folder / CARD)
     runs = _copy(store, folder / STORE, keys, spec)
@@ -188,8 +187,3 @@ def _copy(store: Store, to: Path, keys: Collection[Key], spec: Mapping[str, Any]
         index.append({"cell_id": cell_id, "dataset": stored[cell[0]][0]["dataset"], **parts})
     copy.write_job({"spec": dict(spec), "index": {"cells": index, "cases": {}}})
     return run_facts
-
-
-def _quoted(text: str) -> str:
-    dumped: str = yaml.safe_dump(text, default_style='"', width=float("inf"), allow_unicode=True)
-    return dumped.strip()
