@@ -64,9 +64,8 @@ def part(name: str) -> Path:
     """
     root = folder()
     marker = root / MARKER
-    if (
-        not marker.exists() and (other := next(strangers(), None)) and not marker.exists()
-    ):  # another process may have marked it meanwhile
+    # Asked again, as another process may have marked it meanwhile.
+    if not marker.exists() and (other := next(strangers(), None)) and not marker.exists():
         raise UserError(
             f"{root}: expected an empty folder or a cache of freqbench, got one with other files ({other}): set "
             "FREQBENCH_CACHE to a folder of its own; nothing was changed"

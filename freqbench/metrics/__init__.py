@@ -50,9 +50,7 @@ class Metric:
     unit: str  # unit of its main column, "1" for a plain number
     direction: Literal["higher", "lower"]  # direction of less change or loss
     columns: tuple[str, ...]  # the record columns that it fills, the main one first
-    of: Literal[
-        "labels", "probabilities", "volumes"
-    ]  # its inputs: labels or probabilities of a prediction, or the two volumes
+    of: Literal["labels", "probabilities", "volumes"]  # its inputs: of a prediction, or the two volumes
 
 
 _DSC = ("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "missed_classes", "hallucinated_classes")

@@ -9,9 +9,9 @@ share a face (6).
 import numpy as np
 import numpy.typing as npt
 
+from freqbench.metrics.overlap import Values, ratio
 from freqbench.metrics.volumes import Volume, class_maps
 
-Values = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -30,9 +30,8 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     from skimage.measure import label as components
 
     maps = class_maps(pred, label, num_classes)
-    parts = [
-        components(classes, background=0, connectivity=3) for classes in maps
-    ]  # numbered from 1 on, over all classes
+    # Numbered from 1 on, over all classes.
+    parts = [components(classes, background=0, connectivity=3) for classes in maps]
     sizes = [np.bincount(part.ravel()) for part in parts]
     kinds = [np.zeros(len(size), np.intp) for size in sizes]
     for kind, part, classes in zip(kinds, parts, maps, strict=True):
@@ -43,8 +42,7 @@ def component_f1(pred: Volume, label: Volume, num_classes: int) -> Values:
     is_matched = 3 * shared > sizes[0][predicted] + sizes[1][labelled]
     matched = np.bincount(kinds[0][predicted[is_matched]], minlength=num_classes)
     in_pred, in_label = (np.bincount(kind[1:], minlength=num_classes) for kind in kinds)
-    scores: Values = np.divide(2.0 * matched, in_pred + in_label, out=np.full(num_classes, np.nan), where=in_label > 0)
-    return scores
+    return ratio(2.0 * matched, in_pred + in_label, in_label)
 
 
 def betti_errors(pred: Volume, label: Volume, num_classes: int) -> dict[str, Values]:

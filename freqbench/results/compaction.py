@@ -152,8 +152,7 @@ class _Output:
     @property
     def num_bytes(self) -> int:
         """Bytes written so far."""
-        num_bytes: int = self._sink.tell()
-        return num_bytes
+        return int(self._sink.tell())
 
     def add(self, piece: pa.Table) -> None:
         """Appends rows."""

@@ -257,7 +257,6 @@ class Store:
 
     def _classes(self, names: Sequence[str], tables: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
         """Returns the class rows of the winning records, each from the file of its record."""
-
         schema = coded_schema("class_records", list(dict.fromkeys((*COMMIT, *columns))))
 
         def read(file: tuple[str, pa.Table]) -> list[pa.Table]:

@@ -35,9 +35,7 @@ def winners(table: pa.Table, last: Numbers | None = None) -> Numbers:
     if len(rows) > 1:
         changes = np.logical_or.reduce([np.diff(column[rows]) != 0 for column in keys])
         rows = rows[np.concatenate(([True], changes))]
-    positions: Numbers = rows[
-        np.argsort(finished[rows], kind="stable")
-    ]  # a stable sort keeps the order by key within one time
+    positions: Numbers = rows[np.argsort(finished[rows], kind="stable")]  # stable: by key within one time
     return positions
 
 
