@@ -45,11 +45,9 @@ def _classes(folder: Path) -> dict[str, Any]:
 
 def _has_images(place: Path) -> bool:
     """True for a NIfTI file, and for a folder with some directly in it."""
-    return (
-        place.name.endswith(nifti.SUFFIXES)
-        if place.is_file()
-        else any(each.is_file() for each in place.glob("[!.]*.nii*"))
-    )
+    if place.is_file():
+        return place.name.endswith(nifti.SUFFIXES)
+    return any(each.is_file() for each in place.glob("[!.]*.nii*"))
 
 
 def _is_nnunet(folder: Path) -> bool:
@@ -197,6 +195,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         problems.append(str(error))
     problems += [line for survey in surveys for line in _problems(survey, folder)]
     problems += _of_the_kind(dataset, folder)
+    notes = [AGREEMENT_NOTE] if kind.loader == "images" else []
+    if kind.loader not in ("images", "nnunet_raw"):
+        notes += _notes(surveys, folder)
     complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
     return Layout(
         title=kind.title,
@@ -204,11 +205,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         entry={**entry, "loader": kind.loader, "split": complete[0] if complete else dataset.split},
         surveys=tuple(surveys),
         problems=tuple(problems),
-        notes=(AGREEMENT_NOTE,)
-        if kind.loader == "images"
-        else tuple(_notes(surveys, folder))
-        if kind.loader != "nnunet_raw"
-        else (),
+        notes=tuple(notes),
     )
 
 

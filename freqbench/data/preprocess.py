@@ -158,13 +158,10 @@ def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Prep
             f"{source}: expected a `spacing` that leaves more than one voxel, got "
             f"{' x '.join(f'{side:g}' for side in preprocess.spacing)} mm: its voxels are {sides} mm now"
         )
+    channels = (num_channels,) if num_channels > 1 else ()
     for space in (preprocess.model_copy(update={"size": None}), preprocess):
-        shape = prepared_shape(*grid, space)
-        check_size(
-            source,
-            (num_channels, *shape) if num_channels > 1 else shape,
-            f"a resampled volume (its voxels are {sides} mm now)",
-        )
+        shape = (*channels, *prepared_shape(*grid, space))
+        check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
 
 LEAST_COVERED = 0.05

@@ -120,9 +120,8 @@ def _matched(grid: Grid, folder: str, source: str, console: Console) -> tuple[Ce
     (name,) = datasets
     files = {ref.case_id: by_case[ref.case_id] for ref in cases[name]}
     tell_left_out(console, "files of no case of the job are", sorted(by_case.keys() - files.keys()))
-    tell_left_out(
-        console, "cases without a file are", [ref.case_id for ref in grid.cases[name] if ref.case_id not in files]
-    )
+    without = [ref.case_id for ref in grid.cases[name] if ref.case_id not in files]
+    tell_left_out(console, "cases without a file are", without)
     return templates[name], [(ref, files[ref.case_id]) for ref in cases[name]]
 
 

@@ -111,10 +111,8 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
     targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
-    cells = (
-        replace(cell, targets=(targets[cell.dataset.name],)) for cell in grid.cells if not cell.attack.moves_labels
-    )
-    grid = replace(grid, cells=tuple(cells))
+    kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
+    grid = replace(grid, cells=tuple(replace(cell, targets=(targets[cell.dataset.name],)) for cell in kept))
     cases = _found(grid, out, predictions, console)
     for case in cases:
         if case.dataset.reference == "prediction" and not case.clean:

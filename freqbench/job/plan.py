@@ -208,21 +208,16 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
         if seconds_a_pass:
             seconds += passes * seconds_a_pass
         else:
-            operations = passes * forward[source]
-            operations += sum(
-                unit.passes_on(surrogate) * forward[surrogate.model_id] for surrogate in unit.cell.surrogates
-            )
-            seconds += operations / rate
+            beside = sum(unit.passes_on(model) * forward[model.model_id] for model in unit.cell.surrogates)
+            seconds += (passes * forward[source] + beside) / rate
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
             passes = windows * 2 ** len(target.inference.mirror) * target.predictions
             predicting = passes * forward[target.model_id] / rate
             seconds += predicting + SCORING_S if a_record is None else a_record
-    return (
-        seconds / 3600,
-        "rough: counted operations, at this machine's speed now" if is_rough else "from the store's rows",
-    )
+    rough = "rough: counted operations, at this machine's speed now"
+    return seconds / 3600, rough if is_rough else "from the store's rows"
 
 
 def _rate() -> float:

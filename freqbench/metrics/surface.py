@@ -121,10 +121,9 @@ def nsd(
     shares = np.full(num_classes, np.nan)
     for number, (predicted, labelled) in enumerate(_surfaces(pred, label, num_classes)):
         if number and len(labelled.shared):
-            limit = limits[number]
-            shares[number] = (
-                (_pooled(predicted, labelled, sides, (limit, limit)) <= limit).mean() if len(predicted.shared) else 0.0
-            )
+            limit, shares[number] = limits[number], 0.0
+            if len(predicted.shared):
+                shares[number] = (_pooled(predicted, labelled, sides, (limit, limit)) <= limit).mean()
     return shares
 
 

@@ -158,8 +158,5 @@ class ModelSpec:
     @property
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
-        return (
-            self.arch in RUNS_CODE
-            or plugins.names_class(self.arch)
-            or any(member.needs_trust for member in self.members)
-        )
+        own = self.arch in RUNS_CODE or plugins.names_class(self.arch)
+        return own or any(member.needs_trust for member in self.members)

@@ -38,10 +38,9 @@ def sections(findings: tuple[Finding, ...]) -> list[Section]:
     places: dict[tuple[str, str], list[Finding]] = {}
     for each in sorted(others, key=lambda each: (each.dataset, each.model)):
         places.setdefault((each.dataset, each.model), []).append(each)
+    columns = ("should", "verdict", "sentence")
     parts = [
-        Section(
-            f"Audit: {model or 'all models'} on {dataset}", _table(rows, "should", "verdict", "sentence"), data=data
-        )
+        Section(f"Audit: {model or 'all models'} on {dataset}", _table(rows, *columns), data=data)
         for (dataset, model), rows in places.items()
     ]
     far = _table([each for each in findings if each.check == DISTANCES], "dataset", "subject", "cases", "sentence")

@@ -107,9 +107,8 @@ def budget_curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Returns foreground DSC against budget, ordered by budget: `intervals` of each `threat_model`, `budget_name`,
     `family` and `budget`, of those budgets of which some family has two or more."""
     by = ["threat_model", "budget_name", "family", "budget"]
-    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground").sort_values(
-        by, kind="stable", ignore_index=True
-    )
+    table = intervals(rows[rows["budget"].notna()], by, "dsc_foreground")
+    table = table.sort_values(by, kind="stable", ignore_index=True)
     counts = table.groupby(by[:3], observed=True)["budget"].transform("nunique")
     lengths = counts.groupby([table["threat_model"], table["budget_name"]], observed=True).transform("max")
     return table[lengths > 1].reset_index(drop=True)

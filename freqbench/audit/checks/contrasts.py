@@ -193,10 +193,8 @@ def _spared(on: Attacked) -> str:
     """Reason why nothing can be decided about a model, whatever attacked it; empty if something can."""
     clean = on.clean()
     if len(clean) and clean.mean() < LEAST_CLEAN:
-        return (
-            f"the mean clean foreground DSC is {clean.mean():.1f}, below {LEAST_CLEAN:g}: there is nothing to take "
-            "from this model"
-        )
+        low = f"the mean clean foreground DSC is {clean.mean():.1f}, below {LEAST_CLEAN:g}"
+        return f"{low}: there is nothing to take from this model"
     return "" if on.attacks else "no attack that was made on this model was scored on it"
 
 

@@ -151,8 +151,7 @@ class Evidence:
 
     @cached_property
     def _by_place(self) -> dict[tuple[str, ...], pd.DataFrame]:
-        groups = self.rows.groupby(_PLACE)
-        return {tuple(map(str, place)): group for place, group in groups}
+        return {tuple(map(str, place)): group for place, group in self.rows.groupby(_PLACE)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -186,12 +186,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 asked(lambda path: storage.fetch(path, storage.sha256(path)), path, f"a file of case {entry.case_id}")
         image, label = self._headers(entry)
         self._check_content(entry, ref)
+        classes = self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
         return NativeCase(
             ref=ref,
             image=torch.from_numpy(nifti.read_image(image)),
-            label=torch.from_numpy(
-                self._read_label(entry, label) if label else np.full(image.shape, NO_LABEL, np.uint8)
-            )[None],
+            label=torch.from_numpy(classes)[None],
             affine=image.affine,
             spacing=image.spacing,
             source=str(image.path),

@@ -4,7 +4,7 @@ import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Architecture:
     title: str
     citation: str
     target: str
-    args: Mapping[str, Any]
+    args: Mapping[str, Any] = field(default_factory=dict)
     filled_in: tuple[str, ...]
     multiple: Callable[[Mapping[str, Any]], tuple[int, ...]]
     axes: str = AXES
@@ -135,7 +135,6 @@ MODELS: Mapping[str, Architecture] = {
         title="SegMamba",
         citation="Xing et al., MICCAI 2024, arXiv:2401.13560",
         target="freqbench.models.networks.segmamba:SegMamba",
-        args={},
         filled_in=("in_channels", "out_channels"),
         multiple=lambda args: (16, 16, 16),
         axes="DHW",
@@ -154,7 +153,6 @@ MODELS: Mapping[str, Architecture] = {
         title="VISTA3D, prompted by classes or points",
         citation="He et al., CVPR 2025, arXiv:2406.05285",
         target="freqbench.models.networks.vista3d:VISTA3D",
-        args={},
         filled_in=("in_channels", "out_channels"),
         multiple=lambda args: _on_each_axis(2 ** (len(args.get("blocks_down", (1, 2, 2, 4, 4))) - 1), args),
         roi=(128, 128, 128),
@@ -163,7 +161,6 @@ MODELS: Mapping[str, Architecture] = {
         title="SAM-Med3D, prompted by points",
         citation="Wang et al., 2023, arXiv:2310.15161",
         target="freqbench.models.networks.sam_med3d:SAMMed3D",
-        args={},
         filled_in=("in_channels", "out_channels", "img_size"),
         multiple=lambda args: (16, 16, 16),
         roi=(128, 128, 128),
