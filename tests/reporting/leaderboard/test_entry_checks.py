@@ -52,7 +52,7 @@ def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tests of other things need not compute."""
     monkeypatch.setattr(computing, "carry_out", lambda *args, **options: 0)
-    monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks._ok("audit", ""))
+    monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks.Check("audit", "ok", ""))
 
 
 def test_files_that_fit_each_other_pass(entered: Path) -> None:
