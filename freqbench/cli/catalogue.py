@@ -1,6 +1,6 @@
 """Describes what a job may name: the commands `attacks`, `models`, `datasets` and `metrics`, and the docs' tables.
 
-Lists of names, and attacks, are read from the source of the package: an import of most tables loads torch.
+Lists of names, and attacks, are read from the source of the package where an import of their table loads torch.
 """
 
 import ast
@@ -106,23 +106,15 @@ def reader_rows() -> Rows:
     """Lists the readers of other frameworks' networks, like `model_rows`."""
     readers = names.entries("models/foreign/__init__.py", "READERS")
     paths = {name: f"freqbench/models/foreign/{ast.unparse(module)}.py" for name, module in readers.items()}
-    return [(name, first_line(ast.get_docstring(_tree(path))), "") for name, path in paths.items()]
+    trees = {name: ast.parse(PACKAGE.joinpath(path).read_bytes()) for name, path in paths.items()}
+    return [(name, first_line(ast.get_docstring(tree)), "") for name, tree in trees.items()]
 
 
 def dataset_rows() -> Rows:
     """Lists the loaders: name, and the first line of their docstring."""
-    places = {
-        alias.name: str(node.module).replace(".", "/")
-        for node in _tree("freqbench/data/__init__.py").body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    rows: Rows = []
-    for name, value in names.entries("data/__init__.py", "DATASETS").items():
-        nodes = _tree(f"{places[ast.unparse(value)]}.py").body
-        (cls,) = (node for node in nodes if isinstance(node, ast.ClassDef) and node.name == ast.unparse(value))
-        rows.append((name, first_line(ast.get_docstring(cls))))
-    return rows
+    from freqbench.data import DATASETS
+
+    return [(name, first_line(cls.__doc__)) for name, cls in DATASETS.items()]
 
 
 def attack_list() -> Rows:
@@ -276,7 +268,3 @@ def _budgeted(cls: Any) -> dict[str, Any]:
 def _line(key: str, entry: Mapping[str, Any]) -> str:
     flow = yaml.safe_dump(dict(entry), default_flow_style=True, sort_keys=False, width=1000).strip()
     return f"{key}: [{flow}]"
-
-
-def _tree(path: str) -> ast.Module:
-    return ast.parse(PACKAGE.joinpath(path).read_bytes())
