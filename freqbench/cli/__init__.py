@@ -18,6 +18,7 @@ import typer
 from freqbench.cli import audit, catalogue, cluster, doctor, init, leaderboard, report, run, volumes
 from freqbench.cli.common import EXIT_DEFECT, EXIT_FAILED, EXIT_USER
 from freqbench.core.errors import EngineLost, StorageUnavailable, UserError, one_line, shortened
+from freqbench.core.machine import versions
 from freqbench.core.terminal import PlainConsole
 
 app = typer.Typer(
@@ -93,8 +94,6 @@ def _refuse(text: str, code: int = EXIT_USER) -> NoReturn:
 
 def _confess(error: Exception) -> NoReturn:
     """Reports an unforeseen error in one line, with a log file for the bug report."""
-    from freqbench.core.machine import versions
-
     used = ", ".join(f"{name} {version}" for name, version in versions().items())
     with tempfile.NamedTemporaryFile("w", prefix="freqbench-", suffix=".log", delete=False, errors="replace") as log:
         log.write(f"{' '.join(sys.argv)}\n{used}\n{''.join(traceback.format_exception(error))}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.compute as pc
+import torch
 from rich.table import Table
 
 from freqbench.attacks import ATTACKS
@@ -222,8 +223,6 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
 
 def _rate() -> float:
     """Returns this machine's floating-point operations per second: a typical GPU's, else those of a convolution now."""
-    import torch
-
     if torch.cuda.is_available():
         return GPU_FLOPS
     images, kernel, threads = torch.rand(1, 32, 32, 32, 32), torch.rand(32, 32, 3, 3, 3), torch.get_num_threads()
