@@ -4,7 +4,6 @@ Dice: L. R. Dice, "Measures of the amount of ecologic association between specie
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ def dice_from_confusion(counts: Tensor) -> Values:
     """
     table = counts.cpu().numpy().astype(np.float64)
     in_label, in_pred = table.sum(axis=1), table.sum(axis=0)
-    return ratio(2 * table.diagonal(), in_label + in_pred, in_label)
+    return _ratio(2 * table.diagonal(), in_label + in_pred, in_label)
 
 
 def dice(pred: Volume, label: Volume, num_classes: int) -> Values:
@@ -61,7 +60,7 @@ def volume_errors(counts: Tensor, spacing: Sequence[float]) -> dict[str, Values]
     in_label = np.append(0.0, table.sum(axis=1)[1:])
     excess = table.sum(axis=0) - in_label
     millilitres = np.where(in_label > 0, excess * lengths(spacing).prod() / 1000, np.nan)
-    return {"volume_error_ml": millilitres, "volume_error_relative": ratio(np.abs(excess), in_label, in_label)}
+    return {"volume_error_ml": millilitres, "volume_error_relative": _ratio(np.abs(excess), in_label, in_label)}
 
 
 def missed_classes(counts: Tensor) -> int:
@@ -121,12 +120,12 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     beyond = counts[:, -1].sum() - counts[:-1, -1]  # voxels that abstain outside the class
     return {
         "certified_share": float(certified.double().mean()),
-        "certified_dice": foreground_mean(ratio(2 * right, in_pred + in_label, in_label)),
-        "certified_dice_bound": foreground_mean(ratio(2 * right, in_pred + in_label + beyond, in_label)),
+        "certified_dice": foreground_mean(_ratio(2 * right, in_pred + in_label, in_label)),
+        "certified_dice_bound": foreground_mean(_ratio(2 * right, in_pred + in_label + beyond, in_label)),
     }
 
 
-def ratio(above: npt.NDArray[Any], below: npt.NDArray[Any], in_label: npt.NDArray[Any]) -> Values:
+def _ratio(above: Values, below: Values, in_label: Values) -> Values:
     """Divides by class; NaN if the label does not have the class."""
     scores: Values = np.divide(above, below, out=np.full(len(above), np.nan), where=in_label > 0)
     return scores
