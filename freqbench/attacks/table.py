@@ -6,6 +6,7 @@ from typing import Any
 from freqbench.attacks.almaprox import ALMAProx
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.autoattack import AutoAttack
+from freqbench.attacks.ball import Ball
 from freqbench.attacks.bases import BASES
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
@@ -77,6 +78,7 @@ ATTACKS: Mapping[str, type[Attack]] = {
     "sinogram": Sinogram,
     "intensity_curve": IntensityCurve,
     "deformation": Deformation,
+    "ball": Ball,
     "universal": Universal,
     "random_noise": RandomNoise,
     "corruption": Corruption,

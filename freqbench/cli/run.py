@@ -1,4 +1,4 @@
-"""Plans and runs a job file, or trains networks: the commands `plan`, `run`, `converge`, `schema` and `train`."""
+"""Plans and runs a job file, or trains networks: `plan`, `run`, `converge`, `certify`, `schema` and `train`."""
 
 import re
 from collections.abc import Mapping
@@ -159,6 +159,39 @@ def converge(
         raise typer.Exit(common.EXIT_FAILED)
 
 
+@app.command()
+def certify(
+    path: common.JobFile,
+    out: common.RunOut = None,
+    engine: common.Engine = "auto",
+    address: common.Address = None,
+    set_: common.Overrides = None,
+    limit_cases: common.Limit = None,
+    trust_code: common.Trust = False,
+) -> None:
+    """Set what is proven of smoothed networks beside what attacks leave of them: certified at least, attacked at most.
+
+    Every model of the job has the defence `smoothing`, and every attack is `ball` of the same kind, with radii in place
+    of budgets. Cases are drawn and attacked like those of any job, into a store of rows that `report` and `audit` take
+    too; the same command goes on where it was stopped. OUT then has bounds.csv, bounds.pdf and bounds.png.
+    """
+    _require_ray(engine, address)
+    job = common.job_of(path, set_, trust_code)
+    from freqbench.engine import run as runner
+    from freqbench.reporting.views import bounds
+    from freqbench.training import link
+
+    with common.stoppable("networks were trained"):
+        job = link.fulfilled(job, path, common.say, None, address)
+    place = out or f"runs/{job.name}"
+    grid = common.grid_of(job, path, limit_cases, place)
+    bounds.require_certified(grid)
+    summary = runner.execute(grid, place, common.console(), engine, address)
+    if not summary.interrupted:
+        _show_bounds(place)
+    ending.finish(summary, place, page=False)
+
+
 def _require_ray(engine: str, address: str | None) -> None:
     """Refuses the address of a cluster where nothing runs on one."""
     if address and engine == "serial":
@@ -224,11 +257,9 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Prints the tables of a store, and writes them, the recommended attacks and the figure beside its records."""
     from freqbench.analysis.frames import found_records
-    from freqbench.core import storage
     from freqbench.reporting import convergence, render
     from freqbench.reporting.contents import keys_of
     from freqbench.reporting.figures.curves import convergence_figure
-    from freqbench.reporting.figures.style import MAKER, pdf_and_png
     from freqbench.results import Store
 
     store = Store(out)
@@ -239,14 +270,44 @@ def _show_convergence(out: str, entries: Mapping[str, Mapping[str, Any]]) -> Non
     if table.empty:
         raise UserError(f"{out}: expected a DSC of at least one setting, got none: see the errors of its records")
     common.put(render.terminal(render.in_words(convergence.sections(table))), None)
-    pdf, png = pdf_and_png(convergence_figure(table))
-    files = {
-        "csv": render.csv(table.drop(columns="cell_id")).encode(),
-        "yaml": convergence.job_text(convergence.recommended(table), entries).encode(),
-        "pdf": pdf,
-        "png": png,
-    }
-    paths = {suffix: storage.join(out, f"converge.{suffix}") for suffix in files}
+    advice = convergence.job_text(convergence.recommended(table), entries).encode()
+    figure = convergence_figure(table)
+    _put_beside(out, "converge", figure, csv=render.csv(table.drop(columns="cell_id")).encode(), yaml=advice)
+
+
+def _show_bounds(out: str) -> None:
+    """Prints the table of a store's certificates, and writes all of them and the figure beside its records."""
+    import pandas as pd
+
+    from freqbench.analysis import certificates
+    from freqbench.analysis.frames import found_records
+    from freqbench.analysis.strength import checked
+    from freqbench.analysis.tables import current
+    from freqbench.reporting import render
+    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.figures.curves import bounds_figure
+    from freqbench.reporting.views import bounds
+    from freqbench.results import Store
+
+    store = Store(out)
+    columns = (*certificates.COLUMNS, "dsc")
+    stored, records = found_records([store], keys_of([store.job()]), columns)
+    sections = bounds.bounds(current(checked(records, stored)))
+    common.put(render.terminal(sections), None)
+    tables = [section.data for section in sections if section.data is not None]
+    if tables:
+        table = pd.concat(tables)
+        _put_beside(out, "bounds", bounds_figure(bounds.means(table)), csv=render.csv(table).encode())
+
+
+def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
+    """Writes a figure and files by their suffix beside a store's records; refuses to replace files of others."""
+    from freqbench.core import storage
+    from freqbench.reporting.figures.style import MAKER, pdf_and_png
+
+    pdf, png = pdf_and_png(figure)
+    files |= {"pdf": pdf, "png": png}
+    paths = {suffix: storage.join(out, f"{name}.{suffix}") for suffix in files}
     for suffix, path in paths.items():  # all before the first is written
         mark = MAKER.encode() if suffix in ("pdf", "png") else files[suffix].partition(b"\n")[0]
         storage.require_own(path, mark)

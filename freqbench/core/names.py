@@ -32,6 +32,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "metrics": {"METRICS": "metrics/__init__.py"},
     "losses": {"LOSSES": "ops/losses.py"},
     "corruptions": {"KINDS": "attacks/corruption.py"},
+    "changes": {"CHANGES": "ops/changes.py"},
 }
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
+from freqbench.engine import scoring
 from freqbench.models import ModelSpec, Prediction, SegmentationModel, attack_windows
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,8 @@ def predicted(
     prepared = model.for_case(case)
 
     def predict(windows: int) -> Prediction:
-        return models.prediction(prepared, image, windows, case.ref.fingerprint, with_confidence)
+        judge = partial(scoring.score_draw, case.label[0])
+        return models.prediction(prepared, image, windows, case.ref.fingerprint, with_confidence, judge)
 
     return within_memory(predict, windows)
 

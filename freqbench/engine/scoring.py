@@ -1,5 +1,6 @@
 """Scores an adversarial volume and predictions of one case, without files, processes or a grid."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def score_volume(
 class PredictionScores:
     """Scores of a prediction: columns of RECORDS, and of CLASS_RECORDS with one mapping per class."""
 
-    record: Mapping[str, float | int]
+    record: Mapping[str, float | int | str]
     classes: tuple[Mapping[str, float | int], ...]
 
 
@@ -138,7 +139,7 @@ class CleanScores:
 
     pred: Tensor
     scores: tuple[PredictionScores, ...]
-    certified: Mapping[str, float | int]
+    certified: Mapping[str, float | int | str]
 
 
 def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str]) -> CleanScores:
@@ -155,7 +156,7 @@ class TargetScores:
 
     maps: LabelMaps
     scores: tuple[PredictionScores, ...]
-    facts: Mapping[str, float | int | None]
+    facts: Mapping[str, float | int | str | None]
 
 
 def score_target(
@@ -262,8 +263,23 @@ SHAPES = frozenset({"hd95", *_BY_CLASS})
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 
 
-def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int]:
-    """Returns the `certified_` columns of a prediction against the label map `[H, W, D]`, if it has a certificate."""
+def score_draw(label: Tensor, pred: Tensor) -> dict[str, float]:
+    """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
+
+    Both maps are `[H, W, D]`. Classes that the label lacks have no score.
+    """
+    counts = confusion(pred.cpu(), label, 1 + max(int(label.max()), int(pred.max())))
+    dice, volumes = dice_from_confusion(counts), volume_errors(counts, (1.0, 1.0, 1.0))["volume_error_relative"]
+    means = {"dsc_foreground": foreground_mean(dice), "dsc": class_mean(dice)}
+    of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice) if not math.isnan(value)}
+    return {**means, "volume_error_relative": foreground_mean(volumes), **of_classes}
+
+
+def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:
+    """Returns the columns of a prediction against the label map `[H, W, D]` that certificates are made of, if any."""
+    if prediction.draws is not None:
+        rounded = {name: [round(value, 6) for value in values] for name, values in prediction.draws.items()}
+        return {"draws": json.dumps(rounded)}
     if prediction.certified is None:
         return {}
     scores = certified_scores(prediction.labels, prediction.certified, label, num_classes)

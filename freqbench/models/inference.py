@@ -14,10 +14,11 @@ from torch.autograd.function import once_differentiable
 from freqbench.core import limits
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape, triple
-from freqbench.models.defences.base import draw_seed
+from freqbench.models.defences.base import FIXED, draw_seed
 from freqbench.models.defences.randomized_smoothing import Prediction
+from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
-from freqbench.models.wrapper import SegmentationModel
+from freqbench.models.wrapper import SegmentationModel, mean_of_probabilities
 
 MOST_CLASSES = 256  # of a uint8 label map
 
@@ -77,9 +78,14 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
 
 
 def prediction(
-    model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "", with_confidence: bool = False
+    model: SegmentationModel,
+    image: Tensor,
+    window_batch: int = 12,
+    case: str = "",
+    with_confidence: bool = False,
+    judge: Judge | None = None,
 ) -> Prediction:
-    """Predicts a volume: by one sliding window, or with randomised smoothing by the vote of many.
+    """Predicts a volume: by one sliding window, or with smoothing by many.
 
     Args:
         model: in eval mode.
@@ -88,6 +94,7 @@ def prediction(
         case: seeds the draws of a random defence, with the number of the window or of the vote's sample. The case's
             fingerprint, for example: it is the same for a clean and an adversarial volume.
         with_confidence: True also returns `confidence`.
+        judge: scores each draw of the defence `smoothing`; other models ignore it.
 
     Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
@@ -96,9 +103,14 @@ def prediction(
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
         return _stitched(model, volume, window_batch, case, with_confidence)
-    return model.smoothing.vote(
-        lambda noisy: _stitched(model, noisy, window_batch, case).labels, volume, draw_seed("prediction", case)
-    )
+
+    def segment(noisy: Tensor) -> Tensor:
+        return _stitched(model, noisy, window_batch, case).labels
+
+    key = draw_seed("prediction", case)
+    if isinstance(model.smoothing, Smoothing):
+        return model.smoothing.vote(segment, volume, key, judge)
+    return model.smoothing.vote(segment, volume, key)
 
 
 def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, case: str = "") -> Tensor:
@@ -208,7 +220,8 @@ class SlidingWindowModel(nn.Module):
     The gradient is exact; none reaches the network's parameters. Windows run in batches of `window_batch`. The forward
     pass keeps the graphs of the first `kept` windows; the backward pass runs the batches of the others forward once
     more, so that only one of these is held at a time. A random defence draws anew for every window; the backward pass
-    repeats the draws of the forward pass.
+    repeats the draws of the forward pass. The defence `smoothing` draws one change of the whole volume, and the logits
+    are the mean over its draws.
 
     Attributes:
         num_forwards: forward passes of windows so far, those of backward passes included; each window counts as often
@@ -218,7 +231,9 @@ class SlidingWindowModel(nn.Module):
 
     def __init__(self, model: SegmentationModel, window_batch: int = 1, kept: int = 0) -> None:
         super().__init__()
-        self.model = model
+        self.smoothing = model.defence if isinstance(model.defence, Smoothing) else None
+        self._draws = model.passes if model.takes_keys else None
+        self.model = model if self.smoothing is None else model.undefended()
         self.window_batch = window_batch
         self.kept = kept
         self.num_forwards = 0
@@ -226,14 +241,26 @@ class SlidingWindowModel(nn.Module):
 
     @property
     def takes_keys(self) -> bool:
-        """True if the model of one window takes keys."""
-        return self.model.takes_keys
+        """True if the model takes keys."""
+        return self.model.takes_keys if self.smoothing is None else self._draws is not None
+
+    @property
+    def clamps_last(self) -> bool:
+        """True if volumes need not lie in [0, 1], as for `SegmentationModel`."""
+        return self.smoothing is not None
 
     def forward(self, images: Tensor, keys: Sequence[int] | None = None) -> Tensor:
         """Returns stitched logits; B images send B times as many windows through at once.
 
         `keys` seed the draws of each volume, if the model `takes_keys`.
         """
+        if self.smoothing is None:
+            return self._logits(images, keys)
+        key = FIXED if keys is None else keys[0]
+        seeds = [draw_seed(key, draw) for draw in range(self._draws or 1)]
+        return mean_of_probabilities([self._logits(self.smoothing.changed(images, seed), None) for seed in seeds])
+
+    def _logits(self, images: Tensor, keys: Sequence[int] | None) -> Tensor:
         stitched: Tensor = _Stitched.apply(images, self, keys)  # type: ignore[no-untyped-call]
         if self.model.inference.average == "probabilities":
             # A value that underflows to zero would have neither a logarithm nor a gradient.

@@ -13,6 +13,7 @@ from freqbench.core.errors import UserError, unknown
 from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
 from freqbench.models.prompts import PointPrompts
 
@@ -101,9 +102,20 @@ class SegmentationModel(nn.Module):
         return self.defence.draws if self.defence and self.adaptive else 1
 
     @property
-    def smoothing(self) -> RandomizedSmoothing | None:
+    def smoothing(self) -> RandomizedSmoothing | Smoothing | None:
         """The defence that votes in place of a single prediction of a volume; None if there is none."""
-        return self.defence if isinstance(self.defence, RandomizedSmoothing) else None
+        return self.defence if isinstance(self.defence, RandomizedSmoothing | Smoothing) else None
+
+    @property
+    def clamps_last(self) -> bool:
+        """True if volumes need not lie in [0, 1]: a defence changes them and clamps the result."""
+        return isinstance(self.defence, Smoothing)
+
+    def undefended(self) -> "SegmentationModel":
+        """Returns the model without its defence; modules are shared."""
+        model = copy(self)
+        model.defence = None
+        return model
 
     @property
     def takes_prompts(self) -> bool:
@@ -143,7 +155,7 @@ class SegmentationModel(nn.Module):
         for draw in range(self.passes):
             seen, back = self._seen(images, keys, draw)
             draws.append(back(self._run(self._padded(seen))[:, :, h, w, d]))
-        return draws[0] if len(draws) == 1 else _mean_of_probabilities(draws)
+        return draws[0] if len(draws) == 1 else mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
         r"""Returns the values to average where windows overlap: logits, or probabilities (`inference.average`).
@@ -250,9 +262,9 @@ class MeanOfProbabilities(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logarithm of the members' mean probabilities."""
-        return _mean_of_probabilities([member(images) for member in self.members])
+        return mean_of_probabilities([member(images) for member in self.members])
 
 
-def _mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
+def mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:
     """Returns the mean's logarithm from sums of log-probabilities, so that gradients survive where all are certain."""
     return torch.stack([part.log_softmax(dim=1) for part in logits]).logsumexp(dim=0) - math.log(len(logits))

@@ -183,6 +183,15 @@ RECORDS: tuple[Column, ...] = (
             "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
+    *_and_clean(
+        _measured(
+            "draws",
+            _TEXT,
+            "",
+            "scores of all draws of a network with the defence `smoothing`, JSON text {score: values in rising order}; "
+            "a certificate is made of those of the clean volume; null of other networks",
+        )
+    ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     *(
         _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
@@ -227,7 +236,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER: Mapping[str, str | None] = {"caution": None, "reference": "label"}
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "draws": None, "draws_clean": None}
 """Columns that published files of this version may lack, all texts, with their value there."""
 
 

@@ -281,7 +281,7 @@ class Attack(ABC):
             with task.evaluation_mode():
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
-            self._verify(task.clean, adversarial, task.state)
+            self._verify(task.clean, adversarial, task.state, is_clamped=not clamps_last(model))
             if self.filter is not None:
                 adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
             adversarial = task.whole(adversarial)
@@ -326,13 +326,18 @@ class Attack(ABC):
             check_classes=self.check_classes,
         )
 
-    def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> None:
+    def _verify(self, clean: Tensor, adversarial: Tensor, state: Tensor | None, is_clamped: bool) -> None:
         low, high = (float(bound) for bound in adversarial.aminmax())
-        if adversarial.shape != clean.shape or not (low >= 0 and high <= 1):
+        if adversarial.shape != clean.shape or not ((low >= 0 and high <= 1) or not is_clamped):
             raise ThreatModelError(f"{self.name}: volumes left [0, 1]: [{low:.6g}, {high:.6g}]")
         excess = self.excess(clean, adversarial, state)
         if not excess <= SLACK:
             raise ThreatModelError(f"{self.name}: {self.threat_model} bound exceeded by {excess:.3g}")
+
+
+def clamps_last(model: nn.Module) -> bool:
+    """True if a model changes volumes itself and clamps them to [0, 1] afterwards: they need not be clamped before."""
+    return getattr(model, "clamps_last", False) is True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from freqbench.attacks.core.targets import canonical
 from freqbench.core import limits, names
 from freqbench.core.errors import ParameterError, unknown
 
-LOSSES, BANDS, KINDS = (names.KNOWN[table] for table in ("losses", "bands", "corruptions"))
+LOSSES, BANDS, KINDS, CHANGES = (names.KNOWN[table] for table in ("losses", "bands", "corruptions", "changes"))
 REGIONS = ("all", "centre", "periphery")
 ENCODINGS = ("2d", "3d")
 CONTROLS = ("none", "uniform", "random")
@@ -205,6 +205,10 @@ CORRUPTION: dict[str, Parameter] = {
     "severity": Parameter(
         "severity of the corruption, from 1 to 5", values.number("from 1 to 5 (0: nothing)", lambda x: 0 <= x <= 5)
     ),
+}
+BALL: dict[str, Parameter] = {
+    "kind": Parameter(f"kind of change: {', '.join(CHANGES)}", values.one_known("kind", CHANGES)),
+    "radius": Parameter("Euclidean norm of all parameters of the change", values.weight),
 }
 ACQUISITION: dict[str, Parameter] = {
     "eps_k": Parameter("largest relative change of a point of k-space", values.share),

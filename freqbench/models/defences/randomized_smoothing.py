@@ -1,6 +1,6 @@
 """Smooths segmentations with noise and certifies them.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
@@ -24,12 +24,14 @@ class Prediction:
         radius: Euclidean norm of the changes of the volume that the certificate covers.
         confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest softmax value after
             windows and mirror images are averaged; of a smoothed model the share of votes. None if not requested.
+        draws: scores of all draws of a randomised model, in rising order, by name; None if nothing judged them.
     """
 
     labels: Tensor
     certified: Tensor | None = None
     radius: float = 0.0
     confidence: Tensor | None = None
+    draws: Mapping[str, Sequence[float]] | None = None
 
 
 class RandomizedSmoothing(Defence):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from freqbench.models.defences.base import Defence
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.defences.transforms import (
     BitDepth,
     DctQuantization,
@@ -21,4 +22,5 @@ DEFENCES: Mapping[str, type[Defence]] = {
     "total_variation": TotalVariation,
     "random_resize_pad": RandomResizePad,
     "randomized_smoothing": RandomizedSmoothing,
+    "smoothing": Smoothing,
 }

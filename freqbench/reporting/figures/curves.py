@@ -17,6 +17,7 @@ from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommen
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, counted, legend, line_handle, plain
+from freqbench.reporting.views import bounds
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 MOST_LINES = 14
@@ -250,6 +251,24 @@ def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
     handles = [*map(line_handle, looks.values()), Line2D([], [], color="black", **RING)]
     legend(figure, handles, [*map(plain, looks), "the setting that the others differ from"])
     yield figure
+
+
+@style.styled()
+def bounds_figure(table: pd.DataFrame) -> Figure:
+    """Draws `bounds.means`: certified and attacked DSC against the radius, shaded between, one panel per kind."""
+    groups = list(table.groupby(bounds.PLACE, sort=False))
+    looks = {"clean": series_style(0), "certified": series_style(1), "attacked": series_style(2)}
+    figure, axes = style.panels(len(groups), 3, (0.5, 1.7), 3, ("norm of the change", SCORE))
+    for axis, ((dataset, model, kind, sigma), panel) in zip(axes, groups, strict=True):
+        for name, look in looks.items():
+            axis.plot(panel["radius"], panel[name], color=look.color, marker=look.marker, linestyle=look.dash)
+        axis.fill_between(panel["radius"], panel["certified"], panel["attacked"], color=GREY, alpha=0.25, linewidth=0)
+        axis.set_title(f"{plain(f'{dataset}: {model}', 34)}\n{plain(f'{kind}, sigma {sigma:.4g}', 34)}", loc="left")
+        axis.grid(axis="y", **GRID)
+    figure.suptitle(f"Certified at least, attacked at most, {counted(table['cases'].tolist())}")
+    texts = ["median without a change", "certified at least", "attacked at most"]
+    legend(figure, [*map(line_handle, looks.values())], texts)
+    return figure
 
 
 @style.styled()

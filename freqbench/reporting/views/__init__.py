@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from freqbench.analysis import certificates
 from freqbench.analysis.groups import SCORES
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
-from freqbench.reporting.views import attacks, defences, leaderboard, natural, organs, overview, transfer
+from freqbench.reporting.views import attacks, bounds, defences, leaderboard, natural, organs, overview, transfer
 from freqbench.reporting.views.compare import compare
 
 __all__ = ["VIEWS", "View", "compare", "unasked"]
@@ -41,6 +42,7 @@ VIEWS: Mapping[str, View] = {
     "certified": View(
         build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),
+    "bounds": View(build=bounds.bounds, columns=certificates.COLUMNS, applies=_has_values("draws_clean")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 

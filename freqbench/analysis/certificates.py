@@ -1,0 +1,146 @@
+r"""Certifies scores of randomised networks from draws.  Chiang et al., NeurIPS 2020, arXiv:2007.03730.
+
+Let d be the score of one prediction of a scan x under the draw c ~ N(0, sigma^2) of the defence `smoothing`, and h_p the
+p-quantile of d. A change of the same kind with norm R or less moves the distribution of c by at most R, so that no event
+of probability p becomes more probable than :math:`\Phi(\Phi^{-1}(p) + R / \sigma)`. For :math:`p = \Phi(-R / \sigma)`
+that is 1/2: the median of d stays at h_p or above, whatever the change is. h_p is bounded from below by the k-th smallest
+of n draws: it lies above h_p only if fewer than k draws are at h_p or below, with probability at most
+:math:`P(\mathrm{Bin}(n, p) < k)`. k is the largest with a probability of alpha or less.
+
+`gain_offset` does not simply add. After the attack's (k, b), the draw (k', b') acts as (k + k', b + b' / exp(k)): the
+offset's deviation is divided by exp(k). An event of probability p of a normal becomes no more probable, at s times its
+deviation, than :math:`2 \Phi(-\Phi^{-1}(1 - p / 2) / s)` for s >= 1 (the tails), or
+:math:`2 \Phi(\Phi^{-1}((1 + p) / 2) / s) - 1` for s < 1 (the middle): Neyman and Pearson's lemma, in Li et al., CCS
+2021, arXiv:2002.12398. The rest is a shift as above, and p is the least over all directions of (k, b).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binom
+
+from freqbench.core.documents import object_of
+from freqbench.core.errors import UserError
+
+ALPHA = 0.001
+"""Probability that any statement of a table is wrong."""
+LOWER = ("volume_error_relative",)
+"""Scores of which less is better: they are bounded from above."""
+DIRECTIONS = 720
+COLUMNS = ("target_defence", "draws", "draws_clean")
+"""Columns of RECORDS that `brackets` needs beside those that identify a row."""
+
+_normal = NormalDist()
+
+
+def level(kind: str, radius: float, sigma: float) -> float:
+    """Returns p: no change of norm `radius` makes an event of probability p more probable than 1/2."""
+    if kind != "gain_offset":
+        return _normal.cdf(-radius / sigma)
+    angles = np.linspace(0, 2 * math.pi, DIRECTIONS, endpoint=False)
+    return min(_scaled(radius * math.cos(angle), radius * math.sin(angle), sigma) for angle in angles)
+
+
+def _scaled(k: float, b: float, sigma: float) -> float:
+    """Returns p for the gain exp(k) and the offset b."""
+    s = math.exp(-k)
+    after = _normal.cdf(-math.hypot(k / sigma, b / (s * sigma)))
+    if s >= 1:
+        return 2 * _normal.cdf(-s * _normal.inv_cdf(1 - after / 2)) if after > 0 else 0.0
+    return 2 * _normal.cdf(s * _normal.inv_cdf((1 + after) / 2)) - 1
+
+
+def rank(draws: int, level: float, alpha: float) -> int:
+    """Returns k: the k-th smallest of these draws is at or below the quantile `level`, but for a chance of alpha.
+
+    0 if there are too few draws for any k.
+    """
+    below = int(binom.ppf(alpha, draws, level))  # the fewest with P(Bin <= below) >= alpha
+    return below + bool(binom.cdf(below, draws, level) <= alpha)
+
+
+def needed(level: float, alpha: float) -> float:
+    """Returns the least number of draws that certify anything; infinite if no number does."""
+    return math.ceil(math.log(alpha) / math.log1p(-level)) if level > 0 else math.inf
+
+
+def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) -> int:
+    """Returns the rank of the draw that bounds the median within a radius; raises UserError for too few draws."""
+    p = level(kind, radius, sigma)
+    k = rank(draws, p, alpha)
+    if k == 0:
+        least = needed(p, alpha)
+        wanted = f"at least {least:,} draws" if least < 1e9 else "a smaller radius or a larger sigma"
+        raise UserError(
+            f"{kind}: radius {radius:g} at sigma {sigma:g}: expected {wanted} for confidence {1 - alpha:.6g}, got {draws}"
+        )
+    return k
+
+
+def bound(scores: Sequence[float], k: int, is_lower_better: bool = False) -> float:
+    """Returns the k-th smallest of scores in rising order, or the k-th largest if less is better."""
+    return scores[-k] if is_lower_better else scores[k - 1]
+
+
+def upper(scores: Sequence[float], alpha: float) -> float:
+    """Returns an upper bound of the median of scores in rising order: the draws that estimate it are random too.
+
+    Infinite for too few draws.
+    """
+    k = rank(len(scores), 0.5, alpha)
+    return scores[-k] if k else math.inf
+
+
+def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
+    """Returns one row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws.
+
+    Args:
+        records: rows with COLUMNS beside those that identify a row.
+        alpha: probability that any bound is wrong, shared equally by all rows and scores.
+
+    Returns:
+        The identity columns with `kind`, `sigma`, `draws`, `radius`, `score`; `certified`: the bound of the median;
+        `attacked`: its median under attack, and `attacked_high`, which it exceeds with the same small chance; `clean`:
+        the median without attack. A lower score is better for LOWER, whose `certified` bounds from above and whose
+        `attacked_high` is a lower limit. NaN in `certified`: too few draws.
+    """
+    rows = []
+    balls = records[(records["attack"] == "ball") & records["draws_clean"].notna() & (records["status"] == "ok")]
+    for record in balls[balls["source_model_id"] == balls["target_model_id"]].to_dict("records"):
+        defence, params = (object_of(record[name], name) for name in ("target_defence", "params"))
+        if defence["kind"] == params["kind"] and params["control"] == "none":
+            clean, attacked = (object_of(record[name], name) for name in ("draws_clean", "draws"))
+            place = record, defence["kind"], float(defence["sigma"])
+            rows += [(*place, score, clean[score], attacked[score]) for score in clean]
+    each = alpha / max(1, len(rows))
+    return pd.DataFrame([_bracket(*row, each) for row in rows])
+
+
+def _bracket(
+    record: Mapping[str, object],
+    kind: str,
+    sigma: float,
+    score: str,
+    clean: Sequence[float],
+    attacked: Sequence[float],
+    alpha: float,
+) -> dict[str, object]:
+    radius, is_lower = float(record["budget"]), score in LOWER  # type: ignore[arg-type]
+    k = rank(len(clean), level(kind, radius, sigma), alpha)
+    limit = -upper([-value for value in reversed(attacked)], alpha) if is_lower else upper(attacked, alpha)
+    names = ("dataset", "target_model", "case_id", "patient_id")
+    return {
+        **{name: record[name] for name in names},
+        "kind": kind,
+        "sigma": sigma,
+        "draws": len(clean),
+        "radius": radius,
+        "score": score,
+        "clean": clean[(len(clean) - 1) // 2],
+        "certified": bound(clean, k, is_lower) if k else math.nan,
+        "attacked": attacked[(len(attacked) - 1) // 2],
+        "attacked_high": limit,
+    }

@@ -1,0 +1,78 @@
+"""Draws a change of one kind before each prediction, so that scores have a certificate.  Chiang et al., NeurIPS 2020."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveFloat
+from torch import Tensor
+
+from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
+from freqbench.models.defences.randomized_smoothing import Prediction, Segment
+from freqbench.ops.changes import CHANGES
+
+Judge = Callable[[Tensor], Mapping[str, float]]
+"""Maps a label map to its scores, the leading one first."""
+
+
+class Smoothing(Defence):
+    r"""A randomised network: a random change of one kind comes first, then the clamp to [0, 1], then one prediction.
+
+    With T a kind of `freqbench.ops.changes`, f the segmentation of a whole volume and d a score of its labels, a
+    prediction of the volume x has the random score
+
+    .. math:: d\bigl(f(\mathrm{clamp}(T_c(x)))\bigr), \qquad c \sim N(0, \sigma^2)
+
+    Its quantiles under any change of the same kind and of norm R or less are bounded by those of the volume itself
+    (Chiang et al., arXiv:2007.03730; `freqbench.analysis.certificates`). In a run the label of a case judges `samples`
+    draws. The prediction is the draw of median foreground DSC, so that all scores of a record are those of an actual
+    prediction; a record keeps the scores of all draws. The certificate is about this randomised network and an
+    attacker who does not know the draw. A draw is one change of the whole volume, the same for a clean and an attacked
+    volume. An adaptive attacker follows the mean of the softmax over `eot` fresh draws.
+
+    Attributes:
+        kind: a name in CHANGES.
+        sigma: standard deviation of each parameter.
+        samples: draws of a prediction that is scored.
+
+    **Differs from the paper**: the score of a segmentation in place of the boxes of a detector.
+    """
+
+    is_random: ClassVar[bool] = True
+    is_smooth: ClassVar[bool] = True
+
+    name: Literal["smoothing"] = "smoothing"
+    kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands"]
+    sigma: PositiveFloat
+    samples: Annotated[int, Field(ge=1, le=30_000)] = 1000
+    eot: Annotated[int, Field(ge=1, le=1000)] = 8
+
+    @property
+    def predictions(self) -> int:
+        """One sliding window pass per draw, and one more for the median draw."""
+        return self.samples + 1
+
+    def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
+        """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
+        return torch.cat([self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
+
+    def vote(self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None) -> Prediction:
+        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge."""
+
+        def drawn(sample: int) -> Tensor:
+            return segment(self.changed(image, draw_seed("smoothing", key, sample)))
+
+        if judge is None:
+            return Prediction(labels=drawn(0))
+        scores = [judge(drawn(sample)) for sample in range(self.samples)]
+        leading = [next(iter(of_draw.values())) for of_draw in scores]
+        middle = sorted(range(self.samples), key=leading.__getitem__)[(self.samples - 1) // 2]
+        columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
+        return Prediction(labels=drawn(middle), draws=columns)
+
+    def changed(self, volumes: Tensor, seed: int) -> Tensor:
+        """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""
+        change = CHANGES[self.kind]
+        layout = change.layout(volumes.shape[1:])
+        noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        return change.apply(volumes, self.sigma * noise[None].to(volumes)).clamp(0, 1)

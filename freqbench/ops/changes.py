@@ -1,0 +1,74 @@
+"""Changes of a volume that add up: two of one kind, one after another, are a third (Li et al., arXiv:2002.12398)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from freqbench.ops.blocks import Block, along_axes, tiled
+from freqbench.ops.dct import BlockDCT
+from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
+
+BLOCK, BANDS = 8, 4
+
+
+@dataclass(frozen=True)
+class Change:
+    r"""A kind of change T with parameters c; nothing is clamped, as a clamp between two changes would lose what it cuts.
+
+    T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead.
+
+    Attributes:
+        layout: shape of the parameters of a volume, from its shape `C, H, W, D`.
+        apply: T, of volumes `[B, C, H, W, D]` and parameters `[B, *layout]`.
+    """
+
+    layout: Callable[[Sequence[int]], tuple[int, ...]]
+    apply: Callable[[Tensor, Tensor], Tensor]
+
+
+def biased(volumes: Tensor, c: Tensor) -> Tensor:
+    """Multiplies by the field exp(sum of c_n B_n), as the attack `bias_field` does."""
+    return volumes * along_axes(c, [cubic_spline_matrix(CUBIC, side).to(c) for side in volumes.shape[2:]]).exp()
+
+
+def scaled(volumes: Tensor, c: Tensor) -> Tensor:
+    """Adds an offset b, then multiplies by exp(k): c is (k, b) of each channel."""
+    k, b = c[..., None, None, None].unbind(2)
+    return k.exp() * (volumes + b)
+
+
+def reweighted(volumes: Tensor, c: Tensor) -> Tensor:
+    """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
+    block = dividing_block(volumes.shape[2:])
+    transform = BlockDCT.of(volumes, block)
+    spectrum = transform.spectrum(volumes)
+    bands = tiled(radial_bands(block), spectrum)
+    logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
+    return transform.volume(spectrum * logs[:, :, bands].exp())
+
+
+def dividing_block(shape: Sequence[int]) -> Block:
+    """Returns the longest sides up to BLOCK that divide those of a volume: padding would not be the same twice."""
+    h, w, d = (next(side for side in range(BLOCK, 0, -1) if size % side == 0) for size in shape)
+    return h, w, d
+
+
+def radial_bands(block: Block) -> Tensor:
+    """Returns the band of each coefficient of a block, int64 `[h, w, d]`: 0 for its mean, else 1 to BANDS.
+
+    Bands have equal widths of the distance from the mean, with each axis scaled to [0, 1].
+    """
+    axes = [torch.arange(side) / max(1, side - 1) for side in block]
+    distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+    bands = (BANDS * distance / distance.max().clamp(min=1)).ceil().clamp(max=BANDS).long()
+    return bands
+
+
+CHANGES: Mapping[str, Change] = {
+    "voxels": Change(layout=tuple, apply=lambda volumes, c: volumes + c),
+    "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), apply=biased),
+    "gain_offset": Change(layout=lambda shape: (shape[0], 2), apply=scaled),
+    "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), apply=reweighted),
+}

@@ -1,0 +1,83 @@
+"""Sets what is certified of randomised networks beside what attacks leave of them."""
+
+from typing import Any
+
+import pandas as pd
+
+from freqbench.analysis import certificates
+from freqbench.analysis.certificates import ALPHA
+from freqbench.core.errors import UserError
+from freqbench.reporting.render import Section
+
+PLACE = ["dataset", "target_model", "kind", "sigma"]
+SHOWN = "dsc_foreground"
+
+HOW = (
+    "Foreground DSC x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
+    "`at least`: no change of this kind and of norm `radius` or less leaves a lower median, for an attacker who does "
+    "not know the draw; `at most`: the median that the attack `ball` leaves at this radius. The truth lies between "
+    "the two, and `gap` is how little is known. The statement is about the randomised network, not about the network "
+    "without draws, and about the cases of the table. "
+)
+NOTHING = (
+    "No network was certified: give a model the defence smoothing and attack it with ball of the same kind, as "
+    "freqbench certify does."
+)
+NO_CERTIFICATE = {
+    "deformation": "two displacements, one after another, are not their sum: the second reads the field elsewhere",
+    "vafa": "two roundings, one after another, are no rounding, and noise on a step's size is not undone by another",
+    "sa2": "its multipliers lie in a box of thousands of coefficients: its L2 ball has a useless radius",
+}
+"""Reasons for threat models without a certificate, by the beginning of an attack's name."""
+
+
+def require_certified(grid: Any) -> None:
+    """Refuses, with a UserError of one line, a grid of which some cell has no certificate or too few draws."""
+    scores = 3 + max(cell.dataset.num_classes for cell in grid.cells)
+    statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in grid.cells)
+    for cell in grid.cells:
+        attack, defence, name = cell.attack, cell.source.defence, cell.source.name
+        if attack.name != "ball":
+            reasons = [reason for begin, reason in NO_CERTIFICATE.items() if attack.name.startswith(begin)]
+            why = f": {reasons[0]}" if reasons else ""
+            raise UserError(f"{attack.name}: expected a threat model with a certificate, ball, got none{why}")
+        if getattr(defence, "name", None) != "smoothing" or defence.kind != attack.kind:
+            got = "no such defence" if defence is None else f"{defence.name} {getattr(defence, 'kind', '')}".strip()
+            raise UserError(
+                f"ball on {name}: expected the defence {{name: smoothing, kind: {attack.kind}, sigma: ...}}, got {got}: "
+                "say in `sources` which models each attack is for"
+            )
+        if [target.model_id for target in cell.targets] != [cell.source.model_id]:
+            raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
+        certificates.require(defence.samples, attack.kind, attack.radius, defence.sigma, ALPHA / statements)
+
+
+def bounds(records: pd.DataFrame) -> list[Section]:
+    """Makes one table per dataset, one row per model and radius; needs certificates.COLUMNS."""
+    counted = records[records["left_out"] == ""]
+    rows = certificates.brackets(counted)
+    if rows.empty:
+        return [Section("Certified at least, attacked at most", text=NOTHING)]
+    text = HOW + (
+        f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
+    )
+    return [
+        Section(f"{dataset}: certified at least, attacked at most", _shown(means(group)), text, group)
+        for dataset, group in rows.groupby("dataset")
+    ]
+
+
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns means over cases of the foreground DSC x100, one row per PLACE and radius; `cases` counts them."""
+    shown = rows[rows["score"] == SHOWN]
+    values = ["clean", "certified", "attacked"]
+    groups = shown.groupby([*PLACE, "radius"], sort=True)
+    table = (100 * groups[values].agg(lambda column: column.mean(skipna=False))).reset_index()
+    return table.assign(cases=groups["case_id"].nunique().to_numpy(), draws=groups["draws"].min().to_numpy())
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    names = {"target_model": "model", "clean": "clean", "certified": "at least", "attacked": "at most"}
+    shown = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
+    shown = shown.assign(gap=table["attacked"] - table["certified"]).rename(columns=names)
+    return shown.assign(sigma=[f"{value:.4g}" for value in table["sigma"]], radius=[f"{r:.4g}" for r in table["radius"]])
