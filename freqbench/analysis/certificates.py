@@ -1,11 +1,11 @@
 r"""Certifies scores of randomised networks from draws.  Chiang et al., NeurIPS 2020, arXiv:2007.03730.
 
-Let d be the score of one prediction of a scan x under the draw c ~ N(0, sigma^2) of the defence `smoothing`, and h_p the
-p-quantile of d. A change of the same kind with norm R or less moves the distribution of c by at most R, so that no event
-of probability p becomes more probable than :math:`\Phi(\Phi^{-1}(p) + R / \sigma)`. For :math:`p = \Phi(-R / \sigma)`
-that is 1/2: the median of d stays at h_p or above, whatever the change is. h_p is bounded from below by the k-th smallest
-of n draws: it lies above h_p only if fewer than k draws are at h_p or below, with probability at most
-:math:`P(\mathrm{Bin}(n, p) < k)`. k is the largest with a probability of alpha or less.
+Let d be the score of one prediction of a scan x under the draw c ~ N(0, sigma^2) of the defence `smoothing`, and h_p
+the p-quantile of d. A change of the same kind with norm R or less moves the distribution of c by at most R, so that an
+event of probability p becomes at most as probable as :math:`\Phi(\Phi^{-1}(p) + R / \sigma)`. For
+:math:`p = \Phi(-R / \sigma)` that is 1/2: the median of d stays at h_p or above, whatever the change is. The k-th
+smallest of n draws bounds h_p from below: it lies above only if fewer than k draws are at h_p or below, with
+probability at most :math:`P(\mathrm{Bin}(n, p) < k)`. k is the largest with a probability of alpha or less.
 
 `gain_offset` does not simply add. After the attack's (k, b), the draw (k', b') acts as (k + k', b + b' / exp(k)): the
 offset's deviation is divided by exp(k). An event of probability p of a normal becomes no more probable, at s times its
@@ -74,9 +74,8 @@ def require(draws: int, kind: str, radius: float, sigma: float, alpha: float) ->
     if k == 0:
         least = needed(p, alpha)
         wanted = f"at least {least:,} draws" if least < 1e9 else "a smaller radius or a larger sigma"
-        raise UserError(
-            f"{kind}: radius {radius:g} at sigma {sigma:g}: expected {wanted} for confidence {1 - alpha:.6g}, got {draws}"
-        )
+        place = f"{kind}: radius {radius:g}, sigma {sigma:g}"
+        raise UserError(f"{place}: needs {wanted} at confidence {1 - alpha:.6g}, got {draws}")
     return k
 
 

@@ -61,7 +61,10 @@ def predicted(
 
     def predict(windows: int) -> Prediction:
         judge = partial(scoring.score_draw, case.label[0])
-        return models.prediction(prepared, image, windows, case.ref.fingerprint, with_confidence, judge)
+        is_clean = torch.equal(image, case.image)
+        return models.prediction(
+            prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, is_clean=is_clean
+        )
 
     return within_memory(predict, windows)
 

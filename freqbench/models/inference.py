@@ -84,6 +84,7 @@ def prediction(
     case: str = "",
     with_confidence: bool = False,
     judge: Judge | None = None,
+    is_clean: bool = True,
 ) -> Prediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
@@ -95,6 +96,7 @@ def prediction(
             fingerprint, for example: it is the same for a clean and an adversarial volume.
         with_confidence: True also returns `confidence`.
         judge: scores each draw of the defence `smoothing`; other models ignore it.
+        is_clean: False for an attacked volume, of which `smoothing` makes fewer draws.
 
     Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
@@ -109,7 +111,7 @@ def prediction(
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
-        return model.smoothing.vote(segment, volume, key, judge)
+        return model.smoothing.vote(segment, volume, key, judge, is_clean)
     return model.smoothing.vote(segment, volume, key)
 
 

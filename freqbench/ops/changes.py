@@ -15,7 +15,7 @@ BLOCK, BANDS = 8, 4
 
 @dataclass(frozen=True)
 class Change:
-    r"""A kind of change T with parameters c; nothing is clamped, as a clamp between two changes would lose what it cuts.
+    r"""A kind of change T with parameters c. Nothing is clamped: a clamp between two changes loses what it cuts.
 
     T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead.
 

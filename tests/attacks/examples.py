@@ -53,6 +53,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "sinogram": {"eps_p": 0.1, "steps": 5, "angles": 12},
     "intensity_curve": {"deviation": 0.3, "steps": 3, "pieces": 16},
     "deformation": {"max_mm": 1.5, "steps": 10, "knot_mm": 2},
+    "ball": {"kind": "bias_field", "radius": 4.0, "steps": 5},
     "universal": {"eps": 8 / 255, "steps": 5},
     "random_noise": {"linf": 8 / 255},
     "corruption": {"kind": "motion", "severity": 3},

@@ -54,6 +54,7 @@ CHECKS: Mapping[str, Check] = {
     "background": Check(should="DSC is not mostly background", run=scores.background),
     "saved": Check(should="saved volumes score the same", run=per_model(scores.saved)),
     "bounds": Check(should="changes are within budget", run=per_model(scores.bounds)),
+    "certified": Check(should="no attack beats a certificate", run=per_model(scores.certified)),
     "ranking": Check(should="threat models are not mixed", run=scores.ranking),
     "distances": Check(should="how far attacks go", run=scores.distances),
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from freqbench.analysis import certificates
 from freqbench.analysis.frames import classes_frame, found_records, plain
 from freqbench.analysis.labels import parameters
 from freqbench.analysis.strength import checked
@@ -18,10 +19,11 @@ from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.core import storage
 from freqbench.results import Key, Store
 
-COLUMNS = (
+NUMBERS = (
     *("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean", "hd95", "hd95_undefined_classes"),
     *("linf", "l2", "l2_body", "ssim_body", "lpips_body", "num_windows", "num_backwards"),
 )
+COLUMNS = (*NUMBERS, *certificates.COLUMNS)
 """Columns of RECORDS that the audit needs beside those that identify a row."""
 
 MAX_RECORDS = 100_000  # with more records, a report does not read their classes for the audit
@@ -87,9 +89,9 @@ class Evidence:
     def rows(self) -> pd.DataFrame:
         """Rows that count, DSC x100 as `dsc`, `fg`, `clean` and `clean_fg`, texts plain."""
         counts = (self.records["left_out"] == "") & (self.records["status"] == "ok")
-        names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *COLUMNS]
+        names = [*_PLACE, "label", "cell_id", "case_id", "patient_id", "seed", "num_classes", "caution", *NUMBERS]
         frame = plain(self.records.loc[counts, list(dict.fromkeys(names))])
-        frame = frame.astype(dict.fromkeys(COLUMNS, float))
+        frame = frame.astype(dict.fromkeys(NUMBERS, float))
         scaled = {"dsc": "dsc", "fg": "dsc_foreground", "clean": "dsc_clean", "clean_fg": "dsc_foreground_clean"}
         return frame.assign(**{name: 100 * frame[column] for name, column in scaled.items()})
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, counted, unchecked
@@ -153,6 +154,35 @@ def _excess(on: Attacked, setting: Setting) -> pd.Series:
     if setting.threat_model == "linf":
         return (rows["linf"] - budget).dropna()
     return (rows["l2"] - budget * rows["num_windows"] ** 0.5 * (1 + SLACK)).dropna()
+
+
+def certified(on: Attacked) -> Iterator[Finding]:
+    """Checks that no attack leaves less than is certified, for every score of the draws of a randomised network.
+
+    The median under attack is estimated from draws, so that its upper confidence limit counts (for scores of which less
+    is better, its lower limit). Either the certificate or the attack has a defect where they cross.
+    """
+    records = on.evidence.records
+    is_here = (records["dataset"] == on.dataset) & (records["target_model"] == on.model) & (records["left_out"] == "")
+    rows = certificates.brackets(plain(records[is_here]))
+    rows = rows[rows["certified"].notna()] if len(rows) else rows
+    if rows.empty:
+        yield unchecked("needs the attack ball on a network with the defence smoothing of the same kind")
+        return
+    beyond = (rows["certified"] - rows["attacked_high"]).where(~rows["score"].isin(certificates.LOWER))
+    beyond = beyond.fillna(rows["attacked_high"] - rows["certified"])
+    crossed = rows[beyond > 0]
+    text = (
+        f"The attack leaves no less than is certified in {counted(len(rows), 'comparison')} of score, radius and case"
+    )
+    if len(crossed):
+        worst = crossed.loc[beyond.idxmax()]
+        text = (
+            f"{len(crossed)} of {counted(len(rows), 'bound')} are above what the attack leaves, the farthest "
+            f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}: certified "
+            f"{worst['certified']:.4f}, attacked at most {worst['attacked_high']:.4f}"
+        )
+    yield _of_rows("violated" if len(crossed) else "holds", text, rows)
 
 
 def ranking(evidence: Evidence) -> Iterator[Finding]:

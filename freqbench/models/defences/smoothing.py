@@ -1,4 +1,4 @@
-"""Draws a change of one kind before each prediction, so that scores have a certificate.  Chiang et al., NeurIPS 2020."""
+"""Draws a change of one kind before each prediction.  Chiang et al., NeurIPS 2020, arXiv:2007.03730."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
@@ -27,13 +27,14 @@ class Smoothing(Defence):
     (Chiang et al., arXiv:2007.03730; `freqbench.analysis.certificates`). In a run the label of a case judges `samples`
     draws. The prediction is the draw of median foreground DSC, so that all scores of a record are those of an actual
     prediction; a record keeps the scores of all draws. The certificate is about this randomised network and an
-    attacker who does not know the draw. A draw is one change of the whole volume, the same for a clean and an attacked
-    volume. An adaptive attacker follows the mean of the softmax over `eot` fresh draws.
+    attacker who does not know the draw. A draw is one change of the whole volume. An adaptive attacker follows the mean
+    of the softmax over `eot` fresh draws.
 
     Attributes:
         kind: a name in CHANGES.
         sigma: standard deviation of each parameter.
-        samples: draws of a prediction that is scored.
+        samples: draws of a clean volume, which certificates are made of.
+        attacked_samples: draws of an attacked volume, whose median is estimated.
 
     **Differs from the paper**: the score of a segmentation in place of the boxes of a detector.
     """
@@ -45,28 +46,34 @@ class Smoothing(Defence):
     kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands"]
     sigma: PositiveFloat
     samples: Annotated[int, Field(ge=1, le=30_000)] = 1000
+    attacked_samples: Annotated[int, Field(ge=1, le=30_000)] = 100
     eot: Annotated[int, Field(ge=1, le=1000)] = 8
 
     @property
     def predictions(self) -> int:
-        """One sliding window pass per draw, and one more for the median draw."""
-        return self.samples + 1
+        """One sliding window pass per draw of an attacked volume, and one more for the median draw."""
+        return self.attacked_samples + 1
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
-        return torch.cat([self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
+        return torch.cat(
+            [self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
+        ), unchanged
 
-    def vote(self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None) -> Prediction:
+    def vote(
+        self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, is_clean: bool = True
+    ) -> Prediction:
         """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge."""
+        samples = range(self.samples if is_clean else self.attacked_samples)
 
         def drawn(sample: int) -> Tensor:
             return segment(self.changed(image, draw_seed("smoothing", key, sample)))
 
         if judge is None:
             return Prediction(labels=drawn(0))
-        scores = [judge(drawn(sample)) for sample in range(self.samples)]
+        scores = [judge(drawn(sample)) for sample in samples]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
-        middle = sorted(range(self.samples), key=leading.__getitem__)[(self.samples - 1) // 2]
+        middle = sorted(samples, key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
         return Prediction(labels=drawn(middle), draws=columns)
 

@@ -44,8 +44,8 @@ def require_certified(grid: Any) -> None:
         if getattr(defence, "name", None) != "smoothing" or defence.kind != attack.kind:
             got = "no such defence" if defence is None else f"{defence.name} {getattr(defence, 'kind', '')}".strip()
             raise UserError(
-                f"ball on {name}: expected the defence {{name: smoothing, kind: {attack.kind}, sigma: ...}}, got {got}: "
-                "say in `sources` which models each attack is for"
+                f"ball on {name}: expected the defence {{name: smoothing, kind: {attack.kind}, sigma: ...}}, got "
+                f"{got}: say in `sources` which models each attack is for"
             )
         if [target.model_id for target in cell.targets] != [cell.source.model_id]:
             raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
@@ -80,4 +80,6 @@ def _shown(table: pd.DataFrame) -> pd.DataFrame:
     names = {"target_model": "model", "clean": "clean", "certified": "at least", "attacked": "at most"}
     shown = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
     shown = shown.assign(gap=table["attacked"] - table["certified"]).rename(columns=names)
-    return shown.assign(sigma=[f"{value:.4g}" for value in table["sigma"]], radius=[f"{r:.4g}" for r in table["radius"]])
+    return shown.assign(
+        sigma=[f"{value:.4g}" for value in table["sigma"]], radius=[f"{r:.4g}" for r in table["radius"]]
+    )

@@ -1,0 +1,113 @@
+"""Certificates from draws: ranks and levels against closed forms, coverage by simulation, brackets of records."""
+
+import json
+import math
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from freqbench.analysis import certificates
+from freqbench.core.errors import UserError
+
+N = NormalDist()
+
+
+@pytest.mark.parametrize(("draws", "level"), [(100, 0.2), (400, 0.16), (1000, 0.02)])
+def test_a_bound_lies_above_the_quantile_no_more_often_than_asked(draws: int, level: float) -> None:
+    """Scores are uniform, so that the quantile is `level` itself: 99.9 % asked, 10,000 trials."""
+    k = certificates.rank(draws, level, 0.001)
+    scores = np.sort(np.random.default_rng(draws).random((10_000, draws)), axis=1)
+    assert np.mean(scores[:, k - 1] <= level) >= 0.999
+    assert np.mean(scores[:, k] <= level) < 0.9999  # the next one would be too bold: see the next test
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+@pytest.mark.parametrize("level", [0.01, 0.16, 0.5])
+def test_the_rank_is_the_largest_with_this_chance(level: float, alpha: float) -> None:
+    def chance(k: int) -> float:
+        return sum(math.comb(200, i) * level**i * (1 - level) ** (200 - i) for i in range(k))
+
+    k = certificates.rank(200, level, alpha)
+    assert chance(k) <= alpha < chance(k + 1)
+
+
+@pytest.mark.parametrize("level", [0.3, 0.16, 0.01])
+def test_fewer_draws_than_needed_certify_nothing(level: float) -> None:
+    least = int(certificates.needed(level, 0.001))
+    assert certificates.rank(least, level, 0.001) == 1
+    assert certificates.rank(least - 1, level, 0.001) == 0
+
+
+def test_too_few_draws_are_told_how_many_are_needed() -> None:
+    least = int(certificates.needed(N.cdf(-2), 0.001))
+    with pytest.raises(UserError, match=f"bias_field: radius 1, sigma 0.5: needs at least {least} draws .* got 50"):
+        certificates.require(50, "bias_field", 1.0, 0.5, 0.001)
+    with pytest.raises(UserError, match="needs a smaller radius or a larger sigma"):
+        certificates.require(50, "bias_field", 100.0, 0.5, 0.001)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0, 2.0])
+def test_the_level_of_changes_that_add_is_a_normals(ratio: float) -> None:
+    assert certificates.level("voxels", 0.1 * ratio, 0.1) == pytest.approx(N.cdf(-ratio))
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3])
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
+def test_no_event_of_the_level_becomes_likelier_than_half_under_gain_and_offset(ratio: float, sigma: float) -> None:
+    """Half-planes in any direction, and tails and middles of the offset, which gain from its other deviation."""
+    radius = ratio * sigma
+    p = certificates.level("gain_offset", radius, sigma)
+    assert 0 < p < N.cdf(-ratio)
+    for angle in np.linspace(0, 2 * math.pi, 36, endpoint=False):
+        k, b = radius * math.cos(angle), radius * math.sin(angle)
+        after = NormalDist(b, sigma * math.exp(-k))
+        for tilt in np.linspace(0, 2 * math.pi, 36, endpoint=False):
+            u, v = math.cos(tilt), math.sin(tilt)
+            edge = NormalDist(0, sigma).inv_cdf(1 - p)  # P(u K + v B > edge) = p without a change
+            spread = sigma * math.hypot(u, v * math.exp(-k))
+            assert 1 - NormalDist(u * k + v * b, spread).cdf(edge) <= 0.5
+        tail, middle = sigma * N.inv_cdf(1 - p / 2), sigma * N.inv_cdf((1 + p) / 2)
+        assert 1 - after.cdf(tail) + after.cdf(-tail) <= 0.5
+        assert after.cdf(middle) - after.cdf(-middle) <= 0.5
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    defence = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1})
+    values = np.linspace(0, 1, 1000)
+    draws = {"dsc_foreground": values.tolist(), "volume_error_relative": (2 * values).tolist()}
+    same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
+    models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
+    params = json.dumps({"kind": "voxels", "control": "none"})
+    scores = {"draws": json.dumps(draws), "draws_clean": json.dumps(draws)}
+    return {**same, **models, **scores, "target_defence": defence, "params": params, **changes}
+
+
+def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
+    rows = certificates.brackets(pd.DataFrame([record(), record(budget=0.2)]), alpha=0.04).set_index(
+        ["radius", "score"]
+    )
+    for radius, level in ((0.1, N.cdf(-1)), (0.2, N.cdf(-2))):
+        k = certificates.rank(1000, level, 0.01)
+        dice, volume = (rows.loc[(radius, score)] for score in ("dsc_foreground", "volume_error_relative"))
+        assert dice["certified"] == pytest.approx((k - 1) / 999)
+        assert volume["certified"] == pytest.approx(2 - 2 * (k - 1) / 999)
+        assert dice["attacked"] < dice["attacked_high"] < 0.6
+        assert volume["attacked"] > volume["attacked_high"] > 0.8
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attack": "pgd"},
+        {"draws_clean": None},
+        {"status": "failed"},
+        {"source_model_id": "b"},
+        {"params": json.dumps({"kind": "bias_field", "control": "none"})},
+        {"params": json.dumps({"kind": "voxels", "control": "random"})},
+    ],
+)
+def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[str, Any]) -> None:
+    assert len(certificates.brackets(pd.DataFrame([record(**changes), record()]))) == 2
