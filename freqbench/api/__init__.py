@@ -8,6 +8,8 @@ before anything is computed.
 from freqbench.api.case import Case as Case
 from freqbench.api.case import Cases as Cases
 from freqbench.api.case import load_dataset as load_dataset
+from freqbench.api.certificate import Certificate as Certificate
+from freqbench.api.certificate import certify as certify
 from freqbench.api.evaluation import Record as Record
 from freqbench.api.evaluation import attack as attack
 from freqbench.api.evaluation import evaluate as evaluate

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from called import Bench, refused
-from tiny import ARGS, ROI, rows, small, write
+from tiny import ARGS, ROI, small, write
+
+from freqbench.results import Store
 
 SMOOTHING = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 60, "attacked_samples": 15, "eot": 2}
 BALL = {"name": "ball", "kind": "bias_field", "radius": [0.1, 0.2], "steps": 2}
@@ -29,7 +31,7 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
     brackets = list(csv.DictReader((out / "bounds.csv").read_text().splitlines()))
     assert {row["radius"] for row in brackets} == {"0.1", "0.2"}
     assert all(float(row["certified"]) <= float(row["clean"]) for row in brackets if row["score"] == "dsc_foreground")
-    for row in rows(out):
+    for row in Store(str(out)).records().to_pylist():
         clean, attacked = (json.loads(row[name])["dsc_foreground"] for name in ("draws_clean", "draws"))
         assert (len(clean), len(attacked)) == (60, 15)
         assert row["dsc_foreground_clean"] == pytest.approx(clean[29], abs=1e-6)
@@ -47,7 +49,7 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
         ),
         (
             {"attacks": [BALL | {"kind": "voxels"}]},
-            "ball on a: expected the defence .*kind: voxels.* got smoothing bias",
+            "ball on a: expected .*kind: voxels.* got smoothing bias",
         ),
         ({"attacks": [BALL | {"radius": 1.5}]}, "radius 1.5, sigma 0.5: needs at least [0-9,]+ draws .* got 60"),
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),

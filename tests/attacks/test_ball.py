@@ -1,0 +1,135 @@
+"""The attack `ball` against closed forms and against certificates: no member of a ball may break its bound."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from freqbench.analysis import certificates
+from freqbench.attacks import make
+from freqbench.core.errors import UserError
+from freqbench.engine.scoring import score_draw
+from freqbench.models import SegmentationModel, SlidingWindowModel, prediction
+from freqbench.models.defences.smoothing import Smoothing
+from freqbench.ops.changes import CHANGES
+
+SHAPE = (8, 8, 8)
+SIGMA = {"voxels": 0.15, "bias_field": 0.6, "gain_offset": 0.1, "dct_bands": 0.5}
+
+
+class Edges(nn.Module):
+    """Class 1 above 0.5 and class 2 above 0.8, on soft edges: every kind of change moves voxels across them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * torch.cat([torch.full_like(x, 0.0), x - 0.5, 2 * x - 1.3], dim=1)
+
+
+def volume() -> tuple[Tensor, Tensor]:
+    """A smooth volume `[1, 1, *SHAPE]` and the labels that the network gives it."""
+    coarse = torch.rand(1, 1, 3, 3, 3, generator=torch.Generator().manual_seed(2))
+    image = nn.functional.interpolate(coarse, SHAPE, mode="trilinear", align_corners=True)
+    return image, Edges()(image).argmax(1, keepdim=True)
+
+
+def norm(state: Tensor | None) -> float:
+    assert state is not None
+    return float(state.flatten().norm())
+
+
+@pytest.mark.parametrize("control", ["none", "random"])
+@pytest.mark.parametrize("kind", CHANGES)
+def test_parameters_stay_in_the_ball_and_a_null_row_lies_on_its_boundary(kind: str, control: str) -> None:
+    image, label = volume()
+    attack = make("ball", kind=kind, radius=0.2, steps=4, control=control)
+    result = attack(Edges().eval(), image, label)
+    assert norm(result.state) <= 0.2 * (1 + 1e-5)
+    if control == "random":
+        assert norm(result.state) == pytest.approx(0.2)
+    assert result.state is not None
+    assert torch.allclose(result.adversarial, CHANGES[kind].apply(image, result.state).clamp(0, 1))
+
+
+def test_the_best_change_of_voxels_is_found_along_the_gradient() -> None:
+    """Of a linear score, a ball's best point is the gradient's direction times the radius."""
+
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.linspace(0.2, 1, 512).reshape(1, 1, *SHAPE))
+
+        def forward(self, x: Tensor) -> Tensor:
+            score = (self.weight * x).sum(dim=(1, 2, 3, 4), keepdim=True).expand_as(x)
+            return torch.cat([-score, score], dim=1)
+
+    image, model = torch.full((1, 1, *SHAPE), 0.5), Linear()
+    attack = make("ball", kind="voxels", radius=0.5, steps=20, loss="ce", random_start=False)
+    result = attack(model, image, torch.zeros_like(image, dtype=torch.long))
+    best = model.weight.detach() * 0.5 / model.weight.norm()
+    assert torch.allclose(result.adversarial - image, best, atol=2e-3)
+
+
+def test_volumes_are_clamped_unless_the_network_clamps_after_its_own_draw() -> None:
+    image, label = volume()
+    image = image + (1 - image.max())
+    attack = make("ball", kind="gain_offset", radius=1.0, control="random")
+    smoothed = SegmentationModel(Edges(), SHAPE, defence=Smoothing(kind="gain_offset", sigma=0.1, eot=1)).eval()
+    outside = [
+        float(attack(model, image, label, generator=torch.Generator().manual_seed(seed)).adversarial.max()) > 1
+        for seed in range(6)
+        for model in (Edges().eval(), smoothed)
+    ]
+    assert not any(outside[::2])
+    assert any(outside[1::2])
+
+
+def test_a_filter_is_refused_because_it_leaves_the_ball() -> None:
+    with pytest.raises(UserError, match="filter: expected none"):
+        make("ball", kind="voxels", radius=0.1, filter=("low", 4))
+
+
+def crossings(kind: str, bound: float, reach: float, members: tuple[int, int], samples: tuple[int, int]) -> list[float]:
+    """Certified bound at a radius minus what members of a ball leave at most, of the DSC; both radii are in sigmas.
+
+    `members` are random and optimised ones, `samples` the draws of clean and attacked volumes.
+    """
+    image, label = volume()
+    sigma, alpha = SIGMA[kind], 1e-6
+    defence = Smoothing(kind=kind, sigma=sigma, samples=samples[0], attacked_samples=samples[1], eot=4)  # type: ignore[arg-type]
+    model = SegmentationModel(Edges(), SHAPE, defence=defence).eval()
+
+    def draws(of: Tensor, is_clean: bool) -> list[float]:
+        judged = prediction(model, of, case="a", judge=lambda pred: score_draw(label[0, 0], pred), is_clean=is_clean)
+        return list((judged.draws or {})["dsc_foreground"])
+
+    clean = draws(image, is_clean=True)
+    least = certificates.bound(clean, certificates.require(len(clean), kind, bound * sigma, sigma, alpha))
+    assert least > 0.05  # it says something
+    differences = []
+    for seed in range(sum(members)):
+        how = {"control": "random"} if seed < members[0] else {"steps": 8}
+        attack = make("ball", kind=kind, radius=reach * sigma, **how)
+        made = attack(SlidingWindowModel(model), image, label, generator=torch.Generator().manual_seed(seed))
+        differences.append(least - certificates.upper(draws(made.adversarial, is_clean=False), alpha))
+    return differences
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_no_member_of_a_ball_breaks_the_bound(kind: str) -> None:
+    assert max(crossings(kind, 1.0, 1.0, members=(2, 1), samples=(400, 100))) <= 0
+
+
+@pytest.mark.parametrize("kind", ["voxels", "gain_offset"])
+def test_a_member_of_a_larger_ball_does(kind: str) -> None:
+    """So the test above could fail."""
+    assert max(crossings(kind, 0.2, 4.0, members=(0, 1), samples=(400, 100))) > 0
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("kind", CHANGES)
+def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
+    """200 random and 50 optimised members of each ball."""
+    assert max(crossings(kind, ratio, ratio, members=(200, 50), samples=(2000, 200))) <= 0
