@@ -25,9 +25,11 @@ app = typer.Typer()
 
 EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job file has them
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
+    "radius": 0.5,
     **{"log_amplitude": 0.5, "deviation": 0.1, "max_mm": 6, "band": "low", "kind": "motion", "severity": 3},
     **{"root": "data/mine", "task": "Task09_Spleen", "classes": ["spleen"], "like": "synapse"},
 }
+OWN: Mapping[str, Mapping[str, Any]] = {"ball": {"kind": "bias_field"}}  # of keys that mean something else elsewhere
 REQUIRED = "required"
 PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
 _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
@@ -74,7 +76,8 @@ def example(cls: Any) -> dict[str, Any]:
     """Returns EXAMPLES for an attack's required parameters, and for its budget if that has no value by default."""
     empty = (MISSING, None)
     wanted = [e.name for e in fields(cls) if e.default is MISSING or (e.name == cls.budget_name and e.default in empty)]
-    return {name: EXAMPLES[name] for name in wanted}
+    values = {**EXAMPLES, **OWN.get(cls.name, {})}
+    return {name: values[name] for name in wanted}
 
 
 def attack_rows(cls: Any) -> Rows:

@@ -28,6 +28,9 @@ NAMES = [  # attack, its parameters, what the set is
     ("sa2_opt", {"ssim_min": 1}, "dct-scaling-ssim"),
     ("sa2_opt_2d", {"variant": "paper", "ssim_min": 0.5}, "dct-scaling-with-dc-ssim"),
     ("random_noise", {"l2": 3.0}, "l2"),
+    ("ball", {"kind": "voxels", "radius": 1}, "l2"),
+    ("ball", {"kind": "gain_offset", "radius": 1}, "gain-offset-l2"),
+    ("ball", {"kind": "dct_bands", "radius": 1}, "dct-bands-l2"),
 ]
 
 

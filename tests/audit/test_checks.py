@@ -1,5 +1,6 @@
 """Each planted violation is found by its check, on its model alone; a healthy evaluation has none."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -388,3 +389,31 @@ def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_
     named = found.sentence.partition("At equal or fewer passes: ")[2]
     assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 loss=margin scope=joint 55.1")
     assert "steps=5" not in named
+
+
+SMOOTHED = json.dumps({"name": "smoothing", "kind": "bias_field", "sigma": 0.5})
+BALL: dict[str, Any] = {"threat_model": "bias-field-l2", "budget_name": "radius", "budget": 0.5}
+
+
+def certified(*left: float) -> Finding:
+    """The finding on one case of 1,000 clean draws between 0.8 and 0.9, and draws under attack around these medians."""
+    clean = json.dumps({"dsc_foreground": [0.8 + 0.0001 * i for i in range(1000)]})
+    drawn = [
+        BALL
+        | {"case": case, "draws_clean": clean, "target_defence": SMOOTHED, "dsc": 0.8, "dsc_clean": 0.8}
+        | {"draws": json.dumps({"dsc_foreground": [median - 0.05 + 0.001 * i for i in range(100)]})}
+        for case, median in enumerate(left)
+    ]
+    params = {"kind": "bias_field", "control": "none"}
+    rows = [handmade.row("pgd", params, source="m", target="m", **values) | {"attack": "ball"} for values in drawn]
+    return finding("certified", rows)
+
+
+def test_a_certificate_above_an_attack_is_a_defect_of_one_of_them() -> None:
+    """Certified: about 0.81, at radius = sigma."""
+    assert certified(0.85, 0.82).verdict == "holds"
+    crossed = certified(0.85, 0.75)
+    assert crossed.verdict == "violated"
+    assert "1 of 2 bounds" in crossed.sentence
+    assert "of case1" in crossed.sentence
+    assert finding("certified", healthy()).verdict == "not checked"
