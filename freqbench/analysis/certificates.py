@@ -17,6 +17,7 @@ deviation, than :math:`2 \Phi(-\Phi^{-1}(1 - p / 2) / s)` for s >= 1 (the tails)
 import math
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,40 +107,30 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         the median without attack. A lower score is better for LOWER, whose `certified` bounds from above and whose
         `attacked_high` is a lower limit. NaN in `certified`: too few draws.
     """
-    rows = []
     balls = records[(records["attack"] == "ball") & records["draws_clean"].notna() & (records["status"] == "ok")]
+    rows: list[dict[str, Any]] = []
     for record in balls[balls["source_model_id"] == balls["target_model_id"]].to_dict("records"):
         defence, params = (object_of(record[name], name) for name in ("target_defence", "params"))
-        if defence["kind"] == params["kind"] and params["control"] == "none":
-            clean, attacked = (object_of(record[name], name) for name in ("draws_clean", "draws"))
-            place = record, defence["kind"], float(defence["sigma"])
-            rows += [(*place, score, clean[score], attacked[score]) for score in clean]
+        if defence["kind"] != params["kind"] or params["control"] != "none":
+            continue
+        clean, attacked = (object_of(record[name], name) for name in ("draws_clean", "draws"))
+        place = {name: record[name] for name in ("dataset", "target_model", "case_id", "patient_id")}
+        place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
+        rows += [{**place, "score": score, "clean": clean[score], "attacked": attacked[score]} for score in clean]
     each = alpha / max(1, len(rows))
-    return pd.DataFrame([_bracket(*row, each) for row in rows])
+    return pd.DataFrame([row | _bracket(row, each) for row in rows])
 
 
-def _bracket(
-    record: Mapping[str, object],
-    kind: str,
-    sigma: float,
-    score: str,
-    clean: Sequence[float],
-    attacked: Sequence[float],
-    alpha: float,
-) -> dict[str, object]:
-    radius, is_lower = float(record["budget"]), score in LOWER  # type: ignore[arg-type]
-    k = rank(len(clean), level(kind, radius, sigma), alpha)
-    limit = -upper([-value for value in reversed(attacked)], alpha) if is_lower else upper(attacked, alpha)
-    names = ("dataset", "target_model", "case_id", "patient_id")
+def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:
+    """Returns the numbers of a row of `brackets` from its draws."""
+    clean, attacked, is_lower = row["clean"], row["attacked"], row["score"] in LOWER
+    k = rank(len(clean), level(row["kind"], row["radius"], row["sigma"]), alpha)
     return {
-        **{name: record[name] for name in names},
-        "kind": kind,
-        "sigma": sigma,
         "draws": len(clean),
-        "radius": radius,
-        "score": score,
         "clean": clean[(len(clean) - 1) // 2],
         "certified": bound(clean, k, is_lower) if k else math.nan,
         "attacked": attacked[(len(attacked) - 1) // 2],
-        "attacked_high": limit,
+        "attacked_high": -upper([-value for value in reversed(attacked)], alpha)
+        if is_lower
+        else upper(attacked, alpha),
     }

@@ -85,5 +85,5 @@ class Ball(AcquisitionAttack):
 
 def _norm(c: Tensor) -> Tensor:
     """Euclidean norm of each sample, `[B, 1, ...]`; the least positive number for zeros."""
-    norm = torch.linalg.vector_norm(c.flatten(1), dim=1).clamp(min=torch.finfo(c.dtype).tiny)
+    norm: Tensor = torch.linalg.vector_norm(c.flatten(1), dim=1).clamp(min=torch.finfo(c.dtype).tiny)
     return norm.reshape(-1, *[1] * (c.ndim - 1))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,7 @@ from freqbench.results import CLASS_RECORDS, RECORDS, Column
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 
 Vector = npt.NDArray[np.float64]
+V = TypeVar("V")
 
 
 def unavailable(metrics: Sequence[str]) -> dict[str, str]:
@@ -289,7 +291,7 @@ def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -
 def as_clean(scores: PredictionScores) -> PredictionScores:
     """Returns the scores of the clean volume's prediction as the `_clean` columns of the tables."""
 
-    def suffixed(values: Mapping[str, float | int], columns: Sequence[Column]) -> dict[str, float | int]:
+    def suffixed(values: Mapping[str, V], columns: Sequence[Column]) -> dict[str, V]:
         names = {column.name for column in columns}
         return {f"{name}_clean": value for name, value in values.items() if f"{name}_clean" in names}
 

@@ -176,7 +176,7 @@ def certified(on: Attacked) -> Iterator[Finding]:
         f"The attack leaves no less than is certified in {counted(len(rows), 'comparison')} of score, radius and case"
     )
     if len(crossed):
-        worst = crossed.loc[beyond.idxmax()]
+        worst = rows.iloc[int(beyond.to_numpy().argmax())]
         text = (
             f"{len(crossed)} of {counted(len(rows), 'bound')} are above what the attack leaves, the farthest "
             f"{worst['score']} of {worst['case_id']} at radius {worst['radius']:g}: certified "

@@ -72,8 +72,10 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows[rows["score"] == SHOWN]
     values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
-    table = (100 * groups[values].agg(lambda column: column.mean(skipna=False))).reset_index()
-    return table.assign(cases=groups["case_id"].nunique().to_numpy(), draws=groups["draws"].min().to_numpy())
+    table = 100 * groups[values].mean()
+    whole = groups["certified"].count() == groups.size()  # no mean over some of the cases
+    table["certified"] = table["certified"].where(whole)
+    return table.assign(cases=groups["case_id"].nunique(), draws=groups["draws"].min()).reset_index()
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
