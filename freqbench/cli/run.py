@@ -178,6 +178,7 @@ def certify(
     _require_ray(engine, address)
     job = common.job_of(path, set_, trust_code)
     from freqbench.engine import run as runner
+    from freqbench.job import plan as planning
     from freqbench.reporting.views import bounds
     from freqbench.training import link
 
@@ -186,6 +187,11 @@ def certify(
     place = out or f"runs/{job.name}"
     grid = common.grid_of(job, path, limit_cases, place)
     bounds.require_certified(grid)
+    outlook = planning.outlook(grid, (), None, place)
+    common.console().print(planning.table(outlook))
+    common.say(f"{bounds.num_draws(grid):,} draws, one prediction each, beside these passes")
+    for line in planning.lines(outlook):
+        common.say(line)
     summary = runner.execute(grid, place, common.console(), engine, address)
     if not summary.interrupted:
         _show_bounds(place)

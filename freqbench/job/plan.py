@@ -198,7 +198,7 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
     models = {model.model_id: model for unit in plan.units for model in (*unit.cell.models, *unit.targets)}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     rate = _rate()
-    seconds, is_rough, learning = 0.0, False, set[str]()
+    seconds, is_rough, learning, drawn = 0.0, False, set[str](), set[tuple[CaseRef, str]]()
     for unit in plan.units:
         source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
         if unit.cell.cell_id not in learning:
@@ -214,7 +214,11 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
-            passes = windows * 2 ** len(target.inference.mirror) * target.predictions
+            volumes = target.predictions
+            if (unit.ref, target.model_id) not in drawn:
+                drawn.add((unit.ref, target.model_id))
+                volumes += target.clean_predictions
+            passes = windows * 2 ** len(target.inference.mirror) * volumes
             predicting = passes * forward[target.model_id] / rate
             seconds += predicting + SCORING_S if a_record is None else a_record
     rough = "rough: counted operations, at this machine's speed now"

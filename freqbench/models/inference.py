@@ -15,7 +15,7 @@ from freqbench.core import limits
 from freqbench.core.errors import UserError
 from freqbench.core.types import Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
-from freqbench.models.defences.randomized_smoothing import Prediction
+from freqbench.models.defences.randomized_smoothing import Prediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
 from freqbench.models.wrapper import SegmentationModel, mean_of_probabilities
@@ -195,7 +195,7 @@ class _Slab:
                 f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
                 "checkpoint, input and precision"
             )
-        self.label[self._start : row] = means.argmax(dim=0)
+        self.label[self._start : row] = largest(means)
         if self.confidence is not None:
             probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
             self.confidence[self._start : row] = probabilities.amax(dim=0).clamp(max=1)  # sums may round above it

@@ -27,6 +27,7 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
     code, text, _ = bench("certify", path, "--out", str(out), "--engine", "serial")
     assert code == 0
     assert "at least" in text
+    assert "93 draws" in text  # 61 of the clean volume, and 16 at each radius
     assert all((out / f"bounds.{suffix}").stat().st_size for suffix in ("csv", "png", "pdf"))
     brackets = list(csv.DictReader((out / "bounds.csv").read_text().splitlines()))
     assert {row["radius"] for row in brackets} == {"0.1", "0.2"}

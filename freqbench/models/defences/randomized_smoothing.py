@@ -99,13 +99,13 @@ class RandomizedSmoothing(Defence):
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
             return _votes(map(segment, volumes), samples)
 
-        guess = _majority(count("selection", self.selection_samples))
+        guess = largest(count("selection", self.selection_samples))
         votes = count("vote", self.samples)
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, of_class in enumerate(votes):
             agreeing = torch.where(guess == k, of_class, agreeing)
         return Prediction(
-            labels=_majority(votes),
+            labels=largest(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
             radius=self.radius,
             confidence=votes.amax(dim=0) / self.samples,
@@ -149,10 +149,15 @@ def _votes(predicted: Iterable[Tensor], most: int) -> Tensor:
     return torch.stack(votes)
 
 
-def _majority(votes: Tensor) -> Tensor:
-    """Returns the class of most votes, uint8 `[H, W, D]`; the lowest class on a tie."""
+def largest(votes: Tensor) -> Tensor:
+    """Returns the class of the largest value, uint8 `[H, W, D]`; the lowest class on a tie.
+
+    It is `argmax` over the first axis, several times as fast on a CPU, which reads there from afar.
+    """
+    if votes.is_cuda:
+        return votes.argmax(dim=0).to(torch.uint8)
     best, labels = votes[0], torch.zeros_like(votes[0], dtype=torch.uint8)
     for k, of_class in enumerate(votes[1:], start=1):
-        labels[of_class > best] = k
+        labels.masked_fill_(of_class > best, k)
         best = torch.maximum(best, of_class)
     return labels

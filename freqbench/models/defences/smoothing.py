@@ -54,6 +54,11 @@ class Smoothing(Defence):
         """One sliding window pass per draw of an attacked volume, and one more for the median draw."""
         return self.attacked_samples + 1
 
+    @property
+    def clean_predictions(self) -> int:
+        """The same of the clean volume."""
+        return self.samples + 1
+
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
         """Returns windows, each after a change of its own, for an attacker. `vote` makes the prediction."""
         return torch.cat(

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from freqbench.analysis.statistics import holm
-from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing, holm_rejected
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing, holm_rejected, largest
 
 
 @pytest.mark.parametrize(("tau", "alpha"), [(0.5, 0.05), (0.75, 0.001), (0.9, 0.9)])
@@ -108,3 +108,9 @@ def test_a_vote_repeats_to_the_bit_and_hangs_on_its_key() -> None:
     first, again, other = (defence.vote(threshold, image, key) for key in (3, 3, 4))
     assert torch.equal(first.labels, again.labels)
     assert not torch.equal(first.labels, other.labels)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_the_largest_class_is_argmax_to_the_tie(classes: int) -> None:
+    values = torch.randn(classes, 6, 5, 4, generator=torch.Generator().manual_seed(0)).round()
+    assert torch.equal(largest(values), values.argmax(dim=0).to(torch.uint8))
