@@ -34,6 +34,9 @@ DIRECTIONS = 720
 COLUMNS = ("target_defence", "draws", "draws_clean")
 """Columns of RECORDS that `brackets` needs beside those that identify a row."""
 
+PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
+SHOWN = "dsc_foreground"
+
 _normal = NormalDist()
 
 
@@ -114,11 +117,24 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         if defence["kind"] != params["kind"] or params["control"] != "none":
             continue
         clean, attacked = (object_of(record[name], name) for name in ("draws_clean", "draws"))
-        place = {name: record[name] for name in ("dataset", "target_model", "case_id", "patient_id")}
+        place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
         rows += [{**place, "score": score, "clean": clean[score], "attacked": attacked[score]} for score in clean]
     each = alpha / max(1, len(rows))
     return pd.DataFrame([row | _bracket(row, each) for row in rows])
+
+
+def means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns means over cases of the foreground DSC x100, one row per PLACE and radius; `cases` counts them."""
+    if rows.empty:
+        return rows
+    shown = rows[rows["score"] == SHOWN]
+    values = ["clean", "certified", "attacked"]
+    groups = shown.groupby([*PLACE, "radius"], sort=True)
+    table = 100 * groups[values].mean()
+    whole = groups["certified"].count() == groups.size()  # no mean over some of the cases
+    table["certified"] = table["certified"].where(whole)
+    return table.assign(cases=groups["case_id"].nunique(), draws=groups["draws"].min()).reset_index()
 
 
 def _bracket(row: Mapping[str, Any], alpha: float) -> dict[str, float]:

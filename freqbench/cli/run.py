@@ -303,7 +303,7 @@ def _show_bounds(out: str) -> None:
     tables = [section.data for section in sections if section.data is not None]
     if tables:
         table = pd.concat(tables)
-        _put_beside(out, "bounds", bounds_figure(bounds.means(table)), csv=render.csv(table).encode())
+        _put_beside(out, "bounds", bounds_figure(certificates.means(table)), csv=render.csv(table).encode())
 
 
 def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:

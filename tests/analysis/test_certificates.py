@@ -79,6 +79,7 @@ def record(**changes: Any) -> dict[str, Any]:
     values = np.linspace(0, 1, 1000)
     draws = {"dsc_foreground": values.tolist(), "volume_error_relative": (2 * values).tolist()}
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
+    same |= {"threat_model": "l2"}
     models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
     params = json.dumps({"kind": "voxels", "control": "none"})
     scores = {"draws": json.dumps(draws), "draws_clean": json.dumps(draws)}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
+from freqbench.analysis import certificates
 from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.ops.colors import DASHES, SeriesStyle, series_style
 from freqbench.reporting import figure_data
@@ -17,7 +18,6 @@ from freqbench.reporting.convergence import CURVE, ENOUGH, PLACE, knee, recommen
 from freqbench.reporting.figure_data import BANDS, DISTANCES, Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.style import DROP, GREY, GRID, RING, SCORE, counted, legend, line_handle, plain
-from freqbench.reporting.views import bounds
 
 MOST_LISTED = 30  # attacks per figure; further ones go into the next
 MOST_LINES = 14
@@ -255,11 +255,11 @@ def factors(material: Material, rows: pd.DataFrame, dataset: str, model: str) ->
 
 @style.styled()
 def bounds_figure(table: pd.DataFrame) -> Figure:
-    """Draws `bounds.means`: certified and attacked DSC against the radius, shaded between, one panel per kind."""
-    groups = list(table.groupby(bounds.PLACE, sort=False))
+    """Draws `certificates.means`: certified and attacked DSC against the radius, shaded between, one panel per kind."""
+    groups = list(table.groupby(certificates.PLACE, sort=False))
     looks = {"clean": series_style(0), "certified": series_style(1), "attacked": series_style(2)}
     figure, axes = style.panels(len(groups), 3, (0.5, 1.7), 3, ("norm of the change", SCORE))
-    for axis, ((dataset, model, kind, sigma), panel) in zip(axes, groups, strict=True):
+    for axis, ((dataset, model, _, kind, sigma), panel) in zip(axes, groups, strict=True):
         for name, look in looks.items():
             axis.plot(panel["radius"], panel[name], color=look.color, marker=look.marker, linestyle=look.dash)
         axis.fill_between(panel["radius"], panel["certified"], panel["attacked"], color=GREY, alpha=0.25, linewidth=0)

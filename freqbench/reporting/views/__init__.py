@@ -37,7 +37,7 @@ VIEWS: Mapping[str, View] = {
     "budget": View(build=attacks.budget),
     "cost": View(build=attacks.cost, columns=(*SCORES, *attacks.SPENT, *attacks.PLACES)),
     "clinical": View(build=attacks.clinical, columns=(*SCORES, *attacks.CLINICAL)),
-    "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method")),
+    "leaderboard": View(build=leaderboard.leaderboard, columns=(*SCORES, "target_method", *certificates.COLUMNS)),
     "defences": View(build=defences.defences, columns=defences.COLUMNS, applies=_has_values("target_defence")),
     "certified": View(
         build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")

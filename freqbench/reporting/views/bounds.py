@@ -9,9 +9,6 @@ from freqbench.analysis.certificates import ALPHA
 from freqbench.core.errors import UserError
 from freqbench.reporting.render import Section
 
-PLACE = ["dataset", "target_model", "kind", "sigma"]
-SHOWN = "dsc_foreground"
-
 HOW = (
     "Foreground DSC x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
     "`at least`: no change of this kind and of norm `radius` or less leaves a lower median, for an attacker who does "
@@ -69,20 +66,9 @@ def bounds(records: pd.DataFrame) -> list[Section]:
         f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     )
     return [
-        Section(f"{dataset}: certified at least, attacked at most", _shown(means(group)), text, group)
+        Section(f"{dataset}: certified at least, attacked at most", _shown(certificates.means(group)), text, group)
         for dataset, group in rows.groupby("dataset")
     ]
-
-
-def means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns means over cases of the foreground DSC x100, one row per PLACE and radius; `cases` counts them."""
-    shown = rows[rows["score"] == SHOWN]
-    values = ["clean", "certified", "attacked"]
-    groups = shown.groupby([*PLACE, "radius"], sort=True)
-    table = 100 * groups[values].mean()
-    whole = groups["certified"].count() == groups.size()  # no mean over some of the cases
-    table["certified"] = table["certified"].where(whole)
-    return table.assign(cases=groups["case_id"].nunique(), draws=groups["draws"].min()).reset_index()
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis import groups
+from freqbench.analysis import certificates, groups
 from freqbench.analysis.frames import plain
+from freqbench.analysis.labels import value_text
 from freqbench.analysis.nested import nested_intervals
 from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
 from freqbench.analysis.tables import case_minima, complete_cases
@@ -29,6 +30,10 @@ HOW_METHODS = (
     "and its interval, like that of `behind`, holds the spread of both instead of that of patients alone (two-way "
     "random effects, Student's t with Satterthwaite's degrees of freedom)."
 )
+CERTIFIED = (
+    " `certified`: no change of this threat model and budget takes the median score of a randomised network below; "
+    "see the table of certificates."
+)
 ONE_EACH = "One network a method: the order of networks, not of training methods."
 
 
@@ -40,10 +45,11 @@ def leaderboard(records: pd.DataFrame) -> list[Section]:
         text = "No white-box attack with a budget was scored, so there is nothing to rank by."
         return [Section("Leaderboard", text=text)]
     frame = frame.assign(_score=frame[SCORE], budget_text=groups.budget_texts(frame))
-    return [_section(str(dataset), group) for dataset, group in frame.groupby("dataset", observed=True)]
+    proven = certificates.means(certificates.brackets(plain(records[records["left_out"] == ""])))
+    return [_section(str(dataset), group, proven) for dataset, group in frame.groupby("dataset", observed=True)]
 
 
-def _section(dataset: str, frame: pd.DataFrame) -> Section:
+def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section:
     boards, pairs, notes = [], [], []
     methods = methods_of(frame)
     replicated = len(set(methods.values())) < len(methods)
@@ -66,6 +72,12 @@ def _section(dataset: str, frame: pd.DataFrame) -> Section:
     table = data[[*names, *counts, SCORE]].rename(columns=names).assign(interval=groups.bounds(data))
     table["behind"], table["behind interval"] = data["behind"], groups.bounds(data, "behind_low", "behind_high")
     others = groups.beside(data, "dsc", "dsc_foreground_drop", "strongest")
+    if len(proven):
+        budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
+        bounds = proven[proven["dataset"] == dataset].assign(budget=pd.Series(budgets, index=proven.index))
+        place = ["threat_model", "budget", "target_model"]
+        others["certified\nat least"] = data[place].merge(bounds[[*place, "certified"]], how="left")["certified"]
+        text += CERTIFIED
     return Section(title, table.assign(order=data["order"], **others), text, data)
 
 

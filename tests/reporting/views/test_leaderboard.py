@@ -1,5 +1,6 @@
 """Leaderboard: models, or the methods that trained them, by their worst case within a threat model and budget."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -188,3 +189,16 @@ def test_trainings_of_one_name_are_two_methods_and_others_are_one() -> None:
 def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones() -> None:
     rows = [*on("at", "pgd", [0.01]), *on("at", "pgd", [0.01, 0.02], budget=4 / 255, target_method="a" * 16)]
     assert methods_of(shown(*rows, *on("at.1", "pgd", [0.01], target_method="a" * 16))) == {"at": "at", "at.1": "at"}
+
+
+def test_the_certified_end_stands_beside_the_worst_case() -> None:
+    """The median certified at radius = sigma is the 16 % quantile, a little less of 1,000 draws."""
+    draws = json.dumps({"dsc_foreground": [i / 1000 for i in range(1000)]})
+    smoothed = {"draws": draws, "draws_clean": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
+    ball = {"threat_model": "l2", "budget_name": "radius", "budget": 0.5, "dsc": 0.5, "dsc_clean": 0.5}
+    params = {"kind": "voxels", "control": "none"}
+    rows = [row("pgd", params, source="a", target="a", case=case, **ball, **smoothed) for case in (0, 1)]
+    (section,) = leaderboard(shown(*(each | {"attack": "ball"} for each in rows)))
+    assert section.table is not None
+    (certified,) = section.table["certified\nat least"]
+    assert 10 < certified < 15.9
