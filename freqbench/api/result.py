@@ -199,11 +199,13 @@ class Result:
             source_space = self.cell.source.space
             adversarial, error = in_spaces(dataset, self.volume, self.adversarial, source_space)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
+            if model.network.clamps_last:
+                volume = memory.referred(volume, dataset, model.network)
             before, after = (
                 memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]
                 for image in (volume.image, adversarial)
             )
-            if self.reference == "prediction":
+            if self.reference == "prediction" and not model.network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
             self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
         return self._views[model]

@@ -70,10 +70,15 @@ def predicted(
 
 
 def referred(case: Case, dataset: Dataset, model: SegmentationModel) -> Case:
-    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction."""
+    """Returns a case as a model is held to it: under `reference: prediction` its label is the clean prediction.
+
+    Of a network with the defence `smoothing` it is the prediction without a draw.
+    """
     if dataset.reference == "label":
         return case
-    prediction, _ = predicted(model, case.image, case, INFERENCE_WINDOWS, with_confidence=False)
+    prediction, _ = predicted(
+        model.undefended() if model.clamps_last else model, case.image, case, INFERENCE_WINDOWS, with_confidence=False
+    )
     return replace(case, label=prediction.labels[None])
 
 

@@ -137,9 +137,10 @@ def score_prediction(
 
 @dataclass(frozen=True, kw_only=True)
 class CleanScores:
-    """A model's prediction of a clean volume, uint8 `[H, W, D]`, and its scores as the `_clean` columns."""
+    """A model's prediction of a clean volume, uint8 `[H, W, D]`, and its scores against `label` as `_clean` columns."""
 
     pred: Tensor
+    label: Tensor  # uint8 [1, H, W, D]; under `reference: prediction` the model's own, without a draw
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int | str]
 
@@ -149,7 +150,9 @@ def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: S
     maps = label_maps(prediction.labels, case, dataset)
     scores = score_prediction(maps, metrics, prediction.confidence)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
-    return CleanScores(pred=maps.pred, scores=tuple(map(as_clean, scores)), certified=as_clean(certificate).record)
+    return CleanScores(
+        pred=maps.pred, label=case.label, scores=tuple(map(as_clean, scores)), certified=as_clean(certificate).record
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -228,7 +228,7 @@ class Worker:
         if cell.dataset.reference == "label":
             return case
         clean = self._clean_prediction(self._model(spec, cell), spec, cell, case)
-        return replace(case, label=clean.pred[None])
+        return replace(case, label=clean.label)
 
     def _load_early(self, unit: Unit) -> None:
         """Begins to read a unit's case; errors are raised when the case is used."""
@@ -320,9 +320,10 @@ class Worker:
 
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
-            prediction = self._predict(model, case.image, case)
-            is_own = cell.dataset.reference == "prediction"
-            shown = replace(case, label=prediction.labels[None]) if is_own else case
+            shown = memory.referred(case, cell.dataset, model) if model.clamps_last else case
+            prediction = self._predict(model, case.image, shown)
+            if cell.dataset.reference == "prediction" and not model.clamps_last:
+                shown = replace(case, label=prediction.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics)
 
         key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
