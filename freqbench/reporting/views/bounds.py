@@ -66,15 +66,14 @@ def bounds(records: pd.DataFrame) -> list[Section]:
         f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
     )
     return [
-        Section(f"{dataset}: certified at least, attacked at most", _shown(certificates.means(group)), text, group)
+        Section(f"{dataset}: certified at least, attacked at most", shown(certificates.means(group)), text, group)
         for dataset, group in rows.groupby("dataset")
     ]
 
 
-def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    names = {"target_model": "model", "clean": "clean", "certified": "at least", "attacked": "at most"}
-    shown = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
-    shown = shown.assign(gap=table["attacked"] - table["certified"]).rename(columns=names)
-    return shown.assign(
-        sigma=[f"{value:.4g}" for value in table["sigma"]], radius=[f"{r:.4g}" for r in table["radius"]]
-    )
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the columns of `certificates.means` as people read them, with the `gap` between the two ends."""
+    names = {"target_model": "model", "certified": "at least", "attacked": "at most"}
+    columns = table[["target_model", "kind", "sigma", "draws", "radius", "cases", "clean", "certified", "attacked"]]
+    texts = {name: [f"{value:.4g}" for value in table[name]] for name in ("sigma", "radius")}
+    return columns.assign(gap=table["attacked"] - table["certified"], **texts).rename(columns=names)

@@ -1,0 +1,52 @@
+"""Certified at least, attacked at most: the table, the figure, and the report in the repository."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from freqbench.analysis import certificates
+from freqbench.reporting import render
+from freqbench.reporting.figures.curves import bounds_figure
+from freqbench.reporting.render import Section
+from freqbench.reporting.views.bounds import shown
+
+REPORT = Path(__file__).parents[3] / "reports" / "bounds"
+
+
+@pytest.fixture(scope="module")
+def stored() -> pd.DataFrame:
+    return pd.read_csv(REPORT / "bounds.csv")
+
+
+def test_the_report_shows_its_file(stored: pd.DataFrame) -> None:
+    table = render.markdown([Section("", shown(certificates.means(stored)))])
+    text = (REPORT / "README.md").read_text("utf-8")
+    assert [line for line in table.splitlines() if line.startswith("|") and line not in text] == []
+
+
+def test_no_bound_of_the_report_lies_above_its_attack(stored: pd.DataFrame) -> None:
+    higher = stored[~stored["score"].isin(certificates.LOWER)]
+    assert (higher["certified"] <= higher["attacked_high"]).all()
+    assert (higher["certified"] <= higher["clean"]).all()
+
+
+def test_brackets_at_one_sigma_are_narrower_than_six_points(stored: pd.DataFrame) -> None:
+    table = certificates.means(stored)
+    at_sigma = table[(table["radius"] == table["sigma"]) & table["target_model"].str.startswith("unet")]
+    assert set(at_sigma["kind"]) == {"bias_field", "gain_offset", "voxels", "dct_bands"}
+    assert (at_sigma["attacked"] - at_sigma["certified"]).max() < 6
+
+
+def test_a_figure_has_a_panel_for_each_kind_and_shades_between_the_ends(stored: pd.DataFrame) -> None:
+    table = certificates.means(stored)
+    axes = [axis for axis in bounds_figure(table).axes if axis.lines]
+    assert len(axes) == len(table.groupby(certificates.PLACE))
+    assert all(len(axis.lines) == 3 and len(axis.collections) == 1 for axis in axes)
+
+
+def test_a_mean_lacks_its_bound_where_one_case_does() -> None:
+    row = {"dataset": "d", "target_model": "m", "threat_model": "l2", "kind": "voxels", "sigma": 1.0, "radius": 1.0}
+    row |= {"score": "dsc_foreground", "clean": 0.9, "attacked": 0.8, "draws": 100}
+    rows = pd.DataFrame([row | {"case_id": str(i), "certified": value} for i, value in enumerate((0.7, None))])
+    assert certificates.means(rows)["certified"].isna().all()
