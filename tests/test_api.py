@@ -1,5 +1,6 @@
 """What `import freqbench as fb` offers, beside what a job makes of the same."""
 
+import json
 import linecache
 import subprocess
 import sys
@@ -558,3 +559,48 @@ def test_refuses_to_save_nowhere(
 def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
         result.save(tmp_path / "adv.nrrd")
+
+
+def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:
+    """With and without a label: then it is held to the prediction without a draw."""
+    smoothing = {"name": "smoothing", "kind": "gain_offset", "sigma": 0.3, "samples": 40, "attacked_samples": 3}
+    ball = {"name": "ball", "kind": "gain_offset", "radius": 0.1, "steps": 1}
+    entry = next(entry for entry in ENTRIES if entry["name"] == "a") | {"defence": smoothing | {"eot": 1}}
+    data = [{**JOB["datasets"][0], "cases": 1}]
+    execute(job(models=[entry], attacks=[ball], datasets=data, metrics=["dsc"]), tmp_path)
+    (draws,) = fb.load_results(tmp_path)["draws_clean"]
+    certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40)
+    found = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
+    assert found == json.loads(draws)
+    assert "40 draws, median foreground DSC" in repr(certificate)
+    unlabelled = fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40)
+    assert unlabelled.scores["dsc_0"][-1] > 0.9
+
+
+def test_a_certificate_bounds_from_the_side_that_is_worse_and_says_what_it_needs() -> None:
+    scores = {name: [i / 1000 for i in range(1000)] for name in ("dsc_foreground", "volume_error_relative")}
+    certificate = fb.Certificate(kind="voxels", sigma=0.1, scores=scores)
+    lower = certificate.curve([0.05, 0.1])["at_least"]
+    assert 0.1587 > lower[1] > 0.1
+    assert lower[0] > lower[1]
+    assert certificate.curve([0.1], "volume_error_relative")["at_most"][0] > 0.84
+    with pytest.raises(UserError, match=r"needs at least [0-9,]+ draws"):
+        certificate.curve([0.3])
+    with pytest.raises(UserError, match="unknown score"):
+        certificate.curve([0.1], "hd95")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sigma": 0}, "certify: sigma: .*greater than 0"),
+        ({"kind": "rotation"}, "certify: kind: "),
+        ({"draws": 0}, "certify: samples: "),
+    ],
+)
+def test_a_wrong_certificate_is_refused_in_one_line(
+    model: fb.Model, case: fb.Case, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        fb.certify(model, case, **{"kind": "voxels", "sigma": 0.1, "draws": 5, **changes})
+    assert "\n" not in str(caught.value)
