@@ -11,11 +11,12 @@ probability at most :math:`P(\mathrm{Bin}(n, p) < k)`. k is the largest with a p
 offset's deviation is divided by exp(k). An event of probability p of a normal becomes no more probable, at s times its
 deviation, than :math:`2 \Phi(-\Phi^{-1}(1 - p / 2) / s)` for s >= 1 (the tails), or
 :math:`2 \Phi(\Phi^{-1}((1 + p) / 2) / s) - 1` for s < 1 (the middle): Neyman and Pearson's lemma, in Li et al., CCS
-2021, arXiv:2002.12398. The rest is a shift as above, and p is the least over all directions of (k, b).
+2021, arXiv:2002.12398. The rest is a shift as above, and p is the least over a grid of directions and norms of (k, b).
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -30,7 +31,7 @@ ALPHA = 0.001
 """Probability that any statement of a table is wrong."""
 LOWER = ("volume_error_relative",)
 """Scores of which less is better: they are bounded from above."""
-DIRECTIONS = 720
+DIRECTIONS, NORMS = 181, 17
 COLUMNS = ("target_defence", "draws", "draws_clean")
 """Columns of RECORDS that `brackets` needs beside those that identify a row."""
 
@@ -40,12 +41,13 @@ SHOWN = "dsc_foreground"
 _normal = NormalDist()
 
 
+@cache
 def level(kind: str, radius: float, sigma: float) -> float:
-    """Returns p: no change of norm `radius` makes an event of probability p more probable than 1/2."""
+    """Returns p: no change of norm `radius` or less makes an event of probability p more probable than 1/2."""
     if kind != "gain_offset":
         return _normal.cdf(-radius / sigma)
-    angles = np.linspace(0, 2 * math.pi, DIRECTIONS, endpoint=False)
-    return min(_scaled(radius * math.cos(angle), radius * math.sin(angle), sigma) for angle in angles)
+    angles, norms = np.linspace(0, math.pi, DIRECTIONS), np.linspace(0, radius, NORMS)  # the sign of b does not matter
+    return min(_scaled(norm * math.cos(angle), norm * math.sin(angle), sigma) for norm in norms for angle in angles)
 
 
 def _scaled(k: float, b: float, sigma: float) -> float:

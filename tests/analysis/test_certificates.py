@@ -74,6 +74,18 @@ def test_no_event_of_the_level_becomes_likelier_than_half_under_gain_and_offset(
         assert after.cdf(middle) - after.cdf(-middle) <= 0.5
 
 
+@pytest.mark.parametrize(("radius", "sigma"), [(0.1, 0.1), (0.3, 0.1), (1.0, 0.5), (3.0, 1.0)])
+def test_the_grid_of_gains_and_offsets_is_fine_enough(radius: float, sigma: float) -> None:
+    p = certificates.level("gain_offset", radius, sigma)
+    near = [radius * math.sqrt(i / 150) for i in range(151)]
+    least = min(
+        certificates._scaled(norm * math.cos(angle), norm * math.sin(angle), sigma)
+        for norm in near
+        for angle in np.linspace(0, math.pi, 301)
+    )
+    assert p <= least * 1.001
+
+
 def record(**changes: Any) -> dict[str, Any]:
     defence = json.dumps({"name": "smoothing", "kind": "voxels", "sigma": 0.1})
     values = np.linspace(0, 1, 1000)
