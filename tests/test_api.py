@@ -572,7 +572,7 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40)
     found = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
     assert found == json.loads(draws)
-    assert "40 draws, median foreground DSC" in repr(certificate)
+    assert "40 draws, median dsc_foreground" in repr(certificate)
     unlabelled = fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40)
     assert unlabelled.scores["dsc_0"][-1] > 0.9
 

@@ -48,11 +48,9 @@ class Certificate:
         return pd.DataFrame({"radius": list(radii), "at_most" if score in LOWER else "at_least": bounds})
 
     def __repr__(self) -> str:
-        values = self.scores["dsc_foreground"]
+        name, values = next(iter(self.scores.items()))
         median = 100 * values[(len(values) - 1) // 2]
-        return (
-            f"<Certificate {self.kind}, sigma {self.sigma:g}: {len(values)} draws, median foreground DSC {median:.1f}>"
-        )
+        return f"<Certificate {self.kind}, sigma {self.sigma:g}: {len(values)} draws, median {name} {median:.1f}>"
 
 
 def certify(model: Model, case: Case | Sequence[Any], kind: str, *, sigma: float, draws: int = 1000) -> Certificate:

@@ -61,7 +61,7 @@ def predicted(
 
     def predict(windows: int) -> Prediction:
         judge = partial(scoring.score_draw, case.label[0])
-        is_clean = torch.equal(image, case.image)
+        is_clean = not model.clamps_last or torch.equal(image, case.image)
         return models.prediction(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, is_clean=is_clean
         )

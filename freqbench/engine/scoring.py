@@ -271,13 +271,14 @@ _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 def score_draw(label: Tensor, pred: Tensor) -> dict[str, float]:
     """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
 
-    Both maps are `[H, W, D]`. Classes that the label lacks have no score.
+    Both maps are `[H, W, D]`. Classes that the label lacks have no score, whatever is predicted.
     """
     counts = confusion(pred.cpu(), label, 1 + max(int(label.max()), int(pred.max())))
     dice, volumes = dice_from_confusion(counts), volume_errors(counts, (1.0, 1.0, 1.0))["volume_error_relative"]
     means = {"dsc_foreground": foreground_mean(dice), "dsc": class_mean(dice)}
-    of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice) if not math.isnan(value)}
-    return {**means, "volume_error_relative": foreground_mean(volumes), **of_classes}
+    means["volume_error_relative"] = foreground_mean(volumes)
+    of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice)}
+    return {name: value for name, value in (means | of_classes).items() if not math.isnan(value)}
 
 
 def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:

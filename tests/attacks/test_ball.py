@@ -121,6 +121,13 @@ def test_no_member_of_a_ball_breaks_the_bound(kind: str) -> None:
     assert max(crossings(kind, 1.0, 1.0, members=(2, 1), samples=(400, 100))) <= 0
 
 
+def test_a_draw_has_no_score_of_what_the_label_lacks() -> None:
+    """A NaN has no place among the others, and no quantile."""
+    empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
+    assert score_draw(empty, empty + 2) == {"dsc": 0.0, "dsc_0": 0.0}
+    assert set(score_draw(empty + 1, empty)) == {"dsc_foreground", "dsc", "volume_error_relative", "dsc_1"}
+
+
 @pytest.mark.parametrize("kind", ["voxels", "gain_offset"])
 def test_a_member_of_a_larger_ball_does(kind: str) -> None:
     """So the test above could fail."""
