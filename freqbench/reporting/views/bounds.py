@@ -53,7 +53,7 @@ def num_draws(grid: Any) -> int:
     """Counts the draws of a certified grid: once for each clean case of a model, and for each record."""
     clean = {(cell.source.model_id, ref): cell.source for cell in grid.cells for ref in grid.cases[cell.dataset.name]}
     attacked = sum(cell.source.predictions * len(grid.cases[cell.dataset.name]) for cell in grid.cells)
-    return attacked + sum(model.clean_predictions for model in clean.values())
+    return int(attacked + sum(model.clean_predictions for model in clean.values()))
 
 
 def bounds(records: pd.DataFrame) -> list[Section]:

@@ -75,8 +75,8 @@ def _section(dataset: str, frame: pd.DataFrame, proven: pd.DataFrame) -> Section
     if len(proven):
         budgets = [f"radius={value_text('radius', radius)}" for radius in proven["radius"]]
         bounds = proven[proven["dataset"] == dataset].assign(budget=pd.Series(budgets, index=proven.index))
-        place = ["threat_model", "budget", "target_model"]
-        others["certified\nat least"] = data[place].merge(bounds[[*place, "certified"]], how="left")["certified"]
+        keys = ["threat_model", "budget", "target_model"]
+        others["certified\nat least"] = data[keys].merge(bounds[[*keys, "certified"]], how="left")["certified"]
         text += CERTIFIED
     return Section(title, table.assign(order=data["order"], **others), text, data)
 
