@@ -13,7 +13,7 @@ from freqbench.models.defences.smoothing import Smoothing
 from freqbench.ops.changes import CHANGES
 
 SHAPE = (8, 8, 8)
-SIGMA = {"voxels": 0.15, "bias_field": 0.6, "gain_offset": 0.1, "dct_bands": 0.5}
+SIGMA = {"voxels": 0.15, "bias_field": 0.6, "gain_offset": 0.05, "dct_bands": 0.5}
 
 
 class Edges(nn.Module):
