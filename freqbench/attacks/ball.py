@@ -54,6 +54,11 @@ class Ball(AcquisitionAttack):
         if self.filter is not None:
             self.refuse("filter", f"expected none, got {self.filter!r}: a part of a change is another change")
 
+    def check_channels(self, num_channels: int) -> None:
+        """Checks also that the kind has a certificate for so many channels."""
+        super().check_channels(num_channels)
+        CHANGES[self.kind].layout((num_channels, 1, 1, 1))
+
     def space(self, clean: Tensor) -> Space:
         """Returns the ball of parameters; volumes are clamped."""
         change = CHANGES[self.kind]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from freqbench.core.errors import UserError
 from freqbench.ops.blocks import Block, along_axes, tiled
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
@@ -33,8 +34,17 @@ def biased(volumes: Tensor, c: Tensor) -> Tensor:
     return volumes * along_axes(c, [cubic_spline_matrix(CUBIC, side).to(c) for side in volumes.shape[2:]]).exp()
 
 
+def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
+    """Returns the layout of `scaled`; raises UserError for several channels, of which no bound is derived."""
+    if shape[0] > 1:
+        raise UserError(
+            f"gain_offset: expected volumes of 1 channel, got {shape[0]}: its bound holds for one gain only"
+        )
+    return 1, 2
+
+
 def scaled(volumes: Tensor, c: Tensor) -> Tensor:
-    """Adds an offset b, then multiplies by exp(k): c is (k, b) of each channel."""
+    """Adds an offset b, then multiplies by exp(k): c is (k, b) of the channel."""
     k, b = c[..., None, None, None].unbind(2)
     return k.exp() * (volumes + b)
 
@@ -69,6 +79,6 @@ def radial_bands(block: Block) -> Tensor:
 CHANGES: Mapping[str, Change] = {
     "voxels": Change(layout=tuple, apply=lambda volumes, c: volumes + c),
     "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), apply=biased),
-    "gain_offset": Change(layout=lambda shape: (shape[0], 2), apply=scaled),
+    "gain_offset": Change(layout=gain_and_offset, apply=scaled),
     "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), apply=reweighted),
 }

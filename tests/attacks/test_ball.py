@@ -140,3 +140,10 @@ def test_a_member_of_a_larger_ball_does(kind: str) -> None:
 def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
     """200 random and 50 optimised members of each ball."""
     assert max(crossings(kind, ratio, ratio, members=(200, 50), samples=(2000, 200))) <= 0
+
+
+def test_a_gain_for_each_of_several_channels_has_no_certificate() -> None:
+    for kind in ("voxels", "bias_field", "dct_bands"):
+        make("ball", kind=kind, radius=1.0).check_channels(2)
+    with pytest.raises(UserError, match=r"^gain_offset: expected volumes of 1 channel, got 2: its bound [^\n]*$"):
+        make("ball", kind="gain_offset", radius=1.0).check_channels(2)

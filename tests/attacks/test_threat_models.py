@@ -66,7 +66,7 @@ def test_of_the_ball_it_is_apgd_on_all_windows_at_once() -> None:
     """In the attack's own steps, at least twenty."""
     for steps, own in ((20, make("fgsm", eps=0.1)), (20, make("pgd", eps=0.1)), (100, make("pgd", eps=0.1, steps=100))):
         search = {"eps": 0.1, "steps": steps, "scope": "joint", "step_rule": "cosine"}
-        assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("switch", "race"))
+        assert strongest_forms(own) == tuple(make("apgd", **search, loss=loss) for loss in ("switch", "dice"))
 
 
 def test_windows_are_held_against_windows_and_volumes_against_volumes() -> None:
