@@ -172,7 +172,8 @@ class Trainer:
         net = training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
         decay = training.model.ema
-        averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+        average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
         self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         on_cuda = team.device.type == "cuda"

@@ -141,11 +141,11 @@ class Union:
     ) -> Tensor:
         """Attacks crops as `Adversary.attacked`; an `average` returns those of one adversary after the other."""
         if self.mix == "random":
-            places = torch.tensor([self.of_crop(number) for number in numbers])
+            places = [self.of_crop(number) for number in numbers]
             attacked = images.clone()
-            for place in places.unique().tolist():
-                (rows,) = torch.where(places == place)
-                crops = (images[rows], labels[rows], step, [numbers[row] for row in rows.tolist()])
+            for place in set(places):
+                rows = [row for row, other in enumerate(places) if other == place]
+                crops = (images[rows], labels[rows], step, [numbers[row] for row in rows])
                 attacked[rows] = self.adversaries[place].attacked(model, *crops)
             return attacked
         volumes = [each.attacked(model, images, labels, step, numbers) for each in self.adversaries]

@@ -142,8 +142,8 @@ def test_a_random_mix_attacks_each_crop_by_the_one_drawn_for_it() -> None:
 
 @pytest.mark.parametrize(("shares", "second"), [(None, 0.5), ((9, 1), 0.1)])
 def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] | None, second: float) -> None:
-    places = [union("random", shares).of_crop(number) for number in range(600)]
-    assert sum(places) / 600 == pytest.approx(second, abs=0.05)
+    places = [union("random", shares).of_crop(number) for number in range(2000)]
+    assert sum(places) / 2000 == pytest.approx(second, abs=0.04)
 
 
 def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_it() -> None:
@@ -167,7 +167,7 @@ def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> No
     model = SegmentationModel(net, ROI)
     every = union("average").attacked(model, images, labels, 0, [0, 1])
     assert every.shape[0] == 4
-    assert 8 / 255 - 1e-6 <= float((every[2:] - images).abs().max()) <= 8 / 255 + 1e-6
+    assert torch.equal(every[2:], union("worst").adversaries[1].attacked(model, images, labels, 0, [0, 1]))
 
 
 def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
