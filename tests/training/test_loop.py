@@ -96,7 +96,7 @@ def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("mix", "objective"), [("random", {}), ("worst", {"objective": "trades"}), ("average", {"objective": "vaft"})]
+    ("mix", "objective"), [("random", {}), ("worst", {"objective": "vaft"}), ("average", {"objective": "trades"})]
 )
 def test_a_union_and_the_average_of_weights_are_resumed_too(
     tmp_path: Path, mix: str, objective: dict[str, str]
