@@ -112,8 +112,9 @@ class Union(Strict):
 
     Attributes:
         attacks: two or more, each with its own budget and steps.
-        mix: attack that a crop meets: `random`: one, drawn by `shares`; `worst`: the one that leaves the highest loss
-            (their "max"); `average`: each, and the network learns from the mean of their losses (their "avg").
+        mix: attack that a crop meets: `random`: one, drawn by `shares` for all crops of a pass; `worst`: the one that
+            leaves the highest loss (their "max"); `average`: each, and the network learns from the mean of their losses
+            (their "avg").
         shares: relative probabilities of `random`; None: equal.
     """
 

@@ -130,24 +130,18 @@ class Union:
     shares: tuple[float, ...] | None
     seed: int
 
-    def of_crop(self, number: int) -> int:
-        """Draws the adversary, by its place, that a crop meets in a `random` mix."""
+    def drawn(self, number: int) -> Adversary:
+        """Draws the adversary of a `random` mix that meets the crops from this number on."""
         shares = np.array(self.shares or [1] * len(self.adversaries))
         draw = np.random.default_rng(int(digest(["union", self.seed, number]), 16))
-        return int(draw.choice(len(shares), p=shares / shares.sum()))
+        return self.adversaries[draw.choice(len(shares), p=shares / shares.sum())]
 
     def attacked(
         self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
     ) -> Tensor:
         """Attacks crops as `Adversary.attacked`; an `average` returns those of one adversary after the other."""
         if self.mix == "random":
-            places = [self.of_crop(number) for number in numbers]
-            attacked = images.clone()
-            for place in set(places):
-                rows = [row for row, other in enumerate(places) if other == place]
-                crops = (images[rows], labels[rows], step, [numbers[row] for row in rows])
-                attacked[rows] = self.adversaries[place].attacked(model, *crops)
-            return attacked
+            return self.drawn(numbers[0]).attacked(model, images, labels, step, numbers)
         volumes = [each.attacked(model, images, labels, step, numbers) for each in self.adversaries]
         return torch.cat(volumes) if self.mix == "average" else _of_highest_loss(model, volumes, labels)
 

@@ -173,11 +173,6 @@ def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Atta
         attack = _attack(entry, dataset, f"{place}: {key}")
         if attack.moves_labels:
             raise UserError(f"{place}: {key}: expected one that leaves labels in their place, got {attack.name}")
-        if attack.needs_reference and model.union and model.union.mix == "random":
-            raise UserError(
-                f"{place}: {key}: expected one that needs no other crop, as `random` attacks crops one by one, got "
-                f"{attack.name}: take another, or say worst or average"
-            )
         attacks.append(attack)
     return tuple(attacks)
 

@@ -129,21 +129,20 @@ def union(mix: str, shares: tuple[float, ...] | None = None) -> Union:
     return Union(adversaries=each, mix=mix, shares=shares, seed=3)
 
 
-def test_a_random_mix_attacks_each_crop_by_the_one_drawn_for_it() -> None:
-    net, (images, _, labels) = Watched().eval(), crops(batch=6)
-    mixed, model, numbers = union("random"), SegmentationModel(net, ROI), list(range(20, 26))
-    by_each = [each.attacked(model, images, labels, 0, numbers) for each in mixed.adversaries]
-    places = [mixed.of_crop(number) for number in numbers]
-    assert {*places} == {0, 1}
-    attacked = mixed.attacked(model, images, labels, 0, numbers)
-    for row, place in enumerate(places):
-        assert torch.allclose(attacked[row], by_each[place][row], atol=1e-6)
+def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> None:
+    net, (images, _, labels) = Watched().eval(), crops()
+    mixed, model = union("random"), SegmentationModel(net, ROI)
+    for number in range(8):
+        attacked = mixed.attacked(model, images, labels, 0, [number, 99])
+        assert torch.equal(attacked, mixed.drawn(number).attacked(model, images, labels, 0, [number, 99]))
+    assert {mixed.drawn(number).attack for number in range(8)} == {each.attack for each in mixed.adversaries}
 
 
 @pytest.mark.parametrize(("shares", "second"), [(None, 0.5), ((9, 1), 0.1)])
 def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] | None, second: float) -> None:
-    places = [union("random", shares).of_crop(number) for number in range(2000)]
-    assert sum(places) / 2000 == pytest.approx(second, abs=0.04)
+    mixed = union("random", shares)
+    drawn = [mixed.drawn(number) is mixed.adversaries[1] for number in range(2000)]
+    assert sum(drawn) / 2000 == pytest.approx(second, abs=0.04)
 
 
 def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_it() -> None:

@@ -251,7 +251,6 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (_union(mix="most"), {}, r"models\[1\]\.union\.mix: .*'random', 'worst' or 'average'"),
     (_union(attacks=[PGD]), {}, r"union\.attacks: expected a list of at least 2"),
     (_union(attacks=[PGD, {"name": "pgd", "eps": 8}]), {}, r"union: union\.attacks\[1\]\.eps: .*8/255"),
-    (_union(attacks=[PGD, FAA["attack"]]), {}, "union: union.attacks\\[1\\]: expected one that needs no other crop"),
     (_union(shares=[1]), {}, "expected 2 shares, one for each attack, got 1"),
     (_union(shares=[1, 2], mix="worst"), {}, "expected no shares for mix: worst"),
     ({"beta": 6}, {}, "expected beta for objective: trades alone"),
