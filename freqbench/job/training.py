@@ -26,7 +26,6 @@ from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value, require_
 INHERITED = ("arch", "args", "roi")
 SCRATCH = "scratch"
 OWN = "own"
-ADVERSARIES = ("attack", "union")
 TRADES_BETA = 6.0
 
 BatchSize = Annotated[PositiveInt, Field(le=4096)]
@@ -216,7 +215,8 @@ class ModelRecipe(Strict):
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
-            surplus = [key for key in (*ADVERSARIES, "random_budget", "frequency_consistency") if getattr(self, key)]
+            keys = ("attack", "union", "random_budget", "frequency_consistency")
+            surplus = [key for key in keys if getattr(self, key)]
             if surplus:
                 raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
         elif not self.attacks:
