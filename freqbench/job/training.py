@@ -26,6 +26,7 @@ from freqbench.job.sweep import AttackEntry, DatasetEntry, parse_value, require_
 INHERITED = ("arch", "args", "roi")
 SCRATCH = "scratch"
 OWN = "own"
+TRADES_BETA = 6.0
 
 BatchSize = Annotated[PositiveInt, Field(le=4096)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -105,17 +106,41 @@ class FrequencyConsistency(Strict):
     block: Literal["whole"] | PositiveInt = "whole"
 
 
+class Union(Strict):
+    """Several attacks that one network is trained on. Tramer and Boneh, NeurIPS 2019, arXiv:1904.13000.
+
+    Attributes:
+        attacks: two or more, each with its own budget and steps.
+        mix: attack that a crop meets: `random`: one, drawn by `shares` for all crops of a pass; `worst`: the one that
+            leaves the highest loss (their "max"); `average`: each, and the network learns from the mean of their losses
+            (their "avg").
+        shares: relative probabilities of `random`; None: equal.
+    """
+
+    attacks: Annotated[tuple[AttackEntry, ...], Field(min_length=2)]
+    mix: Literal["random", "worst", "average"]
+    shares: tuple[PositiveFloat, ...] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_share_each(self) -> "Union":
+        if self.shares and self.mix != "random":
+            raise ValueError(f"expected no shares for mix: {self.mix}, got some: leave them out, or say random")
+        if self.shares and len(self.shares) != len(self.attacks):
+            raise ValueError(f"expected {len(self.attacks)} shares, one for each attack, got {len(self.shares)}")
+        return self
+
+
 class Validation(Strict):
     """Validation of the weights on the select list.
 
     Attributes:
         attack: attack under which the list is predicted too: as in a benchmark's job file, `own` for the one that the
-            network is trained on (a `clean` network has none), or a list of these. None: QUICK_ATTACK for networks
-            trained on a `linf` attack, `own` for those trained on another, else none.
+            network is trained on (a `clean` network has none, a union several), or a list of these. None: QUICK_ATTACK
+            for networks trained on one `linf` attack, `own` for those trained on others, else none.
         choose_by: the mean foreground Dice that picks the best weights: on `clean` volumes (the papers' way),
             `attacked` (the mean over attacks), `worst` (the lowest of each case under any attack), or the `mean` of
-            `clean` and `attacked`; None: `mean` if there is an attack, as training on attacks alone lowers clean Dice,
-            else `clean`.
+            `clean` and `attacked`; None: `worst` for a union, else `mean` if there is an attack, as training on attacks
+            alone lowers clean Dice, else `clean`.
     """
 
     attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None
@@ -151,8 +176,12 @@ class ModelRecipe(Strict):
         arch: a name of `freqbench.models.MODELS`; None, as for `args` and `roi`: that of the model it starts from.
         roi: voxels of a crop and of a window, per side.
         objective: `clean`: Dice + cross-entropy on the crops; `at`: on attacked crops only (the papers' adversarial
-            training); `vaft`: on both, with the frequency consistency, if given, between them.
-        attack: attack of `at` and `vaft`, as in a benchmark's job file, but with one value per parameter.
+            training); `vaft`: on both, with the frequency consistency, if given, between them; `trades`: on the crops,
+            with `beta` times the divergence of the attacked predictions from the clean ones.
+        attack: attack of all but `clean`, as in a benchmark's job file, but with one value per parameter.
+        union: several attacks instead of `attack`.
+        beta: weight of the divergence; None: the 6 of TRADES.
+        ema: decay, per step, of an exponential moving average of the weights, which is then what is judged and kept.
         random_budget: lowest and highest budget; one is drawn uniformly every step in place of the attack's own.
         start: initial weights: another model of the job, a checkpoint, or `scratch`; None: `scratch` for `clean`, else
             the job's one clean model.
@@ -163,8 +192,11 @@ class ModelRecipe(Strict):
     arch: Architecture | None = None
     args: dict[str, Any] | None = None
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    objective: Literal["clean", "at", "vaft"] = "clean"
+    objective: Literal["clean", "at", "vaft", "trades"] = "clean"
     attack: AttackEntry | None = None
+    union: Union | None = None
+    beta: PositiveFloat | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     random_budget: Annotated[tuple[PositiveFloat, PositiveFloat] | None, BeforeValidator(parse_value)] = None
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
@@ -183,16 +215,34 @@ class ModelRecipe(Strict):
     @model_validator(mode="after")
     def _objective_is_whole(self) -> "ModelRecipe":
         if self.objective == "clean":
-            surplus = [key for key in ("attack", "random_budget", "frequency_consistency") if getattr(self, key)]
+            keys = ("attack", "union", "random_budget", "frequency_consistency")
+            surplus = [key for key in keys if getattr(self, key)]
             if surplus:
                 raise ValueError(f"{self.name}: expected no {surplus[0]} for objective: clean, got one: say at or vaft")
-        elif not self.attack:
+        elif not self.attacks:
             raise ValueError(f"{self.name}: expected an attack for objective: {self.objective}, got none: give one")
+        if self.union and (self.attack or self.random_budget):
+            key = "attack" if self.attack else "random_budget"
+            raise ValueError(f"{self.name}: expected no {key} beside union, got both: each of its attacks has a budget")
+        if self.beta and self.objective != "trades":
+            raise ValueError(f"{self.name}: expected beta for objective: trades alone: say trades")
         if self.frequency_consistency and self.objective != "vaft":
             raise ValueError(f"{self.name}: expected frequency_consistency for objective: vaft alone: say vaft")
         if self.random_budget and self.random_budget[0] > self.random_budget[1]:
             raise ValueError(f"{self.name}: expected random_budget: [lowest, highest], got {self.random_budget}")
         return self
+
+    @property
+    def divergence_weight(self) -> float | None:
+        """Weight of the divergence of `trades`; None for other objectives."""
+        return (self.beta or TRADES_BETA) if self.objective == "trades" else None
+
+    @property
+    def attacks(self) -> dict[str, AttackEntry]:
+        """The attacks that it is trained on, by their key; empty for a `clean` network."""
+        if self.union:
+            return {f"union.attacks[{i}]": attack for i, attack in enumerate(self.union.attacks)}
+        return {"attack": self.attack} if self.attack else {}
 
 
 def suffix(number: int) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from freqbench import models
 from freqbench.attacks import Attack
@@ -25,7 +26,7 @@ from freqbench.core.storage import join
 from freqbench.core.types import Case
 from freqbench.job.training import Augmentation, ModelRecipe, Schedule
 from freqbench.training.crops import CropSampler, loaded
-from freqbench.training.objective import Adversary, Objective
+from freqbench.training.objective import Adversary, Objective, Union
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
 
@@ -51,7 +52,7 @@ class Training:
     seed: int
     num_classes: int
     half: bool
-    adversary: Adversary | None
+    adversary: Adversary | Union | None
     quick: tuple[Attack, ...]
     choose_by: str
     start: str | None
@@ -170,11 +171,17 @@ class Trainer:
         schedule = training.schedule
         net = training.new_net().to(team.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
-        self.state = State(net=net, optimizer=optimizer)
+        decay = training.model.ema
+        average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
+        averaged = AveragedModel(net, multi_avg_fn=average) if decay else None
+        self.state = State(net=net, optimizer=optimizer, averaged=averaged)
         self.state.restore(folder, training.identity)
         on_cuda = team.device.type == "cuda"
         half = on_cuda if schedule.precision == "auto" else schedule.precision == "bf16"
-        self._objective = team.parallel(Objective(net, training.adapter, training.model.frequency_consistency, half))
+        recipe = training.model
+        self._objective = team.parallel(
+            Objective(net, training.adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
+        )
         precision = "bf16" if half else "fp32"
         self._attacked_model = models.SegmentationModel(
             net, training.roi, precision=precision, adapter=training.adapter
@@ -213,6 +220,8 @@ class Trainer:
                 f"{self.folder}"
             )
         state.optimizer.step()
+        if state.averaged is not None:
+            state.averaged.update_parameters(state.net)
         state.losses.append([loss, *terms])
         state.step += 1
         seconds, waited = self.team.mean([time.perf_counter() - began, waited])  # one clock for all: it ends them
@@ -238,11 +247,12 @@ class Trainer:
     def validate(self, select: Sequence[Case], rate: float) -> None:
         """Measures the select list, each process its share, keeps the best weights and saves."""
         training, state, began = self.training, self.state, time.perf_counter()
-        state.net.eval()
-        model = models.SegmentationModel(state.net, training.roi, adapter=training.adapter)
+        net = state.judged
+        net.eval()
+        model = models.SegmentationModel(net, training.roi, adapter=training.adapter)
         dice = mean_foreground(self._scores(model, select, None))
         attacked, worst = under_attacks([self._scores(model, select, attack) for attack in training.quick])
-        state.net.train()
+        net.train()
         row: list[Any] = [state.step, rate, *np.mean(state.losses, axis=0).tolist(), dice, attacked, worst]
         state.log.append(Row(*row))
         state.losses = []
@@ -250,7 +260,7 @@ class Trainer:
         better = score > state.score
         if better:
             state.score, state.dice_select, state.dice_attacked, state.dice_worst = score, dice, attacked, worst
-            state.best = {key: tensor.detach().cpu().clone() for key, tensor in state.net.state_dict().items()}
+            state.best = {key: tensor.detach().cpu().clone() for key, tensor in net.state_dict().items()}
         state.validated += time.perf_counter() - began
         if self.team.rank == 0:
             state.save(self.folder, training.identity)

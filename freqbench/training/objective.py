@@ -1,4 +1,4 @@
-"""Computes the losses of the three objectives, and the attacked crops that they need."""
+"""Computes the losses of the objectives, and the attacked crops that they need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
-from freqbench.core.identity import window_generator
+from freqbench.core.identity import digest, window_generator
 from freqbench.job.training import FrequencyConsistency
 from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.losses import dice_ce
@@ -23,33 +24,50 @@ class Objective(nn.Module):
     With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
 
     .. math:: \text{clean: } L(f(x), y), \qquad \text{at: } L(f(x'), y), \qquad
-              \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x'))
+              \text{vaft: } L(f(x), y) + L(f(x'), y) + w \, L_{fr}(f(x), f(x')), \qquad
+              \text{trades: } L(f(x), y) + \beta \, KL(f(x) \Vert f(x'))
 
     `at` is the "VAFA" row of Table 6, `vaft` with the frequency consistency its "VAFA-FR" row (Hanif et al., MICCAI
-    2023, arXiv:2307.07269). With `half` the network runs under bf16 autocast; losses are computed in float32.
+    2023, arXiv:2307.07269). `trades` follows Zhang et al., ICML 2019, arXiv:1901.08573, except that attacks raise their
+    own loss instead of the divergence, which is the mean over voxels. With `half` the network runs under bf16 autocast;
+    losses are computed in float32.
     """
 
     def __init__(
-        self, net: nn.Module, adapter: models.InputAdapter, consistency: FrequencyConsistency | None, half: bool
+        self,
+        net: nn.Module,
+        adapter: models.InputAdapter,
+        consistency: FrequencyConsistency | None,
+        half: bool,
+        beta: float | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self._adapter = adapter
         self._consistency = consistency
         self._half = half
+        self._beta = beta
 
     def forward(self, clean: Tensor | None, adversarial: Tensor | None, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the loss and its terms (NaN if missing): on clean crops, on attacked ones, the weighted consistency.
 
-        Crops are `[B, C, h, w, d]`, None: without that term; labels integers `[B, 1, h, w, d]`.
+        Crops are `[B, C, h, w, d]`, None: without that term; attacked ones may be several times as many, in the same
+        order each time. Labels are integers `[B, 1, h, w, d]`.
         """
         on_clean, on_adversarial = (None if x is None else self._logits(x) for x in (clean, adversarial))
-        losses = [None if logits is None else dice_ce(logits, labels).mean() for logits in (on_clean, on_adversarial)]
+        losses: list[Tensor | None] = [
+            None if logits is None else dice_ce(logits, _as_many(labels, logits)).mean()
+            for logits in (on_clean, on_adversarial)
+        ]
         losses.append(None)
-        if self._consistency and on_clean is not None and on_adversarial is not None:
-            block = None if self._consistency.block == "whole" else self._consistency.block
-            distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
-            losses[-1] = self._consistency.weight * distance
+        if on_clean is not None and on_adversarial is not None:
+            on_clean = _as_many(on_clean, on_adversarial)
+            if self._consistency:
+                block = None if self._consistency.block == "whole" else self._consistency.block
+                distance = frequency_consistency(on_clean, on_adversarial, self._consistency.form, block)
+                losses[-1] = self._consistency.weight * distance
+            if self._beta:
+                losses[1:] = None, self._beta * divergence(on_clean, on_adversarial)
         terms = [term for term in losses if term is not None]
         values = [labels.new_full((), float("nan"), dtype=torch.float32) if t is None else t.detach() for t in losses]
         return sum(terms[1:], start=terms[0]), torch.stack(values)
@@ -58,6 +76,18 @@ class Objective(nn.Module):
         with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self._half):
             logits: Tensor = self._adapter.from_network(self.net(self._adapter.to_network(images)))
         return logits.float()  # [B, K, h, w, d]
+
+
+def divergence(clean: Tensor, adversarial: Tensor) -> Tensor:
+    """Returns KL(clean || adversarial) of the softmax of logits `[B, K, h, w, d]`, the mean over voxels, a scalar."""
+    of_clean, of_adversarial = (logits.log_softmax(dim=1) for logits in (clean, adversarial))
+    return F.kl_div(of_adversarial, of_clean, log_target=True, reduction="none").sum(dim=1).mean()
+
+
+def _as_many(volumes: Tensor, like: Tensor) -> Tensor:
+    """Repeats a batch until it is as long as another."""
+    times = len(like) // len(volumes)
+    return volumes if times == 1 else volumes.repeat(times, *[1] * (volumes.ndim - 1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,3 +119,38 @@ class Adversary:
         generators = [window_generator(self.seed, "training", number) for number in numbers]
         reference = images.roll(1, dims=0) if attack.needs_reference else None
         return attack(model, images, labels, generator=generators, reference=reference).adversarial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Union:
+    """Several adversaries of one training, mixed as `freqbench.job.training.Union` says."""
+
+    adversaries: tuple[Adversary, ...]
+    mix: str
+    shares: tuple[float, ...] | None
+    seed: int
+
+    def drawn(self, number: int) -> Adversary:
+        """Draws the adversary of a `random` mix that meets the crops from this number on."""
+        shares = np.array(self.shares or [1] * len(self.adversaries))
+        draw = np.random.default_rng(int(digest(["union", self.seed, number]), 16))
+        return self.adversaries[draw.choice(len(shares), p=shares / shares.sum())]
+
+    def attacked(
+        self, model: models.SegmentationModel, images: Tensor, labels: Tensor, step: int, numbers: Sequence[int]
+    ) -> Tensor:
+        """Attacks crops as `Adversary.attacked`; an `average` returns those of one adversary after the other."""
+        if self.mix == "random":
+            return self.drawn(numbers[0]).attacked(model, images, labels, step, numbers)
+        volumes = [each.attacked(model, images, labels, step, numbers) for each in self.adversaries]
+        return torch.cat(volumes) if self.mix == "average" else _of_highest_loss(model, volumes, labels)
+
+
+def _of_highest_loss(model: models.SegmentationModel, volumes: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Takes each crop from the batch in which it has the highest loss: one forward pass a batch."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        losses = torch.stack([dice_ce(model(batch), labels) for batch in volumes])  # [k, B]
+    model.train(was_training)
+    return torch.stack(list(volumes))[losses.argmax(dim=0), torch.arange(len(labels), device=labels.device)]

@@ -20,7 +20,7 @@ from freqbench.job.sweep import AttackEntry
 from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
 from freqbench.models.checkpoints import record
 from freqbench.training.loop import Training
-from freqbench.training.objective import Adversary
+from freqbench.training.objective import Adversary, Union
 from freqbench.training.state import BEST
 
 ROLES = ("train", "select", "test")
@@ -99,18 +99,17 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
-    attack = _attack(model.attack, dataset, f"{place}: attack")
-    if attack and attack.moves_labels:
-        raise UserError(f"{place}: attack: expected one that leaves labels in their place, got {attack.name}")
-    quick = _quick(job.validation, attack, dataset, f"{job.name}: validation")
-    choose_by = _choose_by(job.validation, quick, place)
+    attacks = _own_attacks(model, dataset, place)
+    quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
+    choose_by = _choose_by(job.validation, quick, place, "worst" if model.union else "mean")
     for each in quick:
         if each.needs_reference and len(refs["select"]) < 2:
             raise UserError(
                 f"{place}: splits.select: expected two cases or more, as {each.name} mixes with another case, got 1: "
                 "choose a longer list, or give validation.attack"
             )
-    if model.attack and attack and model.random_budget:
+    if model.attack and model.random_budget:
+        [attack] = attacks
         if attack.budget_name is None:
             raise UserError(f"{place}: random_budget: expected none, as {attack.name} has no budget: leave it out")
         for budget in model.random_budget:
@@ -145,11 +144,11 @@ def _training(
         seed=job.seed,
         num_classes=num_classes,
         half=job.half,
-        adversary=Adversary(attack=attack, random_budget=model.random_budget, seed=job.seed) if attack else None,
+        adversary=_adversary(model, attacks, job.seed),
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
-        record=_record(job, model, dataset, refs, attack) | about,
+        record=_record(job, model, dataset, refs, attacks) | about,
         origin=origin,
         facts={
             "class_names": list(dataset.class_names),
@@ -167,7 +166,27 @@ def _training(
     return training
 
 
-def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attack: Attack | None) -> dict[str, Any]:
+def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:
+    """Makes the attacks that a network is trained on; none for a clean one."""
+    attacks = []
+    for key, entry in model.attacks.items():
+        attack = _attack(entry, dataset, f"{place}: {key}")
+        if attack.moves_labels:
+            raise UserError(f"{place}: {key}: expected one that leaves labels in their place, got {attack.name}")
+        attacks.append(attack)
+    return tuple(attacks)
+
+
+def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | Union | None:
+    each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=seed) for attack in attacks)
+    if model.union:
+        return Union(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
+    return each[0] if each else None
+
+
+def _record(
+    job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attacks: Sequence[Attack]
+) -> dict[str, Any]:
     """Collects the facts of a training that its stored file states, before it runs."""
     # Later fields are left out if unused, so that identities of earlier files stay.
     schedule = job.schedule(model)
@@ -184,20 +203,25 @@ def _record(job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, att
         "schedule": early | schedule.model_dump(include=set(LATER), exclude_defaults=True),
         "augmentation": (model.augmentation or job.augmentation).model_dump(),
     }
-    if attack is None:
+    if model.ema:
+        facts["ema"] = model.ema
+    if not attacks:
         return facts
+    if model.union:
+        facts["union"] = model.union.model_dump(include={"mix", "shares"})
+    if model.divergence_weight:
+        facts["beta"] = model.divergence_weight
     consistency = model.frequency_consistency
+    identities = [attack_identity(attack) for attack in attacks]
     return facts | {
         "objective": model.objective,
-        "attack": attack_identity(attack),
+        "attack": identities if model.union else identities[0],
         "random_budget": model.random_budget,
         "frequency_consistency": consistency.model_dump() if consistency else None,
     }
 
 
-def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack | None:
-    if entry is None:
-        return None
+def _attack(entry: AttackEntry, dataset: Dataset, place: str) -> Attack:
     written = entry.model_dump()
     attack = attack_of(written.pop("name"), written, dataset, place)
     if attack.needs_learned:
@@ -207,24 +231,19 @@ def _attack(entry: AttackEntry | None, dataset: Dataset, place: str) -> Attack |
     return attack
 
 
-def _quick(validation: Validation, own: Attack | None, dataset: Dataset, place: str) -> tuple[Attack, ...]:
+def _quick(validation: Validation, own: Sequence[Attack], dataset: Dataset, place: str) -> tuple[Attack, ...]:
     """Lists the attacks under which weights are judged, each once; none for a clean network with only its own."""
-    if not validation.attacks:
-        if own is None:
-            return ()
-        if own.threat_model != "linf":
-            return (own,)
-    attacks: list[Attack] = []
+    if not validation.attacks and [attack.threat_model for attack in own] != ["linf"]:
+        return tuple(own)
+    attacks = list[Attack]()
     for entry in validation.attacks or (QUICK_ATTACK,):
-        attack = own if isinstance(entry, str) else _attack(entry, dataset, place)
-        if attack is not None and attack not in attacks:
-            attacks.append(attack)
-    return tuple(attacks)
+        attacks += own if isinstance(entry, str) else (_attack(entry, dataset, place),)
+    return tuple(dict.fromkeys(attacks))
 
 
-def _choose_by(validation: Validation, quick: Sequence[Attack], place: str) -> str:
+def _choose_by(validation: Validation, quick: Sequence[Attack], place: str, usual: str) -> str:
     if quick:
-        return validation.choose_by or "mean"
+        return validation.choose_by or usual
     if OWN not in validation.attacks and validation.choose_by not in (None, "clean"):
         raise UserError(
             f"{place}: choose_by: expected clean without an attack, got {validation.choose_by}: give validation.attack"

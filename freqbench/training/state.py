@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from freqbench.core.storage import exists, join, read_bytes, write_atomic
 from freqbench.models.checkpoints.files import read_torch
@@ -61,6 +62,7 @@ class State:
     Draws are functions of seed and step, so no state of a random generator belongs here.
 
     Attributes:
+        averaged: the moving average of the weights, if the recipe has one.
         step: optimizer steps done.
         seconds: of these steps, over all resumptions; `waited` of them for crops; `validated` besides.
         losses: of the steps since the last validation: the loss and its terms.
@@ -70,6 +72,7 @@ class State:
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None = None
     step: int = 0
     seconds: float = 0.0
     waited: float = 0.0
@@ -82,6 +85,11 @@ class State:
     best: dict[str, Tensor] = field(default_factory=dict)
     log: list[Row] = field(default_factory=list)
     saved: int = 0
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the average, if there is one."""
+        return self.net if self.averaged is None else self.averaged.module
 
     @property
     def figures(self) -> dict[str, float]:
@@ -99,6 +107,7 @@ class State:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "log": [asdict(row) for row in self.log],
+            **({} if self.averaged is None else {"averaged": self.averaged.state_dict()}),
             **{name: getattr(self, name) for name in KEPT},
         }
         stream = io.BytesIO()
@@ -120,6 +129,8 @@ class State:
             return
         self.net.load_state_dict(content["net"])
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(content["averaged"])
         self.log = [Row(**row) for row in content["log"]]
         for name in KEPT:
             setattr(self, name, content[name])

@@ -1,4 +1,4 @@
-"""What a step of VAFT costs beside the bare model's steps, and whether crops are ever waited for.
+"""Cost of a step of VAFT beside the bare model's steps, of a union beside plain training's, and waits for crops.
 
 `pytest -m benchmark -s tests/benchmarks/test_training_speed.py --json training.json`: a table, and the same as JSON.
 
@@ -32,6 +32,7 @@ STEPS, CLASSES = 5, 14
 ON_GPU = torch.cuda.is_available()
 BATCH, ROUNDS = (4, 15) if ON_GPU else (1, 3)
 ATTACK = {"name": "vafa", "q_max": 20, "steps": STEPS, "block": 32}
+UNION = [ATTACK, {"name": "sa2", "rho": 0.4, "steps": STEPS, "block": 32, "ssim_weight": 0}]
 
 
 @pytest.fixture
@@ -44,15 +45,16 @@ def roi(fast: bool) -> Shape:
     return (32, 32, 32) if fast else (96, 96, 96)
 
 
-def trainer(folder: Path, roi: Shape, **consistency: Any) -> Trainer:
-    """Of the papers' UNet on a dataset of as many classes, whose cases are not read."""
-    recipe = {"name": "net", "arch": "unet", "roi": roi, "start": "scratch", "objective": "vaft", "attack": ATTACK}
+def trainer(folder: Path, roi: Shape, **recipe: Any) -> Trainer:
+    """Of the papers' UNet on a dataset of as many classes, whose cases are not read; VAFT unless the recipe differs."""
+    adversary = {} if "union" in recipe else {"attack": ATTACK}
+    usual = {"name": "net", "arch": "unet", "roi": roi, "start": "scratch", "objective": "vaft", **adversary}
     job = validate(
         {
             "name": "speed",
             "dataset": {"name": "phantom", "loader": "stand_in", "classes": [f"c{i}" for i in range(CLASSES)]},
             "splits": {"train": "train", "select": "validation", "test": "test"},
-            "models": [{**recipe, **({"frequency_consistency": consistency} if consistency else {})}],
+            "models": [{**usual, **recipe}],
             "batch_size": BATCH,
         },
         TrainJob,
@@ -76,7 +78,7 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(BATCH, 1, *roi, generator=generator)
     labels = torch.randint(0, CLASSES, images.shape, generator=generator)
-    bare, whole = trainer(tmp_path / "a", roi), trainer(tmp_path / "b", roi, weight=1)
+    bare, whole = trainer(tmp_path / "a", roi), trainer(tmp_path / "b", roi, frequency_consistency={"weight": 1})
     net, on_device = bare.state.net, [volumes.to(ALONE.device) for volumes in (images, labels)]
 
     def pass_to_input() -> None:
@@ -126,6 +128,28 @@ def test_a_step_of_vaft(tmp_path: Path, fast: bool, roi: Shape, measured: list[d
     measured.append({"what": "share of the consistency in a step", "ratio": share})
     assert fast or to_full <= 1.2
     assert fast or share <= 0.05
+
+
+def test_a_step_of_a_union(tmp_path: Path, fast: bool, roi: Shape, measured: list[dict[str, Any]]) -> None:
+    """Two attacks of T steps; plain: the mean over a step on each alone. `random` makes T + 1 passes as they do."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, 1, *roi, generator=generator)
+    labels = torch.randint(0, CLASSES, images.shape, generator=generator)
+    recipes = {f"plain{i}": {"attack": attack} for i, attack in enumerate(UNION)}
+    recipes |= {mix: {"union": {"mix": mix, "attacks": UNION}} for mix in ("random", "worst", "average")}
+    recipes["random, ema"] = {"ema": 0.99, **recipes["random"]}
+    trainers = {name: trainer(tmp_path / name, roi, objective="at", **recipe) for name, recipe in recipes.items()}
+    rounds: dict[str, list[float]] = {name: [] for name in trainers}
+    for number in range(2 if fast else 2 * ROUNDS + 1):
+        for name, each in trainers.items():
+            took = seconds(lambda each=each: each.step(iter([(images, labels)])))  # type: ignore[misc]
+            if number:
+                rounds[name].append(took)
+    plain = statistics.mean(statistics.median(rounds[f"plain{i}"]) for i in range(2))
+    ratios = {name: statistics.median(values) / plain for name, values in rounds.items() if "plain" not in name}
+    for name, ratio in ratios.items():
+        measured.append({"what": f"union step, {name} / plain adversarial step", "ratio": ratio})
+    assert fast or ratios["random, ema"] <= 1.2
 
 
 def test_crops_are_never_waited_for(roi: Shape, measured: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ VAFT = {
     "attack": {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
     "frequency_consistency": {"weight": 1, "form": "released", "block": "whole"},
 }
+UNION = {"name": "union", "objective": "at", "union": {"mix": "random", "attacks": [VAFT["attack"], PGD]}}
 
 
 def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:

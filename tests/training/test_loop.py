@@ -20,7 +20,7 @@ from freqbench.training.loop import fit, learning_rate
 from freqbench.training.plan import prepare
 from freqbench.training.state import State
 
-from .conftest import AT, FGSM, NET, VAFT, job_of
+from .conftest import AT, FGSM, NET, PGD, UNION, VAFT, job_of
 
 CASES: dict[str, list[Case]] = {}
 ARM = {**AT, **NET, "objective": "vaft", "attack": FGSM, "start": "scratch"}
@@ -93,6 +93,36 @@ def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> No
         run(tmp_path / "cut", stop_at(2), **changes)
     assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
     assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "uncut" / "log.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("mix", "objective"), [("random", {}), ("worst", {"objective": "vaft"}), ("average", {"objective": "trades"})]
+)
+def test_a_union_and_the_average_of_weights_are_resumed_too(
+    tmp_path: Path, mix: str, objective: dict[str, str]
+) -> None:
+    union = {"mix": mix, "attacks": [PGD, FGSM]}
+    changes = {"models": [{**UNION, **NET, "start": "scratch", "ema": 0.7, "union": union, **objective}], "steps": 3}
+    uncut = run(tmp_path / "uncut", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_at(2), **changes)
+    assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
+    for name in ("best.safetensors", "log.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
+
+
+def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
+    steps: list[dict[str, Tensor]] = []
+    judged = run(
+        tmp_path,
+        lambda state: steps.append({key: tensor.clone() for key, tensor in state.net.state_dict().items()}),
+        models=[{"name": "net", **NET, "ema": 0.75}],
+        steps=3,
+        validate_every=3,
+    ).best
+    for key, kept in judged.items():
+        first, second, third = (step[key] for step in steps)
+        assert torch.allclose(kept, 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third, atol=1e-6)
 
 
 def test_the_state_of_another_content_is_not_resumed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.attacks import make
 from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
-from freqbench.training.objective import Adversary, Objective
+from freqbench.training.objective import Adversary, Objective, Union, _of_highest_loss
 from freqbench.training.validation import choice, mean_foreground, under_attacks
 
 ROI = (8, 8, 8)
@@ -118,6 +118,65 @@ def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() ->
     found = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
     assert found.shape == images.shape
     assert not torch.equal(found, images)
+
+
+# Unions of attacks
+
+
+def union(mix: str, shares: tuple[float, ...] | None = None) -> Union:
+    """Of a weak attack and a strong one, which a crop can be told apart by."""
+    each = tuple(adversary(eps=eps / 255, steps=2, random_start=False) for eps in (1, 8))
+    return Union(adversaries=each, mix=mix, shares=shares, seed=3)
+
+
+def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> None:
+    net, (images, _, labels) = Watched().eval(), crops()
+    mixed, model = union("random"), SegmentationModel(net, ROI)
+    for number in range(8):
+        attacked = mixed.attacked(model, images, labels, 0, [number, 99])
+        assert torch.equal(attacked, mixed.drawn(number).attacked(model, images, labels, 0, [number, 99]))
+    assert {mixed.drawn(number).attack for number in range(8)} == {each.attack for each in mixed.adversaries}
+
+
+@pytest.mark.parametrize(("shares", "second"), [(None, 0.5), ((9, 1), 0.1)])
+def test_shares_are_the_probabilities_of_a_random_mix(shares: tuple[float, ...] | None, second: float) -> None:
+    mixed = union("random", shares)
+    drawn = [mixed.drawn(number) is mixed.adversaries[1] for number in range(2000)]
+    assert sum(drawn) / 2000 == pytest.approx(second, abs=0.04)
+
+
+def test_the_worst_mix_takes_each_crop_as_the_attack_of_the_highest_loss_leaves_it() -> None:
+    net, (images, _, labels) = Watched().eval(), crops(batch=3)
+    mixed, model = union("worst"), SegmentationModel(net, ROI).eval()
+    by_each = [each.attacked(model, images, labels, 0, [0, 1, 2]) for each in mixed.adversaries]
+    by_each[1][1] = images[1]  # so that the weak attack is the worse one for this crop
+    worst = _of_highest_loss(model, by_each, labels)
+    assert [[torch.equal(worst[row], x[row]) for x in by_each] for row in range(3)] == [[0, 1], [1, 0], [0, 1]]
+    assert torch.equal(mixed.attacked(model, images, labels, 0, [0, 1, 2])[[0, 2]], worst[[0, 2]]), (
+        "the mix is of these attacks"
+    )
+    assert not model.training
+
+
+def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> None:
+    net, (images, attacked, labels) = Watched().eval(), crops()
+    _, terms = objective(net)(images, torch.cat([attacked, images]), labels)
+    clean, adversarial = (float(MONAI(net(x), labels)) for x in (images, attacked))
+    assert terms[:2].tolist() == pytest.approx([clean, (clean + adversarial) / 2], abs=1e-6)
+    model = SegmentationModel(net, ROI)
+    every = union("average").attacked(model, images, labels, 0, [0, 1])
+    assert every.shape[0] == 4
+    assert torch.equal(every[2:], union("worst").adversaries[1].attacked(model, images, labels, 0, [0, 1]))
+
+
+def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
+    net, (images, attacked, labels) = Watched().eval(), crops()
+    loss, terms = Objective(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
+    of = [torch.distributions.Categorical(logits=net(x).movedim(1, -1)) for x in (images, attacked)]
+    distance = float(torch.distributions.kl_divergence(*of).mean())
+    assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)
+    assert torch.isnan(terms[1])
+    assert float(loss) == pytest.approx(float(terms[[0, 2]].sum()), abs=1e-6)
 
 
 # By which figures weights are chosen

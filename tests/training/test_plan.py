@@ -17,7 +17,7 @@ from freqbench.training import TrainJob, train
 from freqbench.training.loop import Training
 from freqbench.training.plan import job_lists, prepare
 
-from .conftest import AT, FGSM, NET, PGD, VAFT, identities, job_of
+from .conftest import AT, FGSM, NET, PGD, UNION, VAFT, identities, job_of
 
 JOBS = Path(__file__).parents[2] / "jobs"
 VAFA = {**AT, "attack": VAFT["attack"]}
@@ -45,6 +45,22 @@ def test_identities_of_earlier_releases_stay() -> None:
 def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"union": {**UNION["union"], "mix": "worst"}},
+        {"union": {**UNION["union"], "shares": [1, 2]}},
+        {"ema": 0.9},
+        {"objective": "trades"},
+        {"objective": "trades", "beta": 2},
+    ],
+)
+def test_what_shapes_a_union_is_in_its_identity(change: dict[str, Any]) -> None:
+    trades = {"objective": "trades"} if "beta" in change else {}
+    before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))
+    assert before != after
 
 
 def test_the_lists_and_the_start_are_in_an_identity() -> None:
@@ -112,6 +128,12 @@ def test_by_default_a_network_is_judged_under_its_own_threat_model(arm: dict[str
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
 
 
+def test_a_union_is_judged_by_the_worst_of_its_attacks_whatever_they_are() -> None:
+    union = planned(job_of({**UNION, "union": {"mix": "worst", "attacks": [PGD, FGSM]}}))["union"]
+    assert ([attack.name for attack in union.quick], union.choose_by) == (["pgd", "fgsm"], "worst")
+    assert [each["name"] for each in union.record["attack"]] == ["pgd", "fgsm"]
+
+
 def test_own_is_the_attack_as_trained_and_several_are_in_record_and_identity() -> None:
     own, both = (planned(job_of(VAFA, validation={"attack": attack}))["at"] for attack in ("own", ["own", FGSM]))
     assert own.adversary is not None
@@ -166,6 +188,12 @@ def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
 
 NO_ATTACK = r"validation.attack: expected an attack \{name: ..., ...\}, own, or a list of these, got "
 POINTS = {"arch": "vista3d", "args": {"points": 1, "blocks_down": [1, 1], "feature_size": 8}, "roi": [16, 16, 16]}
+
+
+def _union(**changes: Any) -> dict[str, Any]:
+    return UNION | {"attack": None, "union": UNION["union"] | changes}
+
+
 BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"attack": None}, {}, "expected an attack for objective: at, got none"),
     ({"objective": "clean"}, {}, "expected no attack for objective: clean"),
@@ -217,6 +245,16 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         (network, {}, "^at: expected a network without points, as training shows it none: leave args.points out, or ")
         for network in (POINTS, POINTS | {"arch": "sam_med3d", "args": SMALL_ARGS["sam_med3d"]})
     ),
+    (UNION, {}, "expected no attack beside union, got both"),
+    (UNION | {"attack": None, "random_budget": [1, 2]}, {}, "expected no random_budget beside union, got both"),
+    (UNION | {"attack": None, "objective": "clean"}, {}, "expected no union for objective: clean"),
+    (_union(mix="most"), {}, r"models\[1\]\.union\.mix: .*'random', 'worst' or 'average'"),
+    (_union(attacks=[PGD]), {}, r"union\.attacks: expected a list of at least 2"),
+    (_union(attacks=[PGD, {"name": "pgd", "eps": 8}]), {}, r"union: union\.attacks\[1\]\.eps: .*8/255"),
+    (_union(shares=[1]), {}, "expected 2 shares, one for each attack, got 1"),
+    (_union(shares=[1, 2], mix="worst"), {}, "expected no shares for mix: worst"),
+    ({"beta": 6}, {}, "expected beta for objective: trades alone"),
+    ({"ema": 1}, {}, r"models\[1\]\.ema: Input should be less than 1"),
     ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
 ]
 
