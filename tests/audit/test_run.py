@@ -298,7 +298,7 @@ def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], ep
     assert computing.usual_eps(grid.cells) == eps
 
 
-@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
+@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0", "8x16"])
 def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
