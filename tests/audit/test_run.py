@@ -48,7 +48,6 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of both networks, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
         shorten(patch)
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(attacks=ATTACKS), place)
