@@ -39,6 +39,18 @@ def no_volumes_kept() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync(pytestconfig: pytest.Config) -> Iterator[None]:
+    """No test in this process pulls the plug: where no speed is measured, only the handle is looked at.
+
+    Waiting for the disk would be much of the time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if is_of_ci(pytestconfig):
+            patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture
 def trusted() -> Iterator[None]:
     """Third-party code may run."""
@@ -101,10 +113,9 @@ def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, A
 
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
-    with Path(f"{folder}.lock").open("w") as lock, pytest.MonkeyPatch.context() as patch:
+    with Path(f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            patch.setattr(os, "fsync", lambda handle: None)
             started = folder.with_suffix(".started")
             summary = execute(content, started / "out")
             assert summary.num_new > summary.num_failed == 0
@@ -173,7 +184,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     """One thread in each process, those that tests start too: tiny tensors gain nothing from more, and lose much where
     cores are shared. Set before torch is imported; what is measured takes the threads that it finds."""
-    if is_default_selection(config) or config.option.markexpr.startswith("integration"):
+    if is_of_ci(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -186,6 +197,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     is_little = config.option.keyword or any(".py" in argument for argument in config.args)
     is_shared = is_default_selection(config) or config.option.markexpr == "integration"
     return None if is_shared and not is_little else 0
+
+
+def is_of_ci(config: pytest.Config) -> bool:
+    """Whether the tests of `.ci/run` were selected, which measure no speed."""
+    return is_default_selection(config) or config.option.markexpr.startswith("integration")
 
 
 def is_default_selection(config: pytest.Config) -> bool:

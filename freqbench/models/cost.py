@@ -10,9 +10,11 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core import plugins
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.identity import digest
 from freqbench.models.entry import FROZEN
 from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
+from freqbench.models.networks.architectures import MODELS
 from freqbench.models.spec import ModelSpec
 
 # A frozen file, or a bundle whose code has to run, cannot be counted without computing: it counts as a UNet of the
@@ -24,6 +26,7 @@ GRAPH_BYTES = 4 << 30
 pass; a GPU with more free memory gives more."""
 
 _step_bytes: dict[str, int] = {}
+_counts: dict[str, tuple[int, int]] = {}
 
 
 def forward_flops(spec: ModelSpec) -> int:
@@ -72,7 +75,19 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
 
 
 def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do."""
+    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do.
+
+    A network of MODELS that passed in this process is not traced again: many checkpoints are of one network.
+    """
+    if spec.arch not in MODELS:
+        return _traced(spec, net)
+    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
+    if key not in _counts:
+        _counts[key] = _traced(spec, net)
+    return _counts[key]
+
+
+def _traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]

@@ -48,7 +48,6 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of both networks, and its audit."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
         shorten(patch)
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(attacks=ATTACKS), place)
@@ -298,7 +297,7 @@ def test_the_radius_is_the_job_s_most_usual(attacks: list[dict[str, object]], ep
     assert computing.usual_eps(grid.cells) == eps
 
 
-@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0"])
+@pytest.mark.parametrize("text", ["8", "0", "-1", "much", "8/0", "8x16"])
 def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})

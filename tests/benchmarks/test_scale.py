@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from measured import ROOT, Measured
+from benchmarks.measured import ROOT, Measured
 from tiny import JOB, SHAPE, expanded, job, write
 
 from freqbench.engine import rows

@@ -59,7 +59,6 @@ def test_run_computes_what_is_missing_and_shows_it(
     ("arguments", "complaint"),
     [
         (("--cases", "2"), "audit: --cases: expected --run or --plan beside it, got neither"),
-        (("--plan", "--eps", "8x16"), "--eps: expected a number in (0, 1] or a fraction like 8/255, got 8x16"),
         (("--eps", "8/255"), "audit: --eps: expected --run or --plan beside it, got neither"),
         (("--address", "auto"), "audit: --address: expected --run or --plan beside it, got neither"),
         (("--run", "--plan"), "audit: expected --run or --plan, got both"),

@@ -1,7 +1,9 @@
-"""How commands end: within a second where the job is wrong, whole on any stream, and with one line whatever happens."""
+"""How commands end: within a second where the job is wrong, whole on any stream, with one line whatever happens; how a
+run ends, with its page and what to do next."""
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,9 +12,10 @@ from pathlib import Path
 import pytest
 from called import Bench, refused
 from job.test_checks import WRONG as MISTAKES
-from tiny import job, write
+from tiny import job, small, write
 
 import freqbench.core.config
+from freqbench.cli import report
 from freqbench.core import names, storage
 from freqbench.core.errors import UserError
 
@@ -203,3 +206,77 @@ def test_a_path_of_nobody_here_is_refused_wherever_it_is_opened(path: str) -> No
     if path.startswith("~"):
         with pytest.raises(UserError, match="home of a user"):
             storage.filled_in(path, "model a")
+
+
+BOXES = {chr(code) for code in range(0x2500, 0x2580)}
+
+
+def test_a_run_ends_with_a_table_the_page_and_three_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, said, _ = bench("run", write(tmp_path, job(metrics=["dsc"])), "--out", "my out", "--engine", "serial")
+    assert code == 0
+    lines = said[said.index("phantom: DSC under white-box attacks") :].splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert not BOXES & {*said}
+    assert any(line.startswith("phantom: transfer of ") for line in lines)
+    assert "Audit" not in said
+    assert lines[-4].startswith("written: my out/report.html (")
+    assert lines[-3:] == [
+        "next: freqbench open 'my out'",
+        "      freqbench report 'my out'",
+        "      freqbench audit 'my out'",
+    ]
+    assert "freqbench-data" in (tmp_path / "my out" / "report.html").read_text()
+
+
+def test_no_page_leaves_it_and_one_that_cannot_be_written_is_a_line(tmp_path: Path, bench: Bench) -> None:
+    out = tmp_path / "out"
+    command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(out), "--engine", "serial")
+    assert bench(*command, "--no-page")[0] == 0
+    assert not (out / "report.html").exists()
+    (out / "report.html").write_text("not freqbench's")
+    code, said, _ = bench(*command)
+    assert code == 0
+    assert said.splitlines()[-4].startswith(f"no page: {out}/report.html: expected no file or one that freqbench wrote")
+    assert (out / "report.html").read_text() == "not freqbench's"
+
+
+def test_a_defect_of_the_page_is_none_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    monkeypatch.setattr("freqbench.reporting.page.build_page", lambda *_: 1 / 0)
+    command = ("run", write(tmp_path, small(metrics=["dsc"])), "--out", str(tmp_path / "out"), "--engine", "serial")
+    code, said, err = bench(*command)
+    assert (code, err) == (0, "")
+    assert "no page: division by zero\n" in said
+
+
+def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    """The browser is a script that keeps what it is given."""
+    out, seen, browser = f"memory://{tmp_path.name}-ending", tmp_path / "seen", tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
+    code, _, err = bench("open", out)
+    assert (code, f"{out}/report.html: expected a page, found none" in err) == (2, True)
+    path = write(tmp_path, small(metrics=["dsc"]))
+    assert bench("run", path, "--out", out, "--engine", "serial")[0] == 0
+    code, said, _ = bench("open", out)
+    assert code == 0
+    file = Path(said.strip().removeprefix("opened: "))
+    assert seen.read_text().strip() == file.as_uri()
+    assert file.read_bytes() == storage.read_bytes(f"{out}/report.html")
+
+
+def test_without_a_display_the_place_of_the_page_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(report.sys, "platform", "linux")
+    (tmp_path / "report.html").write_text("page")
+    code, said, _ = bench("open", str(tmp_path))
+    assert (code, said) == (0, f"no browser to open it in: {tmp_path / 'report.html'}\n")

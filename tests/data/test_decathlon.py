@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import expanded, small
 
-from freqbench.core.errors import DataError, UserError
+from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.phantom import Phantom
@@ -211,11 +211,3 @@ def test_a_case_that_joins_is_in_the_id_of_cells_that_draw_from_it(
     ids.append(replace(cell, dataset=folder.dataset()).cell_id)
     assert ids[0] == ids[1]
     assert (ids[1] != ids[2]) == differs
-
-
-def test_a_split_of_one_case_is_refused(folder: Folder) -> None:
-    folder.list(validation=folder.listed["validation"][:1])
-    dataset = folder.dataset()
-    text = r"^small: expected another case beside a in the split 'validation', .* got none"
-    with pytest.raises(DataError, match=text):
-        dataset.other(dataset.refs()[0], 0)

@@ -139,12 +139,13 @@ def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -
 
 
 def test_saved_volumes_are_scored_with_the_moved_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = small(**ONE, **SERIAL, models=job()["models"], targets="source")
+    content = small(**{**ONE, "metrics": ["dsc", "hd95", "psnr"]}, **SERIAL, models=job()["models"], targets="source")
     execute(content, tmp_path / "scored")
     execute({**content, "targets": "all"}, tmp_path / "run")
     monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
     grid = further_targets(expanded(content)[0], ["a", "b"])
-    run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    summary = run.rescore(grid, str(tmp_path / "scored"), Console(file=io.StringIO()))
+    assert (summary.num_done, summary.num_new, summary.num_failed) == (2, 2, 0)
     assert rows(tmp_path / "scored") == rows(tmp_path / "run")
     assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from exchange import elsewhere
 from rich.console import Console
-from tiny import ROI, class_rows, execute, expanded, job, rows, save_weights, small
+from tiny import ROI, execute, expanded, job, rows, save_weights, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError
-from freqbench.engine import attacking, run, saved_volumes
+from freqbench.engine import run, saved_volumes
 from freqbench.engine.run import Summary
 from freqbench.job.grid import further_targets
 from freqbench.results import Store, index_keys
@@ -63,17 +63,6 @@ def test_affine_units_and_types_are_right_and_what_is_read_back_scores_as_the_ro
         assert image.header.get_xyzt_units()[0] == "mm"
         assert image.get_data_dtype() == (np.float32 if name in ("adversarial", "clean") else np.uint8)
         assert image.shape == (24, 20, 16)
-
-
-def test_a_model_of_the_job_is_scored_as_a_run_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = {**BOTH, "metrics": ["dsc", "hd95", "psnr"]}
-    execute(content, tmp_path / "scored")
-    execute({**content, "targets": "all"}, tmp_path / "run")
-    monkeypatch.setattr(attacking, "attack_case", lambda *args: pytest.fail("attacked again"))
-    summary = score(content, tmp_path / "scored", ["a", "b"])
-    assert (summary.num_done, summary.num_new, summary.num_failed) == (4, 4, 0)
-    assert rows(tmp_path / "scored") == rows(tmp_path / "run")
-    assert class_rows(tmp_path / "scored") == class_rows(tmp_path / "run")
 
 
 @pytest.mark.integration

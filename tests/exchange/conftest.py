@@ -1,5 +1,5 @@
 """What the engine's tests share."""
 
-from engine.conftest import no_fsync, one_thread
+from engine.conftest import one_thread
 
-__all__ = ["no_fsync", "one_thread"]
+__all__ = ["one_thread"]

@@ -8,7 +8,6 @@ import pytest
 from data import downloads
 from tiny import job, write
 
-from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import CheckpointError, DataError, UserError
 from freqbench.job.grid import expand
@@ -113,19 +112,6 @@ def test_a_mistake_is_refused_with_place_and_hint(mistake: str, tmp_path: Path) 
     assert hint in text
 
 
-def test_a_checkpoint_with_another_number_of_classes(tmp_path: Path) -> None:
-    path = tmp_path / "six.safetensors"
-    args = {"channels": [4, 8], "strides": [2]}
-    net = models.build("unet", 6, (16, 16, 16), args)
-    models.save_checkpoint(path, net.state_dict(), {"arch": "unet", "args": args, "roi": [16, 16, 16]}, half=False)
-
-    def three_classes(content: dict[str, Any]) -> None:
-        content["datasets"] = [make_folder(tmp_path)]
-        content["models"] = [{"name": "six", "checkpoint": str(path)}]
-
-    assert refusal(tmp_path, three_classes) == "models[0]: six: checkpoint has 6 output classes, dataset wants 3"
-
-
 def test_too_few_classes_for_a_loss(tmp_path: Path) -> None:
     def spoil(content: dict[str, Any]) -> None:
         content["datasets"].append(make_folder(tmp_path))
@@ -147,21 +133,6 @@ def make_folder(root: Path) -> dict[str, Any]:
     """A Decathlon folder of one case; its entry in a job file."""
     downloads.decathlon(root, {"validation": ["c"]})
     return {"name": "folder", "loader": "decathlon", "root": str(root), "split": "validation"}
-
-
-@pytest.mark.parametrize(
-    ("spoil", "expected"),
-    [
-        (lambda root: (root / "imagesVa" / "c.nii.gz").unlink(), "expected the image of case c, found no file"),
-        (lambda root: (root / "dataset.json").write_text("{"), "dataset.json: not readable as JSON"),
-    ],
-)
-def test_files_that_are_missing_or_broken(tmp_path: Path, spoil: Callable[[Path], object], expected: str) -> None:
-    entry = make_folder(tmp_path)
-    spoil(tmp_path)
-    text = refusal(tmp_path, lambda c: c["datasets"].append(entry))
-    assert text.startswith("datasets[1]: ")
-    assert expected in text
 
 
 def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:

@@ -1,10 +1,7 @@
 """Rows made by hand."""
 
-import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-import pytest
 
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.writer import commit
@@ -42,9 +39,3 @@ def put(store: Store, name: str, *records: Row) -> None:
     """Commit a pair of a name of one's own."""
     classes = [row for record in records for row in make_classes(record)]
     commit(store.root, name, to_table(RECORDS, records), to_table(CLASS_RECORDS, classes))
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test pulls the plug, and waiting for the disk would be most of the time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)

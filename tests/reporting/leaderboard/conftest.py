@@ -8,7 +8,7 @@ import audited
 import pytest
 import torch
 import yaml
-from engine.conftest import no_fsync, one_thread
+from engine.conftest import one_thread
 from rich.console import Console
 from tiny import execute, expanded
 
@@ -18,7 +18,7 @@ from freqbench.audit.computing import carry_out
 from freqbench.core.plugins import trusting
 from freqbench.reporting.leaderboard.make import make_entry
 
-__all__ = ["no_fsync", "one_thread"]
+__all__ = ["one_thread"]
 
 CARD: dict[str, Any] = {
     "title": "Bright",
@@ -78,7 +78,6 @@ def entered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with checkpoints, a store `out`, and `entries` of both networks; only to be read."""
     folder = tmp_path_factory.mktemp("leaderboard")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda handle: None)
         shorten(patch)
         out = attacked(folder, job(folder))
         for name in ("plain", "rounded"):
