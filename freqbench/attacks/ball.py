@@ -63,12 +63,12 @@ class Ball(AcquisitionAttack):
         """Returns the ball of parameters; volumes are clamped."""
         change = CHANGES[self.kind]
         layout = change.layout(clean.shape[1:])
-        radius = clean.new_tensor(self.radius)
+        apply, radius = change.on(clean), clean.new_tensor(self.radius)
         return Space(
             centre=clean.new_zeros(len(clean), *layout),
             radius=radius,
             project=lambda c: c * (radius / _norm(c)).clamp(max=1),
-            render=lambda c: change.apply(clean, c).clamp(0, 1),
+            render=lambda c: apply(clean, c).clamp(0, 1),
             towards=lambda gradient: gradient / _norm(gradient),
         )
 
@@ -76,7 +76,8 @@ class Ball(AcquisitionAttack):
         """Searches as the other acquisition attacks do; leaves the clamp to a network that clamps last."""
         space = self.space(task.clean)
         if clamps_last(task.model):
-            space = replace(space, render=lambda c: CHANGES[self.kind].apply(task.clean, c))
+            apply = CHANGES[self.kind].on(task.clean)
+            space = replace(space, render=lambda c: apply(task.clean, c))
         return self.search(task, space)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:

@@ -13,6 +13,8 @@ from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
 BLOCK, BANDS = 8, 4
 
+Apply = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Change:
@@ -22,16 +24,21 @@ class Change:
 
     Attributes:
         layout: shape of the parameters of a volume, from its shape `C, H, W, D`.
-        apply: T, of volumes `[B, C, H, W, D]` and parameters `[B, *layout]`.
+        on: returns T, of volumes `[B, C, H, W, D]` and parameters `[B, *layout]`, for volumes like these.
     """
 
     layout: Callable[[Sequence[int]], tuple[int, ...]]
-    apply: Callable[[Tensor, Tensor], Tensor]
+    on: Callable[[Tensor], Apply]
+
+    def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
+        """Applies T once; `on` prepares many uses of it."""
+        return self.on(volumes)(volumes, c)
 
 
-def biased(volumes: Tensor, c: Tensor) -> Tensor:
+def biased(like: Tensor) -> Apply:
     """Multiplies by the field exp(sum of c_n B_n), as the attack `bias_field` does."""
-    return volumes * along_axes(c, [cubic_spline_matrix(CUBIC, side).to(c) for side in volumes.shape[2:]]).exp()
+    matrices = [cubic_spline_matrix(CUBIC, side).to(like) for side in like.shape[2:]]
+    return lambda volumes, c: volumes * along_axes(c, matrices).exp()
 
 
 def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
@@ -49,14 +56,17 @@ def scaled(volumes: Tensor, c: Tensor) -> Tensor:
     return k.exp() * (volumes + b)
 
 
-def reweighted(volumes: Tensor, c: Tensor) -> Tensor:
+def reweighted(like: Tensor) -> Apply:
     """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
-    block = dividing_block(volumes.shape[2:])
-    transform = BlockDCT.of(volumes, block)
-    spectrum = transform.spectrum(volumes)
-    bands = tiled(radial_bands(block), spectrum)
-    logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
-    return transform.volume(spectrum * logs[:, :, bands].exp())
+    block = dividing_block(like.shape[2:])
+    transform = BlockDCT.of(like, block)
+    bands = tiled(radial_bands(block), like)
+
+    def apply(volumes: Tensor, c: Tensor) -> Tensor:
+        logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
+        return transform.volume(transform.spectrum(volumes) * logs[:, :, bands].exp())
+
+    return apply
 
 
 def dividing_block(shape: Sequence[int]) -> Block:
@@ -77,8 +87,8 @@ def radial_bands(block: Block) -> Tensor:
 
 
 CHANGES: Mapping[str, Change] = {
-    "voxels": Change(layout=tuple, apply=lambda volumes, c: volumes + c),
-    "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), apply=biased),
-    "gain_offset": Change(layout=gain_and_offset, apply=scaled),
-    "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), apply=reweighted),
+    "voxels": Change(layout=tuple, on=lambda _: torch.add),
+    "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), on=biased),
+    "gain_offset": Change(layout=gain_and_offset, on=lambda _: scaled),
+    "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), on=reweighted),
 }
