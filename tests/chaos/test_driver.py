@@ -88,7 +88,7 @@ def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
     wait_for(lambda: (tmp_path / "out" / "runs").exists())
     time.sleep(10)
     os.killpg(process.pid, signal.SIGINT)
-    wait_for(lambda: "stopping when" in log_of(tmp_path))
+    wait_for(lambda: "stopping after" in log_of(tmp_path))
     started = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(60) == 130
