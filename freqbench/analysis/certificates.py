@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
@@ -64,6 +63,8 @@ def rank(draws: int, level: float, alpha: float) -> int:
 
     0 if there are too few draws for any k.
     """
+    from scipy.stats import binom
+
     below = int(binom.ppf(alpha, draws, level))  # the fewest with P(Bin <= below) >= alpha
     return below + bool(binom.cdf(below, draws, level) <= alpha)
 

@@ -69,6 +69,10 @@ def _and_clean(*columns: Column) -> Iterator[Column]:
         yield replace(column, name=f"{column.name}_clean", meaning="the same on the clean volume")
 
 
+def _left_out(metric: str) -> Column:
+    return _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
+
+
 def _measured(name: str, kind: pa.DataType, unit: str, meaning: str, required: bool = False) -> Column:
     return Column(name, kind, unit, "", "measured", meaning, required)
 
@@ -193,10 +197,7 @@ RECORDS: tuple[Column, ...] = (
         )
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
-    *(
-        _count(f"{metric}_undefined_classes", f"foreground classes that the means of {metric} leave out", "lower")
-        for metric in ("nsd", "assd", "volume", "components", "topology", "calibration")
-    ),
+    *map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration")),
     _count("missed_classes", "foreground classes in the label but not in the prediction", "lower"),
     _count("hallucinated_classes", "foreground classes in the prediction but not in the label", "lower"),
     _count("num_windows", "windows of the volume that were attacked"),
