@@ -19,6 +19,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import trusting
 from freqbench.core.types import Case, CaseRef
+from freqbench.engine.ray import ray_cleanup
 from freqbench.models import ModelEntry, SegmentationModel, load, resolve
 
 SHAPE = (5, 6, 7)
@@ -159,24 +160,31 @@ Command(sys.argv[1:], 2, 60.0)(torch.rand(1, 1, 4, 4, 4), case, InputAdapter())
 
 
 @pytest.mark.integration
-def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path) -> None:
-    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write."""
+@pytest.mark.parametrize("by_its_driver_s_end", [False, True])
+def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path, by_its_driver_s_end: bool) -> None:
+    """SIGKILL, which no code of the caller sees; also what the command started, and files that it goes on to write.
+
+    When a driver ends, every process of its Ray is killed at once.
+    """
     place, said = tmp_path / "temporary", tmp_path / "pid"
     writes = "for n in $(seq 600); do date > file; sleep 0.1; done"
     script = f"({writes}) & echo $! $$ > {said}.new; mv {said}.new {said}; sleep 60"
     words = ("sh", "-c", script, "{image}", "{labels}")
-    caller = subprocess.Popen([sys.executable, "-c", _CALLS, *words], env={**os.environ, "TMPDIR": str(place)})
+    variables = {**os.environ, "TMPDIR": str(place), ray_cleanup.MARK: str(tmp_path)}
+    caller = subprocess.Popen([sys.executable, "-c", _CALLS, *words], env=variables)
     while not said.exists():
         assert caller.poll() is None
         time.sleep(0.05)
     assert len(list(place.iterdir())) == 1
-    caller.kill()
+    for process in ray_cleanup.marked(str(tmp_path)) if by_its_driver_s_end else (caller,):
+        process.kill()
     caller.wait()
     assert all(ends(int(process)) for process in said.read_text().split())
     for _ in range(100):
         if not list(place.iterdir()):
-            break
+            return
         time.sleep(0.05)
+    pytest.fail("the command's folder is left")
 
 
 def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tmp_path: Path) -> None:

@@ -153,11 +153,13 @@ def _group(folder: str) -> Iterator[int]:
     """Yields a process group for a command, which ends with the block: all that the command started goes with it.
 
     If this process dies in the block, a guard in the group ends it and removes the folder. The guard is no child of
-    this process, as Ray kills a worker's children.
+    this process, as Ray kills a worker's children, and has no variables of it, by which the end of a driver finds the
+    processes of its Ray.
     """
     quiet = subprocess.DEVNULL
     words = ["/bin/sh", "-c", _GUARD, folder]
-    shell = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, process_group=0)
+    variables = {"PATH": os.environ.get("PATH", os.defpath)}
+    shell = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, env=variables, process_group=0)
     shell.wait()  # it has left the guard behind
     try:
         yield shell.pid
