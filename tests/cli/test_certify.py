@@ -43,10 +43,13 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"attacks": [{"name": "pgd", "eps": "8/255"}]}, "pgd: expected a threat model with a certificate, ball"),
+        (
+            {"attacks": [{"name": "pgd", "eps": "8/255"}]},
+            "attacks: expected ball, the one attack with a certificate, got pgd",
+        ),
         (
             {"attacks": [{"name": "deformation", "max_mm": 2}]},
-            "deformation: expected a threat model with a certificate, ball, got none: two displacements",
+            "attacks: expected ball, the one attack with a certificate, got deformation: two displacements",
         ),
         (
             {"attacks": [BALL | {"kind": "voxels"}]},

@@ -37,7 +37,7 @@ def require_certified(grid: Any) -> None:
         if attack.name != "ball":
             reasons = [reason for begin, reason in NO_CERTIFICATE.items() if attack.name.startswith(begin)]
             why = f": {reasons[0]}" if reasons else ""
-            raise UserError(f"{attack.name}: expected a threat model with a certificate, ball, got none{why}")
+            raise UserError(f"attacks: expected ball, the one attack with a certificate, got {attack.name}{why}")
         if getattr(defence, "name", None) != "smoothing" or defence.kind != attack.kind:
             got = "no such defence" if defence is None else f"{defence.name} {getattr(defence, 'kind', '')}".strip()
             raise UserError(
