@@ -155,7 +155,7 @@ def require_sound(job: JobSpec) -> None:
     classes: dict[str, Sequence[str] | None] = {}
     for i, entry in enumerate(job.datasets):
         place = f"{job.where}: datasets[{i}]"
-        dataset = None if plugins.names_class(entry.class_name) else build_dataset(entry, place)
+        dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, model in enumerate(job.models):
@@ -221,9 +221,8 @@ def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
     """Builds the dataset of an entry; `where` begins the line of a UserError for a wrong loader or key."""
     entry = config.validate(entry, DatasetEntry, where)
-    loader, content = entry.class_name, {"name": entry.name, **entry.own}
-    if plugins.names_class(loader):
+    cls: type[Dataset] | None = DATASETS.get(entry.class_name)
+    if cls is None:
         with sweep.at(f"{where}.loader"):
-            cls: type[Dataset] = plugins.load_class(loader, Dataset)
-        return config.validate(content, cls, where)
-    return config.validate(content, DATASETS[loader], where)
+            cls = plugins.load_class(entry.class_name, Dataset)
+    return config.validate({"name": entry.name, **entry.own}, cls, where)

@@ -206,8 +206,7 @@ def _read(job: JobSpec) -> list[_Training]:
         place = f"{job.where}: training[{i}]"
         training = _from_file(entry.job, job.where, place) if isinstance(entry.job, str) else entry.job
         trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
-    with sweep.at(job.where):
-        sweep.require_distinct("training", [each.job.name for each in trainings])
+    sweep.require_distinct(f"{job.where}: training", [each.job.name for each in trainings])
     taken: dict[tuple[str, str], str] = {}
     for each in trainings:
         for recipe in each.job.networks:

@@ -269,7 +269,7 @@ def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: 
 
 
 def test_a_job_with_open_budgets_makes_no_grid() -> None:
-    with pytest.raises(UserError, match=r"^job: attacks\[0\].match: expected budgets that were found before"):
+    with pytest.raises(UserError, match=r"^job.yaml: attacks\[0\].match: expected budgets that were found before"):
         expand(spec_of(small({"name": "fgsm", "match": L2})))
 
 
