@@ -103,7 +103,7 @@ def scores(defence: Smoothing, volumes: Tensor, label: Tensor, draws: int) -> li
     """Foreground DSC of each draw of volumes `[B, 1, *SHAPE]`, in rising order: what `prediction` says, all at once."""
     net, key, scored = Edges().eval(), draw_seed("prediction", "a"), []
     for draw in range(draws):
-        labels = net(defence.changed(volumes, draw_seed("smoothing", key, draw))).argmax(1, keepdim=True)
+        labels = net(defence.changed(volumes, draw_seed("smoothing", key, draw))).max(1, keepdim=True).indices
         both = [((labels == k) & (label == k)).flatten(1).sum(1) / _sizes(labels, label, k) for k in (1, 2)]
         scored.append(both[0] + both[1])
     return [sorted(of_volume) for of_volume in torch.stack(scored, dim=1).tolist()]
