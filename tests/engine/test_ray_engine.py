@@ -30,9 +30,6 @@ MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vaf
 MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
 
-pytestmark = pytest.mark.xdist_group("tasks and actors of one Ray")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     with ray_session(4):
