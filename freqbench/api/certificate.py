@@ -61,7 +61,8 @@ def certify(model: Model, case: Case | Sequence[Any], kind: str, *, sigma: float
 
     Args:
         model: without a defence; the case is seen in its space.
-        kind: `voxels`, `bias_field`, `gain_offset` or `dct_bands` (`freqbench.ops.changes`).
+        kind: `voxels`, `bias_field`, `gain_offset`, `dct_bands`, `fourier_shift` or `voxel_shift`
+            (`freqbench.ops.changes`). The label stays where it is under a shift.
         sigma: standard deviation of each parameter of the change.
         draws: number of predictions.
 

@@ -1,5 +1,6 @@
 """Any change of a kind that adds up, in the ball that a certificate speaks of."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +11,7 @@ from freqbench.attacks.core.acquisition import AcquisitionAttack
 from freqbench.attacks.core.base import clamps_last
 from freqbench.attacks.core.parameters import ACQUISITION, BALL, PARAMETERS, RANDOM_CONTROL, SEARCH, ByParameters
 from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
 from freqbench.ops.changes import CHANGES
 
 SETS = {
@@ -17,7 +19,11 @@ SETS = {
     "bias_field": "bias-field-l2",
     "gain_offset": "gain-offset-l2",
     "dct_bands": "dct-bands-l2",
+    "fourier_shift": "fourier-shift-l2",
+    "voxel_shift": "voxel-shift-l2",
 }
+SHIFTS = ("fourier_shift", "voxel_shift")
+FARTHEST = 32  # voxels: some 140,000 shifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +34,14 @@ class Ball(AcquisitionAttack):
 
     With the defence `smoothing` of the same kind, a certificate bounds from below what this attack can leave. The
     volume is then clamped by the network alone, after its own draw: a clamp between the two would cut what the draw
-    brings back. On any other network the volume is clamped to [0, 1].
+    brings back. On any other network the volume is clamped to [0, 1]. Whole shifts have no gradient, but their number
+    is finite: the attack tries `steps` + 1 of them, the longest first, by one forward pass each.
 
     Args:
         kind: `voxels` (added to intensities), `bias_field` (64 control points of a channel's log field),
-            `gain_offset` (logarithm of the gain, offset on the [0, 1] scale) or `dct_bands` (logarithms of the
-            multipliers of four radial bands, shared by all blocks of a channel).
+            `gain_offset` (logarithm of the gain, offset on the [0, 1] scale), `dct_bands` (logarithms of the
+            multipliers of four radial bands, shared by all blocks of a channel), `fourier_shift` (voxels along each
+            axis, shared by all channels) or `voxel_shift` (the same in whole numbers). Labels stay where they are.
         radius: Euclidean norm of all parameters of the volume together.
 
     `start` and `state`: c, `[B, ...]`.
@@ -53,10 +61,25 @@ class Ball(AcquisitionAttack):
         super().__post_init__()
         if self.filter is not None:
             self.refuse("filter", f"expected none, got {self.filter!r}: a part of a change is another change")
+        if self.kind == "voxel_shift":
+            if self.keep != "best":
+                self.refuse("keep", f"expected best, got {self.keep}: of shifts that are tried, the last is any one")
+            if not 1 <= self.radius <= FARTHEST:
+                self.refuse("radius", f"expected 1 to {FARTHEST} voxels for voxel_shift, got {self.radius:g}")
+
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """Whole shifts take no backward pass, and no more forward passes than there are of them."""
+        forwards, backwards = super().run_passes
+        if self.kind != "voxel_shift":
+            return forwards, backwards
+        return min(forwards, len(whole_shifts(self.radius)) - 1), 0
 
     def check_channels(self, num_channels: int) -> None:
         """Checks also that the kind has a certificate for so many channels."""
         super().check_channels(num_channels)
+        if self.kind in SHIFTS and self.channels is not None:
+            self.refuse("channels", f"expected none, got {list(self.channels)}: a shift moves all channels alike")
         CHANGES[self.kind].layout((num_channels, 1, 1, 1))
 
     def space(self, clean: Tensor) -> Space:
@@ -78,7 +101,29 @@ class Ball(AcquisitionAttack):
         if clamps_last(task.model):
             apply = CHANGES[self.kind].on(task.clean)
             space = replace(space, render=lambda c: apply(task.clean, c))
-        return self.search(task, space)
+        if self.kind != "voxel_shift":
+            return self.search(task, space)
+        if self.control == "none":
+            task.state = self.run_to_best(task, lambda: self.tried(task, space), space.render)
+        else:
+            task.state = self.in_order(task)[:, 0]
+        return space.render(task.state)
+
+    def in_order(self, task: Task) -> Tensor:
+        """Whole shifts of the ball `[B, M, 3]`, longest first; those of equal length in random order."""
+        shifts = whole_shifts(self.radius).to(task.clean)
+        length = shifts.square().sum(1).expand(len(task.clean), -1)  # whole numbers
+        order = length + task.draw(torch.rand, (len(shifts),)) if self.is_stochastic else length
+        return shifts[order.argsort(dim=1, descending=True, stable=True)]
+
+    def tried(self, task: Task, space: Space) -> Tensor:
+        """Offers the first shifts, and returns the next one."""
+        if task.given.start is not None:
+            raise UserError("ball: expected no start for voxel_shift, which has its own order of shifts: leave it out")
+        shifts, (steps, _) = self.in_order(task), self.run_passes
+        for step in range(steps):
+            task.look(shifts[:, step], space.render)
+        return shifts[:, steps]
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Compares the volumes after the clamp."""
@@ -87,6 +132,13 @@ class Ball(AcquisitionAttack):
     def beyond(self, state: Tensor) -> float:
         """Amount by which the norm exceeds the radius."""
         return float(_norm(state).max()) - self.radius
+
+
+def whole_shifts(radius: float) -> Tensor:
+    """Returns all shifts by whole voxels of a norm of `radius` or less, `[M, 3]`."""
+    reach = torch.arange(-math.floor(radius), math.floor(radius) + 1.0)
+    shifts = torch.cartesian_prod(reach, reach, reach)
+    return shifts[shifts.double().norm(dim=1) <= radius]
 
 
 def _norm(c: Tensor) -> Tensor:

@@ -130,6 +130,18 @@ class Union(Strict):
         return self
 
 
+class Noise(Strict):
+    """Random change of every crop, of one of the kinds that certificates know (`freqbench.ops.changes`).
+
+    Attributes:
+        kind: kind of change. Shifts are none of them: their labels would have to move too.
+        sigma: standard deviation of each of its parameters.
+    """
+
+    kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands"]
+    sigma: PositiveFloat
+
+
 class Validation(Strict):
     """Validation of the weights on the select list.
 
@@ -186,6 +198,8 @@ class ModelRecipe(Strict):
         start: initial weights: another model of the job, a checkpoint, or `scratch`; None: `scratch` for `clean`, else
             the job's one clean model.
         augmentation: replaces the job's augmentation as a whole.
+        noise: change that is drawn for every crop after its augmentation, as the defence `smoothing` draws one for
+            every prediction; the crop is then clamped to [0, 1].
     """
 
     name: FileName
@@ -201,6 +215,7 @@ class ModelRecipe(Strict):
     frequency_consistency: FrequencyConsistency | None = None
     start: Annotated[str, Field(min_length=1)] | None = None
     augmentation: Augmentation | None = None
+    noise: Noise | None = None
     steps: PositiveInt | None = None
     batch_size: BatchSize | None = None
     lr: PositiveFloat | None = None

@@ -1,5 +1,6 @@
 """Changes of a volume that add up: two of one kind, one after another, are a third (Li et al., arXiv:2002.12398)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ Apply = Callable[[Tensor, Tensor], Tensor]
 class Change:
     r"""A kind of change T with parameters c. Nothing is clamped: a clamp between two changes loses what it cuts.
 
-    T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead.
+    T of c and then T of c' is T of c + c'; of `gain_offset` it is T of (k + k', b + b' / exp(k)) instead. Of
+    `voxel_shift` the first c has to be whole.
 
     Attributes:
         layout: shape of the parameters of a volume, from its shape `C, H, W, D`.
@@ -69,6 +71,37 @@ def reweighted(like: Tensor) -> Apply:
     return apply
 
 
+def shifted(like: Tensor) -> Apply:
+    """Moves all channels by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N).
+
+    The Nyquist frequency of an even side is dropped, by 0 voxels too: it has no sign, so that a real volume could only
+    take cos(pi c) of it, and cosines of two shifts do not multiply to that of their sum.
+    """
+    sides = like.shape[2:]
+    axes = tuple(range(2, like.ndim))
+    waves = [
+        torch.fft.fftfreq(side, 1 / side).round() for side in sides
+    ]  # per side; an even one has none of + side / 2
+    waves[-1] = waves[-1][: sides[-1] // 2 + 1].abs()  # a real volume's last axis has the others' conjugates
+    kept = [(2 * wave.abs() < side).to(like) for wave, side in zip(waves, sides, strict=True)]
+    angles = [(-2 * math.pi * wave / side).to(like) for wave, side in zip(waves, sides, strict=True)]
+
+    def apply(volumes: Tensor, c: Tensor) -> Tensor:
+        spectrum = torch.fft.rfftn(volumes, dim=axes)
+        for axis, angle, size, move in zip(axes, angles, kept, c.unbind(1), strict=True):
+            turn = torch.polar(size.expand(len(c), -1), move[:, None] * angle)  # [B, N]
+            spectrum = spectrum * turn.reshape(len(c), *[-1 if other == axis else 1 for other in range(1, like.ndim)])
+        return torch.fft.irfftn(spectrum, s=sides, dim=axes)
+
+    return apply
+
+
+def rolled(volumes: Tensor, c: Tensor) -> Tensor:
+    """Moves all channels by c voxels, each rounded to the nearest, circularly; without a gradient."""
+    whole = (c + 0.5).floor().int().tolist()  # halves upwards, so that a whole number added before or after is one
+    return torch.stack([volume.roll(by, dims=(1, 2, 3)) for volume, by in zip(volumes, whole, strict=True)])
+
+
 def dividing_block(shape: Sequence[int]) -> Block:
     """Returns the longest sides up to BLOCK that divide those of a volume: padding would not be the same twice."""
     h, w, d = (next(side for side in range(BLOCK, 0, -1) if size % side == 0) for size in shape)
@@ -86,9 +119,18 @@ def radial_bands(block: Block) -> Tensor:
     return bands
 
 
+def drawn(volumes: Tensor, kind: str, sigma: float, seed: int) -> Tensor:
+    """Applies one change with parameters from N(0, sigma^2) to volumes `[B, C, H, W, D]`, and clamps to [0, 1]."""
+    layout = CHANGES[kind].layout(volumes.shape[1:])
+    noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+    return CHANGES[kind].apply(volumes, sigma * noise[None].to(volumes)).clamp(0, 1)
+
+
 CHANGES: Mapping[str, Change] = {
     "voxels": Change(layout=tuple, on=lambda _: torch.add),
     "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), on=biased),
     "gain_offset": Change(layout=gain_and_offset, on=lambda _: scaled),
     "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), on=reweighted),
+    "fourier_shift": Change(layout=lambda _: (3,), on=shifted),
+    "voxel_shift": Change(layout=lambda _: (3,), on=lambda _: rolled),
 }

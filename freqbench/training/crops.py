@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, Shape
-from freqbench.job.training import Augmentation
+from freqbench.job.training import Augmentation, Noise
+from freqbench.ops.changes import drawn
 
 KEYS = ("image", "label")
 
@@ -21,10 +22,13 @@ class CropSampler:
     """Samples augmented crops `roi` of cases in memory, every case once before any again, all draws from `seed`.
 
     The chain is the papers': a crop around foreground or background 1:1, flips, quarter turns, intensity. Volumes
-    smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction.
+    smaller than the ROI are zero-padded on both sides, as the model wrapper does at prediction. The `noise`, if any,
+    comes last and is a change of the crop (Cohen et al., ICML 2019, arXiv:1902.02918, of voxels).
     """
 
-    def __init__(self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int):
+    def __init__(
+        self, cases: Sequence[Case], roi: Shape, augmentation: Augmentation, seed: int, noise: Noise | None = None
+    ):
         from monai import transforms as t
 
         prepare = t.Compose([t.SpatialPadd(KEYS, spatial_size=roi), t.FgBgToIndicesd("label", image_key="image")])
@@ -40,7 +44,7 @@ class CropSampler:
                 t.RandShiftIntensityd("image", offsets=0.1, prob=augmentation.shift_intensity),
             ]
         )
-        self._seed = seed
+        self._seed, self._noise = seed, noise
 
     def crops(self, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cuts crops by number, from 0 on: images float32 `[B, C, h, w, d]` and labels uint8 `[B, 1, h, w, d]`."""
@@ -54,7 +58,11 @@ class CropSampler:
         order = np.random.default_rng([self._seed, epoch]).permutation(len(self._cases))
         self._transform.set_random_state(seed=int(digest(["crop", self._seed, number]), 16) % 2**32)
         [crop] = self._transform(self._cases[order[position]])
-        return dict(crop)
+        if self._noise is None:
+            return dict(crop)
+        draw = int(digest(["noise", self._seed, number]), 16) % 2**32
+        image = torch.as_tensor(crop["image"]).as_subclass(Tensor)
+        return {**crop, "image": drawn(image[None], self._noise.kind, self._noise.sigma, draw)[0]}
 
 
 def _left_to_its_parent(_: int) -> None:

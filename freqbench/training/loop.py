@@ -287,7 +287,7 @@ def fit(
     schedule = training.schedule
     trainer = Trainer(training, folder, team)
     state = trainer.state
-    sampler = CropSampler(train, training.roi, training.augmentation, training.seed)
+    sampler = CropSampler(train, training.roi, training.augmentation, training.seed, training.model.noise)
     limit = math.inf if schedule.max_minutes is None else 60 * schedule.max_minutes
     parts = [part for step in range(state.step, schedule.steps) for part in trainer.parts(step)]
     on_cuda = team.device.type == "cuda"

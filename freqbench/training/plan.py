@@ -17,8 +17,9 @@ from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.schema import build_dataset
 from freqbench.job.sweep import AttackEntry
-from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, TrainJob, Validation, suffix
+from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Noise, TrainJob, Validation, suffix
 from freqbench.models.checkpoints import record
+from freqbench.ops.changes import CHANGES
 from freqbench.training.loop import Training
 from freqbench.training.objective import Adversary, Union
 from freqbench.training.state import BEST
@@ -89,6 +90,8 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
+    if model.noise:
+        _require_layout(model.noise, dataset, place)
     attacks = _own_attacks(model, dataset, place)
     quick = _quick(job.validation, attacks, dataset, f"{job.name}: validation")
     choose_by = _choose_by(job.validation, quick, place, "worst" if model.union else "mean")
@@ -156,6 +159,14 @@ def _training(
     return training
 
 
+def _require_layout(noise: Noise, dataset: Dataset, place: str) -> None:
+    """Refuses a noise that is none of volumes with the dataset's channels."""
+    try:
+        CHANGES[noise.kind].layout((dataset.num_channels, 1, 1, 1))
+    except UserError as error:
+        raise UserError(f"{place}: noise: {error}") from None
+
+
 def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Attack, ...]:
     """Makes the attacks that a network is trained on; none for a clean one."""
     attacks = []
@@ -195,6 +206,8 @@ def _record(
     }
     if model.ema:
         facts["ema"] = model.ema
+    if model.noise:
+        facts["noise"] = model.noise.model_dump()
     if not attacks:
         return facts
     if model.union:

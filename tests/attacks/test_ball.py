@@ -1,6 +1,7 @@
 """The attack `ball` against closed forms and against certificates: no member of a ball may break its bound."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.analysis import certificates
 from freqbench.attacks import make
+from freqbench.attacks.ball import whole_shifts
 from freqbench.core.errors import UserError
 from freqbench.engine.scoring import score_draw
 from freqbench.models import SegmentationModel, SlidingWindowModel, prediction
@@ -16,7 +18,8 @@ from freqbench.models.defences.smoothing import Smoothing
 from freqbench.ops.changes import CHANGES
 
 SHAPE = (8, 8, 8)
-SIGMA = {"voxels": 0.15, "bias_field": 0.6, "gain_offset": 0.05, "dct_bands": 0.5}
+SIGMA = {"voxels": 0.15, "bias_field": 0.6, "gain_offset": 0.05, "dct_bands": 0.5, "fourier_shift": 0.8}
+SIGMA["voxel_shift"] = 1.0
 
 
 class Edges(nn.Module):
@@ -46,12 +49,15 @@ def norm(state: Tensor | None) -> float:
 @pytest.mark.parametrize("kind", CHANGES)
 def test_parameters_stay_in_the_ball_and_a_null_row_lies_on_its_boundary(kind: str, control: str) -> None:
     image, label = volume()
-    attack = make("ball", kind=kind, radius=0.2, steps=4, control=control)
+    radius = 2.5 if kind == "voxel_shift" else 0.2
+    attack = make("ball", kind=kind, radius=radius, steps=4, control=control)
     result = attack(Edges().eval(), image, label)
-    assert norm(result.state) <= 0.2 * (1 + 1e-5)
-    if control == "random":
-        assert norm(result.state) == pytest.approx(0.2)
     assert result.state is not None
+    assert 0 < norm(result.state) <= radius * (1 + 1e-5)
+    if kind == "voxel_shift":
+        assert torch.equal(result.state, result.state.round())
+    elif control == "random":
+        assert norm(result.state) == pytest.approx(radius)
     assert torch.allclose(result.adversarial, CHANGES[kind].apply(image, result.state).clamp(0, 1))
 
 
@@ -161,7 +167,7 @@ def test_a_draw_has_no_score_of_what_the_label_lacks() -> None:
     assert set(score_draw(empty + 1, empty)) == {"dsc_foreground", "dsc", "volume_error_relative", "dsc_1"}
 
 
-@pytest.mark.parametrize("kind", ["voxels", "gain_offset"])
+@pytest.mark.parametrize("kind", ["voxels", "gain_offset", "fourier_shift", "voxel_shift"])
 def test_a_member_of_a_larger_ball_does(kind: str) -> None:
     """So the test above could fail."""
     assert max(crossings(kind, 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
@@ -173,6 +179,51 @@ def test_a_member_of_a_larger_ball_does(kind: str) -> None:
 def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
     """200 random and 50 optimised members of each ball."""
     assert max(crossings(kind, ratio, ratio, many=(200, 50), samples=(2000, 200))) <= 0
+
+
+@pytest.mark.parametrize("kind", ["fourier_shift", "voxel_shift"])
+def test_a_shift_of_some_channels_is_refused_because_the_draw_moves_all(kind: str) -> None:
+    make("ball", kind=kind, radius=1.0).check_channels(2)
+    with pytest.raises(UserError, match=r"^ball: channels: expected none, got \[0\]: a shift moves [^\n]*$"):
+        make("ball", kind=kind, radius=1.0, channels=0).check_channels(2)
+
+
+@pytest.mark.parametrize(("radius", "number"), [(1.0, 7), (1.5, 19), (2.0, 33)])
+def test_whole_shifts_are_all_that_lie_in_the_ball(radius: float, number: int) -> None:
+    assert len(whole_shifts(radius).unique(dim=0)) == number
+    attack = make("ball", kind="voxel_shift", radius=radius, steps=20)
+    assert attack.passes == (min(21, number), 0)
+
+
+def test_the_worst_whole_shift_is_found_among_all_of_the_ball() -> None:
+    image, label = volume()
+    net = Edges().eval()
+
+    def dice_of(by: Tensor) -> float:
+        moved = CHANGES["voxel_shift"].apply(image, by[None])
+        return score_draw(label[0, 0], net(moved).argmax(1)[0])["dsc_foreground"]
+
+    result = make("ball", kind="voxel_shift", radius=2.0, steps=32)(net, image, label)
+    assert result.num_forwards == 33
+    assert result.state is not None
+    scores = sorted(dice_of(by) for by in whole_shifts(2.0))
+    assert dice_of(result.state[0]) == scores[0] < scores[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"keep": "last"}, r"^ball: keep: expected best, got last: [^\n]*$"),
+        ({"radius": 33.0}, r"^ball: radius: expected 1 to 32 voxels for voxel_shift, got 33$"),
+        ({"radius": 0.9}, r"^ball: radius: expected 1 to 32 voxels for voxel_shift, got 0.9$"),
+    ],
+)
+def test_whole_shifts_refuse_what_they_cannot_try(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make("ball", **{"kind": "voxel_shift", "radius": 2.0, **given})
+    image, label = volume()
+    with pytest.raises(UserError, match=r"^ball: expected no start for voxel_shift, [^\n]*$"):
+        make("ball", kind="voxel_shift", radius=2.0)(Edges().eval(), image, label, start=torch.zeros(1, 3))
 
 
 def test_a_gain_for_each_of_several_channels_has_no_certificate() -> None:

@@ -31,6 +31,8 @@ NAMES = [  # attack, its parameters, what the set is
     ("ball", {"kind": "voxels", "radius": 1}, "l2"),
     ("ball", {"kind": "gain_offset", "radius": 1}, "gain-offset-l2"),
     ("ball", {"kind": "dct_bands", "radius": 1}, "dct-bands-l2"),
+    ("ball", {"kind": "fourier_shift", "radius": 1}, "fourier-shift-l2"),
+    ("ball", {"kind": "voxel_shift", "radius": 1}, "voxel-shift-l2"),
 ]
 
 

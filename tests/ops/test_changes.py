@@ -1,10 +1,15 @@
 """Changes that add up: two of a kind, one after another, are a third, and the steps that would break it do."""
 
+import math
+
 import pytest
 import torch
+from scipy.fft import fftn, ifftn
+from scipy.ndimage import fourier_shift
 from torch import Tensor
 
 from freqbench.ops.changes import CHANGES, dividing_block, radial_bands
+from freqbench.ops.changes import drawn as noisy
 
 SHAPES = {"whole blocks": (2, 16, 8, 8), "odd sides": (1, 15, 7, 11)}
 
@@ -16,6 +21,8 @@ def drawn(*shape: int, seed: int) -> Tensor:
 def pair(kind: str, shape: tuple[int, ...], size: float) -> tuple[Tensor, Tensor, Tensor]:
     """Two sets of parameters, and those of both changes, one after the other."""
     a, b = (size * drawn(2, *CHANGES[kind].layout(shape), seed=seed) for seed in (1, 2))
+    if kind == "voxel_shift":
+        a = (10 * a).round()
     both = a + b
     if kind == "gain_offset":
         both = torch.stack([a[:, :, 0] + b[:, :, 0], a[:, :, 1] + b[:, :, 1] * (-a[:, :, 0]).exp()], dim=2)
@@ -30,20 +37,23 @@ def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
     apply = CHANGES[kind].apply
     a, b, both = pair(kind, shape, 0.3)
     assert torch.allclose(apply(apply(x, a), b), apply(x, both), atol=1e-5)
-    assert torch.allclose(apply(x, torch.zeros_like(a)), x, atol=1e-6)
+    nothing = apply(x, torch.zeros_like(a))
+    assert torch.allclose(apply(nothing, a), apply(x, a), atol=1e-6)
+    if kind != "fourier_shift" or shape == SHAPES["odd sides"]:  # of an even side it takes the Nyquist frequency
+        assert torch.allclose(nothing, x, atol=1e-6)
     assert not torch.allclose(apply(x, a), x, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "voxel_shift"])
 def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
-    """So volumes of `ball` stay unclamped until the network's own draw."""
+    """So volumes of `ball` stay unclamped until the network's own draw. A shift by whole voxels makes no new values."""
     x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 1.0)
     cut = apply(apply(x, a).clamp(0, 1), b).clamp(0, 1)
     assert float((cut - apply(x, both).clamp(0, 1)).abs().max()) > 0.01
 
 
-@pytest.mark.parametrize("kind", ["voxels", "bias_field", "dct_bands"])
+@pytest.mark.parametrize("kind", ["voxels", "bias_field", "dct_bands", "fourier_shift"])
 def test_rounding_between_two_changes_moves_no_voxel_farther_than_it_rounds(kind: str) -> None:
     """A scan stored as 16 bits is in the ball of radius R plus the rounding's, not of R: as for any quantised file."""
     x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
@@ -64,3 +74,81 @@ def test_the_mean_of_a_block_is_in_no_band() -> None:
     assert bands.flatten()[1:].unique().tolist() == [1, 2, 3, 4]
     x = torch.rand(1, 1, 8, 8, 8)
     assert float(CHANGES["dct_bands"].apply(x, torch.ones(1, 1, 4)).mean()) == pytest.approx(float(x.mean()), abs=1e-5)
+
+
+# Shifts
+
+MOVES = torch.tensor([[0.3, -1.7, 2.0], [2.5, 0.5, -0.25]])
+
+
+def test_a_fourier_shift_is_scipys() -> None:
+    x = drawn(2, 1, 7, 9, 5, seed=0)
+    moved = CHANGES["fourier_shift"].apply(x, MOVES)
+    for one, by, ours in zip(x[:, 0].double().numpy(), MOVES.tolist(), moved[:, 0], strict=True):
+        assert torch.allclose(ours.double(), torch.from_numpy(ifftn(fourier_shift(fftn(one), by)).real), atol=1e-5)
+
+
+def without_nyquist(x: Tensor) -> Tensor:
+    """Drops every plane of the DFT whose wave of some axis has two voxels."""
+    spectrum = torch.fft.fftn(x, dim=(2, 3, 4))
+    for axis in (2, 3, 4):
+        if x.shape[axis] % 2 == 0:
+            spectrum.index_fill_(axis, torch.tensor(x.shape[axis] // 2), 0)
+    return torch.fft.ifftn(spectrum, dim=(2, 3, 4)).real
+
+
+@pytest.mark.parametrize("shape", [(8, 6, 4), (7, 6, 2), (98, 1, 94)])
+def test_by_whole_voxels_it_is_a_roll_of_the_volume_without_the_nyquist_frequency(shape: tuple[int, ...]) -> None:
+    x = drawn(1, 1, *shape, seed=0)
+    moved = CHANGES["fourier_shift"].apply(x, torch.tensor([[2.0, -3.0, 1.0]]))
+    assert torch.allclose(moved, without_nyquist(x).roll((2, -3, 1), dims=(2, 3, 4)), atol=1e-5)
+    assert not torch.allclose(moved, x.roll((2, -3, 1), dims=(2, 3, 4)), atol=0.01)
+
+
+def test_with_the_nyquist_frequency_two_shifts_are_no_third() -> None:
+    """A real volume keeps cos(pi c) of it: half a voxel twice leaves nothing of what one voxel turns round."""
+    wave = torch.tensor([1.0, -1.0] * 4)
+
+    def moved(x: Tensor, by: float) -> Tensor:
+        turn = torch.exp(-2j * math.pi * by * torch.fft.fftfreq(8))
+        return torch.fft.ifft(torch.fft.fft(x) * turn).real
+
+    assert float((moved(moved(wave, 0.5), 0.5) - moved(wave, 1.0)).abs().max()) > 0.9
+    bare = CHANGES["fourier_shift"].apply(wave.reshape(1, 1, 8, 1, 1), torch.zeros(1, 3))
+    assert float(bare.abs().max()) < 1e-6
+
+
+def test_padding_with_zeros_breaks_the_sum_unless_the_margin_is_empty() -> None:
+    """What leaves one side comes back on the other: the shifts are circular. In an empty margin the two are one."""
+
+    def padded(x: Tensor, by: int) -> Tensor:
+        moved = torch.zeros_like(x)
+        moved[:, :, max(0, by) : x.shape[2] + min(0, by)] = x[:, :, max(0, -by) : x.shape[2] - max(0, by)]
+        return moved
+
+    x, by = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.1, torch.tensor([[2.0, 0, 0]])
+    roll = CHANGES["voxel_shift"].apply
+    assert torch.equal(roll(roll(x, by), -by), x)
+    assert not torch.equal(padded(padded(x, 2), -2), x)
+    x[:, :, [0, 1, -2, -1]] = 0
+    assert torch.equal(padded(x, 2), roll(x, by))
+    assert torch.equal(padded(padded(x, 2), -2), x)
+
+
+def test_two_shifts_of_which_the_first_is_no_whole_number_are_no_third() -> None:
+    """So the ball of `voxel_shift` has whole shifts alone."""
+    x, roll = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply
+    part = torch.tensor([[0.4, 0.0, 0.0]])
+    assert not torch.equal(roll(roll(x, part), part), roll(x, 2 * part))
+    for ends in (0.5, -0.5, 1.5, 2.5):  # also where a number lies between two
+        assert torch.equal(
+            roll(roll(x, part.new_tensor([[1.0, 0, 0]])), part.new_tensor([[ends, 0, 0]])),
+            roll(x, part.new_tensor([[1 + ends, 0, 0]])),
+        )
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_draw_is_one_change_with_normal_parameters_and_a_clamp(kind: str) -> None:
+    x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = 0.5 * drawn(*CHANGES[kind].layout(x.shape[1:]), seed=7)
+    assert torch.equal(noisy(x, kind, 0.5, seed=7), CHANGES[kind].apply(x, noise[None]).clamp(0, 1))

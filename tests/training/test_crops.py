@@ -7,7 +7,7 @@ import torch
 from engine.cases import case_of
 
 from freqbench.core.types import Case, Shape
-from freqbench.job.training import Augmentation
+from freqbench.job.training import Augmentation, Noise
 from freqbench.training.crops import CropSampler, loaded
 
 NONE = Augmentation(flip=0, rotate90=0, scale_intensity=0, shift_intensity=0)
@@ -31,6 +31,29 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert torch.equal(images, fresh_images)
     assert torch.equal(labels, fresh_labels)
     assert not torch.equal(images, other_images)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "bias_field", "gain_offset", "dct_bands"])
+def test_noise_is_a_change_of_its_own_for_each_crop_and_then_a_clamp(kind: str) -> None:
+    """Voxels' changes are normal numbers of deviation sigma; the other kinds move each crop by different amounts."""
+    shape, numbers = (32, 32, 32), range(4)
+    label = torch.zeros(1, *shape, dtype=torch.uint8)
+    label[0, 16, 16, 16] = 1
+    case = case_of(0.5 + 0.01 * torch.rand(1, *shape), label)
+    noise = Noise.model_validate({"kind": kind, "sigma": 0.05})
+    bare, noisy = (CropSampler([case], shape, NONE, 0, of).crops(numbers) for of in (None, noise))
+    change = noisy[0] - bare[0]
+    assert noisy[0].shape == bare[0].shape
+    assert torch.equal(noisy[1], bare[1])
+    assert len({float(one.norm()) for one in change}) == 4
+    if kind == "voxels":
+        assert float(change.std()) == pytest.approx(0.05, rel=0.02)
+        assert abs(float(change.mean())) < 1e-3
+    strong = Noise.model_validate({"kind": kind, "sigma": 20})
+    clamped, _ = CropSampler([case], shape, NONE, 0, strong).crops(numbers)
+    assert float(clamped.min()) >= 0
+    assert float(clamped.max()) == 1
+    assert torch.equal(CropSampler([case], shape, NONE, 0, noise).crops([3])[0][0], noisy[0][3])
 
 
 def test_a_loader_outlives_the_sigterm_of_its_group_and_ends_with_its_batches() -> None:

@@ -111,6 +111,20 @@ def test_a_union_and_the_average_of_weights_are_resumed_too(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
 
 
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_noise_is_resumed_too(tmp_path: Path, loaders: int) -> None:
+    noise = {"kind": "bias_field", "sigma": 0.5}
+    changes = {"models": [{"name": "net", **NET, "noise": noise}], "steps": 3, "loaders": loaders}
+    uncut = run(tmp_path / "uncut", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_at(2), **changes)
+    assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
+    for name in ("best.safetensors", "log.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
+    bare = {**changes, "models": [{"name": "net", **NET}]}
+    assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
+
+
 def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
     steps: list[dict[str, Tensor]] = []
     judged = run(

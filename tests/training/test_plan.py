@@ -11,6 +11,7 @@ from freqbench import models
 from freqbench.core.config import load
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
+from freqbench.data import Dataset
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.metrics import dice
 from freqbench.training import TrainJob, train
@@ -53,6 +54,7 @@ def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: di
         {"union": {**UNION["union"], "mix": "worst"}},
         {"union": {**UNION["union"], "shares": [1, 2]}},
         {"ema": 0.9},
+        {"noise": {"kind": "voxels", "sigma": 0.1}},
         {"objective": "trades"},
         {"objective": "trades", "beta": 2},
     ],
@@ -254,6 +256,10 @@ BAD: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (_union(shares=[1]), {}, "expected 2 shares, one for each attack, got 1"),
     (_union(shares=[1, 2], mix="worst"), {}, "expected no shares for mix: worst"),
     ({"beta": 6}, {}, "expected beta for objective: trades alone"),
+    ({"noise": {"kind": "voxels", "sigma": 0}}, {}, r"models\[1\]\.noise\.sigma: .*greater than 0"),
+    ({"noise": {"kind": "rotation", "sigma": 1}}, {}, r"models\[1\]\.noise\.kind: .*'voxels', 'bias_field', 'gain_"),
+    ({"noise": {"kind": "voxel_shift", "sigma": 1}}, {}, r"models\[1\]\.noise\.kind: .* or 'dct_bands'"),
+    ({"noise": {"kind": "voxels"}}, {}, r"models\[1\]\.noise\.sigma: required"),
     ({"ema": 1}, {}, r"models\[1\]\.ema: Input should be less than 1"),
     ({}, {"validation": {"attack": {"name": "bases", "eps": 0.1}}}, "expected one that needs no surrogates, got bases"),
 ]
@@ -268,6 +274,16 @@ def test_bad_input_is_one_line_before_anything_is_trained(
         train(job_of(arm, **changes), str(tmp_path), progress=False)
     assert "\n" not in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_of_gain_and_offset_is_of_one_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(models=[{"name": "net", **NET, "noise": {"kind": "gain_offset", "sigma": 0.1}}])
+    assert planned(job)["net"].record["noise"] == {"kind": "gain_offset", "sigma": 0.1}
+    monkeypatch.setattr(Dataset, "num_channels", 2)
+    with pytest.raises(
+        UserError, match=r"^tiny: net: noise: gain_offset: expected volumes of 1 channel, got 2: [^\n]*$"
+    ):
+        prepare(job)
 
 
 # The packaged networks are what two packaged jobs make on today's phantom

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import Prediction, Segment
-from freqbench.ops.changes import CHANGES
+from freqbench.ops.changes import drawn
 
 Judge = Callable[[Tensor], Mapping[str, float]]
 """Maps a label map to its scores, the leading one first."""
@@ -43,7 +43,7 @@ class Smoothing(Defence):
     is_smooth: ClassVar[bool] = True
 
     name: Literal["smoothing"] = "smoothing"
-    kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands"]
+    kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands", "fourier_shift", "voxel_shift"]
     sigma: PositiveFloat
     samples: Annotated[int, Field(ge=1, le=30_000)] = 1000
     attacked_samples: Annotated[int, Field(ge=1, le=30_000)] = 100
@@ -84,7 +84,4 @@ class Smoothing(Defence):
 
     def changed(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""
-        change = CHANGES[self.kind]
-        layout = change.layout(volumes.shape[1:])
-        noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-        return change.apply(volumes, self.sigma * noise[None].to(volumes)).clamp(0, 1)
+        return drawn(volumes, self.kind, self.sigma, seed)

@@ -45,7 +45,7 @@ def test_the_clamp_comes_after_the_draw(kind: str) -> None:
     noise = torch.randn(CHANGES[kind].layout(volume.shape[1:]), generator=torch.Generator().manual_seed(3))
     expected = CHANGES[kind].apply(volume, 0.5 * noise[None]).clamp(0, 1)
     assert torch.equal(defence.changed(volume, seed=3), expected)
-    assert any(
+    assert kind == "voxel_shift" or any(  # which makes no new values, so that either order is one
         not torch.equal(defence.changed(volume, seed), defence.changed(volume.clamp(0, 1), seed)) for seed in range(9)
     )
 
