@@ -189,7 +189,6 @@ def certify(
     bounds.require_certified(grid)
     outlook = planning.outlook(grid, (), None, place)
     common.console().print(planning.table(outlook))
-    common.say(f"{bounds.num_draws(grid):,} draws, one prediction each, beside these passes")
     for line in planning.lines(outlook):
         common.say(line)
     summary = runner.execute(grid, place, common.console(), engine, address)

@@ -97,14 +97,16 @@ def crossings(kind: str, bound: float, reach: float, members: tuple[int, int], s
     """
     image, label = volume()
     sigma, alpha = SIGMA[kind], 1e-6
-    defence = Smoothing(kind=kind, sigma=sigma, samples=samples[0], attacked_samples=samples[1], eot=4)  # type: ignore[arg-type]
-    model = SegmentationModel(Edges(), SHAPE, defence=defence).eval()
+    clean_model, model = (
+        SegmentationModel(Edges(), SHAPE, defence=Smoothing(kind=kind, sigma=sigma, samples=n, eot=4)).eval()  # type: ignore[arg-type]
+        for n in samples
+    )
 
-    def draws(of: Tensor, is_clean: bool) -> list[float]:
-        judged = prediction(model, of, case="a", judge=lambda pred: score_draw(label[0, 0], pred), is_clean=is_clean)
+    def draws(model: SegmentationModel, of: Tensor) -> list[float]:
+        judged = prediction(model, of, case="a", judge=lambda pred: score_draw(label[0, 0], pred))
         return list((judged.draws or {})["dsc_foreground"])
 
-    clean = draws(image, is_clean=True)
+    clean = draws(clean_model, image)
     least = certificates.bound(clean, certificates.require(len(clean), kind, bound * sigma, sigma, alpha))
     assert least > 0.05  # it says something
     differences = []
@@ -112,7 +114,7 @@ def crossings(kind: str, bound: float, reach: float, members: tuple[int, int], s
         how = {"control": "random"} if seed < members[0] else {"steps": 8}
         attack = make("ball", kind=kind, radius=reach * sigma, **how)
         made = attack(SlidingWindowModel(model), image, label, generator=torch.Generator().manual_seed(seed))
-        differences.append(least - certificates.upper(draws(made.adversarial, is_clean=False), alpha))
+        differences.append(least - certificates.upper(draws(model, made.adversarial), alpha))
     return differences
 
 
