@@ -186,7 +186,7 @@ def certify(
     grid = common.grid_of(job, limit_cases, place)
     bounds.require_certified(grid)
     outlook = planning.outlook(grid, (), None, place)
-    _show_outlook(outlook, f"{bounds.num_draws(grid):,} draws, one prediction each, beside these passes")
+    _show_outlook(outlook)
     summary = runner.execute(grid, place, common.console(), engine, address)
     if not summary.interrupted:
         _show_bounds(place)
