@@ -106,28 +106,26 @@ def smoothed(kind: str, samples: int = 1) -> tuple[Smoothing, SegmentationModel]
 
 
 def scores(defence: Smoothing, volumes: Tensor, label: Tensor, draws: int) -> list[list[float]]:
-    """Foreground DSC of each draw of volumes `[B, 1, *SHAPE]`, in rising order: what `prediction` says, all at once."""
+    """Foreground DSC of each draw of volumes `[B, 1, *SHAPE]`, in rising order: that of `prediction`, in batches."""
     net, key, scored = Edges().eval(), draw_seed("prediction", "a"), []
     for draw in range(draws):
         labels = net(defence.changed(volumes, draw_seed("smoothing", key, draw))).max(1, keepdim=True).indices
-        both = [((labels == k) & (label == k)).flatten(1).sum(1) / _sizes(labels, label, k) for k in (1, 2)]
-        scored.append(both[0] + both[1])
+        pairs = [((labels == k).flatten(1), (label == k).flatten(1)) for k in (1, 2)]
+        dice = [2 * (a & b).sum(1) / (a.sum(1) + b.sum(1)).double() for a, b in pairs]
+        scored.append((dice[0] + dice[1]) / 2)
     return [sorted(of_volume) for of_volume in torch.stack(scored, dim=1).tolist()]
-
-
-def _sizes(labels: Tensor, label: Tensor, k: int) -> Tensor:
-    return ((labels == k).flatten(1).sum(1) + (label == k).sum()).double()
 
 
 def members(kind: str, reach: float, model: SegmentationModel, random: int, optimised: int) -> Tensor:
     """Random and optimised members of a ball of `reach` sigmas, `[B, 1, *SHAPE]`."""
-    made = []
-    for number, how in ((random, {"control": "random"}), (optimised, {"steps": 8})):
-        attack = make("ball", kind=kind, radius=reach * SIGMA[kind], **how)
-        volumes = (each.expand(number, -1, -1, -1, -1) for each in volume())
-        generator = torch.Generator().manual_seed(number)
-        made.append(attack(SlidingWindowModel(model), *volumes, generator=generator).adversarial if number else None)
-    return torch.cat([batch for batch in made if batch is not None])
+    batches = []
+    for number, options in ((random, {"control": "random"}), (optimised, {"steps": 8})):
+        if number:
+            attack = make("ball", kind=kind, radius=reach * SIGMA[kind], **options)
+            image, label = (each.expand(number, -1, -1, -1, -1) for each in volume())
+            generator = torch.Generator().manual_seed(number)
+            batches.append(attack(SlidingWindowModel(model), image, label, generator=generator).adversarial)
+    return torch.cat(batches)
 
 
 def crossings(kind: str, bound: float, reach: float, many: tuple[int, int], samples: tuple[int, int]) -> list[float]:
