@@ -91,7 +91,8 @@ def shifted(like: Tensor) -> Apply:
         for axis, angle, size, move in zip(axes, angles, kept, c.unbind(1), strict=True):
             turn = torch.polar(size.expand(len(c), -1), move[:, None] * angle)  # [B, N]
             spectrum = spectrum * turn.reshape(len(c), *[-1 if other == axis else 1 for other in range(1, like.ndim)])
-        return torch.fft.irfftn(spectrum, s=sides, dim=axes)
+        moved: Tensor = torch.fft.irfftn(spectrum, s=sides, dim=axes)
+        return moved
 
     return apply
 
