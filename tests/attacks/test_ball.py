@@ -175,7 +175,7 @@ def test_the_worst_whole_shift_is_found_among_all_of_the_ball() -> None:
     assert result.num_forwards == 33
     assert result.state is not None
     scores = sorted(dice_of(by) for by in whole_shifts(2.0))
-    assert dice_of(result.state[0]) == scores[0] < scores[1]
+    assert dice_of(result.state[0]) == scores[0] < scores[16]
 
 
 @pytest.mark.parametrize(
