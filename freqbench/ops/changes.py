@@ -79,9 +79,7 @@ def shifted(like: Tensor) -> Apply:
     """
     sides = like.shape[2:]
     axes = tuple(range(2, like.ndim))
-    waves = [
-        torch.fft.fftfreq(side, 1 / side).round() for side in sides
-    ]  # per side; an even one has none of + side / 2
+    waves = [torch.fft.fftfreq(side, 1 / side).round() for side in sides]
     waves[-1] = waves[-1][: sides[-1] // 2 + 1].abs()  # a real volume's last axis has the others' conjugates
     kept = [(2 * wave.abs() < side).to(like) for wave, side in zip(waves, sides, strict=True)]
     angles = [(-2 * math.pi * wave / side).to(like) for wave, side in zip(waves, sides, strict=True)]

@@ -12,6 +12,7 @@ from freqbench.reporting.render import Section
 from freqbench.reporting.views.bounds import shown
 
 REPORT = Path(__file__).parents[3] / "reports" / "bounds"
+FILES = sorted(REPORT.glob("*.csv"))
 
 
 @pytest.fixture(scope="module")
@@ -19,13 +20,16 @@ def stored() -> pd.DataFrame:
     return pd.read_csv(REPORT / "bounds.csv")
 
 
-def test_the_report_shows_its_file(stored: pd.DataFrame) -> None:
-    table = render.markdown([Section("", shown(certificates.means(stored)))])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_report_shows_its_files(path: Path) -> None:
+    table = render.markdown([Section("", shown(certificates.means(pd.read_csv(path))))])
     text = (REPORT / "README.md").read_text("utf-8")
     assert [line for line in table.splitlines() if line.startswith("|") and line not in text] == []
 
 
-def test_no_bound_of_the_report_lies_above_its_attack(stored: pd.DataFrame) -> None:
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_bound_of_the_report_lies_above_its_attack(path: Path) -> None:
+    stored = pd.read_csv(path)
     higher = stored[~stored["score"].isin(certificates.LOWER)]
     assert (higher["certified"] <= higher["attacked_high"]).all()
     assert (higher["certified"] <= higher["clean"]).all()
