@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from tiny import JOB, expanded, job, small
 
+from freqbench.core import config
 from freqbench.core.errors import UserError
 from freqbench.job.grid import expand, further_targets
+from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import parse_value
 
 
@@ -126,3 +128,11 @@ def test_warnings_of_attacks_are_kept_for_the_run() -> None:
     _, grid = expanded(job(attacks=[{"name": "vafa", "variant": "paper", "q_max": [30, 40], "block": 8, "steps": 5}]))
     assert len(grid.warnings) == 2
     assert "q_max = 30 has no effect" in grid.warnings[0]
+
+
+def test_a_job_knows_its_file_when_it_is_copied_or_named_anew_and_never_stores_it() -> None:
+    spec = config.validate(small(attacks=[{"name": "fgsm", "eps": 0.1}]), JobSpec, "jobs/mine.yaml")
+    changed = spec.model_copy(update={"name": "other"})
+    assert (changed.where, changed.named("audit").where, changed.where) == ("jobs/mine.yaml", "audit", "jobs/mine.yaml")
+    assert "jobs/mine.yaml" not in spec.model_dump_json()
+    assert JobSpec.model_validate(spec.model_dump(mode="json")).where == "job"
