@@ -64,8 +64,8 @@ class Ball(AcquisitionAttack):
         if self.kind == "voxel_shift":
             if self.keep != "best":
                 self.refuse("keep", f"expected best, got {self.keep}: of shifts that are tried, the last is any one")
-            if not 1 <= self.radius <= FARTHEST:
-                self.refuse("radius", f"expected 1 to {FARTHEST} voxels for voxel_shift, got {self.radius:g}")
+            if self.radius and not 1 <= self.radius <= FARTHEST:
+                self.refuse("radius", f"expected 0, or 1 to {FARTHEST} voxels for voxel_shift, got {self.radius:g}")
 
     @property
     def run_passes(self) -> tuple[int, int]:
