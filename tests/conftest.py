@@ -18,6 +18,8 @@ from s3_server import s3, s3_process, s3_root  # noqa: F401 (fixtures)
 
 SHARED = Path(os.environ.get("FREQBENCH_SHARED") or Path(__file__).parents[2] / "shared")
 ARRAYS = Path(__file__).parent / "golden" / "arrays"
+LONGEST = ("training/test_distributed", "engine/test_driver_faults", "engine/test_ray_engine", "remote/test_cluster")
+"""Files of integration tests that wait for processes a minute or more. They begin, so that no other waits for them."""
 
 hypothesis.settings.register_profile("freqbench", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("freqbench")
@@ -176,6 +178,9 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.markexpr.startswith("integration"):
+        rank = {Path(__file__).parent / f"{name}.py": -place for place, name in enumerate(reversed(LONGEST), 1)}
+        items.sort(key=lambda item: rank.get(item.path, 0))
     if (seed := config.getoption("--shuffle")) is not None:
         generator, places = random.Random(seed), dict[Path, float]()
         items.sort(key=lambda item: (places.setdefault(item.path, generator.random()), generator.random()))

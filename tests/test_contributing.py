@@ -24,7 +24,7 @@ JOB = {
     "resources": {"threads": 1},
 }
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("contributing")]
+pytestmark = pytest.mark.integration
 
 
 def steps(*sections: str) -> list[tuple[str, str, str]]:

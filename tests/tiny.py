@@ -77,7 +77,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> str:
 
 def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
     spec = config.validate(dict(content), JobSpec, where="job.yaml")
-    return spec, expand(spec, where="job.yaml")
+    return spec, expand(spec)
 
 
 def execute(

@@ -31,7 +31,7 @@ ALPHA = 0.001
 LOWER = ("volume_error_relative",)
 """Scores of which less is better: they are bounded from above."""
 DIRECTIONS, NORMS = 181, 17
-COLUMNS = ("target_defence", "draws", "draws_clean")
+COLUMNS = ("target_defence", "draws")
 """Columns of RECORDS that `brackets` needs beside those that identify a row."""
 
 PLACE = ["dataset", "target_model", "threat_model", "kind", "sigma"]
@@ -103,6 +103,8 @@ def upper(scores: Sequence[float], alpha: float) -> float:
 def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
     """Returns one row per record of the attack `ball` on a network smoothed by the same kind, and score of its draws.
 
+    Draws of the clean volume are those of its records of radius 0, one per seed. Without one there is no row.
+
     Args:
         records: rows with COLUMNS beside those that identify a row.
         alpha: probability that any bound is wrong, shared equally by all rows and scores.
@@ -113,18 +115,37 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         the median without attack. A lower score is better for LOWER, whose `certified` bounds from above and whose
         `attacked_high` is a lower limit. NaN in `certified`: too few draws.
     """
-    balls = records[(records["attack"] == "ball") & records["draws_clean"].notna() & (records["status"] == "ok")]
+    balls = records[(records["attack"] == "ball") & records["draws"].notna() & (records["status"] == "ok")]
+    balls = balls[balls["source_model_id"] == balls["target_model_id"]]
+    clean = _clean_draws(balls[balls["budget"] == 0])
     rows: list[dict[str, Any]] = []
-    for record in balls[balls["source_model_id"] == balls["target_model_id"]].to_dict("records"):
+    for record in balls[balls["budget"] > 0].to_dict("records"):
         defence, params = (object_of(record[name], name) for name in ("target_defence", "params"))
         if defence["kind"] != params["kind"] or params["control"] != "none":
             continue
-        clean, attacked = (object_of(record[name], name) for name in ("draws_clean", "draws"))
+        attacked = object_of(record["draws"], "draws")
         place = {name: record[name] for name in ("dataset", "target_model", "threat_model", "case_id", "patient_id")}
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
-        rows += [{**place, "score": score, "clean": clean[score], "attacked": attacked[score]} for score in clean]
+        scores = clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {})
+        rows += [
+            {**place, "score": name, "clean": values, "attacked": attacked[name]} for name, values in scores.items()
+        ]
     each = alpha / max(1, len(rows))
     return pd.DataFrame([row | _bracket(row, each) for row in rows])
+
+
+def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, list[float]]]:
+    """Returns the scores of all draws of each clean volume in rising order, by dataset, model id and case id.
+
+    Records of one seed have the same draws, whatever else differs, so that only one of them counts.
+    """
+    place = ["dataset", "target_model_id", "case_id"]
+    draws: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for record in records.fillna({"seed": 0}).drop_duplicates([*place, "seed"]).to_dict("records"):
+        scores = draws.setdefault((record[place[0]], record[place[1]], record[place[2]]), {})
+        for name, values in object_of(record["draws"], "draws").items():
+            scores[name] = sorted([*scores.get(name, ()), *values])
+    return draws
 
 
 def means(rows: pd.DataFrame) -> pd.DataFrame:

@@ -202,8 +202,8 @@ class Result:
             if model.network.clamps_last:
                 volume = memory.referred(volume, dataset, model.network)
             before, after = (
-                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, with_confidence=True)[0]
-                for image in (volume.image, adversarial)
+                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed)[0]
+                for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:
                 volume = replace(volume, label=before.labels[None])

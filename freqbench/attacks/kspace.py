@@ -65,6 +65,10 @@ class KSpace(AcquisitionAttack):
 
         return Space(centre=centre, radius=clean.new_tensor(self.eps_k), project=project, render=render)
 
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """Returns the excess of the base class, with the volumes of the state in float64."""
+        return super().excess(clean.double(), adversarial, None if state is None else state.to(torch.complex128))
+
     def beyond(self, state: Tensor) -> float:
         """Returns the excess of the base class, or the largest change outside the region, if larger."""
         outside = state * (1 - self._free(state.shape).to(state.device))

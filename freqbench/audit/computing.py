@@ -129,7 +129,7 @@ def planned(
     without a gradient.
     Without `compute` nothing is attacked, and noise of unknown budget has the largest one.
     """
-    own = expand(job, cases, where=out)
+    own = expand(job.named(out), cases)
     store = Store(out)
     eps = eps or usual_eps(own.cells)
     seed = job.seeds[0]
@@ -224,7 +224,7 @@ def _recommended(own: Grid, out: str, cases: int, say: Callable[[str], None]) ->
         attacks = mapping_of(storage.read_bytes(path), path).get("attacks")
         changes = {"attacks": attacks, "targets": "source", "seeds": own.job.seeds[:1]}
         job = config.validate({**own.job.model_dump(mode="json"), **changes}, JobSpec, path)
-        cells = expand(job, cases, where=path).cells
+        cells = expand(job, cases).cells
     except UserError as error:
         say(f"nothing of {path}: {error}")
         return
@@ -274,13 +274,13 @@ def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], comp
     if not entries:
         return
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
-    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False})
+    noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False}).named("audit")
     try:
-        matched = matching.matched(noisy, root_of(store.root), say, "audit", compute)
+        matched = matching.matched(noisy, root_of(store.root), say, compute)
     except UserError as error:
         say(f"no noise of equal L2: {error}")
         return
-    yield from expand(matched, cases, where="audit").cells
+    yield from expand(matched, cases).cells
 
 
 def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:

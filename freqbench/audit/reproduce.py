@@ -131,7 +131,7 @@ class Reproducer:
         if text not in self._grids:
             where = f"{self._store.root}/runs/{row['run_id']}.json: job"
             job = self._job or stored_job(content, is_trusted(), where)
-            self._grids[text] = adversarial_volumes.joined(expand(job, where=where), self._store.root)
+            self._grids[text] = adversarial_volumes.joined(expand(job.named(where)), self._store.root)
         grid = self._grids[text]
         if row["target_model"] in {model.name for cell in grid.cells for model in (cell.source, *cell.targets)}:
             return grid

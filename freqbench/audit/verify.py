@@ -135,7 +135,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
             continue
         try:
             made = stored_job(spec, trusted=False, where="the stored job")
-            grid = adversarial_volumes.joined(expand(made, where="the stored job"), store.root)
+            grid = adversarial_volumes.joined(expand(made), store.root)
             expected |= {cell.cell_id: cell_columns(cell) for cell in grid.cells}
         except UserError as error:
             reasons.append(one_line(error))

@@ -55,13 +55,13 @@ def submit(
     from freqbench.results import Shard
     from freqbench.training import link
 
-    job = link.described(job, path)
+    job = link.described(job)
     for text in (Path(path).read_text(encoding="utf-8"), *(set_ or ()), str(job.training)):
         working_directory.refuse_credentials(text, path)
-    working_directory.require_zoo(path, job)
+    working_directory.require_zoo(job)
     variables = working_directory.environment(env or ())
     part = Shard.parse(shard) if shard else None
-    packed = working_directory.pack(path, job)
+    packed = working_directory.pack(job)
     head = jobs.Head(address)
     options = {
         "--set": [*(set_ or ()), *packed.overrides, *_kept(job.training, head, path)],

@@ -155,19 +155,19 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
 
         job = config.load(path, JobSpec, overrides or ())
         job = job.model_copy(update={"trust_code": True}) if trusted else job
-        require_sound(job, path)
+        require_sound(job)
         return job
 
 
-def grid_of(job: Any, path: str, limit_cases: int | None, out: str, match: bool = False) -> Any:
-    """Expands a job file to its grid; `match` computes budgets that are not known yet."""
+def grid_of(job: Any, limit_cases: int | None, out: str, match: bool = False) -> Any:
+    """Expands a job to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
-    matched = matching.matched(job, out, say, path, match)
+    matched = matching.matched(job, out, say, match)
     with uncollected():
         from freqbench.job.grid import expand
 
-        return expand(matched, limit_cases, where=path)
+        return expand(matched, limit_cases)
 
 
 def stored_job(out: str, path: str | None, trusted: bool) -> Any:
@@ -178,8 +178,8 @@ def stored_job(out: str, path: str | None, trusted: bool) -> Any:
     from freqbench.training import link
 
     if path:
-        return matching.matched(link.present(job_of(path, None, trusted), path), out, say, path, compute=False)
-    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json")
+        return matching.matched(link.present(job_of(path, None, trusted)), out, say, compute=False)
+    return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json").named(out)
 
 
 def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
@@ -187,7 +187,7 @@ def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
     from freqbench.exchange.adversarial_volumes import joined
     from freqbench.job.grid import expand
 
-    return joined(expand(stored_job(out, path, trusted), where=path or out), out)
+    return joined(expand(stored_job(out, path, trusted)), out)
 
 
 def unique(outs: Sequence[str]) -> list[str]:

@@ -91,7 +91,7 @@ def init(
     common.say(f"written: {path}")
     try:
         job = common.job_of(path, None, trusted=False)
-        common.grid_of(job, path, None, f"runs/{job.name}")
+        common.grid_of(job, None, f"runs/{job.name}")
     except UserError as error:
         raise UserError(f"{path} is written, but must be corrected before it runs: {error}") from None
     common.say(f"next: freqbench plan {shlex.quote(path)}")

@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Column, Table
 
 from freqbench.cli import common, ending
 from freqbench.core.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from freqbench.job.plan import Outlook
 
 app = typer.Typer()
 
@@ -35,18 +38,16 @@ def plan(
         from freqbench.job import rehearsal
         from freqbench.training import link
 
-        job, untrained = link.planned(job, path)
-        lacking = (*untrained, *rehearsal.missing(job, where=path))
+        job, untrained = link.planned(job)
+        lacking = (*untrained, *rehearsal.missing(job))
         place = out or f"runs/{job.name}"
-        grid = common.grid_of(rehearsal.counted(job, lacking), path, limit_cases, place)
+        grid = common.grid_of(rehearsal.counted(job, lacking), limit_cases, place)
         root = planning.volumes_root(grid, place)
         outlook = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
     if as_json:
         common.put_json(asdict(outlook))
         return
-    common.console().print(planning.table(outlook))
-    for line in planning.lines(outlook):
-        common.say(line)
+    _show_outlook(outlook)
 
 
 @app.command()
@@ -86,12 +87,12 @@ def run(
         tracker.require(log, out or f"runs/{job.name}")
     with common.stoppable("networks were trained"):
         if dry_data:
-            job, engine = rehearsal.rehearsed(link.described(job, path)), "serial"
+            job, engine = rehearsal.rehearsed(link.described(job)), "serial"
         else:
-            job = link.fulfilled(job, path, common.say, part, address)
+            job = link.fulfilled(job, common.say, part, address)
     place = out or f"runs/{job.name}"
     with common.stoppable("budgets were matched"):
-        grid = common.grid_of(job, path, limit_cases, place, match=True)
+        grid = common.grid_of(job, limit_cases, place, match=True)
     summary = runner.execute(grid, place, common.console(), engine, address, part, force)
     if log:
         try:
@@ -136,20 +137,17 @@ def converge(
         losses=tuple(dict.fromkeys(word.strip() for word in losses.split(",") if word.strip())),
         restarts=_numbers("--restarts", restarts),
     )
-    job = link.present(job, path)
+    job = link.present(job)
     place = out or f"runs/{job.name}-converge"
     with common.stoppable("budgets were matched"):
-        job = matching.matched(job, place, common.say, path)
-    variants = varied(job, effort, cases, path)
+        job = matching.matched(job, place, common.say)
+    variants = varied(job, effort, cases)
     if variants.left_out:
         common.say(f"left out, as more steps add nothing to their drop: {', '.join(variants.left_out)}")
     units = list(variants.grid.units())
     outlook = planning.outlook(variants.grid, (), None, place)
-    common.console().print(planning.table(outlook))
     passes = sum(unit.passes for unit in units)
-    common.say(f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
-    for line in planning.lines(outlook):
-        common.say(line)
+    _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     summary = runner.execute(variants.grid, place, common.console(), engine, address)
     if summary.interrupted:
         ending.finish(summary, place)
@@ -183,19 +181,25 @@ def certify(
     from freqbench.training import link
 
     with common.stoppable("networks were trained"):
-        job = link.fulfilled(job, path, common.say, None, address)
+        job = link.fulfilled(job, common.say, None, address)
     place = out or f"runs/{job.name}"
-    grid = common.grid_of(job, path, limit_cases, place)
+    grid = common.grid_of(job, limit_cases, place)
     bounds.require_certified(grid)
     outlook = planning.outlook(grid, (), None, place)
-    common.console().print(planning.table(outlook))
-    common.say(f"{bounds.num_draws(grid):,} draws, one prediction each, beside these passes")
-    for line in planning.lines(outlook):
-        common.say(line)
+    _show_outlook(outlook)
     summary = runner.execute(grid, place, common.console(), engine, address)
     if not summary.interrupted:
         _show_bounds(place)
     ending.finish(summary, place, page=False)
+
+
+def _show_outlook(outlook: "Outlook", *notes: str) -> None:
+    """Prints the table of cells that a run has ahead, notes, and the lines on passes and time."""
+    from freqbench.job import plan as planning
+
+    common.console().print(planning.table(outlook))
+    for line in (*notes, *planning.lines(outlook)):
+        common.say(line)
 
 
 def _require_ray(engine: str, address: str | None) -> None:

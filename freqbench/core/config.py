@@ -74,12 +74,12 @@ def read(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def validate(content: Any, model: type[Model], where: str) -> Model:
     """Validates content as `model.model_validate` does, but raises its first error as one UserError line after `where`.
 
-    Refuses infinite numbers, NaN, and whole numbers that do not fit in 64 bits.
+    Refuses infinite numbers, NaN, and whole numbers that do not fit in 64 bits. Validators find `where` in the context.
     """
     for place, complaint in limits.wrong_numbers(content):
         raise UserError(f"{where}: {_place(place)}: {complaint}")
     try:
-        return model.model_validate(content)
+        return model.model_validate(content, context={"where": where})
     except ValidationError as error:
         raise UserError(f"{where}: {explain(error, model)}") from None
 

@@ -16,7 +16,7 @@ from freqbench.core.machine import available_cores, uncollected
 from freqbench.engine import provenance, saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, room, share
-from freqbench.engine.rows import with_surfaces
+from freqbench.engine.rows import Outcome, with_surfaces
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
@@ -26,11 +26,15 @@ from freqbench.models import GRAPH_BYTES, step_bytes
 Engine = Literal["auto", "ray", "serial"]
 
 
-def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener) -> None:
+def carry_out(
+    plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, is_new: bool = False
+) -> None:
     """Carries out a plan with the requested engine, or with the one that pays off, after telling it to the listener.
 
     Args:
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
+        is_new: the store has no run yet. Then a short unit runs in this process while Ray starts, so that the first
+            rows come soon. If it kills this process, the next run leaves it to a worker, whose death costs a try.
     """
     units, resources = plan.units, plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")
@@ -56,7 +60,17 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
     from freqbench.engine.ray import ray_cluster
 
     listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
-    with ray_cluster.existing(address) if address else ray_cluster.own(pool.workers * pool.threads + 1):
+    schedule, first = Schedule(units), list[Outcome]()
+
+    def meanwhile() -> None:
+        unit = schedule.take_short(pool.workers) if is_new and not pool.gpus else None
+        if unit:
+            first.append(_carried_out(unit, _worker(replace(spec, threads=pool.threads), listener), listener))
+            listener.take(first[0])
+            listener.wait("waiting for Ray to start")
+
+    cpus = pool.workers * pool.threads + 1
+    with ray_cluster.existing(address) if address else ray_cluster.own(cpus, meanwhile):
         from freqbench.engine.ray import ray_engine  # only after Ray has its environment
 
         following = None
@@ -71,22 +85,32 @@ def carry_out(plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec,
         listener.use({"name": "ray", **workers})
         listener.wait(f"waiting for {pool.workers} workers to start, and for the first network and case to load")
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
-        ray_engine.run(units, spec, pool, listener, plan.grid.job.case_timeout, following)
+        ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following, first)
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
     listener.wait("waiting for the first network and case to load")
-    worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
-    worker.keep = listener.keep
+    worker, schedule, clock = _worker(spec, listener), Schedule(units), Clock(worker=1)
     clock.start(platform.node())
     while unit := schedule.take("serial"):
-        listener.begin(unit)
-        worker.advance = partial(listener.advance, unit)
-        started = time.monotonic()
-        made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
-        outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
-        outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
+        outcome = _carried_out(unit, worker, listener, prefetch=schedule.next_unit("serial"))
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])
         listener.take(outcome)
+
+
+def _worker(spec: WorkerSpec, listener: Listener) -> Worker:
+    worker = Worker(spec)
+    worker.keep = listener.keep
+    return worker
+
+
+def _carried_out(unit: Unit, worker: Worker, listener: Listener, prefetch: Unit | None = None) -> Outcome:
+    """Carries out a unit in this process, and returns its outcome with all scores."""
+    listener.begin(unit)
+    worker.advance = partial(listener.advance, unit)
+    started = time.monotonic()
+    made, masks = worker.run(unit, prefetch)
+    outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+    return replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)

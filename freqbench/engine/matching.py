@@ -94,7 +94,7 @@ def read_budgets(out: str) -> dict[str, Record]:
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
 
 
-def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "job", compute: bool = True) -> JobSpec:
+def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
     """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
 
     Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
@@ -106,7 +106,7 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], where: str = "jo
     if not any(entry.is_open for entry in job.attacks):
         return job
     with trusting(job.trust_code):
-        asked, records = _asked(job, where), read_budgets(out)
+        asked, records = _asked(job), read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -218,22 +218,20 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _asked(job: JobSpec, where: str) -> list[_Asked]:
-    largest = {
-        i: tuple(_largest(job, entry, f"{where}: attacks[{i}]")) for i, entry in enumerate(job.attacks) if entry.is_open
-    }
-    grid = expand(_with_rows(job, largest), where=where)
+def _asked(job: JobSpec) -> list[_Asked]:
+    places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
+    largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
+    grid = expand(_with_rows(job, largest))
     cells: dict[tuple[str, str, Attack], Cell] = {}
     for cell in grid.cells:  # the first seed comes first
         cells.setdefault((cell.dataset.name, cell.source.name, cell.attack), cell)
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
     asked = []
     for i, budgets in largest.items():
-        place = f"{where}: attacks[{i}]"
         for budget in budgets:
-            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], place)
+            attack = attack_of(job.attacks[i].name, budget.parameters, datasets[budget.dataset], places[i])
             cell, refs = cells[budget.dataset, budget.source, attack], grid.cases[budget.dataset][: budget.match.cases]
-            asked.append(_Asked(number=i, place=f"{place}.match", budget=budget, cell=cell, refs=refs))
+            asked.append(_Asked(number=i, place=f"{places[i]}.match", budget=budget, cell=cell, refs=refs))
     return asked
 
 

@@ -54,16 +54,18 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_
 
 
 def predicted(
-    model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool
+    model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool, seed: int = 0
 ) -> tuple[Prediction, int]:
-    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit."""
+    """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
+
+    `seed` as in `models.prediction`.
+    """
     prepared = model.for_case(case)
 
     def predict(windows: int) -> Prediction:
         judge = partial(scoring.score_draw, case.label[0])
-        is_clean = not model.clamps_last or torch.equal(image, case.image)
         return models.prediction(
-            prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, is_clean=is_clean
+            prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, seed=seed
         )
 
     return within_memory(predict, windows)

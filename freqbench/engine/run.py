@@ -75,6 +75,7 @@ def execute(
     """
     cache.require_usable()
     store, root = Store(out), volumes_root(grid, out)
+    is_new = not store.run_ids()
     store.compact(above=COMPACT_ABOVE)
     covered, index, part = store.covered(), grid.index(), grid.shard(shard or Shard())
     plan = make_plan(part, covered, saved_volumes.saved(root) if root else None)
@@ -100,7 +101,8 @@ def execute(
     with lease.held(force, lost) if plan.units else nullcontext():
         for text in _faults(plan):
             run.warn(text)
-        summary = run.carry_out(partial(engines.carry_out, plan, engine, address), volumes=root)
+        work = partial(engines.carry_out, plan, engine, address, is_new=is_new)
+        summary = run.carry_out(work, volumes=root)
     if summary.run_id:
         store.write_job(content)  # again, because the list of runs has grown
     return summary

@@ -175,7 +175,7 @@ class Worker:
                 is_own = error is None and cell.dataset.reference == "label"
                 seen = case if is_own else self._shown(cell, unit.ref, target)
                 clean = self._clean_prediction(model, target, cell, seen)
-                prediction = self._predict(model, adversarial, seen)
+                prediction = self._predict(model, adversarial, seen, cell.seed or 0)
                 scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
             except OSError:  # of storage: the unit waits for it
                 raise
@@ -305,9 +305,9 @@ class Worker:
         read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make, self.keep)
         return self.learned.get(cell.cell_id, read_or_make)
 
-    def _predict(self, model: SegmentationModel, image: Tensor, case: Case) -> Prediction:
+    def _predict(self, model: SegmentationModel, image: Tensor, case: Case, seed: int = 0) -> Prediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
-        prediction, self._inference_batch = memory.predicted(model, image, case, windows, with_confidence)
+        prediction, self._inference_batch = memory.predicted(model, image, case, windows, with_confidence, seed)
         return prediction
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:

@@ -72,7 +72,7 @@ class Varied:
     left_out: tuple[str, ...]
 
 
-def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Varied:
+def varied(job: JobSpec, effort: Effort, cases: int) -> Varied:
     """Multiplies a job: each attack at every number of steps or queries, loss and number of restarts.
 
     Steps are multiplied if an attack follows a gradient in them, queries if it searches without one. The other
@@ -85,18 +85,18 @@ def varied(job: JobSpec, effort: Effort, cases: int, where: str = "job") -> Vari
     """
     content: dict[str, Any] = {"precision": "fp32", "compile": False, "targets": "source", "save_adversarial": "none"}
     job = job.model_copy(update={**content, "metrics": METRICS, "name": f"{job.name}-converge"})
-    full = expand(job, cases, where)
+    full = expand(job, cases)
     cells: dict[tuple[str, str], Cell] = {}
     for cell in full.cells:
         if counted := _counted(cell.attack):
-            for attack in _at_every_effort(cell, counted, effort, where):
+            for attack in _at_every_effort(cell, counted, effort, job.where):
                 changed = replace(cell, attack=attack)
                 cells.setdefault((cell.dataset.name, changed.cell_id), changed)
     names = [cell.attack.name for cell in full.cells]
     left_out = dict.fromkeys(name for name in names if name not in {cell.attack.name for cell in cells.values()})
     if not cells:
         raise UserError(
-            f"{where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
+            f"{job.where}: attacks: expected one that follows a gradient in steps or searches by queries, got "
             f"{', '.join(left_out)}: add one"
         )
     grid = replace(full, cells=tuple(cells.values()))

@@ -78,13 +78,13 @@ class Grid:
         }
 
 
-def expand(job: JobSpec, limit_cases: int | None = None, where: str = "job") -> Grid:
+def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
     """Expands a job: builds and lists datasets, resolves and checks models, multiplies lists into cells.
 
     Raises:
-        UserError: one line that begins with `where` and the place.
+        UserError: one line that begins with the job's file and the place.
     """
-    with plugins.trusting(job.trust_code), sweep.at(where):
+    with plugins.trusting(job.trust_code), sweep.at(job.where):
         return _expanded(job, limit_cases)
 
 
@@ -336,10 +336,10 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
         if name in by_name:
             raise UserError(f"targets: {name!r} is a model of the job already: write NAME={checkpoint}")
         targets.append(name)
-    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets})
+    extended = job.model_copy(update={"models": [*job.models, *added], "targets": targets}).named("targets")
     with sweep.at("targets"):
         require_names(extended)
-    grid = expand(extended, where="targets")
+    grid = expand(extended)
     sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)
 

@@ -88,8 +88,9 @@ class Outlook:
     Attributes:
         job: its name.
         out: the store.
-        grid: for each dataset, source and attack, `cells`, `cases` of a cell, `window_passes` of all cells, and
-            `recomputed`, the most windows of a volume that a step runs forward twice, as their graphs take too much.
+        grid: for each dataset, source and attack, `cells`, `cases` of a cell, `window_passes` of all cells; `draws`,
+            predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows
+            of a volume that a step runs forward twice, as their graphs take too much.
         warnings: one line each.
         missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
         records_done: records in the store.
@@ -140,25 +141,27 @@ def _counted(grid: Grid) -> Iterator[dict[str, Any]]:
     rows: dict[tuple[str, str, str], list[int]] = {}
     for unit in grid.units():
         key = unit.cell.dataset.name, unit.cell.source.name, unit.cell.attack.name
-        row = rows.setdefault(key, [0, 0, 0, 0])
+        row = rows.setdefault(key, [0, 0, 0, 0, 0])
         row[1] += 1
         row[2] += unit.passes
-        row[3] = max(row[3], *map(unit.recomputed_windows, unit.cell.models))
+        row[3] += sum(target.predictions for target in unit.targets if target.predictions > 1)
+        row[4] = max(row[4], *map(unit.recomputed_windows, unit.cell.models))
     for cell in grid.cells:
         row = rows[cell.dataset.name, cell.source.name, cell.attack.name]
         row[0] += 1
         row[2] += cell.learning_passes
-    for (dataset, source, attack), (cells, units, passes, recomputed) in rows.items():
+    for (dataset, source, attack), (cells, units, passes, draws, recomputed) in rows.items():
         where = {"dataset": dataset, "source": source, "attack": attack, "cells": cells, "cases": units // cells}
-        yield {**where, "window_passes": passes, "recomputed": recomputed}
+        yield {**where, "window_passes": passes, "draws": draws, "recomputed": recomputed}
 
 
 def table(found: Outlook) -> Table:
-    """Tabulates cells, cases and passes over windows of each dataset, source and attack."""
-    grid_table = Table("dataset", "source", "attack", "cells", "cases", "window passes", title=f"{found.job}: the grid")
+    """Tabulates cells, cases and passes over windows of each dataset, source and attack, and draws if there are any."""
+    shown = ["dataset", "source", "attack", "cells", "cases", "window_passes"]
+    shown += ["draws"] if any(row["draws"] for row in found.grid) else []
+    grid_table = Table(*(name.replace("_", " ") for name in shown), title=f"{found.job}: the grid")
     for row in found.grid:
-        *columns, _ = row.values()
-        grid_table.add_row(*map(str, columns))
+        grid_table.add_row(*(str(row[name]) for name in shown))
     return grid_table
 
 
@@ -198,7 +201,7 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
     models = {model.model_id: model for unit in plan.units for model in (*unit.cell.models, *unit.targets)}
     forward = {model_id: forward_flops(model) for model_id, model in models.items()}
     rate = _rate()
-    seconds, is_rough, learning, drawn = 0.0, False, set[str](), set[tuple[CaseRef, str]]()
+    seconds, is_rough, learning, predicted = 0.0, False, set[str](), set[tuple[CaseRef, str]]()
     for unit in plan.units:
         source, passes = unit.cell.source.model_id, unit.passes_on(unit.cell.source)
         if unit.cell.cell_id not in learning:
@@ -215,9 +218,9 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
             windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
             volumes = target.predictions
-            if (unit.ref, target.model_id) not in drawn:
-                drawn.add((unit.ref, target.model_id))
-                volumes += target.clean_predictions
+            if (unit.ref, target.model_id) not in predicted:
+                predicted.add((unit.ref, target.model_id))
+                volumes += target.predictions  # of the clean volume
             passes = windows * 2 ** len(target.inference.mirror) * volumes
             predicting = passes * forward[target.model_id] / rate
             seconds += predicting + SCORING_S if a_record is None else a_record

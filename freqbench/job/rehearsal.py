@@ -58,10 +58,10 @@ class Missing:
         return f"{self.what}: {self.complaint}{f' (get it from {self.source})' if self.source else ''}"
 
 
-def missing(job: JobSpec, where: str = "job") -> tuple[Missing, ...]:
+def missing(job: JobSpec) -> tuple[Missing, ...]:
     """Lists what a job needs and this machine lacks, trained networks aside; raises UserError for a wrong job."""
     with trusting(job.trust_code):
-        return (*_missing_datasets(job, where), *_missing_models(job))
+        return (*_missing_datasets(job), *_missing_models(job))
 
 
 def counted(job: JobSpec, lacking: tuple[Missing, ...]) -> JobSpec:
@@ -100,9 +100,9 @@ def rehearsed(job: JobSpec) -> JobSpec:
         )
 
 
-def _missing_datasets(job: JobSpec, where: str) -> Iterator[Missing]:
+def _missing_datasets(job: JobSpec) -> Iterator[Missing]:
     for i, entry in enumerate(job.datasets):
-        place = f"{where}: datasets[{i}]"
+        place = f"{job.where}: datasets[{i}]"
         dataset = build_dataset(entry, place)
         try:
             with at(place):

@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from freqbench.attacks.core.declared import declared
 from freqbench.core import config, limits, names, plugins
@@ -90,6 +98,22 @@ class JobSpec(Strict):
     case_timeout: PositiveFloat | None = None
     save_adversarial: Literal["none", "nifti"] = "none"
     trust_code: bool = False
+    _where: str = PrivateAttr(default="job")
+
+    def model_post_init(self, context: Mapping[str, Any] | None) -> None:
+        """Remembers the file that the job is read from, as `config.validate` names it."""
+        self._where = (context or {}).get("where", self._where)
+
+    @property
+    def where(self) -> str:
+        """File that the job was read from, which begins the line of an error; `job` if it was made in Python."""
+        return self._where
+
+    def named(self, where: str) -> "JobSpec":
+        """Returns the same job, whose errors begin with `where`."""
+        job = self.model_copy()
+        job._where = where
+        return job
 
     @property
     def trains(self) -> bool:
@@ -121,28 +145,28 @@ class JobSpec(Strict):
         return given
 
 
-def require_sound(job: JobSpec, where: str) -> None:
+def require_sound(job: JobSpec) -> None:
     """Refuses wrong keys and values of datasets, splits that do not exist, wrong parameters of attacks, class maps that
     do not fit a dataset, and commands without trust.
 
     It imports no attacks and no networks, which would take seconds, and so skips classes of other packages, and rules
-    that need an attack's defaults, which only the classes know. `where` begins the line of the UserError.
+    that need an attack's defaults, which only the classes know.
     """
     classes: dict[str, Sequence[str] | None] = {}
     for i, entry in enumerate(job.datasets):
-        place = f"{where}: datasets[{i}]"
-        dataset = None if plugins.names_class(entry.class_name) else build_dataset(entry, place)
+        place = f"{job.where}: datasets[{i}]"
+        dataset = build_dataset(entry, place) if entry.class_name in DATASETS else None
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, model in enumerate(job.models):
-        with sweep.at(f"{where}: models[{i}]"), plugins.trusting(job.trust_code):
+        with sweep.at(f"{job.where}: models[{i}]"), plugins.trusting(job.trust_code):
             if model.command:
                 plugins.require_trust(str(model.path))
             for names in (classes[name] for name in model.datasets or classes):
                 if names:
                     class_map_of(model, len(names), model.classes)
     for i, attack in enumerate(job.attacks):
-        place = f"{where}: attacks[{i}]"
+        place = f"{job.where}: attacks[{i}]"
         attack.check(place, {name: classes[name] for name in attack.only("datasets", list(classes), place)})
 
 
@@ -197,9 +221,8 @@ def stored_job(content: Any, trusted: bool, where: str) -> JobSpec:
 def build_dataset(entry: DatasetEntry | Mapping[str, Any], where: str) -> Dataset:
     """Builds the dataset of an entry; `where` begins the line of a UserError for a wrong loader or key."""
     entry = config.validate(entry, DatasetEntry, where)
-    loader, content = entry.class_name, {"name": entry.name, **entry.own}
-    if plugins.names_class(loader):
+    cls: type[Dataset] | None = DATASETS.get(entry.class_name)
+    if cls is None:
         with sweep.at(f"{where}.loader"):
-            cls: type[Dataset] = plugins.load_class(loader, Dataset)
-        return config.validate(content, cls, where)
-    return config.validate(content, DATASETS[loader], where)
+            cls = plugins.load_class(entry.class_name, Dataset)
+    return config.validate({"name": entry.name, **entry.own}, cls, where)

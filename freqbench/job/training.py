@@ -4,7 +4,7 @@ The defaults are the papers' training (Hanif et al., MICCAI 2023, arXiv:2307.072
 18 training volumes of Synapse: 5000 epochs, 50 of them warm-up, validation every 100.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -380,6 +380,16 @@ class TrainJob(Schedule):
             waiting = {model.name for model in self.models} - done
             ordered += [m for m in self.models if m.name not in done and self.start(m) not in waiting]
         return [self.whole(model) for model in ordered]
+
+    def wanted(self, only: Collection[str] | None) -> list[ModelRecipe]:
+        """Returns the models named in `only` and those that they start from, in training order; None: all."""
+        if only is None:
+            return self.in_order
+        names = set(only)
+        for model in reversed(self.in_order):
+            if model.name in names:
+                names.add(self.start(model))
+        return [model for model in self.in_order if model.name in names]
 
     def schedule(self, model: ModelRecipe) -> Schedule:
         """Returns the job's schedule with the model's own settings."""

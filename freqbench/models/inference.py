@@ -84,7 +84,7 @@ def prediction(
     case: str = "",
     with_confidence: bool = False,
     judge: Judge | None = None,
-    is_clean: bool = True,
+    seed: int = 0,
 ) -> Prediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
@@ -96,7 +96,7 @@ def prediction(
             fingerprint, for example: it is the same for a clean and an adversarial volume.
         with_confidence: True also returns `confidence`.
         judge: scores each draw of the defence `smoothing`; other models ignore it.
-        is_clean: False for an attacked volume, of which `smoothing` makes fewer draws.
+        seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
 
     Raises UserError for more classes than a label map holds, or a network that returns NaN.
     """
@@ -111,7 +111,7 @@ def prediction(
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
-        return model.smoothing.vote(segment, volume, key, judge, is_clean)
+        return model.smoothing.vote(segment, volume, key, judge, seed)
     return model.smoothing.vote(segment, volume, key)
 
 

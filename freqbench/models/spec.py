@@ -133,11 +133,6 @@ class ModelSpec:
         return self.defence.predictions if self.defence else 1
 
     @property
-    def clean_predictions(self) -> int:
-        """Further sliding windows over the clean volume, once for each case."""
-        return self.defence.clean_predictions if self.defence else 0
-
-    @property
     def defence_text(self) -> str | None:
         """JSON of the defence's parameters, of `adaptive`, and of the `model_id` without the defence."""
         if self.defence is None:

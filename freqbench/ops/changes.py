@@ -97,6 +97,7 @@ def shifted(like: Tensor) -> Apply:
 
 def rolled(volumes: Tensor, c: Tensor) -> Tensor:
     """Moves all channels by c voxels, each rounded to the nearest, circularly; without a gradient."""
+    c = c.expand(len(volumes), -1)
     whole = (c + 0.5).floor().int().tolist()  # halves upwards, so that a whole number added before or after is one
     return torch.stack([volume.roll(by, dims=(1, 2, 3)) for volume, by in zip(volumes, whole, strict=True)])
 

@@ -59,7 +59,7 @@ class _Named(NamedTuple):
     prefix: str = ""
 
 
-def pack(path: str, job: JobSpec) -> WorkingDirectory:
+def pack(job: JobSpec) -> WorkingDirectory:
     """Packs the files that travel with a job.
 
     Relative paths begin in the current folder, as for `run`. Their targets must lie in it, or, if the job file is
@@ -67,13 +67,12 @@ def pack(path: str, job: JobSpec) -> WorkingDirectory:
     working directory, where Python finds them.
 
     Args:
-        path: the job file.
-        job: its content, overrides applied, and training jobs described (`freqbench.training.link`): their content
-            travels as an override, and their data as the job's own do.
+        job: a job that was read from a file, with overrides applied and training jobs described
+            (`freqbench.training.link`): their content travels as an override, and their data as the job's own do.
 
     Raises UserError for a path that leads out of the folder or to nothing, or for too many bytes.
     """
-    here, job_path = Path.cwd().resolve(), Path(path).resolve()
+    here, job_path = Path.cwd().resolve(), Path(job.where).resolve()
     root = here if job_path.is_relative_to(here) else job_path.parent
     job_place = job_path.relative_to(root).as_posix()
     files, overrides = {job_place: job_path}, []
@@ -81,22 +80,22 @@ def pack(path: str, job: JobSpec) -> WorkingDirectory:
         training = job.model_dump(mode="json", include={"training"})
         overrides.append(f"training={json.dumps(training['training'])}")
     for named in (*_checkpoints(job), *_folders(job)):
-        with sweep.at(f"{path}: {named.place}"):
+        with sweep.at(f"{job.where}: {named.place}"):
             target = _inside(named.text, root)
             place = target.relative_to(root).as_posix()
             _add(files, place, target)
             if os.path.normpath(named.text) != place:
                 overrides.append(f"{named.key}={json.dumps(named.prefix + place)}")
     for name, module in _modules(job, (here, job_path.parent) if here.is_relative_to(root) else (job_path.parent,)):
-        with sweep.at(f"{path}: {name}"):
+        with sweep.at(f"{job.where}: {name}"):
             _add(files, module.name, module)
     return WorkingDirectory(job=job_place, files=files, overrides=tuple(overrides))
 
 
-def require_zoo(path: str, job: JobSpec) -> None:
+def require_zoo(job: JobSpec) -> None:
     """Raises UserError for an unknown zoo checkpoint, which nodes would refuse; `job_of` has checked the rest."""
     for i, model in enumerate(job.models):
-        with sweep.at(f"{path}: models[{i}].checkpoint"):
+        with sweep.at(f"{job.where}: models[{i}].checkpoint"):
             locate(model.checkpoint or "")
 
 

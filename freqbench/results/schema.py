@@ -187,14 +187,12 @@ RECORDS: tuple[Column, ...] = (
             "lower bound of the Dice under any change within the radius; voxels that abstain count as the worst class",
         ),
     ),
-    *_and_clean(
-        _measured(
-            "draws",
-            _TEXT,
-            "",
-            "scores of all draws of a network with the defence `smoothing`, JSON text {score: values in rising order}; "
-            "a certificate is made of those of the clean volume; null of other networks",
-        )
+    _measured(
+        "draws",
+        _TEXT,
+        "",
+        "scores of all draws of a network with the defence `smoothing`, JSON text {score: values in rising order}; "
+        "a certificate is made of those of the clean volume (`ball` of radius 0); null of other networks",
     ),
     _count("hd95_undefined_classes", "classes that hd95 leaves out of its mean", "lower"),
     *map(_left_out, ("nsd", "assd", "volume", "components", "topology", "calibration")),
@@ -237,7 +235,7 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "draws": None, "draws_clean": None}
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "draws": None}
 """Columns that published files of this version may lack, all texts, with their value there."""
 
 

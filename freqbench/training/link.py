@@ -48,25 +48,25 @@ class _Network:
     recipe: ModelRecipe
 
 
-def described(job: JobSpec, where: str) -> JobSpec:
+def described(job: JobSpec) -> JobSpec:
     """Adds to a job the content of its training jobs, and architecture, arguments and ROI of their networks.
 
-    `where` is the job's file, which paths may be relative to; it begins the line of an error. Raises UserError for a
-    invalid training job, or a `train://` that names none of its networks.
+    Paths may be relative to the job's file. Raises UserError for an invalid training job, or a `train://` that names
+    none of its networks.
     """
     if not job.trains:
         return job
-    trainings = _read(job.training, where)
-    networks = _networks(job.models, trainings, where)
+    trainings = _read(job)
+    networks = _networks(job, trainings)
     return _with(job, trainings, {i: _shaped(job.models[i], network.recipe) for i, network in networks.items()})
 
 
-def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
+def planned(job: JobSpec) -> tuple[JobSpec, tuple[Missing, ...]]:
     """Describes a job, with the weights of networks that are trained, and lists the networks that are not.
 
     Raises UserError as `described` and `prepare` do.
     """
-    resolved, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job)
     untrained = []
     for i, network in todo.items():
         training, recipe = network.training, network.recipe
@@ -76,29 +76,30 @@ def planned(job: JobSpec, where: str) -> tuple[JobSpec, tuple[Missing, ...]]:
     return resolved, (*untrained, *missing)
 
 
-def present(job: JobSpec, where: str) -> JobSpec:
+def present(job: JobSpec) -> JobSpec:
     """Describes a job whose networks are all trained; raises UserError as `planned`, or if one of them is not."""
-    job, lacking = planned(job, where)
+    job, lacking = planned(job)
     if lacking:
+        where = job.where
         raise UserError(f"{where}: expected a trained network, got none of {lacking[0]}: freqbench run {where} first")
     return job
 
 
 def fulfilled(
-    job: JobSpec, where: str, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
+    job: JobSpec, say: Callable[[str], None], shard: Shard | None = None, address: str | None = None
 ) -> JobSpec:
     """Trains the missing networks of a job, and no others of their training jobs; returns the job with all weights.
 
-    `job` and `where` are those of `described`; `say` gets a line per training; `shard` is the part of the grid that
-    this run is for: only the first of several trains; `address` see `ray_for`.
+    `say` gets a line per training; `shard` is the part of the grid that this run is for: only the first of several
+    trains; `address` see `ray_for`.
 
     Raises:
         UserError: as `planned`, the data of a training are not on this machine, or a training fails.
         KeyboardInterrupt: Ctrl-C; the same call goes on from there.
     """
-    resolved, todo, missing = _state(job, where)
+    resolved, todo, missing = _state(job)
     if missing:
-        raise UserError(f"{where}: {missing[0]}; or give the trained file as its checkpoint")
+        raise UserError(f"{job.where}: {missing[0]}; or give the trained file as its checkpoint")
     if not todo:
         return resolved
     if shard and shard.number > 1:
@@ -114,7 +115,7 @@ def fulfilled(
             train(training.job, training.folder(), only=only)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()  # memory that this process keeps is lost to the run's workers
-    return present(job, where)
+    return present(job)
 
 
 @contextmanager
@@ -133,16 +134,16 @@ def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
         yield
 
 
-def _state(job: JobSpec, where: str) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
+def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
     """Describes a job with trained weights, the models still to train, and those that lack the data to tell."""
     if not job.trains:
         return job, {}, []
-    trainings = _read(job.training, where)
+    trainings = _read(job)
     states: dict[str, dict[str, Trained | None] | MissingDataError] = {}
     models: dict[int, ModelEntry] = {}
     todo: dict[int, _Network] = {}
     missing: list[Missing] = []
-    networks = _networks(job.models, trainings, where)
+    networks = _networks(job, trainings)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in states:
@@ -198,15 +199,14 @@ def _shaped(entry: ModelEntry, recipe: ModelRecipe) -> ModelEntry:
     )
 
 
-def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
-    """Reads the training jobs that entries of `training` name; refuses two with one name, or one place to write to."""
+def _read(job: JobSpec) -> list[_Training]:
+    """Reads the training jobs that a job names; refuses two with one name, or one place to write to."""
     trainings: list[_Training] = []
-    for i, entry in enumerate(entries):
-        place = f"{where}: training[{i}]"
-        training = _from_file(entry.job, where, place) if isinstance(entry.job, str) else entry.job
+    for i, entry in enumerate(job.training):
+        place = f"{job.where}: training[{i}]"
+        training = _from_file(entry.job, job.where, place) if isinstance(entry.job, str) else entry.job
         trainings.append(_Training(place=place, job=training, out=entry.out or storage.join("runs", training.name)))
-    with sweep.at(where):
-        sweep.require_distinct("training", [each.job.name for each in trainings])
+    sweep.require_distinct(f"{job.where}: training", [each.job.name for each in trainings])
     taken: dict[tuple[str, str], str] = {}
     for each in trainings:
         for recipe in each.job.networks:
@@ -219,12 +219,12 @@ def _read(entries: Sequence[TrainingEntry], where: str) -> list[_Training]:
     return trainings
 
 
-def _networks(models: Sequence[ModelEntry], trainings: Sequence[_Training], where: str) -> dict[int, _Network]:
+def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Network]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
     choices = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
-        i: _named(str(entry.checkpoint), choices, f"{where}: models[{i}].checkpoint")
-        for i, entry in enumerate(models)
+        i: _named(str(entry.checkpoint), choices, f"{job.where}: models[{i}].checkpoint")
+        for i, entry in enumerate(job.models)
         if entry.is_to_train
     }
 

@@ -56,7 +56,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     trainings: dict[str, Training] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
-        for model in _wanted(replicate, only):
+        for model in replicate.wanted(only):
             trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
@@ -82,16 +82,6 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
                 f"and {second} (first: {shared[0]}): what was learned from or chosen by cannot test; change the lists"
                 + (", or set selected_on_test: true" if second == "test" and first == "select" else "")
             )
-
-
-def _wanted(job: TrainJob, only: Collection[str] | None) -> list[ModelRecipe]:
-    if only is None:
-        return job.in_order
-    wanted = set(only)
-    for model in reversed(job.in_order):
-        if model.name in wanted:
-            wanted.add(job.start(model))
-    return [model for model in job.in_order if model.name in wanted]
 
 
 def _training(

@@ -91,17 +91,23 @@ def record(**changes: Any) -> dict[str, Any]:
     values = np.linspace(0, 1, 1000)
     draws = {"dsc_foreground": values.tolist(), "volume_error_relative": (2 * values).tolist()}
     same = {"dataset": "phantom", "case_id": "c", "patient_id": "c", "status": "ok", "attack": "ball", "budget": 0.1}
-    same |= {"threat_model": "l2"}
+    same |= {"threat_model": "l2", "seed": None}
     models = dict.fromkeys(("source_model_id", "target_model_id", "target_model"), "a")
     params = json.dumps({"kind": "voxels", "control": "none"})
-    scores = {"draws": json.dumps(draws), "draws_clean": json.dumps(draws)}
+    scores = {"draws": json.dumps(draws)}
     return {**same, **models, **scores, "target_defence": defence, "params": params, **changes}
 
 
+def clean(*seeds: int, parts: int = 4, **changes: Any) -> list[dict[str, Any]]:
+    """Records of radius 0 whose draws are together those of `record`: each of `parts` sets has every fourth."""
+    draws = {name: np.array(values) for name, values in json.loads(record()["draws"]).items()}
+    sets = [json.dumps({name: values[seed::parts].tolist() for name, values in draws.items()}) for seed in seeds]
+    return [record(budget=0.0, seed=seed, draws=text, **changes) for seed, text in zip(seeds, sets, strict=True)]
+
+
 def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
-    rows = certificates.brackets(pd.DataFrame([record(), record(budget=0.2)]), alpha=0.04).set_index(
-        ["radius", "score"]
-    )
+    rows = certificates.brackets(pd.DataFrame([*clean(2, 0, 3, 1), record(), record(budget=0.2)]), alpha=0.04)
+    rows = rows.set_index(["radius", "score"])
     for radius, level in ((0.1, N.cdf(-1)), (0.2, N.cdf(-2))):
         k = certificates.rank(1000, level, 0.01)
         dice, volume = (rows.loc[(radius, score)] for score in ("dsc_foreground", "volume_error_relative"))
@@ -115,7 +121,7 @@ def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
     "changes",
     [
         {"attack": "pgd"},
-        {"draws_clean": None},
+        {"draws": None},
         {"status": "failed"},
         {"source_model_id": "b"},
         {"params": json.dumps({"kind": "bias_field", "control": "none"})},
@@ -123,4 +129,17 @@ def test_brackets_share_alpha_and_bound_scores_from_their_side() -> None:
     ],
 )
 def test_only_the_attack_in_the_ball_of_the_noise_has_a_bracket(changes: dict[str, Any]) -> None:
-    assert len(certificates.brackets(pd.DataFrame([record(**changes), record()]))) == 2
+    assert len(certificates.brackets(pd.DataFrame([*clean(0, parts=1), record(**changes), record()]))) == 2
+
+
+def test_draws_of_one_seed_count_once() -> None:
+    """A second record of a seed, with other parameters or without a seed, repeats the draws of the first."""
+    again = [*clean(0, params=json.dumps({"kind": "voxels", "control": "random"})), *clean(0)]
+    again[-1]["seed"] = None
+    rows = certificates.brackets(pd.DataFrame([*clean(0, 1), *again, record()]))
+    assert set(rows["draws"]) == {500}
+
+
+def test_draws_of_another_case_or_model_certify_nothing() -> None:
+    others = [*clean(0, case_id="d"), *clean(0, target_model_id="b", source_model_id="b")]
+    assert certificates.brackets(pd.DataFrame([*others, record()])).empty

@@ -55,6 +55,20 @@ def test_every_point_of_k_space_turns_towards_the_weights(
     assert gained(result) == pytest.approx(0.02 * np.abs(terms).sum() / count, rel=1e-6)
 
 
+@pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
+def test_numpy_makes_the_volume_of_a_k_space_found_in_float32(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
+    encoding, lines = form
+    images = drawn(5, shape=(32, 24, 20)).float()
+    attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
+    result = attack(SmallNet(), images, torch.zeros_like(images, dtype=torch.long), generator=generators(1))
+    clean, u = images.double().numpy(), result.state.numpy().astype(complex)
+    volume = clean + np.fft.ifftn(u * np.fft.fftn(clean, axes=axes), axes=axes).real
+    assert np.abs(np.clip(volume, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
+    exact = torch.from_numpy(np.clip(volume, 0, 1))
+    assert attack.excess(images, exact, result.state) < 1e-8, "in float64"
+    assert 1e-8 < attack.excess(images, result.adversarial, result.state) < 1e-6
+
+
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_by_parseval_k_space_moves_a_volume_by_no_more_than_its_share(control: str) -> None:
     change = attacked("kspace", control=control).adversarial - IMAGES

@@ -118,10 +118,20 @@ def test_the_multipliers_make_the_volume() -> None:
 
 
 @pytest.mark.parametrize("per_slice", [False, True])
-@pytest.mark.parametrize("changes", [{"renormalize": False}, {"renormalize": True}, {"rho": 0.4, "band": "middle"}])
-def test_float64_and_scipy_make_the_volume_of_a_state_found_in_float32(changes: Any, per_slice: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("vafa_opt", {"renormalize": False}),
+        ("vafa_opt", {"renormalize": True}),
+        ("sa2_opt", {"rho": 0.4, "band": "middle"}),
+        ("sa2", {"rho": 0.4, "band": "middle", "ssim_weight": 0, "keep": "best"}),
+    ],
+)
+def test_float64_and_scipy_make_the_volume_of_a_state_found_in_float32(
+    name: str, changes: Any, per_slice: bool
+) -> None:
     """A hundred thousand coefficients, of which float32 rounds some the other way where they lie between multiples."""
-    name = ("sa2_opt" if "rho" in changes else "vafa_opt") + ("_2d" if per_slice else "")
+    name += "_2d" if per_slice else ""
     images, block = drawn(5, shape=(64, 48, 40)).float(), (32, 24) if per_slice else (32, 24, 20)
     result = attacked(name, SmallNet(), images, block=block, steps=2, loss="dicece", **changes)
     state = result.state.double().numpy()
@@ -140,6 +150,22 @@ def test_float64_and_scipy_make_the_volume_of_a_state_found_in_float32(changes: 
         whole = (whole - low) / (high - low)
     elif "rho" not in changes:
         whole = whole / 255
+    assert np.abs(np.clip(whole, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
+
+
+@pytest.mark.parametrize("renormalize", [False, True])
+def test_float64_and_scipy_make_the_volume_of_a_table_of_vafa(renormalize: bool) -> None:
+    """Its rounding stays soft to the end; the null row has the softness of the last step, 0.1 / steps."""
+    images, block, softness = drawn(5, shape=(64, 48, 40)).float(), (32, 24, 20), 0.1 / 20
+    result = attacked("vafa", SmallNet(), images, block=block, steps=20, control="random", renormalize=renormalize)
+    table = result.state.double().numpy()
+    u = dctn(255 * split(images, block).double().numpy() - 128, axes=(3, 4, 5), norm="ortho") / table
+    below = np.floor(u) + 0.5
+    rounded = below + 0.5 / (1 - softness) * np.tanh(math.log(2 / softness - 1) * (u - below))
+    volume = idctn(table * rounded, axes=(3, 4, 5), norm="ortho") + 128
+    whole = merge(torch.from_numpy(volume), images.shape[2:]).numpy()
+    low, high = whole.min(axis=(2, 3), keepdims=True), whole.max(axis=(2, 3), keepdims=True)
+    whole = (whole - low) / (high - low) if renormalize else whole / 255
     assert np.abs(np.clip(whole, 0, 1) - result.adversarial.double().numpy()).max() < 1e-6
 
 

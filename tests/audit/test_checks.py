@@ -400,10 +400,11 @@ def certified(*left: float) -> Finding:
     clean = json.dumps({"dsc_foreground": [0.8 + 0.0001 * i for i in range(1000)]})
     drawn = [
         BALL
-        | {"case": case, "draws_clean": clean, "target_defence": SMOOTHED, "dsc": 0.8, "dsc_clean": 0.8}
+        | {"case": case, "target_defence": SMOOTHED, "dsc": 0.8, "dsc_clean": 0.8}
         | {"draws": json.dumps({"dsc_foreground": [median - 0.05 + 0.001 * i for i in range(100)]})}
         for case, median in enumerate(left)
     ]
+    drawn += [values | {"budget": 0.0, "draws": clean} for values in drawn]
     params = {"kind": "bias_field", "control": "none"}
     rows = [handmade.row("pgd", params, source="m", target="m", **values) | {"attack": "ball"} for values in drawn]
     return finding("certified", rows)

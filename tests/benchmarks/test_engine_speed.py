@@ -31,6 +31,7 @@ from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
 from freqbench.engine.ray.ray_workers import RemoteWorker
 from freqbench.engine.resources import Pool, share
 from freqbench.engine.rows import Masks, Outcome
+from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.schema import Resources
@@ -222,7 +223,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
         real(run, outcome)
 
     def by_ray(plan: Any, engine: Any, address: Any, spec: WorkerSpec, listener: Any) -> None:
-        ray_engine.run(plan.units, spec, Pool(workers=workers, threads=1, gpus=1), listener)
+        ray_engine.run(Schedule(plan.units), spec, Pool(workers=workers, threads=1, gpus=1), listener)
         gaps.extend(gap for each in ray.get([host.gaps.remote() for host in hosts]) for gap in each)
 
     gaps: list[tuple[float, float]] = []
@@ -262,7 +263,7 @@ def test_a_grid_on_eight_machines_takes_what_the_schedule_s_bound_says(
     with machines(MACHINES, cpus=2, gpus=1) as cluster, ray_cluster.existing(cluster.address):
         pool = share(Resources(**HALF_A_CARD), list(ray_cluster.machines().values()), len(units), 0)
         assert pool.workers == WORKERS
-        ray_engine.run(units, spec, pool, listener)
+        ray_engine.run(Schedule(units), spec, pool, listener)
     bound = lower_bound([STEP_S * steps_of(unit) for unit in units], WORKERS, LOAD_S)
     makespan = listener.ended - listener.began[0]
     clocks = {name: sum(row[f"{name}_seconds"] for row in listener.workers) for name in ("load", "device", "idle")}
@@ -285,7 +286,7 @@ def test_ray_beside_the_serial_engine() -> None:
     with ray_session(2):
         for _ in range(3):
             by_ray, by_serial = Timed(), Timed()
-            ray_engine.run(units, spec, Pool(workers=1, threads=1, gpus=0), by_ray)
+            ray_engine.run(Schedule(units), spec, Pool(workers=1, threads=1, gpus=0), by_ray)
             serial(units, spec, by_serial)
             seconds = [each.ended - each.began[1] for each in (by_ray, by_serial)]
             ratios.append(seconds[0] / seconds[1])

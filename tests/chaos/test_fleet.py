@@ -19,6 +19,7 @@ from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers
 from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as nodes_by_id
 from freqbench.engine.resources import Node, Pool
+from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.schema import Resources
@@ -107,7 +108,7 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
         add = partial(cluster.add_node, num_cpus=2, num_gpus=1, object_store_memory=80 << 20)
         listener = Watcher(add, word="waiting for Ray: 2 of 2 workers have not started: each needs 1 CPU and 0.5 GPU")
         spec = WorkerSpec(run_id="r", metrics=METRICS, device="cpu", trust_code=True)
-        ray_engine.run(units, spec, pool, listener, room=partial(resources.room, asked, pool, 0))
+        ray_engine.run(Schedule(units), spec, pool, listener, room=partial(resources.room, asked, pool, 0))
     assert len(listener.outcomes) == 2
     assert {row["units"] for row in listener.workers} == {1}
 

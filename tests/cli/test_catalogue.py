@@ -51,7 +51,7 @@ def line_of(table: str, name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", KNOWN["attacks"])
 def test_the_line_of_an_attack_is_let_through(name: str) -> None:
     spec = config.validate(job(**line_of("attacks", name)), JobSpec, where="job.yaml")
-    require_sound(spec, "job.yaml")
+    require_sound(spec)
     budget = declared(name).budget_name
     assert budget is None or budget in spec.attacks[0].own
 

@@ -12,13 +12,15 @@ from tiny import ARGS, ROI, small, write
 
 from freqbench.results import Store
 
-SMOOTHING = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 60, "attacked_samples": 15, "eot": 2}
-BALL = {"name": "ball", "kind": "bias_field", "radius": [0.1, 0.2], "steps": 2}
+SMOOTHING = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 15, "eot": 2}
+BALL = {"name": "ball", "kind": "bias_field", "radius": [0.1, 0.2], "steps": 2, "random_start": False}
+DRAWS = {"name": "ball", "kind": "bias_field", "radius": 0, "control": "random"}
 
 
 def content(**changes: Any) -> dict[str, Any]:
     model = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI, "defence": SMOOTHING}
-    usual = {"models": [model], "attacks": [BALL], "targets": "source", "metrics": ["dsc"]}
+    usual = {"models": [model], "attacks": [DRAWS, BALL], "targets": "source", "metrics": ["dsc"]}
+    usual["seeds"] = [0, 1, 2, 3]
     return small(**{**usual, **changes})
 
 
@@ -27,16 +29,19 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
     code, text, _ = bench("certify", path, "--out", str(out), "--engine", "serial")
     assert code == 0
     assert "at least" in text
-    assert "93 draws" in text  # 61 of the clean volume, and 16 at each radius
+    assert re.search(r"6 +1 +\d+ +96 ", text)  # four sets of 15 draws and a prediction, and one at each radius
     assert all((out / f"bounds.{suffix}").stat().st_size for suffix in ("csv", "png", "pdf"))
     brackets = list(csv.DictReader((out / "bounds.csv").read_text().splitlines()))
     assert {row["radius"] for row in brackets} == {"0.1", "0.2"}
     assert all(float(row["certified"]) <= float(row["clean"]) for row in brackets if row["score"] == "dsc_foreground")
-    for row in Store(str(out)).records().to_pylist():
-        clean, attacked = (json.loads(row[name])["dsc_foreground"] for name in ("draws_clean", "draws"))
-        assert (len(clean), len(attacked)) == (60, 15)
-        assert row["dsc_foreground_clean"] == pytest.approx(clean[29], abs=1e-6)
-        assert row["dsc_foreground"] == pytest.approx(attacked[7], abs=1e-6)
+    assert {row["draws"] for row in brackets} == {"60"}
+    rows = Store(str(out)).records().to_pylist()
+    drawn = [json.loads(row["draws"])["dsc_foreground"] for row in rows]
+    assert all(
+        row["dsc_foreground"] == pytest.approx(draws[7], abs=1e-6) for row, draws in zip(rows, drawn, strict=True)
+    )
+    assert sorted(row["seed"] for row in rows if row["budget"] == 0) == [0, 1, 2, 3]
+    assert len({str(draws) for draws, row in zip(drawn, rows, strict=True) if row["budget"] == 0}) == 4
     assert "0 records in" in bench("certify", path, "--out", str(out), "--engine", "serial")[1]
 
 
@@ -55,7 +60,11 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
             {"attacks": [BALL | {"kind": "voxels"}]},
             "ball on a: expected .*kind: voxels.* got smoothing bias",
         ),
-        ({"attacks": [BALL | {"radius": 1.5}]}, "radius 1.5, sigma 0.5: needs at least [0-9,]+ draws .* got 60"),
+        (
+            {"attacks": [BALL]},
+            "ball on a: expected draws of the clean volume, got none: add .*radius: 0, control: random",
+        ),
+        ({"attacks": [DRAWS, BALL | {"radius": 1.5}]}, "radius 1.5, sigma 0.5: needs at least [0-9,]+ draws .* got 60"),
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),
     ],
 )

@@ -13,6 +13,7 @@ from tiny import Collector, write
 
 from freqbench.engine.ray import ray_cluster, ray_engine
 from freqbench.engine.resources import Node, Pool
+from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 
@@ -85,5 +86,5 @@ def run_by_ray(
         run_id="r", metrics=tuple(metrics), threads=threads, window_batch=batch, trust_code=True, **settings
     )
     listener = listener or Collector()
-    ray_engine.run(units, spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
+    ray_engine.run(Schedule(units), spec, Pool(workers=workers, threads=threads, gpus=0), listener, timeout, room)
     return listener

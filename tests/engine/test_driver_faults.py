@@ -217,6 +217,26 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+def test_a_short_unit_of_a_new_store_is_stored_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, so in the first run only: a unit that kills it is left to a worker by the next one."""
+
+    def fail(**_: object) -> None:
+        raise Exception("no Ray")
+
+    monkeypatch.setattr("ray.init", fail)
+    two = {"workers": 2, "threads": 1}
+    beside_long = [{"name": "gn", "std": "8/255"}, {"name": "pgd", "eps": ["4/255", "8/255"], "steps": 20}]
+    for out, content in (("long", job(resources=two)), ("short", job(resources=two, attacks=beside_long))):
+        for _ in range(2):
+            with pytest.raises(EngineLost, match=r"^Ray did not start: no Ray"):
+                execute(content, str(tmp_path / out), engine="ray")
+    assert rows(tmp_path / "long") == {}, "its first unit is no small part of the grid"
+    stored = [(row["attack"], row["case_id"]) for row in Store(str(tmp_path / "short")).records().to_pylist()]
+    assert stored == [("gn", "phantom_2000")] * 2, "one unit of the first run, on two networks; none of the second"
+
+
 def test_a_ray_that_never_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where its node process dies while it starts: Ray itself waits for ever."""
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))

@@ -45,7 +45,7 @@ def spec_of(content: dict[str, Any]) -> JobSpec:
 def found(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
     """The grid with its budgets, and what was said on the way."""
     said: list[str] = []
-    return expand(matched(spec_of(content), str(out), said.append, "job.yaml", compute)), said
+    return expand(matched(spec_of(content), str(out), said.append, compute)), said
 
 
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
@@ -226,7 +226,7 @@ def test_a_mistake_is_one_line_before_anything_is_attacked(
     entry: dict[str, Any], expected: str, tmp_path: Path, attacked: list[str]
 ) -> None:
     with pytest.raises(UserError, match=r"^job.yaml: [^\n]*$") as caught:
-        expand(matched(spec_of(small(entry)), str(tmp_path), pytest.fail, "job.yaml"), where="job.yaml")
+        expand(matched(spec_of(small(entry)), str(tmp_path), pytest.fail))
     assert str(caught.value).removeprefix("job.yaml: ").startswith(expected)
     assert attacked == []
 
@@ -269,7 +269,7 @@ def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: 
 
 
 def test_a_job_with_open_budgets_makes_no_grid() -> None:
-    with pytest.raises(UserError, match=r"^job: attacks\[0\].match: expected budgets that were found before"):
+    with pytest.raises(UserError, match=r"^job.yaml: attacks\[0\].match: expected budgets that were found before"):
         expand(spec_of(small({"name": "fgsm", "match": L2})))
 
 

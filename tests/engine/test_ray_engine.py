@@ -30,9 +30,6 @@ MORE = {name: EXAMPLES[name] | {"control": ["none", "random"]} for name in ("vaf
 MORE["corruption"] = {"kind": [*KINDS], "severity": 3}
 
 
-pytestmark = pytest.mark.xdist_group("tasks and actors of one Ray")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def session() -> Iterator[None]:
     with ray_session(4):
@@ -189,7 +186,7 @@ def test_workers_that_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch)
     spec = WorkerSpec(run_id="r", metrics=METRICS, device="nonsense")
     listener = Collector()
     with pytest.raises(UserError, match="no worker starts: see the warnings above"):
-        ray_engine.run(units_of(small()), spec, Pool(workers=1, threads=1, gpus=0), listener)
+        ray_engine.run(Schedule(units_of(small())), spec, Pool(workers=1, threads=1, gpus=0), listener)
     (warning,) = listener.said
     assert warning.startswith("worker 1 does not start, and the run goes on without it: ")
     assert "RuntimeError: Expected one of cpu, cuda" in warning

@@ -72,7 +72,7 @@ WRONG: Mapping[str, dict[str, Any]] = {
 
 
 def check(content: Mapping[str, Any]) -> None:
-    require_sound(config.validate(content, JobSpec, where="job.yaml"), "job.yaml")
+    require_sound(config.validate(content, JobSpec, where="job.yaml"))
 
 
 @pytest.mark.parametrize("changes", WRONG.values(), ids=WRONG)
@@ -120,4 +120,4 @@ def test_names_of_classes_and_attacks_of_other_packages_are_left_to_the_dataset_
 def test_packaged_jobs_are_let_through(path: Path) -> None:
     content = config.read(str(path))
     if "networks" not in content and "attacks" in content:
-        require_sound(config.validate(content, JobSpec, where=str(path)), str(path))
+        require_sound(config.validate(content, JobSpec, where=str(path)))

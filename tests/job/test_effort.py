@@ -19,7 +19,7 @@ EFFORT = Effort(steps=(2, 4), queries=(3, 6), losses=("dice", "ce"), restarts=(1
 
 def found(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
     models = {"models": JOB["models"][:1]} | changes
-    return varied(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1, "job.yaml")
+    return varied(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1)
 
 
 def efforts(given: Varied) -> list[tuple[Any, ...]]:

@@ -37,7 +37,7 @@ PLACES: dict[str, Spoil] = {
 
 def refusal(content: dict[str, Any]) -> str:
     with pytest.raises(UserError) as caught:
-        expand(config.validate(content, JobSpec, where="job.yaml"), where="job.yaml")
+        expand(config.validate(content, JobSpec, where="job.yaml"))
     return str(caught.value)
 
 

@@ -22,7 +22,7 @@ def refusal(folder: Path, spoil: Spoil) -> str:
     spoil(content)
     path = write(folder, content)
     with pytest.raises(UserError) as caught:
-        expand(config.load(path, JobSpec), where=path)
+        expand(config.load(path, JobSpec))
     text = str(caught.value)
     assert text.startswith(f"{path}: ")
     return text.removeprefix(f"{path}: ")

@@ -61,7 +61,7 @@ def test_so_it_is_where_a_budget_is_matched(tmp_path: Any) -> None:
     spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(
         update={"attacks": [AttackEntry(**attack)]}
     )
-    (entry,) = matched(spec, str(tmp_path), lambda text: None, "job", compute=False).attacks
+    (entry,) = matched(spec, str(tmp_path), lambda text: None, compute=False).attacks
     assert [(row.dataset, row.source) for row in entry.matched or ()] == [("x", "a")]
 
 

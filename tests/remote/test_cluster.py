@@ -45,8 +45,6 @@ class Walk(ATTACKS["pgd"]):
 '''
 Bench = Callable[..., str]
 
-pytestmark = pytest.mark.xdist_group("jobs of one head")
-
 
 @contextmanager
 def started(folder: str, mark: str, url: str, variables: dict[str, str]) -> Iterator[None]:

@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") -> WorkingDirectory:
     (folder / at).parent.mkdir(parents=True, exist_ok=True)
     (folder / at).write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    return working_directory.pack(at, config.load(at, JobSpec))
+    return working_directory.pack(config.load(at, JobSpec))
 
 
 def with_checkpoint(text: str) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_a_checkpoint_travels_and_its_path_is_relative_on_the_nodes(folder: Path
 def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
     monkeypatch.chdir(folder / "data")
-    found = working_directory.pack("../nets/job.yaml", config.load("../nets/job.yaml", JobSpec))
+    found = working_directory.pack(config.load("../nets/job.yaml", JobSpec))
     assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
 
 
@@ -146,14 +146,14 @@ def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypa
         pytest.skip("a training job")
     monkeypatch.chdir(ROOT)
     place = f"jobs/{path.name}"
-    spec = link.described(config.load(place, JobSpec), place)
-    working_directory.require_zoo(place, spec)
+    spec = link.described(config.load(place, JobSpec))
+    working_directory.require_zoo(spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]
     if any(not (ROOT / checkpoint).exists() for checkpoint in own):
         with pytest.raises(UserError, match=r"found none at runs/(hippocampus|acdc)_train"):
-            working_directory.pack(place, spec)
+            working_directory.pack(spec)
         return
-    found = working_directory.pack(place, spec)
+    found = working_directory.pack(spec)
     assert found.job == place
     assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
     assert all(each == place or each.startswith("runs/") for each in found.files)
@@ -190,7 +190,7 @@ def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -
 def test_an_unknown_zoo_checkpoint_is_found_before_anything_is_sent() -> None:
     job = tiny.small(models=[{"name": "u", "checkpoint": "zoo://x/unett"}])
     with pytest.raises(UserError, match=r"models\[0\].checkpoint: .*'x/unett'"):
-        working_directory.require_zoo("job.yaml", config.validate(job, JobSpec, "job.yaml"))
+        working_directory.require_zoo(config.validate(job, JobSpec, "job.yaml"))
 
 
 def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
@@ -202,9 +202,7 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[WorkingDirectory, JobSpec]:
     """What travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = working_directory.pack(
-        "jobs/job.yaml", link.described(config.load("jobs/job.yaml", JobSpec), "jobs/job.yaml")
-    )
+    found = working_directory.pack(link.described(config.load("jobs/job.yaml", JobSpec)))
     (folder / "adv.yaml").unlink()
     return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
 
@@ -214,7 +212,7 @@ def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     root = "data" if entry == "adv.yaml" else str(folder / "data")  # which is made relative on the nodes
     found, there = pack_training(folder, with_training(entry, root=root))
     assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
-    (kept,) = link.described(there, "jobs/job.yaml").training
+    (kept,) = link.described(there).training
     assert isinstance(kept.job, TrainJob)
     assert kept.job.dataset.own["root"] == "data"
     assert kept.out == ("runs/adv" if entry == "adv.yaml" else "s3://lab/nets")

@@ -27,6 +27,7 @@ ATTACKS: dict[str, dict[str, Any]] = {
     "gn": {"threat_model": "gaussian", "budget_name": "std", "budget": 8 / 255},
     "random_noise": {"threat_model": "l2", "budget_name": "l2", "budget": 20.0},
     "vafa": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
+    "vafa_opt": {"threat_model": "dct-quantization", "budget_name": "q_max", "budget": 20.0},
     "dfb": {"threat_model": "none"},
     "corruption": {"threat_model": "corruption", "budget_name": "severity", "budget": 3.0},
     "faa": {"threat_model": "fourier-bands", "budget_name": "portion", "budget": 0.1},

@@ -44,7 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(here, "job.yaml", benchmark("train://net", save_adversarial="nifti"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        spec = link.fulfilled(config.load("job.yaml", JobSpec), "job.yaml", print)
+        spec = link.fulfilled(config.load("job.yaml", JobSpec), print)
         runner.execute(expand(spec), "runs/tiny", Console(quiet=True), "serial")
     return here
 
@@ -70,7 +70,7 @@ def started(capsys: Said, *words: str, code: int = 0) -> str:
 
 def model(where: str = "job.yaml") -> ModelSpec:
     """The source model of a job whose networks are trained."""
-    return expand(link.present(config.load(where, JobSpec), where)).cells[0].source
+    return expand(link.present(config.load(where, JobSpec))).cells[0].source
 
 
 def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes_nothing(
@@ -208,9 +208,9 @@ def test_of_several_shards_the_first_trains(
     monkeypatch.setattr(link, "train", refuse)
     job = config.load("job.yaml", JobSpec)
     with pytest.raises(AssertionError, match="computed"):
-        link.fulfilled(job, "job.yaml", print, Shard(number=1, count=2))
+        link.fulfilled(job, print, Shard(number=1, count=2))
     monkeypatch.chdir(done)
-    assert link.fulfilled(job, "job.yaml", refuse, Shard(number=2, count=2)).models[0].trained is not None
+    assert link.fulfilled(job, refuse, Shard(number=2, count=2)).models[0].trained is not None
 
 
 def test_data_of_a_training_that_are_not_here_are_missing(folder: Path, capsys: Said) -> None:
@@ -233,7 +233,7 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
     """Also under another grid: it is the patient that was seen."""
     phantom = {"name": "phantom", "shape": [16, 16, 16], "split": split, "cases": 2}
     write(trained_copy, "job.yaml", benchmark("train://net", datasets=[phantom]))
-    grid = expand(link.present(config.load("job.yaml", JobSpec), "job.yaml"))
+    grid = expand(link.present(config.load("job.yaml", JobSpec)))
     said = f"m0: 2 of 2 cases of phantom {told}: scores on them are flattered"
     assert [text for text in grid.warnings if "flattered" in text] == ([said] if told else [])
 
@@ -246,7 +246,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
         {"name": "o", "checkpoint": "train://other"},
     ]
     job = config.validate(benchmark(models=[{**each, "min_dice": 0} for each in entries]), JobSpec, "job.yaml")
-    cells = expand(link.fulfilled(job, "job.yaml", print)).cells
+    cells = expand(link.fulfilled(job, print)).cells
     found = {cell.source.name: cell.source.method_id for cell in cells}
     assert found["m"] == found["m.1"] != found["o"]
     assert len(found) == 3
@@ -256,7 +256,7 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
     spec = config.validate(tiny.small(), JobSpec, "job.yaml")
-    assert link.described(spec, "x") is link.present(spec, "x") is link.fulfilled(spec, "x", print) is spec
+    assert link.described(spec) is link.present(spec) is link.fulfilled(spec, print) is spec
 
 
 def test_a_grid_without_the_training_is_refused(folder: Path) -> None:

@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def described(*checkpoints: str, **changes: Any) -> JobSpec:
     spec = config.validate(benchmark(*checkpoints, **changes), JobSpec, "jobs/b.yaml")
-    return link.described(spec, "jobs/b.yaml")
+    return link.described(spec)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_every_way_to_name_a_training_job_is_the_same_one(
 def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
     """It is what a store keeps: written out and read again, it is the same, and its files may be gone."""
     spec = described("train://net", "train://adv/other")
-    again = config.validate(spec.model_dump(mode="json"), JobSpec, "store")
+    again = config.validate(spec.model_dump(mode="json"), JobSpec, spec.where)
     (folder / "adv.yaml").unlink()
-    assert link.described(again, "store") == spec
+    assert link.described(again) == spec
     assert spec.model_dump(mode="json")["training"] == [{"job": training(), "out": "runs/adv"}], "as it is written"
     assert [(entry.arch, entry.args["num_res_units"], entry.roi) for entry in spec.models] == [
         ("unet", 1, (16, 16, 16)),
@@ -84,7 +84,7 @@ def test_an_entry_of_replicates_is_a_model_each() -> None:
     spec = described(models=models, training=[training(replicates=3)])
     found = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
     assert found == [(f"m{end}", f"train://adv/net{end}", "unet", 1) for end in ("", ".1", ".2")]
-    assert config.validate(spec.model_dump(mode="json"), JobSpec, "store") == spec
+    assert config.validate(spec.model_dump(mode="json"), JobSpec, spec.where) == spec
 
 
 TRAINED = {"checkpoint": "x", "identity": "0" * 16, "weights": "0" * 64}
@@ -116,7 +116,7 @@ def test_a_model_that_cannot_be_is_one_line(model: dict[str, Any], complaint: st
 def test_the_job_s_own_word_on_a_network_stays() -> None:
     content = benchmark("train://net")
     content["models"][0] |= {"roi": [8, 8, 8], "args": {"dropout": 0.5}}
-    (entry,) = link.described(config.validate(content, JobSpec, "b"), "jobs/b.yaml").models
+    (entry,) = link.described(config.validate(content, JobSpec, "b")).models
     assert entry.roi == (8, 8, 8)
     assert entry.args == {**TRAINING["models"][0]["args"], "dropout": 0.5}
 
@@ -163,7 +163,7 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 )
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
-    job = link.described(config.load(path, JobSpec), path)
+    job = link.described(config.load(path, JobSpec))
     [training] = [entry.job for entry in job.training]
     assert isinstance(training, TrainJob)
     named = [str(model.checkpoint) for model in job.models]

@@ -35,8 +35,8 @@ WITHOUT = "take --engine serial (`train`: engine: local in the job)"
 
 
 @contextmanager
-def own(cpus: int) -> Iterator[None]:
-    """Starts a Ray of this process with `cpus` CPUs for workers, and ends it.
+def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Starts a Ray of this process with `cpus` CPUs for workers, calls `meanwhile` while it starts, and ends it.
 
     It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
     dead process. If this version of Ray has tokens, callers need one that only its processes know.
@@ -67,15 +67,18 @@ def own(cpus: int) -> Iterator[None]:
     with ray_cleanup.nothing_left(mark), environment(variables):
         import ray
 
+        connected, leave = _connecting("local", **options)
         try:
-            leave = _connect("local", START_S, **options)
-        except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
-            reason = one_line(error).rstrip(".")
-            raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
-        try:
+            meanwhile()
+            try:
+                _wait_for(connected, START_S)
+            except Exception as error:  # noqa: BLE001 (a plain one if its processes start too late)
+                reason = one_line(error).rstrip(".")
+                raise EngineLost(f"Ray did not start: {reason}: try again, or {WITHOUT}") from None
             yield
         finally:
-            ray.shutdown()
+            if connected.done():
+                ray.shutdown()
             leave.set()
 
 
@@ -94,7 +97,9 @@ def existing(address: str) -> Iterator[None]:
     place = address
     try:
         place = _reachable(address)
-        _connect(place, JOIN_S).set()
+        connected, leave = _connecting(place)
+        _wait_for(connected, JOIN_S)
+        leave.set()
     except TimeoutError:
         raise UserError(
             f"expected a Ray cluster at {place}, got no answer in {JOIN_S:.0f} s: check that it is alive and of this "
@@ -111,8 +116,8 @@ def existing(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _connect(address: str, seconds: float, **options: Any) -> Event:
-    """Calls `ray.init` in a thread, which ends when the returned event is set.
+def _connecting(address: str, **options: Any) -> tuple[Future[Any], Event]:
+    """Calls `ray.init` in a thread; returns its result, and the event that ends the thread.
 
     In the main thread, Ray would handle SIGTERM itself, end the driver at once, and fail on Ctrl-C. The thread has to
     outlive the run, because Ray's processes end with the thread that started them. A hanging thread does not block the
@@ -120,15 +125,19 @@ def _connect(address: str, seconds: float, **options: Any) -> Event:
     """
     import ray
 
-    leave, end = Event(), time.monotonic() + seconds
+    leave = Event()
     call = partial(ray.init, address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    connected = _in_thread(call, leave)
+    return _in_thread(call, leave), leave
+
+
+def _wait_for(connected: Future[Any], seconds: float) -> None:
+    """Waits for a connection for a number of seconds; raises TimeoutError, and what the connection raises."""
+    end = time.monotonic() + seconds
     while not connected.done() and time.monotonic() < end:
         wait([connected], timeout=1)  # in short waits: a signal that comes just before a wait is handled only after it
     if not connected.done():
         raise TimeoutError(f"no answer in {seconds:.0f} s")
     connected.result()
-    return leave
 
 
 def result_of(call: Callable[[], T]) -> T:

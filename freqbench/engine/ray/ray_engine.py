@@ -30,7 +30,6 @@ from freqbench.engine.rows import Masks, Outcome, score_masks
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.scoring import SHAPES
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.cells import Unit
 
 TICK_S = 1.0
 STOP_S = 60.0
@@ -40,14 +39,15 @@ SHORT_S = 2.0  # after a unit this short, a worker receives one ahead
 
 
 def run(
-    units: Sequence[Unit],
+    schedule: Schedule,
     spec: WorkerSpec,
     pool: Pool,
     listener: Listener,
     case_timeout: float | None = None,
     room: Room | None = None,
+    stored: Sequence[Outcome] = (),
 ) -> None:
-    """Carries out units on the Ray that this process is connected to.
+    """Carries out the units of a schedule on the Ray that this process is connected to.
 
     The first Ctrl-C (or SIGTERM) lets units in flight finish, for a minute at most; the second one stops at once.
 
@@ -55,13 +55,16 @@ def run(
         case_timeout: seconds after which a unit's worker is killed; None: never.
         room: function from machines to the number of workers that fit on them, if machines may join and leave; None:
             they stay.
+        stored: outcomes that the listener has already; Ray's metrics count them.
 
     Raises:
         UserError: no worker starts.
         KeyboardInterrupt: it was interrupted; finished outcomes have been handed over.
     """
-    driver = _Driver(Schedule(units), spec, Fleet(spec, pool, listener, room), listener, case_timeout)
+    driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
+        for outcome in stored:
+            driver.meters.stored(outcome)
         with deferred_interrupt() as interrupt:
             driver.carry_out(interrupt)
     finally:
@@ -106,7 +109,7 @@ class _Driver:
         self._spec = spec
         self._fleet = fleet
         self._listener = listener
-        self._meters = Meters()
+        self.meters = Meters()
         self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
         self._scorings: dict[Ref, _Scoring] = {}
@@ -217,7 +220,7 @@ class _Driver:
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        self._meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
+        self.meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
         if slot.assigned:
             self._begins(slot)
         if feed:
@@ -309,7 +312,7 @@ class _Driver:
         self._take(rows.failed(attempt.unit, reason, measured or empty))
 
     def _take(self, outcome: Outcome) -> None:
-        self._meters.stored(outcome)
+        self.meters.stored(outcome)
         self._write(partial(self._listener.take, outcome))
 
     def _write(self, action: Callable[[], None]) -> None:

@@ -57,11 +57,6 @@ class Defence(Strict):
         """Sliding windows over the whole volume that one prediction takes."""
         return 1
 
-    @property
-    def clean_predictions(self) -> int:
-        """Further sliding windows over the clean volume, once for each case."""
-        return 0
-
     def identity(self) -> Mapping[str, Any]:
         """Returns name, revision and the parameters that differ from their default, for digests."""
         return {"revision": self.revision, **self.model_dump(exclude_defaults=True), "name": self.name}

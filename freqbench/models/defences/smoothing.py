@@ -26,15 +26,15 @@ class Smoothing(Defence):
     Its quantiles under any change of the same kind and of norm R or less are bounded by those of the volume itself
     (Chiang et al., arXiv:2007.03730; `freqbench.analysis.certificates`). In a run the label of a case judges `samples`
     draws. The prediction is the draw of median foreground DSC, so that all scores of a record are those of an actual
-    prediction; a record keeps the scores of all draws. The certificate is about this randomised network and an
+    prediction; a record keeps the scores of all draws. Records of the clean volume, one per seed, together hold the
+    draws that certificates are made of. The certificate is about this randomised network and an
     attacker who does not know the draw. A draw is one change of the whole volume. An adaptive attacker follows the mean
     of the softmax over `eot` fresh draws.
 
     Attributes:
         kind: a name in CHANGES.
         sigma: standard deviation of each parameter.
-        samples: draws of a clean volume, which certificates are made of.
-        attacked_samples: draws of an attacked volume, whose median is estimated.
+        samples: draws of one record.
 
     **Differs from the paper**: the score of a segmentation in place of the boxes of a detector.
     """
@@ -45,18 +45,12 @@ class Smoothing(Defence):
     name: Literal["smoothing"] = "smoothing"
     kind: Literal["voxels", "bias_field", "gain_offset", "dct_bands", "fourier_shift", "voxel_shift"]
     sigma: PositiveFloat
-    samples: Annotated[int, Field(ge=1, le=30_000)] = 1000
-    attacked_samples: Annotated[int, Field(ge=1, le=30_000)] = 100
+    samples: Annotated[int, Field(ge=1, le=30_000)] = 100
     eot: Annotated[int, Field(ge=1, le=1000)] = 8
 
     @property
     def predictions(self) -> int:
-        """One sliding window pass per draw of an attacked volume, and one more for the median draw."""
-        return self.attacked_samples + 1
-
-    @property
-    def clean_predictions(self) -> int:
-        """The same of the clean volume."""
+        """One sliding window pass per draw, and one more for the median draw."""
         return self.samples + 1
 
     def seen(self, images: Tensor, seeds: Sequence[int], adaptive: bool) -> tuple[Tensor, Back]:
@@ -65,22 +59,23 @@ class Smoothing(Defence):
             [self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         ), unchanged
 
-    def vote(
-        self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, is_clean: bool = True
-    ) -> Prediction:
-        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge."""
-        samples = range(self.samples if is_clean else self.attacked_samples)
+    def vote(self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0) -> Prediction:
+        """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge.
+
+        `key` makes an endless row of draws; those of `seed` are the ones from `seed * samples` on.
+        """
+        samples = range(seed * self.samples, (seed + 1) * self.samples)
 
         def drawn(sample: int) -> Tensor:
             return segment(self.changed(image, draw_seed("smoothing", key, sample)))
 
         if judge is None:
-            return Prediction(labels=drawn(0))
+            return Prediction(labels=drawn(samples[0]))
         scores = [judge(drawn(sample)) for sample in samples]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
-        middle = sorted(samples, key=leading.__getitem__)[(len(samples) - 1) // 2]
+        middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
-        return Prediction(labels=drawn(middle), draws=columns)
+        return Prediction(labels=drawn(samples[middle]), draws=columns)
 
     def changed(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""

@@ -81,7 +81,9 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
         yield "no distance was measured inside the body"
         return
     styles, kinds = _styles(material, table, "family"), _styles(material, table, "threat_model")
-    figure = style.new_figure(style.PAGE, 2.5 + 0.14 * (len(styles) + len(kinds)) / 3)
+    # Names in full: a scope often stands in the middle of one.
+    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles, 80), "clean"]
+    figure = style.new_figure(style.PAGE, 2.5 + 0.14 * len(texts) / style.legend_columns(texts, style.PAGE))
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
         axis.axhline(mean_clean(rows), color=GREY, linestyle="dotted")
@@ -100,13 +102,12 @@ def tradeoff(material: Material, rows: pd.DataFrame, dataset: str, model: str) -
     handles = [Line2D([], [], marker=look.marker, **shape) for look in kinds.values()]
     handles += [Line2D([], [], color=look.color) for look in styles.values()]
     handles.append(Line2D([], [], color=GREY, linestyle="dotted"))
-    texts = [*(f"threat model {plain(kind)}" for kind in kinds), *_numbered_texts(styles), "clean"]
     legend(figure, handles, texts)
     yield figure
 
 
-def _numbered_texts(names: Iterable[str]) -> list[str]:
-    return [f"{number} {plain(name)}" for number, name in enumerate(names, 1)]
+def _numbered_texts(names: Iterable[str], longest: int = style.LONGEST) -> list[str]:
+    return [f"{number} {plain(name, longest)}" for number, name in enumerate(names, 1)]
 
 
 def _numbered(axis: Axes, x: pd.Series, y: pd.Series, number: int, series: SeriesStyle, marker: str) -> None:

@@ -158,10 +158,14 @@ def counted(numbers: Sequence[int]) -> str:
 
 def legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Draws one legend below all axes, in as many columns as the longest label allows."""
-    longest = max(map(len, labels), default=1)
-    width = figure.get_size_inches()[0]
-    columns = max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
+    columns = legend_columns(labels, figure.get_size_inches()[0])
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """Returns the number of columns of a legend in a figure of this width in inches."""
+    longest = max(map(len, labels), default=1)
+    return max(1, min(len(labels), int(width / (0.36 + 0.055 * longest))))
 
 
 def line_handle(style: SeriesStyle, **options: Any) -> Line2D:

@@ -190,7 +190,7 @@ def recompute(
                 text = f"{place}: expected sha256 {entry.seal.checkpoint}, got {digest}: not the weights of this entry"
                 return [Check("checkpoint", "wrong", text)]
             here = _here(entry, str(local), job, trust_code)
-            grid = expand(here, where=f"{entry.name}: its job")
+            grid = expand(here.named(f"{entry.name}: its job"))
         except (UserError, OSError) as error:
             return [Check("identities", "wrong", one_line(error))]
         results = list(_identities(entry, grid))

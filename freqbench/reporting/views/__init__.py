@@ -42,7 +42,7 @@ VIEWS: Mapping[str, View] = {
     "certified": View(
         build=defences.certified, columns=defences.CERTIFIED_COLUMNS, applies=_has_values("certified_radius")
     ),
-    "bounds": View(build=bounds.bounds, columns=certificates.COLUMNS, applies=_has_values("draws_clean")),
+    "bounds": View(build=bounds.bounds, columns=certificates.COLUMNS, applies=_has_values("draws")),
     "natural": View(build=natural.natural, columns=natural.COLUMNS, applies=natural.applies),
 }
 

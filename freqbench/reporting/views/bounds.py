@@ -1,5 +1,6 @@
 """Sets what is certified of randomised networks beside what attacks leave of them."""
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -30,8 +31,10 @@ NO_CERTIFICATE = {
 
 def require_certified(grid: Any) -> None:
     """Refuses, with a UserError of one line, a grid of which some cell has no certificate or too few draws."""
+    balls = [cell for cell in grid.cells if getattr(cell.attack, "radius", None) != 0]
+    drawn = Counter((cell.dataset.name, cell.source.model_id) for cell in grid.cells if cell not in balls)
     scores = 3 + max(cell.dataset.num_classes for cell in grid.cells)
-    statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in grid.cells)
+    statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in balls)
     for cell in grid.cells:
         attack, defence, name = cell.attack, cell.source.defence, cell.source.name
         if attack.name != "ball":
@@ -46,14 +49,16 @@ def require_certified(grid: Any) -> None:
             )
         if [target.model_id for target in cell.targets] != [cell.source.model_id]:
             raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
-        certificates.require(defence.samples, attack.kind, attack.radius, defence.sigma, ALPHA / statements)
-
-
-def num_draws(grid: Any) -> int:
-    """Counts the draws of a certified grid: once for each clean case of a model, and for each record."""
-    clean = {(cell.source.model_id, ref): cell.source for cell in grid.cells for ref in grid.cases[cell.dataset.name]}
-    attacked = sum(cell.source.predictions * len(grid.cases[cell.dataset.name]) for cell in grid.cells)
-    return int(attacked + sum(model.clean_predictions for model in clean.values()))
+    for cell in balls:
+        sets = drawn[cell.dataset.name, cell.source.model_id]
+        if not sets:
+            raise UserError(
+                f"ball on {cell.source.name}: expected draws of the clean volume, got none: add {{name: ball, kind: "
+                f"{cell.attack.kind}, radius: 0, control: random}}, which draws once for each of `seeds`"
+            )
+        defence = cell.source.defence
+        least = ALPHA / statements
+        certificates.require(sets * defence.samples, defence.kind, cell.attack.radius, defence.sigma, least)
 
 
 def bounds(records: pd.DataFrame) -> list[Section]:

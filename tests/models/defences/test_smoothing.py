@@ -32,10 +32,15 @@ def test_the_prediction_is_the_draw_of_median_score(samples: int) -> None:
     assert vote.draws["minus"] == [-value for value in vote.draws["share"][::-1]]
 
 
-def test_an_attacked_volume_takes_fewer_draws() -> None:
-    defence, image = Smoothing(kind="voxels", sigma=0.3, samples=7, attacked_samples=3), torch.rand(1, 1, 4, 4, 4)
-    draws = [defence.vote(brighter, image, 0, score, is_clean).draws for is_clean in (True, False)]
-    assert [len(each["share"]) for each in draws if each] == [7, 3]
+def test_the_sets_of_several_seeds_are_one_large_set() -> None:
+    image = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole, part = (Smoothing(kind="gain_offset", sigma=0.3, samples=samples) for samples in (9, 3))
+    sets = [part.vote(brighter, image, 1, score, seed).draws for seed in range(3)]
+    pooled = sorted(value for scores in sets if scores for value in scores["share"])
+    draws = whole.vote(brighter, image, 1, score).draws
+    assert draws is not None
+    assert pooled == draws["share"]
+    assert len(set(pooled)) > 3
 
 
 @pytest.mark.parametrize("kind", CHANGES)

@@ -104,6 +104,20 @@ def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
     assert width == round(PAGE * 200)
 
 
+def test_the_trade_off_tells_both_scopes_of_an_attack() -> None:
+    """In full, though they stand in the middle of long names, and beside a picture of the usual height."""
+    window = {"renormalize": False, "loss": "dice", "scope": "window", "step_rule": "halving"}
+    forms = (window, window | {"loss": "switch", "scope": "joint", "step_rule": "cosine"})
+    rows = [row("vafa_opt", form, l2_body=5.0, dsc_clean=0.9, dsc=0.3) for form in forms]
+    figure = dict(FIGURES["tradeoff"](Material(shown_rows(records(*rows)), classes(), None)))["phantom", "unet"]
+    assert isinstance(figure, Figure)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sum("scope=window" in name for name in names) == 1
+    assert len([name for name in names if name[0].isdigit()]) == 2
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].get_position().height * figure.get_figheight() > 1.2
+
+
 def test_what_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs", "organs", "natural", *CASES)
     written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), classes(), None, str(tmp_path))

@@ -194,10 +194,14 @@ def test_rows_that_were_stored_before_methods_were_take_that_of_later_ones() -> 
 def test_the_certified_end_stands_beside_the_worst_case() -> None:
     """The median certified at radius = sigma is the 16 % quantile, a little less of 1,000 draws."""
     draws = json.dumps({"dsc_foreground": [i / 1000 for i in range(1000)]})
-    smoothed = {"draws": draws, "draws_clean": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
+    smoothed = {"draws": draws, "target_defence": '{"kind": "voxels", "sigma": 0.5}'}
     ball = {"threat_model": "l2", "budget_name": "radius", "budget": 0.5, "dsc": 0.5, "dsc_clean": 0.5}
     params = {"kind": "voxels", "control": "none"}
+    null = {"kind": "voxels", "control": "random"}
     rows = [row("pgd", params, source="a", target="a", case=case, **ball, **smoothed) for case in (0, 1)]
+    rows += [
+        row("pgd", null, source="a", target="a", case=case, **ball | {"budget": 0.0}, **smoothed) for case in (0, 1)
+    ]
     (section,) = leaderboard(shown(*(each | {"attack": "ball"} for each in rows)))
     assert section.table is not None
     (certified,) = section.table["certified\nat least"]

@@ -32,9 +32,12 @@ def test_a_view_needs_no_other_columns_than_it_names_and_takes_categoricals(name
     pairs = [(s, t) for s in ("a", "b") for t in ("a", "b")]
     scores = {"dsc": 0.5, "dsc_clean": 0.9, **OF_ALL}
     rows = [row(attack, source=s, target=t, **scores) for attack in ("pgd", "corruption") for s, t in pairs]
-    drawn = {"draws": DRAWS, "draws_clean": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
+    drawn = {"draws": DRAWS, "target_defence": '{"kind": "voxels", "sigma": 1, "adaptive": true}'}
     ball = row("pgd", {"kind": "voxels", "control": "none"}, source="a", target="a", **scores | drawn)
-    frame = shown(*rows, ball | {"attack": "ball"})[[*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]]
+    ball |= {"attack": "ball"}
+    frame = shown(*rows, ball, ball | {"budget": 0.0, "params": '{"kind": "voxels", "control": "random"}'})[
+        [*dict.fromkeys((*ALWAYS, *view.columns, "label", "left_out"))]
+    ]
     held = (classes((rows[0], {"background": (1, 1), "liver": (0.1, 0.9)})),) if view.needs_classes else ()
     sections = view.build(frame, *held)
     assert sections[0].table is not None
