@@ -179,6 +179,16 @@ def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
     assert max(crossings(kind, ratio, ratio, many=(200, 50), samples=(2000, 200))) <= 0
 
 
+@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "fourier_shift"])
+@pytest.mark.parametrize("control", ["none", "random"])
+def test_the_ball_of_radius_0_has_the_clean_volume_alone(kind: str, control: str) -> None:
+    """Certificates take their clean draws from there. Of even sides, `fourier_shift` takes the Nyquist frequency."""
+    image, label = volume()
+    result = make("ball", kind=kind, radius=0, control=control, steps=2)(Edges().eval(), image, label)
+    assert norm(result.state) == 0
+    assert torch.allclose(result.adversarial, image, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["fourier_shift", "voxel_shift"])
 def test_a_shift_of_some_channels_is_refused_because_the_draw_moves_all(kind: str) -> None:
     make("ball", kind=kind, radius=1.0).check_channels(2)
