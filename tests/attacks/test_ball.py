@@ -172,8 +172,10 @@ def test_a_member_of_a_larger_ball_does(kind: str) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.5])
-@pytest.mark.parametrize("kind", CHANGES)
+@pytest.mark.parametrize(
+    ("kind", "ratio"),  # half a voxel is no whole shift
+    [(kind, ratio) for kind in CHANGES for ratio in (0.5, 1.0, 1.5) if (kind, ratio) != ("voxel_shift", 0.5)],
+)
 def test_no_member_of_many_breaks_the_bound(kind: str, ratio: float) -> None:
     """200 random and 50 optimised members of each ball."""
     assert max(crossings(kind, ratio, ratio, many=(200, 50), samples=(2000, 200))) <= 0
