@@ -16,7 +16,7 @@ from freqbench.core.machine import available_cores, uncollected
 from freqbench.engine import provenance, saved_volumes
 from freqbench.engine.progress import Clock, Listener
 from freqbench.engine.resources import Node, room, share
-from freqbench.engine.rows import Outcome, with_surfaces
+from freqbench.engine.rows import with_surfaces
 from freqbench.engine.schedule import Schedule
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.job.cells import Unit
@@ -60,13 +60,12 @@ def carry_out(
     from freqbench.engine.ray import ray_cluster
 
     listener.wait("waiting for Ray to start" if not address else f"waiting for the Ray cluster at {address}")
-    schedule, first = Schedule(units), list[Outcome]()
+    schedule = Schedule(units)
 
     def meanwhile() -> None:
-        unit = schedule.take_short(pool.workers) if is_new and not pool.gpus else None
-        if unit:
-            first.append(_carried_out(unit, _worker(replace(spec, threads=pool.threads), listener), listener))
-            listener.take(first[0])
+        short = schedule.take_short(pool.workers) if is_new and not pool.gpus else None
+        if short:
+            serial([short], replace(spec, threads=pool.threads), listener)
             listener.wait("waiting for Ray to start")
 
     cpus = pool.workers * pool.threads + 1
@@ -85,32 +84,22 @@ def carry_out(
         listener.use({"name": "ray", **workers})
         listener.wait(f"waiting for {pool.workers} workers to start, and for the first network and case to load")
         spec = replace(spec, threads=pool.threads, gpu_share=pool.memory_share)
-        ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following, first)
+        ray_engine.run(schedule, spec, pool, listener, plan.grid.job.case_timeout, following)
 
 
 def serial(units: Sequence[Unit], spec: WorkerSpec, listener: Listener) -> None:
     """Carries out units in the schedule's order; the listener is told of each and gets its outcome."""
     listener.wait("waiting for the first network and case to load")
-    worker, schedule, clock = _worker(spec, listener), Schedule(units), Clock(worker=1)
+    worker, schedule, clock = Worker(spec), Schedule(units), Clock(worker=1)
+    worker.keep = listener.keep
     clock.start(platform.node())
     while unit := schedule.take("serial"):
-        outcome = _carried_out(unit, worker, listener, prefetch=schedule.next_unit("serial"))
+        listener.begin(unit)
+        worker.advance = partial(listener.advance, unit)
+        started = time.monotonic()
+        made, masks = worker.run(unit, prefetch=schedule.next_unit("serial"))
+        outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
+        outcome = replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)
         clock.add(outcome)
         listener.tick([clock.facts(waits=False)])
         listener.take(outcome)
-
-
-def _worker(spec: WorkerSpec, listener: Listener) -> Worker:
-    worker = Worker(spec)
-    worker.keep = listener.keep
-    return worker
-
-
-def _carried_out(unit: Unit, worker: Worker, listener: Listener, prefetch: Unit | None = None) -> Outcome:
-    """Carries out a unit in this process, and returns its outcome with all scores."""
-    listener.begin(unit)
-    worker.advance = partial(listener.advance, unit)
-    started = time.monotonic()
-    made, masks = worker.run(unit, prefetch)
-    outcome, loaded = with_surfaces(unit, made, masks), made.load_seconds
-    return replace(outcome, load_seconds=loaded, device_seconds=time.monotonic() - started - loaded)

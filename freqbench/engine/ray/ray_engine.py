@@ -7,7 +7,7 @@ worker has the next one before it ends the last, to save the round trip to the d
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +45,6 @@ def run(
     listener: Listener,
     case_timeout: float | None = None,
     room: Room | None = None,
-    stored: Sequence[Outcome] = (),
 ) -> None:
     """Carries out the units of a schedule on the Ray that this process is connected to.
 
@@ -55,7 +54,6 @@ def run(
         case_timeout: seconds after which a unit's worker is killed; None: never.
         room: function from machines to the number of workers that fit on them, if machines may join and leave; None:
             they stay.
-        stored: outcomes that the listener has already; Ray's metrics count them.
 
     Raises:
         UserError: no worker starts.
@@ -63,8 +61,6 @@ def run(
     """
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
-        for outcome in stored:
-            driver.meters.stored(outcome)
         with deferred_interrupt() as interrupt:
             driver.carry_out(interrupt)
     finally:
@@ -72,7 +68,10 @@ def run(
 
 
 class Meters:
-    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`."""
+    """Counts per attack, exported by Ray's metrics to Prometheus, for example as `ray_freqbench_records_total`.
+
+    A unit that the driver carried out while its own Ray started is not among them.
+    """
 
     def __init__(self) -> None:
         self._records = Counter("freqbench_records", "records that were stored, failed ones too", ("attack",))
@@ -109,7 +108,7 @@ class _Driver:
         self._spec = spec
         self._fleet = fleet
         self._listener = listener
-        self.meters = Meters()
+        self._meters = Meters()
         self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
         self._scorings: dict[Ref, _Scoring] = {}
@@ -220,7 +219,7 @@ class _Driver:
             return
         slot.took = outcome.load_seconds + outcome.device_seconds
         slot.clock.add(outcome)
-        self.meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
+        self._meters.worked(task.attempt.unit.cell.attack.name, outcome.device_seconds)
         if slot.assigned:
             self._begins(slot)
         if feed:
@@ -312,7 +311,7 @@ class _Driver:
         self._take(rows.failed(attempt.unit, reason, measured or empty))
 
     def _take(self, outcome: Outcome) -> None:
-        self.meters.stored(outcome)
+        self._meters.stored(outcome)
         self._write(partial(self._listener.take, outcome))
 
     def _write(self, action: Callable[[], None]) -> None:
