@@ -85,14 +85,21 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(whole: tuple[State, Path]
         assert (tmp_path / name).read_bytes() == (whole[1] / name).read_bytes()
 
 
-def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> None:
-    model = {**VAFT, **NET, "start": "scratch", "random_budget": [6, 20], "args": {**NET["args"], "dropout": 0.3}}
-    changes = {"models": [model], "validation": {"attack": FGSM}, "steps": 3}
+def require_resumed(tmp_path: Path, **changes: Any) -> State:
+    """Trains without a cut, and again with one after two steps, to the same bits; returns the first one's end."""
     uncut = run(tmp_path / "uncut", **changes)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", stop_at(2), **changes)
     assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
-    assert (tmp_path / "cut" / "log.csv").read_bytes() == (tmp_path / "uncut" / "log.csv").read_bytes()
+    for name in ("best.safetensors", "log.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
+    return uncut
+
+
+def test_dropout_attacks_and_drawn_budgets_are_resumed_too(tmp_path: Path) -> None:
+    model = {**VAFT, **NET, "start": "scratch", "random_budget": [6, 20], "args": {**NET["args"], "dropout": 0.3}}
+    changes = {"models": [model], "validation": {"attack": FGSM}, "steps": 3}
+    require_resumed(tmp_path, **changes)
 
 
 @pytest.mark.parametrize(
@@ -103,24 +110,14 @@ def test_a_union_and_the_average_of_weights_are_resumed_too(
 ) -> None:
     union = {"mix": mix, "attacks": [PGD, FGSM]}
     changes = {"models": [{**UNION, **NET, "start": "scratch", "ema": 0.7, "union": union, **objective}], "steps": 3}
-    uncut = run(tmp_path / "uncut", **changes)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop_at(2), **changes)
-    assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
-    for name in ("best.safetensors", "log.csv"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
+    require_resumed(tmp_path, **changes)
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
 def test_noise_is_resumed_too(tmp_path: Path, loaders: int) -> None:
     noise = {"kind": "bias_field", "sigma": 0.5}
     changes = {"models": [{"name": "net", **NET, "noise": noise}], "steps": 3, "loaders": loaders}
-    uncut = run(tmp_path / "uncut", **changes)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "cut", stop_at(2), **changes)
-    assert weights(run(tmp_path / "cut", **changes)) == weights(uncut)
-    for name in ("best.safetensors", "log.csv"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "uncut" / name).read_bytes()
+    uncut = require_resumed(tmp_path, **changes)
     bare = {**changes, "models": [{"name": "net", **NET}]}
     assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
 
