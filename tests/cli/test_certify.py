@@ -65,6 +65,10 @@ def test_it_writes_rows_with_both_ends_and_goes_on_where_it_was(tmp_path: Path, 
             "ball on a: expected draws of the clean volume, got none: add .*radius: 0, control: random",
         ),
         ({"attacks": [DRAWS, BALL | {"radius": 1.5}]}, "radius 1.5, sigma 0.5: needs at least [0-9,]+ draws .* got 60"),
+        (  # the draws of a seed are the same ones in both rows of the clean volume
+            {"attacks": [DRAWS, DRAWS | {"steps": 3}, BALL | {"radius": 1.5}]},
+            "radius 1.5, sigma 0.5: needs at least [0-9,]+ draws .* got 60",
+        ),
         ({"attacks": [BALL | {"kind": "rotation"}]}, "kind: unknown kind 'rotation'"),
     ],
 )

@@ -1,6 +1,6 @@
 """Sets what is certified of randomised networks beside what attacks leave of them."""
 
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 import pandas as pd
@@ -31,8 +31,12 @@ NO_CERTIFICATE = {
 
 def require_certified(grid: Any) -> None:
     """Refuses, with a UserError of one line, a grid of which some cell has no certificate or too few draws."""
-    balls = [cell for cell in grid.cells if getattr(cell.attack, "radius", None) != 0]
-    drawn = Counter((cell.dataset.name, cell.source.model_id) for cell in grid.cells if cell not in balls)
+    balls, seeds = [], defaultdict[tuple[str, str], set[int]](set)
+    for cell in grid.cells:
+        if getattr(cell.attack, "radius", None) == 0:
+            seeds[cell.dataset.name, cell.source.model_id].add(cell.seed or 0)
+        else:
+            balls.append(cell)
     scores = 3 + max(cell.dataset.num_classes for cell in grid.cells)
     statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in balls)
     for cell in grid.cells:
@@ -50,7 +54,7 @@ def require_certified(grid: Any) -> None:
         if [target.model_id for target in cell.targets] != [cell.source.model_id]:
             raise UserError(f"targets: expected source, got others for {name}: a certificate is of the attacked model")
     for cell in balls:
-        sets = drawn[cell.dataset.name, cell.source.model_id]
+        sets = len(seeds[cell.dataset.name, cell.source.model_id])
         if not sets:
             raise UserError(
                 f"ball on {cell.source.name}: expected draws of the clean volume, got none: add {{name: ball, kind: "
