@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -188,7 +189,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """One thread in each process, those that tests start too: tiny tensors gain nothing from more, and lose much where
-    cores are shared. Set before torch is imported; what is measured takes the threads that it finds."""
+    cores are shared. Set before torch is imported; what is measured takes the threads that it finds. Ctrl-C works
+    in what a shell started in the background too, where it is ignored otherwise: tests press it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if is_of_ci(config):
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
