@@ -31,6 +31,7 @@ class Attempt:
     unit: Unit
     deaths: int = 0
     node_losses: int = 0
+    is_retry: bool = False  # put back before: it runs alone, so that a death is its own
 
     @property
     def is_hopeless(self) -> bool:

@@ -59,10 +59,10 @@ class Schedule:
         place = self._choose(worker)
         if place is None:
             return None
-        self._at[worker] = place
         source, case = place
         waiting = self._waiting[source][case]
         work, unit = waiting.pop() if self._is_first else waiting.popleft()
+        self._at[worker] = place
         self._has_begun = True
         self._work[source] -= work
         self._left -= 1

@@ -91,6 +91,15 @@ def test_the_next_unit_is_known_and_nothing_is_taken() -> None:
     assert Schedule([]).next_unit("w") is None
 
 
+@pytest.mark.parametrize("number", range(1, 17))
+def test_the_next_unit_is_the_one_that_is_taken_whatever_is_left_of_the_grid(number: int) -> None:
+    schedule = Schedule(all_units()[:number])
+    for turn in range(number):
+        worker = f"worker {turn % 5}"
+        following = schedule.next_unit(worker)
+        assert schedule.take(worker) is following
+
+
 def test_what_is_put_back_comes_behind_its_case() -> None:
     schedule = Schedule(all_units())
     unit = schedule.take("w")

@@ -2,7 +2,8 @@
 
 Ray places, starts and restarts the workers. This module decides on retries, with Ray's own retries off: a worker does
 its units in the order in which it received them, so that the unit of a dying worker is known. If units are short, a
-worker has the next one before it ends the last, to save the round trip to the driver.
+worker has the next one before it ends the last, to save the round trip to the driver; if it dies then, either may be at
+fault, and each is tried again alone.
 """
 
 import time
@@ -186,6 +187,9 @@ class _Driver:
         """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
         ahead = slot.took <= SHORT_S and not self._schedule.is_ending
         while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
+            following = self._schedule.next_unit(slot.clock.worker)
+            if slot.assigned and (slot.assigned[0].attempt.is_retry or id(following) in self._attempts):
+                return
             unit = self._schedule.take(slot.clock.worker)
             if unit is None:
                 return
@@ -272,14 +276,20 @@ class _Driver:
     def _died(self, slot: Slot, attempt: Attempt, error: RayError, killed: bool) -> None:
         """Restarts the worker, and finds out if its unit or its machine is at fault."""
         self._schedule.leave(slot.clock.worker)
-        while slot.assigned:  # handed ahead and not begun: this does not count as a try
-            self._put_back(slot.assigned.pop().attempt)
+        ahead = [task.attempt for task in slot.assigned]
+        slot.assigned.clear()
+        for other in reversed(ahead):
+            self._put_back(other)
         slot.since = time.monotonic()
         self._fleet.restart(slot, error)
+        reason = f"its worker died ({ray_cluster.cause(error)})"
         if killed:
             self._lost(attempt, f"it took longer than case_timeout = {self._timeout:g} s")
+        elif ahead:  # begun or not, before the first one's outcome came: this counts as a try of neither
+            names = " or ".join(each.unit.name for each in (attempt, *ahead))
+            self._listener.warn(f"{names}: {reason}: each is tried again, alone")
+            self._put_back(attempt)
         else:
-            reason = f"its worker died ({ray_cluster.cause(error)})"
             self._doubts[ray_cluster.sign_of_life(slot.node)] = attempt, reason
 
     def _judge(self, ref: Ref) -> None:
@@ -303,6 +313,7 @@ class _Driver:
         self._put_back(attempt)
 
     def _put_back(self, attempt: Attempt) -> None:
+        attempt.is_retry = True
         self._attempts[id(attempt.unit)] = attempt
         self._schedule.put_back(attempt.unit)
 
