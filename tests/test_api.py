@@ -567,9 +567,10 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     ball = {"name": "ball", "kind": "gain_offset", "radius": 0, "control": "random"}
     entry = next(entry for entry in ENTRIES if entry["name"] == "a") | {"defence": smoothing | {"eot": 1}}
     data = [{**JOB["datasets"][0], "cases": 1}]
-    execute(job(models=[entry], attacks=[ball], datasets=data, metrics=["dsc"], seeds=[0, 1, 2, 3]), tmp_path)
+    execute(job(models=[entry], attacks=[ball], datasets=data, metrics=["dsc", "nsd"], seeds=[0, 1, 2, 3]), tmp_path)
     sets = [json.loads(draws) for draws in fb.load_results(tmp_path)["draws"]]
-    certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40)
+    certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40, metrics=("dsc", "nsd"))
+    assert {"nsd", "nsd_1"} < certificate.scores.keys()
     found = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
     assert found == {name: sorted(value for scores in sets for value in scores[name]) for name in sets[0]}
     assert "40 draws, median dsc_foreground" in repr(certificate)
@@ -596,6 +597,8 @@ def test_a_certificate_bounds_from_the_side_that_is_worse_and_says_what_it_needs
         ({"sigma": 0}, "certify: sigma: .*greater than 0"),
         ({"kind": "rotation"}, "certify: kind: "),
         ({"draws": 0}, "certify: samples: "),
+        ({"metrics": ("dsc", "hd95")}, "metrics: expected dsc, or dsc and nsd, got dsc, hd95"),
+        ({"metrics": ()}, "metrics: expected dsc, or dsc and nsd, got none"),
     ],
 )
 def test_a_wrong_certificate_is_refused_in_one_line(

@@ -128,7 +128,9 @@ def brackets(records: pd.DataFrame, alpha: float = ALPHA) -> pd.DataFrame:
         place |= {"kind": defence["kind"], "sigma": float(defence["sigma"]), "radius": float(record["budget"])}
         scores = clean.get((record["dataset"], record["target_model_id"], record["case_id"]), {})
         rows += [
-            {**place, "score": name, "clean": values, "attacked": attacked[name]} for name, values in scores.items()
+            {**place, "score": name, "clean": values, "attacked": attacked[name]}
+            for name, values in scores.items()
+            if name in attacked
         ]
     each = alpha / max(1, len(rows))
     return pd.DataFrame([row | _bracket(row, each) for row in rows])
@@ -148,11 +150,11 @@ def _clean_draws(records: pd.DataFrame) -> dict[tuple[str, str, str], dict[str, 
     return draws
 
 
-def means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Returns means over cases of the foreground DSC x100, one row per PLACE and radius; `cases` counts them."""
+def means(rows: pd.DataFrame, score: str = SHOWN) -> pd.DataFrame:
+    """Returns means over cases of a score x100, one row per PLACE and radius; `cases` counts them."""
     if rows.empty:
         return rows
-    shown = rows[rows["score"] == SHOWN]
+    shown = rows[rows["score"] == score]
     values = ["clean", "certified", "attacked"]
     groups = shown.groupby([*PLACE, "radius"], sort=True)
     table = 100 * groups[values].mean()

@@ -54,16 +54,22 @@ def within_memory(action: Callable[[int], V], windows: int, hint: str = "", are_
 
 
 def predicted(
-    model: SegmentationModel, image: Tensor, case: Case, windows: int, with_confidence: bool, seed: int = 0
+    model: SegmentationModel,
+    image: Tensor,
+    case: Case,
+    windows: int,
+    with_confidence: bool,
+    seed: int = 0,
+    tolerances: Sequence[float] | None = None,
 ) -> tuple[Prediction, int]:
     """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
 
-    `seed` as in `models.prediction`.
+    `seed` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
     """
     prepared = model.for_case(case)
 
     def predict(windows: int) -> Prediction:
-        judge = partial(scoring.score_draw, case.label[0])
+        judge = partial(scoring.score_draw, case.label[0], spacing=case.spacing, tolerances=tolerances)
         return models.prediction(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, seed=seed
         )

@@ -268,16 +268,27 @@ SHAPES = frozenset({"hd95", *_BY_CLASS})
 _RECORD_COLUMNS = frozenset(column.name for column in RECORDS)
 
 
-def score_draw(label: Tensor, pred: Tensor) -> dict[str, float]:
+def score_draw(
+    label: Tensor, pred: Tensor, spacing: Spacing = (1.0, 1.0, 1.0), tolerances: Sequence[float] | None = None
+) -> dict[str, float]:
     """Returns the scores of one draw of a randomised network that are certified, with `dsc_K` of each class K.
 
     Both maps are `[H, W, D]`. Classes that the label lacks have no score, whatever is predicted.
+
+    Args:
+        spacing: millimetres per voxel.
+        tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
+            without them.
     """
     counts = confusion(pred.cpu(), label, 1 + max(int(label.max()), int(pred.max())))
     dice, volumes = dice_from_confusion(counts), volume_errors(counts, (1.0, 1.0, 1.0))["volume_error_relative"]
     means = {"dsc_foreground": foreground_mean(dice), "dsc": class_mean(dice)}
     means["volume_error_relative"] = foreground_mean(volumes)
     of_classes = {f"dsc_{k}": float(value) for k, value in enumerate(dice)}
+    if tolerances is not None:
+        surfaces = nsd(pred, label, 1 + len(tolerances), tolerances, spacing)
+        means["nsd"] = foreground_mean(surfaces)
+        of_classes |= {f"nsd_{k}": float(value) for k, value in enumerate(surfaces)}
     return {name: value for name, value in (means | of_classes).items() if not math.isnan(value)}
 
 

@@ -175,7 +175,7 @@ class Worker:
                 is_own = error is None and cell.dataset.reference == "label"
                 seen = case if is_own else self._shown(cell, unit.ref, target)
                 clean = self._clean_prediction(model, target, cell, seen)
-                prediction = self._predict(model, adversarial, seen, cell.seed or 0)
+                prediction = self._predict(model, adversarial, seen, cell.dataset, cell.seed or 0)
                 scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
             except OSError:  # of storage: the unit waits for it
                 raise
@@ -305,9 +305,14 @@ class Worker:
         read_or_make = partial(learning.kept, self.spec.learned, cell, len(case.image), make, self.keep)
         return self.learned.get(cell.cell_id, read_or_make)
 
-    def _predict(self, model: SegmentationModel, image: Tensor, case: Case, seed: int = 0) -> Prediction:
+    def _predict(
+        self, model: SegmentationModel, image: Tensor, case: Case, dataset: Dataset, seed: int = 0
+    ) -> Prediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
-        prediction, self._inference_batch = memory.predicted(model, image, case, windows, with_confidence, seed)
+        tolerances = dataset.tolerances_mm if "nsd" in self.spec.metrics else None
+        prediction, self._inference_batch = memory.predicted(
+            model, image, case, windows, with_confidence, seed, tolerances
+        )
         return prediction
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
@@ -321,7 +326,7 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             shown = memory.referred(case, cell.dataset, model) if model.clamps_last else case
-            prediction = self._predict(model, case.image, shown)
+            prediction = self._predict(model, case.image, shown, cell.dataset)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
             return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics)

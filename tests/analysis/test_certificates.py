@@ -11,6 +11,7 @@ import pytest
 
 from freqbench.analysis import certificates
 from freqbench.core.errors import UserError
+from freqbench.reporting.views import bounds
 
 N = NormalDist()
 
@@ -143,3 +144,18 @@ def test_draws_of_one_seed_count_once() -> None:
 def test_draws_of_another_case_or_model_certify_nothing() -> None:
     others = [*clean(0, case_id="d"), *clean(0, target_model_id="b", source_model_id="b")]
     assert certificates.brackets(pd.DataFrame([*others, record()])).empty
+
+
+def test_surfaces_have_a_table_of_their_own_and_the_csv_has_every_row_once() -> None:
+    scores = {name: np.linspace(0, 1, 1000).tolist() for name in ("dsc_foreground", "dsc_1", "nsd", "nsd_1")}
+    at_once = [record(budget=radius, draws=json.dumps(scores), seed=0, left_out="") for radius in (0.0, 0.1)]
+    overlap, surfaces = bounds.bounds(pd.DataFrame(at_once))
+    assert surfaces.title.startswith("phantom: normalised surface dice")
+    tables = [section.data["score"].tolist() for section in (overlap, surfaces) if section.data is not None]
+    assert tables == [["dsc_foreground", "dsc_1", "nsd_1"], ["nsd"]]
+
+
+def test_a_score_that_only_the_clean_volume_was_given_has_no_bracket() -> None:
+    given = {"dsc_foreground": [0.5] * 1000, "nsd": [0.5] * 1000}
+    rows = certificates.brackets(pd.DataFrame([record(budget=0.0, draws=json.dumps(given), seed=0), record()]))
+    assert rows["score"].tolist() == ["dsc_foreground"]

@@ -86,9 +86,7 @@ def test_a_worker_that_is_killed_in_an_attack_costs_nothing_but_time(tmp_path: P
 
 
 @pytest.mark.integration
-def test_units_that_share_a_dying_worker_are_tried_again_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_units_that_share_a_dying_worker_are_tried_again_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker, one try, PGD first as the longest: whatever the worker has beside the unit that kills stays good."""
     monkeypatch.setattr(retry, "TRIES", 1)
     monkeypatch.setattr(ray_engine, "SHORT_S", 1000)

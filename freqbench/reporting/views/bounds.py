@@ -10,8 +10,9 @@ from freqbench.analysis.certificates import ALPHA
 from freqbench.core.errors import UserError
 from freqbench.reporting.render import Section
 
+SHOWN = {certificates.SHOWN: "Foreground DSC", "nsd": "Normalised surface Dice"}
 HOW = (
-    "Foreground DSC x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
+    " x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
     "`at least`: no change of this kind and of norm `radius` or less leaves a lower median, for an attacker who does "
     "not know the draw; `at most`: the median that the attack `ball` leaves at this radius. The truth lies between "
     "the two, and `gap` is how little is known. The statement is about the randomised network, not about the network "
@@ -37,7 +38,7 @@ def require_certified(grid: Any) -> None:
             seeds[cell.dataset.name, cell.source.model_id].add(cell.seed or 0)
         else:
             balls.append(cell)
-    scores = 3 + max(cell.dataset.num_classes for cell in grid.cells)
+    scores = 3 + max(cell.dataset.num_classes for cell in grid.cells) * (2 if "nsd" in grid.metrics else 1)
     statements = scores * sum(len(grid.cases[cell.dataset.name]) for cell in balls)
     for cell in grid.cells:
         attack, defence, name = cell.attack, cell.source.defence, cell.source.name
@@ -66,17 +67,23 @@ def require_certified(grid: Any) -> None:
 
 
 def bounds(records: pd.DataFrame) -> list[Section]:
-    """Makes one table per dataset, one row per model and radius; needs certificates.COLUMNS."""
+    """Makes one table per dataset and score of SHOWN, one row per model and radius; needs certificates.COLUMNS."""
     counted = records[records["left_out"] == ""]
     rows = certificates.brackets(counted)
     if rows.empty:
         return [Section("Certified at least, attacked at most", text=NOTHING)]
-    text = HOW + (
-        f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
-    )
+    text = f"All {len(rows):,} bounds of the csv hold together with a probability of {100 * (1 - ALPHA):g} % or more."
+    title = "certified at least, attacked at most"
     return [
-        Section(f"{dataset}: certified at least, attacked at most", shown(certificates.means(group)), text, group)
+        Section(
+            f"{dataset}: {title}" if score == certificates.SHOWN else f"{dataset}: {name.lower()}, {title}",
+            shown(certificates.means(group, score)),
+            name + (HOW + text if score == certificates.SHOWN else " x100. It is read like the table before."),
+            group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score],
+        )
         for dataset, group in rows.groupby("dataset")
+        for score, name in SHOWN.items()
+        if (group["score"] == score).any()
     ]
 
 
