@@ -24,7 +24,7 @@ def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     require_same_shape(columns.shape, rows.shape)
     require_classes(rows, num_classes)
     require_classes(columns, num_classes)
-    pairs = rows.to(columns.device, torch.int64).flatten() * num_classes + columns.to(torch.int64).flatten()
+    pairs = rows.to(columns.device, torch.int32).flatten() * num_classes + columns.to(torch.int32).flatten()
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -68,13 +68,19 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
     ROI has the weights of its place in it.
     """
-    from monai.data.utils import compute_importance_map
-
-    mode, kind = model.inference.weighting, {"device": scores.device, "dtype": scores.dtype}
     if model.takes_volumes:
         return torch.ones_like(scores[0, 0])
-    weights: Tensor = compute_importance_map(model.roi, mode=mode, sigma_scale=0.125, **kind)
+    weights = _importance(model.roi, model.inference.weighting, scores.device, scores.dtype)
     return weights[model.inside(scores.shape[2:])]
+
+
+@lru_cache(maxsize=4)
+def _importance(roi: Shape, weighting: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    from monai.data.utils import compute_importance_map
+
+    with torch.inference_mode(False):  # an attack takes them too
+        weights: Tensor = compute_importance_map(roi, mode=weighting, sigma_scale=0.125, device=device, dtype=dtype)
+    return weights
 
 
 def prediction(
@@ -155,8 +161,9 @@ def _add_scores(
     crops = _cut(volume, windows).to(next(model.parameters()).device)
     scores = model.on(windows).scores(crops, model.inference.mirror, keys)
     weights = window_weights(model, scores)
-    for window, part in zip(windows, scores, strict=True):
-        slab.add(window, (part * weights).to(volume.device), weights.to(volume.device))
+    weighted = scores if model.inference.weighting == "constant" else scores * weights
+    for window, part in zip(windows, weighted, strict=True):
+        slab.add(window, part.to(volume.device), weights.to(volume.device))
 
 
 class _Slab:
@@ -203,7 +210,8 @@ class _Slab:
             left = sums.shape[1] - done
             for i in range(left):  # row by row, as the two places overlap
                 sums[:, i] = sums[:, i + done]
-            sums[:, left:] = 0
+            if row < len(self.label):
+                sums[:, left:] = 0
         self._start = row
 
 

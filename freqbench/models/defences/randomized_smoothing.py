@@ -156,8 +156,9 @@ def largest(votes: Tensor) -> Tensor:
     """
     if votes.is_cuda:
         return votes.argmax(dim=0).to(torch.uint8)
-    best, labels = votes[0], torch.zeros_like(votes[0], dtype=torch.uint8)
-    for k, of_class in enumerate(votes[1:], start=1):
-        labels.masked_fill_(of_class > best, k)
-        best = torch.maximum(best, of_class)
+    best, labels = votes.amax(dim=0), torch.zeros_like(votes[0], dtype=torch.uint8)
+    is_open = torch.ones_like(labels, dtype=torch.bool)  # all classes so far are below the largest
+    for of_class in votes[:-1]:
+        is_open &= of_class < best
+        labels += is_open
     return labels

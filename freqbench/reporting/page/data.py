@@ -24,7 +24,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
 - `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
-- `tables`, `natural`: of defences, certificates and corruptions, see `_tables` and `_natural`;
+- `tables`, `natural`, `bounds`: of defences, certificates and corruptions, see `_tables`, `_natural` and `_bounds`;
 - `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
 
 A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes
 from freqbench.analysis.groups import budget_texts, is_null_row, is_white_box
 from freqbench.analysis.labels import agreed, families
@@ -137,6 +138,7 @@ def page_data(
         "cautions": list(page_facts.CAUTIONS),
         "tables": _tables(everything),
         "natural": _natural(everything),
+        "bounds": _bounds(records),
         "audit": audit,
         "volumes": None,
     }
@@ -299,6 +301,19 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
         chart["drops"] = {model: [drops.get((model, *row)) for row in comparison.rows] for model in models}
         chart["series"] = {model: list(series_style(place)) for place, model in enumerate(models)}
         charts.append(chart | {"cases": comparison.n})
+    return charts
+
+
+def _bounds(records: pd.DataFrame) -> list[dict[str, Any]]:
+    """`{dataset model kind sigma rows: [{radius clean certified attacked}, ...] cases}` of each smoothed model: means
+    over cases of the foreground DSC x100, missing ones null."""
+    table = certificates.means(certificates.brackets(records))
+    charts = []
+    for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
+        ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
+        chart = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
+        chart["rows"] = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]
+        charts.append(chart | {"cases": int(rows["cases"].max())})
     return charts
 
 

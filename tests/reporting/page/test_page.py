@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import re
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -320,12 +321,17 @@ def rows() -> list[dict[str, Any]]:
     for name, dsc, adaptive in (("bits", 0.4, "true"), ("naive", 0.88, "false")):
         defences = dict.fromkeys(("source_defence", "target_defence"), DEFENCE.replace("ADAPTIVE", adaptive))
         made.append(row("pgd", source=name, target=name, dsc=dsc, **defences))
+    kind = {"kind": "bias_field", "control": "none"}
+    smooth = {"source": "smooth", "target": "smooth", "target_defence": '{"kind": "bias_field", "sigma": 0.5}'}
+    for radius, draws in ((0.0, [0.5 + i / 2500 for i in range(1000)]), (0.5, [0.7] * 1000), (1.0, [0.6] * 1000)):
+        scores = json.dumps({"dsc_foreground": draws})
+        made.append(row("ball", kind, **smooth, budget=radius, dsc=draws[0], draws=scores))
     return [row | dict.fromkeys(("dsc_clean", "dsc_foreground_clean"), 0.9) for row in made]
 
 
 def parts(*rows: dict[str, Any]) -> dict[str, Any]:
     data = page_data(shown(*rows), None, [])
-    return {name: data[name] for name in ("tables", "natural")}
+    return {name: data[name] for name in ("tables", "natural", "bounds")}
 
 
 def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
@@ -333,7 +339,23 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     assert (chart["models"], chart["cases"]) == ([EVIL], 2)
     assert chart["rows"] == [["corruptions", "blur"], ["attacks", "pgd eps=8/255"]]
     assert chart["drops"] == {EVIL: [[1.5, None, None], [40.0, None, None]]}
-    assert parts(row("pgd", dsc=0.5)) == {"tables": [], "natural": []}  # without defence and corruption
+    assert set(map(len, parts(row("pgd", dsc=0.5)).values())) == {0}  # without defence and corruption
+
+
+def test_the_chart_of_bounds_has_both_ends_of_each_norm(visit: Callable[..., Any], tmp_path: Path) -> None:
+    (ends,) = parts(*rows())["bounds"]
+    assert (ends["model"], ends["kind"], ends["sigma"], ends["cases"]) == ("smooth", "bias_field", 0.5, 1)
+    assert [each["radius"] for each in ends["rows"]] == [0.5, 1]
+    near, far = ends["rows"]
+    assert 50 <= far["certified"] < near["certified"] < 58
+    page = visit("tab=robustness", path=of_datasets(tmp_path, "phantom"))
+    page.wait_for_selector(".chart[aria-label^='phantom, smooth: between certificate and attack']")
+    lines = "[...document.querySelectorAll('.chart')].at(-1).data.map(({ name, y, fill }) => [name, [...y], fill])"
+    assert page.evaluate(lines) == [
+        ["certified at least", [near["certified"], far["certified"]], "none"],
+        ["attacked at most", [70, 60], "tonexty"],
+        ["median without a change", [69.96, 69.96], "none"],
+    ]
 
 
 WORDS = """() => {
@@ -421,11 +443,11 @@ def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) ->
     assert "88.0" in defences
     assert "40.0" in defences
     assert "48.0" in defences
-    assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1
+    assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1 + 3
     assert "Drops of 1 model on 2 cases." in tab.locator("#panel-robustness").inner_text()
     assert tab.locator("#panel-robustness img").count() == 0
     tab.click("text=Dark")
-    assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1
+    assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1 + 3
 
 
 def test_a_flagged_model_is_read_in_the_audit_and_the_address_keeps_its_filter(tab: Any) -> None:

@@ -5,7 +5,7 @@ import { shown, worded } from "./data.js";
 import { escaped, h, plural, table } from "./dom.js";
 
 export function robustness(panel, app) {
-  const { tables, natural } = app.data;
+  const { tables, natural, bounds } = app.data;
   if (!tables.length) {
     panel.append(h("p", {}, "No model here has a defence, and no volume was corrupted."));
     return { update() {} };
@@ -23,12 +23,48 @@ export function robustness(panel, app) {
   const free = () => drawn.forEach((each) => each.free());
   const restyle = () => {
     free();
-    drawn = natural.map(dropChart);
+    drawn = [...natural.map(dropChart), ...bounds.map(boundsChart)];
     charts.replaceChildren(...drawn.map((each) => each.figure));
     drawn.forEach((each) => each.draw());
   };
   restyle();
   return { update() {}, restyle, free };
+}
+
+/** Certified at least and attacked at most against the norm of the change, shaded between. */
+function boundsChart({ dataset, model, kind, sigma, rows, cases }) {
+  const radii = rows.map(({ radius }) => radius);
+  const series = { certified: ["#E69F00", "s", "solid"], attacked: ["#56B4E9", "^", "solid"], clean: ["#000000", "o", "dotted"] };
+  const names = { certified: "certified at least", attacked: "attacked at most", clean: "median without a change" };
+  const traces = Object.keys(series).map((end) => {
+    const { color, symbol, dash } = styleOf({ series }, end);
+    return {
+      type: "scatter",
+      mode: "lines+markers",
+      name: names[end],
+      x: radii,
+      y: rows.map((row) => row[end]),
+      fill: end === "attacked" ? "tonexty" : "none", // down to the certified end, the trace before
+      fillcolor: "rgba(128, 128, 128, 0.25)",
+      line: { color, dash, width: 2 },
+      marker: { color, symbol, size: 8 },
+      text: rows.map((row) => escaped(`norm ${row.radius}: ${names[end]} ${shown(row[end] ?? NaN, 1)}`)),
+      hovertemplate: "%{text}<extra></extra>",
+    };
+  });
+  return chart({
+    title: `${dataset}, ${model}: between certificate and attack, ${kind} of sigma ${sigma}`,
+    x: "norm of the change",
+    y: worded("foreground DSC", dataset),
+    traces,
+    fromZero: true,
+    summary: `The truth lies in the shaded band; means over ${plural(cases, "case")}.`,
+    numbers: table(
+      "Numbers of the chart",
+      ["norm", ...Object.values(names)].map((heading) => ({ heading, number: true })),
+      rows.map((row) => [String(row.radius), ...Object.keys(names).map((end) => shown(row[end] ?? NaN, 1))]),
+    ),
+  });
 }
 
 /** Drop by corruption and attack: a line each, a point a model. */
