@@ -60,13 +60,15 @@ def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any
             cluster.shutdown()
 
 
-def start(folder: Path, content: dict[str, Any], *options: str, **variables: str) -> subprocess.Popen[str]:
-    """`bench.py run` in a process group of its own, as a terminal starts it."""
+def start(
+    folder: Path, content: dict[str, Any], *options: str, command: str = "run", **variables: str
+) -> subprocess.Popen[str]:
+    """A command of `bench.py` in a process group of its own, as a terminal starts it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), TESTS]), "OMP_NUM_THREADS": "1", **variables}
-    command = [sys.executable, str(ROOT / "bench.py"), "run", write(folder, content), "--out", "out", *options]
+    words = [sys.executable, str(ROOT / "bench.py"), command, write(folder, content), "--out", "out", *options]
     log = (folder / "log").open("a")
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 

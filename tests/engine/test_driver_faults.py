@@ -108,6 +108,33 @@ def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tm
 
 
 @pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(tmp_path: Path) -> None:
+    smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 100, "eot": 1}
+    ball = {"name": "ball", "kind": "bias_field"}
+    attacks = [ball | {"radius": 0, "control": "random"}, ball | {"radius": 0.2, "steps": 2, "random_start": False}]
+    models = [{**JOB["models"][0], "defence": smoothing}]
+    seeds = list(range(30))
+    content = small(models=models, attacks=attacks, targets="source", metrics=["dsc"], seeds=seeds)
+    process = start(tmp_path, content, "--engine", "ray", command="certify")
+    wait_for(lambda: stored(tmp_path) > 1 or process.poll() is not None, 240)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not ray_processes())
+    kept = rows(tmp_path / "out")
+    assert 0 < len(kept) < 31
+    assert not (tmp_path / "out" / "bounds.csv").exists()
+    assert start(tmp_path, content, "--engine", "ray", command="certify").wait(240) == 0, log_of(tmp_path)
+    assert kept.items() <= rows(tmp_path / "out").items()
+    execute(content, tmp_path / "whole")
+    assert rows(tmp_path / "out") == rows(tmp_path / "whole")
+    (bound,) = (
+        line for line in (tmp_path / "out" / "bounds.csv").read_text().splitlines() if ",dsc_foreground," in line
+    )
+    assert ",3000," in bound
+
+
+@pytest.mark.integration
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("name", "complaint"),
