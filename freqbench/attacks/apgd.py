@@ -12,12 +12,13 @@ from freqbench.attacks.core.best import Best, across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
-from freqbench.ops.losses import LOSSES, SEQUENCES, Loss, Scope, dice_linear, margin, margin_and_dice
+from freqbench.ops.losses import LOSSES, SEQUENCES, Loss, Scope, dice_linear, margin_and_dice
+from freqbench.ops.losses import dice as soft_dice
 from freqbench.ops.projections import linf_ball
 
 MOMENTUM, RHO = 0.75, 0.75
 LONGEST, SHORTEST = 2.0, 0.05  # first and last step of a cosine, in radii
-TRIAL = 2  # steps of each loss of a `race`
+TRIAL = 3  # steps of each candidate of a `race`
 
 Points = tuple[Tensor, ...]
 Schedule = tuple[tuple[float, float], ...]
@@ -168,36 +169,43 @@ def search(
     """Runs some steps in a space by a rule for their size; offers every point and returns the last.
 
     `halving`: Auto-PGD (`climb`). `cosine`: its momentum, with steps that shrink along a cosine (`glide`). The loss
-    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone. `race` begins in
-    the same way; then both losses go on from one point for two steps each, and for each sample the one that reaches the
-    lower mean Dice takes the steps that are left. It takes as many passes as one loss.
+    `switch` raises `margin` + `dice_linear` in the first half of the steps, then `dice_linear` alone. In a `race`,
+    `switch` and `dice` take three steps each from the start, and for each sample the one that reaches the lower mean
+    Dice takes the steps that are left. It takes as many passes as one loss.
     """
     if rule == "halving":
         return climb(task, space, start, steps, released=released)
     x = space.project(start)
     if loss not in SEQUENCES:
         return glide(task, space, (x, x), range(steps), steps, LOSSES[loss])[0]
-    half, rest = -(-steps // 2), steps - TRIAL
-    points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
-    if loss == "switch" or rest - half < 2 * TRIAL:
+    if loss == "switch" or steps < 3 * TRIAL:
+        half = -(-steps // 2)
+        points = glide(task, space, (x, x), range(half), steps, margin_and_dice)
         return glide(task, space, points, range(half, steps), steps, dice_linear)[0]
-    kept, trials = task.passes.best, []
-    for candidate in (margin_and_dice, dice_linear):
+    kept, trials, rest = task.passes.best, [], steps - TRIAL
+    for candidate in (margin_and_dice, soft_dice):
         task.passes.best = best = Best(by_success=task.objective.judges_by_success)
-        reached = glide(task, space, points, range(half, half + TRIAL), rest, candidate)
+        reached = glide(task, space, (x, x), range(TRIAL), rest, candidate)
         trials.append((best.values, reached))
         if kept is not None:
             kept.offer(best.values, *best.kept)
     task.passes.best = kept
-    (both, after_both), (alone, after_alone) = trials
-    wins = alone > both
-    points = tuple(torch.where(across(wins, a), a, b) for a, b in zip(after_alone, after_both, strict=True))
+    (switch_best, after_switch), (dice_best, after_dice) = trials
+    wins = dice_best > switch_best
+    points = tuple(torch.where(across(wins, b), b, a) for a, b in zip(after_switch, after_dice, strict=True))
 
-    def winner(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
-        dice = dice_linear(logits, labels, scope)
-        return dice + torch.where(wins[: len(dice)], 0.0, margin(logits, labels, scope))
+    def each(of_switch: Loss) -> Loss:
+        """Makes the loss of each sample's winner."""
 
-    return glide(task, space, points, range(half + TRIAL, rest), rest, winner)[0]
+        def winner(logits: Tensor, labels: Tensor, scope: Scope) -> Tensor:
+            by_dice, by_switch = (raised(logits, labels, scope) for raised in (soft_dice, of_switch))
+            return torch.where(wins[: len(logits)], by_dice, by_switch)
+
+        return winner
+
+    half = -(-rest // 2)
+    points = glide(task, space, points, range(TRIAL, half), rest, each(margin_and_dice))
+    return glide(task, space, points, range(half, rest), rest, each(dice_linear))[0]
 
 
 def glide(task: Task, space: Space, points: Points, steps: range, of: int, loss: Loss) -> Points:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, apgd, make
 from freqbench.core.errors import ParameterError
-from freqbench.ops.losses import EVERYTHING, LOSSES, mean_dice
+from freqbench.ops.losses import EVERYTHING, Loss, dice, dice_linear, margin_and_dice, mean_dice
 
 EPS = 0.25
 
@@ -70,16 +70,18 @@ def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -
 
 def test_a_race_takes_the_passes_of_one_loss(legs: list[tuple[str, range, int]]) -> None:
     result = attacked("race")
-    shared, *trials, rest = legs
-    assert shared == ("margin_and_dice", range(10), 20)
-    assert trials == [(loss, range(10, 12), 18) for loss in ("margin_and_dice", "dice_linear")]
-    assert rest == ("winner", range(12, 18), 18)
+    *trials, early, late = legs
+    assert trials == [(loss, range(3), 17) for loss in ("margin_and_dice", "dice")]
+    assert (early, late) == (("winner", range(3, 9), 17), ("winner", range(9, 17), 17))
     assert (result.num_forwards, result.num_backwards) == (21, 20)
 
 
-@pytest.mark.parametrize(("loser", "winner"), [("margin_and_dice", "dice_linear"), ("dice_linear", "margin")])
+@pytest.mark.parametrize(
+    ("loser", "winners"),
+    [("margin_and_dice", (dice, dice)), ("soft_dice", (margin_and_dice, dice_linear))],
+)
 def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
-    loser: str, winner: str, monkeypatch: pytest.MonkeyPatch
+    loser: str, winners: tuple[Loss, Loss], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loser is 0 everywhere and does not move."""
     losses, glide = [], apgd.glide
@@ -87,7 +89,8 @@ def test_a_race_goes_on_with_the_loss_of_the_lower_dice(
     monkeypatch.setattr(apgd, loser, lambda logits, labels, scope: 0 * logits.flatten(1).sum(1))
     attacked("race")
     logits = Linear()(IMAGES)
-    assert torch.equal(losses[-1](logits, LABELS, EVERYTHING), LOSSES[winner](logits, LABELS, EVERYTHING))
+    for raised, winner in zip(losses[-2:], winners, strict=True):
+        assert torch.equal(raised(logits, LABELS, EVERYTHING), winner(logits, LABELS, EVERYTHING))
 
 
 def test_each_sample_goes_on_with_its_own_winner() -> None:

@@ -311,7 +311,7 @@ def _bounds(records: pd.DataFrame) -> list[dict[str, Any]]:
     charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
         ends = {name: numbers(rows[name]) for name in ("radius", "clean", "certified", "attacked")}
-        chart = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
+        chart: dict[str, Any] = {"dataset": str(dataset), "model": str(model), "kind": kind, "sigma": sigma}
         chart["rows"] = [dict(zip(ends, values, strict=True)) for values in zip(*ends.values(), strict=True)]
         charts.append(chart | {"cases": int(rows["cases"].max())})
     return charts
