@@ -100,8 +100,9 @@ class GradientAttack(AimedAttack):
 
     @property
     def identity_revision(self) -> int:
-        """Revision, plus one with restarts: these were once chosen by their loss; single runs did not change."""
-        return self.revision + (self.restarts > 1)
+        """Revision, plus one with restarts, which were once chosen by their loss, and one with `race`, whose candidates
+        were once others; the rest did not change."""
+        return self.revision + (self.restarts > 1) + (self.loss == "race")
 
     @property
     def loss_name(self) -> str:
