@@ -68,19 +68,13 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
     ROI has the weights of its place in it.
     """
-    if model.takes_volumes:
-        return torch.ones_like(scores[0, 0])
-    weights = _importance(model.roi, model.inference.weighting, scores.device, scores.dtype)
-    return weights[model.inside(scores.shape[2:])]
-
-
-@lru_cache(maxsize=4)
-def _importance(roi: Shape, weighting: str, device: torch.device, dtype: torch.dtype) -> Tensor:
     from monai.data.utils import compute_importance_map
 
-    with torch.inference_mode(False):  # an attack takes them too
-        weights: Tensor = compute_importance_map(roi, mode=weighting, sigma_scale=0.125, device=device, dtype=dtype)
-    return weights
+    mode, kind = model.inference.weighting, {"device": scores.device, "dtype": scores.dtype}
+    if model.takes_volumes:
+        return torch.ones_like(scores[0, 0])
+    weights: Tensor = compute_importance_map(model.roi, mode=mode, sigma_scale=0.125, **kind)
+    return weights[model.inside(scores.shape[2:])]
 
 
 def prediction(
