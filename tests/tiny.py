@@ -2,9 +2,10 @@
 
 import copy
 import io
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
+
+T = TypeVar("T")
 
 ROI = [16, 16, 16]
 SHAPE = [24, 20, 16]
@@ -45,6 +48,12 @@ GRID: dict[str, Any] = {
     "save_adversarial": "nifti",
 }
 """The job of the fixture `grid_store`: one window a case."""
+
+
+def sent(value: T) -> T:
+    """What another process gets, to which Ray sends a pickle: only bytes that were made here are read."""
+    made: T = pickle.loads(pickle.dumps(value))
+    return made
 
 
 def job(**changes: Any) -> dict[str, Any]:

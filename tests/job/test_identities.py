@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES, entry
-from tiny import ARGS, expanded, job, save_weights, small
+from tiny import ARGS, expanded, job, save_weights, sent, small
 
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.plugins import provenance
@@ -46,7 +45,7 @@ def test_ids_of_today_stay() -> None:
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
     """Their rows are then the serial engine's, which `test_ray_engine` shows on one attack of each kind."""
     units = list(expanded(job(attacks=list(map(entry, EXAMPLES)), targets="source"))[1].units())
-    received = pickle.loads(pickle.dumps(units))
+    received = sent(units)
     assert received == units
     assert [unit.cell.cell_id for unit in received] == [unit.cell.cell_id for unit in units]
 

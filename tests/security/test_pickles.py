@@ -48,7 +48,7 @@ GUARDED = {
 }
 NEVER = (
     *("pickle.load", "pickle.loads", "torch.hub.load", "torch.package.PackageImporter", "yaml.load"),
-    *("yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "eval", "os.system", "__import__"),
+    *("yaml.unsafe_load", "yaml.full_load", "pandas.read_pickle", "pd.read_pickle", "os.system", "__import__"),
 )
 FOREIGN = {"cloudpickle", "dill", "joblib", "shelve", "marshal", "jsonpickle", "ray.cloudpickle"}
 

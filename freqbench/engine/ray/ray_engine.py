@@ -187,8 +187,7 @@ class _Driver:
         """Gives a worker a unit if it has none, and one ahead if its last was short and the end is far."""
         ahead = slot.took <= SHORT_S and not self._schedule.is_ending
         while len(slot.assigned) < 1 + ahead and len(self._scorings) < SCORINGS_A_WORKER * len(self._fleet.slots):
-            following = self._schedule.next_unit(slot.clock.worker)
-            if slot.assigned and (slot.assigned[0].attempt.is_retry or id(following) in self._attempts):
+            if slot.assigned and not self._may_share(slot):
                 return
             unit = self._schedule.take(slot.clock.worker)
             if unit is None:
@@ -202,6 +201,12 @@ class _Driver:
             slot.assigned.append(Assignment(attempt=attempt, outcome=outcome, masks=masks))
             if len(slot.assigned) == 1:
                 self._begins(slot)
+
+    def _may_share(self, slot: Slot) -> bool:
+        """False if the unit at work or the next one was put back."""
+        if slot.assigned[0].attempt.is_retry:
+            return False
+        return not self._attempts or id(self._schedule.next_unit(slot.clock.worker)) not in self._attempts
 
     def _begins(self, slot: Slot) -> None:
         slot.since = time.monotonic()

@@ -12,7 +12,7 @@ from freqbench.reporting.render import Section
 
 SHOWN = {certificates.SHOWN: "Foreground DSC", "nsd": "Normalised surface Dice"}
 HOW = (
-    " x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
+    "x100, medians over the draws of a randomised network (defence `smoothing`), means over cases. "
     "`at least`: no change of this kind and of norm `radius` or less leaves a lower median, for an attacker who does "
     "not know the draw; `at most`: the median that the attack `ball` leaves at this radius. The truth lies between "
     "the two, and `gap` is how little is known. The statement is about the randomised network, not about the network "
@@ -78,7 +78,7 @@ def bounds(records: pd.DataFrame) -> list[Section]:
         Section(
             f"{dataset}: {title}" if score == certificates.SHOWN else f"{dataset}: {name.lower()}, {title}",
             shown(certificates.means(group, score)),
-            name + (HOW + text if score == certificates.SHOWN else " x100. It is read like the table before."),
+            f"{name} {HOW}{text}" if score == certificates.SHOWN else f"{name} x100. It is read like the table before.",
             group[group["score"].where(group["score"].isin(SHOWN), certificates.SHOWN) == score],
         )
         for dataset, group in rows.groupby("dataset")

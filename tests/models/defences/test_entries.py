@@ -1,12 +1,11 @@
 """Defences in a model's entry: identities, refusals, and what is loaded."""
 
 import json
-import pickle
 from typing import Any
 
 import pytest
 import torch
-from tiny import expanded, job, small
+from tiny import expanded, job, sent, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
@@ -51,7 +50,7 @@ def test_a_record_names_the_defence_and_the_model_without_it() -> None:
 
 def test_a_defence_travels_to_workers_and_into_the_store() -> None:
     made = spec(defence=SMOOTHING)
-    assert pickle.loads(pickle.dumps(made)).model_id == made.model_id
+    assert sent(made).model_id == made.model_id
     written = config.validate(entry(defence=SMOOTHING), ModelEntry, "m").model_dump(mode="json")
     assert config.validate(written, ModelEntry, "m").defence == made.defence
 
