@@ -54,7 +54,7 @@ def _scaled(k: float, b: float, sigma: float) -> float:
     s = math.exp(-k)
     after = _normal.cdf(-math.hypot(k / sigma, b / (s * sigma)))
     if s >= 1:
-        return 2 * _normal.cdf(-s * _normal.inv_cdf(1 - after / 2)) if after > 0 else 0.0
+        return 2 * _normal.cdf(s * _normal.inv_cdf(after / 2)) if after / 2 > 0 else 0.0
     return 2 * _normal.cdf(s * _normal.inv_cdf((1 + after) / 2)) - 1
 
 

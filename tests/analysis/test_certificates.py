@@ -42,6 +42,13 @@ def test_fewer_draws_than_needed_certify_nothing(level: float) -> None:
     assert certificates.rank(least - 1, level, 0.001) == 0
 
 
+@pytest.mark.parametrize("ratio", [6, 8, 9, 20, 39, 100])
+@pytest.mark.parametrize("kind", ["gain_offset", "bias_field"])
+def test_a_radius_of_many_sigmas_is_refused_in_a_line(ratio: float, kind: str) -> None:
+    with pytest.raises(UserError, match=r"^[^\n]*radius [0-9.]+, sigma 0.1: needs [^\n]*$"):
+        certificates.require(1000, kind, ratio * 0.1, 0.1, 1e-6)
+
+
 def test_too_few_draws_are_told_how_many_are_needed() -> None:
     least = int(certificates.needed(N.cdf(-2), 0.001))
     with pytest.raises(UserError, match=f"bias_field: radius 1, sigma 0.5: needs at least {least} draws .* got 50"):
