@@ -91,7 +91,7 @@ class Ball(AcquisitionAttack):
             centre=clean.new_zeros(len(clean), *layout),
             radius=radius,
             project=lambda c: c * (radius / _norm(c)).clamp(max=1),
-            render=lambda c: apply(clean, c).clamp(0, 1),
+            render=lambda c: apply(c).clamp(0, 1),
             towards=lambda gradient: gradient / _norm(gradient),
         )
 
@@ -99,8 +99,7 @@ class Ball(AcquisitionAttack):
         """Searches as the other acquisition attacks do; leaves the clamp to a network that clamps last."""
         space = self.space(task.clean)
         if clamps_last(task.model):
-            apply = CHANGES[self.kind].on(task.clean)
-            space = replace(space, render=lambda c: apply(task.clean, c))
+            space = replace(space, render=CHANGES[self.kind].on(task.clean))
         if self.kind != "voxel_shift":
             return self.search(task, space)
         if self.control == "none":

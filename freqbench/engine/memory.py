@@ -66,10 +66,10 @@ def predicted(
 
     `seed` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
     """
-    prepared = model.for_case(case)
+    prepared, label = model.for_case(case), case.label[0].to(torch.uint8)
 
     def predict(windows: int) -> Prediction:
-        judge = partial(scoring.score_draw, case.label[0], spacing=case.spacing, tolerances=tolerances)
+        judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances)
         return models.prediction(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge=judge, seed=seed
         )

@@ -24,8 +24,9 @@ def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     require_same_shape(columns.shape, rows.shape)
     require_classes(rows, num_classes)
     require_classes(columns, num_classes)
-    pairs = rows.to(columns.device, torch.int32).flatten() * num_classes + columns.to(torch.int32).flatten()
-    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    kind = torch.uint8 if num_classes**2 <= 256 else torch.int32
+    pairs = rows.to(columns.device, kind) * num_classes + columns.to(kind)
+    return torch.bincount(pairs.flatten(), minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def dice_from_confusion(counts: Tensor) -> Values:

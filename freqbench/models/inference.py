@@ -68,12 +68,12 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     The weights `[h, w, d]`, set by `model.inference.weighting`, are positive and at most 1; a window shorter than the
     ROI has the weights of its place in it.
     """
+    if model.takes_volumes or model.inference.weighting == "constant":
+        return scores.new_ones(1).expand(scores.shape[2:])
     from monai.data.utils import compute_importance_map
 
-    mode, kind = model.inference.weighting, {"device": scores.device, "dtype": scores.dtype}
-    if model.takes_volumes:
-        return torch.ones_like(scores[0, 0])
-    weights: Tensor = compute_importance_map(model.roi, mode=mode, sigma_scale=0.125, **kind)
+    kind = {"device": scores.device, "dtype": scores.dtype}
+    weights: Tensor = compute_importance_map(model.roi, mode=model.inference.weighting, sigma_scale=0.125, **kind)
     return weights[model.inside(scores.shape[2:])]
 
 
@@ -181,32 +181,36 @@ class _Slab:
             self._scores = scores.new_zeros(*scores.shape[:2], *plane)
             self._weights = weights.new_zeros(1, len(weights), *plane)
         self.settle(rows.start)
-        self._scores[:, :, w, d] += scores
-        self._weights[:, :, w, d] += weights
+        for places, of_window in self._places(rows.start, rows.stop):
+            self._scores[:, places, w, d] += scores[:, of_window]
+            self._weights[:, places, w, d] += weights[None, of_window]
 
     def settle(self, row: int) -> None:
         """Turns the rows before `row` into labels, and moves the sums on to it."""
-        done = row - self._start
-        if not done:
-            return
-        # The largest sum belongs to the largest mean, but means can round to ties, which later runs must break alike.
-        means = self._scores[:, :done].div_(self._weights[:, :done])
-        if not torch.stack(means.aminmax()).isfinite().all():  # one pass without a copy: NaN is passed on
-            raise UserError(
-                f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
-                "checkpoint, input and precision"
-            )
-        self.label[self._start : row] = largest(means)
-        if self.confidence is not None:
-            probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
-            self.confidence[self._start : row] = probabilities.amax(dim=0).clamp(max=1)  # sums may round above it
-        for sums in (self._scores, self._weights):
-            left = sums.shape[1] - done
-            for i in range(left):  # row by row, as the two places overlap
-                sums[:, i] = sums[:, i + done]
+        for places, rows in self._places(self._start, row):
+            # The largest sum belongs to the largest mean, but means round to ties, which later runs must break alike.
+            means = self._scores[:, places].div_(self._weights[:, places])
+            if not means.sum().isfinite() and not means.isfinite().all():  # a sum of finite numbers may overflow
+                raise UserError(
+                    f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
+                    "checkpoint, input and precision"
+                )
+            self.label[self._start : row][rows] = largest(means)
+            if self.confidence is not None:
+                probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
+                self.confidence[self._start : row][rows] = probabilities.amax(dim=0).clamp(max=1)  # may round above it
             if row < len(self.label):
-                sums[:, left:] = 0
+                self._scores[:, places] = self._weights[:, places] = 0
         self._start = row
+
+    def _places(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+        """Yields where the sums of these rows are, with the rows counted from `start`: row r is in place r modulo h."""
+        done, height = 0, self._scores.shape[1]
+        while done < stop - start:
+            place = (start + done) % height
+            length = min(stop - start - done, height - place)
+            yield slice(place, place + length), slice(done, done + length)
+            done += length
 
 
 class SlidingWindowModel(nn.Module):

@@ -14,7 +14,7 @@ from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
 BLOCK, BANDS = 8, 4
 
-Apply = Callable[[Tensor, Tensor], Tensor]
+Apply = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,27 @@ class Change:
 
     Attributes:
         layout: shape of the parameters of a volume, from its shape `C, H, W, D`.
-        on: returns T, of volumes `[B, C, H, W, D]` and parameters `[B, *layout]`, for volumes like these.
+        on: returns the change of volumes `[B, C, H, W, D]` as a function of parameters `[B, *layout]`; computes only
+            once what depends on the volumes alone.
     """
 
     layout: Callable[[Sequence[int]], tuple[int, ...]]
     on: Callable[[Tensor], Apply]
 
     def apply(self, volumes: Tensor, c: Tensor) -> Tensor:
-        """Applies T once; `on` prepares many uses of it."""
-        return self.on(volumes)(volumes, c)
+        """Applies T once."""
+        return self.on(volumes)(c)
 
 
-def biased(like: Tensor) -> Apply:
+def added(volumes: Tensor) -> Apply:
+    """Adds c to the voxels."""
+    return lambda c: volumes + c
+
+
+def biased(volumes: Tensor) -> Apply:
     """Multiplies by the field exp(sum of c_n B_n), as the attack `bias_field` does."""
-    matrices = [cubic_spline_matrix(CUBIC, side).to(like) for side in like.shape[2:]]
-    return lambda volumes, c: volumes * along_axes(c, matrices).exp()
+    matrices = [cubic_spline_matrix(CUBIC, side).to(volumes) for side in volumes.shape[2:]]
+    return lambda c: volumes * along_axes(c, matrices).exp()
 
 
 def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
@@ -52,54 +58,63 @@ def gain_and_offset(shape: Sequence[int]) -> tuple[int, int]:
     return 1, 2
 
 
-def scaled(volumes: Tensor, c: Tensor) -> Tensor:
+def scaled(volumes: Tensor) -> Apply:
     """Adds an offset b, then multiplies by exp(k): c is (k, b) of the channel."""
-    k, b = c[..., None, None, None].unbind(2)
-    return k.exp() * (volumes + b)
 
-
-def reweighted(like: Tensor) -> Apply:
-    """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
-    block = dividing_block(like.shape[2:])
-    transform = BlockDCT.of(like, block)
-    bands = tiled(radial_bands(block), like)
-
-    def apply(volumes: Tensor, c: Tensor) -> Tensor:
-        logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
-        return transform.volume(transform.spectrum(volumes) * logs[:, :, bands].exp())
+    def apply(c: Tensor) -> Tensor:
+        k, b = c[..., None, None, None].unbind(2)
+        return k.exp() * (volumes + b)
 
     return apply
 
 
-def shifted(like: Tensor) -> Apply:
+def reweighted(volumes: Tensor) -> Apply:
+    """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
+    block = dividing_block(volumes.shape[2:])
+    transform = BlockDCT.of(volumes, block)
+    bands, spectrum = tiled(radial_bands(block), volumes), transform.spectrum(volumes)
+
+    def apply(c: Tensor) -> Tensor:
+        logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
+        return transform.volume(spectrum * logs.exp()[:, :, bands])
+
+    return apply
+
+
+def shifted(volumes: Tensor) -> Apply:
     """Moves all channels by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N).
 
     The Nyquist frequency of an even side is dropped, by 0 voxels too: it has no sign, so that a real volume could only
     take cos(pi c) of it, and cosines of two shifts do not multiply to that of their sum.
     """
-    sides = like.shape[2:]
-    axes = tuple(range(2, like.ndim))
+    sides = volumes.shape[2:]
+    axes = tuple(range(2, volumes.ndim))
     waves = [torch.fft.fftfreq(side, 1 / side).round() for side in sides]
     waves[-1] = waves[-1][: sides[-1] // 2 + 1].abs()  # a real volume's last axis has the others' conjugates
-    kept = [(2 * wave.abs() < side).to(like) for wave, side in zip(waves, sides, strict=True)]
-    angles = [(-2 * math.pi * wave / side).to(like) for wave, side in zip(waves, sides, strict=True)]
+    kept = [(2 * wave.abs() < side).to(volumes) for wave, side in zip(waves, sides, strict=True)]
+    angles = [(-2 * math.pi * wave / side).to(volumes) for wave, side in zip(waves, sides, strict=True)]
+    spectrum = torch.fft.rfftn(volumes, dim=axes)
 
-    def apply(volumes: Tensor, c: Tensor) -> Tensor:
-        spectrum = torch.fft.rfftn(volumes, dim=axes)
+    def apply(c: Tensor) -> Tensor:
+        turned = spectrum
         for axis, angle, size, move in zip(axes, angles, kept, c.unbind(1), strict=True):
             turn = torch.polar(size.expand(len(c), -1), move[:, None] * angle)  # [B, N]
-            spectrum = spectrum * turn.reshape(len(c), *[-1 if other == axis else 1 for other in range(1, like.ndim)])
-        moved: Tensor = torch.fft.irfftn(spectrum, s=sides, dim=axes)
+            turned = turned * turn.reshape(len(c), *[-1 if other == axis else 1 for other in range(1, volumes.ndim)])
+        moved: Tensor = torch.fft.irfftn(turned, s=sides, dim=axes)
         return moved
 
     return apply
 
 
-def rolled(volumes: Tensor, c: Tensor) -> Tensor:
+def rolled(volumes: Tensor) -> Apply:
     """Moves all channels by c voxels, each rounded to the nearest, circularly; without a gradient."""
-    c = c.expand(len(volumes), -1)
-    whole = (c + 0.5).floor().int().tolist()  # halves upwards, so that a whole number added before or after is one
-    return torch.stack([volume.roll(by, dims=(1, 2, 3)) for volume, by in zip(volumes, whole, strict=True)])
+
+    def apply(c: Tensor) -> Tensor:
+        # Halves are rounded upwards, so that a whole number added before or after is one.
+        whole = (c.expand(len(volumes), -1) + 0.5).floor().int().tolist()
+        return torch.stack([volume.roll(by, dims=(1, 2, 3)) for volume, by in zip(volumes, whole, strict=True)])
+
+    return apply
 
 
 def dividing_block(shape: Sequence[int]) -> Block:
@@ -119,18 +134,22 @@ def radial_bands(block: Block) -> Tensor:
     return bands
 
 
-def drawn(volumes: Tensor, kind: str, sigma: float, seed: int) -> Tensor:
-    """Applies one change with parameters from N(0, sigma^2) to volumes `[B, C, H, W, D]`, and clamps to [0, 1]."""
-    layout = CHANGES[kind].layout(volumes.shape[1:])
-    noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-    return CHANGES[kind].apply(volumes, sigma * noise[None].to(volumes)).clamp(0, 1)
+def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor]:
+    """Returns volumes `[B, C, H, W, D]` after one change with parameters from N(0, sigma^2), clamped, for any seed."""
+    layout, apply = CHANGES[kind].layout(volumes.shape[1:]), CHANGES[kind].on(volumes)
+
+    def drawn(seed: int) -> Tensor:
+        noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+        return apply(sigma * noise[None].to(volumes)).clamp(0, 1)
+
+    return drawn
 
 
 CHANGES: Mapping[str, Change] = {
-    "voxels": Change(layout=tuple, on=lambda _: torch.add),
+    "voxels": Change(layout=tuple, on=added),
     "bias_field": Change(layout=lambda shape: (shape[0], CUBIC, CUBIC, CUBIC), on=biased),
-    "gain_offset": Change(layout=gain_and_offset, on=lambda _: scaled),
+    "gain_offset": Change(layout=gain_and_offset, on=scaled),
     "dct_bands": Change(layout=lambda shape: (shape[0], BANDS), on=reweighted),
     "fourier_shift": Change(layout=lambda _: (3,), on=shifted),
-    "voxel_shift": Change(layout=lambda _: (3,), on=lambda _: rolled),
+    "voxel_shift": Change(layout=lambda _: (3,), on=rolled),
 }

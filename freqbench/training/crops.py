@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, Shape
 from freqbench.job.training import Augmentation, Noise
-from freqbench.ops.changes import drawn
+from freqbench.ops.changes import draws_of
 
 KEYS = ("image", "label")
 
@@ -62,7 +62,7 @@ class CropSampler:
             return dict(crop)
         draw = int(digest(["noise", self._seed, number]), 16) % 2**32
         image = torch.as_tensor(crop["image"]).as_subclass(Tensor)
-        return {**crop, "image": drawn(image[None], self._noise.kind, self._noise.sigma, draw)[0]}
+        return {**crop, "image": draws_of(image[None], self._noise.kind, self._noise.sigma)(draw)[0]}
 
 
 def _left_to_its_parent(_: int) -> None:

@@ -89,6 +89,12 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     assert torch.equal(found.long(), monais(net, image, settings, 5).argmax(1)[0])
 
 
+def test_finite_logits_are_labels_although_their_sum_overflows() -> None:
+    net = nn.Conv3d(1, 2, 1, bias=False).requires_grad_(False)
+    net.weight[:, 0, 0, 0, 0] = torch.tensor([1e38, 1.1e38])
+    assert predict(SegmentationModel(net, ROI), volume(ROI).float().clamp(min=0.5)).all()
+
+
 def over_mirrors(net: nn.Module, mirror: str, average: str) -> Any:
     """The mean over all mirror images of a padded window."""
     axes = [2 + "HWD".index(axis) for axis in mirror]

@@ -8,8 +8,7 @@ from scipy.fft import fftn, ifftn
 from scipy.ndimage import fourier_shift
 from torch import Tensor
 
-from freqbench.ops.changes import CHANGES, dividing_block, radial_bands
-from freqbench.ops.changes import drawn as noisy
+from freqbench.ops.changes import CHANGES, dividing_block, draws_of, radial_bands
 
 SHAPES = {"whole blocks": (2, 16, 8, 8), "odd sides": (1, 15, 7, 11)}
 
@@ -151,4 +150,4 @@ def test_two_shifts_of_which_the_first_is_no_whole_number_are_no_third() -> None
 def test_a_draw_is_one_change_with_normal_parameters_and_a_clamp(kind: str) -> None:
     x = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     noise = 0.5 * drawn(*CHANGES[kind].layout(x.shape[1:]), seed=7)
-    assert torch.equal(noisy(x, kind, 0.5, seed=7), CHANGES[kind].apply(x, noise[None]).clamp(0, 1))
+    assert torch.equal(draws_of(x, kind, 0.5)(7), CHANGES[kind].apply(x, noise[None]).clamp(0, 1))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import Prediction, Segment
-from freqbench.ops.changes import drawn
+from freqbench.ops.changes import draws_of
 
 Judge = Callable[[Tensor], Mapping[str, float]]
 """Maps a label map to its scores, the leading one first."""
@@ -65,18 +65,19 @@ class Smoothing(Defence):
         `key` makes an endless row of draws; those of `seed` are the ones from `seed * samples` on.
         """
         samples = range(seed * self.samples, (seed + 1) * self.samples)
+        changed = draws_of(image, self.kind, self.sigma)
 
-        def drawn(sample: int) -> Tensor:
-            return segment(self.changed(image, draw_seed("smoothing", key, sample)))
+        def predicted(sample: int) -> Tensor:
+            return segment(changed(draw_seed("smoothing", key, sample)))
 
         if judge is None:
-            return Prediction(labels=drawn(samples[0]))
-        scores = [judge(drawn(sample)) for sample in samples]
+            return Prediction(labels=predicted(samples[0]))
+        scores = [judge(predicted(sample)) for sample in samples]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
         middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
-        return Prediction(labels=drawn(samples[middle]), draws=columns)
+        return Prediction(labels=predicted(samples[middle]), draws=columns)
 
     def changed(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""
-        return drawn(volumes, self.kind, self.sigma, seed)
+        return draws_of(volumes, self.kind, self.sigma)(seed)

@@ -110,7 +110,8 @@ def test_a_vote_repeats_to_the_bit_and_hangs_on_its_key() -> None:
     assert not torch.equal(first.labels, other.labels)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("classes", [1, 2, 7])
-def test_the_largest_class_is_argmax_to_the_tie(classes: int) -> None:
-    values = torch.randn(classes, 6, 5, 4, generator=torch.Generator().manual_seed(0)).round()
+def test_the_largest_class_is_argmax_to_the_tie(classes: int, dtype: torch.dtype) -> None:
+    values = (2 + torch.randn(classes, 6, 5, 4, generator=torch.Generator().manual_seed(0))).round().to(dtype)
     assert torch.equal(largest(values), values.argmax(dim=0).to(torch.uint8))
