@@ -164,6 +164,15 @@ def complete_cases(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return frame[num_attacks == all_of_them]
 
 
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Selects the attacks (`label`) and cases that all models (`target_model`) have scores for; all rows have one."""
+    models = frame["target_model"].nunique()
+    attacked = frame.groupby("label", observed=True)["target_model"].transform("nunique")
+    complete = complete_cases(frame[attacked == models], ["target_model"])
+    scored = complete.groupby("case_id", observed=True)["target_model"].transform("nunique")
+    return complete[scored == models]
+
+
 def case_minima(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """Selects, for each case of each group, the row with the lowest `_score` of any attack and seed."""
     lowest = frame.sort_values("_score", kind="stable").drop_duplicates([*by, "case_id"])

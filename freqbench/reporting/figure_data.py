@@ -14,7 +14,7 @@ from freqbench.analysis.groups import LIMITS, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.strength import checked
-from freqbench.analysis.tables import current
+from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.ops.colors import SeriesStyle, series_style
@@ -121,6 +121,22 @@ def means(rows: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     table = plain(groups[list(columns)].mean().assign(n=groups["case_key"].nunique()).reset_index())
     order = places(rows, "label")
     return table.sort_values("label", key=lambda label: label.map(order), kind="stable", ignore_index=True)
+
+
+def worst_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """Returns foreground DSC under the worst white-box attack on each case: `intervals` of each `threat_model`,
+    `budget_name`, `budget` and `target_model`, with `clean`, the mean without attack. Attacks and cases are those that
+    all models have."""
+    attacked = rows[rows["is_white_box"] & (rows["budget"] > 0) & rows["dsc_foreground"].notna()]
+    by = ["threat_model", "budget_name", "budget"]
+    sets = attacked.assign(_score=attacked["dsc_foreground"]).groupby(by, observed=True)
+    lowest = [case_minima(comparable(part), ["target_model"]) for _, part in sets]
+    if not any(map(len, lowest)):
+        return pd.DataFrame()
+    minima = pd.concat(lowest, ignore_index=True)
+    by.append("target_model")
+    clean = minima.groupby(by, observed=True)["dsc_foreground_clean"].mean().rename("clean").reset_index()
+    return intervals(minima, by, "dsc_foreground").merge(plain(clean), on=by)
 
 
 def drops_by_distance(rows: pd.DataFrame) -> pd.DataFrame:

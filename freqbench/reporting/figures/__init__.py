@@ -54,6 +54,7 @@ FIGURES: Mapping[str, Callable[[Material], Iterator[Drawing]]] = {
     "cost": _each(curves.cost, *MODEL),
     "seams": _each(curves.seams, *MODEL),
     "natural": _each(maps.natural, *DATASET),
+    "worst": _each(maps.worst, *DATASET),
     "spectrum": _each(cases.spectrum, *MODEL),
     "attacks": _each(cases.attacks, *MODEL),
     "robust": _each(cases.robust, *DATASET),

@@ -176,6 +176,37 @@ def natural(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fi
         yield figure
 
 
+def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figure | str]:
+    """Draws what the worst attack leaves against the clean DSC: a panel a threat model and budget, a point a network.
+
+    Where there are several panels, the last one has the lowest of each network.
+    """
+    table = figure_data.worst_cases(rows)
+    if table.empty or table["target_model"].nunique() < 2:
+        yield "needs an attack with a budget on two networks or more"
+        return
+    panels = {
+        f"{threat}, {name} = {budget:g}": part
+        for (threat, name, budget), part in table.groupby(["threat_model", "budget_name", "budget"])
+    }
+    if len(panels) > 1:
+        lowest = table.sort_values("mean", kind="stable").drop_duplicates("target_model")
+        panels["the lowest of these"] = lowest.sort_values("target_model", kind="stable")
+    styles = {name: series_style(place) for place, name in enumerate(sorted(table["target_model"].unique()))}
+    for some in chunks(list(panels.items()), MOST_MATRICES):
+        words = (f"{SCORE} without attack", f"{SCORE} under the worst attack")
+        figure, axes = style.panels(len(some), 3, (0.5, 1.9), len(styles), words)
+        for axis, (title, part) in zip(axes, some, strict=True):
+            for model, row in part.groupby("target_model"):
+                style.error_bars(axis, row["clean"], row["mean"], styles[str(model)], yerr=reach(row), **LOOSE)
+            axis.set_title(plain(title))
+            axis.grid(axis="both", **GRID)
+        counts = f"{style.interval_words(table)}, {counted(table['n'].tolist())}"
+        figure.suptitle(f"{plain(dataset, 40)}: robustness against clean accuracy, {counts}")
+        style.legend(figure, [style.line_handle(look) for look in styles.values()], [*map(plain, styles)])
+        yield figure
+
+
 def _severities(axis: Axes, comparison: Comparison, styles: Styles) -> None:
     for number, model in enumerate(comparison.models):
         rows = comparison.by_severity[comparison.by_severity["target_model"] == model].sort_values("budget")

@@ -11,7 +11,7 @@ from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import value_text
 from freqbench.analysis.nested import nested_intervals
 from freqbench.analysis.statistics import SIGNIFICANCE, holm, t_tests
-from freqbench.analysis.tables import case_minima, complete_cases
+from freqbench.analysis.tables import case_minima, comparable
 from freqbench.reporting.render import Section
 
 SCORE = "dsc_foreground"
@@ -86,26 +86,23 @@ def _board(rows: pd.DataFrame, methods: Mapping[str, str] | None) -> tuple[pd.Da
     tests of all pairs and a note on what could not be compared."""
     models = rows["target_model"].nunique()
     runs = plain(rows[["target_model", "label"]].drop_duplicates()).groupby("label").size()
-    common, lacking = runs.index[runs == models], list(runs.index[runs < models])
+    lacking = list(runs.index[runs < models])
     notes = ["one model only, so the rank says nothing"] if models == 1 else []
     notes += [f"not run on every model, so not counted: {', '.join(lacking)}"] if lacking else []
-    complete = complete_cases(rows[rows["label"].isin(common)], ["target_model"])
-    minima = case_minima(complete, ["target_model"])
-    is_shared = minima.groupby("case_id", observed=True)["target_model"].transform("size") == models
-    left_out = rows["case_id"].nunique() - minima.loc[is_shared, "case_id"].nunique()
-    minima = plain(minima[is_shared])
+    complete = comparable(rows)
+    minima = plain(case_minima(complete, ["target_model"]))
     if minima.empty:
         note = "; ".join([*notes, "no case that every model and attack has a score for, so no ranks"])
         return pd.DataFrame(), pd.DataFrame(), note
+    left_out = rows["case_id"].nunique() - minima["case_id"].nunique()
     if left_out:
         notes.append(f"{left_out} cases left out that not every model and attack has a score for")
-    complete = complete[complete["case_id"].isin(minima["case_id"].unique())]
     means = ["dsc_foreground_clean", "dsc_foreground_drop", "hd95_penalised", "dsc"]
     board = groups.grouped(minima.assign(seed=0), ["target_model"], SCORE, means)
     singles = complete.groupby(["target_model", "label"], observed=True)[SCORE].mean()
     strongest = {model: means.droplevel(0).idxmin() for model, means in singles.groupby("target_model", observed=True)}
     names = board["target_model"].map(strongest)
-    board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=len(common))
+    board = board.assign(seeds=complete["seed"].nunique(), strongest=names, num_attacks=complete["label"].nunique())
     board = _ranked(board).reset_index(drop=True)
     if methods is not None:
         board, tests, note = _by_method(board, minima, methods, means)

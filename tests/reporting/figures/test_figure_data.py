@@ -16,6 +16,7 @@ from freqbench.reporting import figure_data
 from freqbench.reporting.convergence import SETTING
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures.curves import KNEE, convergence_figure, distance, factors
+from freqbench.reporting.figures.maps import worst
 from freqbench.reporting.figures.style import log_axis
 
 
@@ -47,6 +48,45 @@ def test_budget_curves_have_means_intervals_and_cases() -> None:
     assert table[["budget", "mean", "low", "high", "n"]].to_numpy(float) == pytest.approx(
         np.array([[4, 76, 76, 76, 3], [8, 72, 72, 72, 3]])
     )
+
+
+def attacked(model: str, case: int, dsc: float, attack: str = "pgd", **values: Any) -> dict[str, Any]:
+    return row(attack, source=model, target=model, case=case, dsc=dsc, dsc_clean=0.9 if model == "b" else 0.8, **values)
+
+
+ATTACKED = [
+    *(attacked("a", case, left) for case, left in enumerate((0.5, 0.7))),
+    *(attacked("a", case, left, params={"steps": 9}) for case, left in enumerate((0.6, 0.3))),
+    *(attacked("b", case, left) for case, left in enumerate((0.2, 0.4))),
+    *(attacked("b", case, left, params={"steps": 9}) for case, left in enumerate((0.1, 0.8))),
+    attacked("a", 0, 0.05, params={"steps": 99}),  # on one network alone
+    attacked("b", 2, 0.0),  # a case of one network alone
+    *(attacked(model, 0, left, "vafa") for model, left in (("a", 0.3), ("b", 0.6))),
+]
+
+
+def test_the_worst_case_is_the_lowest_of_each_case_over_what_all_networks_have() -> None:
+    transferred = row(source="a", target="b", case=0, dsc=0.0, dsc_clean=0.9)
+    table = figure_data.worst_cases(shown_rows(records(*ATTACKED, transferred)))
+    table = table.set_index(["threat_model", "target_model"]).sort_index()
+    kinds = [row(name)["threat_model"] for name in ("pgd", "vafa")]
+    expected = {(kinds[0], "a"): [40, 80, 2], (kinds[0], "b"): [25, 90, 2], (kinds[1], "a"): [30, 80, 1]}
+    for place, values in (expected | {(kinds[1], "b"): [60, 90, 1]}).items():
+        assert table.loc[place, ["mean", "clean", "n"]].tolist() == pytest.approx(values)
+
+
+def test_the_last_panel_has_the_lowest_of_each_network() -> None:
+    (drawn,) = worst(Material(rows := shown_rows(records(*ATTACKED)), classes(), None), rows, "phantom")
+    assert isinstance(drawn, Figure)
+    lowest = [bars.lines[0] for bars in drawn.axes[2].containers]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in lowest] == [
+        pytest.approx((80, 30)),
+        pytest.approx((90, 25)),
+    ]
+    alone = rows[rows["target_model"] == "a"]
+    assert list(worst(Material(alone, classes(), None), alone, "phantom")) == [
+        "needs an attack with a budget on two networks or more"
+    ]
 
 
 def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:

@@ -62,7 +62,9 @@ def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material
         assert set(found.values()) == {MISSING[name]}
     else:
         assert all(isinstance(figure, Figure) for figure in found.values()), found
-    names = {("phantom",)} if name in ("transfer", "natural", "robust") else {("phantom", "a"), ("phantom", "b")}
+    names = (
+        {("phantom",)} if name in ("transfer", "natural", "worst", "robust") else {("phantom", "a"), ("phantom", "b")}
+    )
     assert set(found) == names
 
 
