@@ -2,9 +2,9 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import islice, pairwise, product
 from typing import Any
 
 import torch
@@ -104,10 +104,12 @@ def prediction(
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return _stitched(model, volume, window_batch, case, with_confidence)
+        return _stitched(model, [volume], window_batch, case, with_confidence)[0]
 
-    def segment(noisy: Tensor) -> Tensor:
-        return _stitched(model, noisy, window_batch, case).labels
+    def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
+        queue = iter(draws)
+        while some := list(islice(queue, _draws_at_once(model, volume, window_batch))):
+            yield from (each.labels for each in _stitched(model, some, window_batch, case))
 
     key = draw_seed("prediction", case)
     if isinstance(model.smoothing, Smoothing):
@@ -130,34 +132,48 @@ def predict(model: SegmentationModel, image: Tensor, window_batch: int = 12, cas
     return prediction(model, image, window_batch, case).labels
 
 
+def _draws_at_once(model: SegmentationModel, volume: Tensor, window_batch: int) -> int:
+    """Returns the number of draws of a volume whose windows fill a batch; 1 on a CPU, which gains nothing from more."""
+    if model.takes_volumes or next(model.parameters()).device.type == "cpu":
+        return 1
+    return max(1, window_batch // len(sliding_windows(triple(volume.shape[2:]), model.roi, model.inference.overlap)))
+
+
 def _stitched(
-    model: SegmentationModel, volume: Tensor, window_batch: int, case: str, with_confidence: bool = False
-) -> Prediction:
-    shape = triple(volume.shape[2:])
-    windows = sliding_windows(shape, model.roi, model.inference.overlap)
+    model: SegmentationModel, volumes: Sequence[Tensor], window_batch: int, case: str, with_confidence: bool = False
+) -> list[Prediction]:
+    """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
+    shape, device = triple(volumes[0].shape[2:]), volumes[0].device
+    windows, at_once = sliding_windows(shape, model.roi, model.inference.overlap), max(1, window_batch // len(volumes))
     # Created outside inference mode, as a mask may become the labels of a further attack.
-    label = torch.empty(shape, dtype=torch.uint8, device=volume.device)
-    confidence = torch.empty(shape, device=volume.device) if with_confidence else None
-    slab = _Slab(model, label, confidence)
+    labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
+    confidences = [torch.empty(shape, device=device) if with_confidence else None for _ in volumes]
+    slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, strict=True)]
     with torch.inference_mode():
-        for first in range(0, len(windows), window_batch):
-            batch = windows[first : first + window_batch]
+        for first in range(0, len(windows), at_once):
+            batch = windows[first : first + at_once]
             keys = [draw_seed("prediction", case, first + i) for i in range(len(batch))]
-            _add_scores(slab, model, volume, batch, keys)
-        slab.settle(shape[0])
-    return Prediction(labels=label, confidence=confidence)
+            _add_scores(slabs, model, volumes, batch, keys)
+        for slab in slabs:
+            slab.settle(shape[0])
+    return [Prediction(labels=slab.label, confidence=slab.confidence) for slab in slabs]
 
 
 def _add_scores(
-    slab: "_Slab", model: SegmentationModel, volume: Tensor, windows: Sequence[Window], keys: Sequence[int]
+    slabs: "Sequence[_Slab]",
+    model: SegmentationModel,
+    volumes: Sequence[Tensor],
+    windows: Sequence[Window],
+    keys: Sequence[int],
 ) -> None:
-    """Runs a batch of windows and frees all its tensors before the next batch runs."""
-    crops = _cut(volume, windows).to(next(model.parameters()).device)
-    scores = model.on(windows).scores(crops, model.inference.mirror, keys)
+    """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
+    crops = torch.cat([_cut(volume, windows) for volume in volumes]).to(next(model.parameters()).device)
+    scores = model.on([*windows] * len(slabs)).scores(crops, model.inference.mirror, [*keys] * len(slabs))
     weights = window_weights(model, scores)
     weighted = scores if model.inference.weighting == "constant" else scores * weights
-    for window, part in zip(windows, weighted, strict=True):
-        slab.add(window, part.to(volume.device), weights.to(volume.device))
+    for slab, parts in zip(slabs, weighted.chunk(len(slabs)), strict=True):
+        for window, part in zip(windows, parts, strict=True):
+            slab.add(window, part.to(slab.label.device), weights.to(slab.label.device))
 
 
 class _Slab:

@@ -1,6 +1,6 @@
 """Smooths segmentations with noise and certifies them.  Fischer, Baader, Vechev, ICML 2021, arXiv:2107.00228."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
 
-Segment = Callable[[Tensor], Tensor]
+Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
+"""Yields the label map of each volume `[1, C, H, W, D]`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class RandomizedSmoothing(Defence):
 
         def count(kind: str, samples: int) -> Tensor:
             volumes = (self._noisy(image, draw_seed(kind, key, sample)) for sample in range(samples))
-            return _votes(map(segment, volumes), samples)
+            return _votes(segment(volumes), samples)
 
         guess = largest(count("selection", self.selection_samples))
         votes = count("vote", self.samples)

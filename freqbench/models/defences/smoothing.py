@@ -1,6 +1,6 @@
 """Draws a change of one kind before each prediction.  Chiang et al., NeurIPS 2020, arXiv:2007.03730."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -67,16 +67,16 @@ class Smoothing(Defence):
         samples = range(seed * self.samples, (seed + 1) * self.samples)
         changed = draws_of(image, self.kind, self.sigma)
 
-        def predicted(sample: int) -> Tensor:
-            return segment(changed(draw_seed("smoothing", key, sample)))
+        def predicted(samples: Iterable[int]) -> Iterator[Tensor]:
+            return segment(changed(draw_seed("smoothing", key, sample)) for sample in samples)
 
         if judge is None:
-            return Prediction(labels=predicted(samples[0]))
-        scores = [judge(predicted(sample)) for sample in samples]
+            return Prediction(labels=next(predicted(samples[:1])))
+        scores = [*map(judge, predicted(samples))]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
         middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
-        return Prediction(labels=predicted(samples[middle]), draws=columns)
+        return Prediction(labels=next(predicted(samples[middle : middle + 1])), draws=columns)
 
     def changed(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""

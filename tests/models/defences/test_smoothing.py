@@ -1,5 +1,7 @@
 """The defence `smoothing`: draws of a whole volume, the median draw, and the logits that an attacker follows."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +26,9 @@ def brighter(volume: Tensor) -> Tensor:
 @pytest.mark.parametrize("samples", [9, 10])
 def test_the_prediction_is_the_draw_of_median_score(samples: int) -> None:
     image = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    vote = Smoothing(kind="gain_offset", sigma=0.3, samples=samples).vote(brighter, image, key=1, judge=score)
+    vote = Smoothing(kind="gain_offset", sigma=0.3, samples=samples).vote(
+        partial(map, brighter), image, key=1, judge=score
+    )
     assert vote.draws is not None
     assert list(vote.draws["share"]) == sorted(vote.draws["share"])
     assert len(set(vote.draws["share"])) > 1
@@ -35,9 +39,9 @@ def test_the_prediction_is_the_draw_of_median_score(samples: int) -> None:
 def test_the_sets_of_several_seeds_are_one_large_set() -> None:
     image = torch.rand(1, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     whole, part = (Smoothing(kind="gain_offset", sigma=0.3, samples=samples) for samples in (9, 3))
-    sets = [part.vote(brighter, image, 1, score, seed).draws for seed in range(3)]
+    sets = [part.vote(partial(map, brighter), image, 1, score, seed).draws for seed in range(3)]
     pooled = sorted(value for scores in sets if scores for value in scores["share"])
-    draws = whole.vote(brighter, image, 1, score).draws
+    draws = whole.vote(partial(map, brighter), image, 1, score).draws
     assert draws is not None
     assert pooled == draws["share"]
     assert len(set(pooled)) > 3
