@@ -188,11 +188,12 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
     """A rate at which weights overflow: the loss after the step is no number."""
-    message = (
-        r"net: the (loss|gradient's norm) is (nan|inf) at step \d: lower lr or set clip_norm; nothing was kept yet"
-    )
-    with pytest.raises(UserError, match=message):
+    message = r"net: the (loss|gradient's norm) is (nan|inf) at step \d: "
+    cure = "lower lr or set clip_norm; nothing was kept yet"
+    with pytest.raises(UserError, match=message + cure):
         run(tmp_path / "at_once", lr=1e30, warmup_steps=0, validate_every=6)
+    with pytest.raises(UserError, match=f"{message}say precision: fp32, {cure}"):
+        run(tmp_path / "half", lr=1e30, warmup_steps=0, validate_every=6, precision="bf16")
     later = tmp_path / "later"
     good = run(later, max_minutes=1e-9)
     poisoned = torch.load(later / "last.pt", weights_only=True)
