@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from freqbench.analysis.groups import points
+from freqbench.analysis.labels import INTENSITY_PARAMETERS
 from freqbench.ops.colors import OKABE_ITO, class_color, series_style
 from freqbench.reporting import figure_data
 from freqbench.reporting.figure_data import Material
@@ -186,7 +187,7 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
         yield "needs an attack with a budget on two networks or more"
         return
     panels = {
-        f"{threat}, {name} = {budget:g}": part
+        f"{threat}, {name} = {budget:g}{'/255' if name in INTENSITY_PARAMETERS else ''}": part
         for (threat, name, budget), part in table.groupby(["threat_model", "budget_name", "budget"])
     }
     if len(panels) > 1:

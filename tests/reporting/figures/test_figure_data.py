@@ -78,6 +78,8 @@ def test_the_worst_case_is_the_lowest_of_each_case_over_what_all_networks_have()
 def test_the_last_panel_has_the_lowest_of_each_network() -> None:
     (drawn,) = worst(Material(rows := shown_rows(records(*ATTACKED)), classes(), None), rows, "phantom")
     assert isinstance(drawn, Figure)
+    titles = [axis.get_title() for axis in drawn.axes[:3]]
+    assert titles == ["dct-quantization, q_max = 20", "linf, eps = 8/255", "the lowest of these"]
     lowest = [bars.lines[0] for bars in drawn.axes[2].containers]
     assert [(*line.get_xdata(), *line.get_ydata()) for line in lowest] == [
         pytest.approx((80, 30)),
