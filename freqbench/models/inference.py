@@ -167,8 +167,10 @@ def _add_scores(
     keys: Sequence[int],
 ) -> None:
     """Runs a batch of windows of every volume and frees all its tensors before the next batch runs."""
-    crops = torch.cat([_cut(volume, windows) for volume in volumes]).to(next(model.parameters()).device)
-    scores = model.on([*windows] * len(slabs)).scores(crops, model.inference.mirror, [*keys] * len(slabs))
+    crops = torch.cat([volume[:, :, h, w, d] for volume in volumes for h, w, d in windows])
+    scores = model.on([*windows] * len(slabs)).scores(
+        crops.to(next(model.parameters()).device), model.inference.mirror, [*keys] * len(slabs)
+    )
     weights = window_weights(model, scores)
     weighted = scores if model.inference.weighting == "constant" else scores * weights
     for slab, parts in zip(slabs, weighted.chunk(len(slabs)), strict=True):
