@@ -11,6 +11,7 @@ from freqbench.api.case import Case, as_case
 from freqbench.api.model import Model, as_model
 from freqbench.core import config
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.machine import keep_freed_memory
 from freqbench.engine import memory
 from freqbench.models.defences.smoothing import Smoothing
 
@@ -93,6 +94,7 @@ def certify(
     volume = memory.referred(case._in(dataset, source.space), dataset, model.network)
     network = copy(model.network)
     network.defence = defence
+    keep_freed_memory()
     tolerances = dataset.tolerances_mm if "nsd" in metrics else None
     prediction, _ = memory.predicted(
         network, volume.image, volume, memory.INFERENCE_WINDOWS, with_confidence=False, tolerances=tolerances

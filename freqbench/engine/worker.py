@@ -18,6 +18,7 @@ from torch import Tensor
 from freqbench import models
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
+from freqbench.core.machine import keep_freed_memory
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
@@ -95,6 +96,7 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         torch.set_num_threads(spec.threads)
+        keep_freed_memory()
         self.spec = spec
         automatic = "cuda" if torch.cuda.is_available() else "cpu"
         self._device = torch.device(automatic if spec.device == "auto" else spec.device)

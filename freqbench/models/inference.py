@@ -183,7 +183,7 @@ class _Slab:
 
     def __init__(self, model: SegmentationModel, label: Tensor, confidence: Tensor | None) -> None:
         self.label, self.confidence, self._model = label, confidence, model
-        self._start = 0
+        self._start = self._reached = 0  # rows between the two have sums
         self._scores = self._weights = torch.zeros(0)
 
     def add(self, window: Window, scores: Tensor, weights: Tensor) -> None:
@@ -194,14 +194,21 @@ class _Slab:
                 "leave out or merge some of its outputs"
             )
         rows, w, d = window
+        plane = self.label.shape[1:]
         if not len(self._scores):
-            plane = self.label.shape[1:]
-            self._scores = scores.new_zeros(*scores.shape[:2], *plane)
-            self._weights = weights.new_zeros(1, len(weights), *plane)
+            self._scores = scores.new_empty(*scores.shape[:2], *plane)
+            self._weights = weights.new_empty(1, len(weights), *plane)
         self.settle(rows.start)
-        for places, of_window in self._places(rows.start, rows.stop):
+        fresh = max(self._reached, rows.start)
+        for places, of_window in self._places(rows.start, fresh):
             self._scores[:, places, w, d] += scores[:, of_window]
             self._weights[:, places, w, d] += weights[None, of_window]
+        for places, of_window in self._places(fresh, rows.stop):
+            if scores.shape[2:] != plane:
+                self._scores[:, places] = self._weights[:, places] = 0
+            self._scores[:, places, w, d] = scores[:, fresh - rows.start :][:, of_window]
+            self._weights[:, places, w, d] = weights[fresh - rows.start :][of_window]
+        self._reached = rows.stop
 
     def settle(self, row: int) -> None:
         """Turns the rows before `row` into labels, and moves the sums on to it."""
@@ -217,8 +224,6 @@ class _Slab:
             if self.confidence is not None:
                 probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
                 self.confidence[self._start : row][rows] = probabilities.amax(dim=0).clamp(max=1)  # may round above it
-            if row < len(self.label):
-                self._scores[:, places] = self._weights[:, places] = 0
         self._start = row
 
     def _places(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core.errors import UserError
-from freqbench.ops.blocks import Block, along_axes, tiled
+from freqbench.ops.blocks import Block, along_axes
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
@@ -70,38 +70,43 @@ def scaled(volumes: Tensor) -> Apply:
 
 def reweighted(volumes: Tensor) -> Apply:
     """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
-    block = dividing_block(volumes.shape[2:])
+    h, w, d = block = dividing_block(volumes.shape[2:])
     transform = BlockDCT.of(volumes, block)
-    bands, spectrum = tiled(radial_bands(block), volumes), transform.spectrum(volumes)
+    bands = radial_bands(block).to(volumes.device).repeat(1, 1, volumes.shape[4] // d)  # [h, w, D]
+    spectrum = transform.spectrum(volumes).unflatten(3, (-1, w)).unflatten(2, (-1, h))  # [B, C, H/h, h, W/w, w, D]
 
     def apply(c: Tensor) -> Tensor:
         logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
-        return transform.volume(spectrum * logs.exp()[:, :, bands])
+        factors = logs.exp()[:, :, bands][:, :, None, :, None]
+        return transform.volume((spectrum * factors).reshape(-1, *volumes.shape[1:]))
 
     return apply
 
 
 def shifted(volumes: Tensor) -> Apply:
-    """Moves all channels by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N).
+    r"""Moves all channels by c voxels, circularly: the DFT is multiplied by exp(-2 pi i k.c / N), one axis at a time.
+
+    On an axis of N voxels it is the circulant matrix of the Dirichlet kernel, which is faster than a DFT for N up to
+    some hundreds:
+
+    .. math:: y_i = \sum_j \frac{1}{N} \Bigl(1 + 2 \sum_{0 < f < N/2} \cos \frac{2 \pi f (i - j - c)}{N}\Bigr) x_j
 
     The Nyquist frequency of an even side is dropped, by 0 voxels too: it has no sign, so that a real volume could only
     take cos(pi c) of it, and cosines of two shifts do not multiply to that of their sum.
     """
-    sides = volumes.shape[2:]
-    axes = tuple(range(2, volumes.ndim))
-    waves = [torch.fft.fftfreq(side, 1 / side).round() for side in sides]
-    waves[-1] = waves[-1][: sides[-1] // 2 + 1].abs()  # a real volume's last axis has the others' conjugates
-    kept = [(2 * wave.abs() < side).to(volumes) for wave, side in zip(waves, sides, strict=True)]
-    angles = [(-2 * math.pi * wave / side).to(volumes) for wave, side in zip(waves, sides, strict=True)]
-    spectrum = torch.fft.rfftn(volumes, dim=axes)
+    axes = [torch.arange(side, device=volumes.device) for side in volumes.shape[2:]]
+    lags = [(axis[:, None] - axis) % len(axis) for axis in axes]
+
+    def circulant(axis: Tensor, lag: Tensor, c: Tensor) -> Tensor:
+        """Returns the matrices `[B, 1, N, N]` of shifts c `[B]`."""
+        waves = 2 * math.pi / len(axis) * axis[1 : (len(axis) + 1) // 2].double()
+        kernel = (1 + 2 * ((axis - c.double()[:, None])[..., None] * waves).cos().sum(-1)) / len(axis)
+        return kernel.to(volumes)[:, None, lag]
 
     def apply(c: Tensor) -> Tensor:
-        turned = spectrum
-        for axis, angle, size, move in zip(axes, angles, kept, c.unbind(1), strict=True):
-            turn = torch.polar(size.expand(len(c), -1), move[:, None] * angle)  # [B, N]
-            turned = turned * turn.reshape(len(c), *[-1 if other == axis else 1 for other in range(1, volumes.ndim)])
-        moved: Tensor = torch.fft.irfftn(turned, s=sides, dim=axes)
-        return moved
+        h, w, d = map(circulant, axes, lags, c.unbind(1))
+        moved = (h @ volumes.flatten(3)).reshape(-1, *volumes.shape[1:])
+        return w[:, :, None] @ moved @ d[:, :, None].mT
 
     return apply
 
@@ -140,7 +145,7 @@ def draws_of(volumes: Tensor, kind: str, sigma: float) -> Callable[[int], Tensor
 
     def drawn(seed: int) -> Tensor:
         noise = torch.randn(layout, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
-        return apply(sigma * noise[None].to(volumes)).clamp(0, 1)
+        return apply(sigma * noise[None].to(volumes)).clamp_(0, 1)
 
     return drawn
 

@@ -22,7 +22,7 @@ from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
-from freqbench.core.machine import versions
+from freqbench.core.machine import keep_freed_memory, versions
 from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, require_own, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
@@ -77,6 +77,7 @@ def train(
     out = out or join("runs", job.name)
     if job.threads:
         torch.set_num_threads(job.threads)
+    keep_freed_memory()
     prepared = prepare(job, out, only)
     cases, reported = cache(prepared.cases), set[Shape]()
     names = prepared.lists["test"].class_names

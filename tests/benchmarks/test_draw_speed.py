@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import freqbench as fb
+from freqbench.core.machine import keep_freed_memory
 from freqbench.engine import memory
 from freqbench.models.defences.smoothing import Smoothing
 from freqbench.models.inference import sliding_windows
@@ -29,6 +30,7 @@ def test_draws_cost_little_more_than_their_passes(
 ) -> None:
     fast = request.config.getoption("--fast")
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `certify` and `run` do
     model, case = fb.load_model("zoo://phantom/unet"), fb.load_dataset("phantom", split="test")[0]
     dataset, source = model._fitted(case)
     volume = case._in(dataset, source.space)

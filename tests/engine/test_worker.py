@@ -1,7 +1,10 @@
 """A worker: what it keeps, what it survives, what it leaves alone."""
 
 import json
+import platform
 import random
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -330,3 +333,31 @@ def test_columns_that_nobody_asked_for_are_null() -> None:
     assert record["ssim"] < 1
     assert record["linf"] == pytest.approx(8 / 255)
     assert record["voxel_success"] is not None
+
+
+FAULTS = """
+import resource
+import torch
+from freqbench.engine.worker import Worker, WorkerSpec
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        [torch.ones(mib << 18) for mib in (1, 8, 40)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.set_num_threads(1)
+faults()
+before = faults()
+Worker(WorkerSpec(run_id="r", metrics=()))
+faults()
+print(before, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is set")
+def test_memory_that_a_pass_frees_is_kept_for_the_next() -> None:
+    """In a process of its own, as the setting is the process's."""
+    out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
+    before, after = map(int, out.split())
+    assert before > 1000 and after < before / 20

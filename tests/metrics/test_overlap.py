@@ -34,6 +34,13 @@ def test_dice_is_the_hand_counted_one() -> None:
     np.testing.assert_allclose(dice(PRED, LABEL, 6), expected)
 
 
+@pytest.mark.parametrize("classes", [16, 17, 32, 256])
+def test_confusion_keeps_pairs_of_high_classes_apart(classes: int) -> None:
+    label = torch.arange(classes, dtype=torch.uint8).reshape(-1, 1, 1)
+    counts = confusion(label.flip(0), label, classes)
+    assert torch.equal(counts, torch.eye(classes, dtype=torch.int64).flip(1))
+
+
 def test_confusion_has_labels_in_rows() -> None:
     counts = confusion(torch.as_tensor(PRED), torch.as_tensor(LABEL), 6)
     assert counts.dtype == torch.int64
