@@ -1,4 +1,4 @@
-"""Reads facts that results depend on beside the job, such as versions of packages, and sets what only speed depends on."""
+"""Reads facts of this machine that results depend on, and sets what their speed depends on."""
 
 import ctypes
 import gc

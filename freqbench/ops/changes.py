@@ -71,9 +71,10 @@ def scaled(volumes: Tensor) -> Apply:
 def reweighted(volumes: Tensor) -> Apply:
     """Multiplies the DCT of every block by exp(c_n) in radial band n; the mean of a block stays."""
     h, w, d = block = dividing_block(volumes.shape[2:])
+    *batch, height, width, depth = volumes.shape
     transform = BlockDCT.of(volumes, block)
-    bands = radial_bands(block).to(volumes.device).repeat(1, 1, volumes.shape[4] // d)  # [h, w, D]
-    spectrum = transform.spectrum(volumes).unflatten(3, (-1, w)).unflatten(2, (-1, h))  # [B, C, H/h, h, W/w, w, D]
+    bands = radial_bands(block).to(volumes.device).repeat(1, 1, depth // d)  # [h, w, D]
+    spectrum = transform.spectrum(volumes).reshape(*batch, height // h, h, width // w, w, depth)
 
     def apply(c: Tensor) -> Tensor:
         logs = torch.cat([c.new_zeros(*c.shape[:2], 1), c], dim=2)
