@@ -278,10 +278,16 @@ def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch
     assert (max(passed), sum(passed)) == (window_batch, 2 * len(sliding_windows((20, 9, 7), ROI)))
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
-def test_confidence_is_the_largest_probability_of_what_is_stitched(net: nn.Module, average: str) -> None:
-    model = SegmentationModel(net, ROI, inference=validate({"average": average, "overlap": 0.5}, Inference, where="t"))
-    images = volume((13, 9, 6))
+@pytest.mark.parametrize("shape", [(13, 9, 6), (19, 6, 4)], ids=["many windows a plane", "one window a plane"])
+@pytest.mark.parametrize(
+    ("average", "weighting"), [("logits", "constant"), ("probabilities", "constant"), ("logits", "gaussian")]
+)
+def test_confidence_is_the_largest_probability_of_what_is_stitched(
+    net: nn.Module, average: str, weighting: str, shape: Shape
+) -> None:
+    settings = {"average": average, "overlap": 0.5, "weighting": weighting}
+    model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
+    images = volume(shape)
     found = prediction(model, images, with_confidence=True)
     stitched = monais(lambda windows: model.averaged(net(windows)), images, model.inference)[0]
     expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)

@@ -1,10 +1,12 @@
 """Changes that add up: two of a kind, one after another, are a third, and the steps that would break it do."""
 
 import math
+from itertools import product
 
+import numpy as np
 import pytest
 import torch
-from scipy.fft import fftn, ifftn
+from scipy.fft import dctn, fftn, idctn, ifftn
 from scipy.ndimage import fourier_shift
 from torch import Tensor
 
@@ -73,6 +75,16 @@ def test_the_mean_of_a_block_is_in_no_band() -> None:
     assert bands.flatten()[1:].unique().tolist() == [1, 2, 3, 4]
     x = torch.rand(1, 1, 8, 8, 8)
     assert float(CHANGES["dct_bands"].apply(x, torch.ones(1, 1, 4)).mean()) == pytest.approx(float(x.mean()), abs=1e-5)
+
+
+def test_each_band_of_each_block_gets_its_own_factor() -> None:
+    x, logs = drawn(1, 1, 16, 8, 24, seed=0), torch.tensor([0.5, -0.3, 0.2, -1.0])
+    changed = CHANGES["dct_bands"].apply(x, logs[None, None])[0, 0]
+    factors = torch.cat([torch.zeros(1), logs]).exp()[radial_bands((8, 8, 8))].numpy()
+    for h, d in product((0, 8), (0, 8, 16)):
+        block = np.s_[h : h + 8, :, d : d + 8]
+        expected = idctn(dctn(x[0, 0][block].numpy(), norm="ortho") * factors, norm="ortho")
+        np.testing.assert_allclose(changed[block].numpy(), expected, atol=1e-5)
 
 
 # Shifts
