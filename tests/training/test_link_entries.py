@@ -159,7 +159,7 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 
 @pytest.mark.parametrize(
     ("name", "networks"),
-    [("hippocampus_table6", 8), ("hippocampus_strongest", 9), ("vafa_table6_synapse", 16), ("vafa_table6_acdc", 8)],
+    [("hippocampus_table6", 8), ("hippocampus_strongest", 12), ("vafa_table6_synapse", 16), ("vafa_table6_acdc", 8)],
 )
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
     path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
