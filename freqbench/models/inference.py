@@ -215,7 +215,7 @@ class _Slab:
         for places, rows in self._places(self._start, row):
             # The largest sum belongs to the largest mean, but means round to ties, which later runs must break alike.
             means = self._scores[:, places].div_(self._weights[:, places])
-            if not means.sum().isfinite() and not means.isfinite().all():  # a sum of finite numbers may overflow
+            if not math.isfinite(means.sum()) and not means.isfinite().all():  # a sum of finite numbers may overflow
                 raise UserError(
                     f"{self._model.name}: expected finite logits of the network, got NaN or infinities: check its "
                     "checkpoint, input and precision"
