@@ -16,8 +16,9 @@ SQUARE_SHARE = 0.8
 class AutoAttack(Ensemble):
     """Attacks with different weaknesses, each run on the samples that withstood the earlier ones.
 
-    The members raise the Dice loss, Dice + cross-entropy with radii that shrink to eps, the cross-entropy of the voxels
-    that are still right with equal weights for all classes, and the Jensen-Shannon divergence; one follows no gradient.
+    The members raise `switch` along a cosine (`freqbench.attacks.apgd.search`), the Dice loss, Dice + cross-entropy with
+    radii that shrink to eps, and the cross-entropy of the voxels that are still right with equal weights for all
+    classes; one follows no gradient. reports/strongest shows the effect of each.
     The papers' own members, `members: [[apgd-ce, apgd-dlr, square]]`, are weaker than PGD on Dice + cross-entropy
     (reports/suite): their losses sum over voxels, most of which belong to no organ.
 
@@ -46,7 +47,7 @@ class AutoAttack(Ensemble):
 
     queries: int = 5000
     threshold: float = 0.0  # type: ignore[misc]  # a parameter here
-    members: tuple[str, ...] = ("apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", "apgd-js", SQUARE)
+    members: tuple[str, ...] = ("apgd-switch", "apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", SQUARE)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,16 +17,16 @@ class SEA(Ensemble):
     """Runs of Auto-PGD, each with its own loss and radii that shrink to eps; the worst volumes are kept.
 
     The first loss is the Dice, which is scored. The others neglect voxels that are already wrong: the cross-entropy of
-    right voxels with equal weights for all classes (`mask-ce-balanced`), the Jensen-Shannon divergence (`js`), and the
-    loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run begins at a uniform draw
+    right voxels with equal weights for all classes (`mask-ce-balanced`), the class-balanced margin of the logits
+    (`margin`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run begins at a uniform draw
     and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each radius from the best volume
     of the one before.
 
     `losses` names one run each: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the class of least
     clean probability at each voxel), and `segpgd`. The paper and its current code run `mask-ce-balanced`, `mask-ce` and
     `js`; the code of the paper's first version runs `mask-ce`, `js`, `segpgd` and a masked cosine, which is not
-    included. The Dice replaces `mask-ce` here; without it the ensemble is weaker than PGD on the Dice
-    (reports/strongest).
+    included. Here the Dice replaces `mask-ce`, as without it the ensemble is weaker than PGD on the Dice, and `margin`
+    replaces `js`, which adds nothing (reports/strongest).
 
     **Differs from the authors' code**: volumes of a run are chosen by the sample's mean Dice, not its accuracy, which
     hardly reflects an organ in a volume of background; so is the worst run, not by accuracy or the data set's mean IoU.
@@ -41,7 +41,7 @@ class SEA(Ensemble):
     listed = "losses"
 
     steps: int = 300
-    losses: tuple[str, ...] = ("dice", "mask-ce-balanced", "js", SEGPGD)
+    losses: tuple[str, ...] = ("dice", "mask-ce-balanced", "margin", SEGPGD)
 
     def __post_init__(self) -> None:
         super().__post_init__()

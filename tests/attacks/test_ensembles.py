@@ -163,7 +163,7 @@ def test_a_member_s_name_says_optimiser_loss_and_radii(member: str, expected: At
 
 def test_the_default_members_raise_what_the_score_is_made_of() -> None:
     attack = AutoAttack(eps=EPS)
-    assert [member.loss_name for member in attack.attacks] == ["dice", "dicece", "mask-ce-balanced", "js", "dicece"]
+    assert [member.loss_name for member in attack.attacks] == ["switch", "dice", "dicece", "mask-ce-balanced", "dicece"]
     assert [type(member) for member in attack.attacks] == [APGD] * 4 + [Square]
     assert (attack.threshold, attack.scope) == (0.0, "volume")
 
@@ -171,8 +171,8 @@ def test_the_default_members_raise_what_the_score_is_made_of() -> None:
 def test_four_runs_of_auto_pgd_with_the_radii_of_the_paper() -> None:
     """The loss of SegPGD is the masked cross-entropy at first."""
     runs = SEA(eps=EPS).attacks
-    assert SEA(eps=EPS).losses == ("dice", "mask-ce-balanced", "js", "segpgd")
-    assert [attack.loss for attack in runs] == ["dice", "mask-ce-balanced", "js", "mask-ce"]
+    assert SEA(eps=EPS).losses == ("dice", "mask-ce-balanced", "margin", "segpgd")
+    assert [attack.loss for attack in runs] == ["dice", "mask-ce-balanced", "margin", "mask-ce"]
     for attack in runs:
         assert attack.stages == tuple(zip((2 * EPS, 1.5 * EPS, EPS), (90, 90, 120), strict=True))
         assert attack.random_start
