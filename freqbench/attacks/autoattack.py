@@ -16,8 +16,8 @@ SQUARE_SHARE = 0.8
 class AutoAttack(Ensemble):
     """Attacks with different weaknesses, each run on the samples that withstood the earlier ones.
 
-    The members raise `switch` along a cosine (`freqbench.attacks.apgd.search`), the Dice loss, Dice + cross-entropy with
-    radii that shrink to eps, and the cross-entropy of the voxels that are still right with equal weights for all
+    The members raise `switch` along a cosine (`freqbench.attacks.apgd.search`), the Dice loss, Dice + cross-entropy
+    with radii that shrink to eps, and the cross-entropy of the voxels that are still right with equal weights for all
     classes; one follows no gradient. reports/strongest shows the effect of each.
     The papers' own members, `members: [[apgd-ce, apgd-dlr, square]]`, are weaker than PGD on Dice + cross-entropy
     (reports/suite): their losses sum over voxels, most of which belong to no organ.

@@ -18,9 +18,9 @@ class SEA(Ensemble):
 
     The first loss is the Dice, which is scored. The others neglect voxels that are already wrong: the cross-entropy of
     right voxels with equal weights for all classes (`mask-ce-balanced`), the class-balanced margin of the logits
-    (`margin`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run begins at a uniform draw
-    and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each radius from the best volume
-    of the one before.
+    (`margin`), and the loss of SegPGD (`segpgd`), whose lambda grows from 0 to 1/2 within each radius. Every run begins
+    at a uniform draw and spends 30 % of its steps within 2 eps, 30 % within 1.5 eps and 40 % within eps, each radius
+    from the best volume of the one before.
 
     `losses` names one run each: names of `freqbench.ops.losses.LOSSES` (`dlr-targeted` aims for the class of least
     clean probability at each voxel), and `segpgd`. The paper and its current code run `mask-ce-balanced`, `mask-ce` and

@@ -384,6 +384,7 @@ def of_datasets(folder: Path, *datasets: str) -> Path:
     return path
 
 
+@pytest.mark.integration
 def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable[..., Any], tmp_path: Path) -> None:
     page, texts = visit(path=of_datasets(tmp_path, "scans (agreement)")), []
     place = page.url.partition("#")[0]
