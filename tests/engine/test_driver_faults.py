@@ -100,7 +100,7 @@ def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tm
     kept = stamps()
     assert 0 < len(kept) < 16
     slow.unlink()
-    assert start(tmp_path, content, "--engine", "ray").wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "serial").wait(240) == 0, log_of(tmp_path)
     assert len(stamps()) == 16
     assert kept.items() <= stamps().items()
     execute(content, tmp_path / "whole")
@@ -124,7 +124,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     kept = rows(tmp_path / "out")
     assert 0 < len(kept) < 31
     assert not (tmp_path / "out" / "bounds.csv").exists()
-    assert start(tmp_path, content, "--engine", "ray", command="certify").wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "serial", command="certify").wait(240) == 0, log_of(tmp_path)
     assert kept.items() <= rows(tmp_path / "out").items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
