@@ -2,13 +2,14 @@
 
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from engine.ray_session import machines, start
-from engine.test_driver_faults import log_of, no_process_stays_behind, ray_processes, stored, wait_for
+from engine.test_driver_faults import log_of, no_process_stays_behind, ray_processes, wait_for
 from tiny import class_rows, execute, job, rows
 
 from freqbench.engine.ray.ray_cluster import existing
@@ -31,6 +32,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     execute(CONTENT, out)
     return out
+
+
+def stored(folder: Path) -> int:
+    """Records that were reported as stored."""
+    counts = re.findall(r"^(\d+) of \d+ records stored", (folder / "log").read_text(), re.MULTILINE)
+    return max(map(int, counts), default=0)
 
 
 def run_files(folder: Path) -> int:
