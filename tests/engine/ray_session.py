@@ -42,6 +42,7 @@ def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any
     Its token is that of `ray_cluster.own`, as Ray reads one once a process: after a Ray of this process's own no worker
     would start without it.
     """
+    from ray._raylet import Config
     from ray.cluster_utils import Cluster
 
     machine = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": 80 << 20}
@@ -50,6 +51,7 @@ def machines(number: int, cpus: int, gpus: int = 0, **head: Any) -> Iterator[Any
         patch.setenv("RAY_worker_niceness", "0")  # as in ray_cluster.own
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", ray_cluster._token())
+        Config.initialize("")  # this process may have read the variables before, when there was no token
         cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False, **head})
         try:
             for _ in range(number - 1):
