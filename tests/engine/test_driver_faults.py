@@ -56,6 +56,20 @@ def no_process_stays_behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     wait_for(lambda: not ray_processes(), 10)
 
 
+@pytest.fixture
+def slow_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A model that waits before each pass for as long as there is a file `slow`, and is found by `sys.path`."""
+    slow = tmp_path / "slow"
+    slow.touch()
+    (tmp_path / "slow_net.py").write_text(
+        "import os, time\nfrom toy.net import Tiny\nclass Slow(Tiny):\n    def forward(self, images):\n"
+        f"        time.sleep(0.2 * os.path.exists({str(slow)!r}))\n        return super().forward(images)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(ROOT)
+    return {"name": "slow", "arch": "slow_net:Slow", "checkpoint": "random", "args": {"classes": 6}, "roi": ROI}
+
+
 def committed(folder: Path) -> bool:
     """Rows are in the store."""
     return any((folder / "out" / "records").glob("*.parquet"))
@@ -108,24 +122,15 @@ def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tm
 @pytest.mark.integration
 @pytest.mark.timeout(600)
 def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, slow_net: dict[str, Any]
 ) -> None:
-    """The network is slow until the driver is killed."""
-    slow = tmp_path / "slow"
-    slow.touch()
-    (tmp_path / "slow_net.py").write_text(
-        "import os, time\nfrom toy.net import Tiny\nclass Slow(Tiny):\n    def forward(self, images):\n"
-        f"        time.sleep(0.2 * os.path.exists({str(slow)!r}))\n        return super().forward(images)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     smoothing = {"name": "smoothing", "kind": "bias_field", "sigma": 0.5, "samples": 20, "eot": 1}
     ball = {"name": "ball", "kind": "bias_field"}
     attacks = [ball | {"radius": 0, "control": "random"}, ball | {"radius": 0.2, "steps": 2, "random_start": False}]
-    net = {"name": "slow", "arch": "slow_net:Slow", "checkpoint": "random", "args": {"classes": 6}, "roi": ROI}
-    changes = {"models": [net | {"defence": smoothing}], "seeds": list(range(30)), "trust_code": True}
+    models = [slow_net | {"defence": smoothing}]
+    changes = {"models": models, "seeds": list(range(30)), "trust_code": True}
     content = small(attacks=attacks, targets="source", metrics=["dsc"], **changes)
-    process = start(tmp_path, content, "--engine", "ray", command="certify", PYTHONPATH=path)
+    process = start(tmp_path, content, "--engine", "ray", command="certify", PYTHONPATH=os.pathsep.join(sys.path))
     wait_for(lambda: committed(tmp_path) or process.poll() is not None, 240)
     process.kill()
     process.wait()
@@ -133,8 +138,8 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     kept = rows(tmp_path / "out")
     assert 0 < len(kept) < 31
     assert not (tmp_path / "out" / "bounds.csv").exists()
-    slow.unlink()
-    again = start(tmp_path, content, "--engine", "serial", command="certify", PYTHONPATH=path)
+    (tmp_path / "slow").unlink()
+    again = start(tmp_path, content, "--engine", "serial", command="certify", PYTHONPATH=os.pathsep.join(sys.path))
     assert again.wait(240) == 0, log_of(tmp_path)
     assert kept.items() <= rows(tmp_path / "out").items()
     execute(content, tmp_path / "whole")
@@ -155,12 +160,13 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     ],
 )
 def test_a_run_whose_own_ray_has_lost_a_part_ends_in_a_line_and_frees_the_store(
-    tmp_path: Path, name: str, complaint: str
+    tmp_path: Path, name: str, complaint: str, slow_net: dict[str, Any]
 ) -> None:
     """Ray itself would wait for another node for ever, and for its head a minute, to end the process without a word of
     ours. Attacks that were in flight begin again by the same command."""
-    content = small(attacks=[{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}], metrics=["dsc"])
-    process = start(tmp_path, content, "--engine", "ray")
+    attacks = [{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}]
+    content = small(models=[slow_net], attacks=attacks, metrics=["dsc"], trust_code=True)
+    process = start(tmp_path, content, "--engine", "ray", PYTHONPATH=os.pathsep.join(sys.path))
     wait_for(lambda: len(ray_processes("ray::RemoteWorker")) > 0)
     for part in ray_processes(name):
         part.kill()
