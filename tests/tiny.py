@@ -51,7 +51,7 @@ GRID: dict[str, Any] = {
 
 
 def sent(value: T) -> T:
-    """What another process gets, to which Ray sends a pickle: only bytes that were made here are read."""
+    """Returns an object as a worker of Ray gets it: through a pickle, here of this process's own bytes alone."""
     made: T = pickle.loads(pickle.dumps(value))
     return made
 

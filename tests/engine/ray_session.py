@@ -66,7 +66,8 @@ def start(
     folder: Path, content: dict[str, Any], *options: str, command: str = "run", **variables: str
 ) -> subprocess.Popen[str]:
     """A command of `bench.py` in a process group of its own, as a terminal starts it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), TESTS]), "OMP_NUM_THREADS": "1", **variables}
+    with findable_tests():
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
     words = [sys.executable, str(ROOT / "bench.py"), command, write(folder, content), "--out", "out", *options]
     log = (folder / "log").open("a")
     return subprocess.Popen(

@@ -14,14 +14,14 @@ from typing import Any
 
 import psutil
 import pytest
-from engine.ray_session import ROOT, start
+from engine.ray_session import start
 from models import nifti_tool
 from tiny import JOB, ROI, execute, job, rows, small
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK
 from freqbench.engine.ray.ray_cluster import _local_clusters, existing, own
-from freqbench.results import Store
+from freqbench.results import KEY, Store
 
 TEST = "FREQBENCH_TEST"
 """A variable of the environment that tells whose a process is."""
@@ -66,7 +66,6 @@ def slow_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         f"        time.sleep(0.2 * os.path.exists({str(slow)!r}))\n        return super().forward(images)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.syspath_prepend(ROOT)
     return {"name": "slow", "arch": "slow_net:Slow", "checkpoint": "random", "args": {"classes": 6}, "roi": ROI}
 
 
@@ -76,9 +75,9 @@ def committed(folder: Path) -> bool:
 
 
 def stamps(folder: Path) -> dict[Any, Any]:
-    """When each record was finished: one that is computed again has a later time."""
-    read = Store(str(folder / "out")).records(("cell_id", "case_key", "target_model_id", "finished_at", "status"))
-    return {tuple(row.values())[:3]: row["finished_at"] for row in read.to_pylist() if row["status"] == "ok"}
+    """Times at which records were finished: one that is computed again has a later time."""
+    records = Store(str(folder / "out")).records((*KEY, "finished_at", "status")).to_pylist()
+    return {tuple(row[name] for name in KEY): row["finished_at"] for row in records if row["status"] == "ok"}
 
 
 def log_of(folder: Path) -> str:
@@ -114,7 +113,7 @@ def test_black_boxes_as_targets_go_on_after_a_killed_driver_and_keep_its_rows(tm
     kept = stamps(tmp_path)
     assert 0 < len(kept) < 16
     slow.unlink()
-    assert start(tmp_path, content, "--engine", "serial").wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "ray").wait(240) == 0, log_of(tmp_path)
     assert len(stamps(tmp_path)) == 16
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
@@ -132,7 +131,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     models = [slow_net | {"defence": smoothing}]
     changes = {"models": models, "seeds": list(range(30)), "trust_code": True}
     content = small(attacks=attacks, targets="source", metrics=["dsc"], **changes)
-    process = start(tmp_path, content, "--engine", "ray", command="certify", PYTHONPATH=os.pathsep.join(sys.path))
+    process = start(tmp_path, content, "--engine", "ray", command="certify")
     wait_for(lambda: committed(tmp_path) or process.poll() is not None, 240)
     process.kill()
     process.wait()
@@ -141,8 +140,7 @@ def test_a_certificate_goes_on_after_a_killed_driver_with_the_draws_that_it_had(
     assert 0 < len(kept) < 31
     assert not (tmp_path / "out" / "bounds.csv").exists()
     (tmp_path / "slow").unlink()
-    again = start(tmp_path, content, "--engine", "serial", command="certify", PYTHONPATH=os.pathsep.join(sys.path))
-    assert again.wait(240) == 0, log_of(tmp_path)
+    assert start(tmp_path, content, "--engine", "ray", command="certify").wait(240) == 0, log_of(tmp_path)
     assert kept.items() <= stamps(tmp_path).items()
     execute(content, tmp_path / "whole")
     assert rows(tmp_path / "out") == rows(tmp_path / "whole")
@@ -168,7 +166,7 @@ def test_a_run_whose_own_ray_has_lost_a_part_ends_in_a_line_and_frees_the_store(
     ours. Attacks that were in flight begin again by the same command."""
     attacks = [{"name": "pgd", "eps": 0.02, "steps": [20000, 20001]}]
     content = small(models=[slow_net], attacks=attacks, metrics=["dsc"], trust_code=True)
-    process = start(tmp_path, content, "--engine", "ray", PYTHONPATH=os.pathsep.join(sys.path))
+    process = start(tmp_path, content, "--engine", "ray")
     wait_for(lambda: len(ray_processes("ray::RemoteWorker")) > 0)
     for part in ray_processes(name):
         part.kill()

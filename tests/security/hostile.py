@@ -20,7 +20,7 @@ class Trap:
 
 
 def works(sprung: Path) -> bool:
-    """Whether a plain pickle would spring the trap: else its tests would show nothing."""
+    """Springs the trap by a plain pickle made here; where that does nothing, the tests with a trap show nothing."""
     pickle.loads(pickle.dumps(Trap(sprung)))
     has_sprung = sprung.exists()
     sprung.unlink(missing_ok=True)
