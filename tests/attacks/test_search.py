@@ -30,9 +30,9 @@ IMAGES = torch.full((1, 1, 6, 5, 4), 0.5, dtype=torch.float64)
 LABELS = Linear().offsets.argmax(1, keepdim=True)
 
 
-def attacked(loss: str, steps: int = 20, **changes: Any) -> AttackResult:
+def attacked(loss: str, steps: int = 20, model: nn.Module | None = None, **changes: Any) -> AttackResult:
     settings = {"eps": EPS, "random_start": False, "step_rule": "cosine"} | changes
-    return make("apgd", **settings, steps=steps, loss=loss)(Linear(), IMAGES, LABELS)
+    return make("apgd", **settings, steps=steps, loss=loss)(model or Linear(), IMAGES, LABELS)
 
 
 @pytest.fixture
@@ -49,18 +49,25 @@ def legs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, range, int]]:
     return parts
 
 
+class Waves(Linear):
+    """Logits that rise and fall several times within reach, so that steps of another length end elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.offsets + self.slopes * (20 * x).sin()
+
+
 def test_steps_shrink_along_a_cosine_with_the_momentum_of_auto_pgd() -> None:
-    model, x = Linear(), IMAGES.clone()
+    model, x, steps = Waves(), IMAGES.clone(), 6
     previous = x
-    for i in range(3):
+    for i in range(steps):
         x.requires_grad_()
         (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(model(x), LABELS[:, 0]), x)
-        size = EPS * (0.05 + 1.95 * (1 + math.cos(math.pi * i / 3)) / 2)
+        size = EPS * (0.05 + 1.95 * (1 + math.cos(math.pi * i / steps)) / 2)
         ahead = (x.detach() + size * gradient.sign()).clamp(0.5 - EPS, 0.5 + EPS)
         if i:
             ahead = (x + 0.75 * (ahead - x) + 0.25 * (x - previous)).clamp(0.5 - EPS, 0.5 + EPS)
         x, previous = ahead.detach(), x.detach()
-    assert torch.allclose(attacked("ce", 3, keep="last").adversarial, x, rtol=0, atol=1e-12)
+    assert torch.allclose(attacked("ce", steps, model, keep="last").adversarial, x, rtol=0, atol=1e-12)
 
 
 def test_a_switch_changes_the_loss_halfway(legs: list[tuple[str, range, int]]) -> None:
