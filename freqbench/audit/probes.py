@@ -43,7 +43,7 @@ def num_passes(own: Grid) -> int:
     for cell in _sources(own):
         for ref in own.cases[cell.dataset.name]:
             shape = cell.dataset.shape_in(ref, cell.source.space)
-            windows += min(WINDOWS, len(attack_windows(shape, cell.source.roi)))
+            windows += min(WINDOWS, len(attack_windows(shape, cell.source.roi_of(ref))))
     return windows * (4 + 2 * STEPS)
 
 

@@ -2,17 +2,19 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, PositiveInt, field_validator
 
 from freqbench.core.config import Strict
 from freqbench.core.limits import VOXELS, is_number, require
+from freqbench.core.types import triple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 Intensity = str | dict[str, float | tuple[float, float]]
 
 Millimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -81,17 +83,20 @@ class Preprocess(Strict):
     """Preprocessing from a native volume to the grid and the intensities of a space.
 
     Steps are in the order of the papers' pipelines: orientation RAS; spacing; `size`; intensity to [0, 1]; crop to
-    foreground; `pad_to`. With `resampling: nnunet`: orientation RAS; crop to voxels that are not 0; intensity; spacing;
+    foreground; `pad_to`. With nnU-Net's resampling: orientation RAS; crop to voxels that are not 0; intensity; spacing;
     `size`; `pad_to`.
 
     Attributes:
         spacing: sides in millimetres of the voxels to resample to; None keeps each file's.
         intensity: see `parse_intensity`; the default suits MR, `{window: [-175, 250]}` is the papers' CT.
-        crop_foreground: crop to the box of voxels above 0 after scaling; `nnunet` replaces this by its own crop.
-        size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with `nnunet`,
-            where this step comes later, with 0 after scaling).
+        crop_foreground: crop to the box of voxels above 0 after scaling; nnU-Net's resampling has its own crop.
+        size: voxels that the grid is cropped or padded to, about its centre, with 0 in the file's unit (with nnU-Net's
+            resampling, where this step comes later, with 0 after scaling).
         pad_to: least final voxels of each axis: 0 is added on both sides.
-        resampling: `linear`: MONAI's; `nnunet`: nnU-Net's, cubic.
+        resampling: `linear`: MONAI's; `nnunet`: nnU-Net's, cubic, with its overshoots; `nnunet_clipped`: the same, and
+            overshoots are clipped to the range of the volume or slice, as nnU-Net v2 does.
+        axes: the axes that `spacing`, `size` and `pad_to` are of: `RAS`: right, anterior and superior; `file`: each
+            file's own first, second and third. The volume's axes are RAS in any case.
     """
 
     spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
@@ -99,7 +104,8 @@ class Preprocess(Strict):
     crop_foreground: bool = True
     size: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     pad_to: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
-    resampling: Literal["linear", "nnunet"] = "linear"
+    resampling: Literal["linear", "nnunet", "nnunet_clipped"] = "linear"
+    axes: Literal["RAS", "file"] = "RAS"
 
     @field_validator("size", "pad_to")
     @classmethod
@@ -113,10 +119,39 @@ class Preprocess(Strict):
         parse_intensity(value)
         return value
 
+    @property
+    def is_nnunets(self) -> bool:
+        """True if the grid is made as nnU-Net makes it."""
+        return self.resampling != "linear"
+
     def identity(self) -> dict[str, Any]:
         """Returns all that changes a `Case`, for digests; keys that were added later are omitted at their defaults."""
         scaling = parse_intensity(self.intensity)
         intensity = [scaling.kind, scaling.low, scaling.high]
-        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling")}
+        settings = {name: getattr(self, name) for name in ("size", "pad_to", "resampling", "axes")}
         later = {name: value for name, value in settings.items() if value != Preprocess.model_fields[name].default}
         return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}
+
+    def in_ras(self, codes: str) -> "Preprocess":
+        """Returns the space with `spacing`, `size` and `pad_to` along RAS axes, for a file with axes towards `codes`."""
+        if self.axes == "RAS":
+            return self
+        lengths = {name: getattr(self, name) for name in ("spacing", "size", "pad_to")}
+        turned = {name: in_ras_order(value, codes) for name, value in lengths.items() if value is not None}
+        return self.model_copy(update={"axes": "RAS", **turned})
+
+
+def file_axes(codes: str) -> tuple[int, int, int]:
+    """Returns, for each of the axes right, anterior and superior, the file's axis along it.
+
+    `codes` are the directions in which the file's axes increase.
+
+    >>> file_axes("PSR")
+    (2, 0, 1)
+    """
+    return triple(next(i for i, code in enumerate(codes) if code in pair) for pair in ("RL", "AP", "SI"))
+
+
+def in_ras_order(values: tuple[T, T, T], codes: str) -> tuple[T, T, T]:
+    """Returns values of a file's axes in the order right, anterior, superior."""
+    return triple(values[axis] for axis in file_axes(codes))

@@ -39,6 +39,7 @@ class CaseRef:
         fingerprint: 16 hex digits of the content of the case's files.
         shape: voxels of the dataset's preprocessed grid before any cropping: an upper bound, for estimates.
         grid: voxels of the file's own grid along its RAS axes, and their sides in millimetres; None if unknown.
+        axes: directions in which the axes of the file's array increase, as in LPS; those of an array are its own.
     """
 
     case_id: str
@@ -46,6 +47,7 @@ class CaseRef:
     fingerprint: str
     shape: Shape
     grid: tuple[Shape, Spacing] | None = None
+    axes: str = "RAS"
 
     def __post_init__(self) -> None:
         names.required(self.case_id, "case")

@@ -129,6 +129,7 @@ class Dataset(Strict, abc.ABC):
         """
         if space is None or ref.grid is None:
             return ref.shape
+        space = space.in_ras(ref.axes)
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels)
         return prepared_shape(*ref.grid, space)
 

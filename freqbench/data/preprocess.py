@@ -34,8 +34,8 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     `nnunet`: RAS, crop to the box of voxels that are not 0 in some channel, intensity by that box, spacing as in
     `nnunet_resampling`, `size`, `pad_to`; there is no crop to foreground.
 
-    **Differs from nnU-Net**: axes become RAS (there: the file's, permuted by the plans); intensities are clipped to [0,
-    1] before they are resampled (there: normalised, and clipped for CT only), as the network's adapter applies its own
+    **Differs from nnU-Net**: axes become RAS, and the network's adapter turns them back; intensities are clipped to [0,
+    1] before they are resampled (there: normalised, and clipped for CT only), as the adapter applies the network's own
     normalisation.
 
     If `native` is an attacked volume, bounds and crop are computed on `clean`, the case that it was made from, so that
@@ -49,7 +49,8 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     volumes = {"image": native.image, "label": native.label, **({"clean": clean.image} if clean else {})}
     keys = tuple(volumes)
     images = [key for key in keys if key != "label"]
-    as_nnunet = preprocess.resampling == "nnunet"
+    preprocess = preprocess.in_ras(file_codes(native.affine))
+    as_nnunet = preprocess.is_nnunets
     case: dict[str, Any] = {
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
@@ -73,7 +74,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         case = CropForegroundd(keys, source_key=images[-1])(case)
     keys = ("image", "label")
     if as_nnunet:
-        case = {key: _resampled(case[key], preprocess, key == "label") for key in keys}
+        case = {key: _resampled(case[key], preprocess, key, case.get("clean")) for key in keys}
         if preprocess.size is not None:
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
     if preprocess.pad_to is not None:
@@ -90,7 +91,7 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     )
 
 
-def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
+def _resampled(volume: Any, preprocess: Preprocess, key: str, clean: Any) -> Any:
     import torch
     from monai.data import MetaTensor
 
@@ -99,8 +100,12 @@ def _resampled(volume: Any, preprocess: Preprocess, is_label: bool) -> Any:
     affine, old = volume.affine.numpy(), volume.shape[1:]
     spacing = np.linalg.norm(affine[:3, :3], axis=0).tolist()
     shape = nnunet.resampled_shape(old, spacing, preprocess.spacing)
-    resample = nnunet.resample_label if is_label else nnunet.resample_image
-    voxels = resample(volume.as_tensor(), shape, nnunet.coarse_axis(spacing, preprocess.spacing))
+    coarse, voxels = nnunet.coarse_axis(spacing, preprocess.spacing), volume.as_tensor()
+    if key == "label":
+        voxels = nnunet.resample_label(voxels, shape, coarse)
+    else:
+        clean = None if clean is None else clean.as_tensor()
+        voxels = nnunet.resample_image(voxels, shape, coarse, clean, preprocess.resampling == "nnunet_clipped")
     return MetaTensor(voxels, affine=torch.from_numpy(nnunet.resampled_affine(affine, old, shape)))
 
 
@@ -125,6 +130,13 @@ def _scaled(image: Any, ranges: tuple[tuple[float, float], ...]) -> Any:
     return image
 
 
+def file_codes(affine: npt.NDArray[np.float64]) -> str:
+    """Returns the directions in which the axes of a file's array increase, as in LPS."""
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(aff2axcodes(affine))
+
+
 def ras_grid(shape: Shape, affine: npt.NDArray[np.float64]) -> tuple[Shape, Spacing]:
     """Returns the voxels of a grid along its RAS axes, and their sides in millimetres."""
     from nibabel.orientations import io_orientation
@@ -139,7 +151,7 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
     sizes: Sequence[int] = shape
     if preprocess.size is not None:
         sizes = preprocess.size
-    elif preprocess.spacing is not None and preprocess.resampling == "nnunet":
+    elif preprocess.spacing is not None and preprocess.is_nnunets:
         sizes = nnunet.resampled_shape(shape, spacing, preprocess.spacing)
     elif preprocess.spacing is not None:
         sizes = [

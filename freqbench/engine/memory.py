@@ -167,9 +167,10 @@ def first_step(
     With surrogates, each takes one such step, after a pass of the model.
     """
     device = next(model.parameters()).device
+    model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     first = attack_windows(triple(case.image.shape[1:]), model.roi)[0]
     window, label = (volume[None, :, *first].to(device) for volume in (case.image, case.label))
-    model, *surrogates = (network.for_case(case).on([first]) for network in (model, *surrogates))
+    model, *surrogates = (network.on([first]) for network in (model, *surrogates))
     with suppress(_EnoughError):
         needs = attack.supplied(
             reference=lambda: window,

@@ -216,7 +216,8 @@ class Worker:
             self._load_seconds += time.perf_counter() - started
 
     def _volume_scores(self, case: Case, adversarial: Tensor, cell: Cell, metrics: Sequence[str]) -> Scores:
-        return scoring.score_volume(case, adversarial, metrics, cell.source.roi, self._device, self.spec.unavailable)
+        roi = cell.source.roi_of(case.ref)
+        return scoring.score_volume(case, adversarial, metrics, roi, self._device, self.spec.unavailable)
 
     def _case(self, dataset: Dataset, ref: CaseRef, space: Preprocess | None) -> Case:
         key = _case_key(dataset, ref, space)

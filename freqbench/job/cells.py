@@ -11,7 +11,7 @@ from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params
-from freqbench.models import ModelSpec, attack_windows, sliding_windows, windows_in_graph
+from freqbench.models import ModelSpec, attack_windows, num_windows, windows_in_graph
 from freqbench.results import Key
 
 PROTOCOL_VERSION = 1
@@ -150,5 +150,5 @@ class Unit:
         shape = self.cell.dataset.shape_in(self.ref, model.space)
         with sweep.at(f"{self.cell.dataset.name}: {self.ref.case_id}"):
             if self.cell.attack.follows_prediction:
-                return len(sliding_windows(shape, model.roi, model.inference.overlap))
-            return len(attack_windows(shape, model.roi))
+                return num_windows(model, shape, self.ref)
+            return len(attack_windows(shape, model.roi_of(self.ref)))

@@ -16,7 +16,7 @@ from freqbench.core.types import CaseRef
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
-from freqbench.models import forward_flops, sliding_windows
+from freqbench.models import forward_flops, num_windows
 from freqbench.results import Key, Store
 from freqbench.results.volumes import VOLUMES
 
@@ -216,7 +216,7 @@ def _hours(plan: Plan, store: Store) -> tuple[float, str]:
             seconds += (passes * forward[source] + beside) / rate
         for target in unit.targets:
             shape = unit.cell.dataset.shape_in(unit.ref, target.space)
-            windows = len(sliding_windows(shape, target.roi, target.inference.overlap))
+            windows = num_windows(target, shape, unit.ref)
             volumes = target.predictions
             if (unit.ref, target.model_id) not in predicted:
                 predicted.add((unit.ref, target.model_id))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
     from freqbench.models.inference import attack_windows as attack_windows
     from freqbench.models.inference import joined as joined
+    from freqbench.models.inference import num_windows as num_windows
     from freqbench.models.inference import predict as predict
     from freqbench.models.inference import prediction as prediction
     from freqbench.models.inference import sliding_windows as sliding_windows
@@ -42,7 +43,7 @@ else:
         "defences.table": ("DEFENCES",),
         "foreign": ("READERS",),
         "inference": (
-            *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "predict", "prediction"),
+            *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "num_windows", "predict", "prediction"),
             "sliding_windows",
         ),
         "loading": ("load",),

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 AXES = "HWD"
+RAS_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
+"""The volume's axis in each direction."""
+FILE_AXES = "IJK"
+"""The first, second and third axis of a file's array, as NIfTI names them."""
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
@@ -45,40 +49,52 @@ ClassMap = tuple[tuple[int, ...], ...]
 T = TypeVar("T")
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Inference(Strict):
     """The sliding window of a model; the defaults are those of the VAFA and SA2 papers.
 
     Attributes:
         overlap: share of a window, along each axis, that the next one covers again, in [0, 1).
-        weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more
-            (MONAI's importance map with sigmas of an eighth of the window, as in nnU-Net).
+        windows: `shifted`: they start a step apart, from the low end of the network's axes, and the last is shifted
+            back inside, as MONAI does; `even`: they are spread evenly, as nnU-Net does.
+        weighting: `constant`: all voxels of a window count alike; `gaussian`: voxels near its centre count more, by
+            MONAI's importance map with sigmas of an eighth of the window; `nnunet`: the same by nnU-Net's map, whose
+            centre is the upper of an even axis' two middle voxels.
+        padding: fills a window on an axis where the volume is shorter: a number in the unit of the network's input,
+            `reflect` or `replicate`. The smaller half comes first on the network's axis, as in MONAI and nnU-Net.
+            `volume`: 0 of the volume, its lowest intensity, before `input`; padding and windows then follow the
+            volume's axes, as in the papers' jobs.
         mirror: axes of the volume, some of `HWD`, over which each window is also mirrored: `HWD` makes eight passes of
-            every window. For predictions only.
+            every window. For predictions only. Of a network with `input.axes` of the file: some of `IJK`.
         average: the outputs that are averaged over mirror images and overlapping windows: `logits`, as MONAI and
             nnU-Net v2 do (Isensee et al., Nature Methods 2021, arXiv:1904.08128), or `probabilities`, as nnU-Net v1,
             nnFormer and UNETR++ do.
 
-    **Differs from nnU-Net:** windows start a step apart and the last is shifted back (there: spread evenly); weights
-    are centred between the two middle voxels of an even axis (there: on the upper one), and at least 1e-3 of the
-    largest.
+    nnU-Net's own sliding window is `windows: even, weighting: nnunet, padding: 0`; MONAI's is the default with its own
+    `overlap`.
     """
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    weighting: Literal["constant", "gaussian"] = "constant"
+    windows: Literal["shifted", "even"] = "shifted"
+    weighting: Literal["constant", "gaussian", "nnunet"] = "constant"
+    padding: Finite | Literal["reflect", "replicate", "volume"] = 0.0
     mirror: str = ""
     average: Literal["logits", "probabilities"] = "logits"
 
     @field_validator("mirror")
     @classmethod
     def _axes(cls, given: str) -> str:
-        if len(set(given)) < len(given) or not set(given) <= set(AXES):
-            raise ValueError(f"expected some of the axes {AXES}, each once, got {given!r}")
-        return "".join(axis for axis in AXES if axis in given)
+        for axes in (AXES, FILE_AXES):
+            if len(set(given)) == len(given) and set(given) <= set(axes):
+                return "".join(axis for axis in axes if axis in given)
+        raise ValueError(f"expected some of the axes {AXES} or some of {FILE_AXES}, each once, got {given!r}")
 
 
 DEFAULT_INFERENCE = Inference()
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+NNUNET = {"overlap": 0.5, "windows": "even", "weighting": "nnunet", "padding": 0.0}
+"""nnU-Net's sliding window, without its mirroring."""
 
 
 class InputAdapter(Strict):
@@ -87,7 +103,9 @@ class InputAdapter(Strict):
     Attributes:
         scale: low and high: the intensities, in the unit of `mean` and `std`, that 0 and 1 become.
         axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
-            reverses it: `DHW`, `D-W-H`.
+            reverses it: `DHW`, `D-W-H`. Or the axes I, J, K of each file's own array, for a network that is given files
+            as they lie, whatever their orientation: `KJI` for one that was trained on what SimpleITK reads. Then `roi`
+            and `mirror` are of the file's axes too.
         mean, std: one number, or one per channel.
     """
 
@@ -107,20 +125,44 @@ class InputAdapter(Strict):
     @classmethod
     def _each_axis_once(cls, axes: str) -> str:
         letters = axes.replace("-", "")
-        if sorted(letters) != sorted(AXES) or "--" in axes or axes.endswith("-"):
-            raise ValueError(f"expected each of H, W and D once, a minus before what is turned round, got {axes!r}")
+        if sorted(letters) not in (sorted(AXES), sorted(FILE_AXES)) or "--" in axes or axes.endswith("-"):
+            raise ValueError(
+                "expected each of H, W and D once, or of I, J and K (the file's axes), a minus before what is turned "
+                f"round, got {axes!r}"
+            )
         return axes
 
+    @property
+    def is_of_file(self) -> bool:
+        """True if the axes are those of each file, so that they depend on the case."""
+        return not set(self.axes).isdisjoint(FILE_AXES)
+
+    def of_file(self, codes: str) -> "InputAdapter":
+        """Returns the adapter from a RAS volume whose file has axes towards `codes`, as in LPS.
+
+        >>> InputAdapter(axes="KJI").of_file("LPS").axes
+        'D-W-H'
+        """
+        if not self.is_of_file:
+            return self
+        letters = dict(zip(FILE_AXES, (RAS_LETTERS[code] for code in codes), strict=True))
+        axes = "".join(letters.get(letter, letter) for letter in self.axes).replace("--", "")
+        return self.model_copy(update={"axes": axes})
+
     def in_network_order(self, shape: Shape) -> Shape:
-        """Returns the lengths of the volume's axes H, W, D in the network's order."""
+        """Returns the lengths of the volume's axes H, W, D (or the file's I, J, K) in the network's order."""
         return triple(shape[axis] for axis in self._order)
 
     def in_volume_order(self, values: tuple[T, T, T]) -> tuple[T, T, T]:
-        """Returns values of the network's axes (lengths, spacing) in the volume's order H, W, D."""
+        """Returns values of the network's axes (lengths, spacing) in the order H, W, D (or I, J, K)."""
         return triple(values[self._order.index(axis)] for axis in range(3))
 
     def to_network(self, images: "Tensor") -> "Tensor":
         """Returns the network's input for images `[B, C, h, w, d]` in [0, 1]."""
+        return self.to_network_axes(self.scaled(images))
+
+    def scaled(self, images: "Tensor") -> "Tensor":
+        """Returns images `[B, C, h, w, d]` in [0, 1] in the network's unit, with the volume's axes."""
         low, high = self.scale
         # Defaults compute nothing, so that a plain network gets the volume to the bit.
         if (low, high) != (0.0, 1.0):
@@ -129,25 +171,28 @@ class InputAdapter(Strict):
             images = images - self._per_channel(self.mean, images)
         if self.std != 1.0:
             images = images / self._per_channel(self.std, images)
-        return self.to_network_axes(images)
+        return images
 
     def to_network_axes(self, volumes: "Tensor") -> "Tensor":
         """Returns volumes `[B, C, h, w, d]` in the network's axes, with unchanged values."""
-        turned = volumes.flip([2 + axis for axis in self._turned]) if self._turned else volumes
+        if self.is_of_file:
+            raise UserError("expected a case, whose file's axes the network is given, got none: use model.for_case(case)")
+        turned = volumes.flip([2 + axis for axis in self.turned]) if self.turned else volumes
         return turned.permute(0, 1, *(2 + axis for axis in self._order))
 
     def from_network(self, logits: "Tensor") -> "Tensor":
         """Returns the network's logits in the volume's axes."""
         back = logits.permute(0, 1, *(2 + self._order.index(axis) for axis in range(3)))
-        return back.flip([2 + axis for axis in self._turned]) if self._turned else back
+        return back.flip([2 + axis for axis in self.turned]) if self.turned else back
+
+    @property
+    def turned(self) -> tuple[int, ...]:
+        """The volume's axes that the network sees reversed."""
+        return tuple(i for i, letter in enumerate(AXES) if f"-{letter}" in self.axes)
 
     @property
     def _order(self) -> tuple[int, ...]:
-        return tuple(AXES.index(letter) for letter in self.axes.replace("-", ""))
-
-    @property
-    def _turned(self) -> tuple[int, ...]:
-        return tuple(i for i, letter in enumerate(AXES) if f"-{letter}" in self.axes)
+        return tuple((FILE_AXES if self.is_of_file else AXES).index(letter) for letter in self.axes.replace("-", ""))
 
     @staticmethod
     def _per_channel(value: float | tuple[float, ...], images: "Tensor") -> "Tensor":
@@ -155,6 +200,17 @@ class InputAdapter(Strict):
 
 
 DEFAULT_INPUT = InputAdapter()
+
+
+def turned_axes(inference: Inference, adapter: InputAdapter) -> tuple[int, ...]:
+    """Returns the volume's axes on which windows and padding begin at the high end, the network's low one."""
+    return () if inference.padding == "volume" else adapter.turned
+
+
+def mirrored_axes(mirror: str, codes: str) -> str:
+    """Returns the volume's axes of `Inference.mirror`, for a file with axes towards `codes`."""
+    letters = {own: RAS_LETTERS[code][-1] for own, code in zip(FILE_AXES, codes, strict=True)}
+    return "".join(sorted((letters.get(axis, axis) for axis in mirror), key=AXES.index))
 
 
 def seed_of(checkpoint: str) -> int | None:

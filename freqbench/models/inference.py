@@ -7,17 +7,20 @@ from functools import lru_cache
 from itertools import islice, pairwise, product
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from freqbench.core import limits
 from freqbench.core.errors import UserError
-from freqbench.core.types import Shape, triple
+from freqbench.core.types import CaseRef, Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
 from freqbench.models.defences.randomized_smoothing import Prediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
+from freqbench.models.spec import ModelSpec
 from freqbench.models.wrapper import SegmentationModel, mean_of_probabilities
 
 MOST_CLASSES = 256  # of a uint8 label map
@@ -38,24 +41,50 @@ def attack_windows(shape: Shape, roi: Shape) -> tuple[Window, ...]:
 
 
 @lru_cache(maxsize=1024)  # a plan asks for each unit, and a grid has few shapes
-def sliding_windows(shape: Shape, roi: Shape, overlap: float = DEFAULT_INFERENCE.overlap) -> tuple[Window, ...]:
-    """Returns the windows that `predict` runs, which are MONAI's.
+def sliding_windows(
+    shape: Shape,
+    roi: Shape,
+    overlap: float = DEFAULT_INFERENCE.overlap,
+    even: bool = False,
+    turned: tuple[int, ...] = (),
+) -> tuple[Window, ...]:
+    """Returns the windows that a prediction runs, MONAI's or nnU-Net's, in raster order.
 
-    They are laid out as `attack_windows`, in steps of `int(roi * (1 - overlap))`, at least 1.
+    MONAI's are laid out as `attack_windows`, in steps of `int(roi * (1 - overlap))`, at least 1. With `even`, as few as
+    have steps of at most `roi * (1 - overlap)` are spread evenly. On the axes `turned`, they start at the high end.
 
     >>> [h.start for h, _, _ in sliding_windows((10, 4, 4), (4, 4, 8))]
     [0, 2, 4, 6]
+    >>> [h.start for h, _, _ in sliding_windows((11, 4, 4), (4, 4, 8), even=True)]
+    [0, 2, 4, 5, 7]
     """
     axes = []
-    for size, wanted in zip(shape, roi, strict=True):
+    for axis, (size, wanted) in enumerate(zip(shape, roi, strict=True)):
         length = min(size, wanted)
-        step = max(1, int(length * (1 - overlap)))
-        axes.append((range(0, size - length + step, step), size - length, length))
-    count = math.prod(len(starts) for starts, _, _ in axes)
+        last, step = size - length, max(1, int(length * (1 - overlap)))
+        count = math.ceil(last / (length * (1 - overlap))) + 1 if even else len(range(0, last + step, step))
+        axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
+    count = math.prod(count for count, *_ in axes)
     limits.require(count, limits.WINDOWS, f"windows of {_sizes(roi)} in a volume of {_sizes(shape)}")
-    return tuple(
-        product(*([slice(at, at + length) for at in (min(s, last) for s in starts)] for starts, last, length in axes))
-    )
+    return tuple(product(*(_places(*axis) for axis in axes)))
+
+
+def _places(count: int, step: float, last: int, length: int, is_turned: bool) -> list[slice]:
+    """Returns the windows along an axis; the last one starts at `last`."""
+    starts = [min(round(i * step), last) for i in range(count)]
+    return [slice(at, at + length) for at in ([last - at for at in reversed(starts)] if is_turned else starts)]
+
+
+def num_windows(spec: ModelSpec, shape: Shape, ref: CaseRef) -> int:
+    """Returns the number of windows that a model runs in one prediction of a case with this shape."""
+    inference = spec.inference
+    return len(sliding_windows(shape, spec.roi_of(ref), inference.overlap, inference.windows == "even"))
+
+
+def _windows_of(model: SegmentationModel, shape: Sequence[int]) -> tuple[Window, ...]:
+    """Returns the windows that a model runs on a volume."""
+    inference = model.inference
+    return sliding_windows(triple(shape), model.roi, inference.overlap, inference.windows == "even", model.turned)
 
 
 def _sizes(shape: Shape) -> str:
@@ -70,11 +99,31 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """
     if model.takes_volumes or model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
-    from monai.data.utils import compute_importance_map
-
     kind = {"device": scores.device, "dtype": scores.dtype}
-    weights: Tensor = compute_importance_map(model.roi, mode=model.inference.weighting, sigma_scale=0.125, **kind)
+    if model.inference.weighting == "nnunet":
+        of_network = torch.from_numpy(_nnunet_weights(model.order.in_network_order(model.roi))).to(**kind)
+        weights = model.order.from_network(of_network[None, None])[0, 0]
+    else:
+        from monai.data.utils import compute_importance_map
+
+        weights = compute_importance_map(model.roi, mode=model.inference.weighting, sigma_scale=0.125, **kind)
     return weights[model.inside(scores.shape[2:])]
+
+
+@lru_cache(maxsize=16)
+def _nnunet_weights(roi: Shape) -> npt.NDArray[np.float64]:
+    """Returns nnU-Net's weights of a window in its network's axes: a Gaussian with sigmas of an eighth of the window.
+
+    As `compute_gaussian` of nnU-Net v2: a filtered peak at `side // 2`, whose zeros become its least positive value.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    peak = np.zeros(roi)
+    peak[triple(side // 2 for side in roi)] = 1
+    weights: npt.NDArray[np.float64] = gaussian_filter(peak, [side / 8 for side in roi], 0, mode="constant", cval=0)
+    weights /= weights.max()
+    weights[weights == 0] = weights[weights > 0].min()
+    return weights
 
 
 def prediction(
@@ -136,7 +185,7 @@ def _draws_at_once(model: SegmentationModel, volume: Tensor, window_batch: int) 
     """Returns the number of draws of a volume whose windows fill a batch; 1 on a CPU, which gains nothing from more."""
     if model.takes_volumes or next(model.parameters()).device.type == "cpu":
         return 1
-    return max(1, window_batch // len(sliding_windows(triple(volume.shape[2:]), model.roi, model.inference.overlap)))
+    return max(1, window_batch // len(_windows_of(model, volume.shape[2:])))
 
 
 def _stitched(
@@ -144,7 +193,7 @@ def _stitched(
 ) -> list[Prediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
     shape, device = triple(volumes[0].shape[2:]), volumes[0].device
-    windows, at_once = sliding_windows(shape, model.roi, model.inference.overlap), max(1, window_batch // len(volumes))
+    windows, at_once = _windows_of(model, shape), max(1, window_batch // len(volumes))
     # Created outside inference mode, as a mask may become the labels of a further attack.
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
     confidences = [torch.empty(shape, device=device) if with_confidence else None for _ in volumes]
@@ -300,7 +349,7 @@ class SlidingWindowModel(nn.Module):
 
     def windows(self, images: Tensor) -> tuple[Window, ...]:
         """Returns the windows of volumes of this shape."""
-        return sliding_windows(triple(images.shape[2:]), self.model.roi, self.model.inference.overlap)
+        return _windows_of(self.model, images.shape[2:])
 
     def batches(self, images: Tensor) -> Iterator[tuple[Window, ...]]:
         """Yields the windows in batches of `window_batch`."""

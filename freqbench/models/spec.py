@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from freqbench.core import plugins
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Shape
+from freqbench.core.input_space import Preprocess, in_ras_order
+from freqbench.core.types import CaseRef, Shape
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import (
     COMMAND,
@@ -102,7 +104,7 @@ class ModelSpec:
             "migration": self.migration,
             "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
-            "inference": self.inference.model_dump(exclude_defaults=True) or None,
+            "inference": self._sliding() or None,
             "code": self.code_sha256,
             "class_map": self.class_map,
             "members": [member.model_id for member in self.members] or None,
@@ -111,6 +113,22 @@ class ModelSpec:
             "adaptive": None if self.adaptive else False,
         }
         return digest({key: value for key, value in facts.items() if value is not None})
+
+    def _sliding(self) -> dict[str, Any]:
+        """Returns the sliding window's settings; padding only where it is not `volume`, the former one, by another name."""
+        stated = self.inference.model_dump(exclude_defaults=True, exclude={"padding"})
+        padding, adapter = self.inference.padding, self.input
+        if padding == "volume" or self.members:
+            return stated
+        means, stds = np.atleast_1d(adapter.mean), np.atleast_1d(adapter.std)
+        lowest = (adapter.scale[0] - means) / stds
+        follows_volume = not adapter.turned and not adapter.is_of_file
+        return stated if follows_volume and np.all(lowest == padding) else {**stated, "padding": padding}
+
+    def roi_of(self, ref: CaseRef) -> Shape:
+        """Returns the ROI along the axes of a case's volume."""
+        first = self.members[0] if self.members else self
+        return in_ras_order(self.roi, ref.axes) if first.input.is_of_file else self.roi
 
     @property
     def outputs(self) -> int:

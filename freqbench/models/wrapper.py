@@ -10,11 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.input_space import in_ras_order
 from freqbench.core.types import Case, Shape, triple
 from freqbench.models.defences.base import FIXED, Back, Defence, draw_seed, unchanged
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.entry import AXES, DEFAULT_INFERENCE, DEFAULT_INPUT, ClassMap, Inference, InputAdapter
+from freqbench.models.entry import (
+    AXES,
+    DEFAULT_INFERENCE,
+    DEFAULT_INPUT,
+    ClassMap,
+    Inference,
+    InputAdapter,
+    mirrored_axes,
+    turned_axes,
+)
 from freqbench.models.prompts import PointPrompts
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -23,8 +33,9 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 class SegmentationModel(nn.Module):
     r"""Maps `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
-    Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded
-    with zeros on both sides (the smaller half first, as MONAI's sliding window does) and the logits are cropped again.
+    Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded on
+    both sides in the network's input (`inference.padding`; the smaller half first, as MONAI's sliding window and nnU-Net
+    do), and the logits are cropped again. Nothing outside the volume is attacked.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch's default lets cuDNN use TF32);
     `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
@@ -42,6 +53,9 @@ class SegmentationModel(nn.Module):
     that is the same for every window and step. `scores` predicts: with one draw per window, different from an
     attacker's.
 
+    A network that is given the axes of each file (`InputAdapter.is_of_file`) needs a case too: `for_case` returns the
+    model with that file's axes, and with the ROI along the axes of its volume.
+
     A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
     label of a case: `for_case` returns the model with these prompts, `on` the model for some windows. Prompts are
     padded, mirrored and reordered like the images; no defence touches them.
@@ -52,7 +66,7 @@ class SegmentationModel(nn.Module):
         precision: one of PRECISIONS, else a UserError.
         compile: run the network through `torch.compile`.
         adapter: axes and intensities of the network's input.
-        inference: sliding window of `predict` and SlidingWindowModel; `forward` ignores it.
+        inference: sliding window of `predict` and SlidingWindowModel; of it, `forward` follows `padding` alone.
         defence: defence before the network.
         adaptive: True if `forward` is for an attacker who knows the defence.
         class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
@@ -84,6 +98,7 @@ class SegmentationModel(nn.Module):
         self.adaptive = adaptive
         self.class_map = class_map
         self.takes_volumes = getattr(net, "takes_volumes", False) is True
+        self._of_file = roi, adapter, inference
         self._case: Case | None = None
         self._policy: PointPrompts | None = getattr(net, "prompt_policy", None)
         self.prompts: Tensor | None = None  # uint8, of a volume [1, 1, H, W, D] or of windows [B, 1, h, w, d]
@@ -125,13 +140,33 @@ class SegmentationModel(nn.Module):
     def for_case(self, case: Case) -> "SegmentationModel":
         """Returns the model with the prompts of a case, the same for its clean and all its attacked volumes.
 
-        Modules, and so weights and hooks, are shared. A model that takes no prompts returns itself. A command, which
-        `takes_volumes`, gets the case for its grid and unit.
+        Weights and hooks are shared. A model that takes no prompts and follows no file's axes returns itself. A
+        command, which `takes_volumes`, gets the case for its grid and unit.
         """
+        model = self._turned_to(case.ref.axes)
         if not self.takes_volumes:
-            return self._prompted(self._policy.drawn(case)[None]) if self._policy else self
-        model = copy(self)
+            return model._prompted(self._policy.drawn(case)[None]) if self._policy else model
+        model = copy(model)
         model._case = case
+        return model
+
+    def _turned_to(self, codes: str) -> "SegmentationModel":
+        """Returns the model for volumes whose files have axes towards `codes`."""
+        if isinstance(self.net, MeanOfProbabilities):
+            members = [member._turned_to(codes) for member in self.net.members]
+            if all(ours is theirs for ours, theirs in zip(members, self.net.members, strict=True)):
+                return self
+            model = copy(self)
+            model._modules = {**self._modules, "net": MeanOfProbabilities(members)}
+            model.roi = members[0].roi
+        else:
+            roi, adapter, _ = self._of_file
+            if not adapter.is_of_file:
+                return self
+            model = copy(self)
+            model.roi, model.adapter = in_ras_order(roi, codes), adapter.of_file(codes)
+        _, _, inference = self._of_file
+        model.inference = inference.model_copy(update={"mirror": mirrored_axes(inference.mirror, codes)})
         return model
 
     def on(self, windows: Sequence[tuple[slice, slice, slice]]) -> "SegmentationModel":
@@ -150,11 +185,11 @@ class SegmentationModel(nn.Module):
 
         `keys` seed the draws of each window; without them all windows share one fixed key.
         """
-        h, w, d = self.inside(images.shape[2:])
+        h, w, d = self._cropped(images.shape[2:])
         draws = []
         for draw in range(self.passes):
             seen, back = self._seen(images, keys, draw)
-            draws.append(back(self._run(self._padded(seen))[:, :, h, w, d]))
+            draws.append(back(self._run(self._input(seen))[:, :, h, w, d]))
         return draws[0] if len(draws) == 1 else mean_of_probabilities(draws)
 
     def scores(self, images: Tensor, mirror: str = "", keys: Sequence[int] | None = None) -> Tensor:
@@ -167,9 +202,9 @@ class SegmentationModel(nn.Module):
 
         Mirror images share one draw of a defence; randomised smoothing adds its noise to the whole volume, not here.
         """
-        h, w, d = self.inside(images.shape[2:])
+        h, w, d = self._cropped(images.shape[2:])
         seen, back = (images, unchanged) if self.smoothing else self._seen(images, keys, draw=0)
-        padded = self._padded(seen)
+        padded = self._input(seen)
         share = 0.5 ** len(mirror)
         mean = self.averaged(self._run(padded))
         if mirror:
@@ -189,8 +224,32 @@ class SegmentationModel(nn.Module):
             raise UserError(f"expected a window of at most {self.roi} voxels, got {tuple(size)}: tile the volume first")
         if self.takes_volumes:
             return triple(slice(0, length) for length in size)
-        low = [(full - side) // 2 for full, side in zip(self.roi, size, strict=True)]
+        low = [
+            (full - side + (axis in self.turned)) // 2
+            for axis, (full, side) in enumerate(zip(self.roi, size, strict=True))
+        ]
         return triple(slice(start, start + length) for start, length in zip(low, size, strict=True))
+
+    @property
+    def turned(self) -> tuple[int, ...]:
+        """Axes of the volume on which windows and padding begin at the high end, the network's low one."""
+        return turned_axes(self.inference, self.order)
+
+    @property
+    def order(self) -> InputAdapter:
+        """Adapter to the network's axes; an ensemble's first member's."""
+        first: InputAdapter = self.net.members[0].order if isinstance(self.net, MeanOfProbabilities) else self.adapter
+        return first
+
+    def _cropped(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
+        """Returns the place of a window of this size in the logits of `_run`; refuses as `inside`."""
+        place = self.inside(size)
+        return triple(slice(0, length) for length in size) if self._leaves_padding else place
+
+    @property
+    def _leaves_padding(self) -> bool:
+        """True if no window is padded here: a command takes whole volumes, and members of an ensemble pad their own."""
+        return self.takes_volumes or isinstance(self.net, MeanOfProbabilities)
 
     def _seen(self, images: Tensor, keys: Sequence[int] | None, draw: int) -> tuple[Tensor, Back]:
         """Returns the windows after one draw of the defence, and the map of logits back to their grid."""
@@ -199,17 +258,39 @@ class SegmentationModel(nn.Module):
         keys = [FIXED] * len(images) if keys is None else keys
         return self.defence.seen(images, [draw_seed(key, draw) for key in keys], self.adaptive)
 
-    def _padded(self, images: Tensor) -> Tensor:
-        if images.shape[2:] == self.roi or self.takes_volumes:
+    def _input(self, images: Tensor) -> Tensor:
+        """Returns windows of the ROI in the network's unit, with the volume's axes."""
+        if self.takes_volumes:
+            return images.view_as(images)
+        if self.inference.padding == "volume":
+            return self.adapter.scaled(self._padded(images, 0.0))
+        return self._padded(self.adapter.scaled(images), self.inference.padding)
+
+    def _padded(self, images: Tensor, padding: float | str) -> Tensor:
+        widths = self._widths(images.shape[2:])
+        if not any(widths):
             # A view, so that hooks never land on the caller's tensor.
             return images.view_as(images)
-        axes = zip(self.inside(images.shape[2:]), self.roi, strict=True)
-        # `F.pad` wants the last axis first, its low side before its high side.
-        widths = [[axis.start, full - axis.stop] for axis, full in axes][::-1]
-        return F.pad(images, [width for pair in widths for width in pair])
+        if not isinstance(padding, str):
+            return F.pad(images, widths, value=padding)
+        if padding == "reflect" and any(
+            max(widths[2 * i : 2 * i + 2]) >= side for i, side in enumerate(images.shape[:1:-1])
+        ):
+            raise UserError(
+                f"{self.name}: inference.padding: expected reflect to be shorter than the volume, got "
+                f"{tuple(images.shape[2:])} for a window of {self.roi}: take replicate, a number or a smaller roi"
+            )
+        return F.pad(images, widths, mode=padding)
+
+    def _widths(self, size: Sequence[int]) -> list[int]:
+        """Returns the voxels that a window of this size lacks: the last axis first, its low side before its high."""
+        if self._leaves_padding:
+            return [0] * 6
+        axes = zip(self.inside(size), self.roi, strict=True)
+        return [width for axis, full in [*axes][::-1] for width in (axis.start, full - axis.stop)]
 
     def _run(self, images: Tensor, mirrored: Sequence[int] = ()) -> Tensor:
-        """Returns logits of padded windows; `mirrored` are the axes over which the windows are mirrored."""
+        """Returns logits of windows of `_input`; `mirrored` are the axes over which the windows are mirrored."""
         if self.takes_volumes:
             return self._merged(self.net(images, self._case, self.adapter))
         prompts = (self._padded_prompts(len(images)).flip(tuple(mirrored)),) if self.takes_prompts else ()
@@ -217,7 +298,7 @@ class SegmentationModel(nn.Module):
         _allow_tf32(allowed)
         try:
             with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-                inputs = self.adapter.to_network(images), *map(self.adapter.to_network_axes, prompts)
+                inputs = map(self.adapter.to_network_axes, (images, *prompts))
                 logits = self._merged(self.adapter.from_network(self.net(*inputs)))
         finally:
             _allow_tf32(False)
@@ -240,7 +321,7 @@ class SegmentationModel(nn.Module):
     def _padded_prompts(self, batch: int) -> Tensor:
         if self.prompts is None:
             raise UserError("expected a network without prompts, or the model of a case: use model.for_case(case)")
-        return self._padded(self.prompts).expand(batch, -1, -1, -1, -1)
+        return self._padded(self.prompts, 0.0).expand(batch, -1, -1, -1, -1)
 
 
 def _allow_tf32(allowed: bool) -> None:

@@ -20,7 +20,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, file_codes, off_scale, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -154,6 +154,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         refs = dict[str, CaseRef]()
         for entry, image in zip(chosen, images, strict=True):
             grid, fingerprint = ras_grid(image.shape, image.affine), self._fingerprint(entry)
+            axes = file_codes(image.affine)
             if first := refs.get(fingerprint):  # of one identity, the records of the two would replace each other
                 raise DataError(
                     f"{self._source()}: expected different cases, got {first.case_id} and {entry.case_id} with the "
@@ -163,8 +164,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                 case_id=entry.case_id,
                 patient_id=entry.patient_id,
                 fingerprint=fingerprint,
-                shape=prepared_shape(*grid, self.space),
+                shape=prepared_shape(*grid, self.space.in_ras(axes)),
                 grid=grid,
+                axes=axes,
             )
         return tuple(refs.values())
 
@@ -288,7 +290,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if entry.label:
             label = nifti.read_header(asked(storage.fetch, entry.label, f"the label map of case {entry.case_id}"))
             label.check_same_grid(image)
-        check_room(image.path, ras_grid(image.shape, image.affine), self.space, image.num_channels)
+        space = self.space.in_ras(file_codes(image.affine))
+        check_room(image.path, ras_grid(image.shape, image.affine), space, image.num_channels)
         return image, label
 
     def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:

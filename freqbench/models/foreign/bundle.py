@@ -134,6 +134,15 @@ class _Inferer(BaseModel):
     roi_size: tuple[PositiveInt, PositiveInt, PositiveInt]
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.25
     mode: Literal["constant", "gaussian"] = "constant"
+    sigma_scale: Annotated[float, Field(ge=0.125, le=0.125)] = 0.125
+    padding_mode: Literal["constant", "reflect", "replicate"] = "constant"
+    cval: Finite = 0.0
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """The keys of `Inference`."""
+        padding = self.cval if self.padding_mode == "constant" else self.padding_mode
+        return {"overlap": self.overlap, "weighting": self.mode, "padding": padding}
 
 
 class _Spacing(BaseModel):
@@ -179,7 +188,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
         num_channels=sizes.in_channels,
         input=adapter,
         preprocess=preprocess,
-        inference={"overlap": inferer.overlap, "weighting": inferer.mode} if inferer else {},
+        inference=inferer.inference if inferer else {},
         sha256=fingerprint(_files(path, config)),
     )
 

@@ -15,10 +15,8 @@ from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
-from freqbench.models.entry import AXES, DEFAULT_INPUT, InputAdapter
+from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter
 from freqbench.models.networks.construction import refusing, seeded
-
-_LETTERS = {"R": "H", "L": "-H", "A": "W", "P": "-W", "S": "D", "I": "-D"}
 
 
 class NoArgs(Strict):
@@ -72,7 +70,7 @@ def axes_towards(codes: str) -> str:
     >>> axes_towards("SPL")
     'D-W-H'
     """
-    axes = "".join(_LETTERS.get(code, code) for code in codes)
+    axes = "".join(RAS_LETTERS.get(code, code) for code in codes)
     if sorted(axes.replace("-", "")) != sorted(AXES):
         raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
     return axes

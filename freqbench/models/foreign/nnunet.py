@@ -5,13 +5,15 @@ The networks are those of the package `dynamic-network-architectures`. No code o
 are looked up in a table, and checkpoints are read as weights.
 
 **Orientation.** nnU-Net looks at array axes only. If its reader reorients (`NibabelIOWithReorient`,
-`SimpleITKIOWithReorient`), the axes point right, anterior and superior (`RAS`). Otherwise files are assumed to be
-oriented as ITK writes an unrotated CT, towards left, posterior and superior (`LPS`): give `orientation` if they were
-not. TotalSegmentator turns images itself: give `orientation: RAS`, unless its plans name a reader that reorients.
+`SimpleITKIOWithReorient`), the axes point right, anterior and superior (`RAS`). Otherwise (`SimpleITKIO`, `NibabelIO`)
+the network is given each file's own array, whatever its orientation. TotalSegmentator turns images itself before
+nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that reorients.
+
+Windows, their weights and padding are nnU-Net's own (`windows: even`, `weighting: nnunet`, `padding: 0`).
 
 **Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
-in [0, 1] has bounds. An axis shorter than the patch is padded with the lowest intensity (nnU-Net: the mean). One fold
-is one model, where nnU-Net averages folds by default.
+in [0, 1] has bounds. One fold is one model, where nnU-Net averages folds by default. Sums over windows are float32
+(there: float16).
 """
 
 import pkgutil
@@ -28,15 +30,15 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import AXES, Finite, InputAdapter
+from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter
 from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
 
 Z_SCORE_LIMIT = 5.0
 
-# Directions in which the axes of the files increase, as each image reader passes them on.
+# Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 _ORIENTATIONS = {
-    "SimpleITKIO": "LPS",
-    "NibabelIO": "LPS",
+    "SimpleITKIO": None,
+    "NibabelIO": None,
     "SimpleITKIOWithReorient": "RAS",
     "NibabelIOWithReorient": "RAS",
 }
@@ -53,8 +55,9 @@ class NnunetArgs(Strict):
             `3d_fullres`.
         fold: a number or `all`; default 0, or the only one there.
         checkpoint: a file of the fold: `checkpoint_final.pth` or `checkpoint_best.pth`.
-        orientation: directions in which the axes of the training images increase in their files: one of R or L, one of
-            A or P, one of S or I, in the file's order; default: that of the plans' image reader.
+        orientation: directions towards which every image was turned before nnU-Net read it: one of R or L, one of A or
+            P, one of S or I, in the array's order; default: as the plans' image reader does, which turns images to RAS
+            or leaves each as it lies in its file.
     """
 
     configuration: str | None = None
@@ -156,7 +159,8 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     configuration = plan.configuration
     codes = stated.orientation or _orientation(path, plan)
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
-    axes = axes_towards("".join(codes[::-1][axis] for axis in plan.transpose))
+    letters = "".join((codes or FILE_AXES)[::-1][axis] for axis in plan.transpose)
+    axes = axes_towards(letters) if codes else letters
     intensity, scaled = _intensities(path, plan)
     adapter = InputAdapter(axes=axes, **scaled)
     return Description(
@@ -168,9 +172,10 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
             spacing=adapter.in_volume_order(configuration.spacing),
             intensity=intensity,
             crop_foreground=False,
-            resampling="nnunet",
+            resampling="nnunet_clipped",
+            axes="RAS" if codes else "file",
         ),
-        inference={"overlap": 0.5, "weighting": "gaussian", "mirror": _mirrored(file, content, axes)},
+        inference=NNUNET | {"mirror": _mirrored(file, content, axes)},
         sha256=fingerprint({"checkpoint": file, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}}),
     )
 
@@ -233,7 +238,7 @@ def _content(file: Path) -> Mapping[str, Any]:
     return content
 
 
-def _orientation(path: str, plan: _Plan) -> str:
+def _orientation(path: str, plan: _Plan) -> str | None:
     if plan.reader not in _ORIENTATIONS:
         raise UserError(
             f"{path}: plans.json: {unknown('image_reader_writer', plan.reader, _ORIENTATIONS)}: give orientation if "
@@ -277,12 +282,12 @@ def _ct(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
 
 
 def _mirrored(file: Path, content: Mapping[str, Any], axes: str) -> str:
-    """Returns the volume's axes over which predictions may be mirrored."""
+    """Returns the axes, of the volume or of the file, over which predictions may be mirrored."""
     allowed = content.get("inference_allowed_mirroring_axes") or ()
     if not isinstance(allowed, tuple | list) or not all(axis in (0, 1, 2) for axis in allowed):
         raise CheckpointError(f"{file}: inference_allowed_mirroring_axes: expected some of 0, 1, 2, got {allowed!r}")
     letters = axes.replace("-", "")
-    return "".join(sorted((letters[axis] for axis in set(allowed)), key=AXES.index))
+    return "".join(sorted((letters[axis] for axis in set(allowed)), key=(AXES + FILE_AXES).index))
 
 
 def _class(where: str, name: Any) -> Any:

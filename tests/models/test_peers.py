@@ -1,0 +1,189 @@
+"""Clean predictions on random volumes against the networks' own toolchains: MONAI's inferer and nnU-Net's predictor.
+
+Voxels whose two highest classes are closer than rounding allows are ties, and left out; their share is bounded.
+"""
+
+import json
+
+from itertools import permutations, product
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from models import nnunet_folder
+from models.nnunet_folder import CT, PATCH, direct
+from monai.inferers.utils import sliding_window_inference
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+
+from freqbench import load_dataset, load_model
+from freqbench.core.types import Shape
+from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
+
+ROI: Shape = (8, 6, 4)
+AXES = ["".join(signs[i] + "HWD"[axis] for i, axis in enumerate(order)) for order in permutations(range(3)) for signs in product(("", "-"), repeat=3)]  # fmt: skip
+
+
+def network(channels: int) -> nn.Module:
+    """Three classes from convolutions whose borders show where a window was padded and where it begins."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        layers = nn.Conv3d(channels, 6, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(6, 3, 3, padding=1)
+        return nn.Sequential(*layers).double().eval().requires_grad_(False)
+
+
+def agreement(labels: Tensor, logits: Tensor, tie: float, most: float = 0.01) -> None:
+    """Asserts equal labels `[h, w, d]` where the two highest of the logits `[K, h, w, d]` are apart."""
+    first, second = logits.float().topk(2, dim=0).values
+    ties = first - second <= tie
+    assert ties.float().mean() <= most
+    assert torch.equal(labels.long()[~ties], logits.argmax(0)[~ties])
+
+
+def drawn_adapter(rng: np.random.Generator, channels: int) -> InputAdapter:
+    """Axes, scale, means and deviations of which 0 is anywhere in the network's range."""
+    low = float(rng.uniform(-400, 100))
+    mean, std = rng.uniform(-200, 200, channels), rng.uniform(20, 150, channels)
+    return InputAdapter(
+        axes=str(rng.choice(AXES)),
+        scale=(low, low + float(rng.uniform(50, 600))),
+        mean=tuple(mean) if channels > 1 else float(mean[0]),
+        std=tuple(std) if channels > 1 else float(std[0]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
+    """Shapes below and above the window, any axes and intensities of the network, any padding, one channel or two."""
+    rng = np.random.default_rng(seed)
+    channels = int(rng.integers(1, 3))
+    net, adapter = network(channels), drawn_adapter(rng, channels)
+    padding = ["reflect", "replicate", 0.0, float(rng.normal())][seed % 4]
+    # Reflection reaches no further than the volume.
+    shape = tuple(int(rng.integers(side // 2 + 1 if padding == "reflect" else 1, 3 * side)) for side in ROI)
+    settings = Inference(overlap=float(rng.choice([0.0, 0.25, 0.5, 0.7])), weighting=rng.choice(["constant", "gaussian"]), padding=padding)  # fmt: skip
+    volume = torch.from_numpy(rng.random((1, channels, *shape)))
+    found = predict(SegmentationModel(net, ROI, adapter=adapter, inference=settings), volume)
+
+    order = ["HWD".index(letter) for letter in adapter.axes.replace("-", "")]
+    turned = [2 + "HWD".index(axes) for axes in "HWD" if f"-{axes}" in adapter.axes]
+    mean, std = (np.reshape(value, (1, -1, 1, 1, 1)) for value in (adapter.mean, adapter.std))
+    low, high = adapter.scale
+    seen = torch.from_numpy(((low + (high - low) * volume.numpy()) - mean) / std).flip(turned)
+    seen = seen.permute(0, 1, *(2 + axis for axis in order))
+    named = {"padding_mode": padding} if isinstance(padding, str) else {"padding_mode": "constant", "cval": padding}
+    logits = sliding_window_inference(
+        seen, [ROI[axis] for axis in order], 3, lambda windows: 1 * net(windows), overlap=settings.overlap,
+        mode=settings.weighting, sigma_scale=0.125, **named
+    )  # fmt: skip
+    back = logits.permute(0, 1, *(2 + order.index(axis) for axis in range(3))).flip(turned)
+    agreement(found, back[0], 1e-9)
+
+
+def write_volume(path: Path, voxels: npt.NDArray[Any], codes: str, spacing: tuple[float, ...]) -> None:
+    """Writes voxels as they are, with a header by which the file's axes increase towards `codes`."""
+    affine = np.eye(4)
+    for axis, (code, step) in enumerate(zip(codes, spacing, strict=True)):
+        affine[:3, axis] = 0
+        row = next(i for i, pair in enumerate(("RL", "AP", "SI")) if code in pair)
+        affine[row, axis] = step if code in "RAS" else -step
+    affine[:3, 3] = (11, -7, 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+
+
+CODES = ["LPS", "RAS", "LAS", "RPI", "PSR", "SAL", "ILA", "AIR"]
+READERS = ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"]
+
+
+def drawn_files(rng: np.random.Generator, root: Path, codes: str, channels: int, is_mr: bool) -> None:
+    """A raw folder of one case, on spacings that have to be resampled, smooth so that resampling is benign."""
+    shape = tuple(int(n) for n in rng.integers(7, 34, 3))
+    spacing = tuple(float(step) for step in rng.choice([0.8, 1.0, 1.6, 3.0], 3))
+    for channel in range(channels):
+        voxels = gaussian_filter(rng.normal(0, 1, shape), 1.2)
+        voxels = (voxels / voxels.std()).clip(-4, 4) * 100 + (900 if is_mr else 60)
+        write_volume(root / f"imagesTr/a_{channel:04d}.nii.gz", voxels.astype(np.float32), codes, spacing)
+    label = (rng.random(shape) < 0.3).astype(np.uint8) * 2
+    label.flat[0] = 1
+    write_volume(root / "labelsTr/a.nii.gz", label, codes, spacing)
+
+
+def nnunet_plans(reader: str, transpose: list[int], channels: int, is_mr: bool) -> nnunet_folder.Change:
+    """All that nnU-Net's predictor reads beyond the parts that are needed here."""
+
+    def change(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+        resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+        plans["configurations"]["3d_fullres"] |= {
+            "batch_size": 2,
+            "batch_dice": False,
+            "spacing": [1.6, 1.0, 0.8],
+            "normalization_schemes": ["ZScoreNormalization" if is_mr else "CTNormalization"] * channels,
+            "use_mask_for_norm": [False] * channels,
+            "resampling_fn_seg": "resample_data_or_seg_to_shape",
+            "resampling_fn_seg_kwargs": {**resampling, "is_seg": True},
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": resampling,
+        }
+        plans |= {
+            "image_reader_writer": reader,
+            "transpose_forward": transpose,
+            "transpose_backward": [transpose.index(axis) for axis in range(3)],
+            "foreground_intensity_properties_per_channel": {str(n): {**CT, "median": 80.0} for n in range(channels)},
+            "experiment_planner_used": "ExperimentPlanner",
+            "label_manager": "LabelManager",
+        }
+        dataset["channel_names"] = {str(n): "MR" if is_mr else "CT" for n in range(channels)}
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def nnunetv2() -> ModuleType:
+    """nnU-Net's module of its predictor, without the variables that it would ask for."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+            patch.setenv(name, "unused")
+        from nnunetv2.inference import predict_from_raw_data
+    return predict_from_raw_data
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("seed", range(16))
+def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2: ModuleType, seed: int) -> None:
+    """Shapes below and above the patch, orientation, spacing, offset, channels, transposed plans and each reader."""
+    rng = np.random.default_rng(seed)
+    codes, reader, channels, is_mr = CODES[seed % 8], READERS[seed % 3], 1 + seed // 2 % 2, seed % 4 < 2
+    transpose = [[0, 1, 2], [2, 0, 1], [1, 0, 2]][seed // 3 % 3]
+    drawn_files(rng, tmp_path / "raw", codes, channels, is_mr)
+    written = nnunet_folder.write(
+        tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres",
+        nnunet_plans(reader, transpose, channels, is_mr),
+        network=direct("PlainConvUNet", channels),
+    )
+    content = json.loads(Path(written, "dataset.json").read_text())
+    (tmp_path / "raw/dataset.json").write_text(json.dumps(content))
+
+    device = torch.device("cpu")
+    peer = nnunetv2.nnUNetPredictor(perform_everything_on_device=False, device=device, allow_tqdm=False)
+    peer.initialize_from_trained_model_folder(written, (0,), "checkpoint_final.pth")
+    images = [str(path) for path in sorted((tmp_path / "raw/imagesTr").iterdir())]
+    preprocessor = peer.configuration_manager.preprocessor_class(verbose=False)
+    data, _, _ = preprocessor.run_case(images, None, peer.plans_manager, peer.configuration_manager, content)
+    logits = peer.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+
+    model = load_model(written)
+    (ref,) = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset.refs()
+    case = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset.load(ref, model.spec.space)
+    prepared = model.network.for_case(case)
+    seen = prepared.adapter.to_network(case.image[None])
+    np.testing.assert_allclose(seen[0].numpy(), data, atol=2e-4)
+    labels = predict(prepared, case.image)
+    agreement(prepared.adapter.to_network_axes(labels[None, None])[0, 0], logits, 2e-3, 0.03)  # its sums are float16
+
+
