@@ -133,7 +133,7 @@ class Preprocess(Strict):
         return {"spacing": self.spacing, "intensity": intensity, "crop_foreground": self.crop_foreground, **later}
 
     def in_ras(self, codes: str) -> "Preprocess":
-        """Returns the space with `spacing`, `size` and `pad_to` along RAS axes, for a file with axes towards `codes`."""
+        """Returns the space with its lengths along RAS axes, for a file with axes towards `codes`."""
         if self.axes == "RAS":
             return self
         lengths = {name: getattr(self, name) for name in ("spacing", "size", "pad_to")}

@@ -105,7 +105,7 @@ class InputAdapter(Strict):
         axes: the volume's axes H, W, D (right, anterior, superior) in the network's order; a minus before an axis
             reverses it: `DHW`, `D-W-H`. Or the axes I, J, K of each file's own array, for a network that is given files
             as they lie, whatever their orientation: `KJI` for one that was trained on what SimpleITK reads. Then `roi`
-            and `mirror` are of the file's axes too.
+            and `mirror` are of the file's axes too. A volume without a file, such as an array, lies as it is.
         mean, std: one number, or one per channel.
     """
 
@@ -175,8 +175,6 @@ class InputAdapter(Strict):
 
     def to_network_axes(self, volumes: "Tensor") -> "Tensor":
         """Returns volumes `[B, C, h, w, d]` in the network's axes, with unchanged values."""
-        if self.is_of_file:
-            raise UserError("expected a case, whose file's axes the network is given, got none: use model.for_case(case)")
         turned = volumes.flip([2 + axis for axis in self.turned]) if self.turned else volumes
         return turned.permute(0, 1, *(2 + axis for axis in self._order))
 
@@ -188,11 +186,15 @@ class InputAdapter(Strict):
     @property
     def turned(self) -> tuple[int, ...]:
         """The volume's axes that the network sees reversed."""
-        return tuple(i for i, letter in enumerate(AXES) if f"-{letter}" in self.axes)
+        return tuple(i for i, letter in enumerate(self._letters) if f"-{letter}" in self.axes)
 
     @property
     def _order(self) -> tuple[int, ...]:
-        return tuple((FILE_AXES if self.is_of_file else AXES).index(letter) for letter in self.axes.replace("-", ""))
+        return tuple(self._letters.index(letter) for letter in self.axes.replace("-", ""))
+
+    @property
+    def _letters(self) -> str:
+        return FILE_AXES if self.is_of_file else AXES
 
     @staticmethod
     def _per_channel(value: float | tuple[float, ...], images: "Tensor") -> "Tensor":

@@ -66,7 +66,8 @@ def sliding_windows(
         axes.append((count, last / max(1, count - 1) if even else step, last, length, axis in turned))
     count = math.prod(count for count, *_ in axes)
     limits.require(count, limits.WINDOWS, f"windows of {_sizes(roi)} in a volume of {_sizes(shape)}")
-    return tuple(product(*(_places(*axis) for axis in axes)))
+    rows, columns, slices = (_places(*axis) for axis in axes)
+    return tuple(product(rows, columns, slices))
 
 
 def _places(count: int, step: float, last: int, length: int, is_turned: bool) -> list[slice]:
@@ -99,7 +100,7 @@ def window_weights(model: SegmentationModel, scores: Tensor) -> Tensor:
     """
     if model.takes_volumes or model.inference.weighting == "constant":
         return scores.new_ones(1).expand(scores.shape[2:])
-    kind = {"device": scores.device, "dtype": scores.dtype}
+    kind: dict[str, Any] = {"device": scores.device, "dtype": scores.dtype}
     if model.inference.weighting == "nnunet":
         of_network = torch.from_numpy(_nnunet_weights(model.order.in_network_order(model.roi))).to(**kind)
         weights = model.order.from_network(of_network[None, None])[0, 0]

@@ -115,7 +115,7 @@ class ModelSpec:
         return digest({key: value for key, value in facts.items() if value is not None})
 
     def _sliding(self) -> dict[str, Any]:
-        """Returns the sliding window's settings; padding only where it is not `volume`, the former one, by another name."""
+        """Returns the sliding window's settings; padding only where it differs from `volume`, as it was before."""
         stated = self.inference.model_dump(exclude_defaults=True, exclude={"padding"})
         padding, adapter = self.inference.padding, self.input
         if padding == "volume" or self.members:

@@ -34,8 +34,8 @@ class SegmentationModel(nn.Module):
     r"""Maps `[B, C, h, w, d]` in [0, 1] to logits `[B, K, h, w, d]`, for windows up to the ROI.
 
     Axis order, intensities and padding are handled here, inside the gradient: an axis shorter than the ROI is padded on
-    both sides in the network's input (`inference.padding`; the smaller half first, as MONAI's sliding window and nnU-Net
-    do), and the logits are cropped again. Nothing outside the volume is attacked.
+    both sides in the network's input (`inference.padding`; the smaller half first, as in MONAI's sliding window and
+    nnU-Net), and the logits are cropped again. Nothing outside the volume is attacked.
 
     Precision: `fp32` computes convolutions and matrix products in full float32 (torch's default lets cuDNN use TF32);
     `tf32` allows TF32 inside the network, forward and backward; `bf16` runs the network under autocast and returns
@@ -53,8 +53,8 @@ class SegmentationModel(nn.Module):
     that is the same for every window and step. `scores` predicts: with one draw per window, different from an
     attacker's.
 
-    A network that is given the axes of each file (`InputAdapter.is_of_file`) needs a case too: `for_case` returns the
-    model with that file's axes, and with the ROI along the axes of its volume.
+    Of a network that is given the axes of each file (`InputAdapter.is_of_file`), `for_case` returns the model with
+    those of a case's file, and with the ROI along the axes of its volume.
 
     A network with a `prompt_policy` (`freqbench.models.prompts`) takes prompts beside the images, drawn once from the
     label of a case: `for_case` returns the model with these prompts, `on` the model for some windows. Prompts are
@@ -153,8 +153,8 @@ class SegmentationModel(nn.Module):
     def _turned_to(self, codes: str) -> "SegmentationModel":
         """Returns the model for volumes whose files have axes towards `codes`."""
         if isinstance(self.net, MeanOfProbabilities):
-            members = [member._turned_to(codes) for member in self.net.members]
-            if all(ours is theirs for ours, theirs in zip(members, self.net.members, strict=True)):
+            members = [member._turned_to(codes) for member in self.net.models]
+            if all(ours is theirs for ours, theirs in zip(members, self.net.models, strict=True)):
                 return self
             model = copy(self)
             model._modules = {**self._modules, "net": MeanOfProbabilities(members)}
@@ -238,8 +238,7 @@ class SegmentationModel(nn.Module):
     @property
     def order(self) -> InputAdapter:
         """Adapter to the network's axes; an ensemble's first member's."""
-        first: InputAdapter = self.net.members[0].order if isinstance(self.net, MeanOfProbabilities) else self.adapter
-        return first
+        return self.net.models[0].order if isinstance(self.net, MeanOfProbabilities) else self.adapter
 
     def _cropped(self, size: Sequence[int]) -> tuple[slice, slice, slice]:
         """Returns the place of a window of this size in the logits of `_run`; refuses as `inside`."""
@@ -341,9 +340,14 @@ class MeanOfProbabilities(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
+    @property
+    def models(self) -> list[SegmentationModel]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, SegmentationModel)]
+
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logarithm of the members' mean probabilities."""
-        return mean_of_probabilities([member(images) for member in self.members])
+        return mean_of_probabilities([member(images) for member in self.models])
 
 
 def mean_of_probabilities(logits: Sequence[Tensor]) -> Tensor:

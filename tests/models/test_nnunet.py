@@ -41,33 +41,42 @@ def test_computes_what_the_class_built_directly_computes(
         torch.testing.assert_close(network(images), trained(images)[0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("transpose", "args"), [([0, 1, 2], {}), ([2, 0, 1], {"orientation": "RAS"})])
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "LAS", "PSR", "IRA"])
+@pytest.mark.parametrize(("transpose", "is_stated"), [([0, 1, 2], False), ([2, 0, 1], False), ([2, 0, 1], True)])
 def test_the_network_is_given_the_array_that_itk_reads(
-    write: Write, tmp_path: Path, transpose: list[int], args: dict[str, str]
+    write: Write, tmp_path: Path, transpose: list[int], is_stated: bool, codes: str
 ) -> None:
+    """Each file's own array, or, where `orientation` says that all were turned, that of a file turned so."""
     sitk = pytest.importorskip("SimpleITK")
+    args = {"orientation": codes} if is_stated else {}
     written = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
-    image = sitk.GetImageFromArray(written)  # identity direction: towards left, posterior, superior
-    if args:
-        image = sitk.DICOMOrient(image, args["orientation"])
+    # Identity direction: towards left, posterior, superior.
+    image = sitk.DICOMOrient(sitk.GetImageFromArray(written), codes)
     sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
     folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
-    adapter = nnunet.describe(folder, args).input.model_copy(update={"scale": (0.0, 1.0), "mean": 0.0, "std": 1.0})
-    np.testing.assert_array_equal(adapter.to_network(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
+    adapter = nnunet.describe(folder, args).input.of_file(codes)
+    np.testing.assert_array_equal(adapter.to_network_axes(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
 
 
 @pytest.mark.parametrize(
     ("change", "axes", "spacing"),
     [
         (lambda p, d, c: p.update(image_reader_writer="NibabelIOWithReorient"), "DWH", (0.8, 1.0, 5.0)),
-        # The network's axes are now H, D, W of the volume, and the plans' spacing is in the network's order.
-        (lambda p, d, c: p.update(transpose_forward=[2, 0, 1]), "-HD-W", (5.0, 0.8, 1.0)),
-        (lambda p, d, c: d["labels"].update(ignore=3), "D-W-H", (0.8, 1.0, 5.0)),
-        (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "D-W-H", (1.6, 2.0, 6.0)),
+        # The network's axes are now the first, third and second of the file; the plans' spacing is in their order.
+        (lambda p, d, c: p.update(transpose_forward=[2, 0, 1]), "IKJ", (5.0, 0.8, 1.0)),
+        (lambda p, d, c: p.update(image_reader_writer="NibabelIO"), "KJI", (0.8, 1.0, 5.0)),
+        (lambda p, d, c: d["labels"].update(ignore=3), "KJI", (0.8, 1.0, 5.0)),
+        (lambda p, d, c: c["init_args"].update(configuration="3d_lowres"), "KJI", (1.6, 2.0, 6.0)),
     ],
-    ids=["a reader that reorients", "transposed", "the ignore label is no class", "as the checkpoint was trained"],
+    ids=[
+        "a reader that reorients",
+        "transposed",
+        "nibabel's reader",
+        "the ignore label is no class",
+        "as the checkpoint was trained",
+    ],
 )
 def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spacing: tuple[float, ...]) -> None:
     found = nnunet.describe(write(change), {})

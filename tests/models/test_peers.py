@@ -4,7 +4,6 @@ Voxels whose two highest classes are closer than rounding allows are ties, and l
 """
 
 import json
-
 from itertools import permutations, product
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from models import nnunet_folder
-from models.nnunet_folder import CT, PATCH, direct
+from models.nnunet_folder import CT, direct
 from monai.inferers.utils import sliding_window_inference
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
@@ -26,7 +25,14 @@ from freqbench.core.types import Shape
 from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
 
 ROI: Shape = (8, 6, 4)
-AXES = ["".join(signs[i] + "HWD"[axis] for i, axis in enumerate(order)) for order in permutations(range(3)) for signs in product(("", "-"), repeat=3)]  # fmt: skip
+AXES = [
+    "".join(sign + axis for sign, axis in zip(signs, order, strict=True))
+    for order in permutations("HWD")
+    for signs in product(("", "-"), repeat=3)
+]
+
+
+MOST_TIES = 0.002
 
 
 def network(channels: int) -> nn.Module:
@@ -37,11 +43,11 @@ def network(channels: int) -> nn.Module:
         return nn.Sequential(*layers).double().eval().requires_grad_(False)
 
 
-def agreement(labels: Tensor, logits: Tensor, tie: float, most: float = 0.01) -> None:
+def agreement(labels: Tensor, logits: Tensor, tie: float) -> None:
     """Asserts equal labels `[h, w, d]` where the two highest of the logits `[K, h, w, d]` are apart."""
     first, second = logits.float().topk(2, dim=0).values
     ties = first - second <= tie
-    assert ties.float().mean() <= most
+    assert ties.float().mean() <= MOST_TIES
     assert torch.equal(labels.long()[~ties], logits.argmax(0)[~ties])
 
 
@@ -66,7 +72,8 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
     padding = ["reflect", "replicate", 0.0, float(rng.normal())][seed % 4]
     # Reflection reaches no further than the volume.
     shape = tuple(int(rng.integers(side // 2 + 1 if padding == "reflect" else 1, 3 * side)) for side in ROI)
-    settings = Inference(overlap=float(rng.choice([0.0, 0.25, 0.5, 0.7])), weighting=rng.choice(["constant", "gaussian"]), padding=padding)  # fmt: skip
+    overlap, weighting = float(rng.choice([0.0, 0.25, 0.5, 0.7])), str(rng.choice(["constant", "gaussian"]))
+    settings = Inference(overlap=overlap, weighting=weighting, padding=padding)
     volume = torch.from_numpy(rng.random((1, channels, *shape)))
     found = predict(SegmentationModel(net, ROI, adapter=adapter, inference=settings), volume)
 
@@ -103,7 +110,7 @@ READERS = ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"]
 
 def drawn_files(rng: np.random.Generator, root: Path, codes: str, channels: int, is_mr: bool) -> None:
     """A raw folder of one case, on spacings that have to be resampled, smooth so that resampling is benign."""
-    shape = tuple(int(n) for n in rng.integers(7, 34, 3))
+    shape = tuple(int(n) for n in rng.integers(7, 25, 3))
     spacing = tuple(float(step) for step in rng.choice([0.8, 1.0, 1.6, 3.0], 3))
     for channel in range(channels):
         voxels = gaussian_filter(rng.normal(0, 1, shape), 1.2)
@@ -153,8 +160,21 @@ def nnunetv2() -> ModuleType:
     return predict_from_raw_data
 
 
+def in_float32(nnunetv2: ModuleType, peer: Any, data: Tensor) -> Tensor:
+    """Logits from nnU-Net's own padding, windows, mirroring and weights, summed in float32."""
+    patch = peer.configuration_manager.patch_size
+    padded, place = nnunetv2.pad_nd_image(data, patch, "constant", {"value": 0}, True, None)
+    weights = nnunetv2.compute_gaussian(tuple(patch), 1 / 8, 10, torch.float32, peer.device)
+    sums, total = torch.zeros(3, *padded.shape[1:]), torch.zeros(padded.shape[1:])
+    with torch.inference_mode():
+        for window in peer._internal_get_sliding_window_slicers(padded.shape[1:]):
+            sums[window] += peer._internal_maybe_mirror_and_predict(padded[window][None])[0] * weights
+            total[window[1:]] += weights
+    return (sums / total)[(slice(None), *place[1:])]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2: ModuleType, seed: int) -> None:
     """Shapes below and above the patch, orientation, spacing, offset, channels, transposed plans and each reader."""
     rng = np.random.default_rng(seed)
@@ -175,7 +195,8 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     images = [str(path) for path in sorted((tmp_path / "raw/imagesTr").iterdir())]
     preprocessor = peer.configuration_manager.preprocessor_class(verbose=False)
     data, _, _ = preprocessor.run_case(images, None, peer.plans_manager, peer.configuration_manager, content)
-    logits = peer.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+    seen_by_peer = torch.from_numpy(data)
+    logits, exact = peer.predict_logits_from_preprocessed_data(seen_by_peer), in_float32(nnunetv2, peer, seen_by_peer)
 
     model = load_model(written)
     (ref,) = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset.refs()
@@ -184,6 +205,7 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     seen = prepared.adapter.to_network(case.image[None])
     np.testing.assert_allclose(seen[0].numpy(), data, atol=2e-4)
     labels = predict(prepared, case.image)
-    agreement(prepared.adapter.to_network_axes(labels[None, None])[0, 0], logits, 2e-3, 0.03)  # its sums are float16
-
-
+    labels = prepared.adapter.to_network_axes(labels[None, None])[0, 0]
+    agreement(labels, exact, 1e-4)
+    # Its own sums are float16, in which weights near a window's corner vanish.
+    assert (labels == logits.argmax(0)).float().mean() > 0.996

@@ -49,17 +49,17 @@ def frozen_net() -> nn.Module:
 
 
 def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    """It takes (x - mean) / std of HU on axes D, -W, -H: what its plans, and ITK's order and direction, say."""
+    """It takes (x - mean) / std of HU on the axes of each file, the last one first, as its reader and plans say."""
     found = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
     assert (found.roi, found.num_channels, found.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
     assert found.space is not None
     assert found.space.spacing == (0.8, 1.0, 5.0)
-    assert (found.inference.weighting, found.inference.mirror) == ("gaussian", "WD")
+    assert (found.inference.weighting, found.inference.mirror) == ("nnunet", "JK")
     x = volume(*found.roi)
     hu = -60 + 400 * x
-    turned = ((hu - CT["mean"]) / CT["std"]).flip(2, 3).permute(0, 1, 4, 3, 2)
+    turned = ((hu - CT["mean"]) / CT["std"]).permute(0, 1, 4, 3, 2)
     with torch.no_grad():
-        expected = direct("PlainConvUNet")(turned)[0].permute(0, 1, 4, 3, 2).flip(2, 3)
+        expected = direct("PlainConvUNet")(turned)[0].permute(0, 1, 4, 3, 2)
         torch.testing.assert_close(load(found, CPU)(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -116,7 +116,7 @@ def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_fo
     assert spec(**plus, input={"mean": 0.5}).input.axes == "DHW"
     assert spec(**plus, input={"mean": 0.5, "axes": "HWD"}).input.axes == "HWD"
     folder = nnunet(tmp_path / "n")
-    assert spec(arch="nnunet", checkpoint=folder, input={"mean": 0.5}).input.axes == "D-W-H"
+    assert spec(arch="nnunet", checkpoint=folder, input={"mean": 0.5}).input.axes == "KJI"
 
 
 @pytest.mark.parametrize("stated", [{}, {"input": {}}, {"preprocess": {}}])

@@ -59,9 +59,9 @@ def test_a_network_that_wants_the_volume_sees_it_to_the_bit() -> None:
 
 
 def test_a_turned_model_predicts_what_its_network_predicts_on_the_turned_volume() -> None:
-    """Over windows that tile the turned axis evenly from either end."""
+    """Its windows begin at the low end of the network's axis, which is the volume's high end."""
     net = unet(1, (6, 8, 8))
-    image = volume(1, (12, 16, 9))[0]
+    image = volume(1, (12, 16, 11))[0]
     turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
     plain = SegmentationModel(net, (6, 8, 8))
     found = predict(turned, image)
