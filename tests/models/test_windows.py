@@ -165,3 +165,15 @@ def test_two_orientations_in_one_dataset_are_one_attack_and_one_prediction(tmp_p
     assert len(found[0][0].unique()) == 2
     assert torch.equal(found[0][0], found[1][0])
     torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_members_of_an_ensemble_are_given_each_file_as_it_lies() -> None:
+    """The first axis of the file runs towards the back, the second upwards, the third to the right."""
+    nets, image = (Seen(), Seen()), case("PSR", (2, 5, 3))
+    members = [SegmentationModel(net, (5, 3, 2), adapter=InputAdapter(axes="KJI")) for net in nets]
+    turned = SegmentationModel(MeanOfProbabilities(members), (5, 3, 2)).for_case(image)
+    predict(turned, image.image)
+    assert turned.roi == (2, 5, 3)
+    as_in_file = image.image[0].permute(1, 2, 0).flip(0)
+    for net in nets:
+        torch.testing.assert_close(net.inputs[0][0, 0], as_in_file.permute(2, 1, 0))
