@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.data.utils import dense_patch_slices
 from monai.inferers.utils import _get_scan_interval, sliding_window_inference
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +24,7 @@ from freqbench.models import (
     prediction,
     sliding_windows,
 )
+from freqbench.models.inference import window_weights
 from freqbench.ops.losses import dice_ce
 
 ROI: Shape = (8, 6, 4)
@@ -58,6 +60,24 @@ def test_windows_are_monais(roi: Shape) -> None:
     for shape, overlap in product([(20, 9, 7), (8, 6, 4), (9, 6, 5), (33, 12, 8)], [0.0, 0.25, 0.5, 0.6, 0.9]):
         steps = _get_scan_interval(shape, roi, 3, [overlap] * 3)
         assert list(sliding_windows(shape, roi, overlap)) == dense_patch_slices(shape, roi, steps)
+
+
+@pytest.mark.parametrize("roi", [(8, 6, 4), (7, 5, 3), (2, 3, 20)])
+def test_even_windows_and_their_weights_are_nnunets(roi: Shape) -> None:
+    for shape, overlap in product([(20, 19, 33), (8, 6, 40), (9, 61, 21), (33, 12, 28)], [0.25, 0.5, 0.7]):
+        padded = [max(sides) for sides in zip(shape, roi, strict=True)]
+        starts = compute_steps_for_sliding_window(padded, roi, 1 - overlap)
+        windows = sliding_windows(shape, roi, overlap, even=True)
+        assert [tuple(axis.start for axis in window) for window in windows] == list(product(*starts))
+    model = SegmentationModel(nn.Conv3d(1, 2, 1), roi, inference=Inference(weighting="nnunet"))
+    expected = compute_gaussian(roi, dtype=torch.float64, device=torch.device("cpu"))
+    torch.testing.assert_close(window_weights(model, volume(roi)), expected)
+
+
+def test_windows_of_a_turned_axis_begin_at_its_other_end() -> None:
+    windows = sliding_windows((10, 4, 11), (4, 4, 4), turned=(0, 2))
+    assert sorted({h.start for h, _, _ in windows}) == [0, 2, 4, 6]
+    assert sorted({d.start for _, _, d in windows}) == [0, 1, 3, 5, 7]  # 7, 5, 3, 1 from the high end, then shifted
 
 
 def test_a_prediction_may_become_labels_of_an_attack_and_is_of_one_volume(net: nn.Module) -> None:
