@@ -111,6 +111,16 @@ def test_other_normalisations(write: Write, scheme: str, intensity: Any, scale: 
     assert (found.preprocess.intensity, found.input.scale) == (intensity, scale)
 
 
+def test_a_wider_span_of_z_scores_clips_less(write: Write) -> None:
+    zscore = {"normalization_schemes": ["ZScoreNormalization"]}
+    folder = write(lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(zscore))
+    found = nnunet.describe(folder, {"z_score_limit": 12})
+    assert found.preprocess is not None
+    assert (found.preprocess.intensity, found.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
+    with pytest.raises(UserError, match=r"z_score_limit"):
+        nnunet.describe(folder, {"z_score_limit": 0})
+
+
 def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> None:
     def two(plans: dict[str, Any], dataset: dict[str, Any], checkpoint: dict[str, Any]) -> None:
         plans["configurations"]["3d_fullres"]["normalization_schemes"] = ["CTNormalization"] * 2

@@ -11,9 +11,9 @@ nnU-Net reads them: give `orientation: RAS`, unless its plans name a reader that
 
 Windows, their weights and padding are nnU-Net's own (`windows: even`, `weighting: nnunet`, `padding: 0`).
 
-**Differs from nnU-Net:** under ZScoreNormalization, intensities beyond 5 standard deviations are clipped, as a volume
-in [0, 1] has bounds. One fold is one model, where nnU-Net averages folds by default. Sums over windows are float32
-(there: float16).
+**Differs from nnU-Net:** under ZScoreNormalization, intensities beyond `z_score_limit` standard deviations are clipped,
+as a volume in [0, 1] has bounds. One fold is one model, where nnU-Net averages folds by default. Sums over windows are
+float32 (there: float16).
 """
 
 import pkgutil
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict, validate
@@ -32,8 +32,6 @@ from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter
 from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
-
-Z_SCORE_LIMIT = 5.0
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 _ORIENTATIONS = {
@@ -58,12 +56,16 @@ class NnunetArgs(Strict):
         orientation: directions towards which every image was turned before nnU-Net read it: one of R or L, one of A or
             P, one of S or I, in the array's order; default: as the plans' image reader does, which turns images to RAS
             or leaves each as it lies in its file.
+        z_score_limit: standard deviations that a volume spans on either side of its mean under ZScoreNormalization. A
+            budget is a share of this span. Intensities beyond are clipped, which nnU-Net does not do: raise the limit
+            if they matter.
     """
 
     configuration: str | None = None
     fold: NonNegativeInt | Literal["all"] | None = None
     checkpoint: str = Field(default="checkpoint_final.pth", pattern=r"^[^/\\]+$")
     orientation: str | None = None
+    z_score_limit: PositiveFloat = 5.0
 
     @field_validator("orientation")
     @classmethod
@@ -161,7 +163,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     # ITK's arrays, and all of nnU-Net's readers after them, have the file's last axis first.
     letters = "".join((codes or FILE_AXES)[::-1][axis] for axis in plan.transpose)
     axes = axes_towards(letters) if codes else letters
-    intensity, scaled = _intensities(path, plan)
+    intensity, scaled = _intensities(path, plan, stated.z_score_limit)
     adapter = InputAdapter(axes=axes, **scaled)
     return Description(
         roi=configuration.patch_size,
@@ -247,7 +249,7 @@ def _orientation(path: str, plan: _Plan) -> str | None:
     return _ORIENTATIONS[plan.reader]
 
 
-def _intensities(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
+def _intensities(path: str, plan: _Plan, limit: float) -> tuple[Any, dict[str, Any]]:
     """Returns `intensity` of the preprocessing, and `scale`, `mean` and `std` of the input adapter."""
     schemes = sorted(set(plan.configuration.normalization_schemes))
     if len(schemes) > 1:
@@ -258,7 +260,7 @@ def _intensities(path: str, plan: _Plan) -> tuple[Any, dict[str, Any]]:
         case "ZScoreNormalization":
             if any(plan.configuration.use_mask_for_norm):
                 raise UserError(f"{path}: ZScoreNormalization within a mask (use_mask_for_norm) is not supported")
-            return {"zscore": Z_SCORE_LIMIT}, {"scale": (-Z_SCORE_LIMIT, Z_SCORE_LIMIT)}
+            return {"zscore": limit}, {"scale": (-limit, limit)}
         case "RescaleTo01Normalization":
             return "minmax", {}
         case "RGBTo01Normalization":
