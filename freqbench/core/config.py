@@ -1,9 +1,9 @@
 """Reads YAML files into pydantic models; a mistake gives one line with its place, the expected value and a hint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -47,10 +47,15 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _flags_are_no_numbers(cls, given: Any, info: ValidationInfo) -> Any:
-        if _has_flag(given) and not _takes_flags(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"expected neither true nor false, got {given!r:.300}")
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _has_flag(given) and not _takes_flags(annotation):
+            expected = " or ".join(dict.fromkeys(_leaves(annotation))) or "neither true nor false"
+            advice = f": {QUOTES}" if "text" in expected else ""
+            raise ValueError(f"expected {expected}, got {given!r:.300}{advice}")
         return given
 
+
+QUOTES = "put a name that YAML reads otherwise (true, null, 1.10) in quotes"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,6 +123,18 @@ def _takes_flags(annotation: Any) -> bool:
     return annotation in (bool, Any) or any(map(_takes_flags, get_args(annotation)))
 
 
+def _leaves(annotation: Any) -> Iterator[str]:
+    """Yields what a type takes: the words of a Literal, `text`, `a number`."""
+    if get_origin(annotation) is Literal:
+        yield from map(repr, get_args(annotation))
+    elif annotation is str:
+        yield "text"
+    elif annotation in (int, float):
+        yield "a number"
+    else:
+        yield from (leaf for part in get_args(annotation) for leaf in _leaves(part))
+
+
 def _place(location: Sequence[int | str]) -> str:
     text = ""
     for part in location:
@@ -139,11 +156,18 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     place = _place(location)
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    texts = [_said(failure) for failure in errors if failure["loc"][: len(location)] == location]
+    failures = [failure for failure in errors if failure["loc"][: len(location)] == location]
+    texts = [_said(failure) for failure in failures]
     others = (text.removeprefix("Input should be ") for text in dict.fromkeys(texts[1:]))
     message = " or ".join([texts[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
+    if any(failure["type"] == "string_type" and _is_plain(failure["input"]) for failure in failures):
+        got += f": {QUOTES}"
     return f"{place}: {message}{got}" if place else message
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _said(error: ErrorDetails) -> str:
