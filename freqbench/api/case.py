@@ -105,7 +105,7 @@ class Case:
         label: AnyPath | None = None,
         *,
         labels: int | Sequence[str] | None = None,
-        **space: Any,
+        **keys: Any,
     ) -> "Case":
         """Makes a case from its NIfTI files, prepared like those of a job's dataset.
 
@@ -113,9 +113,10 @@ class Case:
             image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
             label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
-            space: keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
-                percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
-                `resampling`.
+            keys: `label_map` and `ignore` of a dataset's entry in a job file (the class of each label in the file, and
+                labels that do not count), and keys of `freqbench.core.input_space.Preprocess`: `spacing` in
+                millimetres, `intensity` (default: percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT),
+                `crop_foreground`, `size`, `pad_to`, `resampling`.
 
         Raises:
             UserError: an unknown key, or invalid files.
@@ -124,11 +125,11 @@ class Case:
         images = tuple(path_of(path, "image") for path in several)
         files = {
             "image": images,
-            "label_map": None if label is None else path_of(label, "label"),
+            "label": None if label is None else path_of(label, "label"),
             "reference": "prediction" if label is None else "label",
-            "labels": MOST_CLASSES if labels is None else labels,
+            "labels": MOST_CLASSES - bool(keys.get("ignore")) if labels is None else labels,
         }
-        content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
+        content = {"name": nifti.stem(images[0]), "root": "", **files, **keys}
         dataset = config.validate(content, _Files, "from_nifti")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
@@ -334,7 +335,7 @@ class _Files(ListedFolder):
     loader: ClassVar[str] = "files"
 
     image: tuple[str, ...]
-    label_map: str | None
+    label: str | None
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         return {self.split: [self.name]}
@@ -349,4 +350,4 @@ class _Files(ListedFolder):
         return str(line)
 
     def _parsed(self, line: Any) -> CaseFiles:
-        return CaseFiles(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])
+        return CaseFiles(str(line), str(line), self.image[0], self.label, further=self.image[1:])

@@ -117,6 +117,11 @@ class Dataset(Strict, abc.ABC):
         return 1
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
+        return ()
+
+    @property
     def space(self) -> Preprocess:
         """The space in which cases are attacked and scored, unless a model has its own."""
         return Preprocess()
