@@ -117,6 +117,11 @@ class Dataset(Strict, abc.ABC):
         return 1
 
     @property
+    def ignored(self) -> tuple[int, ...]:
+        """Labels in the files whose voxels do not count; they are IGNORED in label maps."""
+        return ()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
         return ()

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from freqbench.core.errors import DataError
-from freqbench.core.types import NO_LABEL
+from freqbench.core.types import IGNORED
 from freqbench.data import nifti
 
 MOST_NAMED = 20  # values that a refusal or a note lists
@@ -19,7 +19,7 @@ class Classes:
 
     Attributes:
         names: names of the classes, background first.
-        of_value: class of each allowed value; NO_LABEL for a value that does not count.
+        of_value: class of each allowed value; IGNORED for a value that does not count.
         value_names: names of the values, as far as the files' own list gives them.
     """
 
@@ -30,12 +30,12 @@ class Classes:
     @property
     def moved(self) -> dict[int, int]:
         """The values whose class is not their own number, ignored values aside."""
-        return {value: k for value, k in sorted(self.of_value.items()) if k not in (value, NO_LABEL)}
+        return {value: k for value, k in sorted(self.of_value.items()) if k not in (value, IGNORED)}
 
     @property
     def ignored(self) -> tuple[int, ...]:
         """The values that do not count."""
-        return tuple(sorted(value for value, k in self.of_value.items() if k == NO_LABEL))
+        return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
 
     def recipe(self) -> dict[str, object]:
         """Returns the part of a case's identity: empty if every value is its own class."""
@@ -100,9 +100,11 @@ def classes_of(
         if values and 0 not in values:
             raise DataError(f"{where}: expected a name for label 0, the background, got {values!r}: add it")
     names = _names(of_value, values, count) if names is None else names
+    if ignore and len(names) > IGNORED:
+        raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
     if label_map is not None:
         _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
-    return Classes(names=names, of_value=of_value | dict.fromkeys(ignore, NO_LABEL), value_names=listed)
+    return Classes(names=names, of_value=of_value | dict.fromkeys(ignore, IGNORED), value_names=listed)
 
 
 def _plain(name: str) -> str:

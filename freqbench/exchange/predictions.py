@@ -209,7 +209,7 @@ def _outcomes(
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
-        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
+        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred, native.label)}
         beside = {column: row and row[column] for column in BESIDE}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from freqbench.core.errors import DataError, UserError
-from freqbench.core.types import NO_LABEL
+from freqbench.core.types import IGNORED
 from freqbench.data import nifti
 from freqbench.data.labels import classes_of
 
@@ -60,9 +60,9 @@ def found(
             ("air", "liver", "kidney", "aorta"),
             {0: 0, 1: 1, 2: 2, 3: 3},
         ),
-        (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: NO_LABEL}),
-        (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: NO_LABEL, 0: 0, 1: 1, 2: NO_LABEL, 3: 3}),
-        (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: NO_LABEL}),
+        (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
+        (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
+        (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
         ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
     ],
 )
@@ -178,7 +178,7 @@ def test_nifti_reads_negative_labels_where_they_are_listed(folder: Folder) -> No
     Nifti1(np.where(label == 2, -1, label), np.eye(4)).to_filename(folder.root / "labelsTr/a.nii.gz")
     dataset = folder.dataset(cases=["a"], ignore=[-1])
     kept = dataset.native(dataset.refs()[0]).label[0].numpy()
-    assert ((kept == NO_LABEL) == (label == 2)).all()
+    assert ((kept == IGNORED) == (label == 2)).all()
     assert kept.shape == SHAPE
     with pytest.raises(DataError, match="expected integers from 0 as labels, got -1"):
         nifti.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))

@@ -147,7 +147,7 @@ def _part(task: Task, samples: list[int]) -> Task:
     """Makes a separate task of some samples; it repeats the draws of the first member, whatever ran before."""
     part = copy(task)
     part.images, part.clean = task.images[samples], task.clean[samples]
-    part.objective = Objective(labels=task.objective.labels[samples])
+    part.objective = task.objective.of_samples(samples)
     part.passes, part.draws = Passes(), task.draws.set_back(samples)
     return part
 

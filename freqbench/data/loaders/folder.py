@@ -17,7 +17,7 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, User
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
-from freqbench.core.types import NO_LABEL, Case, CaseRef, NativeCase
+from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
 from freqbench.data.labels import Classes, classes_of, read_classes
@@ -88,7 +88,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     root: str
     labels: Annotated[int, Field(ge=2, le=256)] | tuple[ClassName, ...] | None = None
-    label_map: dict[int, Annotated[int, Field(ge=0, lt=NO_LABEL)]] | None = None
+    label_map: dict[int, Annotated[int, Field(ge=0, lt=IGNORED)]] | None = None
     ignore: tuple[int, ...] = ()
 
     @field_validator("labels")
@@ -157,6 +157,11 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if broken := [name for name in names if name.encode(errors="replace").decode() != name]:
             raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
         return names
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The job's `ignore`, else what the files' own list leaves out."""
+        return self.classes_of_labels.ignored
 
     @property
     def notes(self) -> tuple[str, ...]:
