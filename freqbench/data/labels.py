@@ -130,8 +130,8 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
     if misplaced:
         strange = next(name for name in names[1:] if name not in known)
         raise DataError(
-            f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got {misplaced[0]!r}, "
-            f"which is label {known[misplaced[0]]}, beside {strange!r}, which is none of {', '.join(listed.values())}: "
+            f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "
+            f"{misplaced[0]!r}, which is label {known[misplaced[0]]}, beside {strange!r}, which is none of {', '.join(listed.values())}: "
             "mend it, or say the class of each label by `label_map`"
         )
     return False
@@ -147,8 +147,8 @@ def _as_mapped(
             of_value[value] = value
         elif value not in of_value and value in listed:
             raise DataError(
-                f"{where}: label_map: expected label {value} ({listed[value]}) in it, as its number is now the class of "
-                f"another, got none: list it: {{{value}: 0}} makes it background"
+                f"{where}: label_map: expected label {value} ({listed[value]}) in it, as its number is now the class "
+                f"of another, got none: list it: {{{value}: 0}} makes it background"
             )
     return of_value
 
@@ -175,8 +175,8 @@ def _require_fitting(
     for value, k in label_map.items():
         if k >= len(names):
             raise DataError(
-                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes in "
-                "`labels`, or map it to one of these"
+                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
+                "in `labels`, or map it to one of these"
             )
     if len(names) < 2:
         raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
@@ -185,8 +185,8 @@ def _require_fitting(
         value = next(value for value, k in of_value.items() if k > missing)
         raise DataError(
             f"{where}: label_map: expected classes 0, 1, ... without a gap, got none for class {missing}, but class "
-            f"{of_value[value]} for label {value} ({listed.get(value, 'unnamed')}): list it with another class; 0 makes "
-            "it background"
+            f"{of_value[value]} for label {value} ({listed.get(value, 'unnamed')}): list it with another class; 0 "
+            "makes it background"
         )
 
 

@@ -92,8 +92,8 @@ def _training(
     dataset.require_labels(place, "which a network learns from")
     if dataset.ignored:
         raise UserError(
-            f"{place}: expected a label for every voxel, as training counts all of them, got {dataset.name} with voxels "
-            f"that do not count (label {dataset.ignored[0]}): give them a class by its label_map and ignore: []"
+            f"{place}: expected a label for every voxel, as training counts all of them, got {dataset.name} with "
+            f"voxels that do not count (label {dataset.ignored[0]}): give them a class by its label_map and ignore: []"
         )
     if model.noise:
         _require_layout(model.noise, dataset, place)

@@ -15,7 +15,6 @@ from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.inputs import Given
-from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY

@@ -101,10 +101,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     @model_validator(mode="after")
     def _maps_labels_that_are_read(self) -> "ListedFolder":
         if self.reference == "prediction" and (self.label_map or self.ignore):
-            raise ValueError(
-                f"expected no {'label_map' if self.label_map else 'ignore'} beside reference: prediction, which reads no "
-                "label maps: leave it out"
-            )
+            key = "label_map" if self.label_map else "ignore"
+            raise ValueError(f"expected no {key} beside reference: prediction, which reads no label maps: leave it out")
         return self
 
     @abc.abstractmethod

@@ -18,7 +18,8 @@ class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
     Every label map is a case; an image has one file per channel. Region-based labels are refused:
-    attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count. The patient of `patient001_frame01` is `patient001`.
+    attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count. The patient of
+    `patient001_frame01` is `patient001`.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
