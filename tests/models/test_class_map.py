@@ -44,7 +44,7 @@ def test_it_is_part_of_the_identity_however_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: say by class_map"),
+        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
         ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
         (
             {"classes": 4, "class_map": MAP},

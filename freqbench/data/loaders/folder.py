@@ -301,7 +301,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
         lines = splits[key][start:stop]
         if not lines:
-            raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
+            others = ", ".join(name for name, cases in splits.items() if cases and name != key)
+            advice = f"choose one of {others}" if others else "fill the list, or give another"
+            raise DataError(f"{self._source()}: expected cases in split {split}, got none: {advice}")
         return lines
 
     def _entries(self, split: str) -> dict[str, CaseFiles]:
