@@ -195,8 +195,8 @@ def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
     inner = {name: part for name, field in fields.items() if (part := _first_model(field.annotation))}
     place = next((name for name, part in inner.items() if word in part.model_fields), None)
     meant = next((key for key in SYNONYMS.get(word, ()) if key in fields), None)
-    sentence = unknown("key", word, fields, likely=meant)
-    if place:
+    sentence = unknown("key", word, [field.alias or name for name, field in fields.items()], likely=meant)
+    if place and not meant:
         return f"unknown key {word!r:.80}: it is a key inside `{place}`: write it there"
     if word in OWNERS and not meant:
         return (
