@@ -18,7 +18,7 @@ MOVING = ("difgsm", "dynamic_scaling", "deformation")  # what a network says lie
 
 
 class Elsewhere(nn.Module):
-    """A network that says something else, strongly, in some voxels: class 2 where `sign` is 1, class 0 where it is -1."""
+    """A network that says something else, in some voxels: class 2 where `sign` is 1, class 0 where it is -1."""
 
     def __init__(self, voxels: Tensor, sign: float) -> None:
         super().__init__()

@@ -20,7 +20,8 @@ def test_a_word_that_people_do_not_read_as_a_number_stays_text(word: str) -> Non
 )
 def test_a_number_is_a_number(word: str, value: float) -> None:
     found = yaml_of(word, "job.yaml")
-    assert found == value and type(found) is type(value)
+    assert found == value
+    assert type(found) is type(value)
 
 
 @pytest.mark.parametrize("word", ["true", "False", "null", "~", ".inf", "-.INF", "text", "'010'"])
@@ -40,6 +41,6 @@ def test_files_of_other_tools_are_read_by_their_rules() -> None:
     assert mapping_of("{a: yes, b: 010, c: 1_000}", "a.yaml", of_others=True) == {"a": True, "b": 8, "c": 1000}
 
 
-@pytest.mark.parametrize("word", (*TEXT, *WORDS))
+@pytest.mark.parametrize("word", [*TEXT, *WORDS])
 def test_a_written_item_is_read_back(word: str) -> None:
     assert yaml_of(yaml_item({"name": word}), "job.yaml") == [{"name": word}]

@@ -15,7 +15,7 @@ GENERATOR = np.random.default_rng(8)
 
 
 def maps(gap: bool) -> LabelMaps:
-    """Predicted and true maps in a volume of air; with a `gap`, three slices without a label hold strange predictions."""
+    """Predicted and true maps in a volume of air; with a `gap`, three slices have no label and strange predictions."""
     label = np.zeros((12, 10, 8), np.uint8)
     label[2:6, 2:7, 2:6], label[2:5, 7:9, 1:3] = 1, 2
     pred = np.roll(label, 1, axis=1)

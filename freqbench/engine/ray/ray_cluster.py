@@ -304,8 +304,8 @@ def _folder_for_files() -> dict[str, str]:
             logger.warning("Ray puts its files into %s/ray, as %s is %s, %s", folder, name, own, fault)
             return {"RAY_TMPDIR": folder}
     raise UserError(
-        f"Ray: expected a writable folder of at most {most} bytes for its files, got {own}, {fault}: set RAY_TMPDIR to a "
-        f"shorter one, or {WITHOUT}"
+        f"Ray: expected a writable folder of at most {most} bytes for its files, got {own}, {fault}: set RAY_TMPDIR to "
+        f"a shorter one, or {WITHOUT}"
     )
 
 
