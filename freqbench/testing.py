@@ -15,6 +15,7 @@ from freqbench.attacks import Attack, AttackResult
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
+from freqbench.ops.counted import without_ignored
 
 
 class SmallNet(nn.Module):
@@ -224,7 +225,7 @@ def _check_case(dataset: Dataset, case: Case) -> None:
     _require(low >= 0 and high <= 1, dataset, f"{name}: expected intensities in [0, 1], got [{low:.4g}, {high:.4g}]")
     fits = label.dtype == torch.uint8 and label.shape == (1, *image.shape[1:])
     _require(fits, dataset, f"{name}: expected a uint8 label beside the image, got {label.dtype} {tuple(label.shape)}")
-    highest = int(label.max())
+    highest = int((without_ignored(label) if dataset.ignored else label).max())
     classes = f"classes in 0..{dataset.num_classes - 1}"
     _require(highest < dataset.num_classes, dataset, f"{name}: expected {classes}, got {highest}: name all classes")
     fits = all(side <= bound for side, bound in zip(image.shape[1:], case.ref.shape, strict=True))

@@ -14,12 +14,13 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of, require_class
-from freqbench.core.types import NO_LABEL, CaseRef, Reference, Spacing, triple
+from freqbench.core.types import IGNORED, NO_LABEL, CaseRef, Reference, Spacing, triple
 from freqbench.data import Dataset, NativeCase, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
+from freqbench.ops.counted import without_ignored
 
 AnyPath = str | PathLike[str]
 MOST_CLASSES = 256  # limit of a label map in uint8
@@ -39,11 +40,13 @@ class Case:
         spacing: millimetres per voxel along H, W and D; None: those of the affine, or 1 mm without an affine.
         affine: voxel to world millimetres (RAS+), `[4, 4]`; None: the spacing along the axes.
         class_names: names of all classes, background first; empty: unnamed, as many as the model has.
+        ignore: labels whose voxels do not count, in losses, metrics and success.
         name: name of the case in results.
 
     Attributes:
         reference: `label`: attacks and scores are against the label map; `prediction`: without one, against each
             model's prediction of the clean volume.
+        ignores: true if voxels of the label map may not count; they have the label 254 there.
 
     Raises:
         UserError: shapes that differ, an image outside [0, 1], or labels that are no classes.
@@ -53,6 +56,7 @@ class Case:
     class_names: tuple[str, ...]
     dataset: Dataset | None
     reference: Reference
+    ignores: bool
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class Case:
         *,
         affine: npt.NDArray[Any] | None = None,
         class_names: Sequence[str] = (),
+        ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
         if not isinstance(name, str):
@@ -83,7 +88,12 @@ class Case:
         grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
-            require_classes(classes, len(class_names) or MOST_CLASSES)
+            if ignore:
+                left_out = torch.isin(classes, torch.tensor([*ignore], dtype=classes.dtype))
+                require_classes(classes[~left_out], len(class_names) or IGNORED)
+                classes = torch.where(left_out, IGNORED, classes.to(torch.int64))
+            else:
+                require_classes(classes, len(class_names) or MOST_CLASSES)
             stored["label"] = classes.to(torch.uint8).clone()[None]
         self.reference = "prediction" if classes is None else "label"
         fingerprint = digest([checkpoints.state_sha256(stored)])
@@ -96,7 +106,7 @@ class Case:
             native_ranges=((0.0, 1.0),) * len(voxels),
             original_spacing=steps,
         )
-        self.class_names, self.dataset = tuple(class_names), None
+        self.class_names, self.dataset, self.ignores = tuple(class_names), None, bool(ignore)
 
     @classmethod
     def from_nifti(
@@ -105,7 +115,7 @@ class Case:
         label: AnyPath | None = None,
         *,
         labels: int | Sequence[str] | None = None,
-        **space: Any,
+        **keys: Any,
     ) -> "Case":
         """Makes a case from its NIfTI files, prepared like those of a job's dataset.
 
@@ -113,9 +123,10 @@ class Case:
             image: a path or URI, or one per channel; channels may also lie along the file's fourth axis.
             label: path or URI of the label map on the same grid; None: there is none, see `reference`.
             labels: names of all classes, background first, or their number; None: as many as the model has.
-            space: keys of `freqbench.core.input_space.Preprocess`: `spacing` in millimetres, `intensity` (default:
-                percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT), `crop_foreground`, `size`, `pad_to`,
-                `resampling`.
+            keys: `label_map` and `ignore` of a dataset's entry in a job file (the class of each label in the file, and
+                labels that do not count), and keys of `freqbench.core.input_space.Preprocess`: `spacing` in
+                millimetres, `intensity` (default: percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT),
+                `crop_foreground`, `size`, `pad_to`, `resampling`.
 
         Raises:
             UserError: an unknown key, or invalid files.
@@ -124,11 +135,11 @@ class Case:
         images = tuple(path_of(path, "image") for path in several)
         files = {
             "image": images,
-            "label_map": None if label is None else path_of(label, "label"),
+            "label": None if label is None else path_of(label, "label"),
             "reference": "prediction" if label is None else "label",
-            "labels": MOST_CLASSES if labels is None else labels,
+            "labels": (IGNORED if keys.get("ignore") else MOST_CLASSES) if labels is None else labels,
         }
-        content = {"name": nifti.stem(images[0]), "root": "", **files, **space}
+        content = {"name": nifti.stem(images[0]), "root": "", **files, **keys}
         dataset = config.validate(content, _Files, "from_nifti")
         (ref,) = dataset.refs()
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
@@ -137,13 +148,13 @@ class Case:
     def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
-        case.reference = dataset.reference
+        case.reference, case.ignores = dataset.reference, bool(dataset.ignored)
         return case
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image.shape))
         sides = " x ".join(f"{step:g}" for step in self.spacing)
-        labels = "no label map" if self.label is None else f"labels 0 to {int(self.label.max())}"
+        labels = "no label map" if self.label is None else f"labels 0 to {self.highest_label}"
         return f"<Case {self.name}: {shape} voxels of {sides} mm, {labels}>"
 
     @property
@@ -160,6 +171,11 @@ class Case:
     def label(self) -> Tensor | None:
         """Label map, uint8 `[1, H, W, D]`, 0 is background; None if `reference` is the prediction."""
         return self.volume.label if self.reference == "label" else None
+
+    @property
+    def highest_label(self) -> int:
+        """The largest class in the label map; voxels that do not count are left out."""
+        return int((without_ignored(self.volume.label) if self.ignores else self.volume.label).max())
 
     @property
     def spacing(self) -> Spacing:
@@ -334,7 +350,7 @@ class _Files(ListedFolder):
     loader: ClassVar[str] = "files"
 
     image: tuple[str, ...]
-    label_map: str | None
+    label: str | None
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         return {self.split: [self.name]}
@@ -349,4 +365,4 @@ class _Files(ListedFolder):
         return str(line)
 
     def _parsed(self, line: Any) -> CaseFiles:
-        return CaseFiles(str(line), str(line), self.image[0], self.label_map, further=self.image[1:])
+        return CaseFiles(str(line), str(line), self.image[0], self.label, further=self.image[1:])

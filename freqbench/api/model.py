@@ -83,7 +83,7 @@ class Model:
             )
         if spec.is_prompted:
             dataset.require_labels(spec.name, "from which its points are drawn")
-        if case.label is not None and (highest := int(case.label.max())) >= spec.num_classes:
+        if case.label is not None and (highest := case.highest_label) >= spec.num_classes:
             raise UserError(
                 f"{spec.name}: expected labels 0 to {spec.num_classes - 1} in {case.name}, got {highest}: map them to "
                 "the model's classes"

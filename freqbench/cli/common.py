@@ -150,12 +150,11 @@ def stoppable(doing: str) -> Iterator[None]:
 def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
     with uncollected():
-        from freqbench.core import config
-        from freqbench.job.schema import JobSpec, require_sound
+        from freqbench.job import schema
 
-        job = config.load(path, JobSpec, overrides or ())
+        job = schema.load(path, overrides or ())
         job = job.model_copy(update={"trust_code": True}) if trusted else job
-        require_sound(job)
+        schema.require_sound(job)
         return job
 
 

@@ -232,11 +232,11 @@ def train(
 ) -> None:
     """Train the networks of a training job, clean or adversarially; the same command goes on where it was stopped."""
     from freqbench import training
-    from freqbench.core import config
+    from freqbench.job import schema
     from freqbench.training import link
 
     try:
-        job = config.load(path, training.TrainJob, set_ or ())
+        job = schema.load_training(path, set_ or ())
         with link.ray_for(job, address):
             results = training.train(job, out)
     except KeyboardInterrupt:

@@ -1,9 +1,9 @@
 """Reads YAML files into pydantic models; a mistake gives one line with its place, the expected value and a hint."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -47,10 +47,15 @@ class Strict(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _flags_are_no_numbers(cls, given: Any, info: ValidationInfo) -> Any:
-        if _has_flag(given) and not _takes_flags(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"expected neither true nor false, got {given!r:.300}")
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if _has_flag(given) and not _takes_flags(annotation):
+            expected = " or ".join(dict.fromkeys(_leaves(annotation))) or "neither true nor false"
+            advice = f": {QUOTES}" if "text" in expected else ""
+            raise ValueError(f"expected {expected}, got {given!r:.300}{advice}")
         return given
 
+
+QUOTES = "put a name that YAML reads otherwise (true, null, 1.10) in quotes"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,6 +123,18 @@ def _takes_flags(annotation: Any) -> bool:
     return annotation in (bool, Any) or any(map(_takes_flags, get_args(annotation)))
 
 
+def _leaves(annotation: Any) -> Iterator[str]:
+    """Yields what a type takes: the words of a Literal, `text`, `a number`."""
+    if get_origin(annotation) is Literal:
+        yield from map(repr, get_args(annotation))
+    elif annotation is str:
+        yield "text"
+    elif annotation in (int, float):
+        yield "a number"
+    else:
+        yield from (leaf for part in get_args(annotation) for leaf in _leaves(part))
+
+
 def _place(location: Sequence[int | str]) -> str:
     text = ""
     for part in location:
@@ -130,20 +147,67 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     errors = error.errors()
     first = errors[0]
     location = first["loc"]
+    if first["type"] == "missing":  # a misspelt key is why the right one is missing
+        strange = (each for each in errors if each["type"] == "extra_forbidden" and each["loc"][:-1] == location[:-1])
+        first = next(strange, first)
+        location = first["loc"]
     if first["type"] == "extra_forbidden":
         owner = _model_at(model, location[:-1])
-        keys = list(owner.model_fields) if owner else []
         inside = _place(location[:-1])
-        return f"{inside + ': ' if inside else ''}{unknown('key', str(location[-1]), keys)}"
+        return f"{inside + ': ' if inside else ''}{_unknown_key(str(location[-1]), owner)}"
     location = _without_alternatives(model, location)
     place = _place(location)
+    if first["type"] == "missing" and isinstance(location[-1], int):
+        return f"{_place(location[:-1])}: expected a list of more values, got {location[-1]}: give all of them"
     if first["type"] == "missing":
         return f"{place}: required, but not given"
-    texts = [_said(failure) for failure in errors if failure["loc"][: len(location)] == location]
+    failures = [failure for failure in errors if failure["loc"][: len(location)] == location]
+    texts = [_said(failure) for failure in failures]
     others = (text.removeprefix("Input should be ") for text in dict.fromkeys(texts[1:]))
     message = " or ".join([texts[0], *others]).removeprefix("Value error, ")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r:.300}"
+    if any(failure["type"] == "string_type" and _is_plain(failure["input"]) for failure in failures):
+        got += f": {QUOTES}"
+    elif all(failure["type"] in ("list_type", "tuple_type") for failure in failures):
+        got += ": put the values between brackets, [a, b]"
+    elif first["type"] in ("model_type", "model_attributes_type"):
+        got += ": write its keys, {name: ..., ...}"
     return f"{place}: {message}{got}" if place else message
+
+
+# Words that newcomers write for a key, with the key; or the entry of a job that has this key.
+SYNONYMS = {
+    **dict.fromkeys(("path", "folder", "dir", "directory", "data"), ("root", "checkpoint")),
+    **dict.fromkeys(("weights", "ckpt", "file", "state_dict"), ("checkpoint",)),
+    **dict.fromkeys(("window", "hu_window", "normalization", "scaling"), ("intensity",)),
+    **dict.fromkeys(("patch_size", "window_size", "img_size"), ("roi",)),
+    **dict.fromkeys(("strides", "channels", "num_res_units", "feature_size"), ("args",)),
+    **dict.fromkeys(("class_names", "num_classes"), ("labels", "classes")),
+    **dict.fromkeys(("type", "kind"), ("loader", "arch")),
+}
+OWNERS = {"label_map": "dataset", "ignore": "dataset", "root": "dataset", "split": "dataset"}
+OWNERS |= {"class_map": "model", "checkpoint": "model", "arch": "model", "eps": "attack", "steps": "attack"}
+
+
+def _unknown_key(word: str, owner: type[BaseModel] | None) -> str:
+    """Returns the sentence for an unknown key: it names the key that is meant, or the entry that has it."""
+    fields = dict(owner.model_fields) if owner else {}
+    inner = {name: part for name, field in fields.items() if (part := _first_model(field.annotation))}
+    place = next((name for name, part in inner.items() if word in part.model_fields), None)
+    meant = next((key for key in SYNONYMS.get(word, ()) if key in fields), None)
+    sentence = unknown("key", word, [field.alias or name for name, field in fields.items()], likely=meant)
+    if place and not meant:
+        return f"unknown key {word!r:.80}: it is a key inside `{place}`: write it there"
+    if word in OWNERS and not meant:
+        return (
+            f"unknown key {word!r:.80}: it is a key of {'an' if OWNERS[word] == 'attack' else 'a'} {OWNERS[word]}: "
+            + ("write it in that entry")
+        )
+    return sentence
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _said(error: ErrorDetails) -> str:

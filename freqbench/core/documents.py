@@ -1,6 +1,7 @@
 """Reads YAML and JSON of unknown origin within limits of size, depth and number of values; writes YAML list items."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +17,9 @@ JSON_BYTES = 2**28  # the index of a store of millions of records takes some ten
 DEPTH = 64
 DIGITS = 1000  # of a whole number; Python converts at most 4300
 
-_MERGE = "tag:yaml.org,2002:merge"
-_INT = "tag:yaml.org,2002:int"
+_MERGE, _INT, _FLOAT, _BOOL, _DATE = (
+    f"tag:yaml.org,2002:{tag}" for tag in ("merge", "int", "float", "bool", "timestamp")
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -50,6 +52,35 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _JobLoader(_Loader):
+    """Reads a word as a number only if people do: `010`, `0x10`, `1_000`, `12:30` and `2026-01-02` stay text.
+
+    YAML 1.1, as PyYAML reads it, takes the first for an octal 8, and the fourth for 750 seconds: wrong ids of cases,
+    without an error. A field that takes a whole number still reads `010` as 10. It also takes `yes`, `no`, `on` and
+    `off` for true and false, which YAML 1.2 takes for words: they are refused, as either may be meant.
+    """
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        node = super().compose_node(parent, index)
+        is_word = isinstance(node, ScalarNode) and node.tag == _BOOL and node.value.lower() not in ("true", "false")
+        if isinstance(node, ScalarNode) and is_word:
+            problem = f"expected true, false, or a name in quotes, got {node.value}: write true or false, or quote it"
+            raise ComposerError(None, None, problem, node.start_mark)
+        return node
+
+
+_JobLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_INT, _FLOAT, _DATE)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NUMBERS = {  # those of YAML 1.1 that mean the same in YAML 1.2
+    _INT: r"[-+]?(0|[1-9][0-9]*)",
+    _FLOAT: r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+}
+for _tag, _pattern in _NUMBERS.items():
+    _JobLoader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), list("-+.0123456789"))
+
+
 def _refuse_twice(node: MappingNode) -> None:
     seen = set()
     for key, _ in node.value:
@@ -59,8 +90,10 @@ def _refuse_twice(node: MappingNode) -> None:
             seen.add((key.tag, key.value))
 
 
-def yaml_of(content: bytes | str, where: str) -> Any:
-    """Returns the plain values in a YAML text.
+def yaml_of(content: bytes | str, where: str, of_others: bool = False) -> Any:
+    """Returns the plain values in a YAML text; `of_others`: by PyYAML's rules, as other tools read their own files.
+
+    Words that YAML 1.1 takes for numbers, but people do not, are text: `010`, `12:30`, `1_000`, `2026-01-02`.
 
     Raises UserError, which begins with `where`, for invalid YAML, for a tag that would make an object, a repeated key,
     and more than YAML_BYTES, YAML_NODES or DEPTH levels.
@@ -69,7 +102,7 @@ def yaml_of(content: bytes | str, where: str) -> Any:
         raise UserError(f"{where}: expected YAML of at most {YAML_BYTES // 2**20} MiB, got more: give the right file")
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        loader = _Loader(text)
+        loader = (_Loader if of_others else _JobLoader)(text)
         try:
             return loader.get_single_data()
         finally:
@@ -78,9 +111,9 @@ def yaml_of(content: bytes | str, where: str) -> Any:
         raise UserError(f"{where}: not readable as YAML: {one_line(error):.300}") from None
 
 
-def mapping_of(content: bytes | str, where: str) -> dict[str, Any]:
+def mapping_of(content: bytes | str, where: str, of_others: bool = False) -> dict[str, Any]:
     """Parses YAML as `yaml_of` does; the text has to hold keys and values."""
-    mapping = yaml_of(content, where)
+    mapping = yaml_of(content, where, of_others)
     if not isinstance(mapping, dict):
         raise UserError(f"{where}: expected keys and values at the top, got {type(mapping).__name__}")
     return mapping

@@ -67,7 +67,9 @@ def found(uri: str, fs: fsspec.AbstractFileSystem, inner: str, again: bool = Fal
 
 
 def no_file(uri: str) -> NoFileError:
-    """Returns the error for a missing file."""
+    """Returns the error for a missing file, or for a folder of this machine in its place."""
+    if Path(uri).is_dir():
+        return NoFileError(f"{uri}: expected a file, found none, but a folder: name the file in it")
     return NoFileError(f"{uri}: expected a file, found none: check the path")
 
 

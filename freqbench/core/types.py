@@ -21,6 +21,8 @@ AGREEMENT = " (agreement)"
 NO_LABEL = 255
 """Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
 against it are refused."""
+IGNORED = 254
+"""Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.counted`)."""
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
@@ -61,7 +63,7 @@ class Case:
 
     Attributes:
         image: float32 `[C, H, W, D]`, intensities in [0, 1].
-        label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`.
+        label: uint8 `[1, H, W, D]`, classes 0 (background) to `num_classes - 1`; IGNORED for voxels that do not count.
         spacing: sides of this grid's voxels in millimetres.
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
         native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1.

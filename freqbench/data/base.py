@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from freqbench.core.config import Strict
 from freqbench.core.errors import DataError, UserError, unknown
@@ -50,6 +50,13 @@ class Dataset(Strict, abc.ABC):
     cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
     reference: Reference = "label"
     share: bool = True
+
+    @field_validator("cases", mode="before")
+    @classmethod
+    def _is_no_single_word(cls, given: object) -> object:
+        if isinstance(given, str):  # `010` would count cases, where the case of this name is meant
+            raise ValueError(f"expected a number of cases or a list of their ids, got {given!r}: write [{given}]")
+        return given
 
     @property
     @abc.abstractmethod
@@ -108,6 +115,16 @@ class Dataset(Strict, abc.ABC):
     def num_channels(self) -> int:
         """Channels of every image."""
         return 1
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Labels in the files whose voxels do not count; they are IGNORED in label maps."""
+        return ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what was concluded about its files, for `plan`, `run` and `doctor`."""
+        return ()
 
     @property
     def space(self) -> Preprocess:

@@ -187,15 +187,16 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not isinstance(dataset, ListedFolder):
         raise TypeError(f"{kind.loader}: expected a loader of listed folders")
     surveys, problems = [], []
+    notes = [AGREEMENT_NOTE] if kind.loader == "images" else []
     try:
         surveys = [dataset.survey(split, with_labels) for split, lines in dataset.splits().items() if lines]
         if kind.loader != "images":  # its classes are the model's
-            dataset.num_classes  # noqa: B018 (refuses a list without class names)
+            notes += dataset.notes  # refuses a list without class names
     except DataError as error:
         problems.append(str(error))
+    notes += [note for survey in surveys for note in survey.notes]
     problems += [line for survey in surveys for line in _problems(survey, folder)]
     problems += _of_the_kind(dataset, folder)
-    notes = [AGREEMENT_NOTE] if kind.loader == "images" else []
     if kind.loader not in ("images", "nnunet_raw"):
         notes += _notes(surveys, folder)
     complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]

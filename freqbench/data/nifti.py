@@ -27,6 +27,9 @@ MOST_PACKED = 1032
 
 SUFFIXES = (".nii.gz", ".nii")
 
+# Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
+ROUNDED = 1e-3
+
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 
@@ -145,26 +148,33 @@ def read_image(header: Header) -> npt.NDArray[np.float32]:
     return voxels
 
 
-def read_label(header: Header, num_classes: int) -> npt.NDArray[np.uint8]:
-    """Returns the classes of a label map, as `read_integers`; raises DataError for one beyond `num_classes - 1` too."""
-    voxels = read_integers(header)
-    if voxels.max() >= num_classes:
-        raise DataError(
-            f"{header.path}: expected labels 0 to {num_classes - 1}, got {voxels.max():g}: name all classes in `labels`"
-        )
-    return voxels.astype(np.uint8)
+def read_integers(header: Header, least: int = 0) -> npt.NDArray[np.float32]:
+    """Returns a map's labels `[H, W, D]` in the file's axis order, rounded if they are off by ROUNDED at most.
 
-
-def read_integers(header: Header) -> npt.NDArray[np.float32]:
-    """Returns a map's labels `[H, W, D]` in the file's axis order; raises DataError unless they are integers from 0."""
+    Raises DataError unless they are whole numbers from `least` on.
+    """
     voxels = _read_voxels(header)[..., 0]
-    wrong = voxels[~(np.isfinite(voxels) & (voxels == np.rint(voxels)) & (voxels >= 0))]
+    with np.errstate(invalid="ignore"):
+        whole = np.rint(voxels)
+        wrong = voxels[~(np.isfinite(voxels) & (np.abs(voxels - whole) <= ROUNDED) & (whole >= least))]
     if wrong.size:
         raise DataError(
-            f"{header.path}: expected integers from 0 as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
+            f"{header.path}: expected integers from {least} as labels, got {wrong[0]:g} ({wrong.size} such voxels): "
             "give the label map, not an image or probabilities"
         )
-    return voxels
+    return whole
+
+
+def rounding(header: Header) -> str | None:
+    """Returns a line on a label map whose numbers are not whole, but are read as such; None if all are whole."""
+    image = _open(header.path)
+    if image.get_data_dtype().kind in "bui" and image.dataobj.slope == 1 and float(image.dataobj.inter).is_integer():
+        return None
+    voxels = _read_voxels(header)
+    most = float(np.abs(voxels - np.rint(voxels)).max())
+    if not 0 < most <= ROUNDED:
+        return None
+    return f"{header.path}: labels are up to {most:.2g} away from whole numbers, and are rounded to them"
 
 
 def read_packed(content: bytes, path: str) -> npt.NDArray[np.float32]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from freqbench.core.types import Case, Reference
 from freqbench.job.cells import Unit
 from freqbench.ops.colors import class_colors
+from freqbench.ops.counted import without_ignored
 from freqbench.ops.planes import AXIAL, aspect, plane, span
 from freqbench.results.glimpses import MAX_BYTES, Glimpse
 
@@ -132,7 +133,7 @@ def draw(
         ("clean", "", clean),
         ("adversarial", "", attacked),
         ("change", f", ±{255 * full:.3g}/255", _signed(_resized(change / full, size, Resampling.NEAREST))),
-        (label, "", _overlaid(clean, seen(case.label[0]), size)),
+        (label, "", _overlaid(clean, seen(without_ignored(case.label)[0]), size)),
     ]
     panels += [
         (

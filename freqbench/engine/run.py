@@ -85,6 +85,8 @@ def execute(
     del covered, wanted
     store.write_job(content)
     run = _Run(store, plan, console, shard)
+    for note in grid.notes:
+        run.tell(f"note: {note}")
     if complaint:
         console.print(complaint, markup=False, highlight=False, soft_wrap=True)
     if num_others:

@@ -43,6 +43,7 @@ from freqbench.metrics import (
     voxel_success,
 )
 from freqbench.models import Prediction, attack_windows
+from freqbench.ops.counted import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
@@ -178,7 +179,7 @@ def score_target(
         maps=maps,
         scores=(*clean.scores, *score_prediction(maps, metrics, prediction.confidence)),
         facts={
-            "voxel_success": voxel_success(clean.pred, maps.pred),
+            "voxel_success": voxel_success(clean.pred, maps.pred, maps.label),
             "resampling_error": resampling_error,
             **score_certificate(prediction, maps.label, maps.num_classes),
             **clean.certified,
@@ -203,7 +204,7 @@ def score_overlap(pred: Tensor, label: Tensor, num_classes: int) -> PredictionSc
 def score_surfaces(pred: Tensor, label: Tensor, num_classes: int, spacing: Sequence[float]) -> PredictionScores:
     """Computes surface distances of a predicted label map `[H, W, D]` from the true one, from the masks alone."""
     surfaces = surface_scores(pred, label, num_classes, spacing)
-    in_label = np.bincount(label.numpy().ravel(), minlength=num_classes) > 0
+    in_label = np.bincount(label.numpy().ravel(), minlength=num_classes)[:num_classes] > 0
     return PredictionScores(
         record={
             "hd95": class_mean(surfaces["hd95"]),
@@ -280,7 +281,7 @@ def score_draw(
         tolerances: millimetres, one per foreground class, for the normalised surface Dice `nsd` and `nsd_K`; None:
             without them.
     """
-    counts = confusion(pred.cpu(), label, 1 + max(int(label.max()), int(pred.max())))
+    counts = confusion(pred.cpu(), label, 1 + max(int(without_ignored(label).max()), int(pred.max())))
     dice, volumes = dice_from_confusion(counts), volume_errors(counts, (1.0, 1.0, 1.0))["volume_error_relative"]
     means = {"dsc_foreground": foreground_mean(dice), "dsc": class_mean(dice)}
     means["volume_error_relative"] = foreground_mean(volumes)

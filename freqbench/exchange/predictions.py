@@ -19,6 +19,7 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, nifti
+from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.progress import Listener
 from freqbench.engine.rows import Outcome
@@ -109,6 +110,12 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
         raise UserError(f"--name: {name!r} is a model of the job already: give the tool another name")
     mapping = config.load(label_map, LabelMap) if label_map else None
     datasets = {cell.dataset.name: cell.dataset for cell in grid.cells}
+    for dataset in datasets.values():
+        if mapping is None and isinstance(dataset, ListedFolder) and dataset.classes_of_labels.moved:
+            raise UserError(
+                f"--label-map: expected one, as labels in the files of {dataset.name} are other classes in the job, "
+                "got none: name the class of each of the tool's labels"
+            )
     tables = {key: mapping.table(each, str(label_map)) if mapping else None for key, each in datasets.items()}
     targets = {key: tool(name, tables[key], dataset.num_classes) for key, dataset in datasets.items()}
     kept = [cell for cell in grid.cells if not cell.attack.moves_labels]
@@ -209,7 +216,7 @@ def _outcomes(
         row = former.get((unit.cell.cell_id, dataset.case_key(unit.ref)))
         volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
-        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred)}
+        flips = {"voxel_success": None if clean is None else voxel_success(clean, pred, native.label)}
         beside = {column: row and row[column] for column in BESIDE}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}

@@ -39,6 +39,7 @@ class Grid:
         cases: cases of each dataset, by its name.
         metrics: metrics that every record has to cover.
         warnings: warnings for the user before the run.
+        notes: lines on what was concluded about the datasets' files.
     """
 
     job: JobSpec
@@ -46,6 +47,7 @@ class Grid:
     cases: Mapping[str, tuple[CaseRef, ...]]
     metrics: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def units(self) -> Iterator[Unit]:
         """Yields every cell on every case with all its targets."""
@@ -174,7 +176,12 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
     count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
     limits.require(count, limits.RECORDS, "records")
     return Grid(
-        job=job, cells=tuple(cells.values()), cases=cases, metrics=job.metrics, warnings=tuple(dict.fromkeys(concerns))
+        job=job,
+        cells=tuple(cells.values()),
+        cases=cases,
+        metrics=job.metrics,
+        warnings=tuple(dict.fromkeys(concerns)),
+        notes=tuple(note for dataset in datasets for note in dataset.notes),
     )
 
 

@@ -92,6 +92,7 @@ class Outlook:
             predictions of whole volumes by targets that smooth, beside these passes; and `recomputed`, the most windows
             of a volume that a step runs forward twice, as their graphs take too much.
         warnings: one line each.
+        notes: one line per thing that was concluded about the datasets' files.
         missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
         records_done: records in the store.
         records_left: records still to compute.
@@ -106,6 +107,7 @@ class Outlook:
     grid: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
     missing: tuple[Missing, ...]
+    notes: tuple[str, ...] = ()
     records_done: int | None = None
     records_left: int | None = None
     hours_left: float | None = None
@@ -124,6 +126,7 @@ def outlook(
         out=store.root,
         grid=tuple(_counted(grid)),
         warnings=tuple(grid.warnings),
+        notes=tuple(grid.notes),
         missing=tuple(lacking),
         price=price,
     )
@@ -166,9 +169,11 @@ def table(found: Outlook) -> Table:
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """Yields warnings, recomputed windows, missing things, done and remaining records, and the cost."""
+    """Yields warnings, notes, recomputed windows, missing things, done and remaining records, and the cost."""
     for warning in found.warnings:
         yield f"warning: {warning}"
+    for note in found.notes:
+        yield f"note: {note}"
     recomputed = {(row["dataset"], row["source"]): row["recomputed"] for row in found.grid if row["recomputed"]}
     for (dataset, source), windows in recomputed.items():
         where = f"{source} on {dataset}"

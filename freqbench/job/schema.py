@@ -145,6 +145,22 @@ class JobSpec(Strict):
         return given
 
 
+def load(path: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """Reads a job file as `config.load` does; refuses a training job, with the command that takes it."""
+    content = config.read(path, overrides)
+    if "splits" in content and "attacks" not in content:
+        raise UserError(f"{path}: expected a job with attacks, got a training job: use freqbench train {path}")
+    return config.validate(content, JobSpec, where=path)
+
+
+def load_training(path: str, overrides: Sequence[str] = ()) -> TrainJob:
+    """Reads a training job as `config.load` does; refuses a job with attacks, with the command that takes it."""
+    content = config.read(path, overrides)
+    if "attacks" in content and "splits" not in content:
+        raise UserError(f"{path}: expected a training job, got a job with attacks: use freqbench run {path}")
+    return config.validate(content, TrainJob, where=path)
+
+
 def require_sound(job: JobSpec) -> None:
     """Refuses wrong keys and values of datasets, splits that do not exist, wrong parameters of attacks, class maps that
     do not fit a dataset, and commands without trust.

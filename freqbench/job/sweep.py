@@ -61,8 +61,17 @@ class DatasetEntry(Entry):
     @field_validator("loader")
     @classmethod
     def _is_known(cls, loader: str | None, info: ValidationInfo) -> str | None:
-        if "name" in info.data:
+        if "name" not in info.data:
+            return loader
+        try:
             names.known("datasets", "loader", loader or info.data["name"])
+        except UserError as error:
+            if loader is not None:
+                raise
+            raise UserError(
+                f"expected a loader beside the name {info.data['name']!r}, got none: give one of "
+                f"{', '.join(sorted(names.KNOWN['datasets']))}; freqbench doctor --data FOLDER names it"
+            ) from error
         return loader
 
     @property

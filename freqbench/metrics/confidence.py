@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Volume, as_tensor, class_maps, require_same_shape
+from freqbench.ops.counted import counted
 
 BINS = 15
 
@@ -45,7 +46,9 @@ def calibration(confidence: Volume, pred: Volume, label: Volume, num_classes: in
         raise UserError(
             f"expected a confidence in [0, 1], got {sure.min():.4g} to {sure.max():.4g}: give probabilities"
         )
-    sure, predicted, is_right = sure.flatten(), predicted.flatten(), (predicted == labelled).flatten()
+    counts = counted(as_tensor(label).cpu(), num_classes)
+    kept = slice(None) if counts is None else counts.flatten()
+    sure, predicted, is_right = (each.flatten()[kept] for each in (sure, predicted, predicted == labelled))
 
     def sums(places: Tensor, values: Tensor | None, size: int) -> Tensor:
         return torch.bincount(places, values, size).double().reshape(num_classes, -1)

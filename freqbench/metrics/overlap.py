@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.metrics.volumes import Volume, as_tensor, lengths, require_classes, require_same_shape
+from freqbench.ops.counted import counted
 
 Values = npt.NDArray[np.float64]
 
@@ -18,10 +19,13 @@ Values = npt.NDArray[np.float64]
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions.
 
-    Raises UserError if shapes differ, or a value is not a class.
+    Voxels that do not count (`freqbench.ops.counted`) are left out. Raises UserError if shapes differ, or a value is no
+    class.
     """
     rows, columns = as_tensor(label), as_tensor(pred)
     require_same_shape(columns.shape, rows.shape)
+    if (counts := counted(rows, num_classes)) is not None:
+        rows, columns = rows[counts], columns[counts.to(columns.device)]
     require_classes(rows, num_classes)
     require_classes(columns, num_classes)
     kind = torch.uint8 if num_classes**2 <= 256 else torch.int32
@@ -74,11 +78,16 @@ def hallucinated_classes(counts: Tensor) -> int:
     return int(((counts.sum(1) == 0) & (counts.sum(0) > 0))[1:].sum())
 
 
-def voxel_success(pred_clean: Volume, pred: Volume) -> float:
-    """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ."""
+def voxel_success(pred_clean: Volume, pred: Volume, label: Volume | None = None) -> float:
+    """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ.
+
+    Voxels that do not count in `label` (`freqbench.ops.counted`) are left out.
+    """
     before, after = as_tensor(pred_clean), as_tensor(pred)
     require_same_shape(before.shape, after.shape)
-    return float((before.to(after.device) != after).double().mean())
+    differs = before.to(after.device) != after
+    counts = None if label is None else counted(as_tensor(label))
+    return float((differs if counts is None else differs[counts.to(differs.device)]).double().mean())
 
 
 def class_mean(values: Values) -> float:
@@ -113,7 +122,9 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1; both
     Dice are NaN if the label has no foreground.
     """
-    certified = certified.to(pred.device)
+    certified, counts = certified.to(pred.device), counted(label, num_classes + 1)
+    if counts is not None:
+        pred, certified, label = (each[counts.to(each.device)].reshape(1, 1, -1) for each in (pred, certified, label))
     # One extra class holds the voxels that abstain.
     seen = torch.where(certified, pred.long(), num_classes)
     counts = confusion(seen, label.long(), num_classes + 1).double().cpu().numpy()

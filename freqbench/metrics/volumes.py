@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from freqbench.core.errors import UserError
+from freqbench.ops.counted import counted
 
 Volume = Tensor | npt.NDArray[Any]
 
@@ -59,6 +60,8 @@ def require_classes(volume: Tensor, num_classes: int) -> None:
     """Refuses a label map with a value outside 0 to `num_classes - 1`, or with floating-point labels."""
     if volume.is_floating_point() or volume.is_complex():
         raise UserError(f"expected an integer label map, got {volume.dtype}: take the argmax, or cast")
+    if not volume.numel():  # no voxel counts
+        return
     low, high = int(volume.min()), int(volume.max())
     if low < 0 or high >= num_classes:
         expected = f"classes 0 to {num_classes - 1}"
@@ -66,13 +69,18 @@ def require_classes(volume: Tensor, num_classes: int) -> None:
 
 
 def class_maps(pred: Volume, label: Volume, num_classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Returns two label maps as uint8 `[H, W, D]`; refuses shapes or values that do not fit, and K over 256."""
+    """Returns two label maps as uint8 `[H, W, D]`; refuses shapes or values that do not fit, and K over 256.
+
+    Voxels that do not count (`freqbench.ops.counted`) are background in both.
+    """
     if not 1 <= num_classes <= 256:
         raise UserError(f"expected 1 to 256 classes, got {num_classes}")
     maps = as_tensor(pred), as_tensor(label)
+    require_same_shape(maps[0].shape, maps[1].shape)
+    if (counts := counted(maps[1], num_classes)) is not None:
+        maps = torch.where(counts.to(maps[0].device), maps[0], 0), torch.where(counts, maps[1], 0)
     for classes in maps:
         require_classes(classes, num_classes)
-    require_same_shape(maps[0].shape, maps[1].shape)
     first, second = (classes.cpu().numpy().astype(np.uint8, copy=False) for classes in maps)
     return first, second
 

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -224,6 +224,23 @@ def seed_of(checkpoint: str) -> int | None:
     return int(match[1] or 0) if match else None
 
 
+def advice_on_classes(outputs: int, num_classes: int) -> str:
+    """Returns the remedy for a network with another number of classes than its dataset."""
+    if outputs < num_classes:
+        return (
+            "choose the classes that it knows by the dataset's `labels` (their names) or label_map, such as "
+            f"{_without(range(1, num_classes - outputs + 1), num_classes)}"
+        )
+    return f"set classes: {outputs} and class_map of the model: which of them are merged into each of the dataset's"
+
+
+def _without(classes: Sequence[int], num_classes: int) -> str:
+    """Returns the label_map of a dataset that makes some of its classes background, and closes the gaps."""
+    kept = [k for k in range(1, num_classes) if k not in classes]
+    pairs = {k: kept.index(k) + 1 if k in kept else 0 for k in range(1, num_classes)}
+    return "{" + ", ".join(f"{k}: {new}" for k, new in pairs.items()) + "}"
+
+
 def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int | None) -> ClassMap | None:
     """Returns a job's class map for a network with `outputs` classes; raises UserError if it leaves a class open.
 
@@ -232,8 +249,8 @@ def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int | None) -> 
     if entry.class_map is None:
         if entry.classes not in (None, num_classes):
             raise UserError(
-                f"{entry.name}: classes: expected the {num_classes} of the dataset, got {entry.classes}: say by "
-                "class_map which are merged into which"
+                f"{entry.name}: classes: expected the {num_classes} of the dataset, got {entry.classes}: "
+                f"{advice_on_classes(entry.classes, num_classes)}"
             )
         return None
     where, seen = f"{entry.name}: class_map", set[int]()
@@ -247,7 +264,10 @@ def class_map_of(entry: "ModelEntry", num_classes: int, outputs: int | None) -> 
             seen.add(theirs)
     missing = [number for number in range(1, num_classes) if number not in entry.class_map]
     if missing:
-        raise UserError(f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes")
+        raise UserError(
+            f"{where}: expected each class of the dataset, got none for {missing[0]}: give its classes; if the network "
+            f"has none for it, take it out of the dataset: label_map: {_without(missing, num_classes)}"
+        )
     if outputs is None:
         return None
     rest = set(range(outputs)) - seen

@@ -11,6 +11,7 @@ from torch import Tensor
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.types import Case
+from freqbench.ops.counted import without_ignored
 
 ABSENT = -1e-3
 """Logit of a class without a click in the window; that of background is 0."""
@@ -46,7 +47,7 @@ class PointPrompts:
         """
         from scipy.ndimage import find_objects
 
-        label = case.label[0].numpy()
+        label = without_ignored(case.label)[0].numpy()
         prompts = np.zeros_like(label)
         for index, box in enumerate(find_objects(label), start=1):
             if box is None:

@@ -37,6 +37,7 @@ from freqbench.models.entry import (
     Inference,
     InputAdapter,
     ModelEntry,
+    advice_on_classes,
     class_map_of,
     is_prompted,
     seed_of,
@@ -271,7 +272,9 @@ def _described(
     with naming(path, local):
         description: Description = READERS[arch].describe(local, args)
         wanting = "dataset" if entry.classes is None else "classes"
-        mapped = f"set classes: {description.num_classes} and class_map"
+        mapped = advice_on_classes(description.num_classes, outputs or description.num_classes)
+        if entry.classes is not None:
+            mapped = f"set classes: {description.num_classes}"
         for theirs, ours, words, advice in (
             (description.num_classes, outputs or description.num_classes, "output classes", mapped),
             (description.num_channels, num_channels, "input channels", "take data or a network with as many"),

@@ -325,7 +325,9 @@ def dice_of_set(p: Tensor, labels: Tensor, members: Tensor) -> Tensor:
     return 1 - (2 * overlap + SMOOTH_SET) / (weights.sum() + squares + SMOOTH_SET)
 
 
-def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+def mean_dice(
+    logits: Tensor, labels: Tensor, classes: Sequence[int] | None = None, voxels: Tensor | None = None
+) -> Tensor:
     r"""Returns the mean Dice of the predicted classes of each sample, float64 `[B]` in [0, 1], without a gradient.
 
     With P_k the voxels of largest logit k (logits `[B, K, H, W, D]`) and L_k those of label k (`[B, 1, H, W, D]`), it
@@ -340,11 +342,14 @@ def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = No
         labels: integers 0 to K - 1.
         classes: classes that count; labels without any of them give 0, as there is nothing to lose. None: the
             foreground, 1 to K - 1; labels without foreground give the share of correct voxels.
+        voxels: the only voxels that count, bool `[B, 1, H, W, D]`; None: all.
     """
     pred, true = logits.argmax(dim=1).flatten(1), labels.flatten(1).long()  # [B, N]
-    is_right = (pred == true).double()
+    is_right, ones = (pred == true).double(), torch.ones_like(pred, dtype=torch.double)
+    if voxels is not None:
+        ones = voxels.flatten(1).double()
+        is_right = is_right * ones
     per_class = is_right.new_zeros(len(logits), logits.shape[1])
-    ones = torch.ones_like(is_right)
     labelled = per_class.scatter_add(1, true, ones)
     both = labelled + per_class.scatter_add(1, pred, ones)
     dice = 2 * per_class.scatter_add(1, true, is_right) / both.clamp(min=1)
@@ -353,7 +358,8 @@ def mean_dice(logits: Tensor, labels: Tensor, classes: Sequence[int] | None = No
         counts[:, k] = 1  # one by one: copying a list of them would make the device wait
     counts *= labelled > 0
     mean = (dice * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-    return mean if classes is not None else torch.where(counts.any(dim=1), mean, is_right.mean(dim=1))
+    share = is_right.mean(dim=1) if voxels is None else is_right.sum(dim=1) / ones.sum(dim=1).clamp(min=1)
+    return mean if classes is not None else torch.where(counts.any(dim=1), mean, share)
 
 
 LOSSES: Mapping[str, Loss] = {

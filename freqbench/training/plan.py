@@ -90,6 +90,11 @@ def _training(
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
+    if dataset.ignored:
+        raise UserError(
+            f"{place}: expected a label for every voxel, as training counts all of them, got {dataset.name} with "
+            f"voxels that do not count (label {dataset.ignored[0]}): give them a class by its label_map and ignore: []"
+        )
     if model.noise:
         _require_layout(model.noise, dataset, place)
     attacks = _own_attacks(model, dataset, place)

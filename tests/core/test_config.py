@@ -1,6 +1,7 @@
 """YAML to models: overrides, and errors that name the place."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from pydantic import Field
@@ -87,3 +88,34 @@ def test_a_mistake_is_one_line_with_file_and_place(tmp_path: Path, text: str, ex
     assert "\n" not in message
     assert message.startswith(f"{tmp_path / 'a.yaml'}: {expected}")
     assert message.endswith("or a list, got 'x'") or "choice: x" not in text
+
+
+class Texts(Strict):
+    name: str = "a"
+    kind: Literal["none", "some"] = "none"
+    ids: int | tuple[str, ...] | None = None
+    size: int = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{name: 1.10}", "name: Input should be a valid string, got 1.1: put a name that YAML reads otherwise"),
+        ("{name: ~}", "name: Input should be a valid string, got None: put a name that YAML reads otherwise"),
+        ("{name: true}", "name: expected text, got True: put a name that YAML reads otherwise"),
+        ("{ids: [a, 2.50]}", "ids: Input should be a valid integer or a valid string, got ['a', 2.5]: put a name"),
+        ("{kind: true}", "kind: expected 'none' or 'some', got True"),
+        ("{size: false}", "size: expected a number, got False"),
+    ],
+)
+def test_a_word_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError) as caught:
+        config.load(str(tmp_path / "a.yaml"), Texts)
+    assert str(caught.value).startswith(f"{tmp_path / 'a.yaml'}: {expected}")
+
+
+def test_a_whole_number_with_a_leading_zero_is_decimal_where_a_number_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("{size: 0755, ids: [0755, 010]}")
+    found = config.load(str(tmp_path / "a.yaml"), Texts)
+    assert (found.size, found.ids) == (755, ("0755", "010"))

@@ -141,6 +141,7 @@ def test_a_case_without_a_patient_cannot_be(patient: Any) -> None:
         ({"intensity": {"zscore": 0}}, "expected a positive number of standard deviations, got 0"),
         ({"intensity": "windw"}, "{zscore: n}, got 'windw'"),
         ({"intensity": {"window": [float("nan"), 1]}}, "intensity.window[0]: expected a finite number"),
+        ({"cases": "012"}, "expected a number of cases or a list of their ids, got '012': write [012]"),
         ({"labels": ["one"]}, "expected 2 to 256 different class names, background first"),
     ],
 )

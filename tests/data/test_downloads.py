@@ -205,11 +205,9 @@ def test_the_first_version_of_the_format_is_read(raw: Path) -> None:
             {"labels": {"background": 0, "whole": [1, 2], "core": 2}},
             "dataset.json: expected one class a voxel, got the region whole of several labels: name the classes",
         ),
-        (
-            {"labels": {"background": 0, "left": 1, "ignore": 2}},
-            "for every voxel, got the label ignore, which no attack",
-        ),
-        ({"labels": {"background": 0, "left": 2}}, "dataset.json: expected labels 0, 1, ... each once, got {'backgrou"),
+        ({"labels": {"background": 0, "left": "1"}}, "expected a whole number for each label, got '1' for left: mend"),
+        ({"labels": {"air": 0, "left": 2, "right": 2}}, "expected different labels, 0 for the background, got {'air'"),
+        ({"labels": {"left": 1, "right": 2}}, "dataset.json: expected different labels, 0 for the background, got"),
         ({"labels": ["background"]}, "dataset.json: expected labels {background: 0, ...}, got ['background']"),
         ({"file_ending": ".png"}, "dataset.json: expected file_ending .nii.gz or .nii, got '.png': convert"),
         ({"channel_names": None}, "dataset.json: expected channel_names {'0': ...}, got None"),
@@ -220,6 +218,23 @@ def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict
     dataset = nnunet(raw)
     with pytest.raises(DataError, match=re.escape(text)):
         _ = [dataset.refs(), dataset.class_names]
+
+
+def test_the_label_ignore_is_no_class_unless_the_job_says_so(raw: Path) -> None:
+    downloads.nnunet(raw, ["a"], labels={"background": 0, "left": 1, "ignore": 2})
+    dataset = nnunet(raw, cases=("a",))
+    assert dataset.class_names == ("background", "left")
+    label, expected = dataset.native(dataset.refs()[0]).label[0].numpy(), volume(ord("a"))[1]
+    assert np.array_equal(label, np.where(expected == 2, 254, expected))
+    assert dataset.notes == ("raw: voxels with the label 2 do not count: not in losses, metrics or success",)
+    scored = nnunet(raw, cases=("a",), ignore=[], labels=["air", "left", "unsure"])
+    assert np.array_equal(scored.native(scored.refs()[0]).label[0].numpy(), expected)
+
+
+def test_labels_with_gaps_become_classes_in_their_order(raw: Path) -> None:
+    downloads.nnunet(raw, [], labels={"background": 0, "right": 2, "left": 1, "far": 40})
+    assert nnunet(raw).class_names == ("background", "left", "right", "far")
+    assert nnunet(raw).classes_of_labels.moved == {40: 3}
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_arguments_refused_before_anything_is_computed(folder: Folder, arguments
 @pytest.mark.parametrize("listed", [None, {"0": "background"}, {"1": "a", "2": "b"}, ["background", "a"]])
 def test_list_without_class_names_is_refused(folder: Folder, listed: object) -> None:
     folder.list(labels=listed)
-    refused("expected `labels` with the names of classes 0, 1, ", lambda: folder.dataset().num_classes)
+    refused("expected `labels` with the names of labels 0 (background), 1, ", lambda: folder.dataset().num_classes)
 
 
 def _voxel(path: str, value: float) -> Spoil:
@@ -200,7 +200,7 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
     "constant": (_put(IMAGE, np.full(SHAPE, 7, np.int16)), IMAGE, "an image, got the same intensity 7 everywhere: dro"),
     "fraction": (_voxel(LABEL, 0.5), LABEL, "integers from 0 as labels, got 0.5 (1 such voxels): give the label map"),
     "negative": (_voxel(LABEL, -1), LABEL, "integers from 0 as labels, got -1 (1 such voxels)"),
-    "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3: name all classes in `labels`"),
+    "class beyond": (_voxel(LABEL, 3), LABEL, "labels 0 to 2, got 3 (1 voxels): name all classes in `labels`"),
 }
 
 

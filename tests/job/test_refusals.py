@@ -1,5 +1,6 @@
 """Every mistake in a job file is one line that begins with the file, names the place, and says what to do."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from tiny import job, write
 
 from freqbench.core import config
 from freqbench.core.errors import CheckpointError, DataError, UserError
+from freqbench.job import schema
 from freqbench.job.grid import expand
 from freqbench.job.schema import JobSpec
 
@@ -100,6 +102,51 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
         "once",
     ),
     "architecture": (lambda c: c["models"][0].update(arch="unett"), "models[0].arch: unknown architecture", "'unet'?"),
+    "dataset of one": (lambda c: c.update(dataset=c.pop("datasets")), "unknown key 'dataset'.", "'datasets'?"),
+    "model of one": (lambda c: c.update(model=c.pop("models")), "unknown key 'model'.", "'models'?"),
+    "attack of one": (lambda c: c.update(attack=c.pop("attacks")), "unknown key 'attack'.", "'attacks'?"),
+    "datasets without dashes": (
+        lambda c: c.update(datasets=c["datasets"][0]),
+        "datasets: ",
+        "between brackets, [a",
+    ),
+    "model as a word": (lambda c: c["models"].insert(0, "unet"), "models[0]: ", "got 'unet': write its keys, {name: "),
+    "roi of two": (lambda c: c["models"][0].update(roi=[16, 16]), "models[0].roi: expected a list of more", "got 2"),
+    "roi of one": (
+        lambda c: c["models"][0].update(roi=32),
+        "models[0].roi: ",
+        "got 32: put the values between",
+    ),
+    "window beside": (lambda c: c["models"][0].update(overlap=0.3), "models[0]: unknown key 'overlap'", "`inference`"),
+    "workers beside": (lambda c: c.update(workers=4), "unknown key 'workers'", "is a key inside `resources`: write it"),
+    "arguments beside": (lambda c: c["models"][0].update(strides=[2]), "models[0]: unknown key 'strides'", "'args'?"),
+    "weights": (lambda c: c["models"][0].update(weights="a.pt"), "models[0]: unknown key 'weights'.", "'checkpoint'?"),
+    "window size": (
+        lambda c: c["models"][0].update(patch_size=[8]),
+        "models[0]: unknown key 'patch_size'.",
+        "'roi'?",
+    ),
+    "labels of a model": (
+        lambda c: c["models"][0].update(label_map={2: 1}),
+        "models[0]: unknown key 'label_map'",
+        "a key of a dataset",
+    ),
+    "classes of a dataset": (
+        lambda c: c["datasets"][0].update(class_map={1: [2]}),
+        "datasets[0]: unknown key 'class_map'",
+        "it is a key of a model: write it in that entry",
+    ),
+    "data set's name alone": (
+        lambda c: c["datasets"][0].update(name="mine"),
+        "datasets[0].loader: expected a loader beside the name 'mine', got none: give one of acdc, amos, decathlon",
+        "freqbench doctor --data FOLDER names it",
+    ),
+    "saved volumes": (
+        lambda c: c.update(save_adversarial=True),
+        "save_adversarial: expected 'none' or 'nifti'",
+        "got True",
+    ),
+    "name that is no text": (lambda c: c.update(name=1.10), "name: ", "got 1.1: put a name that YAML reads otherwise"),
     "no checkpoint": (lambda c: c["models"][0].update(checkpoint="no.pt"), "models[0]: no.pt: expected a file", "path"),
 }
 
@@ -133,6 +180,42 @@ def make_folder(root: Path) -> dict[str, Any]:
     """A Decathlon folder of one case; its entry in a job file."""
     downloads.decathlon(root, {"validation": ["c"]})
     return {"name": "folder", "loader": "decathlon", "root": str(root), "split": "validation"}
+
+
+@pytest.mark.parametrize("root", [{"path": 1}, {"folder": 1}, {"data": 1}])
+def test_another_word_for_the_root_is_known(tmp_path: Path, root: dict[str, int]) -> None:
+    (word,) = root
+
+    def spoil(content: dict[str, Any]) -> None:
+        entry = make_folder(tmp_path)
+        content["datasets"].append({**entry, word: entry.pop("root")})
+
+    assert refusal(tmp_path, spoil).startswith(f"datasets[1]: unknown key '{word}'. Did you mean 'root'? Known: cases")
+
+
+def test_a_split_without_cases_is_not_offered(tmp_path: Path) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["datasets"].append(make_folder(tmp_path) | {"split": "test"})
+        listed = json.loads((tmp_path / "dataset.json").read_text())
+        (tmp_path / "dataset.json").write_text(json.dumps({**listed, "test": [], "spare": []}))
+
+    assert refusal(tmp_path, spoil).endswith("expected cases in split test, got none: choose one of validation")
+
+
+def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    text = refusal(tmp_path, lambda content: content["models"][0].update(checkpoint=str(tmp_path / "net")))
+    assert text == f"models[0]: {tmp_path / 'net'}: expected a file, found none, but a folder: name the file in it"
+
+
+def test_a_job_of_another_kind_names_its_command(tmp_path: Path) -> None:
+    splits = {"train": "train", "select": "validation", "test": "test"}
+    path = write(tmp_path, {"name": "t", "dataset": {"name": "phantom"}, "splits": splits, "models": []})
+    with pytest.raises(UserError, match=f"{path}: expected a job with attacks, got a training job: use freqbench trai"):
+        schema.load(str(path))
+    path = write(tmp_path, job())
+    with pytest.raises(UserError, match=f"{path}: expected a training job, got a job with attacks: use freqbench run"):
+        schema.load_training(str(path))
 
 
 def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:

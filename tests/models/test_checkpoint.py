@@ -154,7 +154,8 @@ def refused(path: Path | str, num_classes: int = 3, **changes: Any) -> str:
 def test_missing_file_is_refused(tmp_path: Path, name: str, make: Callable[[Path], None] | None) -> None:
     if make:
         make(tmp_path / name)
-    assert refused(tmp_path / name).endswith(f"{name}: expected a file, found none: check the path")
+    advice = ", but a folder: name the file in it" if make is Path.mkdir else ": check the path"
+    assert refused(tmp_path / name).endswith(f"{name}: expected a file, found none{advice}")
 
 
 @pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
@@ -183,7 +184,8 @@ def test_file_without_weights_is_refused(tmp_path: Path, content: Any) -> None:
 
 def test_other_number_of_classes_is_named(tmp_path: Path, tiny_unet: nn.Module) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "m.pt")
-    assert refused(tmp_path / "m.pt", 14) == "m: checkpoint has 3 output classes, dataset wants 14"
+    text = "m: checkpoint has 3 output classes, dataset wants 14: choose the classes that it knows by the dataset's"
+    assert refused(tmp_path / "m.pt", 14).startswith(text)
 
 
 def test_mismatch_counts_and_names_the_first_of_each_kind(tmp_path: Path, tiny_unet: nn.Module) -> None:

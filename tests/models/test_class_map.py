@@ -44,7 +44,17 @@ def test_it_is_part_of_the_identity_however_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: say by class_map"),
+        ({"classes": 5}, "m: classes: expected the 3 of the dataset, got 5: set classes: 5 and class_map"),
+        (
+            {"classes": 2},
+            "m: classes: expected the 3 of the dataset, got 2: choose the classes that it knows by the dataset's "
+            "`labels` (their names) or label_map, such as {1: 0, 2: 1}",
+        ),
+        (
+            {"classes": 2, "class_map": {1: [1]}},
+            "m: class_map: expected each class of the dataset, got none for 2: give its classes; if the network has "
+            "none for it, take it out of the dataset: label_map: {1: 1, 2: 0}",
+        ),
         ({"class_map": MAP}, "m: classes: required beside class_map, as random does not state them"),
         (
             {"classes": 4, "class_map": MAP},

@@ -152,7 +152,7 @@ def test_a_network_that_is_no_such_chain_is_refused_in_one_line(
 
 def test_damaged_and_missing_files_are_one_line(tmp_path: Path) -> None:
     folder = meshnet_folder.write(tmp_path / "net")
-    stated = f"m: {folder} has 3 output classes, dataset wants 4: set classes: 3 and class_map"
+    stated = f"m: {folder} has 3 output classes, dataset wants 4: choose the classes that it knows by"
     refused(entry(folder), stated, num_classes=4)
     refused(entry(folder, args={"side": 3}), f"{folder}: unknown key 'side'")
     file = tmp_path / "net" / "model.bin"

@@ -27,7 +27,7 @@ TOO_MUCH = {
     "a key twice inside": ("a: [{b: 1, 'b': 2}]", "the key 'b' twice"),
     "long": ("#" * (2**20 + 1), "expected YAML of at most 1 MiB"),
     "digits": ("seeds: [" + "9" * 5000 + "]", "a whole number of 5,000 digits"),
-    "no day": ("a: 2026-02-31", "not readable as YAML"),
+    "no day": ("a: !!timestamp 2026-02-31", "not readable as YAML"),
     "an object": ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
     "a key that is a list": ("{[a]: 1}", "not readable as YAML"),
     "two documents": ("a: 1\n---\nb: 2", "expected a single document"),

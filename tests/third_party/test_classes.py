@@ -174,7 +174,7 @@ def test_a_checkpoint_is_loaded_into_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Tiny(3), "tiny: checkpoint has 3 output classes, dataset wants 2"),
+        (Tiny(3), "tiny: checkpoint has 3 output classes, dataset wants 2: set classes: 3 and class_map"),
         (torch.nn.Conv3d(1, 2, 1), r"does not fit: 4 keys missing \(first: first.weight\), 2 unexpected \(first: w"),
         (Tiny(2, width=6), r"0 keys missing, 0 unexpected, 3 of another shape \(first: first.weight: \(6, 1"),
     ],

@@ -15,7 +15,6 @@ from freqbench.attacks.core.base import LinfAttack
 from freqbench.attacks.core.best import across
 from freqbench.attacks.core.gradient import LinfGradientAttack
 from freqbench.attacks.core.inputs import Given
-from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
 from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY
@@ -147,7 +146,7 @@ def _part(task: Task, samples: list[int]) -> Task:
     """Makes a separate task of some samples; it repeats the draws of the first member, whatever ran before."""
     part = copy(task)
     part.images, part.clean = task.images[samples], task.clean[samples]
-    part.objective = Objective(labels=task.objective.labels[samples])
+    part.objective = task.objective.of_samples(samples)
     part.passes, part.draws = Passes(), task.draws.set_back(samples)
     return part
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
+from freqbench.core.types import IGNORED
 
 Start = Tensor | Mapping[str, Tensor]
 
@@ -81,8 +82,11 @@ def check_reference(name: str, images: Tensor, reference: Tensor) -> None:
         raise UserError(f"{name}: expected a reference in [0, 1], got {outside}: rescale it")
 
 
-def check_logits(name: str, logits: Tensor, labels: Tensor) -> None:
-    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1."""
+def check_logits(name: str, logits: Tensor, labels: Tensor, *, has_ignored: bool = False) -> None:
+    """Checks for logits `[B, K, H, W, D]` on the grid of the labels, and for labels in 0..K-1.
+
+    `has_ignored`: some voxels had the label IGNORED, which must be none of the classes.
+    """
     batch, _, *space = labels.shape
     if logits.ndim != 5 or logits.shape[0] != batch or list(logits.shape[2:]) != space:
         raise UserError(
@@ -91,6 +95,10 @@ def check_logits(name: str, logits: Tensor, labels: Tensor) -> None:
         )
     low, high = (int(bound) for bound in labels.aminmax())
     num_classes = logits.shape[1]
+    if has_ignored and num_classes > IGNORED:
+        raise UserError(
+            f"{name}: expected at most {IGNORED} classes of a model beside voxels that do not count, got {num_classes}"
+        )
     if low < 0 or high >= num_classes:
         raise UserError(
             f"{name}: expected labels in 0..{num_classes - 1} for {num_classes} classes of the model, "

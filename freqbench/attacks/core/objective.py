@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.targets import Rule, target_map
+from freqbench.ops.counted import counted, without_ignored
 from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope, is_as_labelled, mean_dice
 
 
@@ -24,6 +25,7 @@ class Objective:
         rule: rule of a target that the first forward pass will make.
         windows: None, or the number of windows that share one prediction (`scope: joint`). Labels and logits are then
             those of one volume, and every window has the volume's values.
+        counted: the voxels that count, bool `[B, 1, H, W, D]`, as the others have no label; None: all.
         changes: True if `raises` is one loss after another.
     """
 
@@ -36,7 +38,25 @@ class Objective:
     organs: tuple[int, ...] | None = None
     rule: Rule | None = None
     windows: int | None = None
+    counted: Tensor | None = None
     changes: bool = False
+
+    @classmethod
+    def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None) -> "Objective":
+        """Makes the objective of a call; voxels with the label IGNORED never count, and become background."""
+        counts = counted(labels)
+        if counts is None:
+            return cls(labels=labels, sign=sign, windows=windows)
+        return cls(
+            labels=without_ignored(labels), sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts)
+        )
+
+    def of_samples(self, samples: list[int]) -> "Objective":
+        """Returns a fresh objective, away from the labels of some samples."""
+        if self.counted is None:
+            return Objective(labels=self.labels[samples])
+        counts = self.counted[samples]
+        return Objective(labels=self.labels[samples], counted=counts, scope=Scope(voxels=counts))
 
     @property
     def judges_by_success(self) -> bool:
@@ -56,6 +76,7 @@ class Objective:
         if organs is not None:
             classes = torch.tensor(organs, device=self.labels.device)
             voxels = torch.isin(self.labels, classes)
+            voxels = voxels if self.counted is None else voxels & self.counted
             self.scope = Scope(voxels=voxels, classes=None if rule else classes)
 
     def set_target(self, logits: Tensor) -> None:
@@ -87,7 +108,8 @@ class Objective:
     def success(self, logits: Tensor) -> Tensor:
         """Returns minus the mean Dice of the predicted classes, or of the organs, against the truth, `[B]`."""
         truth = self.in_place(self.labels if self.truth is None else self.truth)
-        return self._of_each(-mean_dice(logits.detach(), truth, self.organs))
+        counts = None if self.counted is None else self.in_place(self.counted)
+        return self._of_each(-mean_dice(logits.detach(), truth, self.organs, counts))
 
     def is_reached(self, logits: Tensor) -> Tensor:
         """Returns bool `[B]`: true if no voxel in scope is predicted as labelled or, for a target, if all are.

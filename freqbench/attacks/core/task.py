@@ -60,8 +60,8 @@ class Task:
         self._index = None if channels is None else torch.tensor(channels, device=images.device)
         self.images = images.detach().clone()
         self.clean = self._attacked(self.images)
-        self.objective = Objective(
-            labels=labels.to(torch.long, copy=True),
+        self.objective = Objective.of(
+            labels.to(torch.long, copy=True),
             sign=-1.0 if targeted else 1.0,
             windows=len(images) if joins_windows(model) else None,
         )
@@ -116,7 +116,7 @@ class Task:
         else:
             logits = self.model(volumes)
         if self.passes.forwards == 0:
-            check_logits(self.name, logits, self.objective.labels)
+            check_logits(self.name, logits, self.objective.labels, has_ignored=self.objective.counted is not None)
             if self._check_classes is not None:
                 self._check_classes(logits.shape[1])
             self.objective.set_target(logits.detach())

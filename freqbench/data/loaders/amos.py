@@ -52,7 +52,7 @@ class AMOS(Decathlon):
             )
         return self.modality in ("all", "ct" if int(match[1]) <= LAST_CT else "mr")
 
-    def _listed_class_names(self) -> tuple[str, ...]:
+    def _listed_labels(self) -> Mapping[int, str]:
         """Returns Synapse's classes in the same order, without the portal vein, and three others."""
         shared = (name for name in Synapse.names if name != "portal vein and splenic vein")
-        return (*shared, "duodenum", "bladder", "prostate/uterus")
+        return dict(enumerate((*shared, "duodenum", "bladder", "prostate/uterus")))

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError
+from freqbench.core.limits import whole
 from freqbench.data import nifti, nsd_tolerances
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object
 
@@ -40,15 +41,19 @@ class Decathlon(ListedFolder):
 
     list_file: str = Field("dataset.json", alias="list")
 
-    def _listed_class_names(self) -> tuple[str, ...]:
+    def _listed_labels(self) -> Mapping[int, str]:
         listed = self._content().get("labels")
-        count = len(listed) if isinstance(listed, dict) else 0
-        if not isinstance(listed, dict) or count < 2 or set(listed) != {str(index) for index in range(count)}:
+        pairs = listed.items() if isinstance(listed, dict) else ()
+        named = {number: str(name) for text, name in pairs if (number := whole(str(text))) is not None}
+        if len(named) < max(2, len(pairs)) or 0 not in named:
             raise DataError(
-                f"{self._source()}: expected `labels` with the names of classes 0, 1, ..., got {listed!r}: "
+                f"{self._source()}: expected `labels` with the names of labels 0 (background), 1, ..., got {listed!r}: "
                 "give `labels` in the job file"
             )
-        return tuple(str(listed[str(index)]) for index in range(count))
+        return dict(sorted(named.items()))
+
+    def _listed_class_names(self) -> tuple[str, ...]:
+        return tuple(self._listed_labels().values())
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
@@ -121,8 +126,8 @@ class Published(Decathlon):
         splits = super().splits()
         return {key: splits[key] for key in self.labelled} if self.list_file == PUBLISHED else splits
 
-    def _listed_class_names(self) -> tuple[str, ...]:
-        return self.names
+    def _listed_labels(self) -> Mapping[int, str]:
+        return dict(enumerate(self.names))
 
     def _source(self) -> str:
         return str(SPLITS / self.shipped) if self.list_file == PUBLISHED else super()._source()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from freqbench.core import names, storage
 from freqbench.core.documents import json_of
@@ -17,9 +17,10 @@ from freqbench.core.errors import DataError, MissingDataError, NoFileError, User
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
-from freqbench.core.types import NO_LABEL, Case, CaseRef, NativeCase
+from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
+from freqbench.data.labels import Classes, classes_of, read_classes
 from freqbench.data.preprocess import check_room, file_codes, off_scale, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
@@ -68,6 +69,7 @@ class Survey:
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
     faults: list[str] = field(default_factory=list)  # one line per wrong header, length or label map
+    notes: list[str] = field(default_factory=list)  # one line per label map that is read otherwise than it is stored
 
 
 class ListedFolder(Preprocess, Dataset, abc.ABC):
@@ -75,13 +77,19 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
     Attributes:
         root: folder or URI; `~` and environment variables such as `${FREQBENCH_DATA}` are filled in.
-        labels: names of all classes, background first; or their number; None takes the folder's names.
+        labels: names of all classes, background first; or their number; None takes the folder's names. Some of the
+            folder's own names choose these classes: all others become background.
+        label_map: class of labels in the files: `{4: 3}`; `{1: 0, 2: 1}` makes a task of one organ. Labels that it
+            leaves out keep their number, if that is not the class of another; 0 stays background.
+        ignore: labels whose voxels do not count, in losses, metrics and success: `[255]`.
         split: a key of the list, or a slice of one: `validation[0:30]`; `train` and `training` are the same, as are
             `val` and `validation`.
     """
 
     root: str
     labels: Annotated[int, Field(ge=2, le=256)] | tuple[ClassName, ...] | None = None
+    label_map: dict[int, Annotated[int, Field(ge=0, lt=IGNORED)]] | None = None
+    ignore: tuple[int, ...] = ()
 
     @field_validator("labels")
     @classmethod
@@ -89,6 +97,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         if isinstance(value, tuple) and not (2 <= len(value) <= 256 and len(set(value)) == len(value)):
             raise ValueError("expected 2 to 256 different class names, background first")
         return value
+
+    @model_validator(mode="after")
+    def _maps_labels_that_are_read(self) -> "ListedFolder":
+        if self.reference == "prediction" and (self.label_map or self.ignore):
+            key = "label_map" if self.label_map else "ignore"
+            raise ValueError(f"expected no {key} beside reference: prediction, which reads no label maps: leave it out")
+        return self
 
     @abc.abstractmethod
     def splits(self) -> Mapping[str, Sequence[Any]]:
@@ -111,17 +126,45 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         Raises UnlabelledError if it names no label map, unless `reference` is the prediction.
         """
 
+    def _listed_labels(self) -> Mapping[int, str]:
+        """Returns the names of the labels in the folder's files; default: its classes, numbered from 0 on."""
+        return dict(enumerate(self._listed_class_names()))
+
+    def _ignored(self) -> tuple[int, ...]:
+        """Returns the labels that do not count."""
+        return self.ignore
+
+    @property
+    def classes_of_labels(self) -> Classes:
+        """The classes, and the class of each label in the files."""
+        if self.reference == "prediction":
+            names = self.labels or tuple(self._listed_labels().values())
+            return classes_of(self.name, {}, names, None)
+        try:
+            listed = self._listed_labels()
+        except DataError:
+            if self.labels is None:
+                raise
+            listed = {}  # a list without names, or of no use: the job's hold
+        return classes_of(self.name, listed, self.labels, self.label_map, self._ignored())
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names from `labels`, else from the folder."""
-        if isinstance(self.labels, tuple):
-            return self.labels
-        if isinstance(self.labels, int):
-            return ("background", *(f"class {index}" for index in range(1, self.labels)))
-        names = self._listed_class_names()
+        names = self.classes_of_labels.names
         if broken := [name for name in names if name.encode(errors="replace").decode() != name]:
             raise DataError(f"{self.name}: expected class names of Unicode text, got {broken[0]!a}: mend their list")
         return names
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The job's `ignore`, else what the files' own list leaves out."""
+        return self.classes_of_labels.ignored
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on labels that become other classes, or do not count."""
+        return self.classes_of_labels.notes(self.name)
 
     @cached_property
     def num_channels(self) -> int:
@@ -136,8 +179,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return Preprocess(**{name: getattr(self, name) for name in Preprocess.model_fields})
 
     def recipe(self) -> dict[str, Any]:
-        """Returns loader, revision, preprocessing and classes."""
-        return {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
+        """Returns loader, revision, preprocessing and classes; also the class of each label, if one has another."""
+        own = {"loader": self.loader, "revision": REVISION, **self.space.identity(), "labels": self.class_names}
+        return own | self.classes_of_labels.recipe()
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
@@ -206,6 +250,10 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             yield str(error)
         else:
             yield from off_scale(native, space)
+            entry = self._entry(ref.case_id)
+            _, label = self._headers(entry)
+            if label and not entry.masks and (note := nifti.rounding(label)):
+                yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
         """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.
@@ -231,6 +279,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
                     nifti.check_length(storage.fetch(path))
                 if label and with_labels and not entry.masks:
                     self._read_label(entry, label)
+                    survey.notes.extend(filter(None, [nifti.rounding(label)]))
                 survey.complete.append(case_id)
             except DataError as error:
                 survey.faults.append(str(error))
@@ -254,7 +303,9 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         start, stop = (int(bound) if bound else None for bound in (match["start"], match["stop"]))
         lines = splits[key][start:stop]
         if not lines:
-            raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
+            others = ", ".join(name for name, cases in splits.items() if cases and name != key)
+            advice = f"choose one of {others}" if others else "fill the list, or give another"
+            raise DataError(f"{self._source()}: expected cases in split {split}, got none: {advice}")
         return lines
 
     def _entries(self, split: str) -> dict[str, CaseFiles]:
@@ -295,7 +346,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         return image, label
 
     def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
-        return nifti.read_label(label, self.num_classes)
+        return read_classes(label, self.classes_of_labels.of_value)
 
     @staticmethod
     def _image_header(entry: CaseFiles) -> nifti.Header:

@@ -17,8 +17,9 @@ IGNORE = "ignore"
 class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
-    Every label map is a case; an image has one file per channel. Region-based labels and an ignored label are refused:
-    attacks and metrics need one class per voxel. The patient of `patient001_frame01` is `patient001`.
+    Every label map is a case; an image has one file per channel. Region-based labels are refused:
+    attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count. The patient of
+    `patient001_frame01` is `patient001`.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
@@ -83,29 +84,45 @@ class NnunetRaw(ListedFolder):
             )
         return len(channels)
 
+    def _listed_labels(self) -> Mapping[int, str]:
+        listed = self._stated_labels()
+        named = {value: str(name) for name, value in listed.items() if name != IGNORE}
+        if len(named) < 2 or len(named) < len(listed) - (IGNORE in listed) or 0 not in named:
+            raise DataError(
+                f"{self._source()}: expected different labels, 0 for the background, got {listed!r}: give `labels` in "
+                "the job file"
+            )
+        return dict(sorted(named.items()))
+
     def _listed_class_names(self) -> tuple[str, ...]:
+        return tuple(self._listed_labels().values())
+
+    def _ignored(self) -> tuple[int, ...]:
+        """Returns the job's `ignore`, else the value of the label `ignore` of nnU-Net v2, if the folder has one."""
+        if "ignore" in self.model_fields_set:
+            return self.ignore
+        stated = self._stated_labels()
+        return (stated[IGNORE],) if IGNORE in stated else ()
+
+    def _stated_labels(self) -> dict[str, int]:
+        """Returns the values of the labels by their names, as nnU-Net v2 writes them."""
         listed = self._content().get("labels")
         if not isinstance(listed, dict):
             raise DataError(f"{self._source()}: expected labels {{background: 0, ...}}, got {listed!r}: mend the file")
         if "0" in listed:  # v1 has them the other way round
-            listed = {str(name): whole(value) for value, name in listed.items()}
+            listed = {str(name): whole(str(value)) for value, name in listed.items()}
         regions = [name for name, value in listed.items() if isinstance(value, list)]
         if regions:
             raise DataError(
                 f"{self._source()}: expected one class a voxel, got the region {regions[0]} of several labels: name "
                 "the classes of the label maps in `labels`"
             )
-        if IGNORE in listed:
+        if strange := [name for name, value in listed.items() if type(value) is not int]:
             raise DataError(
-                f"{self._source()}: expected a class for every voxel, got the label {IGNORE}, which no attack or "
-                "metric leaves out: name all classes in `labels` to score it as one of them"
+                f"{self._source()}: expected a whole number for each label, got {listed[strange[0]]!r} for "
+                f"{strange[0]}: mend the file"
             )
-        names = {value: str(name) for name, value in listed.items() if isinstance(value, int)}
-        if len(names) < 2 or len(names) < len(listed) or sorted(names) != list(range(len(names))):
-            raise DataError(
-                f"{self._source()}: expected labels 0, 1, ... each once, got {listed!r}: give `labels` in the job file"
-            )
-        return tuple(names[value] for value in range(len(names)))
+        return listed
 
     def _case_id(self, line: Any) -> str:
         return str(line[1])

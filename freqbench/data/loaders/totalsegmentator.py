@@ -17,10 +17,13 @@ from freqbench.core.errors import DataError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
+from freqbench.data.labels import read_classes
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, asked
 from freqbench.data.nsd_tolerances import TOLERANCE_MM
 
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
+YES_OR_NO = {0: 0, 1: 1}
+"""Classes of the values of a mask."""
 
 
 class TotalSegmentator(ListedFolder):
@@ -40,6 +43,8 @@ class TotalSegmentator(ListedFolder):
 
     classes: Annotated[tuple[ClassName, ...], Field(min_length=1, max_length=255)]
     labels: None = None
+    label_map: None = None
+    ignore: tuple[()] = ()
     intensity: Intensity = WINDOW
 
     @field_validator("classes")
@@ -49,10 +54,10 @@ class TotalSegmentator(ListedFolder):
             raise ValueError("expected each structure once, and no background: that is all the rest")
         return value
 
-    @field_validator("labels", mode="before")
+    @field_validator("labels", "label_map", "ignore", mode="before")
     @classmethod
     def _named_by_classes(cls, value: object) -> object:
-        if value is not None:
+        if value not in (None, (), []):
             raise ValueError("expected none, as `classes` says them all: remove it")
         return value
 
@@ -94,7 +99,7 @@ class TotalSegmentator(ListedFolder):
     def _read_label(self, entry: CaseFiles, label: nifti.Header) -> npt.NDArray[np.uint8]:
         merged = np.zeros(label.shape, np.uint8)
         for index, mask in enumerate(entry.masks, start=1):
-            merged[nifti.read_label(nifti.read_header(storage.fetch(mask)), 2) == 1] = index
+            merged[read_classes(nifti.read_header(storage.fetch(mask)), YES_OR_NO) == 1] = index
         return merged
 
 

@@ -8,12 +8,14 @@ import os
 import resource
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from typing import Any, TypeVar
 
@@ -29,8 +31,13 @@ REACH_S, JOIN_S = 4.0, 14.0  # limits for a cluster's address to answer, and for
 START_S = 180.0  # limit for a Ray of this process; its start may hang where its node process dies meanwhile
 # Ray prints a paragraph for every dead process, whatever its log settings: the engine reports it in a line.
 QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+# The longest path of a socket, in bytes, and the part of it that Ray adds to its folder.
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103
+SOCKET = "/ray/session_2026-01-31_12-30-59_123456_4194304/sockets/plasma_store"
+FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 T = TypeVar("T")
 NO_NODE = "Ray's node process has died, and all workers: the same command goes on"
+logger = logging.getLogger(__name__)
 WITHOUT = "take --engine serial (`train`: engine: local in the job)"
 
 
@@ -41,9 +48,12 @@ def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
     It listens on this machine only, unless Ray was imported before; in that case Ray also prints a paragraph for every
     dead process. If this version of Ray has tokens, callers need one that only its processes know.
 
+    Its files go where Ray puts them (RAY_TMPDIR, TMPDIR, /tmp), or into another folder if that place is not writable or
+    too long for the paths of its sockets: a line of the log says so.
+
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM while it starts; its processes are killed.
-        UserError: its object store would exceed the file size limit.
+        UserError: its object store would exceed the file size limit, or there is no folder for its files.
         EngineLost: it does not start.
     """
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -61,6 +71,7 @@ def own(cpus: int, meanwhile: Callable[[], None] = lambda: None) -> Iterator[Non
         "RAY_health_check_period_ms": "1000",  # a dead node process misses five; a slow one has 10 s for each
         "RAY_worker_niceness": "0",  # the default of 15 starves workers on a machine that does anything else
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on any system: a single machine, so loopback is enough
+        **_folder_for_files(),
         **QUIET,
     }
     options = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -277,6 +288,37 @@ def cause(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     raised_by_ours = isinstance(error, RayActorError) and error.actor_init_failed
     return f"{type(error).__name__}: {lines[-1 if raised_by_ours else 0][:200]}"
+
+
+def _folder_for_files() -> dict[str, str]:
+    """Returns the variable that moves Ray's files to a folder that will do; empty where Ray's own choice does."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), "/tmp")
+    own = os.environ.get(name, name)
+    most = LONGEST_SOCKET - len(SOCKET)
+    is_short = len(own.encode()) <= most
+    if is_short and _takes_files(own):
+        return {}
+    fault = "which is not writable" if is_short else f"of {len(own.encode())} bytes, too long for its sockets"
+    for folder in FOLDERS:
+        if folder != own and _takes_files(folder):
+            logger.warning("Ray puts its files into %s/ray, as %s is %s, %s", folder, name, own, fault)
+            return {"RAY_TMPDIR": folder}
+    raise UserError(
+        f"Ray: expected a writable folder of at most {most} bytes for its files, got {own}, {fault}: set RAY_TMPDIR to "
+        f"a shorter one, or {WITHOUT}"
+    )
+
+
+def _takes_files(folder: str) -> bool:
+    """True if Ray can make its files below a folder, which need not exist yet."""
+    place = Path(folder, "ray").absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with TemporaryDirectory(dir=place):
+            return True
+    except OSError:
+        return False
 
 
 @cache

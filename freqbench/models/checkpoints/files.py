@@ -24,6 +24,7 @@ from torch import Tensor
 from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
+from freqbench.models.entry import advice_on_classes
 
 _ZOO = Path(__file__).parents[1] / "zoo"
 
@@ -352,7 +353,8 @@ def check_fit(
         return
     classes = _other_classes([(wanted[key].shape, found[key].shape) for key in misshapen], num_classes)
     if classes is not None and not missing and not unexpected:
-        raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}")
+        advice = advice_on_classes(classes, num_classes)
+        raise CheckpointError(f"{name}: checkpoint has {classes} output classes, dataset wants {num_classes}: {advice}")
     shapes = [f"{key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)}" for key in misshapen]
     counts = ", ".join(
         f"{len(keys)} {kind}" + (f" (first: {keys[0]})" if keys else "")

@@ -51,7 +51,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
     try:
-        return (object_of if path.suffix == ".json" else mapping_of)(path.read_bytes(), str(path))
+        content = path.read_bytes()
+        return object_of(content, str(path)) if path.suffix == ".json" else mapping_of(content, str(path), True)
     except UserError as error:
         raise CheckpointError(str(error)) from None
 

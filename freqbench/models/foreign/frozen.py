@@ -19,6 +19,7 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
+from freqbench.models.entry import advice_on_classes
 from freqbench.models.foreign.common import Description
 
 # Errors that torch raises on files that it cannot read.
@@ -182,7 +183,7 @@ def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], defa
     """Returns an argument that the job or the file states; raises UserError if neither does, or the two differ."""
     ours, theirs = getattr(args, name), file.get(name)
     if ours is not None and theirs is not None and ours != theirs:
-        advice = f"set classes: {theirs} and class_map" if name == "num_classes" else "leave it out"
+        advice = advice_on_classes(theirs, ours) if name == "num_classes" else "leave it out"
         raise UserError(f"{path}: {name} is {ours} here, but the file was exported for {theirs}: {advice}")
     value = theirs if ours is None else ours
     if value is None and default is None:

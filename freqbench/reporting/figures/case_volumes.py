@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from freqbench.core import names, storage
 from freqbench.core.errors import DataError
-from freqbench.core.types import Spacing
+from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import nifti
 from freqbench.results import volumes
 
@@ -93,4 +93,7 @@ def _channels(path: str) -> tuple[Image, npt.NDArray[np.float64]]:
 
 
 def _classes(path: str) -> Mask:
-    return nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    """Reads a label map; voxels that do not count are drawn as background."""
+    classes = nifti.read_integers(nifti.read_header(storage.fetch(path))).astype(np.uint8)
+    classes[classes == IGNORED] = 0
+    return classes

@@ -1,0 +1,218 @@
+"""Maps the values in label maps to classes: by number, by name, by the key `label_map`, or to no class (`ignore`)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.errors import DataError
+from freqbench.core.types import IGNORED
+from freqbench.data import nifti
+
+MOST_NAMED = 20  # values that a refusal or a note lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """Classes of a dataset, and the class of each value that its label maps may hold.
+
+    Attributes:
+        names: names of the classes, background first.
+        of_value: class of each allowed value; IGNORED for a value that does not count.
+        value_names: names of the values, as far as the files' own list gives them.
+    """
+
+    names: tuple[str, ...]
+    of_value: Mapping[int, int]
+    value_names: Mapping[int, str]
+
+    @property
+    def moved(self) -> dict[int, int]:
+        """The values whose class is not their own number, ignored values aside."""
+        return {value: k for value, k in sorted(self.of_value.items()) if k not in (value, IGNORED)}
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """The values that do not count."""
+        return tuple(sorted(value for value, k in self.of_value.items() if k == IGNORED))
+
+    def recipe(self) -> dict[str, object]:
+        """Returns the part of a case's identity: empty if every value is its own class."""
+        parts = {"label_map": [*map(list, self.moved.items())], "ignore": list(self.ignored)}
+        return {key: value for key, value in parts.items() if value}
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """Returns a line on values that become other classes, and one on values that do not count."""
+        lines = []
+        if self.moved:
+            kept = [k for value, k in self.of_value.items() if value == k]
+            pairs = [f"{self._named(value)} -> {k} ({self.names[k]})" for value, k in self.moved.items()]
+            others = f"; {', '.join(map(str, sorted(kept)))} as in the files" if kept else ""
+            lines.append(f"{name}: labels of the files become classes: {_few(pairs)}{others}")
+        if self.ignored:
+            shown = _few([self._named(value) for value in self.ignored])
+            lines.append(f"{name}: voxels with the label {shown} do not count: not in losses, metrics or success")
+        return tuple(lines)
+
+    def _named(self, value: int) -> str:
+        return f"{value} ({self.value_names[value]})" if value in self.value_names else str(value)
+
+
+def classes_of(
+    where: str,
+    listed: Mapping[int, str],
+    labels: int | Sequence[str] | None,
+    label_map: Mapping[int, int] | None,
+    ignore: Sequence[int] = (),
+) -> Classes:
+    """Decides the classes of a dataset.
+
+    Args:
+        where: begins the line of an error.
+        listed: names by value, as the files' own list gives them; empty if it gives none.
+        labels: names of the classes that the job gives, background first, or their number; None: those of the list.
+            Names of the list choose its values by name, and all others become background.
+        label_map: class of each value; values that it leaves out keep their number, and 0 stays background.
+        ignore: values that do not count.
+
+    Raises:
+        DataError: names that fit only in part, a value without a class, a class without a value.
+    """
+    last = max((value for value in listed if value not in ignore), default=0)  # an ignored one beyond it is no class
+    values = {value: name for value, name in sorted(listed.items()) if value <= last}
+    names = None if labels is None or isinstance(labels, int) else tuple(labels)
+    count = len(names) if names else labels if isinstance(labels, int) else None
+    if both := sorted(set(label_map or ()) & set(ignore)):
+        raise DataError(f"{where}: expected {both[0]} in one of label_map and ignore, got it in both: leave one out")
+    if label_map is not None:
+        of_value = _as_mapped(where, label_map, values, count)
+    elif names is not None and _chooses(where, names, values):
+        wanted = [*map(_plain, names)]
+        of_value = {
+            value: wanted.index(_plain(name)) if _plain(name) in wanted else 0 for value, name in values.items()
+        }
+        of_value[0] = 0
+    elif count is not None:
+        of_value = {value: value for value in range(count)}
+    else:
+        of_value = {value: k for k, value in enumerate(values)}
+        if values and 0 not in values:
+            raise DataError(f"{where}: expected a name for label 0, the background, got {values!r}: add it")
+    names = _names(of_value, values, count) if names is None else names
+    if ignore and len(names) > IGNORED:
+        raise DataError(f"{where}: expected at most {IGNORED} classes beside ignore, got {len(names)}: name fewer")
+    if label_map is not None:
+        _require_fitting(where, label_map, of_value, names, values, is_counted=count is not None)
+    return Classes(names=names, of_value=of_value | dict.fromkeys(ignore, IGNORED), value_names=listed)
+
+
+def _plain(name: str) -> str:
+    """Returns a name without capitals, underscores and dashes, in which the names of one class differ."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
+
+
+def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> bool:
+    """True if the names of a job choose values of the list by name; False if they name values 0, 1, ... anew.
+
+    Refuses names of which some are in the list, at another value.
+    """
+    by_name = {_plain(name): value for value, name in listed.items()}
+    if by_name.get(_plain(names[0]), 0) != 0:
+        raise DataError(
+            f"{where}: expected `labels` to begin with the background, {listed.get(0)!r}, got {names[0]!r}, which is "
+            f"label {by_name[_plain(names[0])]}: put it first"
+        )
+    known = {name: by_name[_plain(name)] for name in names[1:] if _plain(name) in by_name}
+    if known and len(known) == len(names) - 1:
+        return True
+    misplaced = [name for name, value in known.items() if value != names.index(name)]
+    if misplaced:
+        strange = next(name for name in names[1:] if name not in known)
+        raise DataError(
+            f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "
+            f"{misplaced[0]!r}, which is label {known[misplaced[0]]}, beside {strange!r}, which is none of {', '.join(listed.values())}: "
+            "mend it, or say the class of each label by `label_map`"
+        )
+    return False
+
+
+def _as_mapped(
+    where: str, label_map: Mapping[int, int], listed: Mapping[int, str], count: int | None
+) -> dict[int, int]:
+    """Returns the class of each value by `label_map`; others keep their number if it is free, and 0 is background."""
+    taken, of_value = set(label_map.values()), {0: 0, **label_map}
+    for value in range(count) if count is not None else listed:
+        if value not in of_value and value not in taken:
+            of_value[value] = value
+        elif value not in of_value and value in listed:
+            raise DataError(
+                f"{where}: label_map: expected label {value} ({listed[value]}) in it, as its number is now the class "
+                f"of another, got none: list it: {{{value}: 0}} makes it background"
+            )
+    return of_value
+
+
+def _names(of_value: Mapping[int, int], listed: Mapping[int, str], count: int | None) -> tuple[str, ...]:
+    """Returns the name of each class: of its value in the list, of several joined; background's is that of value 0."""
+    names = []
+    for k in range(max(of_value.values(), default=0) + 1 if count is None else count):
+        own = [listed[value] for value in sorted(of_value) if of_value[value] == k and value in listed]
+        fallback = f"class {k}" if k else "background"
+        names.append(fallback if not own or count is not None else own[0] if k == 0 else " + ".join(own))
+    return tuple(names)
+
+
+def _require_fitting(
+    where: str,
+    label_map: Mapping[int, int],
+    of_value: Mapping[int, int],
+    names: Sequence[str],
+    listed: Mapping[int, str],
+    is_counted: bool,
+) -> None:
+    """Refuses a `label_map` to a class beyond the last or to the background alone, and one with a gap of classes."""
+    for value, k in label_map.items():
+        if k >= len(names):
+            raise DataError(
+                f"{where}: label_map: expected classes 0 to {len(names) - 1}, got {{{value}: {k}}}: name all classes "
+                "in `labels`, or map it to one of these"
+            )
+    if len(names) < 2:
+        raise DataError(f"{where}: label_map: expected a class beside the background, got none: map a label to 1")
+    missing = next((k for k in range(len(names)) if k not in of_value.values()), None)
+    if missing is not None and not is_counted:
+        value = next(value for value, k in of_value.items() if k > missing)
+        raise DataError(
+            f"{where}: label_map: expected classes 0, 1, ... without a gap, got none for class {missing}, but class "
+            f"{of_value[value]} for label {value} ({listed.get(value, 'unnamed')}): list it with another class; 0 "
+            "makes it background"
+        )
+
+
+def read_classes(header: nifti.Header, of_value: Mapping[int, int]) -> npt.NDArray[np.uint8]:
+    """Returns the classes of a label map `[H, W, D]` in the file's axis order; see `nifti.read_integers`.
+
+    Raises DataError, with all of them, for values that are not in `of_value`.
+    """
+    voxels = nifti.read_integers(header, least=min(0, *of_value)).astype(np.int64)
+    values, counts = np.unique(voxels, return_counts=True)
+    strange = [(int(value), int(n)) for value, n in zip(values, counts, strict=True) if int(value) not in of_value]
+    if strange:
+        allowed = sorted(of_value)
+        is_dense = allowed == list(range(len(allowed)))
+        expected = f"0 to {allowed[-1]}" if is_dense else _few([*map(str, allowed)])
+        got = _few([f"{value} ({n} voxels)" for value, n in strange])
+        listed = _few([f"{value}: 0" for value, _ in strange])
+        raise DataError(
+            f"{header.path}: expected labels {expected}, got {got}: name all classes in `labels`, or say the class of "
+            f"each by `label_map`: {{{listed}}} makes them background"
+        )
+    classes = np.array([of_value[int(value)] for value in values], np.uint8)
+    found: npt.NDArray[np.uint8] = classes[np.searchsorted(values, voxels)]
+    return found
+
+
+def _few(words: Sequence[str]) -> str:
+    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
+    return ", ".join(words[:MOST_NAMED]) + more

@@ -1,0 +1,184 @@
+"""Which class a label in a file becomes: by number, by name, by `label_map`, or none at all."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from freqbench.core.errors import DataError, UserError
+from freqbench.core.types import IGNORED
+from freqbench.data import nifti
+from freqbench.data.labels import classes_of
+
+from .conftest import Folder, made, refused
+from .downloads import SHAPE, Nifti1, volume
+
+TUMOUR = {0: "background", 1: "core", 2: "oedema", 7: "enhancing"}
+ORGANS = {0: "air", 1: "liver", 2: "left_kidney", 3: "aorta"}
+
+
+def found(
+    listed: Mapping[int, str],
+    labels: int | Sequence[str] | None = None,
+    label_map: Mapping[int, int] | None = None,
+    ignore: Sequence[int] = (),
+) -> tuple[tuple[str, ...], dict[int, int]]:
+    classes = classes_of("x", listed, labels, label_map, ignore)
+    return classes.names, dict(sorted(classes.of_value.items()))
+
+
+@pytest.mark.parametrize(
+    ("listed", "given", "names", "of_value"),
+    [
+        (TUMOUR, {}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+        (TUMOUR, {"label_map": {7: 3}}, ("background", "core", "oedema", "enhancing"), {0: 0, 1: 1, 2: 2, 7: 3}),
+        (
+            TUMOUR,
+            {"label_map": {1: 1, 2: 1, 7: 1}},
+            ("background", "core + oedema + enhancing"),
+            {0: 0, 1: 1, 2: 1, 7: 1},
+        ),
+        (TUMOUR, {"label_map": {1: 0, 2: 1, 7: 0}}, ("background", "oedema"), {0: 0, 1: 0, 2: 1, 7: 0}),
+        (
+            TUMOUR,
+            {"labels": 4, "label_map": {7: 3}},
+            ("background", "class 1", "class 2", "class 3"),
+            {0: 0, 1: 1, 2: 2, 7: 3},
+        ),
+        (ORGANS, {"labels": ["air", "aorta"]}, ("air", "aorta"), {0: 0, 1: 0, 2: 0, 3: 1}),
+        (
+            ORGANS,
+            {"labels": ["rest", "Left kidney", "Liver"]},
+            ("rest", "Left kidney", "Liver"),
+            {0: 0, 1: 2, 2: 1, 3: 0},
+        ),
+        (ORGANS, {"labels": ["a", "b", "c", "d"]}, ("a", "b", "c", "d"), {0: 0, 1: 1, 2: 2, 3: 3}),
+        (
+            ORGANS,
+            {"labels": ["air", "liver", "kidney", "aorta"]},
+            ("air", "liver", "kidney", "aorta"),
+            {0: 0, 1: 1, 2: 2, 3: 3},
+        ),
+        (ORGANS, {"ignore": [9]}, tuple(ORGANS.values()), {0: 0, 1: 1, 2: 2, 3: 3, 9: IGNORED}),
+        (ORGANS, {"ignore": [-1, 2]}, tuple(ORGANS.values()), {-1: IGNORED, 0: 0, 1: 1, 2: IGNORED, 3: 3}),
+        (ORGANS, {"ignore": [3]}, ("air", "liver", "left_kidney"), {0: 0, 1: 1, 2: 2, 3: IGNORED}),
+        ({}, {"labels": 3, "label_map": {5: 2}}, ("background", "class 1", "class 2"), {0: 0, 1: 1, 5: 2}),
+    ],
+)
+def test_every_label_has_its_class(
+    listed: dict[int, str], given: dict[str, Any], names: tuple[str, ...], of_value: dict[int, int]
+) -> None:
+    assert found(listed, **given) == (names, of_value)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"label_map": {3: 1}}, r"expected label 1 \(liver\) in it, .* list it: \{1: 0\} makes it background"),
+        ({"label_map": {1: 0}}, r"without a gap, got none for class 1, but class 2 for label 2 \(left_kidney\)"),
+        ({"label_map": {1: 0, 2: 0, 3: 0}}, "expected a class beside the background, got none: map a label to 1"),
+        ({"label_map": {1: 4}, "labels": 4}, r"expected classes 0 to 3, got \{1: 4\}: name all classes in `labels`"),
+        (
+            {"labels": ["liver", "aorta"]},
+            "expected `labels` to begin with the background, 'air', got 'liver', which is",
+        ),
+        (
+            {"labels": ["air", "aorta", "livre"]},
+            "got 'aorta', which is label 3, beside 'livre', which is none of air, ",
+        ),
+        ({"label_map": {3: 0}, "ignore": [3]}, "expected 3 in one of label_map and ignore, got it in both"),
+    ],
+)
+def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        found(ORGANS, **given)
+
+
+def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
+    label = volume()[1]
+    files = np.array([0, 12, 5], np.uint8)[label]
+    folder.write("a", volume()[0], files)
+    folder.list(labels={"0": "air", "5": "cyst", "12": "kidney"})
+    dataset = folder.dataset(cases=["a"])
+    native = dataset.native(dataset.refs()[0])
+    assert (native.label[0].numpy() == np.array([0, 2, 1])[label]).all()
+    assert dataset.notes == (
+        "small: labels of the files become classes: 5 (cyst) -> 1 (cyst), 12 (kidney) -> 2 (kidney); 0 as in the files",
+    )
+
+
+def test_values_that_nobody_has_listed_are_refused_with_their_number(folder: Folder) -> None:
+    label = volume()[1]
+    folder.write("a", volume()[0], np.where(label == 2, 9, label))
+    dataset = folder.dataset(cases=["a"])
+    count = int((label == 2).sum())
+    text = f"expected labels 0 to 2, got 9 ({count} voxels): name all classes in `labels`, or say the class of each by"
+    refused(text, lambda: dataset.native(dataset.refs()[0]))
+
+
+def test_a_map_changes_the_key_of_a_case_only_where_it_changes_the_case(folder: Folder) -> None:
+    def key(**arguments: Any) -> str:
+        dataset = folder.dataset(cases=["a"], **arguments)
+        return dataset.case_key(dataset.refs()[0])
+
+    assert key() == key(label_map={1: 1}) == key(labels=["background", "left", "right"])
+    changed = [
+        key(label_map={1: 2, 2: 1}),
+        key(ignore=[4]),
+        key(label_map={1: 1, 2: 1}),
+        key(labels=["background", "right"]),
+    ]
+    assert len({key(), *changed}) == 5
+    assert key(labels=["background", "right"]) == key(label_map={1: 0, 2: 1})
+
+
+@pytest.mark.parametrize(("slope", "says"), [(1.0, False), (1.00012, True)])
+def test_labels_that_a_slope_moves_are_rounded_and_a_line_says_so(folder: Folder, slope: float, says: bool) -> None:
+    image, label = volume()
+    folder.write("a", image, label)
+    path = folder.root / "labelsTr/a.nii.gz"
+    stored = Nifti1(label.astype(np.uint8), np.eye(4))
+    path.unlink()
+    stored.header.set_slope_inter(slope, 0.0)
+    stored.to_filename(path)
+    dataset = folder.dataset(cases=["a"])
+    (ref,) = dataset.refs()
+    assert (dataset.native(ref).label[0].numpy() == label).all()
+    lines = [line for line in dataset.faults(ref, dataset.space) if "away from whole numbers" in line]
+    assert bool(lines) == says == bool(dataset.survey("validation[:1]", with_labels=True).notes)
+
+
+def test_labels_further_from_whole_numbers_are_refused_with_their_number(folder: Folder) -> None:
+    image, label = volume()
+    folder.write("a", image, label * np.float32(1.01))
+    dataset = folder.dataset(cases=["a"])
+    count = int((label > 0).sum())
+    refused(f"({count} such voxels)", lambda: dataset.native(dataset.refs()[0]))
+
+
+@pytest.mark.parametrize(
+    ("loader", "arguments", "text"),
+    [
+        ("decathlon", {"reference": "prediction", "ignore": [3]}, "expected no ignore beside reference: prediction"),
+        (
+            "totalsegmentator",
+            {"classes": ["liver"], "label_map": {1: 2}},
+            "label_map: expected none, as `classes` says",
+        ),
+        ("decathlon", {"label_map": {1: 255}}, "label_map"),
+    ],
+)
+def test_a_map_that_nothing_would_follow_is_refused(loader: str, arguments: dict[str, Any], text: str) -> None:
+    refused(text, lambda: made(loader, **arguments), UserError)
+
+
+def test_nifti_reads_negative_labels_where_they_are_listed(folder: Folder) -> None:
+    label = volume()[1].astype(np.int16)
+    Nifti1(np.where(label == 2, -1, label), np.eye(4)).to_filename(folder.root / "labelsTr/a.nii.gz")
+    dataset = folder.dataset(cases=["a"], ignore=[-1])
+    kept = dataset.native(dataset.refs()[0]).label[0].numpy()
+    assert ((kept == IGNORED) == (label == 2)).all()
+    assert kept.shape == SHAPE
+    with pytest.raises(DataError, match="expected integers from 0 as labels, got -1"):
+        nifti.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))

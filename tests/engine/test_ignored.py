@@ -1,0 +1,96 @@
+"""Voxels without a label in every metric of predictions: they are no class, no error, and no share of anything."""
+
+import numpy as np
+import pytest
+import torch
+
+from freqbench.core.errors import UserError
+from freqbench.core.types import IGNORED
+from freqbench.engine import scoring
+from freqbench.engine.scoring import LabelMaps, score_draw, score_prediction
+from freqbench.metrics import certified_scores, confusion, hd95, nsd, voxel_success
+
+SPACING = (1.0, 2.0, 1.5)
+GENERATOR = np.random.default_rng(8)
+
+
+def maps(gap: bool) -> LabelMaps:
+    """Predicted and true maps in a volume of air; with a `gap`, three slices have no label and strange predictions."""
+    label = np.zeros((12, 10, 8), np.uint8)
+    label[2:6, 2:7, 2:6], label[2:5, 7:9, 1:3] = 1, 2
+    pred = np.roll(label, 1, axis=1)
+    if gap:
+        label[9:], pred[9:] = IGNORED, GENERATOR.integers(0, 4, (3, 10, 8))
+    return LabelMaps(
+        pred=torch.from_numpy(pred),
+        label=torch.from_numpy(label),
+        num_classes=4,
+        spacing=SPACING,
+        tolerances=(1.0, 1.0, 2.0),
+    )
+
+
+@pytest.mark.parametrize("metric", [*sorted(scoring.SHAPES), "calibration"])
+def test_foreground_scores_are_those_without_the_gap(metric: str) -> None:
+    """Surfaces, components and holes of the labelled part: the gap lies in air, away from every organ."""
+    confidence = torch.from_numpy(GENERATOR.random((12, 10, 8)))
+
+    def scores(gap: bool) -> list[dict[str, float]]:
+        of_gap = maps(gap)
+        if metric == "calibration" and not gap:
+            cut = {name: getattr(of_gap, name)[:9] for name in ("pred", "label")}
+            (found,) = [scoring.score_calibration(confidence[:9], **cut, num_classes=4)]
+        else:
+            (found,) = score_prediction(of_gap, [metric], confidence)
+        return [dict(row) for row in found.classes[1:]]
+
+    for with_gap, without in zip(scores(True), scores(False), strict=True):
+        assert with_gap == pytest.approx(without, nan_ok=True)
+
+
+def test_overlap_counts_the_labelled_part_alone() -> None:
+    with_gap, without = maps(True), maps(False)
+    found = score_prediction(with_gap, ["dsc"])[0]
+    expected = scoring.score_overlap(without.pred[:9], without.label[:9], 4)
+    for row, other in zip(found.classes, expected.classes, strict=True):
+        assert row == pytest.approx(other, nan_ok=True)
+    assert found.record == pytest.approx(expected.record)
+    assert int(confusion(with_gap.pred, with_gap.label, 4).sum()) == 9 * 10 * 8
+
+
+def test_an_organ_is_cut_at_the_gap_in_both_maps() -> None:
+    """Its surface there is the label's own, so that a right prediction is 0 mm away, however it goes on inside."""
+    label, pred = torch.zeros(8, 6, 6, dtype=torch.uint8), torch.zeros(8, 6, 6, dtype=torch.uint8)
+    label[2:5, 2:4, 2:4], pred[2:8, 2:4, 2:4] = 1, 1
+    label[5:] = IGNORED
+    assert hd95(pred, label, 2)[1] == 0
+    assert nsd(pred, label, 2, 0.0)[1] == 1
+
+
+def test_success_draws_and_certificates_leave_the_gap_out() -> None:
+    with_gap = maps(True)
+    label, pred = with_gap.label, with_gap.pred
+    flipped = pred.clone()
+    flipped[:2] = 3
+    assert voxel_success(pred, flipped, label) == pytest.approx(2 / 9)
+    certified = torch.zeros_like(pred, dtype=torch.bool)
+    certified[:3] = certified[9:] = True
+    assert certified_scores(pred, certified, label, 4)["certified_share"] == pytest.approx(3 / 9)
+    assert certified_scores(pred, certified, label, 4) == pytest.approx(
+        certified_scores(pred[:9], certified[:9], label[:9], 4), nan_ok=True
+    )
+    drawn, part = score_draw(label, pred), score_draw(label[:9], pred[:9])
+    assert {name: drawn[name] for name in part} == pytest.approx(part)
+
+
+def test_a_map_of_255_is_refused_as_before() -> None:
+    """Masks of 0 and 255 are common, and are no gaps."""
+    mask = torch.tensor([0, 255, 255, 0], dtype=torch.uint8).reshape(1, 1, 4)
+    with pytest.raises(UserError, match="expected classes 0 to 1, got 0 to 255"):
+        confusion(mask, mask, 2)
+
+
+def test_a_case_without_any_label_has_no_score() -> None:
+    label = torch.full((4, 4, 4), IGNORED, dtype=torch.uint8)
+    found = scoring.score_overlap(torch.zeros_like(label), label, 3)
+    assert all(np.isnan(row["dsc"]) for row in found.classes)

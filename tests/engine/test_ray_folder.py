@@ -1,0 +1,47 @@
+"""Where a Ray of this process puts its files: where the user says, unless its sockets cannot lie there."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from freqbench.core.errors import UserError
+from freqbench.engine.ray import ray_cluster
+
+
+@pytest.fixture(autouse=True)
+def _no_folder_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.delenv("TMPDIR", raising=False)
+
+
+@pytest.mark.parametrize(("length", "stays"), [(39, True), (40, False)])
+@pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_that_leaves_room_for_sockets_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, length: int, stays: bool
+) -> None:
+    """The sockets' part has 68 bytes, a path at most 107."""
+    monkeypatch.setattr(ray_cluster, "LONGEST_SOCKET", 107)
+    folder = "/tmp/" + "x" * (length - 5)
+    monkeypatch.setenv(name, folder)
+    with caplog.at_level(logging.WARNING):
+        assert ray_cluster._folder_for_files() == ({} if stays else {"RAY_TMPDIR": "/tmp"})
+    said = f"Ray puts its files into /tmp/ray, as {name} is {folder}, of {length} bytes, too long for its sockets"
+    assert (said in caplog.text) != stays
+
+
+def test_a_folder_that_cannot_be_written_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", "a/b")
+    assert ray_cluster._folder_for_files() == {"RAY_TMPDIR": "/tmp"}
+    assert "as TMPDIR is a/b, which is not writable" in caplog.text
+
+
+def test_no_folder_at_all_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "FOLDERS", ("/proc",))
+    monkeypatch.setenv("TMPDIR", "/tmp/" + "y" * 99)
+    with pytest.raises(UserError, match=r"at most 39 bytes for its files, got /tmp/y+, of 104 bytes, .*set RAY_TMPDIR"):
+        ray_cluster._folder_for_files()
