@@ -89,7 +89,7 @@ class Decathlon(ListedFolder):
                 )
             label = join(root, label)
         patient = line.get("patient") if isinstance(line, dict) else None
-        return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), label)
+        return CaseFiles(case_id, self.patient_of(case_id, str(patient) if patient else None), join(root, image), label)
 
 
 class Place(NamedTuple):
@@ -145,7 +145,7 @@ class Published(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return CaseFiles(case_id, patient, image, label)
+        return CaseFiles(case_id, self.patient_of(case_id), image, label)
 
     def _place(self) -> Place | None:
         """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""

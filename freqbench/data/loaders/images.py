@@ -65,4 +65,4 @@ class Images(ListedFolder):
 
     def _parsed(self, line: Any) -> CaseFiles:
         case_id, (image, *further) = line
-        return CaseFiles(case_id, case_id.partition("_frame")[0], image, None, further=tuple(further))
+        return CaseFiles(case_id, self.patient_of(case_id), image, None, further=tuple(further))

@@ -117,4 +117,4 @@ class NnunetRaw(ListedFolder):
             join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())
         ]
         label = join(root, f"labels{side}/{case_id}{ending}")
-        return CaseFiles(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
+        return CaseFiles(case_id, self.patient_of(case_id), image, label, further=tuple(further))

@@ -78,7 +78,7 @@ class TotalSegmentator(ListedFolder):
     def _parsed(self, line: Any) -> CaseFiles:
         folder = storage.join(self._root(), line)
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return CaseFiles(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
+        return CaseFiles(line, self.patient_of(line), storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
 
     def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
         """Returns the headers of the image and of the first mask, if masks are asked for; checks all masks."""
