@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.types import CaseRef
 from freqbench.data.base import usual_patient
 from freqbench.data.loaders.phantom import Phantom
 
@@ -100,13 +101,8 @@ def test_patients_are_in_no_identity(folder: Folder) -> None:
         (("case_1_t0", "case_1_t1", "case_2_t0"), False),
     ],
 )
-def test_names_that_look_as_if_they_shared_a_patient_are_said(
-    folder: Folder, names: tuple[str, ...], is_said: bool
-) -> None:
-    for name in names:
-        folder.write(name, *downloads.volume(sum(name.encode())))
-    folder.list(validation=[{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in names])
-    said = " ".join(folder.dataset().remarks(folder.dataset().refs()))
+def test_names_that_look_as_if_they_shared_a_patient_are_said(names: tuple[str, ...], is_said: bool) -> None:
+    refs = [CaseRef(case_id=name, patient_id=usual_patient(name), fingerprint=name, shape=(1, 1, 1)) for name in names]
+    said = " ".join(Phantom(name="x").remarks(refs))
     assert ("give the key `patient` a pattern" in said) == is_said
-    dataset = folder.dataset(patient="^[^_]+")
-    assert list(dataset.remarks(dataset.refs())) == []
+    assert list(Phantom(name="x", patient="^[^_]+").remarks(refs)) == []
