@@ -174,7 +174,7 @@ def table(found: Outlook) -> Table:
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """Yields warnings, patients of several cases, recomputed windows, missing things, done and remaining records, and the cost."""
+    """Yields warnings, patients, recomputed windows, missing things, done and remaining records, and the cost."""
     for warning in found.warnings:
         yield f"warning: {warning}"
     for name, counted in found.patients.items():

@@ -128,7 +128,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Channels of every image, read from the header of the first case."""
         entries = self._entries(self.split)
         first = next(iter(self.chosen(list(entries))), next(iter(entries)))
-        return self._image_header(entries[first]).num_channels
+        return self._image_header(self._files(entries[first])).num_channels
 
     @property
     def space(self) -> Preprocess:
@@ -142,7 +142,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
         entries = self._entries(split or self.split)
-        chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
+        chosen = [self._files(entries[case_id]) for case_id in self.chosen(list(entries))]
         storage.prefetch([path for entry in chosen for path in entry.files()])
         images = [self._headers(entry)[0] for entry in chosen]
         for image in images:
@@ -255,15 +255,16 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{self._source()}: expected cases in split {split}, got none: choose one of {[*splits]}")
         return lines
 
-    def _entries(self, split: str) -> dict[str, CaseFiles]:
-        entries: dict[str, CaseFiles] = {}
+    def _entries(self, split: str) -> dict[str, Any]:
+        """Returns the lines of a split by their cases; raises DataError for a case that is listed twice."""
+        entries: dict[str, Any] = {}
         for line in self._lines(split):
-            entry = self._files(line)
-            if entry.case_id in entries:
+            case_id = self._case_id(line)
+            if case_id in entries:
                 raise DataError(
-                    f"{self._source()}: expected each case of {split} once, got {entry.case_id} twice: remove one"
+                    f"{self._source()}: expected each case of {split} once, got {case_id} twice: remove one"
                 )
-            entries[entry.case_id] = entry
+            entries[case_id] = line
         return entries
 
     def _entry(self, case_id: str) -> CaseFiles:
