@@ -2,7 +2,7 @@
 
 import abc
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -46,16 +46,16 @@ def usual_patient(case_id: str) -> str:
     return case_id
 
 
-def counted_patients(refs: Collection[CaseRef]) -> str:
-    """Returns how many cases and patients there are, in words."""
-    cases, patients = len(refs), len({ref.patient_id for ref in refs})
-    return f"{cases} case{'s' * (cases > 1)} of {patients} patient{'s' * (patients > 1)}"
+def counted_patients(patients: Sequence[str]) -> str:
+    """Returns in words how many cases and patients there are, given the patient of each case."""
+    cases, different = len(patients), len(set(patients))
+    return f"{cases} case{'s' * (cases != 1)} of {different} patient{'s' * (different != 1)}"
 
 
-def alike(refs: Collection[CaseRef]) -> tuple[str, ...]:
+def alike(patients: Sequence[str]) -> tuple[str, ...]:
     """Returns the first patients whose names differ in their last part alone, if names of others do too; else none."""
     groups: dict[str, list[str]] = {}
-    for patient in dict.fromkeys(ref.patient_id for ref in refs):
+    for patient in dict.fromkeys(patients):
         if match := _LAST_PART.fullmatch(patient):
             groups.setdefault(match["rest"], []).append(patient)
     return tuple(next((group for group in groups.values() if len(groups) > 1 < len(group)), ()))
@@ -204,11 +204,11 @@ class Dataset(Strict, abc.ABC):
             )
         return str(patient)
 
-    def remarks(self, refs: Sequence[CaseRef]) -> Iterator[str]:
-        """Yields one line per guess about its files and patients that a user should look at."""
-        if self.patient is None and (names := alike(refs)):
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields one line per guess about its files and patients to look at, given the patient of each case."""
+        if self.patient is None and (names := alike(patients)):
             yield (
-                f"{self.name}: {counted_patients(refs)}, but names such as {', '.join(names[:3])} look as if they "
+                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(names[:3])} look as if they "
                 "shared a patient: give the key `patient` a pattern, as intervals are over patients"
             )
 

@@ -11,7 +11,7 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError
 from freqbench.data import nifti
 
-CASE = "{case}"
+CASE, SPLIT = "{case}", "{split}"
 MOST_VALUES = 256  # different values of a label map
 
 MODALITIES = (
@@ -26,6 +26,8 @@ _MASK = re.compile(
     rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.IGNORECASE
 )
 _MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.IGNORECASE)
+_SPLIT_FOLDER = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
+_IMAGE = re.compile(r"imag(?:e|es|ing)|img|ct|mri?|scan|vol(?:ume)?|orig|raw")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})")
 _SEPARATORS = "._-"
 
@@ -99,15 +101,15 @@ class Pairing:
     """Patterns of a folder's images and label maps, with `{case}` in the place of a case's name.
 
     Attributes:
-        image: one pattern per channel.
+        image: one pattern per channel, in their order; none if names do not tell which files are.
         label: pattern of the label maps.
-        cases: names of the cases with a label map.
-        unused: patterns of further files of these cases.
+        masks: paths of the label maps.
+        unused: patterns of further files beside them.
     """
 
     image: tuple[str, ...]
     label: str
-    cases: tuple[str, ...]
+    masks: tuple[str, ...]
     unused: tuple[str, ...]
 
 
@@ -123,19 +125,25 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
             masks.setdefault(_pattern(path, case), {})[case] = path
     called = {path for of_case in masks.values() for path in of_case.values()}
     images = [path for path in paths if path not in called]
-    # A template that holds for more files tells more; a name of the file goes before one of its folders.
-    for label, of_case in sorted(masks.items(), key=lambda item: -len(item[1])):
+    # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
+    for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
         beside: dict[str, set[str]] = {}
         for path in images:
             if case := _case_in(path, of_case):
                 beside.setdefault(_pattern(path, case), set()).add(case)
-        common = [pattern for pattern, cases in beside.items() if 2 * len(cases) >= len(of_case)]
-        ordered = _in_order(_with_suffixes(common))
-        if ordered:
-            rest = {pattern for pattern, cases in masks.items() if pattern != label and cases.keys() & of_case.keys()}
-            [label_pattern] = _with_suffixes([label])
-            unused = sorted(pattern for pattern in (*beside, *rest) if pattern not in common)
-            yield Pairing(image=ordered, label=label_pattern, cases=tuple(sorted(of_case)), unused=tuple(unused))
+        of_most = [
+            pattern
+            for pattern, cases in beside.items()
+            if 2 * len(cases) >= len(of_case) and (SPLIT in pattern) == (SPLIT in label)
+        ]
+        tops = {pattern.partition("/")[0] for pattern in (label, *of_most) if "/" in pattern}
+        is_above = len(tops) == 1 and "{" not in "".join(tops) and all("/" in pattern for pattern in of_most)
+        if of_most and not is_above:  # the folder of the data set is the one that all files share
+            image = _channels(_with_suffixes(of_most))
+            rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
+            (shown,) = _with_suffixes([label])
+            unused = {*_with_suffixes([*beside, *rest])} - {*image, shown}
+            yield Pairing(image=image, label=shown, masks=tuple(of_case.values()), unused=tuple(sorted(unused)))
 
 
 def _cases_of_mask(path: str) -> Iterator[str]:
@@ -145,7 +153,7 @@ def _cases_of_mask(path: str) -> Iterator[str]:
     match = _MASK.fullmatch(stem)
     if match and (name := match["before"] or match["behind"]):
         yield name
-    elif not match and folders and _MASK_FOLDER.fullmatch(folders[-1]):
+    elif not match and any(map(_MASK_FOLDER.fullmatch, folders)):
         yield stem
     if match:
         yield from (folder for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
@@ -169,10 +177,11 @@ def _runs(part: str) -> Iterator[str]:
 
 
 def _pattern(path: str, case: str) -> str:
-    """Returns a path with `{case}` for the case's name in each part that begins or ends with it."""
+    """Returns a path with `{case}` for the case's name in its parts, and `{split}` for a folder of a split."""
     *folders, file = path.split("/")
     stem = nifti.stem(file)
-    parts = [_replaced(part, case) for part in (*folders, stem)]
+    parts = [SPLIT if _SPLIT_FOLDER.fullmatch(part) else _replaced(part, case) for part in folders]
+    parts.append(_replaced(stem, case))
     return "/".join(parts) + file.removeprefix(stem)
 
 
@@ -193,15 +202,19 @@ def _with_suffixes(patterns: Sequence[str]) -> list[str]:
     return [stem + (min(suffixes) if len(suffixes) == 1 else ".nii*") for stem, suffixes in stems.items()]
 
 
-def _in_order(patterns: Sequence[str]) -> tuple[str, ...]:
-    """Returns the patterns of one image's channels in their order; none if names do not tell one."""
-    if len(patterns) < 2:
+def _channels(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the patterns of one image's channels in their order; none if names do not tell which they are."""
+    if len(patterns) == 1:
         return tuple(patterns)
     stems = {nifti.stem(pattern.replace(".nii*", ".nii")): pattern for pattern in patterns}
-    if channels := channels_by_case([stem for stem in stems]):
-        return tuple(stems[stem] for stem in next(iter(channels.values()))) if len(channels) == 1 else ()
+    if len(stems) == len(patterns) and (channels := channels_by_case(list(stems))) and len(channels) == 1:
+        return tuple(stems[stem] for stem in next(iter(channels.values())))
     modalities = {re.split(r"[._-]", stem)[-1].lower(): pattern for stem, pattern in stems.items()}
-    order = BRATS_2023 if modalities.keys() <= set(BRATS_2023) else MODALITIES
-    if len(modalities) < len(patterns) or not modalities.keys() <= set(order):
-        return ()
-    return tuple(modalities[name] for name in order if name in modalities)
+    for order in (BRATS_2023, MODALITIES):
+        if len(modalities) == len(patterns) and modalities.keys() <= set(order):
+            return tuple(modalities[name] for name in order if name in modalities)
+    called = [
+        pattern for stem, pattern in stems.items() if any(map(_IMAGE.fullmatch, re.split(r"[._-]", stem.lower())))
+    ]
+    bare = [pattern for pattern in patterns if nifti.stem(pattern.replace(".nii*", ".nii")) == CASE]
+    return tuple(next((only for only in (called, bare) if len(only) == 1), ()))

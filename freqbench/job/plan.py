@@ -128,7 +128,7 @@ def outlook(
         grid=tuple(_counted(grid)),
         warnings=tuple(grid.warnings),
         patients={
-            name: counted_patients(refs)
+            name: counted_patients([ref.patient_id for ref in refs])
             for name, refs in grid.cases.items()
             if len({ref.patient_id for ref in refs}) < len(refs)
         },

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from freqbench.core.errors import DataError, UserError
-from freqbench.core.types import CaseRef
 from freqbench.data.base import usual_patient
 from freqbench.data.loaders.phantom import Phantom
 
@@ -102,7 +101,7 @@ def test_patients_are_in_no_identity(folder: Folder) -> None:
     ],
 )
 def test_names_that_look_as_if_they_shared_a_patient_are_said(names: tuple[str, ...], is_said: bool) -> None:
-    refs = [CaseRef(case_id=name, patient_id=usual_patient(name), fingerprint=name, shape=(1, 1, 1)) for name in names]
-    said = " ".join(Phantom(name="x").remarks(refs))
+    patients = [usual_patient(name) for name in names]
+    said = " ".join(Phantom(name="x").remarks(patients))
     assert ("give the key `patient` a pattern" in said) == is_said
-    assert list(Phantom(name="x", patient="^[^_]+").remarks(refs)) == []
+    assert list(Phantom(name="x", patient="^[^_]+").remarks(patients)) == []

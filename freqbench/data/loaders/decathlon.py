@@ -96,7 +96,7 @@ class Decathlon(ListedFolder):
     def _names_by_folder(self) -> Mapping[str, str]:
         """Names of cases by their first image, if the files of two cases of a split have one name; else none."""
         lists = [value for value in self._content().values() if isinstance(value, list)]
-        images = [[self._images_of(line) for line in lines] for lines in lists]
+        images = [[files for line in lines if (files := _images_in(line))] for lines in lists]
         stems = [{files[0]: _common_stem(files) for files in lines} for lines in images]
         if all(all(of_split.values()) and len(set(of_split.values())) == len(of_split) for of_split in stems):
             return {}
@@ -104,13 +104,10 @@ class Decathlon(ListedFolder):
 
     def _images_of(self, line: Any) -> tuple[str, ...]:
         """Returns an entry's images as the list names them, one per channel or a single one."""
-        images = line.get("image") if isinstance(line, dict) else line
-        several = images if isinstance(images, list) else [images]
-        if not several or not all(isinstance(image, str) and image for image in several):
+        images = _images_in(line)
+        if not images:
             raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
-        if isinstance(line, dict) or "/" in several[0]:
-            return tuple(several)
-        return (f"imagesTr/{several[0]}",)
+        return images
 
     def _parsed(self, line: Any) -> CaseFiles:
         image, *further = self._images_of(line)
@@ -137,6 +134,15 @@ class Decathlon(ListedFolder):
         below, beside = join(self._root(), path), join(self._source().rpartition("/")[0], path)
         is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
         return beside if is_beside else below
+
+
+def _images_in(line: Any) -> tuple[str, ...]:
+    """Returns an entry's images as the list names them; none for what is no entry."""
+    images = line.get("image") if isinstance(line, dict) else line
+    several = images if isinstance(images, list) and isinstance(line, dict) else [images]
+    if not all(isinstance(image, str) and image for image in several):
+        return ()
+    return tuple(image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}" for image in several)
 
 
 def _common_stem(images: Sequence[str]) -> str:
@@ -167,7 +173,7 @@ def _told_apart(images: Sequence[str]) -> dict[str, str]:
             return {image: parts[index] for image, parts in paths.items()}
     told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
     return {
-        image: "_".join([*parts[:-depth], *(nifti.stem(parts[index]) for index in told)])
+        image: "_".join([*parts[:-depth], *(nifti.stem(parts[index]) for index in told or [-1])])
         for image, parts in paths.items()
     }
 

@@ -63,7 +63,9 @@ class Survey:
 
     split: str
     num_cases: int  # cases in the list
+    patients: list[str] = field(default_factory=list)  # the patient of each case with a label map in the list
     images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
+    labels: list[str] = field(default_factory=list)  # label maps that exist
     complete: list[str] = field(default_factory=list)  # ids of cases with whole files, sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
@@ -219,10 +221,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             except UnlabelledError:
                 survey.unlabelled.append(case_id)
                 continue
+            survey.patients.append(entry.patient_id)
             survey.images.extend((entry.image, *entry.further))
             if absent := [path for path in entry.files() if not storage.exists(path)]:
                 survey.missing.extend(absent)
                 continue
+            if entry.label:
+                survey.labels.append(entry.label)
             try:
                 _, label = self._headers(entry)
                 for path in entry.files():

@@ -7,7 +7,6 @@ from pydantic import model_validator
 
 from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
-from freqbench.core.types import CaseRef
 from freqbench.data import file_names, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 
@@ -47,14 +46,16 @@ class Images(ListedFolder):
             return {"test": [(nifti.stem(file), [file]) for file in files]}
         return {"test": [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]}
 
-    def remarks(self, refs: Sequence[CaseRef]) -> Iterator[str]:
-        """Yields what is guessed from names: label maps among the scans, channels of a case, and some that lack."""
-        yield from super().remarks(refs)
-        yield from self.guesses()
-
-    def guesses(self) -> Iterator[str]:
-        """Yields a line for label maps that are left out, for files that are channels, and for channels that lack."""
-        masks = [nifti.stem(file) for file in self._all_files() if self._is_label_map(file)]
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields what is guessed of patients, label maps among the scans, and channels."""
+        yield from super().remarks(patients)
+        called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
+        if scans := [nifti.stem(file) for file in called if not self._is_label_map(file)]:
+            yield (
+                f"{self.name}: {len(scans)} files are scans though they are called label maps, as their values are not "
+                f"few and whole: {', '.join(scans[:3])}"
+            )
+        masks = [nifti.stem(file) for file in called if self._is_label_map(file)]
         if masks:
             yield (
                 f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
