@@ -11,6 +11,10 @@ from freqbench.core import storage
 from freqbench.core.errors import DataError
 from freqbench.data import nifti
 
+Texts = tuple[str, ...]
+"""Texts of a path that name a case together."""
+
+NAMES = ("{site}", "{part}", "{group}", "{case}")
 CASE, SPLIT = "{case}", "{split}"
 MOST_VALUES = 256  # different values of a label map
 
@@ -29,6 +33,7 @@ _MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.IGNORECASE)
 _SPLIT_FOLDER = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
 _IMAGE = re.compile(r"imag(?:e|es|ing)|img|ct|mri?|scan|vol(?:ume)?|orig|raw")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})")
+_BRACES = re.compile(r"\{\w+\}")
 _SEPARATORS = "._-"
 
 
@@ -119,26 +124,33 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     Args:
         paths: NIfTI files, relative to the folder.
     """
-    masks: dict[str, dict[str, str]] = {}  # path by case, by pattern
-    for path in paths:
-        for case in dict.fromkeys(_cases_of_mask(path)):
-            masks.setdefault(_pattern(path, case), {})[case] = path
-    called = {path for of_case in masks.values() for path in of_case.values()}
-    images = [path for path in paths if path not in called]
+    called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
+    levels = _varying(called)
+    masks: dict[str, dict[Texts, str]] = {}
+    twice = set[str]()
+    for path in called:
+        for case in dict.fromkeys(_cases_of_mask(path, levels)):
+            pattern = _pattern(path, case)
+            if masks.setdefault(pattern, {}).setdefault(case, path) != path:
+                twice.add(pattern)
+    images = sorted(set(paths) - set(called))
     # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
     for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
-        beside: dict[str, set[str]] = {}
+        if label in twice:
+            continue
+        top, _, below = label.partition("/")
+        if below and not (_MASK_FOLDER.fullmatch(top) or _BRACES.search(top) or "*" in top):
+            return  # of a data set in a folder, which is the one to give
+        beside: dict[str, set[Texts]] = {}
         for path in images:
-            if case := _case_in(path, of_case):
+            if case := _case_in(path, of_case, levels):
                 beside.setdefault(_pattern(path, case), set()).add(case)
         of_most = [
             pattern
             for pattern, cases in beside.items()
-            if 2 * len(cases) >= len(of_case) and (SPLIT in pattern) == (SPLIT in label)
+            if 2 * len(cases) >= len(of_case) and _is_beside(pattern, label)
         ]
-        tops = {pattern.partition("/")[0] for pattern in (label, *of_most) if "/" in pattern}
-        is_above = len(tops) == 1 and "{" not in "".join(tops) and all("/" in pattern for pattern in of_most)
-        if of_most and not is_above:  # the folder of the data set is the one that all files share
+        if of_most:
             image = _channels(_with_suffixes(of_most))
             rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
             (shown,) = _with_suffixes([label])
@@ -146,24 +158,42 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
             yield Pairing(image=image, label=shown, masks=tuple(of_case.values()), unused=tuple(sorted(unused)))
 
 
-def _cases_of_mask(path: str) -> Iterator[str]:
-    """Yields names that the case of a label map may have, if a file or its folder is called like one."""
+def _varying(masks: Sequence[str]) -> tuple[int, ...]:
+    """Returns the levels of folders whose names differ between label maps, beside those of splits."""
+    at: dict[int, set[str]] = {}
+    for path in masks:
+        for level, folder in enumerate(path.split("/")[:-1]):
+            at.setdefault(level, set()).add(folder)
+    return tuple(
+        level for level, names in at.items() if len(names) > 1 and not all(map(_SPLIT_FOLDER.fullmatch, names))
+    )
+
+
+def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
+    """Yields the texts that may name the case of a label map: of its file or folder, or of several folders."""
     *folders, file = path.split("/")
     stem = nifti.stem(file)
     match = _MASK.fullmatch(stem)
-    if match and (name := match["before"] or match["behind"]):
-        yield name
-    elif not match and any(map(_MASK_FOLDER.fullmatch, folders)):
-        yield stem
+    name = (match["before"] or match["behind"]) if match else stem
+    varying = tuple(folders[level] for level in levels if level < len(folders))
+    if name:
+        yield (name,)
+        if varying and not any(_holds(name, folder) or _holds(folder, name) for folder in varying):
+            yield (*varying, name)
     if match:
-        yield from (folder for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
+        yield from ((folder,) for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
+        if len(varying) > 1:
+            yield varying
 
 
-def _case_in(path: str, cases: Mapping[str, str]) -> str | None:
-    """Returns the longest case whose name a path holds between separators."""
+def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Texts | None:
+    """Returns the case of most letters whose texts a path holds between separators."""
     *folders, file = path.split("/")
-    found = [case for part in (*folders, nifti.stem(file)) for case in _runs(part) if case in cases]
-    return max(found, key=len, default=None)
+    varying = tuple(folders[level] for level in levels if level < len(folders))
+    runs = [*_runs(nifti.stem(file))]
+    found = [(run,) for part in folders for run in _runs(part)] + [(run,) for run in runs]
+    found += [varying, *((*varying, run) for run in runs)]
+    return max((case for case in found if case in cases), key=lambda case: len("".join(case)), default=None)
 
 
 def _runs(part: str) -> Iterator[str]:
@@ -176,21 +206,53 @@ def _runs(part: str) -> Iterator[str]:
         yield match[1]
 
 
-def _pattern(path: str, case: str) -> str:
-    """Returns a path with `{case}` for the case's name in its parts, and `{split}` for a folder of a split."""
+def _holds(name: str, text: str) -> bool:
+    """True if a name holds a text between separators."""
+    return _within(name, text) is not None
+
+
+def _within(name: str, text: str) -> int | None:
+    match = re.search(rf"(?<![^{_SEPARATORS}]){re.escape(text)}(?![^{_SEPARATORS}])", name)
+    return match.start() if match else None
+
+
+def _pattern(path: str, case: Texts) -> str:
+    """Returns a path with names in braces for the texts of its case, and `{split}` for a folder of a split.
+
+    A folder whose name is a part of the case's becomes `*`.
+    """
     *folders, file = path.split("/")
     stem = nifti.stem(file)
-    parts = [SPLIT if _SPLIT_FOLDER.fullmatch(part) else _replaced(part, case) for part in folders]
-    parts.append(_replaced(stem, case))
+    texts = sorted(zip(NAMES[-len(case) :], case, strict=True), key=lambda item: -len(item[1]))
+    parts = []
+    for part in (*folders, stem):
+        replaced = part
+        for name, text in texts:
+            replaced = _replaced(replaced, text, name)
+        if part is not stem and _SPLIT_FOLDER.fullmatch(part):
+            replaced = SPLIT
+        elif part is not stem and replaced == part and any(_holds(text, part) for text in case):
+            replaced = "*"
+        parts.append(replaced)
     return "/".join(parts) + file.removeprefix(stem)
 
 
-def _replaced(part: str, case: str) -> str:
-    if part == case or (part.startswith(case) and part[len(case)] in _SEPARATORS):
-        return CASE + part[len(case) :]
-    before = part[: -len(case)]
-    is_end = part.endswith(case) and (before[-1:] in _SEPARATORS or (before.isalpha() and case[0].isdigit()))
-    return before + CASE if is_end and before else part
+def _replaced(part: str, text: str, name: str) -> str:
+    """Returns a part of a path with a name in the place of a text between separators, or of a number at the end."""
+    start = _within(part, text)
+    if start is None and text[0].isdigit() and part.endswith(text) and part[: -len(text)].isalpha():
+        start = len(part) - len(text)
+    return part if start is None else part[:start] + name + part[start + len(text) :]
+
+
+def _is_beside(image: str, label: str) -> bool:
+    """True if patterns have the same names and differ in no folder but that of the label maps and its counterpart."""
+    if set(_BRACES.findall(image)) != set(_BRACES.findall(label)):
+        return False
+    of_image, of_label = image.split("/")[:-1], label.split("/")[:-1]
+    others = [folder for folder in of_label if folder not in of_image]
+    counterparts = [folder for folder in of_image if folder not in of_label]
+    return all(map(_MASK_FOLDER.fullmatch, others)) and len(counterparts) <= max(len(others), not of_label)
 
 
 def _with_suffixes(patterns: Sequence[str]) -> list[str]:

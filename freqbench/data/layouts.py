@@ -240,7 +240,7 @@ def _kind_of(folder: Path) -> Kind | None:
 
 
 READ = 20  # label maps that are read for their values
-DEPTH = 3  # of folders in which files are looked for by their names
+DEPTH = 4  # of folders in which files are looked for by their names
 LISTED = 50_000  # files of a folder that are looked at
 LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
 
