@@ -365,4 +365,4 @@ class _Files(ListedFolder):
         return str(line)
 
     def _parsed(self, line: Any) -> CaseFiles:
-        return CaseFiles(str(line), str(line), self.image[0], self.label, further=self.image[1:])
+        return CaseFiles(str(line), self.patient_of(str(line)), self.image[0], self.label, further=self.image[1:])

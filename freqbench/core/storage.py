@@ -195,6 +195,21 @@ def list_below(folder: str, name: str) -> list[str]:
     return sorted(path.removeprefix(inner).strip("/") for path in paths if path.rpartition("/")[2] == name)
 
 
+def list_tree(folder: str, depth: int) -> list[str]:
+    """Lists the paths of files at most `depth` parts below a folder, sorted, without hidden ones; empty without it."""
+    fs, inner = opened(folder)
+    if not filesystems.is_local(fs):
+        with told(folder, fs):
+            paths = [path.removeprefix(inner).strip("/") for path in fs.find(inner, maxdepth=depth)]
+        return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+    found, top = list[str](), Path(inner)
+    for place, folders, files in os.walk(top, followlinks=True):
+        parts = Path(place).relative_to(top).parts
+        folders[:] = [name for name in folders if not name.startswith(".")] if len(parts) + 1 < depth else []
+        found += ["/".join((*parts, name)) for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
 def remove(path: str) -> None:
     """Removes one object; ignores one that does not exist."""
     fs, inner = opened(path)

@@ -13,6 +13,7 @@ from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.images import Images
 from freqbench.data.loaders.msd import MSD
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
+from freqbench.data.loaders.pairs import Pairs
 from freqbench.data.loaders.phantom import Phantom, StandIn
 from freqbench.data.loaders.synapse import Synapse
 from freqbench.data.loaders.totalsegmentator import TotalSegmentator
@@ -30,5 +31,6 @@ DATASETS: Mapping[str, type[Dataset]] = {
     "amos": AMOS,
     "totalsegmentator": TotalSegmentator,
     "nnunet_raw": NnunetRaw,
+    "pairs": Pairs,
     "images": Images,
 }

@@ -1,6 +1,7 @@
 """Defines the interface of every dataset: case references that are cheap to list, cases on the preprocessed grid."""
 
 import abc
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
@@ -18,6 +19,47 @@ from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
 ClassName = Annotated[str, Field(min_length=1)]
 
+# A patient's name by the usual names of cases: BIDS, BraTS 2023 and later, and frames of a cine.
+_PATIENTS = re.compile(r"(?P<bids>sub-[^_]+)_.+|(?P<brats>BraTS(?:-[A-Za-z]+)+-[0-9]+)-[0-9]+|(?P<cine>.+?)_frame.*")
+
+# The end of a name that tells the images of a patient apart; one with a number follows a patient with a number.
+_VISIT = re.compile(
+    r"(?P<numbered>(?P<patient>.*[0-9].*)[._-](?:acq|day|frame|fu|month|ph|phase|run|scan|ses|session|t|time|timepoint|"
+    r"tp|v|visit|week|year)[._-]?[0-9]+)|"
+    r"(?P<named>.+)[._-](?:arterial|baseline|delayed|ed|es|exp|follow[._-]?up[0-9]*|insp|portal|post[0-9]*|pre[0-9]*|"
+    r"venous)",
+    re.IGNORECASE,
+)
+_LAST_PART = re.compile(r"(?P<rest>.*[0-9].*)[._-][^._-]+")
+
+
+def usual_patient(case_id: str) -> str:
+    """Returns the patient whom a case's name tells by the usual spellings, else the whole name.
+
+    >>> usual_patient("sub-01_ses-02_T1w"), usual_patient("BraTS-GLI-00099-001"), usual_patient("case_07_t1_post")
+    ('sub-01', 'BraTS-GLI-00099', 'case_07')
+    """
+    if match := _PATIENTS.fullmatch(case_id):
+        return str(match["bids"] or match["brats"] or match["cine"])
+    while match := _VISIT.fullmatch(case_id):
+        case_id = match["patient"] or match["named"]
+    return case_id
+
+
+def counted_patients(patients: Sequence[str]) -> str:
+    """Returns in words how many cases and patients there are, given the patient of each case."""
+    cases, different = len(patients), len(set(patients))
+    return f"{cases} case{'s' * (cases != 1)} of {different} patient{'s' * (different != 1)}"
+
+
+def alike(patients: Sequence[str]) -> tuple[str, ...]:
+    """Returns the first patients whose names differ in their last part alone, if names of others do too; else none."""
+    groups: dict[str, list[str]] = {}
+    for patient in dict.fromkeys(patients):
+        if match := _LAST_PART.fullmatch(patient):
+            groups.setdefault(match["rest"], []).append(patient)
+    return tuple(next((group for group in groups.values() if len(groups) > 1 < len(group)), ()))
+
 
 def case_key_of(recipe: Mapping[str, Any], fingerprint: str) -> str:
     """Returns the key of a case: 16 hex digits of its dataset's whole recipe and the content of its files."""
@@ -34,6 +76,9 @@ class Dataset(Strict, abc.ABC):
         loader: the dataset's key in DATASETS.
         reference: `label`: predictions are scored against the label maps; `prediction`: each model's against its own
             prediction of the clean volume (agreement), for which no label map is needed or read.
+        patient: a regular expression to be found in each case's name: its group `patient`, else its first group, else
+            all that it finds is the patient, of whom several cases may be; None: as the list states, else by the usual
+            names (`sub-01_ses-02`, `BraTS-GLI-00099-001`, `patient001_frame01`, `case_07_post`). Part of no identity.
         share: false forbids passing on any volume or picture of its cases, even if the licence allows it.
         redistributable: True if the licence of the loader's data allows passing volumes on.
         homepage: where to get its volumes.
@@ -49,6 +94,7 @@ class Dataset(Strict, abc.ABC):
     split: str = "test"
     cases: Annotated[int, Field(ge=1)] | tuple[str, ...] | None = None
     reference: Reference = "label"
+    patient: Annotated[str, Field(min_length=1)] | None = None
     share: bool = True
 
     @field_validator("cases", mode="before")
@@ -57,6 +103,15 @@ class Dataset(Strict, abc.ABC):
         if isinstance(given, str):  # `010` would count cases, where the case of this name is meant
             raise ValueError(f"expected a number of cases or a list of their ids, got {given!r}: write [{given}]")
         return given
+
+    @field_validator("patient")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"expected a regular expression, got {value!r}: {error}") from None
+        return value
 
     @property
     @abc.abstractmethod
@@ -149,6 +204,31 @@ class Dataset(Strict, abc.ABC):
         space = space.in_ras(ref.axes)
         check_room(f"{self.name}: {ref.case_id}", ref.grid, space, self.num_channels)
         return prepared_shape(*ref.grid, space)
+
+    def patient_of(self, case_id: str, stated: str | None = None) -> str:
+        """Returns the patient of a case by `patient`, else the one that a list states, else by the case's name.
+
+        Raises DataError if `patient` does not find a patient in the name.
+        """
+        if self.patient is None:
+            return stated or usual_patient(case_id)
+        pattern = re.compile(self.patient)
+        match = pattern.search(case_id)
+        patient = match and match["patient" if "patient" in pattern.groupindex else min(1, pattern.groups)]
+        if not patient:
+            raise DataError(
+                f"{self.name}: expected a `patient` that finds a patient in every case's name, got {self.patient!r}, "
+                f"which finds none in {case_id}: change it"
+            )
+        return str(patient)
+
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields one line per guess about its files and patients to look at, given the patient of each case."""
+        if self.patient is None and (names := alike(patients)):
+            yield (
+                f"{self.name}: {counted_patients(patients)}, but names such as {', '.join(names[:3])} look as if they "
+                "shared a patient: give the key `patient` a pattern, as intervals are over patients"
+            )
 
     def case_key(self, ref: CaseRef) -> str:
         """Returns 16 hex digits of the recipe and the case's files, so that adding a case changes no other."""

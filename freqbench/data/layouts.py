@@ -8,8 +8,10 @@ from typing import Any
 from freqbench.core import config, documents, storage
 from freqbench.core.errors import DataError, UserError
 from freqbench.data import DATASETS, nifti
+from freqbench.data.base import counted_patients
+from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
 from freqbench.data.loaders.decathlon import Published, is_averaged
-from freqbench.data.loaders.folder import ListedFolder, Survey, expanded
+from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 
@@ -32,6 +34,85 @@ class Kind:
         return self.here(folder) if callable(self.here) else any(any(folder.glob(name)) for name in self.here)
 
 
+def _paired(folder: Path) -> Pairing | None:
+    """Returns how names pair a folder's images and label maps, if values say that these are label maps."""
+    files = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else []
+    found = pairings([path for path in files if path.endswith(nifti.SUFFIXES)])
+    return next((pairing for pairing in found if all(map(holds_classes, _some(folder, pairing.masks)))), None)
+
+
+def _patterns(folder: Path) -> dict[str, Any]:
+    """Returns patterns and number of classes for a job line; raises UserError if names do not tell the channels."""
+    pairing = _paired(folder)
+    if pairing is None or not pairing.image:
+        several = ", ".join(pairing.unused) if pairing else "none"
+        raise UserError(
+            f"{folder}: expected one image beside each label map, or channels called by their modality, got {several}: "
+            "write `loader: pairs` with `image`, a list of patterns in the order of the network's channels, and `label`"
+        )
+    image = pairing.image[0] if len(pairing.image) == 1 else list(pairing.image)
+    return {"image": image, "label": pairing.label, "labels": _num_classes(_some(folder, pairing.masks))}
+
+
+def _some(folder: Path, paths: Sequence[str]) -> list[str]:
+    """Returns READ of the paths at most, spread over all, below the folder."""
+    return [str(folder / path) for path in paths[:: -(-len(paths) // READ) or 1]]
+
+
+def _num_classes(labels: Sequence[str]) -> int:
+    return max(2, *(value + 1 for path in labels for value in classes_in(path)))
+
+
+def _list_of(folder: Path) -> str | None:
+    """Returns the name of a folder's JSON list of cases: `dataset.json`, or the first with entries that name images."""
+    names = ["dataset.json", *sorted(path.name for path in folder.glob("[!.]*.json"))[:LOOKED_INTO]]
+    return next((name for name in names if (folder / name).is_file() and _entries(folder / name)), None)
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    """Returns the entries of a JSON list of cases that name an image; none for another file."""
+    try:
+        content = read_object(str(path), "a list")
+    except DataError:
+        return []
+    lists = [value for value in content.values() if isinstance(value, list)]
+    return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
+
+
+def _is_listed(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("dataset.json", "imagesTr")) or _list_of(folder) is not None
+
+
+def _of_list(folder: Path) -> dict[str, Any]:
+    """Returns keys for a list: its name, a fold if its entries have some, and the classes if it does not name them."""
+    name = _list_of(folder) or "dataset.json"
+    keys: dict[str, Any] = {} if name == "dataset.json" else {"list": name}
+    lines = _entries(folder / name)
+    if any(isinstance(line.get("fold"), int) for line in lines):
+        keys["fold"] = 0
+    if lines and "labels" not in read_object(str(folder / name), "a list"):
+        dataset = DATASETS["decathlon"].model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
+        if isinstance(dataset, ListedFolder):
+            labels = [
+                path
+                for split, of_split in dataset.splits().items()
+                if of_split
+                for path in dataset.survey(split).labels
+            ]
+            keys["labels"] = _num_classes(_some(folder, labels)) if labels else 2
+    return keys
+
+
+def _modality(folder: Path) -> dict[str, Any]:
+    """Returns `modality: mr` for cases of TotalSegmentator that are MR, and the structures."""
+    is_mr = any(folder.glob("s[0-9]*/mri.nii.gz")) and not any(folder.glob("s[0-9]*/ct.nii.gz"))
+    return {**({"modality": "mr"} if is_mr else {}), **_classes(folder)}
+
+
+def _fold(folder: Path) -> dict[str, Any]:
+    return {"fold": 0} if (folder / "splits_final.json").exists() else {}
+
+
 def _structures(case: Path) -> list[str]:
     return sorted(nifti.stem(path.name) for path in case.glob("segmentations/*.nii.gz"))
 
@@ -51,20 +132,36 @@ def _has_images(place: Path) -> bool:
 
 
 def _is_nnunet(folder: Path) -> bool:
-    """True if images end in the number of their channel and label maps do not."""
+    """True if `dataset.json` lists files as nnU-Net does, or images end in a channel's number and label maps do not."""
+    if (folder / "dataset.json").is_file() and _lists_as_nnunet(folder / "dataset.json"):
+        return True
     image = next(folder.glob("imagesTr/*_0000.nii*"), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()
+
+
+def _lists_as_nnunet(path: Path) -> bool:
+    try:
+        listed = read_object(str(path), "a description").get("dataset")
+    except DataError:
+        return False
+    return isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values())
 
 
 KINDS: tuple[Kind, ...] = (
     Kind(
         "TotalSegmentator",
         "s0000/ct.nii.gz and s0000/segmentations",
-        ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
+        ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
         "totalsegmentator",
-        keys=_classes,
+        keys=_modality,
     ),
-    Kind("raw folder of nnU-Net", "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz", _is_nnunet, "nnunet_raw"),
+    Kind(
+        "raw folder of nnU-Net",
+        "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
+        _is_nnunet,
+        "nnunet_raw",
+        keys=_fold,
+    ),
     Kind(
         "BTCV as downloaded",
         "RawData/Training/img/img0001.nii.gz",
@@ -108,7 +205,18 @@ KINDS: tuple[Kind, ...] = (
         keys=lambda folder: {"task": folder.name},
     ),
     Kind(
-        "folder in the layout of the Decathlon", "dataset.json or imagesTr", ("dataset.json", "imagesTr"), "decathlon"
+        "folder in the layout of the Decathlon",
+        "dataset.json, another JSON list of cases, or imagesTr",
+        _is_listed,
+        "decathlon",
+        keys=_of_list,
+    ),
+    Kind(
+        "images and label maps that names pair",
+        "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
+        lambda folder: _paired(folder) is not None,
+        "pairs",
+        keys=_patterns,
     ),
     Kind(
         "scans without label maps",
@@ -131,6 +239,9 @@ def _kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in KINDS if kind.fits(folder)), None)
 
 
+READ = 20  # label maps that are read for their values
+DEPTH = 4  # of folders in which files are looked for by their names
+LISTED = 50_000  # files of a folder that are looked at
 LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
 
 # The split that a job line proposes: the first of these with a complete case.
@@ -159,7 +270,9 @@ class Layout:
         yield "loader", self.loader
         yield "job line", self.job_line
         for survey in self.surveys:
-            yield survey.split, f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
+            complete = f"{len(survey.complete)} of {survey.num_cases} cases are complete (by their headers)"
+            counted = f"; {counted_patients(survey.patients)}" if survey.patients else ""
+            yield survey.split, complete + counted
         yield from (("note", note) for note in self.notes)
         yield from (("problem", problem) for problem in self.problems)
 
@@ -176,6 +289,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     if not (folder.is_dir() or folder.is_file()):
         raise UserError(f"{folder}: expected a folder or a NIfTI file, found none: check --data")
     folder = folder.resolve()  # a link to itself, which is no folder, does not resolve
+    _require_nifti(folder)
     kind = _kind_of(folder)
     if kind is None and folder.is_file():
         raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
@@ -197,8 +311,11 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     notes += [note for survey in surveys for note in survey.notes]
     problems += [line for survey in surveys for line in _problems(survey, folder)]
     problems += _of_the_kind(dataset, folder)
-    if kind.loader not in ("images", "nnunet_raw"):
+    if kind.loader not in ("images", "nnunet_raw", "pairs"):
         notes += _notes(surveys, folder)
+    notes += _guesses(kind, entry, folder)
+    if not problems:
+        notes += dataset.remarks([patient for survey in surveys for patient in survey.patients])
     complete = [split for split in PREFERRED for survey in surveys if survey.split == split and survey.complete]
     return Layout(
         title=kind.title,
@@ -208,6 +325,46 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def _guesses(kind: Kind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yields what was concluded from names and values, and other loaders that fit the folder."""
+    if kind.loader == "pairs" and (pairing := _paired(folder)):
+        yield (
+            f"{pairing.label} are label maps by their names, and by the few whole values of the {READ} that were read "
+            "at most: give `labels` their names"
+        )
+        if len(pairing.image) > 1:
+            yield f"channels are in the order of `image`: {', '.join(pairing.image)}: it must be that of the training"
+        if pairing.unused:
+            yield f"not used: {', '.join(pairing.unused)}"
+    if kind.loader == "decathlon":
+        if "fold" in entry:
+            yield "entries of training have a fold: fold 0 is the split validation, the others are training"
+        if "labels" in entry:
+            yield f"the list names no classes: {entry['labels']} by the label maps that were read: give `labels` names"
+    if kind.loader in ("synapse", "acdc", "amos", "msd") and (folder / "dataset.json").exists():
+        yield f"dataset.json fits too: {kind.loader} was taken by the names; loader: decathlon reads what the list says"
+
+
+def _require_nifti(folder: Path) -> None:
+    """Raises UserError for a file or folder with volumes in other formats and no NIfTI file."""
+    names = storage.list_tree(str(folder), DEPTH)[:LISTED] if folder.is_dir() else [folder.name]
+    if any(name.endswith(nifti.SUFFIXES) for name in names):
+        return
+    for name in names:
+        suffix = Path(name).suffix.lower()
+        is_dicom = not suffix and _is_dicom(folder / name if folder.is_dir() else folder)
+        if is_dicom or suffix in nifti.OTHER_FORMATS:
+            raise UserError(
+                f"{folder}: expected volumes in NIfTI (.nii.gz or .nii), got {'DICOM' if is_dicom else suffix} files "
+                f"such as {name}: {nifti.OTHER_FORMATS['.dcm' if is_dicom else suffix]}"
+            )
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
 
 
 def _unrecognised(folder: Path) -> str:

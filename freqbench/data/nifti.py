@@ -30,6 +30,15 @@ SUFFIXES = (".nii.gz", ".nii")
 # Labels that a scale slope or an interpolation has moved this far from whole numbers are rounded.
 ROUNDED = 1e-3
 
+CONVERT = "convert each by SimpleITK.WriteImage(SimpleITK.ReadImage(FILE), 'NAME.nii.gz')"
+
+# Endings of files that hold volumes in other formats, and how they become NIfTI.
+OTHER_FORMATS = {
+    **dict.fromkeys((".mha", ".mhd", ".nrrd", ".seg.nrrd", ".nhdr", ".gipl", ".hdr"), CONVERT),
+    **dict.fromkeys((".mgz", ".mgh", ".mnc"), "convert each by nibabel.load(FILE) and nibabel.save"),
+    **dict.fromkeys((".dcm", ".ima", ".dicom"), "convert the folder by dcm2niix -z y FOLDER"),
+}
+
 # Units of the codes of `xyzt_units`, and their millimetres; lengths without a unit count as millimetres.
 UNITS = {0: ("no unit", 1.0), 1: ("metres", 1e3), 2: ("millimetres", 1.0), 3: ("micrometres", 1e-3)}
 
@@ -219,7 +228,8 @@ def _open(path: Path) -> Any:
     import nibabel
 
     if not path.name.endswith(SUFFIXES):
-        raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: convert the file")
+        convert = OTHER_FORMATS.get(path.suffix.lower(), "convert the file")
+        raise DataError(f"{path}: expected a name that ends in .nii or .nii.gz, got {path.name!r}: {convert}")
     try:
         with path.open("rb"), _unlogged():  # opened first, as nibabel does not say that it may not
             image = nibabel.load(path)

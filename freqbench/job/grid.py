@@ -111,6 +111,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
             cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
             if not cases[dataset.name]:
                 raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
+            concerns += dataset.remarks([ref.patient_id for ref in refs])
             if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:

@@ -13,6 +13,7 @@ from freqbench.attacks import ATTACKS
 from freqbench.core import storage
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
+from freqbench.data.base import counted_patients
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
@@ -93,6 +94,7 @@ class Outlook:
             of a volume that a step runs forward twice, as their graphs take too much.
         warnings: one line each.
         notes: one line per thing that was concluded about the datasets' files.
+        patients: for each dataset some of whose cases share a patient, how many there are of both, in words.
         missing: things that this machine lacks; the grid has stand-ins for them, and all fields below are then None.
         records_done: records in the store.
         records_left: records still to compute.
@@ -106,6 +108,7 @@ class Outlook:
     out: str
     grid: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    patients: Mapping[str, str]
     missing: tuple[Missing, ...]
     notes: tuple[str, ...] = ()
     records_done: int | None = None
@@ -127,6 +130,11 @@ def outlook(
         grid=tuple(_counted(grid)),
         warnings=tuple(grid.warnings),
         notes=tuple(grid.notes),
+        patients={
+            name: counted_patients([ref.patient_id for ref in refs])
+            for name, refs in grid.cases.items()
+            if len({ref.patient_id for ref in refs}) < len(refs)
+        },
         missing=tuple(lacking),
         price=price,
     )
@@ -169,11 +177,13 @@ def table(found: Outlook) -> Table:
 
 
 def lines(found: Outlook) -> Iterator[str]:
-    """Yields warnings, notes, recomputed windows, missing things, done and remaining records, and the cost."""
+    """Yields warnings, notes, patients, recomputed windows, missing things, done and left records, and the cost."""
     for warning in found.warnings:
         yield f"warning: {warning}"
     for note in found.notes:
         yield f"note: {note}"
+    for name, counted in found.patients.items():
+        yield f"{name}: {counted}, over whom intervals are taken"
     recomputed = {(row["dataset"], row["source"]): row["recomputed"] for row in found.grid if row["recomputed"]}
     for (dataset, source), windows in recomputed.items():
         where = f"{source} on {dataset}"

@@ -4,10 +4,12 @@ Antonelli et al., Nature Communications 2022, arXiv:2106.05735. Synapse (BTCV) a
 as they were downloaded, with published splits whose lists the package ships.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field
 
@@ -25,13 +27,17 @@ LIST = "the JSON list of cases"
 class Decathlon(ListedFolder):
     """Any folder with a Decathlon JSON list.
 
-    Entries are dicts with `image` and `label` (and `patient`, if several cases share one), or bare image names, in
-    `imagesTr` if they name no folder. The label map of a bare `imagesTs/a.nii.gz` is `labelsTs/a.nii.gz`, else
+    Entries are dicts with `image` (a file, or a list of one per channel) and `label` (and `patient`, if several cases
+    share one), or bare image names, in `imagesTr` if they name no folder. Paths are absolute, or below `root`, or, if
+    the file is not there, beside the list. The label map of a bare `imagesTs/a.nii.gz` is `labelsTs/a.nii.gz`, else
     `labelsTr/a.nii.gz`; either may be named `a_gt.nii.gz`. Counters in lists are often wrong and are not read. A case
-    has the name of its image's file; the patient of `patient001_frame01` is `patient001`.
+    has the name of its image's file, or the beginning that its channels share; where files in different folders have
+    the same, the name of the folders that tell the cases apart (`case_00000/imaging.nii.gz`).
 
     Attributes:
         list_file: `list` in job files: the JSON list, in `root` or absolute.
+        fold: the `validation` split has the entries of `training` with this number as `fold`, and `training` the others
+            (as MONAI's BraTS lists); None: the splits are the file's lists.
     """
 
     # Accept the field's own name too, so that a dumped dataset can be validated again.
@@ -40,6 +46,7 @@ class Decathlon(ListedFolder):
     loader: ClassVar[str] = "decathlon"
 
     list_file: str = Field("dataset.json", alias="list")
+    fold: Annotated[int, Field(ge=0)] | None = None
 
     def _listed_labels(self) -> Mapping[int, str]:
         listed = self._content().get("labels")
@@ -69,32 +76,111 @@ class Decathlon(ListedFolder):
         return _read_list(path, asked(storage.sha256, path, LIST))
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
-        """Returns the file's lists by their keys."""
-        return {key: value for key, value in self._content().items() if isinstance(value, list)}
+        """Returns the file's lists by their keys, or those of a fold; raises DataError for a fold without entries."""
+        listed = {key: value for key, value in self._content().items() if isinstance(value, list)}
+        if self.fold is None:
+            return listed
+        lines = listed.get("training", listed.get("train", []))
+        folds = [line.get("fold") if isinstance(line, dict) else None for line in lines]
+        if self.fold not in folds:
+            there = sorted({fold for fold in folds if isinstance(fold, int)})
+            raise DataError(
+                f"{self._source()}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
+                "another `fold`, or leave it out"
+            )
+        of_fold = {"training": [], "validation": []}
+        for line, fold in zip(lines, folds, strict=True):
+            of_fold["validation" if fold == self.fold else "training"].append(line)
+        return {**listed, **of_fold}
 
     def _case_id(self, line: Any) -> str:
-        return nifti.stem(self._image_of(line))
+        images = self._images_of(line)
+        return self._names_by_folder.get(images[0]) or _common_stem(images)
 
-    def _image_of(self, line: Any) -> str:
-        """Returns an entry's image as the list names it."""
-        image = line.get("image") if isinstance(line, dict) else line
-        if not isinstance(image, str) or not image:
+    @cached_property
+    def _names_by_folder(self) -> Mapping[str, str]:
+        """Names of cases by their first image, if the files of two cases of a split have one name; else none."""
+        lists = [value for value in self._content().values() if isinstance(value, list)]
+        images = [[files for line in lines if (files := _images_in(line))] for lines in lists]
+        stems = [{files[0]: _common_stem(files) for files in lines} for lines in images]
+        if all(all(of_split.values()) and len(set(of_split.values())) == len(of_split) for of_split in stems):
+            return {}
+        return _told_apart([files[0] for lines in images for files in lines])
+
+    def _images_of(self, line: Any) -> tuple[str, ...]:
+        """Returns an entry's images as the list names them, one per channel or a single one."""
+        images = _images_in(line)
+        if not images:
             raise DataError(f"{self._source()}: expected {{image, label}} or an image's name, got {line!r}")
-        return image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}"
+        return images
 
     def _parsed(self, line: Any) -> CaseFiles:
-        root, image = self._root(), self._image_of(line)
+        image, *further = self._images_of(line)
         case_id, label = self._case_id(line), None
         if self.reference == "label":
-            label = line.get("label") if isinstance(line, dict) else _label_beside(root, image)
+            label = line.get("label") if isinstance(line, dict) else _label_beside(self._root(), image)
             if not isinstance(label, str) or not label:
                 raise UnlabelledError(
                     f"{self._source()}: expected a label map for {image}, got none: choose a labelled split, or set "
                     "reference: prediction"
                 )
-            label = join(root, label)
+            label = self._placed(label)
         patient = line.get("patient") if isinstance(line, dict) else None
-        return CaseFiles(case_id, str(patient or case_id.partition("_frame")[0]), join(root, image), label)
+        return CaseFiles(
+            case_id,
+            self.patient_of(case_id, str(patient) if patient else None),
+            self._placed(image),
+            label,
+            further=tuple(map(self._placed, further)),
+        )
+
+    def _placed(self, path: str) -> str:
+        """Returns the place of a file of the list: below `root`, or beside a list elsewhere if it is only there."""
+        below, beside = join(self._root(), path), join(self._source().rpartition("/")[0], path)
+        is_beside = beside != below and not storage.exists(below) and storage.exists(beside)
+        return beside if is_beside else below
+
+
+def _images_in(line: Any) -> tuple[str, ...]:
+    """Returns an entry's images as the list names them; none for what is no entry."""
+    images = line.get("image") if isinstance(line, dict) else line
+    several = images if isinstance(images, list) and isinstance(line, dict) else [images]
+    if not all(isinstance(image, str) and image for image in several):
+        return ()
+    return tuple(image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}" for image in several)
+
+
+def _common_stem(images: Sequence[str]) -> str:
+    """Returns the name of an image's file, or the beginning that the names of several share, up to a separator.
+
+    >>> _common_stem(["a/B0_t1.nii.gz", "a/B0_t1ce.nii.gz"]), _common_stem(["a/t1.nii.gz", "a/t2.nii.gz"])
+    ('B0', '')
+    """
+    stems = [nifti.stem(image) for image in images]
+    if len(stems) == 1:
+        return stems[0]
+    parts = [re.split(r"[._-]", stem) for stem in stems]
+    shared = list(takewhile(lambda same: len(set(same)) == 1, zip(*parts, strict=False)))
+    return stems[0][: len("_".join(same[0] for same in shared))]
+
+
+def _told_apart(images: Sequence[str]) -> dict[str, str]:
+    """Returns the part of each path that tells it from all others: one folder's name, if it does, else several.
+
+    >>> _told_apart(["kits/case_1/imaging.nii.gz", "kits/case_2/imaging.nii.gz"]).values()
+    dict_values(['case_1', 'case_2'])
+    """
+    paths = {image: image.removeprefix("./").split("/") for image in images}
+    depth = min(map(len, paths.values()))
+    columns = {index: [parts[index] for parts in paths.values()] for index in range(-depth, 0)}
+    for index in range(-2, -depth - 1, -1):
+        if len(set(columns[index])) == len(paths):
+            return {image: parts[index] for image, parts in paths.items()}
+    told = [index for index in range(-depth, 0) if len(set(columns[index])) > 1]
+    return {
+        image: "_".join([*parts[:-depth], *(nifti.stem(parts[index]) for index in told or [-1])])
+        for image, parts in paths.items()
+    }
 
 
 class Place(NamedTuple):
@@ -140,7 +226,7 @@ class Published(Decathlon):
             try:
                 return super()._parsed(line)
             except UnlabelledError:  # a bare name in a labelled split: name the missing label map
-                image = self._image_of(line)
+                (image,) = self._images_of(line)
                 label = image.replace("images", "labels").replace(".nii.gz", "_gt.nii.gz")
                 return super()._parsed({"image": image, "label": label})
         case_id = self._case_id(line)
@@ -150,7 +236,7 @@ class Published(Decathlon):
             join(self._root(), pattern.format(case=case_id, patient=patient, number=number))
             for pattern in (place.image, place.label)
         )
-        return CaseFiles(case_id, patient, image, label)
+        return CaseFiles(case_id, self.patient_of(case_id), image, label)
 
     def _place(self) -> Place | None:
         """Returns the download's layout, None for Decathlon's; raises DataError if neither exists."""

@@ -64,7 +64,9 @@ class Survey:
 
     split: str
     num_cases: int  # cases in the list
+    patients: list[str] = field(default_factory=list)  # the patient of each case with a label map in the list
     images: list[str] = field(default_factory=list)  # files of all images with a label map, present or not
+    labels: list[str] = field(default_factory=list)  # label maps that exist
     complete: list[str] = field(default_factory=list)  # ids of cases with whole files, sound headers and labels
     missing: list[str] = field(default_factory=list)  # files that do not exist
     unlabelled: list[str] = field(default_factory=list)  # ids of cases for which the list names no label map
@@ -171,7 +173,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Channels of every image, read from the header of the first case."""
         entries = self._entries(self.split)
         first = next(iter(self.chosen(list(entries))), next(iter(entries)))
-        return self._image_header(entries[first]).num_channels
+        return self._image_header(self._files(entries[first])).num_channels
 
     @property
     def space(self) -> Preprocess:
@@ -186,7 +188,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         """Returns cases as `Dataset.refs` does; reads lists, headers and content hashes."""
         entries = self._entries(split or self.split)
-        chosen = [entries[case_id] for case_id in self.chosen(list(entries))]
+        chosen = [self._files(entries[case_id]) for case_id in self.chosen(list(entries))]
         storage.prefetch([path for entry in chosen for path in entry.files()])
         images = [self._headers(entry)[0] for entry in chosen]
         for image in images:
@@ -269,10 +271,13 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             except UnlabelledError:
                 survey.unlabelled.append(case_id)
                 continue
+            survey.patients.append(entry.patient_id)
             survey.images.extend((entry.image, *entry.further))
             if absent := [path for path in entry.files() if not storage.exists(path)]:
                 survey.missing.extend(absent)
                 continue
+            if entry.label:
+                survey.labels.append(entry.label)
             try:
                 _, label = self._headers(entry)
                 for path in entry.files():
@@ -308,15 +313,16 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
             raise DataError(f"{self._source()}: expected cases in split {split}, got none: {advice}")
         return lines
 
-    def _entries(self, split: str) -> dict[str, CaseFiles]:
-        entries: dict[str, CaseFiles] = {}
+    def _entries(self, split: str) -> dict[str, Any]:
+        """Returns the lines of a split by their cases; raises DataError for a case that is listed twice."""
+        entries: dict[str, Any] = {}
         for line in self._lines(split):
-            entry = self._files(line)
-            if entry.case_id in entries:
+            case_id = self._case_id(line)
+            if case_id in entries:
                 raise DataError(
-                    f"{self._source()}: expected each case of {split} once, got {entry.case_id} twice: remove one"
+                    f"{self._source()}: expected each case of {split} once, got {case_id} twice: remove one"
                 )
-            entries[entry.case_id] = entry
+            entries[case_id] = line
         return entries
 
     def _entry(self, case_id: str) -> CaseFiles:

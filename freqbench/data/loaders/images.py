@@ -1,24 +1,22 @@
 """Reads scans without label maps: a folder of NIfTI images, or a single one."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import model_validator
 
 from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
-from freqbench.data import nifti
+from freqbench.data import file_names, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
-
-_CHANNEL = re.compile(r"(?P<case>.+)_[0-9]{4}")
 
 
 class Images(ListedFolder):
     """Scans without label maps: the `.nii.gz` and `.nii` files of a folder, not of folders in it, or one such file.
 
     Needs `reference: prediction`. If all names end in a channel's number as nnU-Net writes it (`case_0000.nii.gz`,
-    `case_0001.nii.gz`), files that differ in it alone are one case; else each file is one.
+    `case_0001.nii.gz`), from 0 without a gap and as many for every case, files that differ in it alone are one case;
+    else each file is one. A file that is called a mask (`a_seg.nii.gz`) and holds few whole values is left out.
 
     Attributes:
         root: folder or URI, or that of a single file; `brainchop://t1_crop.nii.gz` is fetched.
@@ -37,19 +35,60 @@ class Images(ListedFolder):
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the only split, `test`: each case as its name and files."""
+        files = [file for file in self._all_files() if not self._is_label_map(file)]
+        if not files:
+            raise MissingDataError(
+                f"{self._root()}: expected scans, got label maps alone, by their names and whole values: check `root`"
+            )
+        stems = {nifti.stem(file): file for file in files}
+        cases = file_names.channels_by_case(list(stems)) if len(stems) == len(files) else None
+        if cases is None:
+            return {"test": [(nifti.stem(file), [file]) for file in files]}
+        return {"test": [(case, [stems[stem] for stem in channels]) for case, channels in cases.items()]}
+
+    def remarks(self, patients: Sequence[str]) -> Iterator[str]:
+        """Yields what is guessed of patients, label maps among the scans, and channels."""
+        yield from super().remarks(patients)
+        called = [file for file in self._all_files() if file != self._root() and file_names.is_called_mask(file)]
+        if scans := [nifti.stem(file) for file in called if not self._is_label_map(file)]:
+            yield (
+                f"{self.name}: {len(scans)} files are scans though they are called label maps, as their values are not "
+                f"few and whole: {', '.join(scans[:3])}"
+            )
+        masks = [nifti.stem(file) for file in called if self._is_label_map(file)]
+        if masks:
+            yield (
+                f"{self.name}: {len(masks)} files are label maps by their names and few whole values, and no scans: "
+                f"{', '.join(masks[:3])}: `loader: pairs` scores against them"
+            )
+        lines = self.splits()["test"]
+        first = lines[0][1][0]
+        if file_names.holds_classes(first):
+            yield f"{self.name}: {first} holds few different values, all whole, as a label map does: check `root`"
+        if most := max(len(files) for _, files in lines) - 1:
+            count = sum(len(files) for _, files in lines)
+            yield (
+                f"{self.name}: {count} files are {len(lines)} cases of {most + 1} channels, as all names end in the "
+                f"numbers _0000 to _{most:04d}"
+            )
+        elif lacking := file_names.lacking_channels([case for case, _ in lines]):
+            yield (
+                f"{self.name}: each file counts as a case, though names end in numbers of channels: found no "
+                f"{', '.join(lacking[:3])}: add them, if the files are channels"
+            )
+
+    def _all_files(self) -> list[str]:
         root = self._root()
-        names = [""] if root.endswith(nifti.SUFFIXES) else []
-        names = names or sorted({name for suffix in nifti.SUFFIXES for name in storage.list_files(root, suffix)})
+        if root.endswith(nifti.SUFFIXES):
+            return [root]
+        names = sorted({name for suffix in nifti.SUFFIXES for name in storage.list_files(root, suffix)})
         if not names:
             raise MissingDataError(f"{root}: expected .nii.gz or .nii files, found none: check `root`")
-        files = [storage.join(root, name) if name else root for name in names]
-        channels = [_CHANNEL.fullmatch(nifti.stem(file)) for file in files]
-        if not all(channels):
-            return {"test": [(nifti.stem(file), [file]) for file in files]}
-        cases: dict[str, list[str]] = {}
-        for file, channel in zip(files, filter(None, channels), strict=True):
-            cases.setdefault(channel["case"], []).append(file)
-        return {"test": list(cases.items())}
+        return [storage.join(root, name) for name in names]
+
+    def _is_label_map(self, file: str) -> bool:
+        """True for a file of a folder that a name and the values tell to be a label map."""
+        return file != self._root() and file_names.is_called_mask(file) and file_names.holds_classes(file)
 
     def _source(self) -> str:
         return self._root()
@@ -65,4 +104,4 @@ class Images(ListedFolder):
 
     def _parsed(self, line: Any) -> CaseFiles:
         case_id, (image, *further) = line
-        return CaseFiles(case_id, case_id.partition("_frame")[0], image, None, further=tuple(further))
+        return CaseFiles(case_id, self.patient_of(case_id), image, None, further=tuple(further))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from freqbench.core import storage
-from freqbench.core.errors import DataError
+from freqbench.core.errors import DataError, unknown
 from freqbench.core.limits import whole
 from freqbench.data import nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object
@@ -17,9 +17,9 @@ IGNORE = "ignore"
 class NnunetRaw(ListedFolder):
     """Raw folder of nnU-Net (v2, or v1): `imagesTr/case_0000.nii.gz`, `labelsTr/case.nii.gz` and `dataset.json`.
 
-    Every label map is a case; an image has one file per channel. Region-based labels are refused:
-    attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count. The patient of
-    `patient001_frame01` is `patient001`.
+    Every label map is a case; an image has one file per channel. The key `dataset` of `dataset.json` names the files of
+    the cases of `training` if it is there: absolute, or from the folder of `dataset.json` on. Region-based labels are
+    refused: attacks and metrics need one class per voxel. Voxels of nnU-Net's label `ignore` do not count.
 
     Attributes:
         split: `training` (`labelsTr`) or `test` (`labelsTs`), or a slice of one; with `fold` of `splits_file`
@@ -41,14 +41,43 @@ class NnunetRaw(ListedFolder):
 
     def unlabelled(self) -> tuple[str, ...]:
         """Returns the ids of the cases of `imagesTr` that have no label map."""
+        if self._listed():
+            return ()
         first, labelled = f"_0000{self._ending()}", set(self._labelled("Tr"))
         images = storage.list_files(join(self._root(), "imagesTr"), first)
         return tuple(case for name in images if (case := name.removesuffix(first)) not in labelled)
 
     def _labelled(self, side: str) -> list[str]:
-        ending = self._ending()
-        names = storage.list_files(join(self._root(), f"labels{side}"), ending)
+        if side == "Tr" and (listed := self._listed()):
+            return list(listed)
+        ending, folder = self._ending(), join(self._root(), f"labels{side}")
+        names = storage.list_files(folder, ending)
+        others = sorted({other for other in nifti.SUFFIXES if not names and storage.list_files(folder, other)})
+        if others and others != [ending]:
+            raise DataError(
+                f"{self._source()}: expected the file_ending of the label maps, got {ending}, though those of {folder} "
+                f"end in {others[0]}: mend file_ending"
+            )
         return [name.removesuffix(ending) for name in names]
+
+    def _listed(self) -> Mapping[str, tuple[list[str], str]]:
+        """Returns images and label map of the cases that the key `dataset` lists; none without it."""
+        listed = self._content().get("dataset")
+        cases = dict[str, tuple[list[str], str]]()
+        for case, files in listed.items() if isinstance(listed, dict) else ():
+            images, label = (files.get("images"), files.get("label")) if isinstance(files, dict) else (None, None)
+            if not (isinstance(images, list) and isinstance(label, str) and all(isinstance(x, str) for x in images)):
+                raise DataError(
+                    f"{self._source()}: expected `dataset` with {{images: [...], label: ...}} of each case, got "
+                    f"{files!r:.80} for {case}: mend the file"
+                )
+            if len(images) != self._channels():
+                raise DataError(
+                    f"{self._source()}: expected an image for each of the {self._channels()} channels of {case}, got "
+                    f"{len(images)}: mend the file"
+                )
+            cases[case] = images, label
+        return cases
 
     def _fold(self) -> dict[str, list[str]]:
         path = join(self._root(), expanded(self.splits_file, self.name))
@@ -71,7 +100,8 @@ class NnunetRaw(ListedFolder):
         ending = self._content().get("file_ending", ".nii.gz")
         if ending not in nifti.SUFFIXES:
             raise DataError(
-                f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: convert the files"
+                f"{self._source()}: expected file_ending .nii.gz or .nii, got {ending!r}: "
+                + nifti.OTHER_FORMATS.get(str(ending).lower(), "convert the files")
             )
         return str(ending)
 
@@ -130,8 +160,12 @@ class NnunetRaw(ListedFolder):
     def _parsed(self, line: Any) -> CaseFiles:
         side, case_id = line
         root, ending = self._root(), self._ending()
-        image, *further = [
-            join(root, f"images{side}/{case_id}_{channel:04d}{ending}") for channel in range(self._channels())
-        ]
-        label = join(root, f"labels{side}/{case_id}{ending}")
-        return CaseFiles(case_id, case_id.partition("_frame")[0], image, label, further=tuple(further))
+        if side == "Tr" and (listed := self._listed()):
+            if case_id not in listed:
+                raise DataError(f"{self._source()}: {unknown('case', case_id, listed)}")
+            images, label = listed[case_id]
+        else:
+            images = [f"images{side}/{case_id}_{channel:04d}{ending}" for channel in range(self._channels())]
+            label = f"labels{side}/{case_id}{ending}"
+        image, *further = (join(root, path) for path in images)
+        return CaseFiles(case_id, self.patient_of(case_id), image, join(root, label), further=tuple(further))

@@ -59,7 +59,7 @@ class Phantom(Dataset):
         return tuple(
             CaseRef(
                 case_id=case_id,
-                patient_id=case_id,
+                patient_id=self.patient_of(case_id),
                 fingerprint=digest(["phantom", REVISION, numbers[case_id]]),
                 shape=self.shape,
                 grid=(self.shape, self.spacing),

@@ -1,4 +1,4 @@
-"""Reads TotalSegmentator: CT of the whole body, with one mask file per structure.
+"""Reads TotalSegmentator: CT or MR of the whole body, with one mask file per structure.
 
 Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 """
@@ -6,14 +6,14 @@ Wasserthal et al., Radiology: Artificial Intelligence 2023, arXiv:2208.05868.
 import csv
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from freqbench.core import storage
-from freqbench.core.errors import DataError, unknown
+from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName
@@ -24,18 +24,22 @@ from freqbench.data.nsd_tolerances import TOLERANCE_MM
 WINDOW: Intensity = {"window": (-1000.0, 1000.0)}
 YES_OR_NO = {0: 0, 1: 1}
 """Classes of the values of a mask."""
+FILES: Mapping[str, str] = {"ct": "ct.nii.gz", "mr": "mri.nii.gz"}
+"""A case's image, by its modality."""
 
 
 class TotalSegmentator(ListedFolder):
-    """TotalSegmentator: whole-body CT, with the masks of the requested structures merged into one label map.
+    """TotalSegmentator: whole-body CT or MR, with the masks of the requested structures merged into one label map.
 
-    `root` holds `meta.csv` and `s0000/ct.nii.gz` with `s0000/segmentations/<structure>.nii.gz`. Where masks overlap,
-    the structure later in `classes` gets the voxel. A case without any of them has only background.
+    `root` holds `meta.csv` and `s0000/ct.nii.gz` (or `mri.nii.gz`) with `s0000/segmentations/<structure>.nii.gz`. Where
+    masks overlap, the structure later in `classes` gets the voxel. A case without any of them has only background.
 
     Attributes:
         classes: the structures, in order of their label from 1 on: `[liver, kidney_left, kidney_right]`.
         split: value of the column `split` in `meta.csv` (`train`, `val`, `test`), or a slice of one.
-        intensity: the default window spans lungs, organs and bones; a narrower one suits abdominal organs.
+        modality: `ct` reads `ct.nii.gz`, `mr` reads `mri.nii.gz`.
+        intensity: None takes the modality's: `percentile` for MR; the window for CT spans lungs, organs and bones; a
+            narrower one suits abdominal organs.
     """
 
     loader: ClassVar[str] = "totalsegmentator"
@@ -45,7 +49,15 @@ class TotalSegmentator(ListedFolder):
     labels: None = None
     label_map: None = None
     ignore: tuple[()] = ()
+    modality: Literal["ct", "mr"] = "ct"
     intensity: Intensity = WINDOW
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intensity_of_the_modality(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("intensity") is not None:
+            return values
+        return {**values, "intensity": "percentile" if values.get("modality") == "mr" else WINDOW}
 
     @field_validator("classes")
     @classmethod
@@ -83,7 +95,7 @@ class TotalSegmentator(ListedFolder):
     def _parsed(self, line: Any) -> CaseFiles:
         folder = storage.join(self._root(), line)
         masks = tuple(storage.join(folder, "segmentations", f"{structure}.nii.gz") for structure in self.classes)
-        return CaseFiles(line, line, storage.join(folder, "ct.nii.gz"), masks[0], masks=masks)
+        return CaseFiles(line, self.patient_of(line), storage.join(folder, FILES[self.modality]), masks[0], masks=masks)
 
     def _headers(self, entry: CaseFiles) -> tuple[nifti.Header, nifti.Header | None]:
         """Returns the headers of the image and of the first mask, if masks are asked for; checks all masks."""
@@ -91,6 +103,13 @@ class TotalSegmentator(ListedFolder):
             folder = mask.rpartition("/")[0]
             if not storage.exists(mask) and (there := storage.list_files(folder, ".nii.gz")):
                 raise DataError(f"{folder}: {unknown('structure', structure, map(nifti.stem, there))}")
+        (other,) = FILES.keys() - {self.modality}
+        beside = storage.join(entry.image.rpartition("/")[0], FILES[other])
+        if not storage.exists(entry.image) and storage.exists(beside):
+            raise MissingDataError(
+                f"{entry.image}: expected the image of case {entry.case_id}, found {FILES[other]}: set modality: "
+                f"{other}"
+            )
         image, label = super()._headers(entry)
         for mask in entry.masks[1:]:
             nifti.read_header(storage.fetch(mask)).check_same_grid(image)

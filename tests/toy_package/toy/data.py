@@ -15,7 +15,10 @@ class Balls(Dataset):
 
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
         names, shape = self.chosen([f"ball_{number}" for number in range(4)]), (self.side,) * 3
-        return tuple(CaseRef(case_id=name, patient_id=name, fingerprint=digest(name), shape=shape) for name in names)
+        return tuple(
+            CaseRef(case_id=name, patient_id=self.patient_of(name), fingerprint=digest(name), shape=shape)
+            for name in names
+        )
 
     def native(self, ref: CaseRef) -> NativeCase:
         noise = np.random.default_rng(int(ref.fingerprint, 16)).random(ref.shape, np.float32)

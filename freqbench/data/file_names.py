@@ -1,0 +1,282 @@
+"""Tells from names which files are channels of one image and which are label maps, and checks the latter's values."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from freqbench.core import storage
+from freqbench.core.errors import DataError
+from freqbench.data import nifti
+
+Texts = tuple[str, ...]
+"""Texts of a path that name a case together."""
+
+NAMES = ("{site}", "{part}", "{group}", "{case}")
+CASE, SPLIT = "{case}", "{split}"
+MOST_VALUES = 256  # different values of a label map
+
+MODALITIES = (
+    *("flair", "t2f", "t1ce", "t1gd", "t1c", "t1n", "t1w", "t1", "t2w", "t2"),
+    *("ct", "pet", "pt", "suv", "dwi", "adc", "hbv", "cbf", "cbv", "swi", "pd"),
+)
+"""Modalities in the order that channels get if names tell them; BraTS 2023 has its own order, BRATS_2023."""
+BRATS_2023 = ("t1n", "t1c", "t2w", "t2f")
+
+_WORD = "d?segm?|segmentations?|masks?|labels?|label[._-]?maps?|gts?|ground[._-]?truths?|annotations?|rois?"
+_MASK = re.compile(
+    rf"(?:{_WORD})|(?P<before>.+?)[._-]+(?:{_WORD})|(?:{_WORD})(?:[._-]+|(?=[0-9]))(?P<behind>.+)", re.IGNORECASE
+)
+_MASK_FOLDER = re.compile(rf"(?:{_WORD})(?:Tr|Va|Ts)?", re.IGNORECASE)
+_SPLIT_FOLDER = re.compile(r"train(ing)?|val(id(ation)?)?|test(ing)?", re.IGNORECASE)
+_IMAGE = re.compile(r"imag(?:e|es|ing)|img|ct|mri?|scan|vol(?:ume)?|orig|raw")
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<number>[0-9]{4})")
+_BRACES = re.compile(r"\{\w+\}")
+_SEPARATORS = "._-"
+
+
+def channels_by_case(stems: Sequence[str]) -> dict[str, list[str]] | None:
+    """Returns the files of each case, in the order of their channels; None if each file is a case.
+
+    Channels are numbered as nnU-Net does, `_0000`, `_0001`, ..., from 0 without a gap, as many for every case.
+
+    >>> channels_by_case(["a_0001", "b_0000", "a_0000", "b_0001"])
+    {'a': ['a_0000', 'a_0001'], 'b': ['b_0000', 'b_0001']}
+    >>> channels_by_case(["amos_0501", "amos_0502"])
+    """
+    cases = _numbered(stems)
+    if not cases:
+        return None
+    wanted = [*range(len(next(iter(cases.values()))))]
+    if any(sorted(numbers) != wanted for numbers in cases.values()):
+        return None
+    return {case: [numbers[number] for number in wanted] for case, numbers in cases.items()}
+
+
+def lacking_channels(stems: Sequence[str]) -> tuple[str, ...]:
+    """Returns names of channels that some cases lack though the numbers of the others look like channels."""
+    cases = _numbered(stems)
+    if len(cases) < 2 or sum(0 in numbers for numbers in cases.values()) * 2 <= len(cases):
+        return ()
+    last = max(map(max, cases.values()))
+    lacking = [f"{case}_{i:04d}" for case, numbers in cases.items() for i in range(last + 1) if i not in numbers]
+    return tuple(lacking) if len(lacking) < len(stems) else ()
+
+
+def _numbered(stems: Sequence[str]) -> dict[str, dict[int, str]]:
+    """Returns the names of each case by their channel's number; empty if a name has none."""
+    cases: dict[str, dict[int, str]] = {}
+    for stem in stems:
+        match = _CHANNEL.fullmatch(stem)
+        if not match:
+            return {}
+        cases.setdefault(match["case"], {})[int(match["number"])] = stem
+    return dict(sorted(cases.items()))
+
+
+def is_called_mask(path: str) -> bool:
+    """True if the name of a file is that of a label map: `a_seg`, `mask_a`, `segmentation`."""
+    return _MASK.fullmatch(nifti.stem(path)) is not None
+
+
+def holds_classes(path: str) -> bool:
+    """True if a file holds few different values, all whole and none below 0, as a label map does."""
+    return _values(path, storage.sha256(path)) is not None
+
+
+def classes_in(path: str) -> tuple[int, ...]:
+    """Returns the values of a label map, in order; empty if it is none."""
+    return _values(path, storage.sha256(path)) or ()
+
+
+@lru_cache(maxsize=4096)
+def _values(path: str, content_sha256: str) -> tuple[int, ...] | None:
+    try:
+        voxels = nifti.read_integers(nifti.read_header(storage.fetch(path, content_sha256)))
+    except DataError:
+        return None
+    values = np.unique(voxels)
+    return tuple(int(value) for value in values) if len(values) <= MOST_VALUES else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """Patterns of a folder's images and label maps, with `{case}` in the place of a case's name.
+
+    Attributes:
+        image: one pattern per channel, in their order; none if names do not tell which files are.
+        label: pattern of the label maps.
+        masks: paths of the label maps.
+        unused: patterns of further files beside them.
+    """
+
+    image: tuple[str, ...]
+    label: str
+    masks: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
+    """Yields the ways in which names pair images and label maps below a folder, from the likeliest on.
+
+    Args:
+        paths: NIfTI files, relative to the folder.
+    """
+    called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
+    levels = _varying(called)
+    masks: dict[str, dict[Texts, str]] = {}
+    twice = set[str]()
+    for path in called:
+        for case in dict.fromkeys(_cases_of_mask(path, levels)):
+            pattern = _pattern(path, case)
+            if masks.setdefault(pattern, {}).setdefault(case, path) != path:
+                twice.add(pattern)
+    images = sorted(set(paths) - set(called))
+    # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
+    for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
+        if label in twice:
+            continue
+        top, _, below = label.partition("/")
+        if below and not (_MASK_FOLDER.fullmatch(top) or _BRACES.search(top) or "*" in top):
+            return  # of a data set in a folder, which is the one to give
+        beside: dict[str, set[Texts]] = {}
+        for path in images:
+            if case := _case_in(path, of_case, levels):
+                beside.setdefault(_pattern(path, case), set()).add(case)
+        of_most = [
+            pattern
+            for pattern, cases in beside.items()
+            if 2 * len(cases) >= len(of_case) and _is_beside(pattern, label)
+        ]
+        if of_most:
+            image = _channels(_with_suffixes(of_most))
+            rest = {other for other, cases in masks.items() if other != label and cases.keys() & of_case.keys()}
+            (shown,) = _with_suffixes([label])
+            unused = {*_with_suffixes([*beside, *rest])} - {*image, shown}
+            yield Pairing(image=image, label=shown, masks=tuple(of_case.values()), unused=tuple(sorted(unused)))
+
+
+def _varying(masks: Sequence[str]) -> tuple[int, ...]:
+    """Returns the levels of folders whose names differ between label maps, beside those of splits."""
+    at: dict[int, set[str]] = {}
+    for path in masks:
+        for level, folder in enumerate(path.split("/")[:-1]):
+            at.setdefault(level, set()).add(folder)
+    return tuple(
+        level for level, names in at.items() if len(names) > 1 and not all(map(_SPLIT_FOLDER.fullmatch, names))
+    )
+
+
+def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
+    """Yields the texts that may name the case of a label map: of its file or folder, or of several folders."""
+    *folders, file = path.split("/")
+    stem = nifti.stem(file)
+    match = _MASK.fullmatch(stem)
+    name = (match["before"] or match["behind"]) if match else stem
+    varying = tuple(folders[level] for level in levels if level < len(folders))
+    if name:
+        yield (name,)
+        if varying and not any(_holds(name, folder) or _holds(folder, name) for folder in varying):
+            yield (*varying, name)
+    if match:
+        yield from ((folder,) for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
+        if len(varying) > 1:
+            yield varying
+
+
+def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Texts | None:
+    """Returns the case of most letters whose texts a path holds between separators."""
+    *folders, file = path.split("/")
+    varying = tuple(folders[level] for level in levels if level < len(folders))
+    runs = [*_runs(nifti.stem(file))]
+    found = [(run,) for part in folders for run in _runs(part)] + [(run,) for run in runs]
+    found += [varying, *((*varying, run) for run in runs)]
+    return max((case for case in found if case in cases), key=lambda case: len("".join(case)), default=None)
+
+
+def _runs(part: str) -> Iterator[str]:
+    """Yields the beginnings and ends of a name, at its separators and before its last number."""
+    ends = [index for index, letter in enumerate(part) if letter in _SEPARATORS]
+    yield part
+    yield from (part[:index] for index in ends)
+    yield from (part[index + 1 :] for index in ends)
+    if match := re.fullmatch(r"[A-Za-z]+([0-9].*)", part):
+        yield match[1]
+
+
+def _holds(name: str, text: str) -> bool:
+    """True if a name holds a text between separators."""
+    return _within(name, text) is not None
+
+
+def _within(name: str, text: str) -> int | None:
+    match = re.search(rf"(?<![^{_SEPARATORS}]){re.escape(text)}(?![^{_SEPARATORS}])", name)
+    return match.start() if match else None
+
+
+def _pattern(path: str, case: Texts) -> str:
+    """Returns a path with names in braces for the texts of its case, and `{split}` for a folder of a split.
+
+    A folder whose name is a part of the case's becomes `*`.
+    """
+    *folders, file = path.split("/")
+    stem = nifti.stem(file)
+    texts = sorted(zip(NAMES[-len(case) :], case, strict=True), key=lambda item: -len(item[1]))
+    parts = []
+    for part in (*folders, stem):
+        replaced = part
+        for name, text in texts:
+            replaced = _replaced(replaced, text, name)
+        if part is not stem and _SPLIT_FOLDER.fullmatch(part):
+            replaced = SPLIT
+        elif part is not stem and replaced == part and any(_holds(text, part) for text in case):
+            replaced = "*"
+        parts.append(replaced)
+    return "/".join(parts) + file.removeprefix(stem)
+
+
+def _replaced(part: str, text: str, name: str) -> str:
+    """Returns a part of a path with a name in the place of a text between separators, or of a number at the end."""
+    start = _within(part, text)
+    if start is None and text[0].isdigit() and part.endswith(text) and part[: -len(text)].isalpha():
+        start = len(part) - len(text)
+    return part if start is None else part[:start] + name + part[start + len(text) :]
+
+
+def _is_beside(image: str, label: str) -> bool:
+    """True if patterns have the same names and differ in no folder but that of the label maps and its counterpart."""
+    if set(_BRACES.findall(image)) != set(_BRACES.findall(label)):
+        return False
+    of_image, of_label = image.split("/")[:-1], label.split("/")[:-1]
+    others = [folder for folder in of_label if folder not in of_image]
+    counterparts = [folder for folder in of_image if folder not in of_label]
+    return all(map(_MASK_FOLDER.fullmatch, others)) and len(counterparts) <= max(len(others), not of_label)
+
+
+def _with_suffixes(patterns: Sequence[str]) -> list[str]:
+    """Returns patterns, with `.nii*` for both of two that differ in `.nii` and `.nii.gz` alone."""
+    stems: dict[str, set[str]] = {}
+    for pattern in patterns:
+        stem = pattern.removesuffix(".gz").removesuffix(".nii")
+        stems.setdefault(stem, set()).add(pattern.removeprefix(stem))
+    return [stem + (min(suffixes) if len(suffixes) == 1 else ".nii*") for stem, suffixes in stems.items()]
+
+
+def _channels(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Returns the patterns of one image's channels in their order; none if names do not tell which they are."""
+    if len(patterns) == 1:
+        return tuple(patterns)
+    stems = {nifti.stem(pattern.replace(".nii*", ".nii")): pattern for pattern in patterns}
+    if len(stems) == len(patterns) and (channels := channels_by_case(list(stems))) and len(channels) == 1:
+        return tuple(stems[stem] for stem in next(iter(channels.values())))
+    modalities = {re.split(r"[._-]", stem)[-1].lower(): pattern for stem, pattern in stems.items()}
+    for order in (BRATS_2023, MODALITIES):
+        if len(modalities) == len(patterns) and modalities.keys() <= set(order):
+            return tuple(modalities[name] for name in order if name in modalities)
+    called = [
+        pattern for stem, pattern in stems.items() if any(map(_IMAGE.fullmatch, re.split(r"[._-]", stem.lower())))
+    ]
+    bare = [pattern for pattern in patterns if nifti.stem(pattern.replace(".nii*", ".nii")) == CASE]
+    return tuple(next((only for only in (called, bare) if len(only) == 1), ()))

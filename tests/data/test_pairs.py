@@ -1,0 +1,242 @@
+"""Files whose names alone say what they are: doctor pairs them, and its job line reads what the names mean."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import freqbench as fb
+from freqbench.core.errors import DataError, MissingDataError, UserError
+from freqbench.data.layouts import recognise
+from freqbench.job.schema import build_dataset
+
+from .conftest import made, refused
+from .downloads import put, volume
+
+
+def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
+    for seed, path in enumerate(images):
+        put(root / path, volume(seed)[0])
+    for path in labels:
+        put(root / path, volume()[1])
+
+
+def _found(root: Path) -> Any:
+    """What the job line of doctor reads."""
+    (entry,) = yaml.safe_load(recognise(str(root)).job_line)
+    return build_dataset(entry, where="job.yaml")
+
+
+TWO, VISITS = [("x1",), ("x2",)], [("k1", "t0"), ("k1", "t1"), ("k2", "t0")]
+# Image and label map of a case, the texts that fill them in, one case's name, and how many patients there are.
+LAYOUTS: dict[str, tuple[str, str, list[tuple[str, ...]], str, int]] = {
+    "KiTS": ("case_{0}/imaging.nii.gz", "case_{0}/segmentation.nii.gz", [("7",), ("9",)], "case_9", 2),
+    "suffix": ("{0}.nii.gz", "{0}-mask.nii.gz", TWO, "x2", 2),
+    "dot": ("{0}.nii", "{0}.label.nii", TWO, "x2", 2),
+    "prefix": ("{0}.nii.gz", "gt_{0}.nii.gz", TWO, "x2", 2),
+    "LiTS": ("volume-{0}.nii", "segmentation-{0}.nii", [("31",), ("4",)], "4", 2),
+    "folders": ("imgs/{0}.nii.gz", "masks/{0}.nii.gz", TWO, "x2", 2),
+    "beside": ("{0}.nii.gz", "labels/{0}.nii.gz", TWO, "x2", 2),
+    "visits": ("{0}/{1}/scan.nii.gz", "{0}/{1}/seg.nii.gz", VISITS, "k2_t0", 2),
+    "trees": ("images/{0}/{1}.nii.gz", "labels/{0}/{1}.nii.gz", VISITS, "k2_t0", 2),
+    "BIDS": (
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_T2w.nii.gz",
+        "sub-{0}/ses-{1}/anat/sub-{0}_ses-{1}_dseg.nii.gz",
+        [("8", "a"), ("8", "b"), ("9", "a")],
+        "sub-9_ses-a",
+        2,
+    ),
+    "frames": (
+        "h{0}/h{0}_frame{1}.nii.gz",
+        "h{0}/h{0}_frame{1}_gt.nii.gz",
+        [("1", "01"), ("1", "09"), ("2", "01")],
+        "h2_frame01",
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: str) -> None:
+    """The image of the last case is that of its own file, as each has another seed."""
+    image, label, texts, last, patients = LAYOUTS[name]
+    _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
+    dataset = _found(tmp_path)
+    refs = dataset.refs()
+    assert (dataset.loader, len(refs), refs[-1].case_id, dataset.num_classes) == ("pairs", len(texts), last, 3)
+    assert len({ref.patient_id for ref in refs}) == patients
+    native = dataset.native(refs[-1])
+    np.testing.assert_array_equal(native.image[0], volume(len(texts) - 1)[0])
+    np.testing.assert_array_equal(native.label[0], volume()[1])
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        (["_t2", "_t1", "_t1ce", "_flair"], ["_flair", "_t1ce", "_t1", "_t2"]),
+        (["-t2f", "-t2w", "-t1n", "-t1c"], ["-t1n", "-t1c", "-t2w", "-t2f"]),
+        (["_0001", "_0000"], ["_0000", "_0001"]),
+        (["_adc", "_T2W"], ["_T2W", "_adc"]),
+    ],
+)
+def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
+    cases = ["G1", "G2"]
+    _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
+    dataset = _found(tmp_path)
+    image = dataset.native(dataset.refs()[1]).image
+    expected = [volume(len(names) + names.index(name))[0] for name in order]
+    np.testing.assert_array_equal(image, np.stack(expected))
+    shown = ", ".join(f"{{case}}/{{case}}{name}.nii.gz" for name in order)
+    assert f"channels are in the order of `image`: {shown}: " in " ".join(recognise(str(tmp_path)).notes)
+
+
+def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
+    _write(tmp_path, [f"{c}/{n}.nii.gz" for c in "ab" for n in ("early", "late")], [f"{c}/mask.nii.gz" for c in "ab"])
+    refused(
+        "got {case}/early.nii.gz, {case}/late.nii.gz: write `loader: pairs`",
+        lambda: recognise(str(tmp_path)),
+        UserError,
+    )
+
+
+def test_what_lacks_in_a_case_is_named(tmp_path: Path) -> None:
+    cases = ["a", "b", "c", "d"]
+    images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
+    _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
+    assert recognise(str(tmp_path)).problems == (
+        "test: 1 files are missing: b/b_t2.nii.gz",
+        "test: 1 images have no label map: c",
+    )
+    keys = {"root": str(tmp_path), "image": ("{case}/{case}_t1.nii.gz", "{case}/{case}_t2.nii.gz"), "labels": 3}
+    keys["label"] = "{case}/{case}_seg.nii.gz"
+    refused("b/b_t2.nii.gz: expected the image of case b, found no file", made("pairs", **keys, cases=("b",)).refs)
+    refused(
+        "expected a label map of case c, found no {case}/{case}_seg.nii.gz", made("pairs", **keys, cases=("c",)).refs
+    )
+    assert [ref.case_id for ref in made("pairs", **keys, cases=("a", "d")).refs()] == ["a", "d"]
+
+
+def test_a_mask_without_its_image_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, ["u.nii.gz", "v.nii.gz"], ["u_seg.nii.gz", "v_seg.nii.gz", "w_seg.nii.gz"])
+    assert recognise(str(tmp_path)).problems == ("test: 1 files are missing: w.nii.gz",)
+
+
+def test_a_file_belongs_to_the_pattern_of_most_letters(tmp_path: Path) -> None:
+    _write(tmp_path, ["u.nii.gz", "u_t2.nii.gz"], ["u_seg.nii.gz"])
+    keys = {"root": str(tmp_path), "image": ("{case}.nii.gz", "{case}_t2.nii.gz"), "label": "{case}_seg.nii.gz"}
+    dataset = made("pairs", labels=3, **keys)
+    assert [(ref.case_id, dataset.num_channels) for ref in dataset.refs()] == [("u", 2)]
+
+
+def test_names_in_braces_give_split_patient_and_case(tmp_path: Path) -> None:
+    _write(tmp_path, ["val/k/v1.nii.gz", "train/k/v2.nii.gz"], ["val/k/v1_gt.nii.gz", "train/k/v2_gt.nii.gz"])
+    keys = {
+        "root": str(tmp_path),
+        "image": "{split}/{patient}/{case}.nii.gz",
+        "label": "{split}/{patient}/{case}_gt.nii.gz",
+    }
+    (case,) = fb.load_dataset("pairs", labels=3, split="validation", **keys)
+    assert (case.name, case.volume.ref.patient_id) == ("k_v1", "k")
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ({"image": "a.nii.gz"}, "expected a name in braces such as {case}"),
+        ({"image": "{case}.nii.gz", "label": "{other}_seg.nii.gz"}, "the same in each pattern"),
+        ({"image": "{case.nii.gz"}, "close each brace"),
+        ({"image": "{case}.nii.gz", "label": "{case}.nii.gz"}, "expected different patterns"),
+        ({"image": "{case}.nii.gz", "label": None}, "expected `label`, the pattern of the label maps"),
+    ],
+)
+def test_a_pattern_that_cannot_be_is_refused(keys: dict[str, Any], text: str) -> None:
+    refused(text, lambda: made("pairs", **{"label": "{case}_seg.nii.gz", **keys}), UserError)
+
+
+def test_two_files_for_one_pattern_are_refused(tmp_path: Path) -> None:
+    _write(tmp_path, ["u/v1.nii.gz", "w/v1.nii.gz"], [])
+    keys = {"root": str(tmp_path), "image": "*/{case}.nii.gz", "labels": 3, "reference": "prediction"}
+    refused("got u/v1.nii.gz and w/v1.nii.gz", made("pairs", **keys).refs)
+
+
+def test_patterns_without_a_file_are_refused(tmp_path: Path) -> None:
+    keys = {"root": str(tmp_path), "image": "{case}.nii.gz", "label": "{case}_gt.nii.gz", "labels": 3}
+    refused("expected images {case}.nii.gz, found none", made("pairs", **keys).refs, MissingDataError)
+
+
+def _scans(root: Path) -> Any:
+    return made("images", root=str(root), reference="prediction", labels=3)
+
+
+@pytest.mark.parametrize(
+    ("stems", "cases"),
+    [
+        (["amos_0501", "amos_0502", "amos_0503"], ["amos_0501", "amos_0502", "amos_0503"]),
+        (["u_0000", "u_0001", "w_0000", "w_0001"], ["u", "w"]),
+        (["u_0000", "u_0002", "w_0000", "w_0002"], ["u_0000", "u_0002", "w_0000", "w_0002"]),
+        (["u_0001", "u_0002"], ["u_0001", "u_0002"]),
+        (["u_0000", "u_0001", "w_0000"], ["u_0000", "u_0001", "w_0000"]),
+        (["u_0000", "w_0000"], ["u", "w"]),
+        (["u_0000", "u_0001", "notes"], ["notes", "u_0000", "u_0001"]),
+    ],
+)
+def test_numbers_are_channels_from_0_without_a_gap_for_every_case(
+    tmp_path: Path, stems: list[str], cases: list[str]
+) -> None:
+    _write(tmp_path, [f"{stem}.nii.gz" for stem in stems], [])
+    assert [ref.case_id for ref in _scans(tmp_path).refs()] == cases
+
+
+def test_a_channel_that_a_case_lacks_is_said(tmp_path: Path) -> None:
+    _write(tmp_path, ["u_0000.nii.gz", "u_0001.nii.gz", "w_0000.nii.gz"], [])
+    (said,) = _scans(tmp_path).remarks(["u", "u", "w"])
+    assert "each file counts as a case" in said
+    assert "found no w_0001" in said
+
+
+@pytest.mark.parametrize("mask", ["p_seg", "p-segmentation", "p.label", "mask_p", "labels-p", "segmentation", "p_GT"])
+def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> None:
+    _write(tmp_path, ["p.nii.gz", "q.nii.gz"], [f"{mask}.nii.gz"])
+    assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "q"]
+    assert f"1 files are label maps by their names and few whole values, and no scans: {mask}" in " ".join(
+        _scans(tmp_path).remarks(["p", "q"])
+    )
+
+
+def test_a_file_called_a_mask_with_the_values_of_a_scan_is_a_scan_and_said(tmp_path: Path) -> None:
+    _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
+    assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
+    assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
+
+
+def test_masks_alone_are_no_scans(tmp_path: Path) -> None:
+    _write(tmp_path, [], ["p_seg.nii.gz"])
+    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
+
+
+def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
+    _write(tmp_path, ["set/x1.nii.gz", "set/x2.nii.gz"], ["set/x1_seg.nii.gz", "set/x2_seg.nii.gz"])
+    refused("give one of its folders: set (images and label maps", lambda: recognise(str(tmp_path)), UserError)
+
+
+@pytest.mark.parametrize(
+    ("file", "shown"), [("case.mhd", ".mhd"), ("imagesTr/a.nrrd", ".nrrd"), ("s/1.dcm", ".dcm"), ("s/IM01", "DICOM")]
+)
+def test_other_formats_are_named_with_a_way_to_convert_them(tmp_path: Path, file: str, shown: str) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "dataset.json").write_text("{}")
+    refused(
+        f"expected volumes in NIfTI (.nii.gz or .nii), got {shown} files such as {file}: convert ",
+        lambda: recognise(str(tmp_path)),
+        UserError,
+    )
+
+
+def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / "a.mha").touch()
+    with pytest.raises(DataError, match=r"got 'a\.mha': convert each by SimpleITK"):
+        fb.Case.from_nifti(tmp_path / "a.mha")

@@ -1,0 +1,107 @@
+"""Patients by the names of cases: intervals are over patients, so time points of one must not pass for two."""
+
+from pathlib import Path
+
+import pytest
+
+from freqbench.core.errors import DataError, UserError
+from freqbench.data.base import usual_patient
+from freqbench.data.loaders.phantom import Phantom
+
+from . import downloads
+from .conftest import Folder, made, refused
+
+
+@pytest.mark.parametrize(
+    ("names", "patient"),
+    [
+        (("sub-A7_ses-02", "sub-A7_ses-10_run-2_T1w", "sub-A7_acq-mprage_T1w"), "sub-A7"),
+        (("BraTS-GLI-01666-000", "BraTS-GLI-01666-101"), "BraTS-GLI-01666"),
+        (("BraTS-MEN-RT-0042-1", "BraTS-MEN-RT-0042-2"), "BraTS-MEN-RT-0042"),
+        (("patient101_frame01", "patient101_frame14", "patient101_ED"), "patient101"),
+        (("p3_t0", "p3_t1", "p3_T2", "p3-tp4", "p3.timepoint_5"), "p3"),
+        (("case_12_pre", "case_12_post", "case_12_follow-up", "case_12_followup2", "case_12-baseline"), "case_12"),
+        (("0007_V01", "0007_v2", "0007-visit-3", "0007_scan2", "0007_phase_3", "0007_ses-1_run-2"), "0007"),
+        (("liver9_arterial", "liver9_portal", "liver9_venous"), "liver9"),
+        (("smith_pre", "smith_post"), "smith"),
+    ],
+)
+def test_images_of_one_patient_share_its_name(names: tuple[str, ...], patient: str) -> None:
+    assert {usual_patient(name) for name in names} == {patient}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("BraTS20_Training_001", "BraTS2021_00495", "amos_0501", "case_00000", "s0001", "img0001", "hippocampus_001"),
+        *("phantom_0003", "volume-10", "ct_phase_01", "scan_001", "LIDC-IDRI-0001", "liver_t2"),
+    ],
+)
+def test_a_name_without_a_visit_is_a_patient_of_its_own(name: str) -> None:
+    """A number behind a word for visits is the patient's where no other number is."""
+    assert usual_patient(name) == name
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^(\d+)", r"(?:ID)?(?P<patient>\d+)[LR]", r"\d+", r"(x)?(?P<patient>\d{2})", r"^\d(?=\d)\d"]
+)
+def test_a_pattern_names_the_patient_by_its_group_or_by_all_that_it_finds(folder: Folder, pattern: str) -> None:
+    for name in ("71L", "71R"):
+        folder.write(name, *downloads.volume(sum(name.encode())))
+    folder.list(validation=[{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in ("71L", "71R")])
+    assert [ref.patient_id for ref in folder.dataset(patient=pattern).refs()] == ["71", "71"]
+
+
+def test_a_pattern_goes_before_the_patient_of_a_list_and_the_list_before_the_name(folder: Folder) -> None:
+    line = {"image": "imagesTr/b.nii.gz", "label": "labelsTr/b.nii.gz", "patient": "anna"}
+    folder.list(validation=[line])
+    assert [ref.patient_id for ref in folder.dataset().refs()] == ["anna"]
+    assert [ref.patient_id for ref in folder.dataset(patient="^.").refs()] == ["b"]
+
+
+@pytest.mark.parametrize("pattern", ["x$", "(x)?b?", "(?P<patient>x)?."])
+def test_a_name_without_a_patient_is_refused(folder: Folder, pattern: str) -> None:
+    refused("which finds none in a: change it", lambda: folder.dataset(patient=pattern).refs(), DataError)
+
+
+def test_a_pattern_that_is_none_is_refused_in_one_line() -> None:
+    refused(
+        "patient: expected a regular expression, got '(a': missing )", lambda: made("images", patient="(a"), UserError
+    )
+
+
+def test_every_loader_of_files_asks_the_pattern(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path / "raw", ["9L", "9R"], channels=1)
+    downloads.totalsegmentator(tmp_path / "total", {"s0011": "test", "s0012": "test"})
+    downloads.put(tmp_path / "scans/s0011.nii.gz", downloads.volume()[0])
+    for loader, folder, keys in (
+        ("nnunet_raw", "raw", {"split": "training"}),
+        ("totalsegmentator", "total", {"classes": ("liver",)}),
+        ("images", "scans", {"reference": "prediction"}),
+    ):
+        dataset = made(loader, root=str(tmp_path / folder), patient=r"\d\d?", **keys)
+        assert {ref.patient_id for ref in dataset.refs()} <= {"9", "00"}
+    assert [ref.patient_id for ref in Phantom(name="x", patient="phantom_2", cases=2).refs()] == ["phantom_2"] * 2
+
+
+def test_patients_are_in_no_identity(folder: Folder) -> None:
+    plain, grouped = folder.dataset(), folder.dataset(patient="^.")
+    keys = [[dataset.case_key(ref) for ref in dataset.refs()] for dataset in (plain, grouped)]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize(
+    ("names", "is_said"),
+    [
+        (("k9_left", "k9_right", "k10_left"), True),
+        (("UPENN-00001_11", "UPENN-00001_21", "UPENN-00002_11"), True),
+        (("BraTS20_Training_001", "BraTS20_Training_002"), False),
+        (("case_1", "case_2", "case_3"), False),
+        (("case_1_t0", "case_1_t1", "case_2_t0"), False),
+    ],
+)
+def test_names_that_look_as_if_they_shared_a_patient_are_said(names: tuple[str, ...], is_said: bool) -> None:
+    patients = [usual_patient(name) for name in names]
+    said = " ".join(Phantom(name="x").remarks(patients))
+    assert ("give the key `patient` a pattern" in said) == is_said
+    assert list(Phantom(name="x", patient="^[^_]+").remarks(patients)) == []
