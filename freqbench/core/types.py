@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
 AGREEMENT = " (agreement)"
 """Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
+LOST = "label voxels are lost: "
+"""Begins each line that says that a grid lacks label voxels of the file."""
 NO_LABEL = 255
 """Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
 against it are refused."""
@@ -64,6 +67,10 @@ class Case:
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
         native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1.
         original_spacing: sides of a voxel in millimetres before preprocessing, in the file's axis order.
+        inner: first voxel and end, an axis, of the part of the grid that lies inside crop and file; beside it is
+            padding. None: all of it.
+        lost: a line per class whose label voxels the way to this grid removed, wholly or for the most part.
+        off_scale: a line per channel whose intensities do not fit the window that they are scaled by.
     """
 
     ref: CaseRef
@@ -73,6 +80,9 @@ class Case:
     affine: npt.NDArray[np.float64]
     native_ranges: tuple[tuple[float, float], ...]
     original_spacing: Spacing
+    inner: Box | None = None
+    lost: tuple[str, ...] = ()
+    off_scale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,10 +116,10 @@ class Dataset(Strict, abc.ABC):
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
-        return prepare(self.native(ref), space or self.space)
+        return prepare(self.native(ref), space or self.space, class_names=self.class_names)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields one line per problem with a case's voxels in a space. Synthetic datasets yield none."""
+        """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
         yield from ()
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:

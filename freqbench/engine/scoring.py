@@ -44,6 +44,7 @@ from freqbench.metrics import (
 )
 from freqbench.models import Prediction, attack_windows
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
+from freqbench.results.schema import CAUTIONS
 
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 
@@ -180,6 +181,7 @@ def score_target(
         facts={
             "voxel_success": voxel_success(clean.pred, maps.pred),
             "resampling_error": resampling_error,
+            "caution": CAUTIONS.join((*case.off_scale, *case.lost)) or None,
             **score_certificate(prediction, maps.label, maps.num_classes),
             **clean.certified,
         },

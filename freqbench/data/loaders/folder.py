@@ -20,7 +20,8 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
-from freqbench.data.preprocess import check_room, off_scale, prepared_shape, ras_grid
+from freqbench.data.intensities import off_scale
+from freqbench.data.preprocess import check_room, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -203,7 +204,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except DataError as error:
             yield str(error)
         else:
-            yield from off_scale(native, space)
+            yield from (f"{native.source}: {line}" for line in off_scale(native, space))
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
         """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.
