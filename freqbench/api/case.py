@@ -187,6 +187,12 @@ class Case:
         """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
+    def _file(self, dataset: Dataset) -> types.FileLabel:
+        """Returns the label map on the grid of its file; arrays have no other grid than theirs."""
+        if self.dataset is None:
+            return types.FileLabel(label=self.volume.label, affine=self.affine, spacing=self.spacing)
+        return dataset.file_label(self.volume.ref)
+
 
 class Cases(Sequence[Case]):
     """The cases of a dataset, read on access by index, with the warnings of `from_nifti`; a slice is again a sequence.

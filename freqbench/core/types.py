@@ -17,13 +17,25 @@ Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
+ScoredOn = Literal["grid", "file"]
 AGREEMENT = " (agreement)"
 """Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
+IN_FILE = " (file grid)"
+"""Follows a dataset's name in tables if predictions are scored on the grids of the files."""
 LOST = "label voxels are lost: "
 """Begins each line that says that a grid lacks label voxels of the file."""
 NO_LABEL = 255
 """Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
 against it are refused."""
+
+
+def dataset_name(shown: str) -> str:
+    """Returns a dataset's name in jobs, from its name in tables.
+
+    >>> dataset_name("heart (file grid) (agreement)")
+    'heart'
+    """
+    return shown.removesuffix(AGREEMENT).removesuffix(IN_FILE)
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
@@ -101,3 +113,12 @@ class NativeCase:
     affine: npt.NDArray[np.float64]
     spacing: Spacing
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileLabel:
+    """A case's label map on the grid of its file, for scores there; fields as in a `NativeCase`."""
+
+    label: "Tensor"
+    affine: npt.NDArray[np.float64]
+    spacing: Spacing

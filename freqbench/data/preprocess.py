@@ -15,7 +15,7 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.intensities import off_scale
 from freqbench.data.label_way import LabelWay, is_drawn
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from freqbench.data.base import Dataset
+    from freqbench.ops.file_grid import FileGrid
 
 
 def prepare(
@@ -177,6 +178,27 @@ def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Prep
     for space in (preprocess.model_copy(update={"size": None}), preprocess):
         shape = (*channels, *prepared_shape(*grid, space))
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
+
+
+def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> FileGrid:
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made.
+
+    Scores are interpolated linearly, and with `resampling: nnunet` as nnU-Net does: in the planes of the coarse axis of
+    an anisotropic grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken.
+    Raises DataError if the file's axes are sheared against the case's.
+    """
+    from freqbench.ops.file_grid import FileGrid
+
+    to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
+    if space.resampling == "nnunet" and space.spacing is not None:
+        order = np.abs(to_grid[:3, :3]).argmax(axis=1)
+        coarse = nnunet.coarse_axis(case.spacing, [file.spacing[axis] for axis in order])
+        nearest = [labels_alone or axis == coarse for axis in range(3)]
+    whole = triple((0, size) for size in case.image.shape[1:])
+    try:
+        return FileGrid.of(triple(file.label.shape[1:]), to_grid, case.inner or whole, nearest)
+    except ValueError as error:
+        raise DataError(f"{case.ref.case_id}: {error}: score it with score_on: grid") from None
 
 
 Volume = npt.NDArray[np.float32]

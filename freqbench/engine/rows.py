@@ -142,6 +142,7 @@ def cell_columns(cell: Cell) -> Row:
         "source_model_id": cell.source.model_id,
         "dataset": cell.dataset.name,
         "reference": cell.dataset.reference,
+        "scored_on": cell.score_on,
         "source_model": cell.source.name,
         "source_defence": cell.source.defence_text,
         "attack": attack.name,

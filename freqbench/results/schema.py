@@ -106,6 +106,12 @@ RECORDS: tuple[Column, ...] = (
         "construction (the attack moved away from the source's own)",
         required=False,
     ),
+    _identity(
+        "scored_on",
+        "the grid on which predictions are held against labels: `grid`, the one that is attacked; `file`, that of the "
+        "case's file; distances between volumes are always on the attacked grid",
+        required=False,
+    ),
     _identity("case_id", "name of the case within its dataset"),
     _identity("patient_id", "name of the patient: several cases may share it"),
     _identity("source_model", "name of the model whose gradients made the volume"),
@@ -247,7 +253,7 @@ CAUTIONS = "; "
 """Separates the reasons in a `caution`."""
 OF_GRADIENTS = "gradient"
 """A word in each reason that says that an attack could not follow the model."""
-LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "draws": None}
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "scored_on": "grid", "draws": None}
 """Columns that published files of this version may lack, all texts, with their value there."""
 
 
