@@ -180,7 +180,7 @@ def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Prep
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
 
-def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> FileGrid:
+def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
     """Returns the grid of a case's file, for predictions on the grid of the case that `space` made.
 
     Scores are interpolated linearly, and with `resampling: nnunet` as nnU-Net does: in the planes of the coarse axis of
