@@ -16,6 +16,10 @@ LEAST_COVERED = 0.05
 # Share of the labelled voxels, and of either half of the others, that lies inside the window at least. Airways, bones
 # and contrast agent are clipped as a whole in honest windows, but the body around them is not.
 LEAST_LABELLED, LEAST_BODY, LEAST_REST = 0.25, 0.1, 0.5
+# Lower bound of a window of HU: fat, which is in every body, is negative by more.
+SIGNED = -50.0
+# Median of the body of HU + 1024, in HU + 1024 or + 1000.
+OFFSET = (800.0, 1300.0)
 # Share of the volume's faces at the upper bound from which the background is bright: it is air, the darkest of all.
 MOST_BRIGHT_FACES = 0.5
 # Voxels that percentiles and the threshold are sought on: more give the same.
@@ -121,16 +125,17 @@ def _cause(fit: Fit, scaling: Scaling) -> str:
     """Names the usual cause of a misfit, and what to do; empty if the intensities fit."""
     labelled = 1 - fit.low - fit.high
     is_clipped = fit.body < LEAST_BODY and (labelled < LEAST_LABELLED or not fit.is_labelled) and fit.rest < LEAST_REST
-    is_signed = scaling.low < -LEAST_COVERED * (scaling.high - scaling.low)
+    is_signed = scaling.low <= SIGNED
     is_unsigned = is_signed and fit.lowest >= 0
+    is_offset = is_signed and fit.percentiles[0] > SIGNED and OFFSET[0] <= fit.middle <= OFFSET[1]
     is_bright = fit.faces >= MOST_BRIGHT_FACES
-    if not (fit.covered < LEAST_COVERED or is_clipped or is_unsigned or is_bright):
+    if not (fit.covered < LEAST_COVERED or is_clipped or is_unsigned or is_offset or is_bright):
         return ""
     if is_signed and is_bright and fit.percentiles[1] > 60_000:
         return "negative values seem to be stored without a sign, as 65536 too many: export them with a sign"
     if is_bright and labelled >= LEAST_LABELLED and fit.is_labelled:
         return "the background is bright, as in an inverted volume: invert it back"
-    if is_unsigned and 800 <= fit.middle <= 1300:
+    if is_offset:
         return "it looks like HU + 1024 without an intercept in the header: subtract 1024, or mend scl_inter"
     if fit.lowest >= 0 and fit.percentiles[1] <= 1:
         return "they seem to be scaled to [0, 1] already: give the files before scaling, or {window: [0, 1]}"
