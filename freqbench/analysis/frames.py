@@ -12,13 +12,13 @@ import pandas as pd
 import pyarrow as pa
 
 from freqbench.core.errors import UserError
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import AGREEMENT, IN_FILE
 from freqbench.results import KEY, RECORDS, Key, Store, latest
 from freqbench.results.schema import COMMIT
 
 IDENTITY = (
     *KEY,
-    *("source_model_id", "dataset", "reference", "case_id", "patient_id", "source_model", "target_model"),
+    *("source_model_id", "dataset", "reference", "scored_on", "case_id", "patient_id", "source_model", "target_model"),
     *("attack", "variant", "params", "budget_name", "budget", "threat_model", "seed", "precision", "compile"),
     *("num_classes", "status", "error", "null_reasons", "run_id", "finished_at"),
 )
@@ -45,8 +45,8 @@ def found_records(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Reads all rows of `records_frame`, and selects those with the keys of the job of interest (None: all).
 
-    A dataset that was run with `reference: prediction` has AGREEMENT behind its name, so that no mean holds scores of
-    both kinds.
+    A dataset that was run with `reference: prediction` has AGREEMENT behind its name, and one that was scored on the
+    grids of its files IN_FILE before that, so that no mean holds scores of two kinds.
 
     Warns of records that lack their classes. Raises a UserError for a store that cannot be read or has no row;
     `may_be_empty` allows a run that has just begun.
@@ -62,11 +62,11 @@ def found_records(
 
 
 def _set_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    agrees = frame["reference"] == "prediction"
-    if not agrees.any():
-        return frame
-    names = frame["dataset"].astype(object)
-    return frame.assign(dataset=names.where(~agrees, names + AGREEMENT).astype("category"))
+    for is_other, mark in ((frame["scored_on"] == "file", IN_FILE), (frame["reference"] == "prediction", AGREEMENT)):
+        if is_other.any():
+            names = frame["dataset"].astype(object)
+            frame = frame.assign(dataset=names.where(~is_other, names + mark).astype("category"))
+    return frame
 
 
 def classes_frame(sources: Sequence[Store], records: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Makes cases from arrays, from NIfTI files, or from a dataset."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any, ClassVar, overload
@@ -128,6 +129,8 @@ class Case:
                 millimetres, `intensity` (default: percentiles 0.5 to 99.5, for MR; `{"window": [-175, 250]}` for CT),
                 `crop_foreground`, `size`, `pad_to`, `resampling`.
 
+        Warns of intensities that do not fit the window, and of classes whose label voxels the grid has lost.
+
         Raises:
             UserError: an unknown key, or invalid files.
         """
@@ -149,6 +152,8 @@ class Case:
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
         case.reference, case.ignores = dataset.reference, bool(dataset.ignored)
+        for line in (*volume.off_scale, *volume.lost):
+            warnings.warn(f"{case.name}: {line}", stacklevel=3)
         return case
 
     def __repr__(self) -> str:
@@ -198,9 +203,15 @@ class Case:
         """Returns the case in the space of a model; None: that of its dataset."""
         return self.volume if space is None else dataset.load(self.volume.ref, space)
 
+    def _file(self, dataset: Dataset) -> types.FileLabel:
+        """Returns the label map on the grid of its file; arrays have no other grid than theirs."""
+        if self.dataset is None:
+            return types.FileLabel(label=self.volume.label, affine=self.affine, spacing=self.spacing)
+        return dataset.file_label(self.volume.ref)
+
 
 class Cases(Sequence[Case]):
-    """The cases of a dataset, read on access by index; a slice is again a sequence of cases.
+    """The cases of a dataset, read on access by index, with the warnings of `from_nifti`; a slice is again a sequence.
 
     Attributes:
         dataset: their dataset.

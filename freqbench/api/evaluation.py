@@ -18,7 +18,7 @@ from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.plugins import require_class
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.worker import Worker, WorkerSpec
@@ -135,6 +135,7 @@ class _Scoring(Strict):
     """Arguments of `evaluate` that a job file has too."""
 
     metrics: tuple[Metric, ...]
+    score_on: ScoredOn
 
 
 def evaluate(
@@ -143,6 +144,7 @@ def evaluate(
     result: Result | Volume,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
+    score_on: str = "grid",
 ) -> Record:
     """Scores an adversarial volume on a model: the attacked one (white-box), or any other (transfer).
 
@@ -151,15 +153,18 @@ def evaluate(
         case: the attacked case.
         result: result of `attack`, or a volume from other code, `[C, H, W, D]` in [0, 1] on the case's grid.
         metrics: names in `freqbench.metrics.METRICS`: `dsc`, `hd95`, `nsd`, `calibration`, `ssim`, ...
+        score_on: `grid`: predictions are held against labels on the grid that is attacked; `file`: on that of the
+            case's file, as in a job with this key. Arrays have one grid alone.
 
     Raises:
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
-            or outside [0, 1].
+            or outside [0, 1]; or an attack that moves the label, or a defence that votes, with `score_on: file`.
     """
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    metrics = config.validate({"metrics": metrics}, _Scoring, "evaluate").metrics
+    given = config.validate({"metrics": metrics, "score_on": score_on}, _Scoring, "evaluate")
+    metrics, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
     if "calibration" in metrics:
         dataset.require_labels("metrics: calibration", "which tell if a confident prediction is right")
@@ -167,14 +172,18 @@ def evaluate(
     if made.volume.ref != case.volume.ref:
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
-    wanted, cell = tuple(metrics), made.cell
-    seen = made._seen_by(model)
+    wanted, cell = tuple(metrics), replace(made.cell, score_on=given.score_on)
+    if in_file and made.attacked.label is not None:
+        raise UserError(
+            f"{cell.attack.name}: expected score_on: grid, as its labels move there, got file: leave it out"
+        )
+    seen = made._seen_by(model, given.score_on)
     if made.attacked.label is not None and seen.error is not None:
         raise UserError(
             f"{model.spec.name}: expected a model that sees the grid of {made.model.spec.name}, on which "
             f"{cell.attack.name} moved the label, got one with another: give both the same `preprocess`"
         )
-    clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted)
+    clean = scoring.score_clean(seen.before, seen.case, cell.dataset, wanted, seen.file)
     scored = scoring.score_target(seen.after, clean, made.attacked.shown(seen.case), cell.dataset, wanted, seen.error)
     volume = made._distances(wanted)
     measured = {
@@ -222,4 +231,4 @@ def load_results(out: AnyPath) -> "pd.DataFrame":
 
     root = storage.filled_in(path_of(out, "load_results"), "load_results")
     records = plain(found_records([Store(root)], None)[0])
-    return records.assign(dataset=records["dataset"].str.removesuffix(AGREEMENT))  # as `reference` tells it
+    return records.assign(dataset=records["dataset"].map(dataset_name))  # as `reference` and `scored_on` tell it

@@ -17,9 +17,9 @@ from freqbench.api.case import AnyPath, Case, path_of
 from freqbench.api.model import Model
 from freqbench.core import storage, types
 from freqbench.core.errors import UserError
-from freqbench.core.types import Reference, Spacing
+from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
-from freqbench.data.preprocess import in_spaces
+from freqbench.data.preprocess import file_grid, in_spaces
 from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
@@ -42,6 +42,7 @@ class _View:
     error: float | None  # resampling error, if the model has another space than the source
     before: Prediction
     after: Prediction
+    file: types.FileLabel | None  # what is scored on the grid of the file, if that is asked for
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -65,7 +66,7 @@ class Result:
     attacked: AttackedVolume
     measured: Mapping[str, Any]
     learned: Tensor | None = None
-    _views: dict[Model, _View] = field(default_factory=dict)
+    _views: dict[tuple[Model, ScoredOn], _View] = field(default_factory=dict)
     _scores: dict[tuple[str, ...], Scores] = field(default_factory=dict)
 
     @property
@@ -192,23 +193,30 @@ class Result:
         (attack,) = attack_labels(pd.DataFrame([rows.cell_columns(self.cell)]))
         return f"{attack} on {self.model.spec.name}, case {self.case.name}"
 
-    def _seen_by(self, model: Model) -> _View:
-        """Returns a model's view and predictions; computed once per model."""
-        if model not in self._views:
+    def _seen_by(self, model: Model, score_on: ScoredOn = "grid") -> _View:
+        """Returns a model's view and predictions; computed once per model and grid of the scores."""
+        if (model, score_on) not in self._views:
             dataset, target = model._fitted(self.case)
             source_space = self.cell.source.space
             adversarial, error = in_spaces(dataset, self.volume, self.adversarial, source_space)(target.space)
             volume = self.volume if error is None else self.case._in(dataset, target.space)
             if model.network.clamps_last:
                 volume = memory.referred(volume, dataset, model.network)
+            file, grid = None, None
+            if score_on == "file":
+                file = self.case._file(dataset)
+                grid = file_grid(file, volume, target.space or dataset.space, model.network.takes_volumes)
             before, after = (
-                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed)[0]
+                memory.predicted(model.network, image, volume, memory.INFERENCE_WINDOWS, True, seed, file_grid=grid)[0]
                 for image, seed in ((volume.image, 0), (adversarial, self.cell.seed or 0))
             )
             if self.reference == "prediction" and not model.network.clamps_last:
                 volume = replace(volume, label=before.labels[None])
-            self._views[model] = _View(target=target, case=volume, error=error, before=before, after=after)
-        return self._views[model]
+                file = file and replace(file, label=before.scored.labels[None])
+            self._views[model, score_on] = _View(
+                target=target, case=volume, error=error, before=before, after=after, file=file
+            )
+        return self._views[model, score_on]
 
     def _distances(self, metrics: tuple[str, ...]) -> Scores:
         """Returns the distances of the volume from the clean one; computed once per set of metrics."""

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, at_home
 from freqbench.core.types import CaseRef
 from freqbench.data import DATASETS, Dataset
+from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import memory, provenance, scoring
 from freqbench.engine.memory import INFERENCE_WINDOWS
 from freqbench.engine.run import MISFIT_CAUSES
+from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
@@ -62,8 +65,16 @@ def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, wher
         raise UserError("--job: expected --checkpoint beside it, got none: give a file, or a model's name in the job")
     if data:
         layout = recognise_layout(data, with_labels=True)
-        return iter(layout.lines()), not layout.problems
+        return chain(layout.lines(), _data(layout)), not layout.problems
     return _machine(), True
+
+
+def _data(layout: Layout) -> Lines:
+    """Yields the problems with the voxels of the first cases that the job line of a folder selects."""
+    if layout.loader != "images" and any(survey.complete for survey in layout.surveys) and not layout.problems:
+        dataset = build_dataset(layout.entry, "--data")
+        cases = ((dataset, ref, dataset.space) for ref in dataset.refs()[:READ_FIRST])
+        yield from (("data", line) for line in data_check(cases))
 
 
 def _machine() -> Lines:
@@ -217,6 +228,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
         scores[migration] = value = _dice(spec, dataset, ref)
         under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
+    yield from (("data", line) for line in data_check([(dataset, ref, spec.space or dataset.space)]))
     yield "verdict", _verdict(entry, scores)
 
 

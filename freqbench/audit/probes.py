@@ -116,7 +116,7 @@ def facts_of_case(model: SegmentationModel, cell: Cell, ref: CaseRef, eps: float
 
 def _where(cell: Cell, ref: CaseRef) -> dict[str, Any]:
     return {
-        "dataset": cell.dataset.shown_name,
+        "dataset": cell.dataset_shown,
         "model": cell.source.name,
         "model_id": cell.source.model_id,
         "case_id": ref.case_id,

@@ -41,6 +41,9 @@ attacks:
   # In the frequency domain: rho is its budget, control: random its null row, the same change without the optimisation.
   - {{name: sa2, rho: 0.4, control: [none, random]}}
 
+# Predictions are held against the files' own label maps, as nnU-Net and challenges do; grid: on the grid that is
+# attacked, as in the papers, which an attack that moves labels and a defence that votes need.
+score_on: file
 # save_adversarial: nifti    # keeps the volumes for the viewer and for other tools
 """
 

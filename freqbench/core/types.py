@@ -15,14 +15,29 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 Reference = Literal["label", "prediction"]
+ScoredOn = Literal["grid", "file"]
 AGREEMENT = " (agreement)"
 """Follows a dataset's name in tables if predictions are held against the models' own clean ones."""
+IN_FILE = " (file grid)"
+"""Follows a dataset's name in tables if predictions are scored on the grids of the files."""
+LOST = "label voxels are lost: "
+"""Begins each line that says that a grid lacks label voxels of the file."""
 NO_LABEL = 255
 """Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
 against it are refused."""
 IGNORED = 254
 """Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.counted`)."""
+
+
+def dataset_name(shown: str) -> str:
+    """Returns a dataset's name in jobs, from its name in tables.
+
+    >>> dataset_name("heart (file grid) (agreement)")
+    'heart'
+    """
+    return shown.removesuffix(AGREEMENT).removesuffix(IN_FILE)
 
 
 def triple(values: Iterable[T]) -> tuple[T, T, T]:
@@ -68,6 +83,10 @@ class Case:
         affine: voxel to world millimetres (RAS+), float64 `[4, 4]`, of this grid.
         native_ranges: for each channel, the intensities in the data's own unit (HU for CT) that became 0 and 1.
         original_spacing: sides of a voxel in millimetres before preprocessing, in the file's axis order.
+        inner: first voxel and end, an axis, of the part of the grid that lies inside crop and file; beside it is
+            padding. None: all of it.
+        lost: a line per class whose label voxels the way to this grid removed, wholly or for the most part.
+        off_scale: a line per channel whose intensities do not fit the window that they are scaled by.
     """
 
     ref: CaseRef
@@ -77,6 +96,9 @@ class Case:
     affine: npt.NDArray[np.float64]
     native_ranges: tuple[tuple[float, float], ...]
     original_spacing: Spacing
+    inner: Box | None = None
+    lost: tuple[str, ...] = ()
+    off_scale: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +117,12 @@ class NativeCase:
     affine: npt.NDArray[np.float64]
     spacing: Spacing
     source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileLabel:
+    """A case's label map on the grid of its file, for scores there; fields as in a `NativeCase`."""
+
+    label: "Tensor"
+    affine: npt.NDArray[np.float64]
+    spacing: Spacing

@@ -13,7 +13,7 @@ from freqbench.core.errors import DataError, UserError, unknown
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance
-from freqbench.core.types import AGREEMENT, Case, CaseRef, NativeCase, Reference, Shape
+from freqbench.core.types import Case, CaseRef, FileLabel, NativeCase, Reference, Shape
 from freqbench.data import nsd_tolerances
 from freqbench.data.preprocess import check_room, prepare, prepared_shape
 
@@ -148,10 +148,10 @@ class Dataset(Strict, abc.ABC):
     def native(self, ref: CaseRef) -> NativeCase:
         """Reads one case of any split as its files hold it; raises DataError for damaged or mismatched files."""
 
-    @property
-    def shown_name(self) -> str:
-        """Name in tables, which set datasets without labels apart."""
-        return self.name if self.reference == "label" else f"{self.name}{AGREEMENT}"
+    def file_label(self, ref: CaseRef) -> FileLabel:
+        """Reads the label map of a case of any split as its file holds it; raises as `native`."""
+        native = self.native(ref)
+        return FileLabel(label=native.label, affine=native.affine, spacing=native.spacing)
 
     def require_labels(self, what: str, why: str) -> None:
         """Refuses what needs label maps (`why`: a clause that begins with a relative pronoun) without them."""
@@ -188,10 +188,10 @@ class Dataset(Strict, abc.ABC):
 
     def load(self, ref: CaseRef, space: Preprocess | None = None) -> Case:
         """Reads (see `native`) and preprocesses one case of any split; `space` is a model's own, None the dataset's."""
-        return prepare(self.native(ref), space or self.space)
+        return prepare(self.native(ref), space or self.space, class_names=self.class_names)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields one line per problem with a case's voxels in a space. Synthetic datasets yield none."""
+        """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
         yield from ()
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:

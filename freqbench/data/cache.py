@@ -21,10 +21,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Raise it with every change of a file's content; the output of `load` has its own revision in the recipe.
-REVISION = 2
+REVISION = 4
 
 # Another release of these may round, resample or crop otherwise.
 LIBRARIES = ("monai", "nibabel", "numpy", "scikit-image", "scipy", "torch")
+
+# Fields of a case beside its volumes and its reference.
+FACTS = ("spacing", "affine", "native_ranges", "original_spacing", "inner", "lost", "off_scale")
 
 DAMAGED = "%s: expected a preprocessed volume, got a damaged file, which is made anew: %s"
 
@@ -115,7 +118,7 @@ def _keep(path: Path, case: Case, most: int) -> None:
     """Writes a case; removes the least recently used ones if all would take more than `most` bytes."""
     from safetensors.torch import save
 
-    stated = {name: getattr(case, name) for name in ("spacing", "affine", "native_ranges", "original_spacing")}
+    stated = {name: getattr(case, name) for name in FACTS}
     facts = json.dumps(stated, default=np.ndarray.tolist)
     metadata = {"case": f"{_checksum(facts, case.image, case.label)} {facts}"}
     content = save({"image": case.image, "label": case.label}, metadata)

@@ -3,7 +3,7 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,17 +15,22 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
+from freqbench.data.intensities import off_scale
+from freqbench.data.label_way import LabelWay, is_drawn
 from freqbench.data.nifti import check_size
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from freqbench.data.base import Dataset
+    from freqbench.ops.file_grid import FileGrid
 
 
-def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None) -> Case:
+def prepare(
+    native: NativeCase, preprocess: Preprocess, clean: NativeCase | None = None, class_names: Sequence[str] = ()
+) -> Case:
     """Prepares a case in the space of `preprocess`.
 
     `linear`: RAS, spacing (image trilinear, label nearest), `size`, intensity (its bounds from before `size`), crop to
@@ -39,8 +44,8 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
     normalisation.
 
     If `native` is an attacked volume, bounds and crop are computed on `clean`, the case that it was made from, so that
-    the two differ by the perturbation alone. Raises DataError if the scaling finds no contrast, or no foreground is
-    left.
+    the two differ by the perturbation alone; its `lost` and `off_scale` stay empty. `class_names` are for the lines in
+    `lost`. Raises DataError if the scaling finds no contrast, or no foreground is left.
     """
     import torch
     from monai.data import MetaTensor
@@ -55,15 +60,19 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
+    way = LabelWay(case["label"], counts=clean is None and is_drawn(native.label))
     if as_nnunet:
         case = CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
+        way.take("crop", case["label"])
     elif preprocess.spacing is not None:
         modes = ("bilinear", "nearest", "bilinear")[: len(keys)]
         case = Spacingd(keys, pixdim=preprocess.spacing, mode=modes)(case)
+        way.take("spacing", case["label"])
     # Before `size`, as padding would distort the volume's percentiles.
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
     if preprocess.size is not None and not as_nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
+        way.take("size", case["label"], pads=True)
     for key in images:
         case[key] = _scaled(case[key], ranges)
     if not bool((case[images[-1]] > 0).any()):
@@ -72,14 +81,18 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         )
     if not as_nnunet and preprocess.crop_foreground:
         case = CropForegroundd(keys, source_key=images[-1])(case)
+        way.take("crop", case["label"])
     keys = ("image", "label")
     if as_nnunet:
         case = {key: _resampled(case[key], preprocess, key, case.get("clean")) for key in keys}
+        if preprocess.spacing is not None:
+            way.take("spacing", case["label"])
         if preprocess.size is not None:
             case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
+            way.take("size", case["label"], pads=True)
     if preprocess.pad_to is not None:
         case = SpatialPadd(keys, preprocess.pad_to)(case)
-    image = case["image"]
+    image, source = case["image"], Path(native.source).name
     return Case(
         ref=native.ref,
         image=image.as_tensor().to(torch.float32).contiguous(),
@@ -88,6 +101,9 @@ def prepare(native: NativeCase, preprocess: Preprocess, clean: NativeCase | None
         affine=image.affine.numpy().astype(np.float64),
         native_ranges=ranges,
         original_spacing=native.spacing,
+        inner=way.inner(image),
+        lost=tuple(way.lost(preprocess, class_names)),
+        off_scale=tuple(f"{source}: {line}" for line in ([] if clean else off_scale(native, preprocess))),
     )
 
 
@@ -176,28 +192,25 @@ def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Prep
         check_size(source, shape, f"a resampled volume (its voxels are {sides} mm now)")
 
 
-LEAST_COVERED = 0.05
+def file_grid(file: FileLabel, case: Case, space: Preprocess, labels_alone: bool = False) -> "FileGrid":
+    """Returns the grid of a case's file, for predictions on the grid of the case that `space` made.
 
-
-def off_scale(native: NativeCase, preprocess: Preprocess) -> Iterator[str]:
-    """Yields one line per channel whose intensities lie outside the window of `preprocess`, or in a small part of it.
-
-    The part counts as small if the percentiles 0.5 to 99.5 cover less than LEAST_COVERED of the window. Other scalings
-    follow the volume and yield nothing.
+    Scores are interpolated linearly, and on a grid of nnU-Net as nnU-Net does: in the planes of the coarse axis of
+    an anisotropic grid, of which the nearest are taken. Of models that give `labels_alone`, the nearest voxel is taken.
+    Raises DataError if the file's axes are sheared against the case's.
     """
-    scaling = parse_intensity(preprocess.intensity)
-    if scaling.kind != "window":
-        return
-    width = scaling.high - scaling.low
-    for channel in native.image.numpy():
-        low, high = (float(bound) for bound in np.percentile(channel, (0.5, 99.5)))
-        covered = (min(high, scaling.high) - max(low, scaling.low)) / width
-        if covered < LEAST_COVERED:
-            yield (
-                f"{native.source}: expected intensities on the scale of the window "
-                f"[{scaling.low:g}, {scaling.high:g}], got {low:g} to {high:g} (percentiles 0.5 and 99.5): give the "
-                "files' own window or `percentile` as `intensity`, and a network trained on them"
-            )
+    from freqbench.ops.file_grid import FileGrid
+
+    to_grid, nearest = np.linalg.inv(case.affine) @ file.affine, [labels_alone] * 3
+    if space.is_nnunets and space.spacing is not None:
+        order = np.abs(to_grid[:3, :3]).argmax(axis=1)
+        coarse = nnunet.coarse_axis(case.spacing, [file.spacing[axis] for axis in order])
+        nearest = [labels_alone or axis == coarse for axis in range(3)]
+    whole = triple((0, size) for size in case.image.shape[1:])
+    try:
+        return FileGrid.of(triple(file.label.shape[1:]), to_grid, case.inner or whole, nearest)
+    except ValueError as error:
+        raise DataError(f"{case.ref.case_id}: {error}: score it with score_on: grid") from None
 
 
 Volume = npt.NDArray[np.float32]

@@ -18,6 +18,7 @@ from freqbench.metrics import Scores
 from freqbench.models import ModelSpec
 from freqbench.results import CLASS_RECORDS, RECORDS
 from freqbench.results.glimpses import Glimpse
+from freqbench.results.schema import CAUTIONS
 
 Row = dict[str, Any]
 
@@ -103,6 +104,7 @@ def scored(
     records, class_records = [], []
     for target, columns in zip(unit.targets, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
+        record["caution"] = CAUTIONS.join(filter(None, (shared.get("caution"), columns.get("caution")))) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
             | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}
@@ -140,6 +142,7 @@ def cell_columns(cell: Cell) -> Row:
         "source_model_id": cell.source.model_id,
         "dataset": cell.dataset.name,
         "reference": cell.dataset.reference,
+        "scored_on": cell.score_on,
         "source_model": cell.source.name,
         "source_defence": cell.source.defence_text,
         "attack": attack.name,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,9 +24,10 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
-from freqbench.job.plan import Plan, make_plan, volumes_root
+from freqbench.job.plan import Plan, first_cases, make_plan, volumes_root
 from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
+from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
@@ -140,19 +141,10 @@ def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
     return summary
 
 
-READ_FIRST = 20
-"""Number of cases per dataset whose voxels are checked before the first attack; thousands would delay a run."""
-
-
 def _faults(plan: Plan) -> Iterator[str]:
-    """Yields one line per problem with the voxels of the first remaining cases; `doctor --data` checks all cases."""
-    looked_at = defaultdict[tuple[str, str], set[str]](set)
-    for unit in plan.units:
-        dataset, space, case_id = unit.cell.dataset, unit.cell.source.space, unit.ref.case_id
-        case_ids = looked_at[dataset.name, str(space)]
-        if case_id not in case_ids and len(case_ids) < READ_FIRST:
-            case_ids.add(case_id)
-            yield from dataset.faults(unit.ref, space or dataset.space)
+    """Yields one line per problem with the intensities of the first remaining cases."""
+    for dataset, ref, space in first_cases(plan.units):
+        yield from dataset.faults(ref, space)
 
 
 class _Run:
@@ -171,6 +163,7 @@ class _Run:
         self._num_stored = self._num_failed = 0
         self._empty: set[tuple[str, str]] = set()
         self._cautions = Counter[tuple[str, str, str]]()  # number of rows by attack, source and reason
+        self._told: set[tuple[str, str, str]] = set()  # reasons that lie in a case, by its dataset and name
         self._recorded = 0.0
         # Clean Dice that each model must reach on its first case of a dataset; removed once checked.
         self._floors = {
@@ -242,8 +235,7 @@ class _Run:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         self._num_failed += len(outcome.errors)
         for record in outcome.records:
-            if record["caution"]:
-                self._cautions[record["attack"], record["source_model"], record["caution"]] += 1
+            self._take_cautions(record)
             self._check_label(record)
             self._check_fit(record)
         self._progress.finish(outcome)
@@ -270,6 +262,18 @@ class _Run:
         """Shows a warning and keeps it in the run's file."""
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def _take_cautions(self, record: Mapping[str, Any]) -> None:
+        """Warns once of each reason that lies in a case, and counts those that lie in gradients."""
+        for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
+            if OF_GRADIENTS in reason:
+                self._cautions[record["attack"], record["source_model"], reason] += 1
+            elif (case := (record["dataset"], record["case_id"], reason)) not in self._told:
+                self._told.add(case)
+                if not any(
+                    text.endswith(reason) for text in self._warnings
+                ):  # said of the file before the first attack
+                    self.warn(f"{record['case_id']} of {record['dataset']}: {reason}")
 
     def _warn_of_cautions(self) -> None:
         """Warns in one line of rows that say little about their model, with their number and the most common reason."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core.types import Case, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import Dataset
 from freqbench.metrics import (
     METRICS,
@@ -45,6 +45,7 @@ from freqbench.metrics import (
 from freqbench.models import Prediction, attack_windows
 from freqbench.ops.counted import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
+from freqbench.results.schema import CAUTIONS
 
 ALWAYS = ("linf", "l2", "energy", "seam", "voxel_success")
 
@@ -113,8 +114,8 @@ class LabelMaps:
     tolerances: tuple[float, ...]  # millimetres, one per foreground class
 
 
-def label_maps(pred: Tensor, case: Case | NativeCase, dataset: Dataset) -> LabelMaps:
-    """Pairs a prediction `[H, W, D]` for a case of a dataset with its label."""
+def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Dataset) -> LabelMaps:
+    """Pairs a prediction `[H, W, D]` for a case of a dataset with its label, on the grid of both."""
     return LabelMaps(
         pred=pred,
         label=case.label[0],
@@ -138,21 +139,36 @@ def score_prediction(
 
 @dataclass(frozen=True, kw_only=True)
 class CleanScores:
-    """A model's prediction of a clean volume, uint8 `[H, W, D]`, and its scores against `label` as `_clean` columns."""
+    """A model's prediction of a clean volume and its scores as `_clean` columns.
+
+    `pred` and `label` are uint8 `[H, W, D]` and `[1, H, W, D]` on the grid that is attacked; `judged` is the prediction
+    on the grid that is scored, and `truth` what it is held against. Under `reference: prediction` the labels are the
+    model's own prediction, without a draw.
+    """
 
     pred: Tensor
-    label: Tensor  # uint8 [1, H, W, D]; under `reference: prediction` the model's own, without a draw
+    label: Tensor
+    judged: Tensor
+    truth: Case | FileLabel
     scores: tuple[PredictionScores, ...]
     certified: Mapping[str, float | int | str]
 
 
-def score_clean(prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str]) -> CleanScores:
-    """Scores a clean volume's prediction, the same for every attack on it."""
-    maps = label_maps(prediction.labels, case, dataset)
-    scores = score_prediction(maps, metrics, prediction.confidence)
+def score_clean(
+    prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str], file: FileLabel | None = None
+) -> CleanScores:
+    """Scores a clean volume's prediction, the same for every attack on it; on the grid of `file` if there is one."""
+    scored, truth = prediction.scored, file or case
+    maps = label_maps(scored.labels, truth, dataset)
+    scores = score_prediction(maps, metrics, scored.confidence)
     certificate = PredictionScores(record=score_certificate(prediction, maps.label, maps.num_classes), classes=())
     return CleanScores(
-        pred=maps.pred, label=case.label, scores=tuple(map(as_clean, scores)), certified=as_clean(certificate).record
+        pred=prediction.labels,
+        label=case.label,
+        judged=maps.pred,
+        truth=truth,
+        scores=tuple(map(as_clean, scores)),
+        certified=as_clean(certificate).record,
     )
 
 
@@ -173,14 +189,20 @@ def score_target(
     metrics: Sequence[str],
     resampling_error: float | None,
 ) -> TargetScores:
-    """Scores an attacked volume's prediction against the label of the case."""
-    maps = label_maps(prediction.labels, case, dataset)
+    """Scores an attacked volume's prediction against the label of the case, or of its file if `clean` is scored there.
+
+    Label voxels that the grid has lost are a caution of scores on the grid alone.
+    """
+    in_file = isinstance(clean.truth, FileLabel)
+    scored = prediction.scored
+    maps = label_maps(scored.labels, clean.truth if in_file else case, dataset)
     return TargetScores(
         maps=maps,
-        scores=(*clean.scores, *score_prediction(maps, metrics, prediction.confidence)),
+        scores=(*clean.scores, *score_prediction(maps, metrics, scored.confidence)),
         facts={
-            "voxel_success": voxel_success(clean.pred, maps.pred, maps.label),
+            "voxel_success": voxel_success(clean.judged, maps.pred, maps.label),
             "resampling_error": resampling_error,
+            "caution": CAUTIONS.join((*case.off_scale, *(() if in_file else case.lost))) or None,
             **score_certificate(prediction, maps.label, maps.num_classes),
             **clean.certified,
         },

@@ -20,9 +20,9 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.machine import keep_freed_memory
 from freqbench.core.plugins import is_foreign, is_trusted, require_trust, trusting
-from freqbench.core.types import Case, CaseRef
+from freqbench.core.types import Case, CaseRef, FileLabel
 from freqbench.data import Dataset
-from freqbench.data.preprocess import in_spaces
+from freqbench.data.preprocess import file_grid, in_spaces
 from freqbench.engine import attacking, learning, memory, rows, scoring
 from freqbench.engine import saved_volumes as volumes
 from freqbench.engine.attacking import AttackedVolume
@@ -108,7 +108,8 @@ class Worker:
         self._splits: dict[str, tuple[CaseRef, ...]] = {}
         self._models: LRU[SegmentationModel] = LRU(MODEL_BYTES, _model_bytes)
         self._cases: LRU[Case] = LRU(CASE_BYTES, lambda case: case.image.nbytes + case.label.nbytes)
-        self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes)
+        self._clean: LRU[CleanScores] = LRU(PREDICTION_BYTES, lambda clean: clean.pred.nbytes + clean.judged.nbytes)
+        self._files: LRU[FileLabel] = LRU(PREDICTION_BYTES, lambda file: file.label.nbytes)
         self.networks: Mapping[str, SegmentationModel] = {}
         self.learned = keeping_learned()
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
@@ -177,7 +178,7 @@ class Worker:
                 is_own = error is None and cell.dataset.reference == "label"
                 seen = case if is_own else self._shown(cell, unit.ref, target)
                 clean = self._clean_prediction(model, target, cell, seen)
-                prediction = self._predict(model, adversarial, seen, cell.dataset, cell.seed or 0)
+                prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
                 scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
             except OSError:  # of storage: the unit waits for it
                 raise
@@ -309,14 +310,24 @@ class Worker:
         return self.learned.get(cell.cell_id, read_or_make)
 
     def _predict(
-        self, model: SegmentationModel, image: Tensor, case: Case, dataset: Dataset, seed: int = 0
+        self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
     ) -> Prediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
-        tolerances = dataset.tolerances_mm if "nsd" in self.spec.metrics else None
+        tolerances = cell.dataset.tolerances_mm if "nsd" in self.spec.metrics else None
+        grid = None
+        if file := self._file(cell, case.ref):
+            grid = file_grid(file, case, target.space or cell.dataset.space, model.takes_volumes)
         prediction, self._inference_batch = memory.predicted(
-            model, image, case, windows, with_confidence, seed, tolerances
+            model, image, case, windows, with_confidence, seed, tolerances, grid
         )
         return prediction
+
+    def _file(self, cell: Cell, ref: CaseRef) -> FileLabel | None:
+        """Returns the label map of a case's file, if the cell is scored there."""
+        if cell.score_on == "grid":
+            return None
+        with self._timed():
+            return self._files.get(cell.dataset.case_key(ref), partial(cell.dataset.file_label, ref))
 
     def _model(self, spec: ModelSpec, cell: Cell) -> SegmentationModel:
         if spec.model_id in self.networks:
@@ -329,12 +340,13 @@ class Worker:
     def _clean_prediction(self, model: SegmentationModel, target: ModelSpec, cell: Cell, case: Case) -> CleanScores:
         def make() -> CleanScores:
             shown = memory.referred(case, cell.dataset, model) if model.clamps_last else case
-            prediction = self._predict(model, case.image, shown, cell.dataset)
+            prediction, file = self._predict(model, case.image, shown, target, cell), self._file(cell, case.ref)
             if cell.dataset.reference == "prediction" and not model.clamps_last:
                 shown = replace(case, label=prediction.labels[None])
-            return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics)
+                file = file and replace(file, label=prediction.scored.labels[None])
+            return scoring.score_clean(prediction, shown, cell.dataset, self.spec.metrics, file)
 
-        key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile
+        key = cell.dataset.case_key(case.ref), target.model_id, cell.precision, cell.compile, cell.score_on
         return self._clean.get(key, make)
 
     def _measured(self, cell: Cell, **values: Any) -> dict[str, Any]:

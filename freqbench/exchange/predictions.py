@@ -217,7 +217,7 @@ def _outcomes(
         volume = _volume(row, spec.metrics, without_clean=clean is None)
         covered = frozenset(OWN) | frozenset(metrics if row is None else (row["metrics"] or "").split(","))
         flips = {"voxel_success": None if clean is None else voxel_success(clean, pred, native.label)}
-        beside = {column: row and row[column] for column in BESIDE}
+        beside = {column: row and row[column] for column in BESIDE} | {"scored_on": "file"}
         seconds = time.perf_counter() - started
         measured = {"run_id": spec.run_id, "finished_at": datetime.now(UTC), "score_seconds": seconds, "device": "cpu"}
         computed = [metric for metric in metrics if metric in covered and METRICS[metric].of != "probabilities"]

@@ -7,7 +7,7 @@ from typing import Any
 from freqbench.attacks import Attack
 from freqbench.attacks.core.frequency import BLOCK_CUT
 from freqbench.core.identity import digest
-from freqbench.core.types import CaseRef
+from freqbench.core.types import AGREEMENT, IN_FILE, CaseRef, ScoredOn
 from freqbench.data import Dataset
 from freqbench.job import sweep
 from freqbench.job.attacks import attack_identity, attack_params
@@ -23,7 +23,8 @@ class Cell:
 
     `window_batch` is the number of windows attacked at once if the attack couples them; None if it does not, as the
     number is then free. `learns_from` are the cases that a LearnedAttack learns from, `surrogates` the models whose
-    gradients a SurrogateAttack follows.
+    gradients a SurrogateAttack follows. `score_on` is the grid on which predictions are scored: the case's, or the
+    file's.
     """
 
     dataset: Dataset
@@ -36,6 +37,13 @@ class Cell:
     window_batch: int | None = None
     learns_from: tuple[CaseRef, ...] = ()
     surrogates: tuple[ModelSpec, ...] = ()
+    score_on: ScoredOn = "grid"
+
+    @property
+    def dataset_shown(self) -> str:
+        """Name of the dataset in tables, which set apart datasets without labels and scores on the grid of the file."""
+        in_file = IN_FILE if self.score_on == "file" else ""
+        return f"{self.dataset.name}{in_file}{'' if self.dataset.reference == 'label' else AGREEMENT}"
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
@@ -52,7 +60,7 @@ class Cell:
 
     @cached_property
     def cell_id(self) -> str:
-        """16 hex digits of all that the adversarial volumes depend on beside the case."""
+        """16 hex digits of all that the adversarial volumes depend on beside the case, and the scores' grid."""
         return digest(
             {
                 "protocol": PROTOCOL_VERSION,
@@ -63,6 +71,7 @@ class Cell:
                 "precision": self.precision,
                 "compile": self.compile,
                 **self._coupling,
+                **({} if self.score_on == "grid" else {"score_on": self.score_on}),
                 # The pool that the reference is drawn from; the draw depends on the seed and the case.
                 **({"references": self.dataset.references} if self.attack.needs_reference else {}),
                 **({"learns_from": [ref.fingerprint for ref in self.learns_from]} if self.attack.needs_learned else {}),

@@ -23,6 +23,10 @@ from freqbench.job.sweep import models_for
 from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
 from freqbench.models.checkpoints import record
 from freqbench.models.checkpoints.record import Origin, origin_of
+from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
+from freqbench.models.defences.smoothing import Smoothing
+from freqbench.models.entry import COMMAND
+from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
@@ -140,6 +144,8 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                 concerns.append(_without_gradient(attack, source, [models[name] for name in models if name in only]))
                 continue
             targets = _targets(job, models, source)
+            if job.score_on == "file":
+                concerns += _require_file_scores(attack, targets)
             if attack.moves_labels:
                 if prompted := [model.name for model in (source, *targets) if model.is_prompted]:
                     raise UserError(
@@ -168,6 +174,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                     window_batch=coupled if attack.couples_batch else None,
                     learns_from=lists[dataset.name, attack],
                     surrogates=surrogates_of(attack, source, models),
+                    score_on=job.score_on,
                 )
                 twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
                 if cut := cell.block_cut:
@@ -350,6 +357,23 @@ def further_targets(job: JobSpec, names: Sequence[str]) -> Grid:
     grid = expand(extended)
     sources = tuple(cell for cell in grid.cells if cell.source.name in by_name)
     return replace(grid, job=job, cells=sources)
+
+
+def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterator[str]:
+    """Refuses what has no score on the grid of a file, and yields warnings of models whose labels alone go there."""
+    if attack.moves_labels:
+        raise UserError(
+            f"{attack.name}: expected score_on: grid, as its labels move on the grid that is attacked, got file: score "
+            "it there, in a job of its own"
+        )
+    for model in targets:
+        if isinstance(model.defence, RandomizedSmoothing | Smoothing):
+            raise UserError(f"{model.name}: {VOTES_ON_GRID}")
+        if model.arch == COMMAND:
+            yield (
+                f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
+                "where logits of others are interpolated"
+            )
 
 
 def _targets(job: JobSpec, models: Mapping[str, ModelSpec], source: ModelSpec) -> tuple[ModelSpec, ...]:

@@ -1,7 +1,8 @@
 """Plans the rest of a grid for a store, and estimates its cost; resuming and `status` start here too."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +12,13 @@ from rich.table import Table
 
 from freqbench.attacks import ATTACKS
 from freqbench.core import storage
+from freqbench.core.errors import DataError
+from freqbench.core.input_space import Preprocess
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
+from freqbench.data import Dataset
 from freqbench.data.base import counted_patients
+from freqbench.data.loaders.phantom import Phantom
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
@@ -23,6 +28,8 @@ from freqbench.results.volumes import VOLUMES
 
 GPU_FLOPS = 10e12
 TRIALS = 3
+READ_FIRST = 20  # cases per dataset whose voxels are checked before the first attack; thousands would delay a run
+CHECK_S = 20.0  # time after which a plan reads no further case
 SCORING_S = 0.5  # time for the distances of a small volume
 MEASURED = ("run_id", "finished_at", "status", "source_model_id", "attack", "num_forwards", "num_backwards")
 SECONDS = ("attack_seconds", "score_seconds")
@@ -77,6 +84,33 @@ def make_plan(grid: Grid, covered: Covered, is_saved: Saved | None = None) -> Pl
     return Plan(grid=grid, units=tuple(units), num_done=num_done, metrics=metrics)
 
 
+def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Preprocess]]:
+    """Yields the first READ_FIRST cases of each dataset and space of a source, with that space."""
+    looked_at = defaultdict[tuple[str, str], set[str]](set)
+    for unit in units:
+        dataset, space = unit.cell.dataset, unit.cell.source.space or unit.cell.dataset.space
+        case_ids = looked_at[dataset.name, str(space)]
+        if unit.ref.case_id not in case_ids and len(case_ids) < READ_FIRST:
+            case_ids.add(unit.ref.case_id)
+            yield dataset, unit.ref, space
+
+
+def data_check(cases: Iterable[tuple[Dataset, CaseRef, Preprocess]]) -> Iterator[str]:
+    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels.
+
+    Reads cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check.
+    """
+    started = time.monotonic()
+    for dataset, ref, space in cases:
+        if not isinstance(dataset, Phantom) and time.monotonic() - started < CHECK_S:
+            try:
+                case = dataset.load(ref, space)
+            except DataError as error:
+                yield str(error)
+            else:
+                yield from (f"{ref.case_id} of {dataset.name}: {line}" for line in (*case.off_scale, *case.lost))
+
+
 def volumes_root(grid: Grid, out: str) -> str | None:
     """Returns the folder for a grid's volumes; None if its job saves none."""
     return storage.join(out, VOLUMES) if grid.job.save_adversarial == "nifti" else None
@@ -128,13 +162,13 @@ def outlook(
         job=grid.job.name,
         out=store.root,
         grid=tuple(_counted(grid)),
-        warnings=tuple(grid.warnings),
         notes=tuple(grid.notes),
         patients={
             name: counted_patients([ref.patient_id for ref in refs])
             for name, refs in grid.cases.items()
             if len({ref.patient_id for ref in refs}) < len(refs)
         },
+        warnings=(*grid.warnings, *(() if lacking else dict.fromkeys(data_check(first_cases(grid.units()))))),
         missing=tuple(lacking),
         price=price,
     )

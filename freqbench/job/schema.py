@@ -19,6 +19,7 @@ from freqbench.attacks.core.declared import declared
 from freqbench.core import config, limits, names, plugins
 from freqbench.core.config import FileName, Seed, Strict, Threads, Whole
 from freqbench.core.errors import MissingDataError, UserError, unknown
+from freqbench.core.types import ScoredOn
 from freqbench.data import DATASETS, Dataset
 from freqbench.job import sweep
 from freqbench.job.sweep import AttackEntry, DatasetEntry
@@ -71,6 +72,11 @@ class JobSpec(Strict):
         targets: models that score a volume: `all`, the `source` that made it, or names.
         seeds: one cell each, for attacks that draw.
         metrics: names of METRICS.
+        score_on: the grid on which predictions are held against labels: `grid`, the one that is attacked, as in the
+            papers; `file`, that of each file, as nnU-Net and challenges do: logits are interpolated there, voxels
+            outside the crop are background, and the label map is the file's own. Distances between volumes stay on the
+            attacked grid. Part of the identity where it is not `grid`, which stays the default so that stored rows keep
+            theirs; `init` writes `file`.
         precision: arithmetic of the networks; part of the identity.
         compile: run networks through `torch.compile`; part of the identity.
         resources: see Resources.
@@ -91,6 +97,7 @@ class JobSpec(Strict):
     targets: Literal["all", "source"] | Annotated[list[str], Field(min_length=1)] = "all"
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1)] = DEFAULT_METRICS
+    score_on: ScoredOn = "grid"
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     compile: bool = False
     resources: Resources = Resources()

@@ -22,8 +22,13 @@ from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
 from freqbench.models.spec import ModelSpec
 from freqbench.models.wrapper import SegmentationModel, mean_of_probabilities
+from freqbench.ops.file_grid import FileGrid, Rows
 
 MOST_CLASSES = 256  # of a uint8 label map
+VOTES_ON_GRID = (
+    "expected score_on: grid for a defence that votes, as its certificate is for voxels of the grid, got file: score "
+    "it there, in a job of its own"
+)
 
 Window = tuple[slice, slice, slice]
 
@@ -135,6 +140,7 @@ def prediction(
     with_confidence: bool = False,
     judge: Judge | None = None,
     seed: int = 0,
+    file_grid: FileGrid | None = None,
 ) -> Prediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
@@ -147,14 +153,19 @@ def prediction(
         with_confidence: True also returns `confidence`.
         judge: scores each draw of the defence `smoothing`; other models ignore it.
         seed: number of the set of draws of `smoothing`, so that a volume has many of them; other models ignore it.
+        file_grid: also returns `in_file`: logits (or probabilities, as they are averaged) are interpolated on the
+            grid of the case's file, and then become labels; voxels outside the volume are background.
 
-    Raises UserError for more classes than a label map holds, or a network that returns NaN.
+    Raises UserError for more classes than a label map holds, a network that returns NaN, or a `file_grid` for a defence
+    that votes: a certificate holds for the voxels that it counts.
     """
     volume = image[None] if image.dim() == 4 else image
     if volume.dim() != 5 or len(volume) != 1:
         raise ValueError(f"expected one volume [C, H, W, D] or [1, C, H, W, D], got {tuple(image.shape)}")
     if model.smoothing is None:
-        return _stitched(model, [volume], window_batch, case, with_confidence)[0]
+        return _stitched(model, [volume], window_batch, case, with_confidence, file_grid)[0]
+    if file_grid is not None:
+        raise UserError(f"{model.name}: {VOTES_ON_GRID}")
 
     def segment(draws: Iterable[Tensor]) -> Iterator[Tensor]:
         queue = iter(draws)
@@ -190,7 +201,12 @@ def _draws_at_once(model: SegmentationModel, volume: Tensor, window_batch: int) 
 
 
 def _stitched(
-    model: SegmentationModel, volumes: Sequence[Tensor], window_batch: int, case: str, with_confidence: bool = False
+    model: SegmentationModel,
+    volumes: Sequence[Tensor],
+    window_batch: int,
+    case: str,
+    with_confidence: bool = False,
+    file_grid: FileGrid | None = None,
 ) -> list[Prediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
     shape, device = triple(volumes[0].shape[2:]), volumes[0].device
@@ -198,7 +214,8 @@ def _stitched(
     # Created outside inference mode, as a mask may become the labels of a further attack.
     labels = [torch.empty(shape, dtype=torch.uint8, device=device) for _ in volumes]
     confidences = [torch.empty(shape, device=device) if with_confidence else None for _ in volumes]
-    slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, strict=True)]
+    files = [_InFile(file_grid, model, with_confidence) if file_grid else None for _ in volumes]
+    slabs = [_Slab(model, *maps) for maps in zip(labels, confidences, files, strict=True)]
     with torch.inference_mode():
         for first in range(0, len(windows), at_once):
             batch = windows[first : first + at_once]
@@ -206,7 +223,12 @@ def _stitched(
             _add_scores(slabs, model, volumes, batch, keys)
         for slab in slabs:
             slab.settle(shape[0])
-    return [Prediction(labels=slab.label, confidence=slab.confidence) for slab in slabs]
+    return [
+        Prediction(
+            labels=slab.label, confidence=slab.confidence, in_file=slab.in_file.prediction() if slab.in_file else None
+        )
+        for slab in slabs
+    ]
 
 
 def _add_scores(
@@ -231,8 +253,10 @@ def _add_scores(
 class _Slab:
     """Label and confidence maps in progress, and the sums over the rows that later windows still reach."""
 
-    def __init__(self, model: SegmentationModel, label: Tensor, confidence: Tensor | None) -> None:
-        self.label, self.confidence, self._model = label, confidence, model
+    def __init__(
+        self, model: SegmentationModel, label: Tensor, confidence: Tensor | None, in_file: "_InFile | None"
+    ) -> None:
+        self.label, self.confidence, self.in_file, self._model = label, confidence, in_file, model
         self._start = self._reached = 0  # rows between the two have sums
         self._scores = self._weights = torch.zeros(0)
 
@@ -272,8 +296,9 @@ class _Slab:
                 )
             self.label[self._start : row][rows] = largest(means)
             if self.confidence is not None:
-                probabilities = means if self._model.inference.average == "probabilities" else means.softmax(dim=0)
-                self.confidence[self._start : row][rows] = probabilities.amax(dim=0).clamp(max=1)  # may round above it
+                self.confidence[self._start : row][rows] = _confidence(self._model, means)
+            if self.in_file is not None:
+                self.in_file.take(means)
         self._start = row
 
     def _places(self, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
@@ -284,6 +309,39 @@ class _Slab:
             length = min(stop - start - done, height - place)
             yield slice(place, place + length), slice(done, done + length)
             done += length
+
+
+class _InFile:
+    """Label and confidence maps in progress on the grid of a file, from the means of a slab's rows."""
+
+    def __init__(self, grid: FileGrid, model: SegmentationModel, with_confidence: bool) -> None:
+        self._model, self._rows = model, Rows(grid)
+        shape = [grid.shape[axis] for axis in grid.order]
+        self._labels = torch.zeros(shape, dtype=torch.uint8)
+        # A voxel outside the volume is background for sure: nothing was asked of the network there.
+        self._confidence = torch.ones(shape) if with_confidence else None
+
+    def take(self, means: Tensor) -> None:
+        """Takes the scores `[K, h, W, D]` of the next rows."""
+        _, w, d = (axis.inside for axis in self._rows.grid.axes)
+        for row in means.unbind(1):
+            for place, scores in self._rows.take(row.cpu()):
+                self._labels[place, w, d] = largest(scores)
+                if self._confidence is not None:
+                    self._confidence[place, w, d] = _confidence(self._model, scores)
+
+    def prediction(self) -> Prediction:
+        """Returns the maps in the file's own axes."""
+        grid, confidence = self._rows.grid, self._confidence
+        return Prediction(
+            labels=grid.in_file(self._labels), confidence=None if confidence is None else grid.in_file(confidence)
+        )
+
+
+def _confidence(model: SegmentationModel, means: Tensor) -> Tensor:
+    """Returns the probability of the largest class from mean scores `[K, ...]`."""
+    probabilities = means if model.inference.average == "probabilities" else means.softmax(dim=0)
+    return probabilities.amax(dim=0).clamp(max=1)  # may round above it
 
 
 class SlidingWindowModel(nn.Module):

@@ -9,7 +9,7 @@ import pandas as pd
 from freqbench.analysis.frames import classes_frame, found_records
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import dataset_name
 from freqbench.results import Key, Store, index_keys
 
 
@@ -30,7 +30,7 @@ class Contents:
             for name, dataset in run.get("datasets", {}).items():
                 may_be[name] = may_be.get(name, True) and dataset.get("redistributable") is True
         names = self.records["dataset"].unique()
-        return sorted(name for name in names if not may_be.get(name.removesuffix(AGREEMENT)))
+        return sorted(name for name in names if not may_be.get(dataset_name(name)))
 
 
 def keys_of(jobs: Iterable[Mapping[str, Any]]) -> set[Key]:

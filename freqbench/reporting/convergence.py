@@ -17,7 +17,7 @@ from freqbench.analysis.groups import bounds, points
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, value_text
 from freqbench.analysis.statistics import POINTS, mean_intervals
 from freqbench.core.terminal import printable
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import dataset_name
 from freqbench.job.sweep import parse_value
 from freqbench.reporting.render import Section
 
@@ -217,7 +217,7 @@ def job_text(chosen: pd.DataFrame, entries: Mapping[str, Entry]) -> str:
     several = len(chosen[["dataset", "model"]].drop_duplicates()) > 1
     for row, interval in zip(chosen.to_dict("records"), bounds(chosen), strict=True):
         entry = {key: _spelled(key, value) for key, value in entries[row["cell_id"]].items()}
-        dataset = row["dataset"].removesuffix(AGREEMENT)  # its name in jobs
+        dataset = dataset_name(row["dataset"])  # its name in jobs
         place = {"datasets": [dataset], "sources": [row["model"]]} if several else {}
         about = (
             f"{row['threat_model']} {row['budget']} on {row['dataset']}, {row['model']}: drop {points(row['drop'])} "

@@ -10,7 +10,7 @@ from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import AGREEMENT, IN_FILE, dataset_name
 from freqbench.reporting import audit, render
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.cells import COLUMNS, relevant
@@ -107,7 +107,14 @@ def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | N
         raise UserError(unknown("table", name, [*RECIPES, *VIEWS, AUDIT]))
     recipe = recipes.load(name)
     stored, records = found_records(stores, job_keys, COLUMNS)
-    agree = sorted({f"{name}{AGREEMENT}" for name in recipe.dataset_of} & {*records["dataset"].unique()})
+    there = {*records["dataset"].unique()}
+    agree = sorted(name for name in there if name.endswith(AGREEMENT) and dataset_name(name) in recipe.dataset_of)
+    in_file = sorted(name for name in there if name.endswith(IN_FILE) and dataset_name(name) in recipe.dataset_of)
+    if in_file:
+        raise UserError(
+            f"{name}: expected scores on the grid that is attacked, as the paper's are, got {in_file[0]}, run with "
+            "score_on: file: run it with score_on: grid, or report it by --table overview"
+        )
     if agree:
         raise UserError(
             f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, run with reference: "

@@ -106,6 +106,12 @@ RECORDS: tuple[Column, ...] = (
         "construction (the attack moved away from the source's own)",
         required=False,
     ),
+    _identity(
+        "scored_on",
+        "the grid on which predictions are held against labels: `grid`, the one that is attacked; `file`, that of the "
+        "case's file; distances between volumes are always on the attacked grid",
+        required=False,
+    ),
     _identity("case_id", "name of the case within its dataset"),
     _identity("patient_id", "name of the patient: several cases may share it"),
     _identity("source_model", "name of the model whose gradients made the volume"),
@@ -138,7 +144,15 @@ RECORDS: tuple[Column, ...] = (
     _identity("num_classes", "classes including background", _INT, "count"),
     Column("status", _TEXT, "", "", "result", "ok or failed", required=True),
     Column("error", _TEXT, "", "", "result", "reason for the failure, one line; null if ok"),
-    Column("caution", _TEXT, "", "", "result", "why a row that is ok says little of the model, such as gradients of 0"),
+    Column(
+        "caution",
+        _TEXT,
+        "",
+        "",
+        "result",
+        "why a row that is ok says little of the model, such as gradients of 0, label voxels that the grid has lost, "
+        "or intensities off the window; reasons are separated by `; `",
+    ),
     Column("metrics", _TEXT, "", "", "result", "the metrics that this row covers, separated by commas"),
     Column("null_reasons", _TEXT, "", "", "result", "JSON text {column: reason why it is null}; null if no column is"),
     *_and_clean(
@@ -235,7 +249,11 @@ CLASS_RECORDS: tuple[Column, ...] = (
 )
 
 
-LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "draws": None}
+CAUTIONS = "; "
+"""Separates the reasons in a `caution`."""
+OF_GRADIENTS = "gradient"
+"""A word in each reason that says that an attack could not follow the model."""
+LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "scored_on": "grid", "draws": None}
 """Columns that published files of this version may lack, all texts, with their value there."""
 
 

@@ -211,9 +211,8 @@ def test_memory_is_measured_and_gradients_are_probed_with_the_prompts() -> None:
     memory.first_step(make("pgd", eps=0.1, steps=2), model, case)
     assert len(net.seen) == 1
     cell = SimpleNamespace(
-        dataset=SimpleNamespace(
-            name="d", shown_name="d", reference="label", load=lambda ref, space: case, case_key=lambda ref: "k"
-        ),
+        dataset=SimpleNamespace(name="d", reference="label", load=lambda ref, space: case, case_key=lambda ref: "k"),
+        dataset_shown="d",
         source=SimpleNamespace(name="m", model_id="i", space=None),
     )
     facts = [*probes.facts_of_case(model, cast(Cell, cell), case.ref, 0.01, print)]

@@ -31,6 +31,7 @@ from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 from freqbench.audit.probe_files import GradientFacts, Gradients
 from freqbench.ops.gradients import share_at_end
+from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 
 ITERATIVE = frozenset({"bim", "pgd", "apgd", "segpgd", "cospgd"})
 """Attacks made to be strong on the model itself; those made for transfer (SSA, MI-FGSM, DI, TI) may be weaker."""
@@ -201,7 +202,9 @@ def _swaps(on: Attacked, pair: Contrast) -> Iterator[tuple[str, bool]]:
 
 def zero_gradients(on: Attacked) -> Iterator[Finding]:
     """Checks that the gradient is not exactly zero, neither where attacks went nor at clean voxels."""
-    if (cautious := on.rows[on.rows["caution"].notna()]).size:
+    reasons = on.rows["caution"].astype(object).str.split(CAUTIONS).explode()
+    reasons = reasons[reasons.str.contains(OF_GRADIENTS, na=False)]
+    if (cautious := on.rows.loc[reasons.index].assign(caution=reasons)).size:
         affected = cautious.groupby("label").size() / on.rows.groupby("label").size()
         label, share = str(affected.idxmax()), float(affected.max())
         reason = cautious.loc[cautious["label"] == label, "caution"].iloc[0]

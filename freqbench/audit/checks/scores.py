@@ -4,13 +4,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import joined_classes, plain
 from freqbench.audit.checks.evidence import Attacked, Evidence, Setting
 from freqbench.audit.checks.findings import Finding, Verdict, counted, unchecked
-from freqbench.core.types import AGREEMENT
+from freqbench.core.types import AGREEMENT, LOST
+from freqbench.results.schema import CAUTIONS
 
 CLEAN_FLOOR = 50.0
 SAVED_POINTS = 0.5
@@ -43,22 +45,49 @@ def clean(on: Attacked) -> Iterator[Finding]:
 
 
 def organs(evidence: Evidence) -> Iterator[Finding]:
-    """Checks that every label map has every class."""
+    """Checks that every label map has every class, and that the way to the grid has not removed its voxels."""
     if evidence.classes is None:
         yield from _unread(evidence)
     for dataset, group in _classes(evidence):
         labels = group.drop_duplicates(["case_id", "class_index"])
+        lost = _lost(evidence, dataset)
         absent = labels[labels["label_voxels"] == 0]
-        cases = labels["case_id"].nunique()
-        text = f"Every class is in the label of each of {counted(cases, 'case')}."
+        is_lost = [
+            f"`{name}`" in lost.get(case, "") for case, name in zip(absent.case_id, absent.class_name, strict=True)
+        ]
+        absent = absent[~np.array(is_lost, bool)]
+        cases, parts = labels["case_id"].nunique(), list[str]()
+        verdict: Verdict = "holds"
+        if lost:
+            verdict = "violated"
+            case, reason = next(iter(lost.items()))
+            parts.append(
+                f"Of {counted(cases, 'case')} {len(lost)} lost label voxels on the way to the grid that is scored "
+                f"({case}: {reason.removeprefix(LOST)}), so that no score counts them: keep them by crop_foreground, "
+                "spacing or size, or score on the file's own grid (score_on: file)."
+            )
         if len(absent):
+            verdict = "violated" if lost else "noted"
             counts = sorted(absent["class_name"].value_counts().items())
-            text = (
+            parts.append(
                 f"Of {counted(cases, 'case')} the label lacks: "
                 f"{', '.join(f'{name} in {count}' for name, count in counts)}. Such a class drops out of the mean of "
                 "its case, or counts 0 where it is predicted."
             )
-        yield Finding(dataset=dataset, verdict="noted" if len(absent) else "holds", sentence=text, cases=cases)
+        text = " ".join(parts) or f"Every class is in the label of each of {counted(cases, 'case')}."
+        yield Finding(dataset=dataset, verdict=verdict, sentence=text, cases=cases)
+
+
+def _lost(evidence: Evidence, dataset: str) -> dict[str, str]:
+    """Returns by case the reasons of its rows that say that label voxels are lost."""
+    rows = evidence.rows[(evidence.rows["dataset"] == dataset) & evidence.rows["caution"].notna()]
+    pairs = rows[["case_id", "caution"]].drop_duplicates().itertuples(index=False)
+    reasons = dict[str, dict[str, None]]()
+    for case, caution in pairs:
+        for reason in caution.split(CAUTIONS):
+            if reason.startswith(LOST):
+                reasons.setdefault(case, {})[reason] = None
+    return {case: CAUTIONS.join(each) for case, each in reasons.items()}
 
 
 def hd95(on: Attacked) -> Iterator[Finding]:

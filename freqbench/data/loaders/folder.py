@@ -20,8 +20,9 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
+from freqbench.data.intensities import off_scale
 from freqbench.data.labels import Classes, classes_of, read_classes
-from freqbench.data.preprocess import check_room, file_codes, off_scale, prepared_shape, ras_grid
+from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
 
 # Raise it with every change of the output of `load` for the same files.
 REVISION = 1
@@ -251,7 +252,7 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         except DataError as error:
             yield str(error)
         else:
-            yield from off_scale(native, space)
+            yield from (f"{native.source}: {line}" for line in off_scale(native, space))
             entry = self._entry(ref.case_id)
             _, label = self._headers(entry)
             if label and not entry.masks and (note := nifti.rounding(label)):

@@ -27,6 +27,7 @@ class Prediction:
         confidence: probability of each voxel's class, float32 `[H, W, D]` in [0, 1]: the largest softmax value after
             windows and mirror images are averaged; of a smoothed model the share of votes. None if not requested.
         draws: scores of all draws of a randomised model, in rising order, by name; None if nothing judged them.
+        in_file: labels and confidence on the grid of the case's file; None if not requested.
     """
 
     labels: Tensor
@@ -34,6 +35,12 @@ class Prediction:
     radius: float = 0.0
     confidence: Tensor | None = None
     draws: Mapping[str, Sequence[float]] | None = None
+    in_file: "Prediction | None" = None
+
+    @property
+    def scored(self) -> "Prediction":
+        """The prediction on the grid on which it is scored."""
+        return self.in_file or self
 
 
 class RandomizedSmoothing(Defence):
