@@ -1,6 +1,7 @@
 """Makes models from a checkpoint, a folder of another framework, or a network."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -22,7 +23,7 @@ from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.job.cells import Cell
-from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
+from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel, examination
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import origin_of, require_order
 from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
@@ -158,6 +159,8 @@ def load_model(
         class_names = trained.class_names or ()
         spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)
         network = models.load(spec, where, precision)
+    for note in spec.notes:
+        warnings.warn(note, stacklevel=2)
     return Model(network=network, spec=spec, trained=trained.preprocess, class_names=class_names)
 
 
@@ -249,6 +252,14 @@ def _of_network(
         raise UserError(
             f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
         )
+    inputs = adapter.to_network(examination.windows(num_channels, roi).to(device))
+    findings = examination.examine(net, inputs, got[1])
+    if findings.fault:
+        raise UserError(f"{name}: {findings.fault}")
+    network.net = examination.mended(net, findings.yields, findings.singly)
+    notes = tuple(f"{name}: {note}" for note in findings.notes)
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     spec = ModelSpec(
         name=name,
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
@@ -263,6 +274,10 @@ def _of_network(
         inference=inference,
         defence=entry.defence,
         adaptive=entry.adaptive,
+        yields=findings.yields,
+        singly=findings.singly,
+        caution=findings.caution,
+        notes=notes,
     )
     return Model(network=network, spec=spec)
 

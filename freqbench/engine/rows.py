@@ -103,6 +103,7 @@ def scored(
     records, class_records = [], []
     for target, columns in zip(unit.targets, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
+        record["caution"] = "; ".join(filter(None, [record["caution"], target.caution])) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
             | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}

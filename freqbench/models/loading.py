@@ -13,6 +13,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import COMMAND, FROZEN
+from freqbench.models.examination import mended
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import construction
@@ -45,6 +46,7 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
             # Strict, and casts float16 weights to the network's float32.
             wanted = net.state_dict()
             net.load_state_dict(_migration_of(spec).convert(weights_of(spec, wanted), wanted))
+    net = mended(net, spec.yields, spec.singly)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()

@@ -12,8 +12,9 @@ from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from pydantic import NonNegativeInt, ValidationError
 from torch import nn
 
@@ -41,12 +42,16 @@ from freqbench.models.entry import (
     is_prompted,
     seed_of,
 )
+from freqbench.models.examination import Findings, examine, windows
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.command import TIMEOUT
 from freqbench.models.foreign.common import Description
-from freqbench.models.loading import located, naming, skeleton, weights_of
+from freqbench.models.loading import load, located, naming, skeleton, weights_of
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
 from freqbench.models.spec import ModelSpec
+
+
+K = TypeVar("K", bound=Strict)
 
 
 class _Outcome(Strict):
@@ -111,7 +116,7 @@ def resolve(
             {"arch": arch, "roi": roi, "num_classes": outputs, "num_channels": num_channels}
             | {"checkpoint_sha256": sha256, "input": adapter.model_dump(), **stated}
         )
-        outcome = _read(kept)
+        outcome = _read(kept, _Outcome)
         args = (
             {k: as_tuples(v) for k, v in outcome.args.items()} if outcome else _agreed_args(entry, arch, trained.args)
         )
@@ -149,7 +154,7 @@ def resolve(
     # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
         _keep(kept, _Outcome(args=dict(args), migration=migration, **counts))
-    return replace(draft, checkpoint=path, migration=migration, **counts)
+    return _examined(replace(draft, checkpoint=path, migration=migration, **counts))
 
 
 def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] | None:
@@ -319,6 +324,34 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
     return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}
 
 
+def _examined(spec: ModelSpec) -> ModelSpec:
+    """Returns the spec with what the examination of its network found, once per node; refuses a network at fault.
+
+    The construction of freqbench's own networks shows that they return logits of each window by itself.
+    """
+    is_mixing = "track_running_stats" in str(spec.args)
+    is_known = spec.arch not in (*FROZEN, "bundle") and not plugins.names_class(spec.arch) and not is_mixing
+    if spec.arch == COMMAND or spec.is_prompted or is_known:
+        return spec
+    kept = _place({"examined": spec.model_id})
+    findings = _read(kept, Findings)
+    if findings is None:
+        # A frozen file may make its tensors on the device where it was saved.
+        is_here = spec.arch in FROZEN and torch.cuda.is_available()
+        model = load(spec, torch.device("cuda" if is_here else "cpu"))
+        if model.takes_prompts:
+            return spec
+        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
+        findings = examine(model.net, inputs, spec.outputs)
+        if kept:
+            _keep(kept, findings)
+    if findings.fault:
+        raise UserError(f"{spec.name}: {findings.fault}")
+    notes = tuple(f"{spec.name}: {note}" for note in findings.notes)
+    found = {"yields": findings.yields, "singly": findings.singly, "caution": findings.caution}
+    return replace(spec, **found, notes=(*spec.notes, *notes))
+
+
 def _place(asked: dict[str, Any]) -> Path | None:
     """Returns the file for the outcome of a check that depends on `asked`, freqbench's code and the libraries.
 
@@ -333,17 +366,17 @@ def _place(asked: dict[str, Any]) -> Path | None:
     return None
 
 
-def _read(path: Path | None) -> _Outcome | None:
+def _read(path: Path | None, kind: type[K]) -> K | None:
     """Returns the outcome kept at a path; None if there is none or it cannot be read."""
     if path is None or not path.is_file():  # a pipe has no end
         return None
     try:
-        return _Outcome.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _keep(path: Path, outcome: _Outcome) -> None:
+def _keep(path: Path, outcome: Strict) -> None:
     """Keeps the outcome of a check; ignores a full or read-only disk, which only costs time at the next command."""
     with suppress(OSError):
         storage.write_atomic(str(path), json.dumps(outcome.model_dump()).encode())
