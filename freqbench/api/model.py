@@ -28,6 +28,7 @@ from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import origin_of, require_order
 from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
 from freqbench.models.networks.construction import refusing
+from freqbench.models.resolving import shown_channels
 
 OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
 
@@ -148,12 +149,17 @@ def load_model(
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
-        path, arch, trained, is_own = origin_of(entry)
+        path, arch, trained, is_own = origin = origin_of(entry)
         if arch in READERS and arch not in (*FROZEN, COMMAND) and storage.is_local(path):
             description = READERS[arch].describe(storage.local_path(path), entry.args)
             num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels
         elif is_own:
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
+        elif num_classes is None or num_channels is None:
+            shown = shown_channels(origin)
+            if arch != "slices":  # whose first layer takes a stack of slices
+                num_channels = num_channels or shown.in_channels
+            num_classes = num_classes or (None if entry.class_map else shown.out_channels)
         if not isinstance(num_classes, int):
             raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
         class_names = trained.class_names or ()

@@ -61,6 +61,7 @@ class ModelSpec:
     checkpoint_sha256: str
     num_channels: int = 1
     migration: str | None = None
+    prefix: str | None = None
     input: InputAdapter = DEFAULT_INPUT
     space: Preprocess | None = None
     inference: Inference = DEFAULT_INFERENCE
@@ -109,6 +110,7 @@ class ModelSpec:
             "checkpoint": weights,
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
+            "prefix": self.prefix,
             "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
             "inference": self.inference.model_dump(exclude_defaults=True) or None,
