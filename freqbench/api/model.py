@@ -30,7 +30,7 @@ from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DE
 from freqbench.models.networks.construction import refusing
 from freqbench.models.resolving import shown_channels
 
-OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
+OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -280,6 +280,7 @@ def _of_network(
         inference=inference,
         defence=entry.defence,
         adaptive=entry.adaptive,
+        min_dice=entry.min_dice,
         yields=findings.yields,
         singly=findings.singly,
         caution=findings.caution,

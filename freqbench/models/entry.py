@@ -258,7 +258,9 @@ class ModelEntry(Strict):
         defence: defence before the network: a mapping with a `name` of DEFENCES and that defence's keys.
         adaptive: true: attacks know the defence and follow a gradient that serves them; false: they follow plain
             autograd through one fixed draw.
-        min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
+        min_dice: foreground Dice on the first clean case below which the run stops, as checkpoint and data do not fit;
+            0: never. Weights that the job trains are only warned of. The default is low, as a stop needs a figure that
+            no fitting network has: single cases of small lesions reach no more than 0.4.
         datasets: names of the job's datasets that the model is for; None: all. Models for different datasets may share
             a name.
         replicates: number of networks of a `train://NAME`; 3 become the models `name`, `name.1`, `name.2` with
