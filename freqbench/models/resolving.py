@@ -85,6 +85,7 @@ def resolve(
     or does not fit.
     """
     path, arch, trained, has_record = origin or origin_of(entry, class_names)
+    said: tuple[str, ...] = ()
     seed, local, kept, code, outcome = seed_of(path), path, None, None, None
     space = _space(entry, path, trained.preprocess, space)
     args, roi, adapter, inference = entry.args, entry.roi or trained.roi, entry.input or DEFAULT_INPUT, entry.inference
@@ -97,7 +98,7 @@ def resolve(
             side = {"roi": adapter.in_network_order(roi)} if roi else {}
             args = {"num_classes": outputs, "num_channels": num_channels, **side, **args}
         local, description = _described(entry, arch, path, args, outputs, num_channels)
-        outputs, black_box = description.num_classes, description.black_box
+        outputs, black_box, said = description.num_classes, description.black_box, description.notes
         adapter, sha256 = _stated(entry.input, description.input), description.sha256
         roi = roi or adapter.in_volume_order(description.roi)
         space = space or description.preprocess
@@ -161,7 +162,7 @@ def resolve(
     # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
         _keep(kept, _Outcome(args=dict(draft.args), migration=migration, notes=notes, **counts))
-    found = {"checkpoint": path, "migration": migration, "notes": _noted(entry, notes)}
+    found = {"checkpoint": path, "migration": migration, "notes": _noted(entry, (*said, *notes))}
     return _examined(replace(draft, **found, **counts))
 
 
