@@ -175,11 +175,11 @@ class Fills(Tiny):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (Tiny(classes=3), r"expected logits of shape \(2, 2, 8, 8, 8\), got \(2, 3, 8, 8, 8\)"),
+        (Tiny(classes=3), r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
         (Probabilities(classes=2), "expected finite gradients"),
         (Normalised(classes=2), "expected a batch to give what its samples give"),
         (Counts(classes=2), "expected parameters and buffers as they were"),
-        (Fills(classes=2), "changed its input"),
+        (Fills(classes=2), "expected a network that leaves its input as it is"),
     ],
 )
 def test_a_network_that_breaks_a_promise_is_told_which(network: nn.Module, message: str) -> None:

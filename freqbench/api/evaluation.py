@@ -21,6 +21,7 @@ from freqbench.core.plugins import require_class
 from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
+from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.attacks import attack_of
@@ -156,6 +157,8 @@ def evaluate(
         score_on: `grid`: predictions are held against labels on the grid that is attacked; `file`: on that of the
             case's file, as in a job with this key. Arrays have one grid alone.
 
+    The record's `caution` says, too, that the clean Dice is below the model's `min_dice`.
+
     Raises:
         UserError: an unknown metric, a model that the case does not fit, or a volume of another case, of another shape,
             or outside [0, 1]; or an attack that moves the label, or a defence that votes, with `score_on: file`.
@@ -195,7 +198,12 @@ def evaluate(
     }
     unit = Unit(cell=replace(cell, targets=(seen.target,)), ref=made.volume.ref, targets=(seen.target,))
     outcome = rows.scored(unit, made.volume, volume, [scored.scores], [scored.facts], wanted, measured)
-    return Record(outcome.records[0], outcome.class_records[0])
+    record = outcome.records[0]
+    clean = record["dsc_foreground_clean"]
+    if clean is not None and clean < seen.target.min_dice:
+        misfit = f"its clean foreground Dice is {clean:.2f}, below min_dice {seen.target.min_dice:g}: {MISFIT_CAUSES}"
+        record = {**record, "caution": "; ".join(filter(None, [record["caution"], misfit]))}
+    return Record(record, outcome.class_records[0])
 
 
 def _brought_in(model: Model, case: Case, given: Volume) -> Result:

@@ -1,6 +1,7 @@
 """Makes models from a checkpoint, a folder of another framework, or a network."""
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -22,13 +23,14 @@ from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.job.cells import Cell
-from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel
+from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel, examination
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.record import origin_of, require_order
 from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
 from freqbench.models.networks.construction import refusing
+from freqbench.models.resolving import shown_channels
 
-OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive")
+OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -147,17 +149,24 @@ def load_model(
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
-        path, arch, trained, is_own = origin_of(entry)
+        path, arch, trained, is_own = origin = origin_of(entry)
         if arch in READERS and arch not in (*FROZEN, COMMAND) and storage.is_local(path):
             description = READERS[arch].describe(storage.local_path(path), entry.args)
             num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels
         elif is_own:
             num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
+        elif num_classes is None or num_channels is None:
+            shown = shown_channels(origin)
+            if arch != "slices":  # whose first layer takes a stack of slices
+                num_channels = num_channels or shown.in_channels
+            num_classes = num_classes or (None if entry.class_map else shown.out_channels)
         if not isinstance(num_classes, int):
             raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
         class_names = trained.class_names or ()
         spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)
         network = models.load(spec, where, precision)
+    for note in spec.notes:
+        warnings.warn(note, stacklevel=2)
     return Model(network=network, spec=spec, trained=trained.preprocess, class_names=class_names)
 
 
@@ -249,6 +258,14 @@ def _of_network(
         raise UserError(
             f"{name}: expected {num_classes} output classes, got {got[1]}: leave num_classes out, or mend it"
         )
+    inputs = adapter.to_network(examination.windows(num_channels, roi).to(device))
+    findings = examination.examine(net, inputs, got[1])
+    if findings.fault:
+        raise UserError(f"{name}: {findings.fault}")
+    network.net = examination.mended(net, findings.yields, findings.singly)
+    notes = tuple(f"{name}: {note}" for note in findings.notes)
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     spec = ModelSpec(
         name=name,
         arch=f"{type(net).__module__}:{type(net).__qualname__}",
@@ -263,6 +280,11 @@ def _of_network(
         inference=inference,
         defence=entry.defence,
         adaptive=entry.adaptive,
+        min_dice=entry.min_dice,
+        yields=findings.yields,
+        singly=findings.singly,
+        caution=findings.caution,
+        notes=notes,
     )
     return Model(network=network, spec=spec)
 

@@ -30,27 +30,12 @@ from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
 from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.checkpoints.files import stripped
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
 from freqbench.models.networks.construction import skeleton
+from freqbench.models.networks.inferring import SIGNS, UNTRACED, inferred, recognised, to_state, unlike_default
 
 Lines = Iterator[tuple[str, str]]
-
-# Beginning of a key of each network of any size; of nnU-Net's too, as its files are taken for checkpoints.
-SIGNS: Mapping[str, str] = {
-    "unet": "model.1.submodule.",
-    "unetr": "vit.blocks.",
-    "swin_unetr": "swinViT.",
-    "segresnet": "convInit.",
-    "unetr_pp": "unetr_pp_encoder.",
-    "segmamba": "vit.gscs.",
-    "rog": "backbone.0.cells.",
-    "vista3d": "point_head.",
-    "sam_med3d": "mask_decoder.",
-    "nnunet": "decoder.seg_layers.",
-}
-
 
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
@@ -115,13 +100,14 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
 
 def _contents(path: str) -> Lines:
     local = storage.fetch(checkpoints.locate(path))
-    weights = checkpoints.read_state_dict(path, ())  # without wanted keys, keys stay unchanged
+    weights = checkpoints.read_state_dict(path, as_written=True)
     key, _ = checkpoints.unwrap(checkpoints.read_content(path))
     yield "checkpoint", f"{path}: {local.stat().st_size / 1e6:.1f} MB, sha256 {checkpoints.content_sha256(path)[:12]}"
-    prefix, arch, bare = _guess(weights)
+    prefix, arch, bare = recognised(weights)
     numbers = sum(value.numel() for value in weights.values() if value.is_floating_point())
     under = f", under {key}" if key else ""
-    behind = f", every key behind {prefix}" if prefix else ""
+    all_of = "every key" if len(bare) == len(weights) else f"{len(bare)} of them"
+    behind = f", {all_of} behind {prefix}" if prefix else ""
     yield "weights", f"{len(weights)} entries, {numbers:,} parameters{under}{behind}"
     metadata = read_metadata(path)
     facts = ", ".join(f"{name} {metadata[name]}" for name in ("arch", "args", "roi", "num_classes") if name in metadata)
@@ -135,12 +121,31 @@ def _contents(path: str) -> Lines:
     else:
         yield "architecture", f"{arch} ({MODELS[arch].title})" + ("" if metadata else ", by its keys")
         yield "migration", "none: freqbench wrote it" if metadata else _migration(arch, bare)
+        yield from [] if metadata else _arguments(arch, bare)
 
 
-def architecture(path: str) -> str | None:
-    """Architecture that a checkpoint's metadata name or its keys tell; None if neither does."""
-    named = read_metadata(path).get("arch")
-    return str(named) if named else _guess(checkpoints.read_state_dict(path, ()))[1]
+def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
+    """Shows the arguments that the weights of an architecture show, and those that a job has to state."""
+    found = inferred(arch, weights)
+    if found.args:
+        yield "args", f"read off its weights: {', '.join(f'{name} {value}' for name, value in found.args.items())}"
+    if found.in_channels and found.out_channels:
+        yield "channels", f"{found.in_channels} in, {found.out_channels} classes out"
+    if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
+        yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
+    if asked := to_state(arch, {}, found):
+        yield "to state", f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with"
+
+
+def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
+    """Architecture that a checkpoint's metadata name or its keys tell (None if neither does), and its arguments as a
+    job writes them, those at their defaults left out.
+    """
+    if named := read_metadata(path).get("arch"):
+        return str(named), {}
+    _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
+    found = unlike_default(arch, inferred(arch, weights)) if arch in MODELS else {}
+    return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 def _record(metadata: Mapping[str, Any]) -> Lines:
@@ -164,18 +169,6 @@ def _record(metadata: Mapping[str, Any]) -> Lines:
         yield "cases", f"{', '.join(counts)}: scoring it on one of them raises a warning"
     if licence:
         yield "licence", str(licence)
-
-
-def _guess(weights: Mapping[str, Tensor]) -> tuple[str, str | None, dict[str, Tensor]]:
-    """Guesses from the keys: the prefix of every key, the architecture, and the weights without the prefix."""
-    dims = {weight.ndim for weight in weights.values()}
-    is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
-    for prefix, keys in stripped(weights):
-        for arch, sign in SIGNS.items():
-            if any(key.startswith(sign) for key in keys):
-                arch = "slices" if arch in MODELS and is_planar else arch
-                return prefix, arch, dict(zip(keys, weights.values(), strict=True))
-    return "", None, dict(weights)
 
 
 def _migration(arch: str, weights: Mapping[str, Tensor]) -> str:

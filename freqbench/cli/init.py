@@ -75,12 +75,12 @@ def init(
     if not (complete := of_split.get(layout.entry["split"], 0)):
         raise UserError(f"{data}: expected a case with image and label map, found none: see doctor --data {data}")
     checkpoint = checkpoint or _answer("Checkpoint (file, folder, URI, zoo://DATASET/NAME, or random)", "--checkpoint")
-    lines, guessed = _looked_at(checkpoint, arch)
+    lines, guessed, args = _looked_at(checkpoint, arch)
     arch = arch or _answer("Architecture (unet, unetr, swin_unetr, segresnet, nnunet, bundle, ...)", "--arch", guessed)
     names.known("models", "architecture", arch)
     budget = budget or _answer("Budget: L-infinity radius on the [0, 1] scale", "--budget", EPS)
     eps = _radius(budget)
-    model = _model(checkpoint, arch)
+    model = _model(checkpoint, arch, args if arch == guessed else {})
     content = JOB.format(
         path=shlex.quote(path),
         name=re.sub(r"[^\w.-]+", "-", f"{layout.entry['name']}-{model['name']}"),  # as a folder's name may be anything
@@ -109,19 +109,19 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
     return default
 
 
-def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None]:
-    """Reports `doctor`'s findings about a checkpoint, and the architecture that they tell."""
+def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None, Mapping[str, Any]]:
+    """Reports `doctor`'s findings about a checkpoint, the architecture that they tell, and its arguments."""
     from freqbench.audit import diagnosis
     from freqbench.models import READERS
 
     if checkpoint.startswith(UNTRAINED):
-        return [("checkpoint", "untrained weights: to try the job, not to measure")], None
+        return [("checkpoint", "untrained weights: to try the job, not to measure")], None, {}
     if (folder := names.at_home(checkpoint)).is_dir():
         signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs", "meshnet": folder / "model.json"}
-        return [], next((name for name, sign in signs.items() if sign.exists()), None)
+        return [], next((name for name, sign in signs.items() if sign.exists()), None), {}
     if arch in READERS:
-        return [], None
-    return list(diagnosis.diagnose(None, checkpoint, None)[0]), diagnosis.architecture(checkpoint)
+        return [], None, {}
+    return list(diagnosis.diagnose(None, checkpoint, None)[0]), *diagnosis.architecture(checkpoint)
 
 
 def _radius(budget: str) -> str:
@@ -138,13 +138,13 @@ def _radius(budget: str) -> str:
     return budget.strip() if "/" in budget else repr(value)
 
 
-def _model(checkpoint: str, arch: str) -> Mapping[str, Any]:
+def _model(checkpoint: str, arch: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
     local = names.at_home(checkpoint)
     place = str(local.resolve()) if local.exists() else checkpoint
     if arch == BUNDLE:
         return {"name": BUNDLE, "bundle": place}
     name = arch.rpartition(":")[2]
-    return {"name": name, "arch": arch, "checkpoint": place}
+    return {"name": name, "arch": arch, "checkpoint": place, **({"args": dict(args)} if args else {})}
 
 
 def _comments(lines: Iterable[tuple[str, str]]) -> str:

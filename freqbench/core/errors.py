@@ -31,6 +31,10 @@ class MissingDataError(DataError):
     """Raised for a file or folder of a dataset, or of brainchop's, that is not on this machine."""
 
 
+class MisfitError(UserError):
+    """A network whose first clean prediction shows that it does not fit its data; the rows so far are stored."""
+
+
 class CheckpointError(UserError):
     """Raised for a checkpoint that cannot be read or does not fit its architecture."""
 

@@ -104,7 +104,8 @@ def scored(
     records, class_records = [], []
     for target, columns in zip(unit.targets, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
-        record["caution"] = CAUTIONS.join(filter(None, (shared.get("caution"), columns.get("caution")))) or None
+        cautions = shared.get("caution"), columns.get("caution"), target.caution
+        record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
         classes = [
             {column.name: None for column in CLASS_RECORDS}
             | {name: record[name] for name in ("cell_id", "case_key", "target_model_id", "run_id", "finished_at")}

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from freqbench.core import storage
-from freqbench.core.errors import UserError
+from freqbench.core.errors import MisfitError, UserError
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.additions import Additions
@@ -31,11 +31,12 @@ from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
+JUDGED = ("dataset", "target_model_id", "case_id", "dsc_foreground_clean")
 COMMIT_EVERY_S = 5.0
 HEARTBEAT_S = 20.0
 MISFIT_CAUSES = (
-    "usual causes: another intensity window or spacing, another order of classes or axes, a checkpoint of an older "
-    "MONAI without its migration"
+    "usual causes: other args than it was trained with, another intensity window or spacing, another order of classes "
+    "or axes, a checkpoint of an older MONAI without its migration"
 )
 Work = Callable[[WorkerSpec, Listener], None]
 """Function that carries out a plan: it gets the workers' spec and tells a listener the outcome of each unit."""
@@ -71,6 +72,7 @@ def execute(
         force: run even if another run works on the same cells.
 
     Raises:
+        MisfitError: the first clean Dice of a checkpoint is below its `min_dice`; the rows so far are stored.
         UserError: the store cannot be read or has refused rows for too long, another run works on the same cells, the
             cluster cannot be reached, no worker starts, or FREQBENCH_CACHE_GB is no number.
     """
@@ -165,9 +167,9 @@ class _Run:
         self._cautions = Counter[tuple[str, str, str]]()  # number of rows by attack, source and reason
         self._told: set[tuple[str, str, str]] = set()  # reasons that lie in a case, by its dataset and name
         self._recorded = 0.0
-        # Clean Dice that each model must reach on its first case of a dataset; removed once checked.
-        self._floors = {
-            (unit.cell.dataset.name, target.model_id): target.min_dice for unit in plan.units for target in unit.targets
+        # Models whose clean Dice on the first case of a dataset is to be judged; removed once it is.
+        self._judged = {
+            (unit.cell.dataset.name, target.model_id): target for unit in plan.units for target in unit.targets
         }
 
     def carry_out(self, work: Work, volumes: str | None = None, reuse: bool = False) -> Summary:
@@ -193,6 +195,7 @@ class _Run:
             self._facts = {**job, **provenance.collect(self._plan.grid), **self._facts, "reuse": reuse}
             self._record("running")
             try:
+                self._judge_stored()
                 with self._progress.bar:
                     try:
                         work(spec, self)
@@ -202,6 +205,9 @@ class _Run:
                 status = "done"
             except KeyboardInterrupt:
                 status = "interrupted"
+            except MisfitError:
+                status = "stopped"
+                raise
             finally:
                 self._patience.attempt(partial(self._record, status))
             if status == "done":
@@ -214,6 +220,12 @@ class _Run:
             seconds=time.monotonic() - started,
             interrupted=status == "interrupted",
         )
+
+    def _judge_stored(self) -> None:
+        """Judges models by the rows that an earlier run stored, so that the same command does not go on one by one."""
+        if self._plan.num_done and any(target.min_dice for target in self._judged.values()):
+            for record in self._store.records(JUDGED).to_pylist():
+                self._check_fit(record)
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """See Listener."""
@@ -237,11 +249,12 @@ class _Run:
         for record in outcome.records:
             self._take_cautions(record)
             self._check_label(record)
-            self._check_fit(record)
         self._progress.finish(outcome)
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
+        for record in outcome.records:
+            self._check_fit(record)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Commits rows that have waited long enough, and renews the run's file now and then."""
@@ -299,16 +312,26 @@ class _Run:
             )
 
     def _check_fit(self, record: Mapping[str, Any]) -> None:
-        """Warns if the clean Dice of a model's first case shows that its checkpoint does not fit the dataset."""
+        """Ends the run if the clean Dice of a model's first case shows that its checkpoint does not fit the dataset.
+
+        Weights that the job trained fit by their making: a low Dice is theirs, and only a warning.
+        """
         key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
-        if dice is None or math.isnan(dice) or key not in self._floors:
+        if dice is None or math.isnan(dice) or key not in self._judged:
             return  # without foreground, the next case is checked
-        floor = self._floors.pop(key)
-        if dice < floor:
-            self.warn(
-                f"{record['target_model']}: clean foreground Dice {dice:.2f} on {record['case_id']} of "
-                f"{record['dataset']}, expected min_dice {floor:g} at least: this checkpoint does not fit this dataset "
-                f"or preprocessing ({MISFIT_CAUSES})"
+        target = self._judged.pop(key)
+        if dice < target.min_dice:
+            line = (
+                f"{target.name}: clean foreground Dice {dice:.2f} on {record['case_id']} of {record['dataset']}, "
+                f"expected min_dice {target.min_dice:g} at least: this checkpoint does not fit this dataset or "
+                f"preprocessing ({MISFIT_CAUSES})"
+            )
+            if target.training:
+                self.warn(line)
+                return
+            self._warnings.append(line)
+            raise MisfitError(
+                f"{line}; rows so far are in {self._store.root}: mend it, or give {target.name} min_dice: 0 to go on"
             )
 
     def _commit(self, write: Callable[[], int]) -> None:

@@ -130,6 +130,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                     f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
                     "much, and of no other"
                 )
+            concerns += model.notes
             concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         concerns += [
             f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and volumes "

@@ -40,10 +40,12 @@ RUNS_CODE = ("torchscript", "torch_export", COMMAND)
 FROZEN = (*RUNS_CODE, "onnx")
 """Architectures whose files bring the network with its weights, so that it has neither keys nor shapes to check."""
 IMAGE, LABELS = "{image}", "{labels}"
-OF_A_NETWORK = ("arch", "args", "roi", "migration", "input", "preprocess", "classes", "class_map")
+OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "classes", "class_map")
 SEED_DIGITS = 18
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
+Yields = Literal["logits", "probabilities"]
+"""What a network returns of each class."""
 ClassMap = tuple[tuple[int, ...], ...]
 """For each class of the dataset, the classes of a network's output that are merged into it."""
 T = TypeVar("T")
@@ -324,6 +326,8 @@ class ModelEntry(Strict):
             96x96x96.
         migration: migration of an older MONAI's checkpoint (`freqbench.models.checkpoints.migrations`); None:
             recognised from its keys if they show it.
+        prefix: what the names of its weights begin with in the file, such as `ema_model.`, if several networks in it fit;
+            None: found in the file.
         input: axes and intensities of the network's input; None, or `axes` omitted: those of its architecture or
             folder.
         preprocess: the space in which it is attacked and scored, in place of the dataset's whole preprocessing; None:
@@ -332,7 +336,9 @@ class ModelEntry(Strict):
         defence: defence before the network: a mapping with a `name` of DEFENCES and that defence's keys.
         adaptive: true: attacks know the defence and follow a gradient that serves them; false: they follow plain
             autograd through one fixed draw.
-        min_dice: foreground Dice on a clean case below which the run warns that checkpoint and data do not fit.
+        min_dice: foreground Dice on the first clean case below which the run stops, as checkpoint and data do not fit;
+            0: never. Weights that the job trains are only warned of. The default is low, as a stop needs a figure that
+            no fitting network has: single cases of small lesions reach no more than 0.4.
         datasets: names of the job's datasets that the model is for; None: all. Models for different datasets may share
             a name.
         replicates: number of networks of a `train://NAME`; 3 become the models `name`, `name.1`, `name.2` with
@@ -353,6 +359,7 @@ class ModelEntry(Strict):
     args: dict[str, Any] = Field(default_factory=dict)
     roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     migration: str | None = None
+    prefix: str | None = None
     input: InputAdapter | None = None
     preprocess: Preprocess | None = None
     inference: Inference | None = None
@@ -446,8 +453,8 @@ class ModelEntry(Strict):
             )
         if self.trained and not self.is_to_train:
             raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
-        if self.bundle and (self.arch or self.migration):
-            raise ValueError("expected a bundle without arch and migration: its configuration says what it is")
+        if self.bundle and (self.arch or self.migration or self.prefix is not None):
+            raise ValueError("expected a bundle without arch, migration and prefix: its configuration says what it is")
         settings = [key for key in OF_A_NETWORK if getattr(self, key)]
         if self.ensemble and settings:
             raise ValueError(f"expected an ensemble without {settings[0]}: that is its members' own")
@@ -459,7 +466,7 @@ class ModelEntry(Strict):
             if self.arch == COMMAND or self.timeout:
                 raise ValueError(f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words')
             return
-        for key in ("args", "roi", "migration", "inference"):
+        for key in ("args", "roi", "migration", "prefix", "inference"):
             if getattr(self, key):
                 raise ValueError(f"expected a command without {key}: it segments whole volumes: leave it out")
         if self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True):

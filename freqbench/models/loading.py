@@ -13,6 +13,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import COMMAND, FROZEN
+from freqbench.models.examination import mended
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.common import Description
 from freqbench.models.networks import construction
@@ -44,7 +45,8 @@ def load(spec: ModelSpec, device: torch.device, precision: str = "fp32", compile
         if not spec.is_random and spec.arch not in FROZEN:
             # Strict, and casts float16 weights to the network's float32.
             wanted = net.state_dict()
-            net.load_state_dict(_migration_of(spec).convert(weights_of(spec, wanted), wanted))
+            net.load_state_dict(_migration_of(spec).convert(placed(spec, wanted)[0], wanted))
+    net = mended(net, spec.yields, spec.singly)
     net.requires_grad_(False)
     compile = compile and spec.black_box is None
     return _wrapped(spec, net, precision=precision, compile=compile, adapter=spec.input).to(device).eval()
@@ -86,12 +88,13 @@ def naming(given: str, local: str) -> Iterator[None]:
         raise type(error)(str(error).replace(local, given)) from None
 
 
-def weights_of(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint under the network's names, without a migration."""
+def placed(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
+    """Returns the weights of a checkpoint under the network's names, without a migration, and a note on their place."""
     if spec.arch in READERS:
         weights: dict[str, Tensor] = READERS[spec.arch].state_dict(spec.checkpoint, spec.args)
-        return weights
-    return checkpoints.read_state_dict(spec.checkpoint, wanted)
+        return weights, None
+    found = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
+    return found.weights, found.note
 
 
 def _content_sha256(spec: ModelSpec) -> str:

@@ -5,21 +5,22 @@ The outcome for a network of MODELS is kept on the node's disk, as importing MON
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from pydantic import NonNegativeInt, ValidationError
 from torch import nn
 
 from freqbench.core import limits, node_cache, plugins, storage
 from freqbench.core.config import Strict, validate
-from freqbench.core.errors import UserError
+from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.models.checkpoints import files as checkpoints
@@ -42,12 +43,16 @@ from freqbench.models.entry import (
     is_prompted,
     seed_of,
 )
+from freqbench.models.examination import Findings, examine, windows
 from freqbench.models.foreign import READERS
 from freqbench.models.foreign.command import TIMEOUT
 from freqbench.models.foreign.common import Description
-from freqbench.models.loading import located, naming, skeleton, weights_of
+from freqbench.models.loading import load, located, naming, placed, skeleton
 from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
+from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
 from freqbench.models.spec import ModelSpec
+
+K = TypeVar("K", bound=Strict)
 
 
 class _Outcome(Strict):
@@ -57,6 +62,7 @@ class _Outcome(Strict):
     migration: str | None
     flops: NonNegativeInt
     step_bytes: NonNegativeInt
+    notes: tuple[str, ...] = ()
 
 
 def resolve(
@@ -79,6 +85,7 @@ def resolve(
     or does not fit.
     """
     path, arch, trained, has_record = origin or origin_of(entry, class_names)
+    said: tuple[str, ...] = ()
     seed, local, kept, code, outcome = seed_of(path), path, None, None, None
     space = _space(entry, path, trained.preprocess, space)
     args, roi, adapter, inference = entry.args, entry.roi or trained.roi, entry.input or DEFAULT_INPUT, entry.inference
@@ -91,7 +98,7 @@ def resolve(
             side = {"roi": adapter.in_network_order(roi)} if roi else {}
             args = {"num_classes": outputs, "num_channels": num_channels, **side, **args}
         local, description = _described(entry, arch, path, args, outputs, num_channels)
-        outputs, black_box = description.num_classes, description.black_box
+        outputs, black_box, said = description.num_classes, description.black_box, description.notes
         adapter, sha256 = _stated(entry.input, description.input), description.sha256
         roi = roi or adapter.in_volume_order(description.roi)
         space = space or description.preprocess
@@ -109,10 +116,10 @@ def resolve(
             )
         stated = {"args": args, "trained": trained.args, "migration": entry.migration, "is_own": has_record}
         kept = _place(
-            {"arch": arch, "roi": roi, "num_classes": outputs, "num_channels": num_channels}
+            {"arch": arch, "roi": roi, "num_classes": outputs, "num_channels": num_channels, "prefix": entry.prefix}
             | {"checkpoint_sha256": sha256, "input": adapter.model_dump(), **stated}
         )
-        outcome = _read(kept)
+        outcome = _read(kept, _Outcome)
         args = (
             {k: as_tuples(v) for k, v in outcome.args.items()} if outcome else _agreed_args(entry, arch, trained.args)
         )
@@ -126,6 +133,7 @@ def resolve(
         checkpoint_sha256=sha256,
         num_channels=num_channels,
         migration=outcome.migration if outcome else None,
+        prefix=entry.prefix,
         input=adapter,
         space=space,
         inference=inference or DEFAULT_INFERENCE,
@@ -140,17 +148,28 @@ def resolve(
         weights_sha256=entry.trained.weights if entry.trained else None,
         flops=outcome.flops if outcome else None,
         step_bytes=outcome.step_bytes if outcome else None,
+        notes=_noted(entry, outcome.notes) if outcome else (),
     )
     if draft.class_map and draft.is_prompted:
         raise UserError(f"{entry.name}: expected no class_map beside args.points, which are of the dataset's classes")
     if outcome:
         return draft
     with naming(path, local):
-        migration, counts = _checked(draft, entry.migration, migrations.NONE if has_record else None)
+        if arch in MODELS and seed is None and not has_record:
+            draft, migration, counts, notes = _read_off(draft, entry)
+        else:
+            migration, counts, notes = _checked(draft, entry.migration, migrations.NONE if has_record else None)
     # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
-        _keep(kept, _Outcome(args=dict(args), migration=migration, **counts))
-    return replace(draft, checkpoint=path, migration=migration, **counts)
+        _keep(kept, _Outcome(args=dict(draft.args), migration=migration, notes=notes, **counts))
+    found = {"checkpoint": path, "migration": migration, "notes": _noted(entry, (*said, *notes))}
+    return _examined(replace(draft, **found, **counts))
+
+
+def shown_channels(origin: Origin) -> Inferred:
+    """Returns what the weights of a network of MODELS show of it; nothing for other files."""
+    is_file = origin.arch in MODELS and seed_of(origin.path) is None
+    return inferred_from(origin.path, origin.arch) if is_file else Inferred()
 
 
 def stated_classes(entry: ModelEntry, origin: Origin) -> int | tuple[str, ...] | None:
@@ -292,13 +311,83 @@ def _described(
     return local, description
 
 
-def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple[str | None, dict[str, Any]]:
-    """Returns migration and the spec's counts; refuses a checkpoint or window that does not fit the network."""
-    if stated and (draft.is_random or draft.arch not in MODELS):
+def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
+    """Returns what the weights of a checkpoint, of whatever prefix, show of a network of MODELS."""
+    for tensors in checkpoints.sets_of(path):
+        _, theirs, weights = recognised(tensors)
+        if theirs == arch:
+            return inferred(arch, weights, num_channels)
+    return Inferred()
+
+
+def _read_off(draft: ModelSpec, entry: ModelEntry) -> tuple[ModelSpec, str | None, dict[str, Any], tuple[str, ...]]:
+    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit.
+
+    Returns the spec with these arguments, and what `_checked` returns. Refuses an argument that contradicts the file,
+    and asks for one whose default would be a guess.
+    """
+    found, notes = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str]()
+    try:
+        migration, counts, said = _checked(draft, entry.migration, None)
+    except UserError:
+        stated = {name: as_tuples(value) for name, value in entry.args.items()}
+        others = {name: value for name, value in found.args.items() if name not in stated}
+        read = complete_args(draft.arch, {**others, **stated})
+        _ask(draft, entry, found)
+        if read == draft.args:
+            raise
+        before, draft = draft.args, replace(draft, args=read)
+        try:
+            migration, counts, said = _checked(draft, entry.migration, None)
+        except UserError:
+            for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
+                if _spread(found.args[name]) != _spread(stated[name]):
+                    raise CheckpointError(
+                        f"{entry.name}: args.{name} is {stated[name]!r} here, but the weights of {entry.path} show "
+                        f"{found.args[name]!r}: leave it out"
+                    ) from None
+            raise
+        shown = [f"{name} {value!r}" for name, value in others.items() if before.get(name) != read.get(name)]
+        notes.append(f"read off its weights: {', '.join(shown)}")
+    _ask(draft, entry, found)
+    values = {**defaults(draft.arch, UNTRACED.get(draft.arch, ())), **draft.args}
+    untraced = [f"{name} {values[name]!r}" for name in UNTRACED.get(draft.arch, ()) if name not in entry.args]
+    if untraced:
+        notes.append(f"{', '.join(untraced)}: left no trace in its weights, state args if it was trained otherwise")
+    return draft, migration, counts, (*said, *notes)
+
+
+def _ask(draft: ModelSpec, entry: ModelEntry, found: Inferred) -> None:
+    """Refuses, by their names, arguments that nobody stated, that weights do not show, and whose default is a guess."""
+    if asked := to_state(draft.arch, entry.args, found):
+        names = " and ".join(f"args.{name}" for name in asked)
         raise UserError(
-            f"{draft.name}: migration: expected none for {draft.arch} of {draft.checkpoint}, got {stated}: "
-            f"it is for checkpoints of {', '.join(MODELS)}"
+            f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
+            f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
         )
+
+
+def _spread(value: Any) -> Any:
+    """Returns one spelling for a number and the same number for each axis, and for names in capitals."""
+    if isinstance(value, tuple) and len(set(map(str, value))) == 1:
+        return _spread(value[0])
+    return value.lower() if isinstance(value, str) else value
+
+
+def _noted(entry: ModelEntry, notes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{entry.name}: {note}" for note in notes)
+
+
+def _checked(
+    draft: ModelSpec, stated: str | None, default: str | None
+) -> tuple[str | None, dict[str, Any], tuple[str, ...]]:
+    """Returns migration, the spec's counts and notes; refuses a checkpoint or window that does not fit the network."""
+    for key, value in (("migration", stated), ("prefix", draft.prefix)):
+        if value is not None and (draft.is_random or draft.arch in READERS or (key, draft.arch in MODELS) == ("migration", False)):
+            raise UserError(
+                f"{draft.name}: {key}: expected none for {draft.arch} of {draft.checkpoint}, got {value}: "
+                f"it is for checkpoints of {', '.join(MODELS)}"
+            )
     for what in ("mean", "std"):
         value = getattr(draft.input, what)
         if isinstance(value, tuple) and len(value) != draft.num_channels:
@@ -307,19 +396,48 @@ def _checked(draft: ModelSpec, stated: str | None, default: str | None) -> tuple
                 f"{len(value)}: give as many"
             )
     if draft.arch in FROZEN:
-        return None, {}
+        return None, {}, ()
     net = skeleton(draft)
     if next(net.parameters(), None) is None:
         raise UserError(f"{draft.name}: {draft.arch}: expected a network with parameters, found none: add one")
-    wanted, chosen = net.state_dict(), migrations.NONE
+    wanted, chosen, notes = net.state_dict(), migrations.NONE, tuple[str, ...]()
     if not draft.is_random:
-        weights = weights_of(draft, wanted)
+        weights, note = placed(draft, wanted)
+        notes = (note,) if note else ()
         if draft.arch in MODELS:
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
     counts = dict(zip(("flops", "step_bytes"), traced(draft, net), strict=True))
-    return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}
+    return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}, notes
+
+
+def _examined(spec: ModelSpec) -> ModelSpec:
+    """Returns the spec with what the examination of its network found, once per node; refuses a network at fault.
+
+    The construction of freqbench's own networks shows that they return logits of each window by itself.
+    """
+    is_mixing = "track_running_stats" in str(spec.args)
+    is_known = spec.arch not in (*FROZEN, "bundle") and not plugins.names_class(spec.arch) and not is_mixing
+    if spec.arch == COMMAND or spec.is_prompted or is_known:
+        return spec
+    kept = _place({"examined": spec.model_id})
+    findings = _read(kept, Findings)
+    if findings is None:
+        # A frozen file may make its tensors on the device where it was saved.
+        is_here = spec.arch in FROZEN and torch.cuda.is_available()
+        model = load(spec, torch.device("cuda" if is_here else "cpu"))
+        if model.takes_prompts:
+            return spec
+        inputs = model.adapter.to_network(windows(spec.num_channels, spec.roi).to(next(model.parameters()).device))
+        findings = examine(model.net, inputs, spec.outputs)
+        if kept:
+            _keep(kept, findings)
+    if findings.fault:
+        raise UserError(f"{spec.name}: {findings.fault}")
+    notes = tuple(f"{spec.name}: {note}" for note in findings.notes)
+    found = {"yields": findings.yields, "singly": findings.singly, "caution": findings.caution}
+    return replace(spec, **found, notes=(*spec.notes, *notes))
 
 
 def _place(asked: dict[str, Any]) -> Path | None:
@@ -336,17 +454,17 @@ def _place(asked: dict[str, Any]) -> Path | None:
     return None
 
 
-def _read(path: Path | None) -> _Outcome | None:
+def _read(path: Path | None, kind: type[K]) -> K | None:
     """Returns the outcome kept at a path; None if there is none or it cannot be read."""
     if path is None or not path.is_file():  # a pipe has no end
         return None
     try:
-        return _Outcome.model_validate_json(path.read_bytes())
+        return kind.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
 
 
-def _keep(path: Path, outcome: _Outcome) -> None:
+def _keep(path: Path, outcome: Strict) -> None:
     """Keeps the outcome of a check; ignores a full or read-only disk, which only costs time at the next command."""
     with suppress(OSError):
         storage.write_atomic(str(path), json.dumps(outcome.model_dump()).encode())

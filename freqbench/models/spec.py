@@ -21,6 +21,7 @@ from freqbench.models.entry import (
     ClassMap,
     Inference,
     InputAdapter,
+    Yields,
     is_prompted,
     seed_of,
 )
@@ -42,6 +43,10 @@ class ModelSpec:
         class_map: for each class of the dataset, the classes of the network's output that are merged into it; None: the
             same classes.
         black_box: why no gradient goes through it; None if one does.
+        yields: what the network itself returns: `logits`, or `probabilities`, whose logarithm is then taken.
+        singly: True if windows pass one by one, as the network mixes those of a batch.
+        caution: what makes its rows say little; None: nothing known.
+        notes: what was taken for granted, read from the file, left out of it or mended, one line each.
         training: identity of the training, if the job trains the weights; `method`: the same without the seed.
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
@@ -58,12 +63,17 @@ class ModelSpec:
     checkpoint_sha256: str
     num_channels: int = 1
     migration: str | None = None
+    prefix: str | None = None
     input: InputAdapter = DEFAULT_INPUT
     space: Preprocess | None = None
     inference: Inference = DEFAULT_INFERENCE
     code_sha256: str | None = None
     class_map: ClassMap | None = None
     black_box: str | None = field(default=None, compare=False)
+    yields: Yields = "logits"
+    singly: bool = False
+    caution: str | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
     members: tuple["ModelSpec", ...] = ()
     defence: Defence | None = None
     adaptive: bool = True
@@ -102,11 +112,14 @@ class ModelSpec:
             "checkpoint": weights,
             "num_channels": self.num_channels if self.num_channels != 1 else None,
             "migration": self.migration,
+            "prefix": self.prefix,
             "input": self.input.model_dump(exclude_defaults=True) or None,
             "space": self.space.identity() if self.space else None,
             "inference": self._sliding() or None,
             "code": self.code_sha256,
             "class_map": self.class_map,
+            "yields": None if self.yields == "logits" else self.yields,
+            "singly": self.singly or None,
             "members": [member.model_id for member in self.members] or None,
             "training": training,
             "defence": self.defence.identity() if self.defence else None,

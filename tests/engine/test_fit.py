@@ -1,7 +1,8 @@
-"""The warning that a checkpoint does not fit the data: for which models it comes, and once."""
+"""The stop of a run whose checkpoint does not fit the data: for which models it comes, and what it leaves."""
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from rich.console import Console
 from tiny import ARGS, ROI, execute, expanded, save_weights, small
 
+import freqbench as fb
+from freqbench.core.errors import MisfitError
 from freqbench.engine.run import MISFIT_CAUSES, _Run
 from freqbench.job.plan import make_plan
 from freqbench.results import Store
@@ -35,18 +38,54 @@ def run(out: Path, *entries: dict[str, Any], **changes: Any) -> tuple[list[str],
     return lines, store.runs()[-1]["warnings"], dice
 
 
-def test_a_checkpoint_below_its_floor_is_named_once_a_dataset_on_terminal_and_in_the_run_s_file(
-    checkpoint: str, tmp_path: Path
-) -> None:
-    phantoms = [{"name": name, "loader": "phantom", "shape": SHAPE, "cases": 2} for name in ("p", "q")]
-    lines, warnings, dice = run(tmp_path, {"name": "m", "checkpoint": checkpoint}, datasets=phantoms)
+def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(MisfitError) as stop:
+        run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+    (row,) = Store(str(tmp_path)).records().to_pylist()
     expected = (
-        f"m: clean foreground Dice {dice:.2f} on phantom_2000 of {{}}, expected min_dice 0.3 at least: this checkpoint "
-        f"does not fit this dataset or preprocessing ({MISFIT_CAUSES})"
+        f"m: clean foreground Dice {row['dsc_foreground_clean']:.2f} on phantom_2000 of phantom, expected min_dice 0.3 "
+        f"at least: this checkpoint does not fit this dataset or preprocessing ({MISFIT_CAUSES})"
     )
-    assert dice < 0.3
-    assert sorted(warnings) == [expected.format(name) for name in ("p", "q")]
-    assert lines == [f"warning: {text}" for text in warnings]
+    assert row["dsc_foreground_clean"] < 0.3
+    assert str(stop.value) == f"{expected}; rows so far are in {tmp_path}: mend it, or give m min_dice: 0 to go on"
+    (about,) = Store(str(tmp_path)).runs()
+    assert (about["status"], about["warnings"]) == ("stopped", [expected])
+
+
+def test_the_same_command_stops_again_without_another_row(checkpoint: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(MisfitError):
+            run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+    assert len(Store(str(tmp_path)).records()) == 1
+
+
+def test_the_run_goes_on_from_its_rows_without_a_floor(checkpoint: str, tmp_path: Path) -> None:
+    with pytest.raises(MisfitError):
+        run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+    run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0})
+    runs = Store(str(tmp_path)).runs()
+    assert [(about["status"], about["records"]) for about in runs] == [("stopped", 1), ("done", 1)]
+
+
+def test_weights_that_the_job_trained_are_only_warned_of(checkpoint: str, tmp_path: Path) -> None:
+    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))[1]
+    said = io.StringIO()
+    judge = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
+    source = grid.cells[0].source
+    judge._judged = {("phantom", source.model_id): replace(source, training="0" * 16)}
+    record = {"dataset": "phantom", "target_model_id": source.model_id, "case_id": "c", "dsc_foreground_clean": 0.1}
+    judge._check_fit(record)
+    assert said.getvalue().startswith("warning: m: clean foreground Dice 0.10 on c of phantom")
+
+
+def test_python_says_in_the_record_s_caution_that_the_clean_dice_is_low(checkpoint: str) -> None:
+    case = fb.load_dataset("phantom", shape=SHAPE, split="test")[0]
+    records = [
+        fb.evaluate(fb.load_model(checkpoint, **floor), case, case.image, metrics=["dsc"])
+        for floor in ({}, {"min_dice": 0})
+    ]
+    assert "below min_dice 0.3" in str(records[0]["caution"])
+    assert records[1]["caution"] is None
 
 
 def test_nothing_is_said_of_a_checkpoint_at_its_floor_and_of_untrained_weights_and_their_ensemble(
@@ -77,7 +116,7 @@ def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint
     said = io.StringIO()
     run = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
-    for case, dice in (("failed", None), ("empty", math.nan), ("third", 0.1), ("fourth", 0.1)):
+    for case, dice in (("failed", None), ("empty", math.nan)):
         run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
-    (line,) = said.getvalue().splitlines()
-    assert "clean foreground Dice 0.10 on third of phantom" in line
+    with pytest.raises(MisfitError, match="clean foreground Dice 0.10 on third of phantom"):
+        run._check_fit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})

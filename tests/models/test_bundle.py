@@ -86,6 +86,16 @@ def written(root: Path, change: Change | None = None, suffix: str = "json") -> s
     return str(root)
 
 
+THRESHOLD = {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.3}
+SOFTMAX = {"_target_": "Activationsd", "keys": "pred", "softmax": True}
+ARGMAX = {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}
+
+
+def after(*steps: dict[str, Any]) -> Change:
+    """The transforms after the network are these."""
+    return lambda config, metadata: config["postprocessing"].update(transforms=list(steps))
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     return partial(written, tmp_path)
@@ -213,6 +223,13 @@ REFUSED: list[tuple[str, Change]] = [
     (r"network_def: out_channels: .*got 1", lambda c, m: c.update(num_classes=1)),
     (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
     (r"classes that overlap", lambda c, m: c["postprocessing"]["transforms"][0].update(sigmoid=True)),
+    (r"transforms::0::threshold without a softmax or argmax before it: classes that overlap", after(THRESHOLD)),
+    (r"transforms::1::rounding without a softmax", after(
+        {"_target_": "Activationsd", "keys": "pred"}, {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"}
+    )),
+    (r"transforms::0::threshold without", after(
+        {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
+    )),
     (r"inferer: roi_size.*got -1", lambda c, m: c.update(window=[-1, 8, 8])),
     (r"a_min below a_max", lambda c, m: transform(c, "ScaleIntensityRanged").update(a_min=300)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),
@@ -250,3 +267,33 @@ def test_counting_runs_nothing_that_resolving_did_not(write: Write, tmp_path: Pa
     spec = resolve(ModelEntry(name="zoo", bundle=folder), num_classes=3)
     assert count(spec) > 0
     assert not (tmp_path / "ran").exists()
+
+
+LARGEST = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": [1]}
+MAPPED = {"_target_": "MapLabelValued", "keys": "pred", "orig_labels": [1, 2], "target_labels": [2, 1]}
+INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", "orig_keys": "image"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "notes"),
+    [
+        ((INVERT, SOFTMAX, ARGMAX), ()),
+        ((SOFTMAX, ARGMAX, LARGEST), ("KeepLargestConnectedComponent after the network is left out",)),
+        ((SOFTMAX, ARGMAX, MAPPED), ("MapLabelValue after the network is left out",)),
+        ((SOFTMAX, ARGMAX, {**MAPPED, "_disabled_": True}), ()),
+        ((SOFTMAX, ARGMAX, {**MAPPED, "keys": "label"}), ()),
+        (({"_target_": "VoteEnsembled", "keys": "pred"},), ("VoteEnsemble after the network is left out",)),
+        ((SOFTMAX, THRESHOLD), ("postprocessing::transforms::1::threshold is left out",)),
+        ((SOFTMAX, {**ARGMAX, "threshold": 0.5}), ()),
+    ],
+)
+def test_steps_after_the_network_that_change_classes_are_noted(
+    write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]
+) -> None:
+    found = bundle.describe(write(after(*steps)), {}).notes
+    assert [note[: len(start)] for note, start in zip(found, notes, strict=True)] == list(notes)
+
+
+def test_a_note_on_a_bundle_reaches_its_model(write: Write) -> None:
+    entry = ModelEntry(name="m", bundle=write(after(SOFTMAX, ARGMAX, LARGEST)))
+    assert any(note.startswith("m: KeepLargestConnectedComponent after") for note in resolve(entry, 3).notes)

@@ -19,7 +19,7 @@ from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, SegmentationModel, load, predict, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
-from freqbench.models.checkpoints.files import strip_prefix
+from freqbench.models.checkpoints.files import Placed, read_placed
 from freqbench.models.foreign import bundle, frozen, nnunet
 
 from .conftest import TINY_ARGS as ARGS
@@ -57,16 +57,95 @@ def test_released_layouts_are_read(tmp_path: Path, tiny_unet: nn.Module, key: st
 NAMES = {"unet": ("model.0.weight", "model.1.bias"), "others": ("encoder.weight", "decoder.bias")}
 
 
+def placed(folder: Path, content: dict[str, Any], wanted: tuple[str, ...] = ("a.w", "b.w"), **more: Any) -> Placed:
+    """Weights of a file for a network with these names."""
+    torch.save(content, folder / "m.pt")
+    return read_placed(str(folder / "m.pt"), {key: torch.ones(2) for key in wanted}, **more)
+
+
+PREFIXES = ("", "module.", "model.", "net._orig_mod.", "model._orig_mod.module.", "ema_model.", "student.backbone.")
+
+
 @pytest.mark.parametrize("wanted", NAMES.values(), ids=NAMES)
-@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "net._orig_mod.", "network.model."])
-def test_prefixes_of_wrappers_are_taken_off(prefix: str, wanted: tuple[str, ...]) -> None:
-    found = {prefix + key: torch.ones(1) for key in wanted}
-    assert tuple(strip_prefix(found, wanted)) == wanted
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("key", [None, "state_dict", "ema", "generator"])
+def test_weights_are_found_behind_any_prefix_and_under_any_key(
+    tmp_path: Path, key: str | None, prefix: str, wanted: tuple[str, ...]
+) -> None:
+    weights = {prefix + name: torch.full([2], float(i)) for i, name in enumerate(wanted)}
+    found = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
+    assert same(found.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
+    assert found.beside == ()
 
 
-@pytest.mark.parametrize("found", [("model.a", "b"), ("student.a", "student.b"), ("model.c", "model.d"), ()])
-def test_prefix_that_not_all_carry_or_that_is_unknown_or_that_frees_nothing_stays(found: tuple[str, ...]) -> None:
-    assert tuple(strip_prefix({key: torch.ones(1) for key in found}, ("a", "b"))) == found
+def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
+    weights = {"net.a._orig_mod.w": torch.ones(2), "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2)}
+    assert same(placed(tmp_path, weights).weights, {"a.w": torch.ones(2), "b.w": torch.zeros(2)})
+
+
+WEIGHTS = {"a.w": torch.ones(2), "b.w": torch.zeros(2)}
+BEHIND = {f"net.{key}": value for key, value in WEIGHTS.items()}
+BESIDE = {
+    "a loss beside a bare network": (WEIGHTS, {"criterion.weight": torch.ones(3)}, ""),
+    "a metric's state": (BEHIND, {"val_metrics.confmat": torch.ones(3, 3)}, "net."),
+    "a loss within the module": (BEHIND, {"net.loss.weight": torch.ones(3)}, "net."),
+    "a counter": (WEIGHTS, {"n_averaged": torch.tensor(3)}, ""),
+    "another network": (BEHIND, {"projector.0.weight": torch.ones(4, 4)}, "net."),
+    "half a copy": (WEIGHTS, {"teacher.a.w": torch.zeros(2)}, ""),
+}
+
+
+@pytest.mark.parametrize(("weights", "beside", "prefix"), BESIDE.values(), ids=BESIDE)
+def test_what_a_training_keeps_beside_its_network_is_left_out_and_said(
+    tmp_path: Path, weights: dict[str, Tensor], beside: dict[str, Tensor], prefix: str
+) -> None:
+    found = placed(tmp_path, {"state_dict": {**beside, **weights}})
+    assert same(found.weights, WEIGHTS)
+    assert (found.prefix, found.beside) == (prefix, tuple(beside))
+    assert f"1 tensors beside the network left out (first: {next(iter(beside))})" in str(found.note)
+
+
+@pytest.mark.parametrize("name", ["b.bias", "refine.w", "a.c.w"])
+def test_a_part_that_the_network_lacks_is_not_left_out(tmp_path: Path, name: str) -> None:
+    """The file is of a larger network: without this part it would predict something else."""
+    assert name in placed(tmp_path, {**WEIGHTS, name: torch.ones(2, 2)}).weights
+
+
+OTHER = {key: value + 1 for key, value in WEIGHTS.items()}
+TWICE = {
+    "behind two prefixes": ({"model": WEIGHTS, "ema_model": OTHER}, ("model.", "ema_model.")),
+    "beside a bare network": ({**WEIGHTS, "teacher": OTHER}, ("", "teacher.")),
+}
+
+
+@pytest.mark.parametrize(("sets", "prefixes"), TWICE.values(), ids=TWICE)
+def test_of_two_sets_that_fit_and_differ_one_has_to_be_chosen(
+    tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]
+) -> None:
+    flat = {f"{at}.{key}": v for at, held in sets.items() if isinstance(held, dict) for key, v in held.items()}
+    flat |= {key: value for key, value in sets.items() if isinstance(value, Tensor)}
+    choices = " or ".join(f"prefix: {prefix!r}" for prefix in prefixes)
+    with pytest.raises(CheckpointError, match=f"got 2 that differ .*: state {choices}"):
+        placed(tmp_path, {"state_dict": flat})
+    for prefix, weights in zip(prefixes, (WEIGHTS, OTHER), strict=True):
+        assert same(placed(tmp_path, {"state_dict": flat}, prefix=prefix).weights, weights)
+
+
+def test_two_equal_sets_are_one(tmp_path: Path) -> None:
+    assert same(placed(tmp_path, {"state_dict": BEHIND, "ema": WEIGHTS}).weights, WEIGHTS)
+
+
+def test_a_prefix_that_the_file_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="prefix: expected one that names of the network have, got 'x.': 'net.'"):
+        placed(tmp_path, BEHIND, prefix="x.")
+
+
+def test_the_chosen_set_is_part_of_the_identity(tmp_path: Path, tiny_unet: nn.Module) -> None:
+    weights = tiny_unet.state_dict()
+    torch.save({f"{at}.{k}": v + n for n, at in enumerate(("s", "t")) for k, v in weights.items()}, tmp_path / "m.pt")
+    specs = [resolve(entry(tmp_path / "m.pt", prefix=prefix), 3) for prefix in ("s.", "t.")]
+    assert specs[0].model_id != specs[1].model_id
+    assert same(load(specs[1], CPU).net.state_dict(), {key: value + 1 for key, value in weights.items()})
 
 
 def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet: nn.Module) -> None:

@@ -186,8 +186,8 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
         ({}, "expected one of checkpoint, bundle, command and ensemble, got none"),
         ({"checkpoint": "a", "bundle": "b"}, "got checkpoint and bundle"),
         ({"bundle": "b", "ensemble": ["x", "y"]}, "got bundle and ensemble"),
-        ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch and migration"),
-        ({"bundle": "b", "migration": "none"}, "expected a bundle without arch and migration"),
+        ({"bundle": "b", "arch": "unet"}, "expected a bundle without arch, migration and prefix"),
+        ({"bundle": "b", "migration": "none"}, "expected a bundle without arch, migration and prefix"),
     ],
 )
 def test_a_model_comes_from_exactly_one_place(entry: dict[str, Any], message: str) -> None:

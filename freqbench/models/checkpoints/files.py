@@ -11,11 +11,12 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +34,10 @@ _METADATA_KEY = "freqbench"
 # others.
 _STATE_KEYS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 
-# Prefixes of every key: data-parallel and compiled networks; the attribute of a Lightning or own module.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ROG.")
+# Names that torch's wrappers of a part of a network put between its own: compiled, sharded, checkpointed parts.
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What a training keeps beside its network, by the first part of the name or as a lone number (SWA's n_averaged).
+_BESIDE = re.compile(r"loss|criteri|metric|dice|iou|confmat|confusion|accura|auroc|n_averaged|num_updates|decay", re.I)
 
 # Other types, such as int8 and bits8, hold parts of quantised weights.
 _NUMBERS = re.compile(r"torch\.(bool|uint8|u?int(16|32|64)|bfloat16|float(16|32|64|8_\w+))")
@@ -151,18 +154,131 @@ def read_content(path: str) -> Any:
         raise CheckpointError(_unreadable(path, error)) from None
 
 
-def read_state_dict(
-    path: str, wanted: Collection[str] | None = None, keys: Sequence[str] = _STATE_KEYS
-) -> dict[str, Tensor]:
-    """Returns the weights of a checkpoint, on the CPU, under the network's names.
+class Placed(NamedTuple):
+    """Weights under their network's names, with the places of the file that they were in.
+
+    Attributes:
+        weights: tensors by the network's names, and those that the network does not have.
+        prefix: what the file puts before each of the names.
+        beside: names in the file that were left out: a loss's buffers, a metric's state, another network.
+    """
+
+    weights: dict[str, Tensor]
+    prefix: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """One line on what was left out, or taken off every name; None: nothing."""
+        behind = f"read behind {self.prefix}" if self.prefix else ""
+        left = f"{len(self.beside)} tensors beside the network left out (first: {self.beside[0]})" if self.beside else ""
+        return ", ".join(filter(None, [behind, left])) or None
+
+
+def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
+    """Returns the weights of a checkpoint, on the CPU, under the names of a network, wherever the file keeps them.
+
+    Names in the file may have any prefix (of the attribute of a Lightning module, of a data-parallel network), and further tensors
+    may lie beside the network's. Raises CheckpointError as `read_content` and `check_sound` do, and for a file with two
+    sets of weights that fit equally well and differ, such as those of a teacher beside a student's.
+
+    Args:
+        wanted: the network's keys and shapes (meta will do).
+        prefix: the prefix of the set to take; None: the one that fits best.
+    """
+    found = [placed for tensors in sets_of(path) for placed in _placed(tensors, wanted)]
+    if prefix is not None and (chosen := [each for each in found if each.prefix == prefix]):
+        found = chosen
+    elif prefix is not None:
+        have = ", ".join(dict.fromkeys(repr(each.prefix) for each in found)) or "no weights of the network"
+        raise CheckpointError(f"{path}: prefix: expected one that names of the network have, got {prefix!r}: {have}")
+    fits = [_fit(each.weights, wanted) for each in found]
+    best = [each for each, fit in zip(found, fits, strict=True) if fit == max(fits)]
+    if not best:
+        return Placed(read_state_dict(path, as_written=True))
+    others = [each for each in best[1:] if not _are_equal(best[0].weights, each.weights, wanted)]
+    if others and 2 * max(fits)[0] > len(wanted):
+        choices = " or ".join(f"prefix: {each.prefix!r}" for each in (best[0], *others))
+        raise CheckpointError(
+            f"{path}: expected one set of weights that fits the network, got {len(others) + 1} that differ (a teacher's, "
+            f"or an average of the training's): state {choices}"
+        )
+    check_sound(path, best[0].weights)
+    return best[0]
+
+
+def sets_of(path: str) -> Iterator[dict[str, Tensor]]:
+    """Yields the sets of tensors in a checkpoint: under the usual keys, under any other, and at its top.
+
+    Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`.
+    """
+    content = read_content(path)
+    for tensors in _sets(content) if isinstance(content, Mapping) else ():
+        bare = {_WRAPPERS.sub("", key): value for key, value in tensors.items()}
+        yield bare if len(bare) == len(tensors) else tensors
+
+
+def _sets(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
+    top = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    places = [key for key in content if isinstance(content[key], Mapping)]
+    for place in sorted(places, key=lambda key: key not in _STATE_KEYS):
+        if tensors := dict(_tensors(content[place])):
+            yield tensors
+    if top:
+        yield top
+
+
+def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yields the tensors of nested mappings by their names, parts joined by dots."""
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{before}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{before}{key}.")
+
+
+def _placed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iterator[Placed]:
+    """Yields the sets of tensors behind each prefix that makes names into those of the network, the best first."""
+    counts = Counter(
+        key[:start]
+        for key in tensors
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key)))
+        if key[start:] in wanted
+    )
+    parts = {key.partition(".")[0] for key in wanted}
+    for prefix, _ in sorted(counts.items(), key=lambda item: (-item[1], len(item[0]))):
+        weights, beside = dict[str, Tensor](), []
+        for key, value in tensors.items():
+            name = key.removeprefix(prefix)
+            first = name.partition(".")[0]
+            is_own = key.startswith(prefix) and (first in parts or not (value.ndim == 0 or _BESIDE.search(first)))
+            is_copy = first not in parts and any(other.startswith(f"{prefix}{first}.") for other in counts)
+            if is_own and not is_copy:
+                weights[name] = value
+            else:
+                beside.append(key)
+        yield Placed(weights, prefix, tuple(beside))
+
+
+def _fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Returns how many of the network's names were found, and how many of these have its shape."""
+    shared = [key for key in wanted if key in found]
+    return len(shared), sum(found[key].shape == wanted[key].shape for key in shared)
+
+
+def _are_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor], names: Iterable[str]) -> bool:
+    return all(name in one and name in other and torch.equal(one[name], other[name]) for name in names if name in one)
+
+
+def read_state_dict(path: str, keys: Sequence[str] = _STATE_KEYS, as_written: bool = False) -> dict[str, Tensor]:
+    """Returns the weights of a checkpoint, on the CPU.
 
     Raises as `read_content` and `check_sound` do.
 
     Args:
         path: file with a bare state dict, or with one under one of `keys`.
-        wanted: the network's keys, from which `strip_prefix` tells an author's prefix from a name of the network's;
-            without them only `module.` is removed.
         keys: places where the framework puts the weights.
+        as_written: leave names as they are; else `module.`, of a data-parallel network, is removed.
     """
     _, content = unwrap(read_content(path), keys)
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
@@ -170,7 +286,7 @@ def read_state_dict(
         raise CheckpointError(f"{path}: expected a state dict, at the top or under {places}, got {_describe(content)}")
     weights = {str(key): value for key, value in content.items()}
     check_sound(path, weights)
-    return strip_prefix(weights, [key.removeprefix("module.") for key in weights] if wanted is None else wanted)
+    return weights if as_written else {key.removeprefix("module."): value for key, value in weights.items()}
 
 
 def check_sound(path: str, tensors: Mapping[str, Tensor]) -> None:
@@ -313,26 +429,6 @@ def _refuse_others(path: str, file: Path) -> None:
 def _unreadable(path: str, error: Exception) -> str:
     reason = "" if isinstance(error, pickle.UnpicklingError) else one_line(error)[:120]
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
-
-
-def strip_prefix(found: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Removes the prefixes that wrappers and authors' modules put before every key, in any order and number.
-
-    A prefix comes off only if all keys carry it, and only as many come off as match the most keys of the network
-    (`wanted`): the keys of MONAI's UNet themselves begin with `model.`.
-    """
-    theirs = set(wanted)
-    _, keys = max(stripped(found), key=lambda candidate: len(theirs.intersection(candidate[1])))  # the first of equals
-    return dict(zip(keys, found.values(), strict=True))
-
-
-def stripped(found: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yields each prefix that all keys share, the empty one first, with the keys without it."""
-    before, keys = "", list(found)
-    yield before, keys
-    while prefix := next((p for p in _PREFIXES if keys and all(key.startswith(p) for key in keys)), None):
-        before, keys = before + prefix, [key.removeprefix(prefix) for key in keys]
-        yield before, keys
 
 
 def check_fit(

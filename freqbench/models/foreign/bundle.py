@@ -28,9 +28,12 @@ from freqbench.models.networks.construction import REFUSALS
 
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
-_TRANSFORMS = "preprocessing::transforms"
+_TRANSFORMS, _AFTER = "preprocessing::transforms", "postprocessing::transforms"
 # Transforms that leave intensities and grid as they are.
 _NEUTRAL = {"LoadImage", "EnsureChannelFirst", "EnsureType", "AddChannel", "AsChannelFirst", "ToTensor", "ToDevice"}
+# Steps after the network that leave the class of a voxel as it is.
+_HARMLESS = {"Invert", "SaveImage", "CopyItems", "DeleteItems", "SelectItems", "CastToType", *_NEUTRAL}
+_THRESHOLDS = ("threshold", "logit_thresh", "threshold_values", "rounding")
 # The order in which freqbench applies them; in another order they would mean something else.
 _ORDER = ("Orientation", "Spacing", "ScaleIntensityRange", "CropForeground")
 
@@ -169,17 +172,13 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     `ScaleIntensityRanged` and `CropForegroundd` in this order, or do more: then the job has to state both.
 
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
-    expression or a third-party class without trust, overlapping classes, or no window size.
+    expression or a third-party class without trust, overlapping classes (sigmoids, or thresholds without a softmax or
+    argmax), or no window size.
     """
     validate(dict(args), NoArgs, path)
     config = _read_config(path)
     sizes = _network(config)
-    for id in config.items("postprocessing::transforms"):
-        if config.value(f"{id}::sigmoid") is True:
-            raise UserError(
-                f"{config.file}: {id}::sigmoid: classes that overlap are not supported, as each voxel is given the "
-                "class of the highest logit"
-            )
+    notes = _postprocessing(config)
     inferer = _inferer(config)
     adapter, preprocess = _space(config) or (InputAdapter(), None)
     return Description(
@@ -190,7 +189,46 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
         preprocess=preprocess,
         inference=inferer.inference if inferer else {},
         sha256=fingerprint(_files(path, config)),
+        notes=notes,
     )
+
+
+def _postprocessing(config: _Config) -> tuple[str, ...]:
+    """Returns notes on steps after the network that change classes; refuses outputs of classes that overlap."""
+    overlap = "classes that overlap are not supported, as each voxel is given the class of the highest logit"
+    steps = [id for id in config.items(_AFTER) if config.find(f"{id}::_disabled_") is not True and _is_on(config, id)]
+    names = {id: _transform(config, id) for id in steps}
+    chosen, notes = False, list[str]()
+    for id, name in names.items():
+        if name not in ("Activations", "AsDiscrete"):
+            if name not in _HARMLESS:
+                notes.append(f"{name or id} after the network is left out: labels differ where the bundle's change by it")
+            continue
+        if name == "Activations" and _of_prediction(config, id, "sigmoid"):
+            raise UserError(f"{config.file}: {id}::sigmoid: {overlap}")
+        if name == "Activations" and _of_prediction(config, id, "other"):
+            notes.append(f"{id}::other is left out: labels differ if it moves the highest class")
+        chosen |= any(_of_prediction(config, id, key) for key in ("softmax", "argmax"))
+        cut = [key for key in _THRESHOLDS if _of_prediction(config, id, key)]
+        if cut and not chosen:
+            raise UserError(f"{config.file}: {id}::{cut[0]} without a softmax or argmax before it: {overlap}")
+        if cut and not any(_of_prediction(config, each, "argmax") for each in steps[: steps.index(id) + 1]):
+            notes.append(f"{id}::{cut[0]} is left out: a voxel gets the class of the highest logit, however low")
+    return tuple(notes)
+
+
+def _is_on(config: _Config, id: str) -> bool:
+    """True if a transform works on the prediction, or does not say on what."""
+    keys = config.value(f"{id}::keys")
+    return keys is None or "pred" in ([keys] if isinstance(keys, str) else keys)
+
+
+def _of_prediction(config: _Config, id: str, name: str) -> Any:
+    """Returns an argument that may be a list, one for each key of the transform; None and False if it is not set."""
+    value, keys = config.value(f"{id}::{name}"), config.value(f"{id}::keys")
+    if isinstance(value, list) and isinstance(keys, list) and len(value) == len(keys):
+        value = value[keys.index("pred")]
+    return value if value is not None and value is not False else None
 
 
 def files(args: Mapping[str, Any]) -> tuple[str, ...]:

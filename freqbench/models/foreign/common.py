@@ -34,6 +34,7 @@ class Description:
         preprocess: preprocessing of its training data; None if the file does not state it.
         inference: keys of `Inference`, as it was deployed.
         black_box: why no gradient goes through it; None if one does.
+        notes: what its framework does beside, and freqbench does not: one line each.
     """
 
     roi: Shape
@@ -44,6 +45,7 @@ class Description:
     preprocess: Preprocess | None = None
     inference: Mapping[str, Any] = field(default_factory=dict)
     black_box: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -1,0 +1,171 @@
+"""Examines a network on a few windows, and mends what it returns where that can be mended.
+
+Attacks and metrics follow logits that are a function of one window. A network of other people may draw at test time,
+mix the windows of a batch, or return probabilities; none of this raises an error, and all of it spoils numbers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from freqbench.core.config import Strict
+from freqbench.core.errors import one_line
+from freqbench.models.entry import Yields
+
+PROBABILITIES: Yields = "probabilities"
+MENDED = {
+    PROBABILITIES: "it returns probabilities: their logarithm is taken for logits, so that a softmax gives them back",
+    "singly": (
+        "its output for a window depends on the other windows of its batch (batch statistics): windows pass one by one"
+    ),
+}
+_SMALLEST = 1e-30
+"""Added to a probability before its logarithm: 0 becomes -69, with a finite gradient, and from 1e-22 on float32 rounds
+the sum to the probability itself."""
+_ALIKE, _ALIKE_HALF = 1e-3, 2e-2  # of the largest logit; half precision rounds otherwise in another batch
+
+
+class Findings(Strict):
+    """Result of an examination.
+
+    Attributes:
+        fault: why the network cannot be attacked; None: it can.
+        yields: `probabilities` if its outputs lie in [0, 1] and add up to 1 over classes, else `logits`; the logarithm
+            of probabilities is a logit.
+        singly: True if its output for a window depends on the rest of the batch.
+        caution: what makes its rows say little; None: nothing known.
+    """
+
+    fault: str | None = None
+    yields: Yields = "logits"
+    singly: bool = False
+    caution: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on what is mended, and the caution."""
+        mended = [MENDED["singly"]] if self.singly else []
+        mended += [MENDED[PROBABILITIES]] if self.yields == PROBABILITIES else []
+        return (*mended, *([self.caution] if self.caution else []))
+
+
+class Unfit(Exception):
+    """Raised inside an examination by what ends it."""
+
+
+def windows(channels: int, roi: Sequence[int]) -> Tensor:
+    """Returns two windows `[2, channels, *roi]` in [0, 1]: noise, and darker noise around a bright box."""
+    generator = torch.Generator().manual_seed(5)
+    images = torch.rand(2, channels, *roi, generator=generator)
+    images[1] *= 0.25
+    images[(1, slice(None), *(slice(side // 4, side - side // 4) for side in roi))] += 0.5
+    return images
+
+
+@torch.no_grad()
+def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
+    """Examines a network in evaluation mode by four passes of one window, five if it seems to return probabilities.
+
+    Args:
+        net: the bare network.
+        inputs: the two `windows` as the network takes them, on its device.
+        num_classes: classes that it should return, background included.
+    """
+    try:
+        return _examined(net, inputs, num_classes)
+    except Unfit as fault:
+        return Findings(fault=str(fault))
+
+
+def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
+    buffers = [buffer.clone() for buffer in net.buffers()]
+    first = _logits(net, inputs[:1], num_classes)
+    if not first.isfinite().all():
+        raise Unfit("expected finite logits, got NaN or infinities: check its weights and the input that it expects")
+    again = _logits(net, inputs[:1], num_classes)
+    if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
+        raise Unfit("expected parameters and buffers as they were after a pass, got others: save it in evaluation mode")
+    if not _are_alike(first, again):
+        raise Unfit(
+            "expected equal logits of one window in two passes, got others: it draws at test time (dropout, or a "
+            "module in training mode): switch the draws off, or save it in evaluation mode"
+        )
+    try:
+        both = _logits(net, inputs, num_classes)
+        singly = not _are_alike(both[:1], first)
+    except Unfit:  # a graph for a batch of one
+        singly = True
+    other = _logits(net, inputs[1:], num_classes) if singly else both[1:]
+    caution = None
+    if torch.equal(first, other):
+        caution = "its output does not depend on the volume"
+    elif _in_unit_interval(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
+        sums = torch.cat([first, other]).float().sum(dim=1)
+        if (sums - 1).abs().max() > (0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3):
+            raise Unfit(
+                "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
+                "that overlap: return the logits of classes of which each voxel has one"
+            )
+        return Findings(yields="probabilities", singly=singly)
+    return Findings(singly=singly, caution=caution)
+
+
+def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
+    """Returns the logits of a pass; raises Unfit for an error, another type or another shape."""
+    size = "x".join(map(str, inputs.shape[1:]))
+    given = inputs.clone()
+    try:
+        logits = net(given)
+    except Exception as error:
+        raise Unfit(f"a window of {size} does not pass through it: {one_line(error)}") from error
+    shape = (len(inputs), num_classes, *inputs.shape[2:])
+    if not isinstance(logits, Tensor):
+        raise Unfit(f"expected a tensor of logits, got {type(logits).__name__}: return one tensor")
+    if tuple(logits.shape) != shape:
+        raise Unfit(f"expected logits of shape {shape}, got {tuple(logits.shape)}: check classes, channels and window")
+    if not torch.equal(given, inputs):
+        raise Unfit("expected a network that leaves its input as it is, got one that writes into it: copy it")
+    return logits
+
+
+def _are_alike(one: Tensor, other: Tensor) -> bool:
+    share = _ALIKE_HALF if one.dtype in (torch.float16, torch.bfloat16) else _ALIKE
+    return bool((one - other).abs().max() <= share * other.abs().max())
+
+
+def _in_unit_interval(*outputs: Tensor) -> bool:
+    """True if all numbers lie in [0, 1], also those of an input far out of its range, which logits would follow."""
+    return all(float(values.min()) >= 0 and float(values.max()) <= 1 + 1e-6 for values in outputs)
+
+
+class LogOfProbabilities(nn.Module):
+    r"""Returns :math:`\log(p + 10^{-30})` of a network that returns probabilities p, in float32 at least."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
+        probabilities: Tensor = self.net(images)
+        exact = probabilities if probabilities.dtype == torch.float64 else probabilities.float()
+        return (exact + _SMALLEST).log()
+
+
+class OneByOne(nn.Module):
+    """Passes the windows of a batch through a network one by one, as it mixes them otherwise."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
+        return torch.cat([self.net(image) for image in images.split(1)])
+
+
+def mended(net: nn.Module, yields: Yields, singly: bool) -> nn.Module:
+    """Returns a network that returns logits, each window's by itself; the same network if it does already."""
+    net = OneByOne(net) if singly else net
+    return LogOfProbabilities(net) if yields == PROBABILITIES else net

@@ -1,0 +1,294 @@
+"""Reads a network's arguments off the keys and shapes of its weights, as far as these determine them.
+
+MONAI's classes have other defaults than a training states, and a checkpoint rarely says which arguments it was made
+with. What leaves no trace in weights (`UNTRACED`) is named, and where a default would be a guess, asked for.
+"""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+
+from freqbench.models.networks.architectures import MODELS
+
+Weights = Mapping[str, Tensor]
+
+SIGNS: Mapping[str, str] = {
+    "unet": "model.1.submodule.",
+    "unetr": "vit.blocks.",
+    "swin_unetr": "swinViT.",
+    "segresnet": "convInit.",
+    "unetr_pp": "unetr_pp_encoder.",
+    "segmamba": "vit.gscs.",
+    "rog": "backbone.0.cells.",
+    "vista3d": "point_head.",
+    "sam_med3d": "mask_decoder.",
+    "nnunet": "decoder.seg_layers.",
+}
+"""Beginning of a key of each network of any size; of nnU-Net's too, as its files are taken for checkpoints."""
+
+UNTRACED: Mapping[str, tuple[str, ...]] = {
+    "unet": ("strides",),
+    "unetr": ("num_heads",),
+    "swin_unetr": ("normalize",),
+    "segresnet": ("norm", "act"),
+    "slices": ("axis",),
+}
+"""Arguments that change what a network computes and leave no trace in its weights."""
+_BOUND: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "unetr": ("num_heads", ("hidden_size",)),
+    "segresnet": ("norm", ("init_filters",)),
+}
+"""For an architecture, the untraced argument that goes with its sizes: beside other sizes its default is a guess."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inferred:
+    """Facts that the weights of a network show.
+
+    Attributes:
+        args: arguments of the network's class.
+        in_channels, out_channels: channels of its first and last layer; None: not known.
+        unclear: arguments that are not at their default and that the weights do not determine.
+    """
+
+    args: Mapping[str, Any] = field(default_factory=dict)
+    in_channels: int | None = None
+    out_channels: int | None = None
+    unclear: tuple[str, ...] = ()
+
+
+def recognised(weights: Weights) -> tuple[str, str | None, dict[str, Tensor]]:
+    """Guesses from the keys: the prefix of the network's, its architecture, and its weights without the prefix.
+
+    A sign counts at the beginning of any part of a key. Of several networks in a file, the first is taken.
+    """
+    dims = {weight.ndim for weight in weights.values()}
+    is_planar = 4 in dims and 5 not in dims  # convolutions of a 2D network
+    for key in weights:
+        for arch, sign in SIGNS.items():
+            start = 0 if key.startswith(sign) else f".{key}".find(f".{sign}")
+            if start >= 0:
+                prefix = key[:start]
+                arch = "slices" if arch in MODELS and is_planar else arch
+                bare = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+                return prefix, arch, bare
+    return "", None, dict(weights)
+
+
+def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
+    """Reads the arguments of an architecture off its weights; empty where their keys are not those of the network.
+
+    `num_channels` are the volume's, which tell the slices of a stack (`slices`).
+    """
+    if arch == "slices":
+        network = next((name for name, sign in SIGNS.items() if any(key.startswith(sign) for key in weights)), None)
+        if network not in _READ:
+            return Inferred()
+        plain = inferred(network, weights)
+        slices = (plain.in_channels or 0) // num_channels
+        odd = {"slices": slices} if slices % 2 and slices * num_channels == plain.in_channels else {}
+        return Inferred(
+            args={"network": network, **odd, **plain.args}, out_channels=plain.out_channels, unclear=plain.unclear
+        )
+    try:
+        return _READ[arch](weights)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+        return Inferred()
+
+
+def to_state(arch: str, args: Mapping[str, Any], found: Inferred) -> list[str]:
+    """Returns the arguments that a job has to state: their defaults would be guesses.
+
+    `args` are those that it states.
+    """
+    asked = [name for name in found.unclear if name not in args]
+    name, sizes = _BOUND.get(arch, ("", ()))
+    is_other = any(found.args.get(size, default) != default for size, default in defaults(arch, sizes).items())
+    return [*asked, *([name] if name and is_other and name not in args and name not in asked else [])]
+
+
+def unlike_default(arch: str, found: Inferred) -> dict[str, Any]:
+    """Returns the arguments whose value is not the default."""
+    usual = defaults(arch, found.args)
+    return {name: value for name, value in found.args.items() if name not in usual or usual[name] != value}
+
+
+def defaults(arch: str, names: Iterable[str]) -> dict[str, Any]:
+    """Returns the defaults of arguments: the table's, else those of the network's class."""
+    parameters = inspect.signature(pkgutil.resolve_name(MODELS[arch].target)).parameters
+    return {name: MODELS[arch].args.get(name, parameters[name].default) for name in names if name in parameters}
+
+
+def _unet(weights: Weights) -> Inferred:
+    """Follows MONAI's nested levels: `0` goes down, `1.submodule` is the next level, `2` comes up."""
+    args: dict[str, Any] = {}
+    place, channels, strides = "model.", list[int](), list[int]()
+    while f"{place}0.conv.weight" in weights or f"{place}0.conv.unit0.conv.weight" in weights:
+        units = _count(weights, f"{place}0.conv.unit{{}}.conv.weight")
+        weight = weights[f"{place}0.conv.unit0.conv.weight" if units else f"{place}0.conv.weight"]
+        residual = weights.get(f"{place}0.residual.weight")
+        channels.append(len(weight))
+        # A residual of kernel 1 stands beside a stride of 1; any other stride looks alike.
+        is_kept = units and (residual is None or (residual.shape[2:].numel() == 1 and weight.shape[2:].numel() > 1))
+        strides.append(1 if is_kept else 2)
+        args["num_res_units"], args["kernel_size"] = units, _side(weight)
+        place += "1.submodule."
+    bottom = weights[f"{place}conv.unit0.conv.weight" if args["num_res_units"] else f"{place}conv.weight"]
+    channels.append(len(bottom))
+    up = weights["model.2.0.conv.weight" if args["num_res_units"] else "model.2.conv.weight"]
+    first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
+    last = weights.get("model.2.1.conv.unit0.conv.weight")
+    norms = {key.removeprefix(f"{first}adn.N.") for key in weights if key.startswith(f"{first}adn.N.")}
+    unclear = _norm(norms, args, "norm", "batch")
+    if f"{first}adn.A.weight" not in weights:
+        unclear = (*unclear, "act")
+    if f"{first}conv.bias" not in weights:
+        args["bias"] = False
+    args |= {"channels": tuple(channels), "strides": tuple(strides), "up_kernel_size": _side(up)}
+    outputs = up.shape[1] if last is None else len(last)
+    return Inferred(
+        args=args, in_channels=weights[f"{first}conv.weight"].shape[1], out_channels=outputs, unclear=unclear
+    )
+
+
+def _unetr(weights: Weights) -> Inferred:
+    first = weights["encoder1.layer.conv1.conv.weight"]
+    mlp = weights["vit.blocks.0.mlp.linear1.weight"]
+    args: dict[str, Any] = {"feature_size": len(first), "mlp_dim": mlp.shape[0], "hidden_size": mlp.shape[1]}
+    embedding = "vit.patch_embedding.patch_embeddings."
+    args["proj_type"] = "conv" if f"{embedding}weight" in weights else "perceptron"
+    args["qkv_bias"] = "vit.blocks.0.attn.qkv.bias" in weights
+    args["conv_block"] = any(key.startswith("encoder2.blocks.0.1.") for key in weights)
+    args["res_block"] = "decoder5.conv_block.conv3.conv.weight" in weights
+    unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name", "batch")
+    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+
+
+def _swin_unetr(weights: Weights) -> Inferred:
+    first = weights["swinViT.patch_embed.proj.weight"]
+    block = "swinViT.layers{}.0.blocks.{}.attn."
+    tables = [weights[block.format(i, 0) + "relative_position_bias_table"] for i in range(1, 5)]
+    args: dict[str, Any] = {"feature_size": len(first), "patch_size": first.shape[2]}
+    args["depths"] = tuple(_count(weights, block.format(i, "{}") + "qkv.weight") for i in range(1, 5))
+    args["num_heads"] = tuple(table.shape[1] for table in tables)
+    args["window_size"] = (round(tables[0].shape[0] ** (1 / (first.ndim - 2))) + 1) // 2
+    args["qkv_bias"] = f"{block.format(1, 0)}qkv.bias" in weights
+    hidden = weights["swinViT.layers1.0.blocks.0.mlp.linear1.weight"]
+    args["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
+    args["use_v2"] = any(key.startswith("swinViT.layers1c.") for key in weights)
+    args["patch_norm"] = "swinViT.patch_embed.norm.weight" in weights
+    unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name", "batch")
+    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+
+
+def _segresnet(weights: Weights) -> Inferred:
+    first = weights["convInit.conv.weight"]
+    levels = _count(weights, "down_layers.{}.1.conv1.conv.weight")
+    args: dict[str, Any] = {"init_filters": len(first)}
+    args["blocks_down"] = tuple(_count(weights, f"down_layers.{i}.{{}}.conv1.conv.weight", 1) for i in range(levels))
+    args["blocks_up"] = tuple(_count(weights, f"up_layers.{i}.{{}}.conv1.conv.weight") for i in range(levels - 1))
+    if "up_samples.0.1.deconv.weight" in weights:
+        args["upsample_mode"] = "deconv"
+    elif _keys(weights, "up_samples.0.1."):
+        args["upsample_mode"] = "pixelshuffle"
+    last = weights.get("conv_final.2.conv.weight")
+    if last is None:
+        args["use_conv_final"] = False
+    norms, unclear = _keys(weights, "down_layers.0.1.norm1."), tuple[str, ...]()
+    if "running_mean" in norms:
+        args["norm"] = "batch"
+    elif not norms:
+        args["norm"] = "instance"
+    return _with_channels(args, first, last, unclear)
+
+
+def _unetr_pp(weights: Weights) -> Inferred:
+    encoder, block = "unetr_pp_encoder.", "decoder5.decoder_block.0."
+    first = weights[f"{encoder}downsample_layers.0.0.conv.weight"]
+    stages = range(_count(weights, encoder + "stages.{}.0.gamma"))
+    args: dict[str, Any] = {"stem": tuple(first.shape[2:])}
+    args["feature_size"] = len(weights["encoder1.conv1.conv.weight"])
+    args["dims"] = tuple(len(weights[f"{encoder}stages.{i}.0.gamma"]) for i in stages)
+    args["depths"] = tuple(_count(weights, f"{encoder}stages.{i}.{{}}.gamma") for i in stages)
+    args["decoder_depth"] = _count(weights, block + "{}.gamma")
+    args["num_heads"] = len(weights[f"{encoder}stages.0.0.epa_block.temperature"])
+    args["proj_sizes"] = tuple(len(weights[f"{encoder}stages.{i}.0.epa_block.E.weight"]) for i in stages)
+    args["decoder_proj_size"] = len(weights[f"{block}0.epa_block.E.weight"])
+    args["conv_blocks"] = 2 if f"{encoder}stages.0.0.conv52.conv1.conv.weight" in weights else 1
+    return _with_channels(args, first, weights["out1.conv.conv.weight"])
+
+
+def _segmamba(weights: Weights) -> Inferred:
+    first = weights["vit.downsample_layers.0.0.weight"]
+    stages = range(_count(weights, "vit.stages.{}.0.mamba.D"))
+    args: dict[str, Any] = {"feat_size": tuple(weights[f"vit.gscs.{i}.proj.weight"].shape[0] for i in stages)}
+    args["depths"] = tuple(_count(weights, f"vit.stages.{i}.{{}}.mamba.D") for i in stages)
+    args["hidden_size"] = weights["decoder5.transp_conv.conv.weight"].shape[0]
+    return _with_channels(args, first, weights["out.conv.conv.weight"])
+
+
+def _rog(weights: Weights) -> Inferred:
+    cell = weights["backbone.0.cells.0.core.1.pointwise.weight"]
+    return _with_channels({"channels": len(cell)}, weights["stem.0.0.pointwise.weight"], weights["final.1.weight"])
+
+
+def _vista3d(weights: Weights) -> Inferred:
+    encoder = "image_encoder.encoder."
+    first = weights[f"{encoder}conv_init.weight"]
+    levels = range(_count(weights, encoder + "layers.{}.blocks.0.conv1.weight"))
+    depths = tuple(_count(weights, f"{encoder}layers.{i}.blocks.{{}}.conv1.weight") for i in levels)
+    return Inferred(args={"feature_size": len(first), "blocks_down": depths}, in_channels=first.shape[1])
+
+
+def _sam_med3d(weights: Weights) -> Inferred:
+    first = weights["image_encoder.patch_embed.proj.weight"]
+    args: dict[str, Any] = {"embed_dim": len(first)}
+    args["depth"] = _count(weights, "image_encoder.blocks.{}.attn.qkv.weight")
+    args["num_heads"] = len(first) // weights["image_encoder.blocks.0.attn.rel_pos_d"].shape[1]
+    args["prompt_embed_dim"] = weights["prompt_encoder.no_mask_embed.weight"].shape[1]
+    return Inferred(args=args)
+
+
+_READ: Mapping[str, Callable[[Weights], Inferred]] = {
+    "unet": _unet,
+    "unetr": _unetr,
+    "swin_unetr": _swin_unetr,
+    "segresnet": _segresnet,
+    "unetr_pp": _unetr_pp,
+    "segmamba": _segmamba,
+    "rog": _rog,
+    "vista3d": _vista3d,
+    "sam_med3d": _sam_med3d,
+}
+
+
+def _with_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unclear: tuple[str, ...] = ()) -> Inferred:
+    outputs = None if last is None else last.shape[0]
+    return Inferred(args=args, in_channels=first.shape[1], out_channels=outputs, unclear=unclear)
+
+
+def _norm(names: set[str], args: dict[str, Any], key: str, batch: str) -> tuple[str, ...]:
+    """Notes batch normalisation by its statistics; returns the key if weights without statistics leave it open."""
+    if "running_mean" in names:
+        args[key] = batch
+    return (key,) if names and key not in args else ()
+
+
+def _keys(weights: Weights, place: str) -> set[str]:
+    return {key.removeprefix(place) for key in weights if key.startswith(place)}
+
+
+def _count(weights: Weights, pattern: str, start: int = 0) -> int:
+    """Returns how many numbers in a row, from `start`, make a key of the pattern."""
+    return next(i for i in count(start) if pattern.format(i) not in weights) - start
+
+
+def _side(weight: Tensor) -> int | tuple[int, ...]:
+    """Returns the length of a kernel: one number if all its axes have it."""
+    sides = tuple(weight.shape[2:])
+    return sides[0] if len(set(sides)) == 1 else sides
