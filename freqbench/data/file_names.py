@@ -143,8 +143,8 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
             return  # of a data set in a folder, which is the one to give
         beside: dict[str, set[Texts]] = {}
         for path in images:
-            if case := _case_in(path, of_case, levels):
-                beside.setdefault(_pattern(path, case), set()).add(case)
+            if held := _case_in(path, of_case, levels):
+                beside.setdefault(_pattern(path, held), set()).add(held)
         of_most = [
             pattern
             for pattern, cases in beside.items()
@@ -191,7 +191,8 @@ def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Te
     *folders, file = path.split("/")
     varying = tuple(folders[level] for level in levels if level < len(folders))
     runs = [*_runs(nifti.stem(file))]
-    found = [(run,) for part in folders for run in _runs(part)] + [(run,) for run in runs]
+    found: list[Texts] = [(run,) for part in folders for run in _runs(part)]
+    found += [(run,) for run in runs]
     found += [varying, *((*varying, run) for run in runs)]
     return max((case for case in found if case in cases), key=lambda case: len("".join(case)), default=None)
 
