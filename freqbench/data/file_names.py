@@ -127,17 +127,12 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
     levels = _varying(called)
     masks: dict[str, dict[Texts, str]] = {}
-    twice = set[str]()
     for path in called:
         for case in dict.fromkeys(_cases_of_mask(path, levels)):
-            pattern = _pattern(path, case)
-            if masks.setdefault(pattern, {}).setdefault(case, path) != path:
-                twice.add(pattern)
+            masks.setdefault(_pattern(path, case), {})[case] = path
     images = sorted(set(paths) - set(called))
     # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
     for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
-        if label in twice:
-            continue
         top, _, below = label.partition("/")
         if below and not (_MASK_FOLDER.fullmatch(top) or _BRACES.search(top) or "*" in top):
             return  # of a data set in a folder, which is the one to give
