@@ -127,24 +127,19 @@ def pairings(paths: Sequence[str]) -> Iterator[Pairing]:
     called = [path for path in paths if is_called_mask(path) or any(map(_MASK_FOLDER.fullmatch, path.split("/")[:-1]))]
     levels = _varying(called)
     masks: dict[str, dict[Texts, str]] = {}
-    twice = set[str]()
     for path in called:
         for case in dict.fromkeys(_cases_of_mask(path, levels)):
-            pattern = _pattern(path, case)
-            if masks.setdefault(pattern, {}).setdefault(case, path) != path:
-                twice.add(pattern)
+            masks.setdefault(_pattern(path, case), {})[case] = path
     images = sorted(set(paths) - set(called))
     # The pattern of the most files goes first, and one of a mask, which may be the brain's or body's, last.
     for label, of_case in sorted(masks.items(), key=lambda item: (-len(item[1]), "mask" in item[0].lower())):
-        if label in twice:
-            continue
         top, _, below = label.partition("/")
         if below and not (_MASK_FOLDER.fullmatch(top) or _BRACES.search(top) or "*" in top):
             return  # of a data set in a folder, which is the one to give
         beside: dict[str, set[Texts]] = {}
         for path in images:
-            if case := _case_in(path, of_case, levels):
-                beside.setdefault(_pattern(path, case), set()).add(case)
+            if held := _case_in(path, of_case, levels):
+                beside.setdefault(_pattern(path, held), set()).add(held)
         of_most = [
             pattern
             for pattern, cases in beside.items()
@@ -191,7 +186,8 @@ def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Te
     *folders, file = path.split("/")
     varying = tuple(folders[level] for level in levels if level < len(folders))
     runs = [*_runs(nifti.stem(file))]
-    found = [(run,) for part in folders for run in _runs(part)] + [(run,) for run in runs]
+    found: list[Texts] = [(run,) for part in folders for run in _runs(part)]
+    found += [(run,) for run in runs]
     found += [varying, *((*varying, run) for run in runs)]
     return max((case for case in found if case in cases), key=lambda case: len("".join(case)), default=None)
 

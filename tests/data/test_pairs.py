@@ -73,6 +73,14 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
     np.testing.assert_array_equal(native.label[0], volume()[1])
 
 
+def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_path: Path) -> None:
+    sides = ("train", "val")
+    _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
+    dataset = _found(tmp_path)
+    assert (dataset.image, dataset.split) == (("{split}/imgs/{case}.nii.gz",), "val")
+    np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
+
+
 @pytest.mark.parametrize(
     ("names", "order"),
     [

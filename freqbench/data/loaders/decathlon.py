@@ -88,7 +88,7 @@ class Decathlon(ListedFolder):
                 f"{self._source()}: expected entries of training with `fold` {self.fold}, got those of {there}: choose "
                 "another `fold`, or leave it out"
             )
-        of_fold = {"training": [], "validation": []}
+        of_fold: dict[str, list[Any]] = {"training": [], "validation": []}
         for line, fold in zip(lines, folds, strict=True):
             of_fold["validation" if fold == self.fold else "training"].append(line)
         return {**listed, **of_fold}
@@ -144,7 +144,7 @@ class Decathlon(ListedFolder):
 def _images_in(line: Any) -> tuple[str, ...]:
     """Returns an entry's images as the list names them; none for what is no entry."""
     images = line.get("image") if isinstance(line, dict) else line
-    several = images if isinstance(images, list) and isinstance(line, dict) else [images]
+    several: list[Any] = images if isinstance(images, list) and isinstance(line, dict) else [images]
     if not all(isinstance(image, str) and image for image in several):
         return ()
     return tuple(image if isinstance(line, dict) or "/" in image else f"imagesTr/{image}" for image in several)
