@@ -43,7 +43,7 @@ class Grid:
         cases: cases of each dataset, by its name.
         metrics: metrics that every record has to cover.
         warnings: warnings for the user before the run.
-        notes: lines on what was concluded about the datasets' files.
+        notes: lines on what was concluded about the datasets' files, and how networks are given them.
     """
 
     job: JobSpec
@@ -104,6 +104,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
     count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
     limits.require(count, limits.CELLS, "cells")
     concerns = [str(warning.message) for warning in caught]
+    notes = [note for dataset in datasets for note in dataset.notes]
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
@@ -131,6 +132,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                     "much, and of no other"
                 )
             concerns += model.notes
+            notes += record.axes_notes(model, dataset.name, cases[dataset.name])
             concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
         concerns += [
             f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and volumes "
@@ -190,7 +192,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
         cases=cases,
         metrics=job.metrics,
         warnings=tuple(dict.fromkeys(concerns)),
-        notes=tuple(note for dataset in datasets for note in dataset.notes),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 

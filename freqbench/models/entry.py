@@ -139,6 +139,16 @@ class InputAdapter(Strict):
         """True if the axes are those of each file, so that they depend on the case."""
         return not set(self.axes).isdisjoint(FILE_AXES)
 
+    @property
+    def codes(self) -> str:
+        """Directions in which the axes of the network's input increase, as in SPL; not for axes of files.
+
+        >>> InputAdapter(axes="D-W-H").codes
+        'SPL'
+        """
+        codes = {letters: code for code, letters in RAS_LETTERS.items()}
+        return "".join(codes[letters] for letters in re.findall("-?[HWD]", self.axes))
+
     def of_file(self, codes: str) -> "InputAdapter":
         """Returns the adapter from a RAS volume whose file has axes towards `codes`, as in LPS.
 

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 
 from freqbench import models
 from freqbench.core.errors import UserError
+from freqbench.core.types import CaseRef
 from freqbench.job.grid import Grid
 from freqbench.job.schema import build_dataset
+from freqbench.models import InputAdapter, ModelSpec
+from freqbench.models.checkpoints.record import axes_notes
 
 CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
 CT = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}  # the phantom's own space
@@ -117,3 +121,34 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
         "on them are flattered",
     )
     assert grid(training={"fingerprints": {"train": prints[1:]}}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("arch", "axes", "files", "line"),
+    [
+        (
+            "nnunet",
+            "KJI",
+            ["LPS", "RAS", "LPS"],
+            r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)",
+        ),
+        ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP, to which each file is turned: .* LPS \(1\)"),
+        ("unet", "HWD", ["LAS"], r"towards RAS, to which each file is turned: .* LAS \(1\): set input: {axes: IJK}"),
+        ("unet", "HWD", ["RAS"], None),
+    ],
+)
+def test_axes_that_a_network_is_assumed_to_take_are_said_beside_those_of_files(
+    tmp_path: Path, arch: str, axes: str, files: list[str], line: str | None
+) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / "m.pt")
+    spec = ModelSpec(
+        name="m", arch=arch, args={}, roi=(8, 8, 8), num_classes=2, checkpoint=str(tmp_path / "m.pt"),
+        checkpoint_sha256="0", input=InputAdapter(axes=axes),
+    )  # fmt: skip
+    refs = [
+        CaseRef(case_id=f"c{i}", patient_id=f"c{i}", fingerprint=f"{i:016x}", shape=(8, 8, 8), axes=codes)
+        for i, codes in enumerate(files)
+    ]
+    notes = list(axes_notes(spec, "d", refs))
+    assert len(notes) == (line is not None)
+    assert all(re.search(str(line), note) for note in notes)

@@ -1,5 +1,6 @@
 """Combines a model's entry with its checkpoint's metadata, and warns of what speaks against scoring a model."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata, weights_sha256
-from freqbench.models.entry import ENSEMBLE, ModelEntry, seed_of
+from freqbench.models.entry import AXES, COMMAND, ENSEMBLE, ModelEntry, seed_of
 from freqbench.models.foreign import READERS
 from freqbench.models.networks.architectures import MODELS
 from freqbench.models.spec import ModelSpec
@@ -108,6 +109,27 @@ def concerns(
     shares = [f"{count} of {len(refs)} cases of {dataset} {SHARE[role]}" for role, count in seen.items() if count]
     if shares:
         yield f"{model.name}: {' and '.join(shares)}: scores on them are flattered"
+
+
+def axes_notes(model: ModelSpec, dataset: str, refs: Sequence[CaseRef]) -> Iterator[str]:
+    """Yields a line on the axes that a network is assumed to take, beside those of a dataset's files.
+
+    Networks of freqbench's own record, untrained ones and commands, which are given a header, yield none.
+    """
+    first = model.members[0] if model.members else model
+    if first.is_random or first.arch == COMMAND or (first.arch not in READERS and read(first.checkpoint)[1]):
+        return
+    found = Counter(ref.axes for ref in refs)
+    files = f"files of {dataset} lie towards {', '.join(f'{codes} ({count})' for codes, count in found.items())}"
+    if first.input.is_of_file:
+        yield f"{model.name}: is given each file as it lies, its axes in the order {first.input.axes}: {files}"
+    elif first.input.axes != AXES:
+        yield f"{model.name}: is assumed to take axes towards {first.input.codes}, to which each file is turned: {files}"
+    elif found.keys() != {"RAS"}:
+        yield (
+            f"{model.name}: is assumed to take axes towards RAS, to which each file is turned: {files}: set input: {{axes: "
+            "IJK} if it was trained on files as they lie"
+        )
 
 
 def _plain(name: str) -> str:
