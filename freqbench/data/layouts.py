@@ -51,7 +51,7 @@ def _patterns(folder: Path) -> dict[str, Any]:
             "write `loader: pairs` with `image`, a list of patterns in the order of the network's channels, and `label`"
         )
     image = pairing.image[0] if len(pairing.image) == 1 else list(pairing.image)
-    return {"image": image, "label": pairing.label, "labels": _num_classes(_some(folder, pairing.masks))}
+    return {"image": image, "label": pairing.label, **_found_classes(_some(folder, pairing.masks))}
 
 
 def _some(folder: Path, paths: Sequence[str]) -> list[str]:
@@ -59,8 +59,11 @@ def _some(folder: Path, paths: Sequence[str]) -> list[str]:
     return [str(folder / path) for path in paths[:: -(-len(paths) // READ) or 1]]
 
 
-def _num_classes(labels: Sequence[str]) -> int:
-    return max(2, *(value + 1 for path in labels for value in classes_in(path)))
+def _found_classes(paths: Sequence[str]) -> dict[str, Any]:
+    """Returns `labels`, their number in these label maps, and a `label_map` if they are not 0, 1, ..., as BraTS' 4."""
+    values = sorted({0, *(value for path in paths for value in classes_in(path))})
+    moved = {value: k for k, value in enumerate(values) if value != k}
+    return {"labels": max(2, len(values)), **({"label_map": moved} if moved else {})}
 
 
 def _list_of(folder: Path) -> str | None:
@@ -99,7 +102,7 @@ def _of_list(folder: Path) -> dict[str, Any]:
                 if of_split
                 for path in dataset.survey(split).labels
             ]
-            keys["labels"] = _num_classes(_some(folder, labels)) if labels else 2
+            keys |= _found_classes(_some(folder, labels))
     return keys
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import yaml
@@ -248,3 +249,19 @@ def test_a_job_on_another_format_is_told_how_to_convert_it(tmp_path: Path) -> No
     (tmp_path / "a.mha").touch()
     with pytest.raises(DataError, match=r"got 'a\.mha': convert each by SimpleITK"):
         fb.Case.from_nifti(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize(("values", "classes"), [((1, 2, 4), {4: 3}), ((255,), {255: 1}), ((1, 2), None)])
+def test_labels_with_gaps_are_proposed_with_the_classes_that_they_become(
+    tmp_path: Path, values: tuple[int, ...], classes: dict[int, int] | None
+) -> None:
+    for seed, name in enumerate("ab"):
+        image, label = np.random.default_rng(seed).random((6, 6, 6), np.float32), np.zeros((6, 6, 6), np.uint8)
+        label.flat[: len(values)] = values
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / f"{name}_seg.nii.gz")
+    entry = recognise(str(tmp_path)).entry
+    assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
+    dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
+    found = dataset.load(dataset.refs()[0]).label
+    assert found.unique().tolist() == list(range(len(values) + 1))
