@@ -116,7 +116,8 @@ def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> No
     space = {"intensity": "minmax", "crop_foreground": False}
     mapped = fb.Case.from_nifti(*files, labels=3, label_map={9: 2}, **space)
     ignored = fb.Case.from_nifti(*files, ignore=[9], **space)
-    assert mapped.label is not None and ignored.label is not None
+    assert mapped.label is not None
+    assert ignored.label is not None
     assert (mapped.label[0].numpy() == np.where(label == 9, 2, label)).all()
     assert (ignored.label[0].numpy() == np.where(label == 9, IGNORED, label)).all()
     with pytest.raises(UserError, match="expected classes 0 to 253"):
@@ -128,9 +129,14 @@ def test_training_refuses_voxels_that_do_not_count(tmp_path: Path) -> None:
     dataset = {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)}
     splits = {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"}
     job = TrainJob.model_validate(
-        {"name": "t", "dataset": dataset, "splits": splits, "steps": 1, "models": [{"name": "m", "arch": "unet"}]}
+        {
+            "name": "t",
+            "dataset": dataset,
+            "splits": splits,
+            "steps": 9,
+            "warmup_steps": 0,
+            "models": [{"name": "m", "arch": "unet"}],
+        }
     )
-    with pytest.raises(
-        UserError, match=r"t: m: expected a label for every voxel, .* got raw with voxels .* \(label 2\)"
-    ):
+    with pytest.raises(UserError, match=r"t: m: expected a label for every voxel, .* got raw with .* \(label 2\)"):
         training.train(job, str(tmp_path / "out"))
