@@ -131,8 +131,8 @@ def _chooses(where: str, names: Sequence[str], listed: Mapping[int, str]) -> boo
         strange = next(name for name in names[1:] if name not in known)
         raise DataError(
             f"{where}: expected `labels` of the list's own names, or others for labels 0, 1, ..., got "
-            f"{misplaced[0]!r}, which is label {known[misplaced[0]]}, beside {strange!r}, which is none of {', '.join(listed.values())}: "
-            "mend it, or say the class of each label by `label_map`"
+            f"{misplaced[0]!r}, which is label {known[misplaced[0]]}, beside {strange!r}, which is none of "
+            f"{', '.join(listed.values())}: mend it, or say the class of each label by `label_map`"
         )
     return False
 

@@ -122,9 +122,9 @@ def certified_scores(pred: Tensor, certified: Tensor, label: Tensor, num_classes
     All maps are `[H, W, D]`: `pred` holds the certificate's class where `certified` is True. Values are 0 to 1; both
     Dice are NaN if the label has no foreground.
     """
-    certified, counts = certified.to(pred.device), counted(label, num_classes + 1)
-    if counts is not None:
-        pred, certified, label = (each[counts.to(each.device)].reshape(1, 1, -1) for each in (pred, certified, label))
+    certified, kept = certified.to(pred.device), counted(label, num_classes + 1)
+    if kept is not None:
+        pred, certified, label = (each[kept.to(each.device)].reshape(1, 1, -1) for each in (pred, certified, label))
     # One extra class holds the voxels that abstain.
     seen = torch.where(certified, pred.long(), num_classes)
     counts = confusion(seen, label.long(), num_classes + 1).double().cpu().numpy()

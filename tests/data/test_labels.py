@@ -1,6 +1,7 @@
 """Which class a label in a file becomes: by number, by name, by `label_map`, or none at all."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,12 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.types import IGNORED
 from freqbench.data import nifti
 from freqbench.data.labels import classes_of
+from freqbench.data.layouts import recognise
+from freqbench.job import plan
+from freqbench.job.grid import expand
+from freqbench.job.schema import JobSpec
 
+from . import downloads
 from .conftest import Folder, made, refused
 from .downloads import SHAPE, Nifti1, volume
 
@@ -182,3 +188,19 @@ def test_nifti_reads_negative_labels_where_they_are_listed(folder: Folder) -> No
     assert kept.shape == SHAPE
     with pytest.raises(DataError, match="expected integers from 0 as labels, got -1"):
         nifti.read_integers(nifti.read_header(folder.root / "labelsTr/a.nii.gz"))
+
+
+def test_plan_and_doctor_say_which_labels_become_which_classes(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, ["a"], labels={"air": 0, "left": 1, "right": 2, "far": 6, "ignore": 7})
+    said = {
+        f"{tmp_path.name}: labels of the files become classes: 6 (far) -> 3 (far); 0, 1, 2 as in the files",
+        f"{tmp_path.name}: voxels with the label 7 do not count: not in losses, metrics or success",
+    }
+    assert said <= set(recognise(str(tmp_path), with_labels=True).notes)
+    entry = {"name": tmp_path.name, "loader": "nnunet_raw", "root": str(tmp_path), "split": "training"}
+    args = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+    network = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": [16, 16, 16]}
+    content = {"name": "j", "datasets": [entry], "models": [network], "attacks": [{"name": "fgsm", "eps": 0.1}]}
+    grid = expand(JobSpec.model_validate(content))
+    found = plan.outlook(grid, (), None, str(tmp_path / "out"))
+    assert {f"note: {line}" for line in said} <= set(plan.lines(found))

@@ -1,13 +1,20 @@
 """Voxels without a label in every metric of predictions: they are no class, no error, and no share of anything."""
 
+from pathlib import Path
+
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from data import downloads
 
+import freqbench as fb
+from freqbench import training
 from freqbench.core.errors import UserError
 from freqbench.core.types import IGNORED
 from freqbench.engine import scoring
 from freqbench.engine.scoring import LabelMaps, score_draw, score_prediction
+from freqbench.job.training import TrainJob
 from freqbench.metrics import certified_scores, confusion, hd95, nsd, voxel_success
 
 SPACING = (1.0, 2.0, 1.5)
@@ -94,3 +101,49 @@ def test_a_case_without_any_label_has_no_score() -> None:
     label = torch.full((4, 4, 4), IGNORED, dtype=torch.uint8)
     found = scoring.score_overlap(torch.zeros_like(label), label, 3)
     assert all(np.isnan(row["dsc"]) for row in found.classes)
+
+
+def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> None:
+    image, label = np.random.default_rng(1).random((6, 5, 4)), np.zeros((6, 5, 4), np.uint8)
+    label[1:3], label[3:5] = 1, 9
+    case = fb.Case(image, label, ignore=[9])
+    assert case.label is not None
+    assert (case.label[0].numpy() == np.where(label == 9, IGNORED, label)).all()
+    assert (case.ignores, case.highest_label) == (True, 1)
+    for name, voxels in (("image", image * 100), ("label", label)):
+        nib.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / f"{name}.nii.gz")
+    files = tmp_path / "image.nii.gz", tmp_path / "label.nii.gz"
+    space = {"intensity": "minmax", "crop_foreground": False}
+    mapped = fb.Case.from_nifti(*files, labels=3, label_map={9: 2}, **space)
+    ignored = fb.Case.from_nifti(*files, ignore=[9], **space)
+    assert mapped.label is not None
+    assert ignored.label is not None
+    assert (mapped.label[0].numpy() == np.where(label == 9, 2, label)).all()
+    assert (ignored.label[0].numpy() == np.where(label == 9, IGNORED, label)).all()
+    with pytest.raises(UserError, match="expected classes 0 to 253"):
+        fb.Case(image, np.where(label == 9, 255, label), ignore=[7])
+
+
+def test_training_refuses_voxels_that_do_not_count(tmp_path: Path) -> None:
+    downloads.nnunet(tmp_path, ["a", "b", "c"], labels={"air": 0, "left": 1, "ignore": 2})
+    dataset = {"name": "raw", "loader": "nnunet_raw", "root": str(tmp_path)}
+    splits = {"train": "training[:1]", "select": "training[1:2]", "test": "training[2:3]"}
+    job = TrainJob.model_validate(
+        {
+            "name": "t",
+            "dataset": dataset,
+            "splits": splits,
+            "steps": 9,
+            "warmup_steps": 0,
+            "models": [{"name": "m", "arch": "unet"}],
+        }
+    )
+    with pytest.raises(UserError, match=r"t: m: expected a label for every voxel, .* got raw with .* \(label 2\)"):
+        training.train(job, str(tmp_path / "out"))
+
+
+def test_the_calibration_of_a_whole_prediction_is_that_of_the_labelled_part() -> None:
+    confidence, of_gap = torch.from_numpy(np.random.default_rng(2).random((12, 10, 8))), maps(True)
+    whole = scoring.score_calibration(confidence, of_gap.pred, of_gap.label, 4)
+    part = scoring.score_calibration(confidence[:9], of_gap.pred[:9], of_gap.label[:9], 4)
+    assert whole.record == pytest.approx(part.record, nan_ok=True)
