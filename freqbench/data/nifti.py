@@ -56,6 +56,7 @@ class Header:
     affine: npt.NDArray[np.float64]  # voxel to world millimetres (RAS+), float64 [4, 4]
     fourth: int = 1  # length of the file's fourth axis, the axis of channels
     further: tuple["Header", ...] = ()  # headers of the files with the other channels, one per channel
+    is_unfilled: bool = False  # voxels of 1 x 1 x 1 without sform, qform and unit, as in a header that nobody filled
 
     @property
     def num_channels(self) -> int:
@@ -116,7 +117,16 @@ def read_header(path: Path, multichannel: bool = False) -> Header:
         raise DataError(f"{path}: expected real numbers, got {image.get_data_dtype()}: store one number a voxel")
     affine = _affine_of(path, image)
     spacing = triple(np.linalg.norm(affine[:3, :3], axis=0).tolist())
-    return Header(path=path, shape=triple(shape[:3]), affine=affine, spacing=spacing, fourth=math.prod(shape[3:]))
+    codes = (image.header[name] for name in ("sform_code", "qform_code"))
+    is_unfilled = not any(int(code) for code in codes) and int(image.header["xyzt_units"]) % 8 == 0
+    return Header(
+        path=path,
+        shape=triple(shape[:3]),
+        affine=affine,
+        spacing=spacing,
+        fourth=math.prod(shape[3:]),
+        is_unfilled=is_unfilled and spacing == (1.0, 1.0, 1.0),
+    )
 
 
 def check_length(path: Path) -> None:

@@ -94,6 +94,11 @@ def test_an_honest_ct_is_not_suspected(organs: dict[int, float], labelled: bool)
     assert lines(*ct(organs), labelled=labelled) == []
 
 
+def test_bones_in_a_volume_without_air_are_not_suspected() -> None:
+    """The brighter half of it are the bones, all of them clipped; the darker half, in the window, is the body."""
+    assert lines(*ct({1: 700.0, 2: 900.0}, air=-95)) == []
+
+
 def test_a_window_of_the_lungs_that_clips_the_body_is_not_suspected() -> None:
     image, label = ct({1: -870.0, 2: -860.0})
     assert lines(image, label, {"window": (-1350.0, -300.0)}) == []

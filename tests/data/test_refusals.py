@@ -245,3 +245,17 @@ def test_every_label_that_fits_is_taken_and_a_list_may_lie_elsewhere(
     folder.write("b", image[..., None], label[..., None])
     dataset = folder.dataset(cases=("b",), list=str(elsewhere))
     assert dataset.load(dataset.refs()[0]).label.max() == 2
+
+
+@pytest.mark.parametrize(
+    ("affine", "says"), [(None, True), (np.diag([1.0, 1, 1, 1]), False), (np.diag([1.0, 1, 5, 1]), False)]
+)
+def test_a_header_that_nobody_filled_is_said(folder: Folder, affine: Any, says: bool) -> None:
+    """As a tool leaves it that knows the voxels alone: nibabel without an affine states neither form nor unit."""
+    image, label = volume(seed=1)
+    for kind, voxels in (("imagesTr", image), ("labelsTr", label)):
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), folder.root / kind / "a.nii.gz")
+    dataset = folder.dataset(cases=1)
+    (ref,) = dataset.refs()
+    found = [line for line in dataset.faults(ref, dataset.space) if "a header that nobody filled" in line]
+    assert bool(found) == says

@@ -1,9 +1,12 @@
 """Gradients that say nothing of a model: refused where they are no numbers, said where they are 0."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
@@ -86,3 +89,28 @@ def test_an_attack_tells_of_each_gradient_that_it_follows(name: str) -> None:
     result = example(name)(SmallNet(), images, labels, generator=generators(1, 2))
     assert caution_of("m", [result.gradients]) is None
     assert bool(len(result.gradients)) == bool(result.num_backwards or name == "bases")  # whose are of surrogates
+
+
+def test_a_reason_in_the_files_is_said_in_row_and_run_and_is_no_masked_gradient(tmp_path: Path) -> None:
+    """HU + 1024 in the window of HU: every labelled voxel is clipped to 1."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((20, 18, 16), np.float32)
+    image[3:17, 3:15, 2:14] = 1060 + rng.normal(0, 8, (14, 12, 12))
+    label = np.zeros(image.shape, np.uint8)
+    label[6:12, 6:12, 4:10] = 1
+    for name, voxels in (("i", image), ("l", label)):
+        nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii.gz")
+    listed = {"labels": {"0": "air", "1": "organ"}, "test": [{"image": "i.nii.gz", "label": "l.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    window = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}
+    data = {"name": "d", "loader": "decathlon", "root": str(tmp_path), **window}
+    said = io.StringIO()
+    execute(small(datasets=[data], metrics=["dsc"]), tmp_path / "out", said)
+    (row,) = Store(str(tmp_path / "out")).records(("caution",)).to_pylist()
+    assert row["caution"].startswith("i.nii.gz: expected intensities on the scale of the window [-175, 250]")
+    assert "100% of labelled voxels clipped to 1" in row["caution"]
+    warned = " ".join(said.getvalue().split())
+    assert warned.count("subtract 1024") == 1
+    assert "say little about their model" not in warned
+    (finding,) = [each for each in audited(gathered([Store(str(tmp_path / "out"))])) if each.check == "zero_gradients"]
+    assert finding.verdict == "not checked"

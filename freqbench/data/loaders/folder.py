@@ -246,12 +246,18 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields problems as `Dataset.faults` does: voxels or labels that `native` refuses, and wrong intensities."""
+        """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
         try:
             native = self.native(ref)
+            image, _ = self._headers(self._entry(ref.case_id))
         except DataError as error:
             yield str(error)
         else:
+            if image.is_unfilled:
+                yield (
+                    f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
+                    "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
+                )
             yield from (f"{native.source}: {line}" for line in off_scale(native, space))
             entry = self._entry(ref.case_id)
             _, label = self._headers(entry)
