@@ -34,6 +34,7 @@ from freqbench.models.networks.inferring import SIGNS, UNTRACED, inferred, recog
 
 Lines = Iterator[tuple[str, str]]
 
+
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
     with lines, and true if nothing is wrong.
@@ -123,7 +124,10 @@ def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
     if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
         yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
     if asked := to_state(arch, {}, found):
-        yield "to state", f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with"
+        yield (
+            "to state",
+            f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with",
+        )
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:

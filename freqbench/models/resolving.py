@@ -381,7 +381,9 @@ def _checked(
 ) -> tuple[str | None, dict[str, Any], tuple[str, ...]]:
     """Returns migration, the spec's counts and notes; refuses a checkpoint or window that does not fit the network."""
     for key, value in (("migration", stated), ("prefix", draft.prefix)):
-        if value is not None and (draft.is_random or draft.arch in READERS or (key, draft.arch in MODELS) == ("migration", False)):
+        if value is not None and (
+            draft.is_random or draft.arch in READERS or (key, draft.arch in MODELS) == ("migration", False)
+        ):
             raise UserError(
                 f"{draft.name}: {key}: expected none for {draft.arch} of {draft.checkpoint}, got {value}: "
                 f"it is for checkpoints of {', '.join(MODELS)}"

@@ -79,7 +79,10 @@ def test_weights_are_found_behind_any_prefix_and_under_any_key(
 
 
 def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
-    weights = {"net.a._orig_mod.w": torch.ones(2), "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2)}
+    weights = {
+        "net.a._orig_mod.w": torch.ones(2),
+        "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2),
+    }
     assert same(placed(tmp_path, weights).weights, {"a.w": torch.ones(2), "b.w": torch.zeros(2)})
 
 

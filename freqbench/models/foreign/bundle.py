@@ -193,7 +193,9 @@ def _postprocessing(config: _Config) -> tuple[str, ...]:
     for id, name in names.items():
         if name not in ("Activations", "AsDiscrete"):
             if name not in _HARMLESS:
-                notes.append(f"{name or id} after the network is left out: labels differ where the bundle's change by it")
+                notes.append(
+                    f"{name or id} after the network is left out: labels differ where the bundle's change by it"
+                )
             continue
         if name == "Activations" and _of_prediction(config, id, "sigmoid"):
             raise UserError(f"{config.file}: {id}::sigmoid: {overlap}")
