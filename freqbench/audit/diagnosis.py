@@ -137,7 +137,7 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
-    found = unlike_default(arch, inferred(arch, weights)) if arch in MODELS else {}
+    found = unlike_default(arch, inferred(arch, weights)) if arch and arch in MODELS else {}
     return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 

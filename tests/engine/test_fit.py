@@ -120,5 +120,5 @@ def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
     for case, dice in (("failed", None), ("empty", math.nan)):
         run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
-    with pytest.raises(MisfitError, match="clean foreground Dice 0.10 on third of phantom"):
+    with pytest.raises(MisfitError, match=r"clean foreground Dice 0.10 on third of phantom"):
         run._check_fit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})

@@ -139,7 +139,7 @@ def test_two_equal_sets_are_one(tmp_path: Path) -> None:
 
 
 def test_a_prefix_that_the_file_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="prefix: expected one that names of the network have, got 'x.': 'net.'"):
+    with pytest.raises(CheckpointError, match=r"prefix: expected one that names of the network have, got 'x.': 'net.'"):
         placed(tmp_path, BEHIND, prefix="x.")
 
 
