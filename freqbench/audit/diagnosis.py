@@ -37,6 +37,7 @@ from freqbench.models.networks.inferring import SIGNS, UNTRACED, inferred, recog
 
 Lines = Iterator[tuple[str, str]]
 
+
 def diagnose(data: str | None, checkpoint: str | None, job: JobSpec | None, where: str = "job") -> tuple[Lines, bool]:
     """Examines a dataset's folder, a checkpoint (a file, or a model's name in the job), or this machine: returns names
     with lines, and true if nothing is wrong.
@@ -134,7 +135,10 @@ def _arguments(arch: str, weights: Mapping[str, Tensor]) -> Lines:
     if untraced := [name for name in UNTRACED.get(arch, ()) if name not in found.unclear]:
         yield "no trace", f"{', '.join(untraced)}: weights load with any value: state args if not the default"
     if asked := to_state(arch, {}, found):
-        yield "to state", f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with"
+        yield (
+            "to state",
+            f"{', '.join(f'args.{name}' for name in asked)}: the weights do not show what it was trained with",
+        )
 
 
 def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
@@ -144,7 +148,7 @@ def architecture(path: str) -> tuple[str | None, Mapping[str, Any]]:
     if named := read_metadata(path).get("arch"):
         return str(named), {}
     _, arch, weights = recognised(checkpoints.read_state_dict(path, as_written=True))
-    found = unlike_default(arch, inferred(arch, weights)) if arch in MODELS else {}
+    found = unlike_default(arch, inferred(arch, weights)) if arch and arch in MODELS else {}
     return arch, {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 

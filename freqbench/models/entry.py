@@ -336,8 +336,8 @@ class ModelEntry(Strict):
             96x96x96.
         migration: migration of an older MONAI's checkpoint (`freqbench.models.checkpoints.migrations`); None:
             recognised from its keys if they show it.
-        prefix: what the names of its weights begin with in the file, such as `ema_model.`, if several networks in it fit;
-            None: found in the file.
+        prefix: what the names of its weights begin with in the file, such as `ema_model.`, if several networks in it
+            fit; None: found in the file.
         input: axes and intensities of the network's input; None, or `axes` omitted: those of its architecture or
             folder.
         preprocess: the space in which it is attacked and scored, in place of the dataset's whole preprocessing; None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.config import Strict
-from freqbench.core.errors import one_line
+from freqbench.core.errors import UserError, one_line
 from freqbench.models.entry import Yields
 
 PROBABILITIES: Yields = "probabilities"
@@ -50,7 +50,7 @@ class Findings(Strict):
         return (*mended, *([self.caution] if self.caution else []))
 
 
-class Unfit(Exception):
+class UnfitError(Exception):
     """Raised inside an examination by what ends it."""
 
 
@@ -59,7 +59,8 @@ def windows(channels: int, roi: Sequence[int]) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     images = torch.rand(2, channels, *roi, generator=generator)
     images[1] *= 0.25
-    images[(1, slice(None), *(slice(side // 4, side - side // 4) for side in roi))] += 0.5
+    h, w, d = (slice(side // 4, side - side // 4) for side in roi)
+    images[1, :, h, w, d] += 0.5
     return images
 
 
@@ -74,7 +75,7 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
     """
     try:
         return _examined(net, inputs, num_classes)
-    except Unfit as fault:
+    except UnfitError as fault:
         return Findings(fault=str(fault))
 
 
@@ -82,19 +83,23 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
     buffers = [buffer.clone() for buffer in net.buffers()]
     first = _logits(net, inputs[:1], num_classes)
     if not first.isfinite().all():
-        raise Unfit("expected finite logits, got NaN or infinities: check its weights and the input that it expects")
+        raise UnfitError(
+            "expected finite logits, got NaN or infinities: check its weights and the input that it expects"
+        )
     again = _logits(net, inputs[:1], num_classes)
     if any(not torch.equal(*pair) for pair in zip(buffers, net.buffers(), strict=True)):
-        raise Unfit("expected parameters and buffers as they were after a pass, got others: save it in evaluation mode")
+        raise UnfitError(
+            "expected parameters and buffers as they were after a pass, got others: save it in evaluation mode"
+        )
     if not _are_alike(first, again):
-        raise Unfit(
+        raise UnfitError(
             "expected equal logits of one window in two passes, got others: it draws at test time (dropout, or a "
             "module in training mode): switch the draws off, or save it in evaluation mode"
         )
     try:
         both = _logits(net, inputs, num_classes)
         singly = not _are_alike(both[:1], first)
-    except Unfit:  # a graph for a batch of one
+    except UnfitError:  # a graph for a batch of one
         singly = True
     other = _logits(net, inputs[1:], num_classes) if singly else both[1:]
     caution = None
@@ -103,7 +108,7 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
     elif _in_unit_interval(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
         sums = torch.cat([first, other]).float().sum(dim=1)
         if (sums - 1).abs().max() > (0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3):
-            raise Unfit(
+            raise UnfitError(
                 "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
                 "that overlap: return the logits of classes of which each voxel has one"
             )
@@ -112,20 +117,24 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
 
 
 def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:
-    """Returns the logits of a pass; raises Unfit for an error, another type or another shape."""
+    """Returns the logits of a pass; raises UnfitError for an error, another type or another shape."""
     size = "x".join(map(str, inputs.shape[1:]))
     given = inputs.clone()
     try:
         logits = net(given)
-    except Exception as error:
-        raise Unfit(f"a window of {size} does not pass through it: {one_line(error)}") from error
+    except Exception as error:  # a third-party network may raise anything
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise UserError(f"two windows of {size} do not fit into memory: take a smaller roi") from error
+        raise UnfitError(f"a window of {size} does not pass through it: {one_line(error)}") from error
     shape = (len(inputs), num_classes, *inputs.shape[2:])
     if not isinstance(logits, Tensor):
-        raise Unfit(f"expected a tensor of logits, got {type(logits).__name__}: return one tensor")
+        raise UnfitError(f"expected a tensor of logits, got {type(logits).__name__}: return one tensor")
     if tuple(logits.shape) != shape:
-        raise Unfit(f"expected logits of shape {shape}, got {tuple(logits.shape)}: check classes, channels and window")
+        raise UnfitError(
+            f"expected logits of shape {shape}, got {tuple(logits.shape)}: check classes, channels and window"
+        )
     if not torch.equal(given, inputs):
-        raise Unfit("expected a network that leaves its input as it is, got one that writes into it: copy it")
+        raise UnfitError("expected a network that leaves its input as it is, got one that writes into it: copy it")
     return logits
 
 
@@ -162,7 +171,7 @@ class OneByOne(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps windows `[B, C, h, w, d]` to logits `[B, K, h, w, d]`."""
-        return torch.cat([self.net(image) for image in images.split(1)])
+        return torch.cat([self.net(image) for image in torch.split(images, 1)])
 
 
 def mended(net: nn.Module, yields: Yields, singly: bool) -> nn.Module:

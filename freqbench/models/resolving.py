@@ -162,8 +162,8 @@ def resolve(
     # The outcome belongs to the content that was hashed, which another file may have replaced meanwhile.
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
         _keep(kept, _Outcome(args=dict(draft.args), migration=migration, notes=notes, **counts))
-    found = {"checkpoint": path, "migration": migration, "notes": _noted(entry, (*said, *notes))}
-    return _examined(replace(draft, **found, **counts))
+    all_notes = _noted(entry, (*said, *notes))
+    return _examined(replace(draft, checkpoint=path, migration=migration, notes=all_notes, **counts))
 
 
 def shown_channels(origin: Origin) -> Inferred:
@@ -437,9 +437,8 @@ def _examined(spec: ModelSpec) -> ModelSpec:
             _keep(kept, findings)
     if findings.fault:
         raise UserError(f"{spec.name}: {findings.fault}")
-    notes = tuple(f"{spec.name}: {note}" for note in findings.notes)
-    found = {"yields": findings.yields, "singly": findings.singly, "caution": findings.caution}
-    return replace(spec, **found, notes=(*spec.notes, *notes))
+    notes = (*spec.notes, *(f"{spec.name}: {note}" for note in findings.notes))
+    return replace(spec, yields=findings.yields, singly=findings.singly, caution=findings.caution, notes=notes)
 
 
 def _place(asked: dict[str, Any]) -> Path | None:

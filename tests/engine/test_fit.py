@@ -40,7 +40,7 @@ def run(out: Path, *entries: dict[str, Any], **changes: Any) -> tuple[list[str],
 
 def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoint: str, tmp_path: Path) -> None:
     with pytest.raises(MisfitError) as stop:
-        run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+        run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
     (row,) = Store(str(tmp_path)).records().to_pylist()
     expected = (
         f"m: clean foreground Dice {row['dsc_foreground_clean']:.2f} on phantom_2000 of phantom, expected min_dice 0.3 "
@@ -55,20 +55,20 @@ def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoin
 def test_the_same_command_stops_again_without_another_row(checkpoint: str, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(MisfitError):
-            run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+            run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
     assert len(Store(str(tmp_path)).records()) == 1
 
 
 def test_the_run_goes_on_from_its_rows_without_a_floor(checkpoint: str, tmp_path: Path) -> None:
     with pytest.raises(MisfitError):
-        run(tmp_path, {"name": "m", "checkpoint": checkpoint})
+        run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
     run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0})
     runs = Store(str(tmp_path)).runs()
     assert [(about["status"], about["records"]) for about in runs] == [("stopped", 1), ("done", 1)]
 
 
 def test_weights_that_the_job_trained_are_only_warned_of(checkpoint: str, tmp_path: Path) -> None:
-    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))[1]
+    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
     said = io.StringIO()
     judge = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
     source = grid.cells[0].source
@@ -103,7 +103,9 @@ def test_nothing_is_said_of_a_checkpoint_at_its_floor_and_of_untrained_weights_a
 
 
 def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
-    members = [{"name": n, "checkpoint": checkpoint, "roi": roi} for n, roi in (("a", ROI), ("b", ROI))]
+    members = [
+        {"name": n, "checkpoint": checkpoint, "roi": roi, "min_dice": 0.3} for n, roi in (("a", ROI), ("b", ROI))
+    ]
     members[1]["inference"] = {"overlap": 0.25}
     _, grid = expanded(
         small(models=[*members, {"name": "e", "ensemble": ["a", "b"], "inference": {}, "min_dice": 0.7}])
@@ -112,11 +114,11 @@ def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
 
 
 def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str, tmp_path: Path) -> None:
-    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI}]))[1]
+    grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
     said = io.StringIO()
     run = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
     for case, dice in (("failed", None), ("empty", math.nan)):
         run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
-    with pytest.raises(MisfitError, match="clean foreground Dice 0.10 on third of phantom"):
+    with pytest.raises(MisfitError, match=r"clean foreground Dice 0.10 on third of phantom"):
         run._check_fit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})

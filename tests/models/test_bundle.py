@@ -224,12 +224,19 @@ REFUSED: list[tuple[str, Change]] = [
     (r"expected network_def with a _target_, got NoneType", lambda c, m: c.pop("network_def")),
     (r"classes that overlap", lambda c, m: c["postprocessing"]["transforms"][0].update(sigmoid=True)),
     (r"transforms::0::threshold without a softmax or argmax before it: classes that overlap", after(THRESHOLD)),
-    (r"transforms::1::rounding without a softmax", after(
-        {"_target_": "Activationsd", "keys": "pred"}, {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"}
-    )),
-    (r"transforms::0::threshold without", after(
-        {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
-    )),
+    (
+        r"transforms::1::rounding without a softmax",
+        after(
+            {"_target_": "Activationsd", "keys": "pred"},
+            {"_target_": "AsDiscreteD", "keys": "pred", "rounding": "torchrounding"},
+        ),
+    ),
+    (
+        r"transforms::0::threshold without",
+        after(
+            {"_target_": "AsDiscreted", "keys": ["label", "pred"], "threshold": [None, 0.4], "argmax": [True, False]}
+        ),
+    ),
     (r"inferer: roi_size.*got -1", lambda c, m: c.update(window=[-1, 8, 8])),
     (r"a_min below a_max", lambda c, m: transform(c, "ScaleIntensityRanged").update(a_min=300)),
     (r"found neither", lambda c, m: (c.pop("inferer"), m.clear())),

@@ -79,7 +79,10 @@ def test_weights_are_found_behind_any_prefix_and_under_any_key(
 
 
 def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
-    weights = {"net.a._orig_mod.w": torch.ones(2), "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2)}
+    weights = {
+        "net.a._orig_mod.w": torch.ones(2),
+        "net.b._fsdp_wrapped_module._checkpoint_wrapped_module.w": torch.zeros(2),
+    }
     assert same(placed(tmp_path, weights).weights, {"a.w": torch.ones(2), "b.w": torch.zeros(2)})
 
 
@@ -136,7 +139,7 @@ def test_two_equal_sets_are_one(tmp_path: Path) -> None:
 
 
 def test_a_prefix_that_the_file_does_not_have_is_refused_with_those_that_it_has(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="prefix: expected one that names of the network have, got 'x.': 'net.'"):
+    with pytest.raises(CheckpointError, match=r"prefix: expected one that names of the network have, got 'x.': 'net.'"):
         placed(tmp_path, BEHIND, prefix="x.")
 
 

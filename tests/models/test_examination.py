@@ -138,7 +138,8 @@ def test_probabilities_of_zero_have_finite_logits_and_gradients(factor: float) -
     made = LogOfProbabilities(nn.Softmax(dim=1))(logits)
     F.cross_entropy(made, torch.zeros(1, 1, 1, 1, dtype=torch.long)).backward()
     assert made.isfinite().all()
-    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -211,5 +212,5 @@ def test_a_frozen_file_is_examined_once_a_machine_and_its_mending_is_part_of_its
 def test_a_frozen_file_that_draws_is_refused_by_its_entry_s_name(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.trace(Drops().eval(), torch.rand(1, 1, *ROI), check_trace=False), tmp_path / "net.pt")
     entry = ModelEntry(name="mine", arch="torchscript", checkpoint=str(tmp_path / "net.pt"), roi=ROI)
-    with trusting(True), pytest.raises(UserError, match="^mine: expected equal logits of one window in two passes"):
+    with trusting(True), pytest.raises(UserError, match=r"^mine: expected equal logits of one window in two passes"):
         resolve(entry, 3)

@@ -120,10 +120,26 @@ def test_stated_arguments_come_first_where_weights_show_nothing(tmp_path: Path) 
 
 SILENT = {
     "heads beside another hidden size": ("unetr", lambda: nets.UNETR(2, 4, SIZE, 4, 48, 32, num_heads=6), "num_heads"),
-    "groups beside other filters": ("segresnet", lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})), "norm"),
-    "an activation without weights": ("unet", lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})), "act"),
-    "a norm that has weights alone": ("unet", lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})), "norm"),
-    "an affine norm of a transformer": ("swin_unetr", lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})), "norm_name"),
+    "groups beside other filters": (
+        "segresnet",
+        lambda: nets.SegResNet(3, 16, 2, 4, norm=("GROUP", {"num_groups": 2})),
+        "norm",
+    ),
+    "an activation without weights": (
+        "unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), act=("LEAKYRELU", {"negative_slope": 0.1})),
+        "act",
+    ),
+    "a norm that has weights alone": (
+        "unet",
+        lambda: nets.UNet(3, 2, 4, (4, 8), (2,), norm=("GROUP", {"num_groups": 2})),
+        "norm",
+    ),
+    "an affine norm of a transformer": (
+        "swin_unetr",
+        lambda: nets.SwinUNETR(2, 4, feature_size=12, norm_name=("instance", {"affine": True})),
+        "norm_name",
+    ),
 }
 
 
@@ -149,6 +165,8 @@ def test_freqbench_s_own_checkpoint_is_asked_nothing(tmp_path: Path) -> None:
     net = build("unetr", 4, SIZE, args)
     from freqbench.models import save_checkpoint
 
-    save_checkpoint(tmp_path / "m.safetensors", net.state_dict(), {"arch": "unetr", "args": args, "roi": SIZE}, half=False)
+    save_checkpoint(
+        tmp_path / "m.safetensors", net.state_dict(), {"arch": "unetr", "args": args, "roi": SIZE}, half=False
+    )
     spec = resolve(ModelEntry(name="m", checkpoint=str(tmp_path / "m.safetensors")), 4)
     assert (spec.args["num_heads"], spec.notes) == (6, ())

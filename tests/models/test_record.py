@@ -132,8 +132,8 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
             ["LPS", "RAS", "LPS"],
             r"as it lies, .* order KJI: files of d lie towards LPS \(2\), RAS \(1\)",
         ),
-        ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP, to which each file is turned: .* LPS \(1\)"),
-        ("unet", "HWD", ["LAS"], r"towards RAS, to which each file is turned: .* LAS \(1\): set input: {axes: IJK}"),
+        ("nnunet", "-HD-W", ["LPS"], r"assumed to take axes towards LSP; each file is turned to them: .* LPS \(1\)"),
+        ("unet", "HWD", ["LAS"], r"towards RAS; each file is turned to them: .* LAS \(1\): set input: {axes: IJK}"),
         ("unet", "HWD", ["RAS"], None),
     ],
 )

@@ -180,9 +180,9 @@ class Placed(NamedTuple):
 def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = None) -> Placed:
     """Returns the weights of a checkpoint, on the CPU, under the names of a network, wherever the file keeps them.
 
-    Names in the file may have any prefix (of the attribute of a Lightning module, of a data-parallel network), and further tensors
-    may lie beside the network's. Raises CheckpointError as `read_content` and `check_sound` do, and for a file with two
-    sets of weights that fit equally well and differ, such as those of a teacher beside a student's.
+    Names in the file may have any prefix (of the attribute of a Lightning module, of a data-parallel network), and
+    further tensors may lie beside the network's. Raises CheckpointError as `read_content` and `check_sound` do, and for
+    a file with two sets of weights that fit equally well and differ, such as a teacher's beside a student's.
 
     Args:
         wanted: the network's keys and shapes (meta will do).
@@ -202,8 +202,8 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
     if others and 2 * max(fits)[0] > len(wanted):
         choices = " or ".join(f"prefix: {each.prefix!r}" for each in (best[0], *others))
         raise CheckpointError(
-            f"{path}: expected one set of weights that fits the network, got {len(others) + 1} that differ (a teacher's, "
-            f"or an average of the training's): state {choices}"
+            f"{path}: expected one set of weights that fits the network, got {len(others) + 1} that differ (a "
+            f"teacher's, or an average of the training's): state {choices}"
         )
     check_sound(path, best[0].weights)
     return best[0]

@@ -124,11 +124,11 @@ def axes_notes(model: ModelSpec, dataset: str, refs: Sequence[CaseRef]) -> Itera
     if first.input.is_of_file:
         yield f"{model.name}: is given each file as it lies, its axes in the order {first.input.axes}: {files}"
     elif first.input.axes != AXES:
-        yield f"{model.name}: is assumed to take axes towards {first.input.codes}, to which each file is turned: {files}"
+        yield f"{model.name}: is assumed to take axes towards {first.input.codes}; each file is turned to them: {files}"
     elif found.keys() != {"RAS"}:
         yield (
-            f"{model.name}: is assumed to take axes towards RAS, to which each file is turned: {files}: set input: {{axes: "
-            "IJK} if it was trained on files as they lie"
+            f"{model.name}: is assumed to take axes towards RAS; each file is turned to them: {files}: set input: "
+            "{axes: IJK} if it was trained on files as they lie"
         )
 
 

@@ -87,7 +87,7 @@ def inferred(arch: str, weights: Weights, num_channels: int = 1) -> Inferred:
     """
     if arch == "slices":
         network = next((name for name, sign in SIGNS.items() if any(key.startswith(sign) for key in weights)), None)
-        if network not in _READ:
+        if network is None or network not in _READ:
             return Inferred()
         plain = inferred(network, weights)
         slices = (plain.in_channels or 0) // num_channels
