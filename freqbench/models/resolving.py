@@ -53,6 +53,7 @@ from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, in
 from freqbench.models.spec import ModelSpec
 
 K = TypeVar("K", bound=Strict)
+UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
 
 
 class _Outcome(Strict):
@@ -142,7 +143,7 @@ def resolve(
         black_box=black_box,
         defence=entry.defence,
         adaptive=entry.adaptive,
-        min_dice=0.0 if seed is not None else entry.min_dice,
+        min_dice=0.0 if seed is not None or (outcome and _judges_nothing(entry, outcome.notes)) else entry.min_dice,
         training=entry.trained.identity if entry.trained else None,
         method=(entry.trained.method if entry.trained else None) or trained.training.method,
         weights_sha256=entry.trained.weights if entry.trained else None,
@@ -163,7 +164,8 @@ def resolve(
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
         _keep(kept, _Outcome(args=dict(draft.args), migration=migration, notes=notes, **counts))
     all_notes = _noted(entry, (*said, *notes))
-    return _examined(replace(draft, checkpoint=path, migration=migration, notes=all_notes, **counts))
+    judged = {"min_dice": 0.0} if _judges_nothing(entry, notes) else {}
+    return _examined(replace(draft, checkpoint=path, migration=migration, notes=all_notes, **counts, **judged))
 
 
 def shown_channels(origin: Origin) -> Inferred:
@@ -374,6 +376,11 @@ def _spread(value: Any) -> Any:
     return value.lower() if isinstance(value, str) else value
 
 
+def _judges_nothing(entry: ModelEntry, notes: Sequence[str]) -> bool:
+    """True if the weights look untrained and the job states no `min_dice`: their clean Dice then stops no run."""
+    return UNTRAINED in notes and "min_dice" not in entry.model_fields_set
+
+
 def _noted(entry: ModelEntry, notes: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"{entry.name}: {note}" for note in notes)
 
@@ -410,6 +417,7 @@ def _checked(
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
+        notes += (UNTRAINED,) if checkpoints.look_untrained(weights) else ()
     counts = dict(zip(("flops", "step_bytes"), traced(draft, net), strict=True))
     return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}, notes
 

@@ -446,3 +446,18 @@ def test_what_is_packed_or_of_another_format_is_named(
     torch.save(tiny_unet.state_dict(), tmp_path / "inside.pt")
     write(tmp_path / "m.pth", (tmp_path / "inside.pt").read_bytes())
     assert text in refused(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    ("weights", "fresh"),
+    [
+        ({"norm.weight": torch.ones(4), "norm.bias": torch.zeros(4), "act.weight": torch.full((1,), 0.25)}, True),
+        ({"norm.weight": torch.tensor([1.0, 1.0, 0.999]), "act.weight": torch.full((1,), 0.25)}, False),
+        ({"norm.weight": torch.ones(4), "act.weight": torch.full((1,), 0.31)}, False),
+        ({"conv.weight": torch.rand(2, 1, 3, 3, 3), "conv.bias": torch.zeros(2)}, False),
+    ],
+)
+def test_weights_look_untrained_if_every_scale_and_slope_is_a_fresh_networks(
+    weights: dict[str, torch.Tensor], fresh: bool
+) -> None:
+    assert files.look_untrained(weights) is fresh

@@ -41,6 +41,7 @@ _BESIDE = re.compile(r"loss|criteri|metric|dice|iou|confmat|confusion|accura|aur
 
 # Other types, such as int8 and bits8, hold parts of quantised weights.
 _NUMBERS = re.compile(r"torch\.(bool|uint8|u?int(16|32|64)|bfloat16|float(16|32|64|8_\w+))")
+_FRESH = (1.0, 0.25)  # scales of norms and slopes of PReLU before training
 _LONGEST_HEADER = 10**8  # bytes of JSON that the library of safetensors takes
 # First bytes of files that are often taken for checkpoints.
 _OTHERS = {
@@ -431,6 +432,12 @@ def _refuse_others(path: str, file: Path) -> None:
 def _unreadable(path: str, error: Exception) -> str:
     reason = "" if isinstance(error, pickle.UnpicklingError) else one_line(error)[:120]
     return f"{path}: not a checkpoint, or a truncated one{f' ({reason})' if reason else ''}: fetch or save it again"
+
+
+def look_untrained(weights: Mapping[str, Tensor]) -> bool:
+    """True if every scale of a norm and slope of a PReLU is that of a fresh network; False if there is none."""
+    scales = [tensor for name, tensor in weights.items() if name.endswith("weight") and tensor.dim() == 1]
+    return bool(scales) and all(float(scale[0]) in _FRESH and bool((scale == scale[0]).all()) for scale in scales)
 
 
 def check_fit(
