@@ -17,7 +17,7 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
-from freqbench.data.intensities import off_scale
+from freqbench.data.intensities import clipped_scores, off_scale
 from freqbench.data.label_way import LabelWay, is_drawn
 from freqbench.data.nifti import check_size
 
@@ -70,6 +70,8 @@ def prepare(
         way.take("spacing", case["label"])
     # Before `size`, as padding would distort the volume's percentiles.
     ranges = _ranges(case[images[-1]].as_tensor(), preprocess, native.source)
+    beyond = clipped_scores(case[images[-1]].numpy(), ranges, preprocess) if clean is None else ()
+    said = [*beyond, *(off_scale(native, preprocess) if clean is None else ())]
     if preprocess.size is not None and not as_nnunet:
         case = ResizeWithPadOrCropd(keys, preprocess.size)(case)
         way.take("size", case["label"], pads=True)
@@ -103,7 +105,7 @@ def prepare(
         original_spacing=native.spacing,
         inner=way.inner(image),
         lost=tuple(way.lost(preprocess, class_names)),
-        off_scale=tuple(f"{source}: {line}" for line in ([] if clean else off_scale(native, preprocess))),
+        off_scale=tuple(f"{source}: {line}" for line in said),
     )
 
 

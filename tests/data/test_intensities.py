@@ -13,6 +13,7 @@ import freqbench as fb
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import CaseRef, NativeCase
 from freqbench.data.intensities import off_scale
+from freqbench.data.preprocess import prepare
 
 from .downloads import put
 
@@ -123,3 +124,24 @@ def test_a_case_of_files_warns_in_python(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fb.Case.from_nifti(tmp_path / "x.nii.gz", tmp_path / "y.nii.gz", labels=3, intensity={"window": [-160, 240]})
+
+
+@pytest.mark.parametrize(
+    ("limit", "resampling", "is_said"), [(5, "nnunet_clipped", True), (60, "nnunet", False), (5, "linear", False)]
+)
+def test_z_scores_that_nnunet_would_not_clip_are_said(limit: float, resampling: str, is_said: bool) -> None:
+    """One voxel of 1000 lies 31.6 deviations above the mean."""
+    image = torch.zeros(1, 10, 10, 10) + torch.arange(2).repeat(500).reshape(10, 10, 10) * 1e-3 + 1
+    image[0, 5, 5, 5] = 100.0
+    native = NativeCase(
+        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=(10, 10, 10)),
+        image=image,
+        label=torch.zeros(1, 10, 10, 10, dtype=torch.uint8),
+        affine=np.eye(4),
+        spacing=(1.0, 1.0, 1.0),
+        source="a.nii.gz",
+    )
+    space = Preprocess(intensity={"zscore": limit}, resampling=resampling, crop_foreground=False)
+    lines = prepare(native, space).off_scale
+    assert len(lines) == is_said
+    assert all("within 5, got 0.10% of the voxels beyond" in line and "z_score_limit" in line for line in lines)
