@@ -17,12 +17,14 @@ import torch
 from models import nnunet_folder
 from models.nnunet_folder import CT, direct
 from monai.inferers.utils import sliding_window_inference
+from nibabel.orientations import axcodes2ornt
 from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from freqbench import load_dataset, load_model
 from freqbench.core.types import Shape
-from freqbench.models import Inference, InputAdapter, SegmentationModel, predict
+from freqbench.data.preprocess import file_grid
+from freqbench.models import Inference, InputAdapter, SegmentationModel, predict, prediction
 
 ROI: Shape = (8, 6, 4)
 AXES = [
@@ -194,18 +196,27 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     peer.initialize_from_trained_model_folder(written, (0,), "checkpoint_final.pth")
     images = [str(path) for path in sorted((tmp_path / "raw/imagesTr").iterdir())]
     preprocessor = peer.configuration_manager.preprocessor_class(verbose=False)
-    data, _, _ = preprocessor.run_case(images, None, peer.plans_manager, peer.configuration_manager, content)
+    data, _, facts = preprocessor.run_case(images, None, peer.plans_manager, peer.configuration_manager, content)
     seen_by_peer = torch.from_numpy(data)
     logits, exact = peer.predict_logits_from_preprocessed_data(seen_by_peer), in_float32(nnunetv2, peer, seen_by_peer)
 
     model = load_model(written)
-    (ref,) = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset.refs()
-    case = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset.load(ref, model.spec.space)
+    dataset = load_dataset("nnunet_raw", root=str(tmp_path / "raw"), split="training").dataset
+    (ref,) = dataset.refs()
+    case = dataset.load(ref, model.spec.space)
     prepared = model.network.for_case(case)
     seen = prepared.adapter.to_network(case.image[None])
     np.testing.assert_allclose(seen[0].numpy(), data, atol=2e-4)
-    labels = predict(prepared, case.image)
-    labels = prepared.adapter.to_network_axes(labels[None, None])[0, 0]
+    grid = file_grid(dataset.file_label(ref), case, model.spec.space)
+    found = prediction(prepared, case.image, file_grid=grid)
+    labels = prepared.adapter.to_network_axes(found.labels[None, None])[0, 0]
     agreement(labels, exact, 1e-4)
     # Its own sums are float16, in which weights near a window's corner vanish.
-    assert (labels == logits.argmax(0)).float().mean() > 0.996
+    assert (labels == logits.argmax(0)).float().mean() > 0.99
+
+    managers = peer.plans_manager, peer.configuration_manager, peer.plans_manager.get_label_manager(content)
+    exported = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape(exact, *managers, facts)
+    in_file = found.in_file.labels.numpy()
+    if reader.endswith("Reorient"):
+        in_file = nibabel.orientations.apply_orientation(in_file, axcodes2ornt(tuple(codes)))
+    assert (in_file == exported.transpose(2, 1, 0)).mean() > 0.999  # ties of its rounding
