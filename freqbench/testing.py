@@ -16,7 +16,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
 from freqbench.models.examination import examine, windows
-from freqbench.ops.counted import without_ignored
+from freqbench.ops.voxels import without_ignored
 
 
 class SmallNet(nn.Module):

@@ -151,6 +151,11 @@ class Probabilities(Tiny):
         return super().forward(images).argmax(1, keepdim=True).float().repeat(1, 2, 1, 1, 1) + 0 * images
 
 
+class Sure(Tiny):
+    def forward(self, images: Tensor) -> Tensor:
+        return 40 * super().forward(images).argmax(1, keepdim=True).float().repeat(1, 2, 1, 1, 1) + 0 * images
+
+
 class Normalised(Tiny):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward((images - images.mean()) / images.std())
@@ -176,7 +181,8 @@ class Fills(Tiny):
     ("network", "message"),
     [
         (Tiny(classes=3), r"expected logits of shape \(1, 2, 8, 8, 8\), got \(1, 3, 8, 8, 8\)"),
-        (Probabilities(classes=2), "expected finite gradients"),
+        (Sure(classes=2), "expected finite gradients"),
+        (Probabilities(classes=2), r"expected logits, got numbers in \[0, 1\] that do not add up to 1 over classes"),
         (Normalised(classes=2), "expected a batch to give what its samples give"),
         (Counts(classes=2), "expected parameters and buffers as they were"),
         (Fills(classes=2), "expected a network that leaves its input as it is"),

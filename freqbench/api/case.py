@@ -21,7 +21,7 @@ from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 from freqbench.job.schema import build_dataset
 from freqbench.metrics.volumes import Volume, as_tensor, channels_of, require_classes, require_same_shape
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.ops.counted import without_ignored
+from freqbench.ops.voxels import without_ignored
 
 AnyPath = str | PathLike[str]
 MOST_CLASSES = 256  # limit of a label map in uint8

@@ -27,9 +27,14 @@ EXAMPLES: Mapping[str, Any] = {  # values of keys without a default, as a job fi
     **{"eps": "8/255", "std": "8/255", "linf": "8/255", "share": 0.5, "portion": 0.3, "eps_k": 0.3, "eps_p": 0.02},
     "radius": 0.5,
     **{"log_amplitude": 0.5, "deviation": 0.1, "max_mm": 6, "band": "low", "kind": "motion", "severity": 3},
+    "image": "images/{case}.nii.gz",
     **{"root": "data/mine", "task": "Task09_Spleen", "classes": ["spleen"], "like": "synapse"},
 }
-OWN: Mapping[str, Mapping[str, Any]] = {"ball": {"kind": "bias_field"}}  # of keys that mean something else elsewhere
+OWN: Mapping[str, Mapping[str, Any]] = {  # of keys that mean something else elsewhere, or are required beside others
+    "ball": {"kind": "bias_field"},
+    "images": {"reference": "prediction"},
+    "pairs": {"label": "labels/{case}.nii.gz", "labels": ["background", "tumour"]},
+}
 REQUIRED = "required"
 PARAMETERS, COLUMNS = ("parameter", "default", "meaning"), ("column", "unit", "meaning")
 _KEYS_OF_READERS: Mapping[str, Mapping[str, Any]] = {
@@ -170,9 +175,7 @@ def dataset(name: str) -> Description:
     meanings: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         meanings |= attributes(base.__doc__ or "")
-    rows, entry = [], {"name": name}
-    if name == "images":
-        entry["reference"] = "prediction"
+    rows, entry = [], {"name": name, **OWN.get(name, {})}
     for key, field in cls.model_fields.items():
         word = field.alias or key
         rows.append((word, REQUIRED if field.is_required() else str(field.default), meanings.get(key, "")))

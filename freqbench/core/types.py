@@ -28,7 +28,7 @@ NO_LABEL = 255
 """Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
 against it are refused."""
 IGNORED = 254
-"""Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.counted`)."""
+"""Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.voxels`)."""
 
 
 def dataset_name(shown: str) -> str:

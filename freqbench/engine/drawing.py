@@ -17,8 +17,8 @@ from torch import Tensor
 from freqbench.core.types import Case, Reference
 from freqbench.job.cells import Unit
 from freqbench.ops.colors import class_colors
-from freqbench.ops.counted import without_ignored
 from freqbench.ops.planes import AXIAL, aspect, plane, span
+from freqbench.ops.voxels import without_ignored
 from freqbench.results.glimpses import MAX_BYTES, Glimpse
 
 PANEL, COLUMNS, GAP, CAPTION, FONT = 160, 3, 4, 20, 13  # pixels, except COLUMNS, a number

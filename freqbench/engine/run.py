@@ -314,7 +314,8 @@ class _Run:
     def _check_fit(self, record: Mapping[str, Any]) -> None:
         """Ends the run if the clean Dice of a model's first case shows that its checkpoint does not fit the dataset.
 
-        Weights that the job trained fit by their making: a low Dice is theirs, and only a warning.
+        Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
+        low Dice is a warning.
         """
         key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
         if dice is None or math.isnan(dice) or key not in self._judged:
@@ -326,7 +327,7 @@ class _Run:
                 f"expected min_dice {target.min_dice:g} at least: this checkpoint does not fit this dataset or "
                 f"preprocessing ({MISFIT_CAUSES})"
             )
-            if target.training:
+            if target.training or self._facts.get("reuse"):
                 self.warn(line)
                 return
             self._warnings.append(line)

@@ -43,7 +43,7 @@ from freqbench.metrics import (
     voxel_success,
 )
 from freqbench.models import Prediction, attack_windows
-from freqbench.ops.counted import without_ignored
+from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import CAUTIONS
 

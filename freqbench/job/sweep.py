@@ -66,7 +66,7 @@ class DatasetEntry(Entry):
         try:
             names.known("datasets", "loader", loader or info.data["name"])
         except UserError as error:
-            if loader is not None:
+            if loader is not None or "Did you mean" in str(error):
                 raise
             raise UserError(
                 f"expected a loader beside the name {info.data['name']!r}, got none: give one of "

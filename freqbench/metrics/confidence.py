@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Volume, as_tensor, class_maps, require_same_shape
-from freqbench.ops.counted import counted
+from freqbench.ops.voxels import counted
 
 BINS = 15
 

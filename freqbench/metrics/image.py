@@ -14,7 +14,7 @@ import torch
 from freqbench.core.errors import UserError
 from freqbench.metrics.volumes import Scores, Volume, channels_of, pair_of, require_same_shape
 from freqbench.ops.bands import BANDS, band_magnitude
-from freqbench.ops.body import Mask, body_of
+from freqbench.ops.voxels import Mask, body_of
 
 SSIM_WINDOW = 7  # skimage's default, voxels per side, in the axial plane
 ENERGY_BLOCK = 8  # voxels per side: blocks of 16 and 32, as in the frequency attacks, consist of whole ones
@@ -26,8 +26,8 @@ Pair = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def body_mask(clean: Volume) -> Mask:
     """Returns the patient without the surrounding air, bool `[H, W, D]`: voxels above the window's floor, cleaned up.
 
-    The mask is the largest connected component, with its holes filled (`freqbench.ops.body`), of the voxels above 0 in
-    any channel, as tissue may be black in one of them. All False if no voxel is above 0.
+    The mask is the largest connected component, with its holes filled (`freqbench.ops.voxels`), of the voxels above 0
+    in any channel, as tissue may be black in one of them. All False if no voxel is above 0.
     """
     return body_of((channels_of(clean) > 0).any(dim=0).cpu().numpy())
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from freqbench.metrics.volumes import Volume, as_tensor, lengths, require_classes, require_same_shape
-from freqbench.ops.counted import counted
+from freqbench.ops.voxels import counted
 
 Values = npt.NDArray[np.float64]
 
@@ -19,7 +19,7 @@ Values = npt.NDArray[np.float64]
 def confusion(pred: Volume, label: Volume, num_classes: int) -> Tensor:
     """Counts the voxels of `[H, W, D]` maps by class, int64 `[K, K]`: rows are labels, columns predictions.
 
-    Voxels that do not count (`freqbench.ops.counted`) are left out. Raises UserError if shapes differ, or a value is no
+    Voxels that do not count (`freqbench.ops.voxels`) are left out. Raises UserError if shapes differ, or a value is no
     class.
     """
     rows, columns = as_tensor(label), as_tensor(pred)
@@ -81,7 +81,7 @@ def hallucinated_classes(counts: Tensor) -> int:
 def voxel_success(pred_clean: Volume, pred: Volume, label: Volume | None = None) -> float:
     """Returns the share of voxels whose predicted class the attack changed; raises UserError if shapes differ.
 
-    Voxels that do not count in `label` (`freqbench.ops.counted`) are left out.
+    Voxels that do not count in `label` (`freqbench.ops.voxels`) are left out.
     """
     before, after = as_tensor(pred_clean), as_tensor(pred)
     require_same_shape(before.shape, after.shape)

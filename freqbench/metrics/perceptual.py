@@ -16,8 +16,8 @@ from torch import Tensor
 from freqbench.metrics import weights
 from freqbench.metrics.image import NO_BODY, body_mask
 from freqbench.metrics.volumes import Scores, Volume, pair_of
-from freqbench.ops.body import Mask
 from freqbench.ops.torchvision_import import import_torchvision
+from freqbench.ops.voxels import Mask
 
 SMALLEST_SLICE = 32  # AlexNet's strides reduce smaller slices to nothing
 SLICES_AT_ONCE = 16

@@ -11,7 +11,7 @@ from torch import Tensor
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
 from freqbench.core.types import Case
-from freqbench.ops.counted import without_ignored
+from freqbench.ops.voxels import without_ignored
 
 ABSENT = -1e-3
 """Logit of a class without a click in the window; that of background is 0."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from freqbench.ops.blocks import along_axes, along_axis
-from freqbench.ops.body import body_of
+from freqbench.ops.voxels import body_of
 
 TAPS, SIGMA = 3, 1.5
 C1, C2 = 0.01**2, 0.03**2
@@ -52,7 +52,7 @@ def body_ssim(clean: Tensor) -> Callable[[Tensor], Tensor]:
     """Returns a function from volumes to their SSIM with the clean ones in the body: float64 `[B]` in [-1, 1].
 
     It is the mean of the map S of `ssim_loss`, for the whole volume as one block, at the window's positions centred in
-    the body: `freqbench.ops.body.body_of` the voxels above 0 in any channel. Voxels on the volume's border have no
+    the body: `freqbench.ops.voxels.body_of` the voxels above 0 in any channel. Voxels on the volume's border have no
     position. Negative values count as they are, channels equally. A volume without a body is averaged over all
     positions. Differentiable.
     """

@@ -68,7 +68,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
         lambda folder: (folder.listed.pop("validation"), folder.list(validatoin=[])),
         *(LIST, ": unknown split 'validation'. Did you mean 'validatoin'? Known: training, validatoin"),
     ),
-    "empty split": (_list(validation=[]), LIST, ": expected cases in split validation, got none: choose one of ['tr"),
+    "empty split": (_list(validation=[]), LIST, ": expected cases in split validation, got none: fill the list"),
     "no label": (_list(validation=[{"image": "imagesTr/a.nii.gz"}]), LIST, ": expected a label map for imagesTr/a.nii"),
     "no image": (_list(validation=[{"label": "x"}]), LIST, ": expected {image, label} or an image's name, got {'label"),
     "twice": (

@@ -190,7 +190,7 @@ def test_another_word_for_the_root_is_known(tmp_path: Path, root: dict[str, int]
         entry = make_folder(tmp_path)
         content["datasets"].append({**entry, word: entry.pop("root")})
 
-    assert refusal(tmp_path, spoil).startswith(f"datasets[1]: unknown key '{word}'. Did you mean 'root'? Known: cases")
+    assert refusal(tmp_path, spoil).startswith(f"datasets[1]: unknown key '{word}'. Did you mean 'root'? Known: axes")
 
 
 def test_a_split_without_cases_is_not_offered(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ GUARDED = {
         "cli/catalogue.py",
         "models/networks/architectures.py",
         "models/networks/construction.py",
+        "models/networks/inferring.py",
         "models/foreign/nnunet.py",
     },
 }

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.targets import Rule, target_map
-from freqbench.ops.counted import counted, without_ignored
 from freqbench.ops.losses import COMPARED_BY, EVERYTHING, LOSSES, SEQUENCES, Loss, Scope, is_as_labelled, mean_dice
+from freqbench.ops.voxels import counted, without_ignored
 
 
 @dataclass(kw_only=True)

@@ -57,7 +57,7 @@ def grid(job: str) -> Grid:
     resolving = importlib.import_module("freqbench.models.resolving")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resolving, "_agreed_args", lambda entry, *_: entry.args)
-        patch.setattr(resolving, "_checked", lambda *_: (None, {}))
+        patch.setattr(resolving, "_checked", lambda *_: (None, {}, ()))
         for variable in ("FREQBENCH_DATA", "FREQBENCH_CHECKPOINTS"):
             patch.delenv(variable, raising=False)
         spec = config.load(str(JOBS / f"{job}.yaml"), JobSpec)

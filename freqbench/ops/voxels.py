@@ -1,0 +1,47 @@
+"""Finds voxels of a volume: those of the patient without the surrounding air, and those whose label counts."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from freqbench.core.types import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Mask = npt.NDArray[np.bool_]
+
+
+def body_of(above: Mask) -> Mask:
+    """Returns the largest connected component of a mask `[H, W, D]` with its holes filled; all False for an empty mask.
+
+    The mask holds intensities above the window's floor. Neighbours share a face, so that a couch that touches the skin
+    with a corner is left out. A hole is background that no path over faces joins to the volume's border: lungs and
+    bowel gas belong to the body.
+    """
+    from scipy import ndimage
+
+    parts, count = ndimage.label(above)
+    if not count:
+        return np.zeros(parts.shape, bool)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    body: Mask = ndimage.binary_fill_holes(parts == sizes.argmax())
+    return body
+
+
+def counted(label: "Tensor", num_classes: int = IGNORED) -> "Tensor | None":
+    """Returns the voxels that count, bool in the label's shape; None if all do, or IGNORED is one of the classes."""
+    if num_classes > IGNORED or int(label.max()) < IGNORED:
+        return None
+    counts = label != IGNORED
+    return None if bool(counts.all()) else counts
+
+
+def without_ignored(label: "Tensor") -> "Tensor":
+    """Returns the label map with background in place of the voxels that do not count."""
+    import torch
+
+    counts = counted(label)
+    return label if counts is None else torch.where(counts, label, 0)
