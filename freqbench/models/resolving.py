@@ -164,7 +164,7 @@ def resolve(
     if kept and counts and (seed is not None or checkpoints.content_sha256(path) == sha256):
         _keep(kept, _Outcome(args=dict(draft.args), migration=migration, notes=notes, **counts))
     all_notes = _noted(entry, (*said, *notes))
-    judged = {"min_dice": 0.0} if _judges_nothing(entry, notes) else {}
+    judged: dict[str, Any] = {"min_dice": 0.0} if _judges_nothing(entry, notes) else {}
     return _examined(replace(draft, checkpoint=path, migration=migration, notes=all_notes, **counts, **judged))
 
 
