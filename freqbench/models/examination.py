@@ -106,6 +106,8 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
     if torch.equal(first, other):
         caution = "its output does not depend on the volume"
     elif _in_unit_interval(first, other, _logits(net, 20 * inputs[:1] - 10, num_classes)):
+        if all(bool(((values == 0) | (values == 1)).all()) for values in (first, other)):
+            raise UnfitError("expected logits, got 0 and 1 alone, as labels have no gradient: return the logits before")
         sums = torch.cat([first, other]).float().sum(dim=1)
         if (sums - 1).abs().max() > (0.01 if first.dtype in (torch.float16, torch.bfloat16) else 1e-3):
             raise UnfitError(

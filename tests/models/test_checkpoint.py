@@ -461,3 +461,13 @@ def test_weights_look_untrained_if_every_scale_and_slope_is_a_fresh_networks(
     weights: dict[str, torch.Tensor], fresh: bool
 ) -> None:
     assert files.look_untrained(weights) is fresh
+
+
+@pytest.mark.parametrize(("prefix", "expected"), [("model.", 1.0), ("ema.", 2.0)])
+def test_sets_under_two_keys_are_told_apart_by_the_key(tmp_path: Path, prefix: str, expected: float) -> None:
+    path, wanted = str(tmp_path / "m.pt"), {"w": torch.empty(2, 3), "v": torch.empty(4)}
+    sets = {"model": 1.0, "ema": 2.0}
+    torch.save({key: {name: torch.full(t.shape, k) for name, t in wanted.items()} for key, k in sets.items()}, path)
+    with pytest.raises(CheckpointError, match=r"2 that differ .* state prefix: 'model.' or prefix: 'ema.'"):
+        read_placed(path, wanted)
+    assert float(read_placed(path, wanted, prefix).weights["w"][0, 0]) == expected

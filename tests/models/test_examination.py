@@ -43,6 +43,11 @@ class LogSoftmax(Net):
         return logits.log_softmax(dim=1)
 
 
+class OneHot(Net):
+    def after(self, logits: Tensor) -> Tensor:
+        return F.one_hot(logits.argmax(dim=1), 3).movedim(-1, 1).float()
+
+
 class Sigmoid(Net):
     def after(self, logits: Tensor) -> Tensor:
         return logits.sigmoid()
@@ -145,6 +150,7 @@ def test_probabilities_of_zero_have_finite_logits_and_gradients(factor: float) -
 @pytest.mark.parametrize(
     ("net", "fault"),
     [
+        (OneHot(), "expected logits, got 0 and 1 alone, as labels have no gradient"),
         (Sigmoid(), "expected logits, got numbers in [0, 1] that do not add up to 1"),
         (Drops(), "expected equal logits of one window in two passes"),
         (StaysInTraining(), "expected parameters and buffers as they were"),

@@ -162,11 +162,18 @@ class Placed(NamedTuple):
         weights: tensors by the network's names, and those that the network does not have.
         prefix: what the file puts before each of the names.
         beside: names in the file that were left out: a loss's buffers, a metric's state, another network.
+        key: the file's key that holds them; empty at its top.
     """
 
     weights: dict[str, Tensor]
     prefix: str = ""
     beside: tuple[str, ...] = ()
+    key: str = ""
+
+    @property
+    def whole_prefix(self) -> str:
+        """The prefix with the key before it, which tells equal sets under two keys apart."""
+        return f"{self.key}.{self.prefix}" if self.key else self.prefix
 
     @property
     def note(self) -> str | None:
@@ -189,8 +196,8 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
         wanted: the network's keys and shapes (meta will do).
         prefix: the prefix of the set to take; None: the one that fits best.
     """
-    found = [placed for tensors in sets_of(path) for placed in _placed(tensors, wanted)]
-    if prefix is not None and (chosen := [each for each in found if each.prefix == prefix]):
+    found = [each._replace(key=key) for key, tensors in _keyed(path) for each in _placed(tensors, wanted)]
+    if prefix is not None and (chosen := [each for each in found if prefix in (each.prefix, each.whole_prefix)]):
         found = chosen
     elif prefix is not None:
         have = ", ".join(dict.fromkeys(repr(each.prefix) for each in found)) or "no weights of the network"
@@ -201,7 +208,9 @@ def read_placed(path: str, wanted: Mapping[str, Tensor], prefix: str | None = No
         return Placed(read_state_dict(path, as_written=True))
     others = [each for each in best[1:] if not _are_equal(best[0].weights, each.weights, wanted)]
     if others and 2 * max(fits)[0] > len(wanted):
-        choices = " or ".join(f"prefix: {each.prefix!r}" for each in (best[0], *others))
+        sets = (best[0], *others)
+        differ = len({each.prefix for each in sets}) == len(sets)
+        choices = " or ".join(f"prefix: {each.prefix if differ else each.whole_prefix!r}" for each in sets)
         raise CheckpointError(
             f"{path}: expected one set of weights that fits the network, got {len(others) + 1} that differ (a "
             f"teacher's, or an average of the training's): state {choices}"
@@ -215,20 +224,25 @@ def sets_of(path: str) -> Iterator[dict[str, Tensor]]:
 
     Names of torch's wrappers (`_orig_mod.` of torch.compile) are taken off. Raises as `read_content`.
     """
+    yield from (tensors for _, tensors in _keyed(path))
+
+
+def _keyed(path: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yields the sets of `sets_of`, each with the file's key that holds it; empty for those at its top."""
     content = read_content(path)
-    for tensors in _sets(content) if isinstance(content, Mapping) else ():
-        bare = {_WRAPPERS.sub("", key): value for key, value in tensors.items()}
-        yield bare if len(bare) == len(tensors) else tensors
+    for key, tensors in _sets(content) if isinstance(content, Mapping) else ():
+        bare = {_WRAPPERS.sub("", name): value for name, value in tensors.items()}
+        yield key, bare if len(bare) == len(tensors) else tensors
 
 
-def _sets(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
+def _sets(content: Mapping[Any, Any]) -> Iterator[tuple[str, dict[str, Tensor]]]:
     top = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     places = [key for key in content if isinstance(content[key], Mapping)]
     for place in sorted(places, key=lambda key: key not in _STATE_KEYS):
         if tensors := dict(_tensors(content[place])):
-            yield tensors
+            yield str(place), tensors
     if top:
-        yield top
+        yield "", top
 
 
 def _tensors(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
