@@ -45,7 +45,7 @@ SEED_DIGITS = 18
 TRAIN = "train://"
 """Prefix of the name of a network that the job itself trains."""
 Yields = Literal["logits", "probabilities"]
-"""What a network returns of each class."""
+"""The quantity that a network returns of each class."""
 ClassMap = tuple[tuple[int, ...], ...]
 """For each class of the dataset, the classes of a network's output that are merged into it."""
 T = TypeVar("T")

@@ -38,7 +38,7 @@ def ct(organs: dict[int, float], air: float = -1000) -> tuple[Array, Array]:
 
 
 def lines(image: Array, label: Array, intensity: Any = CT, labelled: bool = True) -> list[str]:
-    """What is said of a volume."""
+    """Lines on a volume."""
     native = NativeCase(
         ref=CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=SHAPE),
         image=torch.from_numpy(image.astype(np.float32))[None],

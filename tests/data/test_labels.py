@@ -1,4 +1,4 @@
-"""Which class a label in a file becomes: by number, by name, by `label_map`, or none at all."""
+"""The class that a label in a file becomes: by number, by name, by `label_map`, or none at all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -251,7 +251,7 @@ def test_every_label_that_fits_is_taken_and_a_list_may_lie_elsewhere(
     ("affine", "says"), [(None, True), (np.diag([1.0, 1, 1, 1]), False), (np.diag([1.0, 1, 5, 1]), False)]
 )
 def test_a_header_that_nobody_filled_is_said(folder: Folder, affine: Any, says: bool) -> None:
-    """As a tool leaves it that knows the voxels alone: nibabel without an affine states neither form nor unit."""
+    """The file of a tool that knows the voxels alone: nibabel without an affine states neither form nor unit."""
     image, label = volume(seed=1)
     for kind, voxels in (("imagesTr", image), ("labelsTr", label)):
         nibabel.save(nibabel.Nifti1Image(voxels, affine), folder.root / kind / "a.nii.gz")

@@ -1,4 +1,4 @@
-"""Where a Ray of this process puts its files: where the user says, unless its sockets cannot lie there."""
+"""The folder of this process's Ray: the user's, unless its sockets cannot lie there."""
 
 import logging
 from pathlib import Path

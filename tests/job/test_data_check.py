@@ -1,4 +1,4 @@
-"""What a plan and `doctor` say of the voxels of the first cases."""
+"""Lines of a plan and of `doctor` on the voxels of the first cases."""
 
 import json
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_a_plan_reads_no_more_cases_once_its_time_is_over(
 
 
 def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
-    """In the space of the job line, which has no window here: the crop of a label beside the body."""
+    """The space is that of the job line, which has no window here: the crop of a label beside the body."""
     path = Path(data["root"]) / "labelsTr" / "fine.nii.gz"
     label = np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 1

@@ -88,7 +88,7 @@ def test_labels_are_those_of_logits_interpolated_at_the_files_voxels(
 
 @pytest.mark.parametrize("flips", list(product((1, -1), repeat=3)))
 def test_a_crop_and_mirrored_axes_are_undone_exactly(flips: tuple[int, ...]) -> None:
-    """By hand: the label map is mirrored and cropped with NumPy alone, and its one-hot logits are what is predicted."""
+    """The label map is mirrored and cropped with NumPy alone, and its one-hot logits are predicted."""
     label = np.random.default_rng(1).integers(0, K, (11, 12, 10))
     kept = np.zeros(label.shape, bool)
     kept[3:10, 1:10, 2:8] = True

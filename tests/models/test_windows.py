@@ -52,7 +52,7 @@ def case(axes: str, shape: Shape = SHORT) -> Case:
 
 @pytest.mark.parametrize(("padding", "expected"), [(0.0, 0.0), (-3.5, -3.5), ("volume", (-175 - 40) / 100)])
 def test_a_short_axis_is_padded_in_the_networks_input(padding: Any, expected: float) -> None:
-    """With a number in its unit, or with the volume's lowest intensity: the lower end of the CT window in that unit."""
+    """A number in its unit, or the volume's lowest intensity: the lower end of the CT window in that unit."""
     net = Seen()
     SegmentationModel(net, ROI, adapter=CT, inference=Inference(padding=padding))(torch.rand(1, 1, *SHORT))
     outside = torch.cat([net.inputs[0][:, :, :1], net.inputs[0][:, :, 4:]], 2)
