@@ -161,7 +161,11 @@ def model(name: str) -> Description:
         default = network.args.get(parameter.name, parameter.default)
         if parameter.name not in network.filled_in and parameter.kind is not parameter.VAR_KEYWORD:
             text = REQUIRED if default is parameter.empty else str(default)
-            rows.append((parameter.name, text, meanings.get(parameter.name, "")))
+            # The class's own text states its own default, beside which ours would be a contradiction.
+            meaning = re.sub(r"\s*Defaults? (?:to|is) .*?\.(?=\s|$)", "", meanings.get(parameter.name, ""))
+            if parameter.default is not parameter.empty and default != parameter.default:
+                meaning += f" (the class's own default: {parameter.default})"
+            rows.append((parameter.name, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
     return Description(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)

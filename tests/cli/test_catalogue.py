@@ -101,3 +101,11 @@ def test_a_name_is_described(arguments: tuple[str, str], texts: tuple[str, ...],
 )
 def test_a_wrong_name_is_one_line(arguments: tuple[str, str], likely: str, bench: Bench) -> None:
     assert refused(bench, *arguments).startswith(f"error: unknown {likely} Known: ")
+
+
+def test_an_argument_of_a_network_has_one_default_and_beside_it_the_one_of_its_class(bench: Bench) -> None:
+    """MONAI's text says "Defaults to 0." of residual units, of which this project's UNet has 2."""
+    _, out, _ = bench("models", "unet")
+    text = " ".join(out.split())
+    assert "number of residual units. (the class's own default: 0)" in text
+    assert "Defaults to" not in text
