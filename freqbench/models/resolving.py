@@ -417,7 +417,8 @@ def _checked(
             chosen = migrations.choose(draft.name, draft.arch, stated or default, weights, wanted)
             weights = migrations.migrations_of(draft.arch)[chosen].convert(weights, wanted)
         checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
-        notes += (UNTRAINED,) if checkpoints.look_untrained(weights) else ()
+        if default is None and checkpoints.look_untrained(weights):  # freqbench's own record tells of a training
+            notes += (UNTRAINED,)
     counts = dict(zip(("flops", "step_bytes"), traced(draft, net), strict=True))
     return None if chosen == migrations.NONE else chosen, counts if draft.arch in MODELS else {}, notes
 

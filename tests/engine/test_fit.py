@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
-from safetensors.torch import load_file
 from tiny import ARGS, ROI, execute, expanded, save_weights, small
 
 import freqbench as fb
 from freqbench.core.errors import MisfitError
 from freqbench.engine.run import MISFIT_CAUSES, _Run
 from freqbench.job.plan import make_plan
-from freqbench.models import read_metadata, save_checkpoint
+from freqbench.models import build
 from freqbench.results import Store
 
 SHAPE = [16, 16, 16]
@@ -23,17 +23,15 @@ SHAPE = [16, 16, 16]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Weights that nobody trained, in a file as if somebody had: the slopes of its PReLU have moved."""
+    """Weights that nobody trained, in a file with freqbench's record, as if somebody had."""
     path = tmp_path_factory.mktemp("weights") / "own.safetensors"
     save_weights(path, seed=3)
-    moved = {name: 0.9 * weight if weight.dim() == 1 else weight for name, weight in load_file(path).items()}
-    save_checkpoint(str(path), moved, read_metadata(str(path)), half=False)
     return str(path)
 
 
 def test_weights_of_a_fresh_network_in_a_file_stop_no_run_unless_the_job_has_a_floor(tmp_path: Path) -> None:
-    save_weights(tmp_path / "fresh.safetensors", seed=3)
-    entry = {"name": "m", "checkpoint": str(tmp_path / "fresh.safetensors")}
+    torch.save(build("unet", 6, ROI, dict(ARGS), seed=3).state_dict(), tmp_path / "fresh.pt")
+    entry = {"name": "m", "arch": "unet", "args": ARGS, "roi": ROI, "checkpoint": str(tmp_path / "fresh.pt")}
     _, warnings, dice = run(tmp_path / "out", entry)
     assert dice < 0.3
     assert any("m: its weights look untrained" in text for text in warnings)
