@@ -13,9 +13,10 @@ from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor, path_of, plai
 from freqbench.api.model import Model, as_model, as_models, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
-from freqbench.core import config, names, storage
+from freqbench.core import config, names
 from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.plugins import require_class
 from freqbench.core.types import ScoredOn, dataset_name

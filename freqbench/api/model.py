@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from freqbench import models
 from freqbench.api.case import MOST_CLASSES, AnyPath, Case, _Arrays, path_of
 from freqbench.attacks import Attack
-from freqbench.core import config, names, plugins, storage
+from freqbench.core import config, names, plugins
 from freqbench.core.config import Strict, Whole
 from freqbench.core.errors import UserError, one_line, unknown
+from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset

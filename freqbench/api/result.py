@@ -15,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from freqbench.api.case import AnyPath, Case, path_of
 from freqbench.api.model import Model
-from freqbench.core import storage, types
+from freqbench.core import types
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.types import Reference, ScoredOn, Spacing
 from freqbench.data import attacked_native
 from freqbench.data.preprocess import file_grid, in_spaces

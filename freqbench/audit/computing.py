@@ -18,9 +18,10 @@ from freqbench.attacks.core.strongest import is_claimed, limits_of, num_steps, s
 from freqbench.audit import probes
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.probes import PRECISION, STEP_SIZE, STEPS
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.plugins import trusting
 from freqbench.engine import matching, run
 from freqbench.job import plan

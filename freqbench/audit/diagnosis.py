@@ -13,8 +13,9 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import ATTACKS
-from freqbench.core import brainchop, node_cache, storage
+from freqbench.core import brainchop
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
 from freqbench.core.names import ALIASES, at_home
 from freqbench.core.types import CaseRef

@@ -5,9 +5,10 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
+from freqbench.core.files import storage
 
 FOLDER = "audit"
 GRADIENTS, SAVED = "gradients.json", "saved.json"

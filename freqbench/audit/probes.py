@@ -16,8 +16,8 @@ from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import GradientFacts, Gradients, Saved, SavedScore
-from freqbench.core import storage
 from freqbench.core.errors import one_line
+from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.core.types import Case, CaseRef, triple
 from freqbench.engine import memory, saved_volumes, scoring

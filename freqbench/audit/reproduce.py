@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.comparison import Cause, Comparison, Row, causes, changed_inputs, compare
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.plugins import is_trusted
 from freqbench.core.types import CaseRef
 from freqbench.engine import saved_volumes, scoring

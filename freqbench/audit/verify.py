@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
-from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.data import case_key_of
 from freqbench.engine.rows import cell_columns
 from freqbench.exchange import adversarial_volumes

@@ -85,7 +85,7 @@ def say(text: str) -> None:
 
 def put(text: str, to: str | None, format: str = "") -> None:
     """Writes a text to a file in one step, or to the terminal; in format XLSX a csv becomes a sheet."""
-    from freqbench.core import storage
+    from freqbench.core.files import storage
 
     if format == XLSX and (to is None or not text.strip()):
         raise UserError(f"--format {XLSX}: expected {'a table' if to else '--to'}, got none: see report --help")

@@ -38,7 +38,7 @@ def doctor(
 @cache.command("show")
 def cache_show() -> None:
     """Show how many volumes and copies of remote files are kept, where, and how much room they take."""
-    from freqbench.core import node_cache
+    from freqbench.core.files import node_cache
     from freqbench.data import cache
 
     if copies := node_cache.size("files"):
@@ -50,7 +50,7 @@ def cache_show() -> None:
 @cache.command("clear")
 def cache_clear() -> None:
     """Remove volumes, copies of remote files and results of network checks; all are made anew when needed."""
-    from freqbench.core import node_cache
+    from freqbench.core.files import node_cache
 
     if copies := node_cache.clear("files"):
         common.say(f"{copies / 1e9:.2f} GB freed: {node_cache.part('files')}")

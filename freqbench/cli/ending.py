@@ -15,7 +15,7 @@ NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}
 
 def finish(summary: Any, out: str, page: bool = True) -> None:
     """Shows the results, writes the page, and leaves with the exit code of a run's summary."""
-    from freqbench.core import storage
+    from freqbench.core.files import storage
 
     if summary.interrupted:
         common.say(

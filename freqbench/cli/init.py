@@ -67,7 +67,8 @@ def init(
     if os.path.lexists(path) and not force:
         raise UserError(f"{path}: expected no file, got one: name another, or give --force")
     data = data or _answer("Folder of the dataset", "--data")
-    from freqbench.core import documents, storage
+    from freqbench.core import documents
+    from freqbench.core.files import storage
     from freqbench.data import layouts
 
     layout = layouts.recognise(data)

@@ -56,7 +56,7 @@ def report(
 
 def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -> None:
     """Writes the page of stores: one file, or a folder with the volumes that they hold and that `yes` may allow."""
-    from freqbench.core import storage
+    from freqbench.core.files import storage
     from freqbench.reporting.page import build_page, data_of, viewer_script
     from freqbench.reporting.page.manifest import write_volumes
     from freqbench.results import Store
@@ -80,7 +80,7 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
 
 
 def _write_figures(outs: list[str], folder: str) -> None:
-    from freqbench.core import storage
+    from freqbench.core.files import storage
     from freqbench.reporting.contents import contents
     from freqbench.reporting.figures import write_figures
     from freqbench.results import Store
@@ -98,7 +98,7 @@ def _write_figures(outs: list[str], folder: str) -> None:
 @app.command("open")
 def open_page(out: common.Out) -> None:
     """Open the page of a store, which `run` wrote at its end, in a browser; without one, print the page's path."""
-    from freqbench.core import storage
+    from freqbench.core.files import storage
 
     place = storage.join(out, PAGE)
     if not storage.exists(place):

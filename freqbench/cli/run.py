@@ -312,7 +312,7 @@ def _show_bounds(out: str) -> None:
 
 def _put_beside(out: str, name: str, figure: Any, **files: bytes) -> None:
     """Writes a figure and files by their suffix beside a store's records; refuses to replace files of others."""
-    from freqbench.core import storage
+    from freqbench.core.files import storage
     from freqbench.reporting.figures.style import MAKER, pdf_and_png
 
     pdf, png = pdf_and_png(figure)

@@ -87,7 +87,8 @@ def export(
     trust_code: common.Trust = False,
 ) -> None:
     """Write each saved adversarial volume in its file's own grid and unit (int16), for third-party tools."""
-    from freqbench.core import names, storage
+    from freqbench.core import names
+    from freqbench.core.files import storage
     from freqbench.exchange import export as exporting
 
     grid = common.stored_grid(out, job, trust_code)

@@ -10,8 +10,8 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-from freqbench.core import downloads, filesystems
 from freqbench.core.errors import MissingDataError, UserError, one_line, unknown
+from freqbench.core.files import downloads, filesystems
 
 SCHEME = "brainchop://"
 COMMIT = "4c87885f3a2a8835e260d521dcec922b58d91d41"

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from freqbench.core import node_cache, storage
-from freqbench.core.node_cache import limit
+from freqbench.core.files import node_cache, storage
+from freqbench.core.files.node_cache import limit
 from freqbench.core.types import Case, CaseRef
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from freqbench.core import storage
 from freqbench.core.errors import DataError
+from freqbench.core.files import storage
 from freqbench.data import nifti
 
 Texts = tuple[str, ...]

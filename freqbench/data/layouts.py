@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from freqbench.core import config, documents, storage
+from freqbench.core import config, documents
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import storage
 from freqbench.data import DATASETS, nifti
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings

@@ -5,8 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.config import Strict
+from freqbench.core.files import storage
 from freqbench.job.grid import Grid
 from freqbench.job.schema import JobSpec
 from freqbench.results import Store

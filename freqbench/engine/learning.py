@@ -12,8 +12,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case
 from freqbench.engine import memory

@@ -16,10 +16,11 @@ import torch
 
 from freqbench.attacks import Attack, attack_class
 from freqbench.attacks.core.frequency import FrequencyAttack
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting

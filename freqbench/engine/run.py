@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from freqbench.core import storage
 from freqbench.core.errors import MisfitError, UserError
+from freqbench.core.files import storage
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
 from freqbench.engine.additions import Additions

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from freqbench.core import config, names, storage
+from freqbench.core import config, names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
 from freqbench.engine.attacking import AttackedVolume, AttackFacts

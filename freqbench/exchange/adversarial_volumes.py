@@ -10,8 +10,8 @@ from torch import Tensor
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.attacks.core.task import Task
-from freqbench.core import storage
 from freqbench.core.errors import DataError, UserError, unknown
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti

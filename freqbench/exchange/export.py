@@ -8,9 +8,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data import attacked_native, resampling_error
 from freqbench.engine import saved_volumes

@@ -14,9 +14,10 @@ from pydantic import RootModel, StrictInt, StrictStr, field_validator
 from rich.console import Console
 from torch import Tensor
 
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.documents import object_of
 from freqbench.core.errors import DataError, UserError, unknown
+from freqbench.core.files import storage
 from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, nifti
 from freqbench.data.loaders.folder import ListedFolder

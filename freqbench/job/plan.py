@@ -11,8 +11,8 @@ import torch
 from rich.table import Table
 
 from freqbench.attacks import ATTACKS
-from freqbench.core import storage
 from freqbench.core.errors import DataError
+from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef

@@ -7,8 +7,8 @@ from typing import Any
 
 from freqbench.attacks import attack_class
 from freqbench.attacks.core.ensemble import FEWEST_STEPS, Ensemble
-from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, StorageRefused, UserError
+from freqbench.core.files import storage
 from freqbench.core.names import ALIASES
 from freqbench.core.plugins import trusting
 from freqbench.data.loaders.phantom import REHEARSED

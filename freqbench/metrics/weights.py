@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freqbench.core import downloads, node_cache, storage
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import downloads, node_cache, storage
 
 Weights = dict[str, Tensor]
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freqbench.core import plugins, storage
+from freqbench.core import plugins
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.files import storage
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints import migrations
 from freqbench.models.entry import COMMAND, FROZEN

@@ -18,9 +18,10 @@ import torch
 from pydantic import NonNegativeInt, ValidationError
 from torch import nn
 
-from freqbench.core import limits, node_cache, plugins, storage
+from freqbench.core import limits, plugins
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.files import node_cache, storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.models.checkpoints import files as checkpoints

@@ -15,8 +15,8 @@ from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import case_minima, comparable, current
-from freqbench.core import storage
 from freqbench.core.documents import object_of
+from freqbench.core.files import storage
 from freqbench.ops.colors import SeriesStyle, series_style
 from freqbench.results import volumes
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from freqbench.analysis.frames import found_records
-from freqbench.core import storage
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.metrics import METRICS
 from freqbench.reporting.contents import keys_of
 from freqbench.results import Store, glimpses

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.results.files import MERGED_PREFIX, OWN_NAME, SCHEMAS, Files
 from freqbench.results.winners import ORDER, commit_text, split_winners
 from freqbench.results.writer import put_pair

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.spec import AbstractBufferedFile
 
-from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.results.schema import CLASS_RECORDS, LATER, RECORDS, SCHEMA_VERSION, VERSION_FIELD, arrow_schema
 
 Item = TypeVar("Item")

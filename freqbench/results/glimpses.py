@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 
 GLIMPSES = "glimpses"
 MAX_BYTES = 60_000

@@ -14,9 +14,9 @@ from typing import Any
 
 import psutil
 
-from freqbench.core import storage
 from freqbench.core.documents import json_of
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.results.shard import Shard
 
 FOLDER = "leases"

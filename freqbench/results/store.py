@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.config import validate
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.results import compaction
 from freqbench.results.files import SCHEMAS, Files, coded_schema
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, SCHEMA_VERSION

@@ -7,7 +7,8 @@ folder as complete.
 
 from collections.abc import Iterable
 
-from freqbench.core import names, storage
+from freqbench.core import names
+from freqbench.core.files import storage
 
 VOLUMES = "volumes"
 FACTS = "attack.json"

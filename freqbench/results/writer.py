@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.results.schema import CLASS_RECORDS, COMMIT, RECORDS, Column, arrow_schema
 
 MAX_RECORDS = 5000

@@ -16,7 +16,7 @@ import torch
 from ray.train.torch import TorchTrainer, get_device
 
 from freqbench.core.errors import EngineLost, UserError, one_line
-from freqbench.core.storage import is_local, join, local_path
+from freqbench.core.files.storage import is_local, join, local_path
 from freqbench.engine.ray import ray_cluster
 from freqbench.job.training import TrainJob
 from freqbench.training.loop import Team, fit

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from freqbench.core import config, storage
+from freqbench.core import config
 from freqbench.core.documents import mapping_of
 from freqbench.core.errors import MissingDataError, NoFileError, UserError, unknown
+from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.job import sweep
 from freqbench.job.rehearsal import Missing, name_of

@@ -20,9 +20,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
+from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
-from freqbench.core.storage import join
 from freqbench.core.types import Case
 from freqbench.job.training import Augmentation, ModelRecipe, Schedule
 from freqbench.training.crops import CropSampler, loaded

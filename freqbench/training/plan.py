@@ -9,9 +9,9 @@ import torch
 from freqbench import models
 from freqbench.attacks import Attack
 from freqbench.core.errors import UserError
+from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
-from freqbench.core.storage import join
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of

@@ -21,9 +21,18 @@ from freqbench import models
 from freqbench.core import names
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError
+from freqbench.core.files.storage import (
+    exists,
+    is_local,
+    join,
+    local_path,
+    read_bytes,
+    require_own,
+    sha256,
+    write_atomic,
+)
 from freqbench.core.identity import digest
 from freqbench.core.machine import keep_freed_memory, versions
-from freqbench.core.storage import exists, is_local, join, local_path, read_bytes, require_own, sha256, write_atomic
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
 from freqbench.job.training import TrainJob

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from freqbench.core.storage import exists, join, read_bytes, write_atomic
+from freqbench.core.files.storage import exists, join, read_bytes, write_atomic
 from freqbench.models.checkpoints.files import read_torch
 
 LAST = "last.pt"

@@ -8,8 +8,8 @@ from tiny import execute, small
 from typer.testing import CliRunner
 
 from freqbench.cli import app
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.data import cache
 
 

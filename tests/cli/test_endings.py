@@ -16,8 +16,9 @@ from tiny import job, small, write
 
 import freqbench.core.config
 from freqbench.cli import report
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,8 +18,9 @@ import s3fs
 from fsspec.implementations.memory import MemoryFileSystem
 from s3_server import S3
 
-from freqbench.core import downloads, filesystems, limits, names, node_cache, storage
+from freqbench.core import limits, names
 from freqbench.core.errors import NoFileError, StorageRefused, StorageUnavailable, UserError
+from freqbench.core.files import downloads, filesystems, node_cache, storage
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
 HASH = hashlib.sha256(OLD).hexdigest()

@@ -13,8 +13,8 @@ from s3_server import S3
 from torch import nn
 
 from freqbench import models
-from freqbench.core import downloads, filesystems, storage
 from freqbench.core.errors import CheckpointError, DataError, MissingDataError, StorageRefused, UserError
+from freqbench.core.files import downloads, filesystems, storage
 from freqbench.core.plugins import trusting
 from freqbench.data import Dataset
 from freqbench.engine import retry, run

@@ -14,8 +14,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from freqbench.core import node_cache, storage
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import node_cache, storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti

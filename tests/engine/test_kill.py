@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from tiny import class_rows, execute, execute_aloud, job, rows, small
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.engine import run
 from freqbench.results import Store
 

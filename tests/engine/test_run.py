@@ -12,8 +12,8 @@ import torch
 from tiny import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.analysis.frames import found_records
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.engine import attacking, engines, provenance
 from freqbench.engine import run as runner
 from freqbench.engine.run import Summary

@@ -14,8 +14,8 @@ import pytest
 from engine.ray_session import machines, start
 from tiny import class_rows, execute, rows, small
 
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.engine import retry, run, saved_volumes
 from freqbench.results import Lease, Shard, Store
 from freqbench.results.status import facts, tables

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import ARGS, ROI
 
-from freqbench.core import node_cache
 from freqbench.core.errors import UserError
+from freqbench.core.files import node_cache
 from freqbench.models import ModelEntry, ModelSpec, build, resolve, save_checkpoint, step_bytes
 from freqbench.models.networks import construction
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_record, put
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, compaction
 from freqbench.results.compaction import MIB, Pair, chosen
 

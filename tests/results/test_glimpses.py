@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.results.glimpses import Glimpse, Glimpses, listed
 
 CELL, OTHER = "0" * 16, "f" * 16

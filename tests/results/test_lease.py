@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.results import Lease, Shard, lease
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from s3_server import S3
 from tiny import expanded, small
 
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.engine import run
 from freqbench.engine.progress import Listener
 from freqbench.engine.worker import WorkerSpec

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from results.conftest import make_classes, make_failed, make_record
 
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
 from freqbench.results.schema import LATER, VERSION_FIELD
 from freqbench.results.writer import commit as write_pair

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from security.hostile import line_of
 from tiny import expanded, small
 
-from freqbench.core import config, names, storage
+from freqbench.core import config, names
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.types import CaseRef
 from freqbench.data.loaders.decathlon import SPLITS
 from freqbench.job.grid import further_targets

@@ -16,8 +16,8 @@ from tiny import execute, small, write
 
 import freqbench
 from freqbench.audit import probe_files
-from freqbench.core import node_cache, storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import node_cache, storage
 from freqbench.data import cache
 from freqbench.reporting import figures as all_figures
 from freqbench.results import CLASS_RECORDS, RECORDS, Lease, Store, to_table
@@ -31,9 +31,9 @@ REMOVES = re.compile(
     r"\.unlink\(|rmtree|\.rmdir\(|rm_file|storage\.remove|os\.rename|shutil\.move|os\.replace|\.replace\(target"
 )
 REMOVING = {
-    "core/downloads.py",  # its own temporary file
-    "core/node_cache.py",
-    "core/storage.py",  # its own temporary file, and what it is asked to
+    "core/files/downloads.py",  # its own temporary file
+    "core/files/node_cache.py",
+    "core/files/storage.py",  # its own temporary file, and what it is asked to
     "data/cache.py",
     "reporting/page/manifest.py",
     "results/files.py",

@@ -23,8 +23,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from freqbench import models
-from freqbench.core import downloads
 from freqbench.core.config import load
+from freqbench.core.files import downloads
 from freqbench.training import TrainJob, TrainResult, finished, loop, run, train
 from freqbench.training.plan import job_lists, prepare
 from freqbench.training.state import Row, read_log

@@ -16,7 +16,7 @@ from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import Gradients, Saved, root_of
-from freqbench.core import storage
+from freqbench.core.files import storage
 from freqbench.results import Key, Store
 
 NUMBERS = (

@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError
+from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import nifti, nsd_tolerances
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError, asked, expanded, join, read_object

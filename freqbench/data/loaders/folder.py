@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import provenance

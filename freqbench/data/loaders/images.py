@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from freqbench.core import storage
 from freqbench.core.errors import MissingDataError
+from freqbench.core.files import storage
 from freqbench.data import file_names, nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder
 

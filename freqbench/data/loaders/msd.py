@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, model_validator
 
-from freqbench.core import storage
 from freqbench.core.errors import MissingDataError, unknown
+from freqbench.core.files import storage
 from freqbench.data import nsd_tolerances
 from freqbench.data.loaders.decathlon import Decathlon
 

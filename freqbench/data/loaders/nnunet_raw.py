@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from freqbench.core import storage
 from freqbench.core.errors import DataError, unknown
+from freqbench.core.files import storage
 from freqbench.core.limits import whole
 from freqbench.data import nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, expanded, join, read_json, read_object

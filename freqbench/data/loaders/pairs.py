@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field, field_validator, model_validator
 
-from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError
+from freqbench.core.files import storage
 from freqbench.data import nifti
 from freqbench.data.loaders.folder import CaseFiles, ListedFolder, UnlabelledError
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from freqbench.core import storage
 from freqbench.core.errors import DataError, MissingDataError, unknown
+from freqbench.core.files import storage
 from freqbench.core.input_space import Intensity
 from freqbench.data import nifti
 from freqbench.data.base import ClassName

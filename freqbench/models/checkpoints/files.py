@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freqbench.core import storage
 from freqbench.core.documents import object_of
 from freqbench.core.errors import CheckpointError, NoFileError, UserError, one_line, unknown
+from freqbench.core.files import storage
 from freqbench.models.entry import advice_on_classes
 
 _ZOO = Path(__file__).parents[1] / "zoo"

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field, PositiveInt
 
-from freqbench.core import plugins, storage
+from freqbench.core import plugins
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess, parse_intensity
 from freqbench.core.types import CaseRef
 from freqbench.models.checkpoints.files import read_metadata, weights_sha256

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from freqbench.core import storage
 from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust

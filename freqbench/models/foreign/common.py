@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from freqbench.core import storage
 from freqbench.core.config import Strict
 from freqbench.core.documents import mapping_of, object_of
 from freqbench.core.errors import CheckpointError, UserError
+from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.types import Shape
 from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter

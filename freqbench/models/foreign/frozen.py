@@ -14,9 +14,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from freqbench.core import storage
 from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.files import storage
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.entry import advice_on_classes

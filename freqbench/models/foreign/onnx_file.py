@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freqbench.core import storage
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
+from freqbench.core.files import storage
 from freqbench.models.foreign.common import Description, fingerprint
 from freqbench.models.foreign.frozen import FrozenArgs, agreed
 from freqbench.ops.torchvision_import import import_torchvision

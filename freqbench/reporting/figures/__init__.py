@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from freqbench.analysis.labels import agreed
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import cases, curves, maps

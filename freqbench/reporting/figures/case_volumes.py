@@ -8,8 +8,9 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.errors import DataError
+from freqbench.core.files import storage
 from freqbench.core.types import IGNORED, Spacing
 from freqbench.data import nifti
 from freqbench.results import volumes

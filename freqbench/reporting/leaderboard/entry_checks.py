@@ -18,8 +18,9 @@ from freqbench.audit.checks.contrasts import FAILURE
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import root_of
 from freqbench.audit.store_checks import Check
-from freqbench.core import config, downloads, storage
+from freqbench.core import config
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import downloads, storage
 from freqbench.core.plugins import names_class, trusting
 from freqbench.engine import run
 from freqbench.job.grid import Grid, expand

@@ -22,10 +22,11 @@ from freqbench.analysis.tables import case_minima
 from freqbench.audit import checks
 from freqbench.audit.checks.strongest import claims_of
 from freqbench.audit.probe_files import GRADIENTS
-from freqbench.core import config, downloads, names, storage
+from freqbench.core import config, names
 from freqbench.core.config import FileName, Strict
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import downloads, storage
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, Card, read_card
 from freqbench.results import Store, index_keys

@@ -10,8 +10,9 @@ from typing import Any
 
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import GRADIENTS, Gradients, root_of
-from freqbench.core import config, downloads, names, storage
+from freqbench.core import config, names
 from freqbench.core.errors import UserError, unknown
+from freqbench.core.files import downloads, storage
 from freqbench.core.machine import versions
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard.card import CARD, TEMPLATE, read_card

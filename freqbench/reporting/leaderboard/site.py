@@ -19,8 +19,8 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from freqbench.analysis import groups
-from freqbench.core import storage
 from freqbench.core.errors import UserError, one_line
+from freqbench.core.files import storage
 from freqbench.core.machine import versions
 from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled

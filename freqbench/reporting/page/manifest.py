@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from freqbench.analysis.groups import is_white_box, with_files
-from freqbench.core import names, storage
+from freqbench.core import names
 from freqbench.core.errors import DataError, UserError
+from freqbench.core.files import storage
 from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
 from freqbench.results import volumes

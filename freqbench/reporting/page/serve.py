@@ -15,8 +15,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench.audit import probe_files
 from freqbench.audit.probe_files import Gradients, Saved, root_of
-from freqbench.core import storage
 from freqbench.core.errors import UserError
+from freqbench.core.files import storage
 from freqbench.reporting.page import build_page, data_of, packed, viewer_script
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes
 from freqbench.results import Store

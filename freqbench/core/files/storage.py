@@ -14,9 +14,10 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import brainchop, downloads, filesystems, names, node_cache
+from freqbench.core import brainchop, names
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
-from freqbench.core.filesystems import told
+from freqbench.core.files import downloads, filesystems, node_cache
+from freqbench.core.files.filesystems import told
 
 TRANSFERS = 8  # parallel transfers of many small files
 

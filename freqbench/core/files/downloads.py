@@ -20,9 +20,10 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import limits, node_cache
+from freqbench.core import limits
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
-from freqbench.core.filesystems import told, version_of
+from freqbench.core.files import node_cache
+from freqbench.core.files.filesystems import told, version_of
 
 CONNECT_SECONDS = 5
 TRIES = 3  # tries for an object that changes while it is read, or arrives truncated

@@ -13,8 +13,9 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from freqbench.core import names, node_cache
+from freqbench.core import names
 from freqbench.core.errors import StorageRefused, StorageUnavailable, UserError, one_line
+from freqbench.core.files import node_cache
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure", "abfss": "azure", "az": "azure"}
 # Package of each extra, and the sources of its credentials.

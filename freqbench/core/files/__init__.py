@@ -1,0 +1,1 @@
+"""Files here and elsewhere: folders, buckets, downloads, a copy for each node."""
