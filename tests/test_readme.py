@@ -149,7 +149,7 @@ def left(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
-    """To half a point white-box: another processor or torch moves some numbers by a few tenths.
+    """To 0.1 where no step follows another; to two points where steps carry on how a processor rounds.
 
     FREQBENCH_QUICKSTART names the store of a quick start that has run already.
     """
@@ -158,7 +158,13 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
         out = str(tmp_path / "quickstart")
         subprocess.run([*bench, "run", "jobs/quickstart.yaml", "--out", out, "--no-page"], cwd=ROOT, check=True)
     subprocess.run([*bench, "report", out, "--format", "md", "--to", str(made)], cwd=ROOT, check=True)
-    assert left(made) == pytest.approx(left(generated.QUICKSTART), abs=0.5), "make reports/quickstart/tables.md again"
+    again, stored = left(made), left(generated.QUICKSTART)
+    assert again.keys() == stored.keys()
+    single = {row for row in stored if row[1].split()[0] in ("clean", "gn", "fgsm") or "control=" in row[1]}
+    assert len(single) == 15
+    for rows, by in ((single, 0.1), (stored.keys() - single, 2.0)):
+        kept, expected = {row: again[row] for row in rows}, {row: stored[row] for row in rows}
+        assert kept == pytest.approx(expected, abs=by + 1e-9), "make reports/quickstart/tables.md again"
 
 
 def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
