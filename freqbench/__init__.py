@@ -10,7 +10,7 @@ True
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "Case",
     "Cases",
