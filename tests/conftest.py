@@ -75,9 +75,9 @@ def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """A command's words to its exit code, stdout and stderr."""
-    import called
+    import command_line
 
-    return partial(called.bench, capsys)
+    return partial(command_line.bench, capsys)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +112,7 @@ def golden() -> Callable[[str], Path]:
 
 def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, Any]) -> Path:
     """Returns the store of a job, `out` beside its `job.yaml`; the first process that asks for it runs the job."""
-    from tiny import execute, write
+    from tiny_job import execute, write
 
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
@@ -130,7 +130,7 @@ def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, A
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of one record: a model, an attack, a case of 24x20x16 voxels, its volumes saved. Only read."""
-    from tiny import small
+    from tiny_job import small
 
     serial = {"workers": 1, "threads": 1}
     return finished(tmp_path_factory, "small", small(metrics=["dsc"], save_adversarial="nifti", resources=serial))
@@ -139,7 +139,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def grid_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of 16 records: two models, attacks and cases, nearly all metrics, volumes saved. Only read."""
-    from tiny import GRID
+    from tiny_job import GRID
 
     return finished(tmp_path_factory, "grid", GRID)
 

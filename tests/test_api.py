@@ -15,7 +15,7 @@ import pytest
 import torch
 from models import nifti_tool, nnunet_folder, test_bundle
 from monai.data import MetaTensor
-from tiny import JOB, ROI, SHAPE, class_rows, execute, job, rows
+from tiny_job import JOB, ROI, SHAPE, class_rows, execute, job, rows
 from torch import Tensor, nn
 
 import freqbench as fb

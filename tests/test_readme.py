@@ -12,7 +12,7 @@ import generated
 import pages
 import pytest
 import yaml
-from tiny import execute
+from tiny_job import execute
 
 from freqbench.attacks import ATTACKS
 from freqbench.core import config

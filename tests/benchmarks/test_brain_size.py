@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import units_of
-from tiny import job
+from tiny_job import job
 
 from freqbench.core.errors import MissingDataError
 from freqbench.engine.rows import with_surfaces

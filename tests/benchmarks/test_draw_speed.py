@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.measured import Measured
+from benchmarks.processes import Measured
 
 import freqbench as fb
 from freqbench.core.machine import keep_freed_memory

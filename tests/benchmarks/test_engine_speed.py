@@ -22,7 +22,7 @@ from benchmarks.test_scale import answer
 from engine.known import grid, lower_bound, steps_of
 from engine.ray_session import findable_tests, machines, ray_session
 from s3_server import BUCKET, S3
-from tiny import Collector, execute, expanded, small
+from tiny_job import Collector, execute, expanded, small
 
 from freqbench.engine import engines
 from freqbench.engine import run as runner

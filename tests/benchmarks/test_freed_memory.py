@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.measured import Measured
+from benchmarks.processes import Measured
 
 SCRIPT = """
 import sys, time, torch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generated_page import browser, data_of, grid
+from page_rows import browser, data_of, grid
 
 from freqbench.reporting.page import build_page
 

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks.measured import ROOT, Measured
-from tiny import JOB, SHAPE, expanded, job, write
+from benchmarks.processes import ROOT, Measured
+from tiny_job import JOB, SHAPE, expanded, job, write
 
 from freqbench.engine import rows
 from freqbench.engine.rows import Outcome

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from benchmarks.made_up import table
-from benchmarks.measured import Measured
+from benchmarks.processes import Measured
+from benchmarks.random_rows import table
 from s3_server import BUCKET, S3
 
 from freqbench.results import CLASS_RECORDS, RECORDS, Store

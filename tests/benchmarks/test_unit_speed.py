@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import units_of
-from tiny import ARGS, small
+from tiny_job import ARGS, small
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 

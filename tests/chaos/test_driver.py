@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from engine.ray_session import machines, start
 from engine.test_driver_faults import log_of, no_process_stays_behind, ray_processes, wait_for
-from tiny import class_rows, execute, job, rows
+from tiny_job import class_rows, execute, job, rows
 
 from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as alive

@@ -12,7 +12,7 @@ import pytest
 from engine.cases import run_serially, units_of
 from engine.faults import Faulty, add_attack
 from engine.ray_session import machines, run_by_ray
-from tiny import Collector, results, small
+from tiny_job import Collector, results, small
 
 from freqbench.engine import resources
 from freqbench.engine.ray import ray_cluster, ray_engine, ray_workers

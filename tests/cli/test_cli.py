@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from called import Bench, refused
-from tiny import execute, expanded, job, rows, small, write
+from command_line import Bench, refused
+from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
 from freqbench.attacks import ATTACKS

@@ -12,7 +12,7 @@ from attacks.examples import CLASSES, SETTINGS
 from fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, spoilt, unhurried, values
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import JOB, SHAPE, small
+from tiny_job import JOB, SHAPE, small
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from attacks.examples import CLASSES, SETTINGS
 from fuzz.hostile_values import TEXTS, limits, unhurried, values
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import ARGS, ROI
+from tiny_job import ARGS, ROI
 from torch import Tensor, nn
 
 import freqbench as fb

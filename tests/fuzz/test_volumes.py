@@ -13,7 +13,7 @@ import pytest
 from fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import small, write
+from tiny_job import small, write
 
 pytestmark = pytest.mark.integration
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import units_of
-from tiny import ARGS, small
+from tiny_job import ARGS, small
 
 from freqbench import models
 from freqbench.audit.comparison import compare

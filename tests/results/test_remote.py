@@ -10,7 +10,7 @@ from benchmarks.test_scale import answer
 from results.conftest import make_record, put
 from rich.console import Console
 from s3_server import S3
-from tiny import expanded, small
+from tiny_job import expanded, small
 
 from freqbench.core.files import storage
 from freqbench.engine import run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from security.hostile import line_of
+from security.traps import line_of
 
 from freqbench.core import config, documents
 from freqbench.core.errors import UserError

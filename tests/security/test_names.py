@@ -12,8 +12,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from security.hostile import line_of
-from tiny import expanded, small
+from security.traps import line_of
+from tiny_job import expanded, small
 
 from freqbench.core import config, names
 from freqbench.core.errors import UserError

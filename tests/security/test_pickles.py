@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from security.hostile import Trap, line_of, works
+from security.traps import Trap, line_of, works
 from torch import nn
 
 from freqbench.core.errors import CheckpointError, DataError, UserError

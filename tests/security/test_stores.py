@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from called import Bench, refused
-from security.hostile import line_of
-from tiny import execute, expanded, small, write
+from command_line import Bench, refused
+from security.traps import line_of
+from tiny_job import execute, expanded, small, write
 
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole, printable

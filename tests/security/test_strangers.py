@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import tiny_training
 import torch
-import toy_training
-from called import Bench, refused
+from command_line import Bench, refused
 from engine.cases import case_of
 from results.conftest import make_classes, make_record
-from tiny import execute, small, write
+from tiny_job import execute, small, write
 
 import freqbench
 from freqbench.audit import probe_files
@@ -228,7 +228,7 @@ def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path:
     content = b"{}" if name == state.RESULT else TEXT
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / name).write_bytes(content)
-    job = TrainJob.model_validate(toy_training.training(steps=1, warmup_steps=0, validate_every=1))
+    job = TrainJob.model_validate(tiny_training.training(steps=1, warmup_steps=0, validate_every=1))
     with pytest.raises(UserError, match=f"^{tmp_path}/net/{name}: expected no file or one that freqbench wrote, got "):
         train(job, str(tmp_path), progress=False, only=["net"])
     assert (tmp_path / "net" / name).read_bytes() == content

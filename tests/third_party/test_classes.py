@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from third_party.own import OWN, ROI, module, spec, units
+from third_party.own_classes import OWN, ROI, module, spec, units
 from toy.net import Tiny
 
 from freqbench.core import plugins

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from called import bench
-from third_party.own import OWN, TRUST, units
-from tiny import execute, expanded, rows, small
+from command_line import bench
+from third_party.own_classes import OWN, TRUST, units
+from tiny_job import execute, expanded, rows, small
 from toy.data import Balls
 
 from freqbench.core.errors import UserError

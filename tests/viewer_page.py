@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tiny import JOB, execute, small
+from tiny_job import JOB, execute, small
 
 from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current

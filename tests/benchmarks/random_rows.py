@@ -1,4 +1,4 @@
-"""Tables of results with made-up values, for tests of many rows."""
+"""Tables of results with random values, for tests of many rows."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from freqbench.results.schema import arrow_schema
 
 
 def table(columns: tuple[Column, ...], count: int, known: dict[str, pa.Array], rng: np.random.Generator) -> pa.Table:
-    """A table with what is known, and made-up values of the right type in all other columns."""
+    """A table with what is known, and random values of the right type in all other columns."""
 
     def made_up(column: Column) -> Any:
         if pa.types.is_string(column.type):

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import tiny
+import tiny_job
 import yaml
 
-NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny.ROI}
+NET = {"arch": "unet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}, "roi": tiny_job.ROI}
 TRAINING: dict[str, Any] = {
     "name": "adv",
-    "dataset": {"name": "phantom", "shape": tiny.SHAPE, "cases": 2},
+    "dataset": {"name": "phantom", "shape": tiny_job.SHAPE, "cases": 2},
     "splits": {"train": "train", "select": "validation", "test": "test"},
     "models": [{"name": "net", **NET}, {"name": "other", **NET, "args": {**NET["args"], "num_res_units": 0}}],
     "steps": 4,
@@ -30,7 +30,7 @@ def training(**changes: Any) -> dict[str, Any]:
 def benchmark(*checkpoints: str, **changes: Any) -> dict[str, Any]:
     """A benchmark job whose models `m0`, `m1` ... have these checkpoints."""
     models = [{"name": f"m{i}", "checkpoint": text, "min_dice": 0} for i, text in enumerate(checkpoints)]
-    return tiny.small(**{"training": ["adv.yaml"], "models": models, "metrics": ["dsc"], **changes})
+    return tiny_job.small(**{"training": ["adv.yaml"], "models": models, "metrics": ["dsc"], **changes})
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tiny import expanded, small
+from tiny_job import expanded, small
 
 from freqbench.core.plugins import trusting
 from freqbench.job.cells import Unit

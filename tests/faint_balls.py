@@ -40,13 +40,13 @@ class Bright(nn.Module):
 def job(**changes: Any) -> dict[str, Any]:
     """PGD at 32/255 on both networks, and VAFA."""
     models = [
-        {"name": name, "arch": "audited:Bright", "args": {"classes": 2, **args}, "checkpoint": "random"}
+        {"name": name, "arch": "faint_balls:Bright", "args": {"classes": 2, **args}, "checkpoint": "random"}
         for name, args in (("plain", {}), ("rounded", {"levels": 4}))
     ]
     content = {
         "name": "audited",
         "trust_code": True,
-        "datasets": [{"name": "balls", "loader": "audited:FaintBalls", "side": 16, "cases": 4}],
+        "datasets": [{"name": "balls", "loader": "faint_balls:FaintBalls", "side": 16, "cases": 4}],
         "models": [{**model, "roi": [16, 16, 16]} for model in models],
         "attacks": [
             {"name": "pgd", "eps": "32/255", "steps": 20, "step_size": "eps/4"},
