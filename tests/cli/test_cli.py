@@ -281,7 +281,7 @@ def test_doctor_runs(bench: Bench) -> None:
 
 
 def test_a_signal_stores_what_is_done_and_is_exit_code_130(tmp_path: Path) -> None:
-    """SIGTERM, which a queue sends; `tests/chaos/test_driver.py` sends both signals to Ray's driver."""
+    """SIGTERM, which a queue sends; `tests/tools/chaos/test_driver.py` sends both signals to Ray's driver."""
     path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
     command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out", "--engine", "serial"]
     process = subprocess.Popen(

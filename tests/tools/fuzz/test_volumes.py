@@ -10,10 +10,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_job import small, write
+from tools.fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, unhurried
 
 pytestmark = pytest.mark.integration
 

@@ -1,8 +1,8 @@
 """Measures what the tests catch: makes one small change at a time in a copy of the repository and runs the tests.
 
-    python tests/mutation/run.py sample --tree OLD_CHECKOUT     writes sample.json beside this file
+    python tests/tools/mutation/run.py sample --tree OLD_CHECKOUT     writes sample.json beside this file
     pytest --cov freqbench --cov-branch --cov-context test --junitxml tests.xml
-    python tests/mutation/run.py run --out results.json         runs the whole sample on this checkout
+    python tests/tools/mutation/run.py run --out results.json         runs the whole sample on this checkout
 
 The second command (pytest-cov, not among the dependencies) leaves in `.coverage` which test runs which line. A mutant
 meets the tests that run its line and pass without it, the quickest first, up to SECONDS in all; where a fixture runs
@@ -28,7 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT, SAMPLE = Path(__file__).parents[2], Path(__file__).with_name("sample.json")
+ROOT, SAMPLE = Path(__file__).parents[3], Path(__file__).with_name("sample.json")
 COUNTS = {"attacks": 42, "ops": 30, "metrics": 22, "results": 26, "engine": 34, "reporting": 36}
 SECONDS = 20.0
 LATE = 600.0  # a run that takes longer no longer ends

@@ -1,7 +1,5 @@
 """Cost of a step of VAFT beside the bare model's steps, of a union beside plain training's, and waits for crops.
 
-`pytest -m benchmark -s tests/benchmarks/test_training_speed.py --json training.json`: a table, and the same as JSON.
-
 The bound, measured in the same run and in turns: T passes forward and back to the input, as the attack makes, and two
 full steps, forward and back to the weights with Dice + cross-entropy, as the clean and the attacked crop take. The
 papers' UNet (14 classes, 96^3): on the CPU at batch 1 in float32, where there is a GPU at batch 4 in bf16. `--fast`:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from attacks.examples import SmallNet, example, generators, takes, volumes
-from gpu.card import Card, WaitError
+from tools.gpu.card import Card, WaitError
 from torch import Tensor, nn
 
 from freqbench.attacks import ATTACKS, AttackResult, LearnedAttack

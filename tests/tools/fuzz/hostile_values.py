@@ -1,8 +1,7 @@
 """Values that nobody means, changes of a tree of them, and what a command does with the result within limits.
 
-A few examples, always the same, run in the integration tier. To look for longer, and elsewhere with every seed:
-
-    FREQBENCH_FUZZ_EXAMPLES=2500 pytest -m integration tests/fuzz -n 0 --hypothesis-seed 1 --hypothesis-show-statistics
+A few examples, always the same, run in the integration tier. FREQBENCH_FUZZ_EXAMPLES=2500 looks for longer, and
+`--hypothesis-seed` elsewhere.
 """
 
 import copy

@@ -1,7 +1,7 @@
 """Minutes in which something dies every few seconds, then a comparison with the serial engine.
 
-    python tests/chaos/soak.py --seconds 600
-    python tests/chaos/soak.py --kills 50       # of the driver of one run on a Ray of its own, and of nothing else
+    python tests/tools/chaos/soak.py --seconds 600
+    python tests/tools/chaos/soak.py --kills 50       # of the driver of one run on a Ray of its own alone
 
 A cluster of four nodes on this machine (`cluster/local.sh`), a store on an S3 server, and a job that is submitted again
 whenever it ends, as a supervisor or a person does. What dies at random: a worker, a node, the driver, the head with all
@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from engine.ray_session import start  # noqa: E402 (a script finds them only now)

@@ -1,6 +1,6 @@
 """What a step of every attack costs beside the bare model's, in time and memory.
 
-`pytest -m benchmark -s tests/benchmarks/test_attack_speed.py --json speed.json`: a table, and the same as JSON.
+`pytest -m benchmark -s tests/tools/benchmarks/test_attack_speed.py --json speed.json`: a table, and the same as JSON.
 
 The bare step is one forward pass and one backward pass to the input, a fixed gradient being sent back from the logits.
 Both are measured in the same run, in turns, on the papers' networks (14 classes, 96^3), no parameter gradients: on the

@@ -1,8 +1,8 @@
 """1,000 draws of a certificate, as ratios to the bare forward passes of their windows, by seconds of the core.
 
-`pytest -m benchmark -s tests/benchmarks/test_draw_speed.py --json draws.json`, on one thread of an idle machine. Draws
-and passes take turns, ten times; the median ratio counts. Passes run twice: in a plain PyTorch process, and in the
-process of the draws, which keeps freed memory and so makes passes faster too. `--fast`: 10 draws; no bound is held.
+Measured on one thread of an idle machine. Draws and passes take turns, ten times; the median ratio counts. Passes run
+twice: in a plain PyTorch process, and in the process of the draws, which keeps freed memory and so makes passes faster
+too. `--fast`: 10 draws; no bound is held.
 """
 
 import statistics
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.processes import Measured
+from tools.benchmarks.processes import Measured
 
 import freqbench as fb
 from freqbench.core.machine import keep_freed_memory

@@ -1,9 +1,8 @@
-"""Where the seconds of one unit go: attack, prediction and metrics, surfaces, reading; and whether the device is idle.
+"""Seconds of the parts of one unit: attack, prediction and metrics, surfaces, reading; and the device's idle share.
 
-`pytest -m benchmark -s tests/benchmarks/test_unit_speed.py --json speed.json`. A worker carries out three units on the
-papers' UNet, of which the second is measured: model and window batch are there, the next case is read meanwhile. Idle
-is the share of its time in which no kernel ran on a GPU, as the profiler saw them; on a CPU no operation of torch. With
-`--fast` the volume and the network are small, and no bound is held.
+A worker carries out three units on the papers' UNet, of which the second is measured: model and window batch are there,
+the next case is read meanwhile. Idle is the share of its time in which no kernel ran on a GPU, as the profiler saw
+them; on a CPU no operation of torch. `--fast`: a small volume and network; no bound is held.
 """
 
 import time

@@ -1,9 +1,8 @@
 """One window of 144 x 192 x 152 mm of a real MR volume: seconds of a step and of scoring, and memory.
 
-`pytest -m benchmark -s tests/benchmarks/test_brain_size.py --json brain.json`, where brainchop's files can be fetched
-or lie under FREQBENCH_DATA. A worker carries out a unit of 10 steps. The bare step is one forward and one backward pass
-of the network in the same process; scoring is what `run` does by default: DSC, HD95, SSIM, PSNR and LPIPS. `--fast`: a
-small box and two steps; no bound is held.
+brainchop's files are fetched, or lie under FREQBENCH_DATA. A worker carries out a unit of 10 steps. The bare step is a
+forward and one backward pass of the network in the same process; scoring is what `run` does by default: DSC, HD95,
+SSIM, PSNR and LPIPS. `--fast`: a small box and two steps; no bound is held.
 """
 
 import time

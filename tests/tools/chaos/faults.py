@@ -1,7 +1,7 @@
 """Does one thing to a run that goes wrong in practice, ten things in turn, and prints a table of what came of each.
 
-    python tests/chaos/faults.py                    # the disk that fills up is a mount, which only root can make
-    python tests/chaos/faults.py "second driver"    # one of them, or several
+    python tests/tools/chaos/faults.py                    # the disk that fills up is a mount, which only root can make
+    python tests/tools/chaos/faults.py "second driver"    # one of them, or several
 
 The table has the seconds until a line or the end of the run says so, its exit code, and how the rows that the same
 command then leaves differ from the serial engine's. Exit code 1 if a row is lost, stands twice or differs.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from attacks.examples import CLASSES, SETTINGS
-from fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, spoilt, unhurried, values
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_job import JOB, SHAPE, small
+from tools.fuzz.hostile_values import assert_rows_are_numbers, refused_or_done, spoilt, unhurried, values
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import CLASSES, SETTINGS
-from fuzz.hostile_values import TEXTS, limits, unhurried, values
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_job import ARGS, ROI
+from tools.fuzz.hostile_values import TEXTS, limits, unhurried, values
 from torch import Tensor, nn
 
 import freqbench as fb

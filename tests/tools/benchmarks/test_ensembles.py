@@ -1,7 +1,6 @@
-"""What ensembles leave of the Dice beside each member alone, and beside PGD with as many passes.
+"""Dice that ensembles leave, beside each member alone, and beside PGD with as many passes.
 
-`pytest -m benchmark -s tests/benchmarks/test_ensembles.py --json ensembles.json`: a table, and the same as JSON. An
-hour on two cores; with `--fast`, which takes fewer steps, and `-k "unet-vaft and sea"` or another pair alone, a minute.
+An hour on two cores; a minute with `--fast`, which takes fewer steps, and `-k "unet-vaft and sea"` or another pair.
 
 Foreground DSC x 100, two phantom cases, 8/255, all with `scope: volume` and the same draws. Members run alone as
 attacks of their own, PGD with the losses that it is run with; every one is a row.

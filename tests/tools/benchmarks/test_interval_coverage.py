@@ -1,6 +1,6 @@
 """Coverage of 95 % intervals of a mean DSC: Student's t, t on the logit scale, percentile bootstrap and BCa.
 
-`pytest -m benchmark -s tests/benchmarks/test_interval_coverage.py --json reports/intervals/coverage.json`.
+`pytest -m benchmark -s tests/tools/benchmarks/test_interval_coverage.py --json reports/intervals/coverage.json`.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,6 @@
 """Passes in a process that keeps freed memory, as a ratio to those of one that gives it back: seconds and memory.
 
-`pytest -m benchmark -s tests/benchmarks/test_freed_memory.py --json freed.json`, on one thread. Processes take turns,
-five of each; medians count. `--fast`: one of each; no bound is held.
+Processes of one thread take turns, five of each; medians count. `--fast`: one of each; no bound is held.
 """
 
 import statistics
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.processes import Measured
+from tools.benchmarks.processes import Measured
 
 SCRIPT = """
 import sys, time, torch

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzz.hostile_values import refused_or_done, spoilt, unhurried
 from hypothesis import given
 from hypothesis import strategies as st
+from tools.fuzz.hostile_values import refused_or_done, spoilt, unhurried
 
 pytestmark = pytest.mark.integration
 

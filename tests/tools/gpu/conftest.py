@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from gpu.card import CARD, Card
+from tools.gpu.card import CARD, Card
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What a store of 1,000,000 records costs, and reports: `pytest -m benchmark -s tests/benchmarks/test_store_scale.py`.
+"""Costs of a store of 1,000,000 records, and of its reports.
 
 Two datasets x 5 sources x 5 targets x 50 attack settings x 10 seeds x 40 cases of 20 patients. Every column of both
 tables has a value, most of them random: wider than real ones, and harder to compress. They are made as Arrow tables and
@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from benchmarks.processes import Measured
-from benchmarks.random_rows import table
 from s3_server import BUCKET, S3
+from tools.benchmarks.processes import Measured
+from tools.benchmarks.random_rows import table
 
 from freqbench.results import CLASS_RECORDS, RECORDS, Store
 from freqbench.results.schema import COMMIT

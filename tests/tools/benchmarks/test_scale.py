@@ -1,4 +1,4 @@
-"""What 100,000 units cost beside the attacks: `pytest -m benchmark -s tests/benchmarks/test_scale.py`.
+"""What 100,000 units cost beside the attacks: `pytest -m benchmark -s tests/tools/benchmarks/test_scale.py`.
 
 10,000 cells x 10 cases of one tiny network. The store is filled through its own writer with the rows that a worker
 would make; `plan`, `run` and `status` are whole commands, imports included.
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks.processes import ROOT, Measured
 from tiny_job import JOB, SHAPE, expanded, job, write
+from tools.benchmarks.processes import ROOT, Measured
 
 from freqbench.engine import rows
 from freqbench.engine.rows import Outcome
