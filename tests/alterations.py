@@ -29,8 +29,8 @@ def set_first(store: Path, kind: str, where: Mapping[str, Any] | None = None, **
     """Overwrite values of the first row with these values."""
 
     def change(rows: Rows) -> None:
-        found = next(row for row in rows if all(row[name] == value for name, value in (where or {}).items()))
-        found |= values
+        row = next(row for row in rows if all(row[name] == value for name, value in (where or {}).items()))
+        row |= values
 
     alter(store, kind, change)
 
@@ -42,7 +42,7 @@ def alter_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def run_file(store: Path) -> Path:
-    """Of a store's first run."""
+    """The file of a store's first run."""
     return sorted((store / "runs").glob("*.json"))[0]
 
 

@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Fixtures and options of several tests."""
 
 import asyncio
 import fcntl
@@ -36,7 +36,7 @@ def no_terminal() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_volumes_kept() -> Iterator[None]:
-    """No test reads or fills the user's cache of preprocessed volumes, nor does a process that it starts."""
+    """Keeps tests, and processes that they start, from the user's cache of preprocessed volumes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FREQBENCH_CACHE_GB", "0")
         yield
@@ -44,10 +44,7 @@ def no_volumes_kept() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync(pytestconfig: pytest.Config) -> Iterator[None]:
-    """No test in this process pulls the plug: where no speed is measured, only the handle is looked at.
-
-    Waiting for the disk would be much of the time.
-    """
+    """Looks at a file's handle alone where no speed is measured: waiting for the disk would be much of the time."""
     with pytest.MonkeyPatch.context() as patch:
         if is_of_ci(pytestconfig):
             patch.setattr(os, "fsync", os.fstat)
@@ -209,10 +206,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def is_of_ci(config: pytest.Config) -> bool:
-    """Whether the tests of `.ci/run` were selected, which measure no speed."""
+    """True where the tests of `.ci/run` were selected, which measure no speed."""
     return is_default_selection(config) or config.option.markexpr.startswith("integration")
 
 
 def is_default_selection(config: pytest.Config) -> bool:
-    """Whether no other `-m` was given than that of pyproject.toml."""
+    """True where no other `-m` was given than that of pyproject.toml."""
     return config.option.markexpr in config.getini("addopts")

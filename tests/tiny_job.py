@@ -173,6 +173,6 @@ def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
 
 def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
     kept = [column.name for column in columns if column.mark in ("identity", "result")]
-    found = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
-    assert len(found) == len(records), "a key stands there twice"
-    return found
+    by_key = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
+    assert len(by_key) == len(records), "a key stands there twice"
+    return by_key

@@ -34,8 +34,8 @@ def make_store(folder: Path) -> str:
 
 def rows_of(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records as the reports have them, and class records."""
-    found = Store(store)
-    return current(checked(found.records().to_pandas())), found.class_records().to_pandas()
+    results = Store(store)
+    return current(checked(results.records().to_pandas())), results.class_records().to_pandas()
 
 
 def write_page(folder: Path, manifest: Mapping[str, Any], own: str = "file:") -> str:

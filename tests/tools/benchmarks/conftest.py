@@ -1,4 +1,4 @@
-"""Where benchmarks put what they measured: one table at the end, and JSON where a path is given."""
+"""Measurements of benchmarks: one table at the end, and JSON where a path is given."""
 
 import json
 import platform
@@ -44,19 +44,19 @@ def measured(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
 
 
 def updated(known: dict[str, Any], machine: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a file holds after rows were measured on a machine."""
+    """Content of a file after rows were measured on a machine."""
     again = {subject(row) for row in rows}
     kept = [row for row in known["rows"] if subject(row) not in again] if known.get("machine") == machine else []
     return {"machine": machine, "rows": kept + rows}
 
 
 def subject(row: dict[str, Any]) -> tuple[Any, ...]:
-    """What a row is of."""
+    """Identity of a row's subject."""
     return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra", "patients"))
 
 
 def machine() -> dict[str, Any]:
-    """Where it is measured, and by which versions."""
+    """Hardware and versions of the measurements."""
     on_gpu = torch.cuda.is_available()
     return {
         "torch": torch.__version__,

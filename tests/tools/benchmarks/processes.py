@@ -16,8 +16,8 @@ def peak_mib(pid: int) -> int:
 
     What the system tells of a child after its end counts the memory of the process that started it too.
     """
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) // 1024 if found else 0
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    return int(peak[1]) // 1024 if peak else 0
 
 
 class Measured:

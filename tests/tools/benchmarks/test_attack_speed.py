@@ -1,6 +1,4 @@
-"""What a step of every attack costs beside the bare model's, in time and memory.
-
-`pytest -m benchmark -s tests/tools/benchmarks/test_attack_speed.py --json speed.json`: a table, and the same as JSON.
+"""Costs of a step of every attack beside the bare model's, in time and memory.
 
 The bare step is one forward pass and one backward pass to the input, a fixed gradient being sent back from the logits.
 Both are measured in the same run, in turns, on the papers' networks (14 classes, 96^3), no parameter gradients: on the
@@ -75,7 +73,7 @@ UNBOUNDED = [name for name, attack in ATTACKS.items() if name not in BOUNDED and
 
 @dataclass(frozen=True)
 class Setting:
-    """How the bare model runs; `str` of it is a row's `model`, but for the device."""
+    """Way in which the bare model runs; `str` of it is a row's `model`, but for the device."""
 
     arch: str = "unet"
     precision: str = "fp32"
@@ -165,7 +163,7 @@ def bench(setting: Setting, fast: bool) -> Bench:
 
 @pytest.fixture
 def at(setting: Setting, request: pytest.FixtureRequest) -> Bench:
-    """What is measured on; the settings of a GPU on the CPU too where they are small."""
+    """Bench to measure on; the settings of a GPU on the CPU too where they are small."""
     fast = request.config.getoption("--fast")
     if setting != ON_CPU and not (fast or torch.cuda.is_available()):
         pytest.skip("no GPU here")
@@ -219,8 +217,8 @@ def test_a_step_costs_hardly_more_than_the_bare_step(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", UNBOUNDED)
 @pytest.mark.parametrize("setting", [ON_CPU, *EAGER], ids=str)
-def test_what_a_step_of_the_others_costs(at: Bench, name: str, measured: list[Any]) -> None:
-    """No bound is set. An attack without steps is one."""
+def test_a_step_of_other_attacks_is_measured_without_a_bound(at: Bench, name: str, measured: list[Any]) -> None:
+    """An attack without steps counts as one step."""
     attack = few_steps(name, **OTHERS.get(name, EPS if takes(name, "eps") else {}))
     measured.append(row(at, attack, STEPS if takes(name, "steps") or takes(name, "queries") else 1, ROUNDS // 3, None))
 

@@ -1,4 +1,4 @@
-"""What Ray costs: units a second where attacks take no time, a grid of known durations on eight machines beside what no
+"""Costs of Ray: units a second where attacks take no time, a grid of known durations on eight machines beside what no
 schedule beats, time beside the serial engine's, and its start."""
 
 import asyncio
@@ -134,7 +134,7 @@ class Bound:
 
 
 class Timed(Collector):
-    """When units began and when the last one came through."""
+    """Times when units began, and when the last one came through."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,8 +248,8 @@ def test_hundreds_of_workers_wait_for_no_driver(
     print(f"\n{workers} workers, units of {seconds} s; 1-minute load {os.getloadavg()[0]:.1f}")
     print(f"{units / (last - first):.0f} units/s of {wanted:.0f} that the workers could do")
     print(f"driver: {1000 * (end - cpu) / units:.2f} ms of a core a unit, {memory} MiB")
-    for what, found in zip(("gap between units", "of it without a unit"), zip(*gaps, strict=True), strict=True):
-        mean, middle = statistics.mean(found), statistics.median(found)
+    for what, lengths in zip(("gap between units", "of it without a unit"), zip(*gaps, strict=True), strict=True):
+        mean, middle = statistics.mean(lengths), statistics.median(lengths)
         print(f"{what}: median {1000 * middle:.1f} ms, mean {1000 * mean:.1f} ms, {mean / seconds:.1%} (wanted: 2 %)")
     print(f"S3: {Counter(line.split()[0] for line in asked)} for {num_units} units")
 

@@ -37,14 +37,14 @@ PGD_LOSSES = ("dicece", "dice", "ce")
 def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
     network: str, name: str, request: pytest.FixtureRequest, measured: list[dict[str, Any]]
 ) -> None:
-    """Of members, case by case; of PGD, in the mean over cases, to SLACK."""
+    """Members are compared case by case; PGD in the mean over cases, to SLACK."""
     data = Phantom(name="phantom", split="test", cases=2)
     cases = [data.load(ref, data.space) for ref in data.refs()]
     entry = models.ModelEntry(name=network, checkpoint=f"zoo://phantom/{network}")
     model = models.load(models.resolve(entry, data.num_classes), torch.device("cpu"))
 
     def left(attack: Attack, steps: int) -> list[float]:
-        found = [_left(attack, model, case, data.num_classes) for case in cases]
+        scores = [_left(attack, model, case, data.num_classes) for case in cases]
         label = f"{attack.name} {getattr(attack, 'loss', '')}".strip()
         if getattr(attack, "eps_schedule", None):
             label += " shrinking"
@@ -54,10 +54,10 @@ def test_no_member_and_no_pgd_of_the_same_passes_is_stronger(
                 "beside": name,
                 "attack": label,
                 "steps": steps,
-                "dsc_foreground": sum(found) / len(found),
+                "dsc_foreground": sum(scores) / len(scores),
             }
         )
-        return found
+        return scores
 
     settings = (FAST if request.config.getoption("--fast") else SETTINGS)[name]
     ensemble = make(name, eps=EPS, **settings)

@@ -1,7 +1,4 @@
-"""Coverage of 95 % intervals of a mean DSC: Student's t, t on the logit scale, percentile bootstrap and BCa.
-
-`pytest -m benchmark -s tests/tools/benchmarks/test_interval_coverage.py --json reports/intervals/coverage.json`.
-"""
+"""Coverage of 95 % intervals of a mean DSC: Student's t, t on the logit scale, percentile bootstrap and BCa."""
 
 from collections.abc import Callable
 from typing import Any

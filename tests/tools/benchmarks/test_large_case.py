@@ -62,10 +62,10 @@ print(json.dumps({"stages": stages, "moved": moved, "shape": label.shape, "class
 def test_each_stage_of_a_large_case_stays_within_its_memory() -> None:
     result = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout)
-    for name, each in found["stages"].items():
+    report = json.loads(result.stdout)
+    for name, each in report["stages"].items():
         print(f"{name}: {each['GiB']:.2f} GiB beyond {each['held']:.2f} GiB, {each['s']:.0f} s")
-    assert found["shape"] == [512, 512, 300]
-    assert found["moved"] == pytest.approx(8 / 255, rel=1e-4)
+    assert report["shape"] == [512, 512, 300]
+    assert report["moved"] == pytest.approx(8 / 255, rel=1e-4)
     for name, most in MOST_GIB.items():
-        assert found["stages"][name]["GiB"] < most, found
+        assert report["stages"][name]["GiB"] < most, report

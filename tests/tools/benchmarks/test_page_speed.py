@@ -1,4 +1,4 @@
-"""The page with 100,000 rows, and its size: `pytest -m benchmark -n0 -s tests/tools/benchmarks/test_page_speed.py`.
+"""The page with 100,000 rows, and its size.
 
 An interaction is timed in the page, from the click until other rows stand in the table, and one frame more.
 """

@@ -1,4 +1,4 @@
-"""What 100,000 units cost beside the attacks: `pytest -m benchmark -s tests/tools/benchmarks/test_scale.py`.
+"""Costs of 100,000 units beside the attacks.
 
 10,000 cells x 10 cases of one tiny network. The store is filled through its own writer with the rows that a worker
 would make; `plan`, `run` and `status` are whole commands, imports included.

@@ -71,7 +71,7 @@ def settings() -> list[dict[str, Any]]:
 
 
 def cells() -> list[dict[str, Any]]:
-    """What the records of a cell share, with the target."""
+    """Values that the records of a cell share, with the target."""
     rows = []
     axes = itertools.product(DATASETS, MODELS, MODELS, settings(), range(SEEDS))
     for number, (dataset, source, target, setting, seed) in enumerate(axes):
@@ -216,7 +216,7 @@ def test_a_table_of_a_million_records(name: str, large_store: str, capsys: pytes
 
 
 def test_the_whole_report_of_a_million_records(large_store: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """By seconds of a core, as it has one thread."""
+    """Seconds are those of a core, as the report has one thread."""
     measured = Measured(Path(large_store).parent, "-m", "freqbench", "report", large_store, "--format", "md")
     with capsys.disabled():
         print(f"\nreport: {measured}; 1-minute load {os.getloadavg()[0]:.1f}")

@@ -44,7 +44,7 @@ def roi(fast: bool) -> Shape:
 
 
 def trainer(folder: Path, roi: Shape, **recipe: Any) -> Trainer:
-    """Of the papers' UNet on a dataset of as many classes, whose cases are not read; VAFT unless the recipe differs."""
+    """The papers' UNet on a dataset of as many classes, whose cases are not read; VAFT unless the recipe differs."""
     adversary = {} if "union" in recipe else {"attack": ATTACK}
     usual = {"name": "net", "arch": "unet", "roi": roi, "start": "scratch", "objective": "vaft", **adversary}
     job = validate(

@@ -27,7 +27,7 @@ UNET = {"name": "unet", "arch": "unet", "checkpoint": "random"}
 
 
 def busy(spans: Iterable[tuple[float, float]]) -> float:
-    """How long at least one of some spans lasted."""
+    """Seconds in which at least one of some spans lasted."""
     total, until = 0.0, float("-inf")
     for start, end in sorted(spans):
         total += max(0.0, end - max(start, until))

@@ -159,8 +159,8 @@ def main() -> int:
                     next(path for path in (run.out / "records").glob("*.parquet") if path.name in line).unlink()
                     run.go_on()
                     end = run.driver.wait(FINISH_S)
-                found = compared(run.out, whole)
-            wrong = {what: count for what, count in found.items() if what.startswith(("rows", "class")) and count}
+                counts = compared(run.out, whole)
+            wrong = {what: count for what, count in counts.items() if what.startswith(("rows", "class")) and count}
             is_sound &= end == 0 and not wrong
             table.append([name, f"{seconds:.1f}", code, line.replace(place, ""), end, wrong or "equal"])
             print(table[-1], file=sys.stderr, flush=True)

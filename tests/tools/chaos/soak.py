@@ -6,7 +6,7 @@
 A cluster of four nodes on this machine (`cluster/local.sh`), a store on an S3 server, and a job that is submitted again
 whenever it ends, as a supervisor or a person does. What dies at random: a worker, a node, the driver, the head with all
 that hangs on it, the S3 server. Then nothing more is killed until the job is done, and the store is compared with one
-that the serial engine makes. Prints what was found as JSON; exit code 1 if a row is lost, stands twice or differs.
+that the serial engine makes. Prints a report as JSON; exit code 1 if a row is lost, stands twice or differs.
 """
 
 import argparse
@@ -85,17 +85,17 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a shell needs to submit to it."""
+        """Variables that a shell needs to submit to it."""
         exports = dict(re.findall(r"^export (\w+)=(.*)$", self._call("env"), re.MULTILINE))
         return {**self._environment, **exports}
 
     def processes(self) -> list[psutil.Process]:
-        """What its nodes have started."""
-        found = []
+        """Processes that its nodes have started."""
+        processes = []
         for path in (self._folder / "cluster").glob("node-*.pid"):
             with suppress(psutil.NoSuchProcess):
-                found += psutil.Process(int(path.read_text())).children(recursive=True)
-        return found
+                processes += psutil.Process(int(path.read_text())).children(recursive=True)
+        return processes
 
     def _call(self, *words: str) -> str:
         command = [str(ROOT / "cluster" / "local.sh"), *words, "--folder", str(self._folder / "cluster")]
@@ -175,7 +175,7 @@ class Soak:
         self.kills[what] += kill.get(what, self._s3_server)()
 
     def compare(self) -> None:
-        """No key that was once there may be gone."""
+        """Notes keys that were once there and are gone."""
         keys = set(Store(OUT).covered())
         self.lost |= self.seen - keys
         self.seen |= keys
@@ -188,15 +188,15 @@ class Soak:
 
     def _kill_one(self, wanted: Any) -> bool:
         """One of the cluster's own processes: another cluster may run beside it."""
-        found = []
+        processes = []
         for process in self.cluster.processes():
             with suppress(psutil.Error):
                 if wanted(" ".join(process.cmdline())):
-                    found.append(process)
-        if not found:
+                    processes.append(process)
+        if not processes:
             return False
         with suppress(psutil.NoSuchProcess):
-            os.kill(self._rng.choice(sorted(found, key=lambda process: process.pid)).pid, signal.SIGKILL)
+            os.kill(self._rng.choice(sorted(processes, key=lambda process: process.pid)).pid, signal.SIGKILL)
         return True
 
     def _node(self) -> bool:
@@ -254,16 +254,16 @@ def soak(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def compared(out: str | Path, whole: Path) -> dict[str, Any]:
-    """What is wrong with a store beside one that nobody disturbed."""
-    found, expected, store = rows(out), rows(whole), Store(str(out))
+    """Differences of a store from one that nobody disturbed."""
+    stored, expected, store = rows(out), rows(whole), Store(str(out))
     return {
         "runs": len(store.runs()),
-        "records": len(found),
+        "records": len(stored),
         "records of the serial engine": len(expected),
-        "rows missing": len(expected.keys() - found.keys()),
-        "rows that nobody asked for": len(found.keys() - expected.keys()),
-        "rows twice": len(store.records(("cell_id",))) - len(found),
-        "rows that differ": sum(found[key] != expected[key] for key in found.keys() & expected.keys()),
+        "rows missing": len(expected.keys() - stored.keys()),
+        "rows that nobody asked for": len(stored.keys() - expected.keys()),
+        "rows twice": len(store.records(("cell_id",))) - len(stored),
+        "rows that differ": sum(stored[key] != expected[key] for key in stored.keys() & expected.keys()),
         "class rows differ": class_rows(out) != class_rows(whole),
     }
 
@@ -311,13 +311,13 @@ def kill_drivers(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     }
 
 
-def is_sound(found: dict[str, Any]) -> bool:
-    """Whether nothing was lost, stands twice, differs or is left over."""
+def is_sound(report: dict[str, Any]) -> bool:
+    """True where nothing was lost, stands twice, differs or is left over."""
     wrong = ("rows once there and lost", "rows missing", "rows that nobody asked for", "rows twice", "rows that differ")
     left = ("class rows differ", "processes left", "temporary files left")
-    ended = found["submissions and their exit codes"][-1:] == [0]
-    ended &= found.get("of them after new rows were stored", 1) > 0
-    return ended and found["records"] > 0 and not any(found.get(name) for name in (*wrong, *left))
+    ended = report["submissions and their exit codes"][-1:] == [0]
+    ended &= report.get("of them after new rows were stored", 1) > 0
+    return ended and report["records"] > 0 and not any(report.get(name) for name in (*wrong, *left))
 
 
 def main() -> int:
@@ -333,14 +333,14 @@ def main() -> int:
     os.environ[TEST] = secrets.token_hex(8)  # marks what is started here
     try:
         if arguments.kills:
-            found = kill_drivers(folder, arguments.kills, arguments.seed)
+            report = kill_drivers(folder, arguments.kills, arguments.seed)
         else:
-            found = soak(folder, arguments.seconds, arguments.seed)
+            report = soak(folder, arguments.seconds, arguments.seed)
     finally:
         if not arguments.folder:
             shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(found, indent=1))
-    return 0 if is_sound(found) else 1
+    print(json.dumps(report, indent=1))
+    return 0 if is_sound(report) else 1
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: P
         process.kill()
         process.wait()
         wait_for(lambda: not ray_processes(), 10)
-        found = rows(tmp_path / "out")
-        assert len(found) >= stored(tmp_path)
-        assert found.items() <= expected.items()
-        productive += len(found) > before
+        stored_rows = rows(tmp_path / "out")
+        assert len(stored_rows) >= stored(tmp_path)
+        assert stored_rows.items() <= expected.items()
+        productive += len(stored_rows) > before
     process = start(tmp_path, CONTENT)
     assert process.wait(300) == 0
     assert productive >= 1, "the kills hit before anything was stored: this tests nothing"

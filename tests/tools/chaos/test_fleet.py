@@ -36,7 +36,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def slow_units(number: int) -> list[Unit]:
-    """Of about four seconds each."""
+    """Units of about four seconds each."""
     attack = {"name": "faulty", "place": "nowhere", "fault": "slow", "eps": [0.001 * i for i in range(1, number + 1)]}
     return units_of(small(attacks=[attack]))
 
@@ -98,7 +98,7 @@ def test_a_machine_that_joins_gets_a_worker_and_work(workers: str | int) -> None
 
 
 def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a cluster that scales from none."""
+    """The cluster scales from no machine."""
     monkeypatch.setattr(ray_workers, "WAITING_S", 1.0)
     units = slow_units(2)
     with machines(1, cpus=2) as cluster, existing(cluster.address):
@@ -116,12 +116,12 @@ def test_gpus_are_asked_for_before_there_is_one(monkeypatch: pytest.MonkeyPatch)
 def metrics_of(port: int) -> dict[str, float]:
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
     lines = [line for line in text.splitlines() if line.startswith("ray_freqbench_")]
-    found = {}
+    values = {}
     for line in lines:
         name, value = line.rsplit(" ", 1)
         attack = name.split('attack="')[1].split('"')[0]
-        found[f"{name.split('{')[0]} {attack}"] = float(value)
-    return found
+        values[f"{name.split('{')[0]} {attack}"] = float(value)
+    return values
 
 
 def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: int) -> None:
@@ -133,14 +133,14 @@ def test_records_failures_and_device_seconds_stand_in_prometheus(unused_port: in
         end, records = time.monotonic() + 60, 0.0
         while records < 4 and time.monotonic() < end:
             time.sleep(2)
-            found = metrics_of(unused_port)
-            records = sum(value for name, value in found.items() if "records" in name)
-    assert {name: value for name, value in found.items() if "seconds" not in name} == {
+            values = metrics_of(unused_port)
+            records = sum(value for name, value in values.items() if "records" in name)
+    assert {name: value for name, value in values.items() if "seconds" not in name} == {
         "ray_freqbench_records_total fgsm": 3,
         "ray_freqbench_records_total faulty": 1,
         "ray_freqbench_failures_total faulty": 1,
     }
-    seconds = [found[f"ray_freqbench_device_seconds_total {attack}"] for attack in ("fgsm", "faulty")]
+    seconds = [values[f"ray_freqbench_device_seconds_total {attack}"] for attack in ("fgsm", "faulty")]
     assert sum(seconds) == pytest.approx(device, abs=0.01)
 
 

@@ -34,7 +34,7 @@ print(json.dumps({
 
 
 def variables_of(folder: Path) -> dict[str, str]:
-    """What `env` exports."""
+    """Variables that `env` exports."""
     lines = local("env", "--folder", folder).stdout.splitlines()
     return dict(shlex.split(line)[1].split("=", 1) for line in lines if line.startswith("export "))
 
@@ -47,14 +47,14 @@ def driver(code: str, variables: dict[str, str], without: tuple[str, ...] = ()) 
 
 def processes_of(mark: str) -> set[int]:
     """All processes with the mark of a cluster in their environment, of any node."""
-    found = set()
+    pids = set()
     for process in psutil.process_iter():
         try:
             if process.environ().get("FREQBENCH_LOCAL_NODE", "").startswith(mark):
-                found.add(process.pid)
+                pids.add(process.pid)
         except (psutil.Error, OSError):
             continue
-    return found
+    return pids
 
 
 def mark_of(folder: Path) -> str:
@@ -63,9 +63,9 @@ def mark_of(folder: Path) -> str:
 
 def within(seconds: float, holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + seconds
-    while not (found := holds()) and time.monotonic() < deadline:
+    while not (happened := holds()) and time.monotonic() < deadline:
         time.sleep(0.5)
-    return found
+    return happened
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +81,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 class TestCluster:
-    """In order: what is killed last comes last."""
+    """Tests in order: the last one kills."""
 
-    def test_whoever_has_the_token_sees_all_nodes_and_their_cards_and_nothing_listens_beyond_this_machine(
+    def test_a_caller_with_the_token_sees_all_nodes_and_cards_and_nothing_listens_beyond_loopback(
         self, cluster: Path
     ) -> None:
-        """With workers that run, as they listen too."""
+        """Workers run meanwhile, as they listen too."""
         held = subprocess.Popen(
             [sys.executable, "-c", SEEN + "import time; time.sleep(30)"],
             env=os.environ | variables_of(cluster),
@@ -98,16 +98,16 @@ class TestCluster:
             seen = json.loads(held.stdout.readline())
             ours = {psutil.Process(pid) for pid in processes_of(mark_of(cluster)) | {held.pid}}
             ours |= {child for process in ours for child in process.children(recursive=True)}
-            found = [each for process in ours for each in process.net_connections("tcp")]
+            connections = [each for process in ours for each in process.net_connections("tcp")]
         finally:
             held.kill()
             held.communicate()
         assert seen == {"gpus": [GPUS] * NODES, "cpus": [CPUS] * NODES, "python": sys.executable}
-        addresses = {each.laddr.ip.removeprefix("::ffff:") for each in found if each.status == psutil.CONN_LISTEN}
+        addresses = {each.laddr.ip.removeprefix("::ffff:") for each in connections if each.status == psutil.CONN_LISTEN}
         assert addresses == {"127.0.0.1"}
 
     @pytest.mark.parametrize("token", ["", "0" * 64])
-    def test_whoever_has_no_token_is_refused(self, cluster: Path, tmp_path: Path, token: str) -> None:
+    def test_a_caller_without_the_token_is_refused(self, cluster: Path, tmp_path: Path, token: str) -> None:
         variables = variables_of(cluster) | {"HOME": str(tmp_path)} | ({"RAY_AUTH_TOKEN": token} if token else {})
         hidden = ("RAY_AUTH_TOKEN_PATH",) if token else ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
         result = driver(SEEN, variables, without=hidden)

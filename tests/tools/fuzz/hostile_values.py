@@ -59,7 +59,7 @@ values = st.recursive(
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values of a tree of dictionaries and lists are, itself first."""
+    """Yields the places of the values of a tree of dictionaries and lists, itself first."""
     yield path
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
@@ -130,14 +130,14 @@ def refused_or_done(*arguments: str) -> int:
 
 
 def assert_rows_are_numbers(out: Path) -> None:
-    """No NaN and no infinity stands in a row that is ok, but where a label has no class, of which the run warned."""
+    """Rows that are ok have no NaN and no infinity, but where a label has no class, of which the run warned."""
     for path in out.glob("records/*.parquet"):
         table = pq.read_table(path)
         is_ok, has_class = pc.equal(table["status"], "ok"), pc.is_finite(table["dsc_foreground_clean"])
         ok = table.filter(pc.and_(is_ok, pc.coalesce(has_class, True)))
         for name, column in zip(ok.column_names, ok.columns, strict=True):
             if pa.types.is_floating(column.type):
-                found = column.drop_null().to_numpy()
-                assert np.isfinite(found).all(), (path, name, found)
+                numbers = column.drop_null().to_numpy()
+                assert np.isfinite(numbers).all(), (path, name, numbers)
         if len(table.filter(pc.and_(is_ok, pc.invert(pc.coalesce(has_class, True))))):
             assert any("foreground scores are undefined" in run.read_text() for run in out.glob("runs/*.json"))

@@ -90,7 +90,7 @@ class Card(TorchDispatchMode):
 
 
 def _target(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.device | None:
-    """Where a copy puts its result; None for what is no copy."""
+    """The device onto which a copy puts its result; None for other operations."""
     if func is aten.copy_.default:
         return CARD if isinstance(args[0], OnCard) else CPU
     if func.overloadpacket not in (aten._to_copy, aten.to):
@@ -101,7 +101,7 @@ def _target(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.
 
 
 def waits(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], onto: torch.device | None) -> bool:
-    """Whether an operation has the host wait: for a value, for how many there are, or for a copy between devices."""
+    """True for an operation that has the host wait: for a value, for a count, or for a copy between devices."""
     if onto is not None:
         source = args[1] if func is aten.copy_.default else args[0]
         crosses = isinstance(source, OnCard) != (onto == CARD)

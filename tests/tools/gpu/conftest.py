@@ -1,4 +1,4 @@
-"""Where tests of this folder run: `stand-in` is the card of gpu/card.py, `cuda` a GPU, under `-m gpu`."""
+"""Devices of the tests of this folder: `stand-in` is the card of card.py, `cuda` a GPU, under `-m gpu`."""
 
 from collections.abc import Iterator
 

@@ -104,21 +104,22 @@ EVERYWHERE = [where(*each) for each in product(CASES, DEVICES) if (each[0][0], e
 def test_an_attack_does_what_it_does_on_the_cpu_without_a_wait(
     name: str, options: dict[str, Any], device: torch.device
 ) -> None:
-    """In float64, where devices differ by less than what decides a sign. Between the members of an ensemble the host
-    asks which samples are left; members are attacks of their own here. Who learns is handed case after case."""
+    """Computed in float64, where devices differ by less than what decides a sign. Between the members of an ensemble
+    the host asks which samples are left; members are attacks of their own here. Who learns is handed case after case.
+    """
     attack, net = made(name, **options), SmallNet().double()
     here = attacked(attack, net, CPU, dtype=torch.float64)
     waits = issubclass(ATTACKS[name], Ensemble | LearnedAttack)
     there = net.to(device) if waits else Guarded(net.to(device), attack.passes[0])
-    found = attacked(attack, there, device, dtype=torch.float64)
-    assert found.adversarial.device.type == device.type
-    assert (found.forwards, found.backwards) == (here.forwards, here.backwards)
-    for one, other in ((found.adversarial, here.adversarial), (found.losses, here.losses)):
+    result = attacked(attack, there, device, dtype=torch.float64)
+    assert result.adversarial.device.type == device.type
+    assert (result.forwards, result.backwards) == (here.forwards, here.backwards)
+    for one, other in ((result.adversarial, here.adversarial), (result.losses, here.losses)):
         torch.testing.assert_close(one.cpu(), other, rtol=0, atol=TOLERANCE[device.type], equal_nan=True)
 
 
 @pytest.mark.parametrize("wait", [float, Tensor.nonzero, Tensor.cpu, lambda x: x[x > 0], lambda x: x + x.new_tensor(1)])
-def test_what_waits_in_a_step_is_noticed(wait: Callable[[Tensor], object], device: torch.device) -> None:
+def test_a_wait_in_a_step_is_noticed(wait: Callable[[Tensor], object], device: torch.device) -> None:
     """On a GPU torch says so, on the stand-in we do."""
 
     class Waits(SmallNet):

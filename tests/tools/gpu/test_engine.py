@@ -48,7 +48,7 @@ def test_a_row_is_that_of_the_cpu_within_the_tolerances(attack: dict[str, Any], 
 
 
 @pytest.mark.gpu
-def test_what_is_said_to_fit_fits_and_a_share_holds_less(cuda: torch.device) -> None:
+def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device) -> None:
     unit = unit_of(FIRST)
     model, case = models.load(unit.cell.source, cuda), unit.cell.dataset.load(unit.ref)
     windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)

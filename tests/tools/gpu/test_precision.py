@@ -1,4 +1,4 @@
-"""What precisions and compiling change: logits by a little, an attack's bound by nothing."""
+"""Effects of precisions and compiling: logits change by a little, an attack's bound by nothing."""
 
 import pytest
 import torch
@@ -32,9 +32,9 @@ def images(device: torch.device) -> Tensor:
 def test_logits_are_near_those_in_float32(arch: str, setting: str, processor: torch.device) -> None:
     x = images(processor)
     with torch.no_grad():
-        exact, found = model(arch, processor)(x), model(arch, processor, setting)(x)
-    assert found.dtype == torch.float32
-    assert float((found - exact).std() / exact.std()) <= OFF[setting]
+        exact, rounded = model(arch, processor)(x), model(arch, processor, setting)(x)
+    assert rounded.dtype == torch.float32
+    assert float((rounded - exact).std() / exact.std()) <= OFF[setting]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

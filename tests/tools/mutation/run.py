@@ -77,7 +77,7 @@ def is_text(node: ast.AST) -> bool:
 
 
 def mutated(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """What may stand in place of an expression: operator and text."""
+    """Yields the texts that may stand in place of an expression, each with its operator."""
     text = ast.unparse(node)
     match node:
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op).__name__ in FLIPS:
@@ -140,7 +140,7 @@ def located(mutant: dict[str, Any], sources: dict[str, str]) -> tuple[str, int, 
                 (exact if site.function == mutant["function"] else loose).append(same[mutant["nth"]])
             elif site.function == mutant["function"]:
                 loose += same
-    exact.sort(key=lambda found: Path(found[0]).name != Path(mutant["module"]).name)
+    exact.sort(key=lambda place: Path(place[0]).name != Path(mutant["module"]).name)
     return exact[0] if exact else loose[0] if len(loose) == 1 else None
 
 
@@ -177,13 +177,13 @@ class Tests:
 
     def of(self, module: str, lines: range) -> list[str]:
         """The tests to run for a change in these lines, the quickest first."""
-        found: set[str] = set()
+        tests: set[str] = set()
         for line, contexts in self.data.contexts_by_lineno(str(self.tree / module)).items():
             for context in contexts if line in lines else ():
                 test, _, phase = context.rpartition("|")
-                found.update(self.by_file[test.partition("::")[0]] if phase == "setup" else [test] if test else [])
+                tests.update(self.by_file[test.partition("::")[0]] if phase == "setup" else [test] if test else [])
         chosen, total = [], 0.0
-        for test in sorted(found, key=self.duration):
+        for test in sorted(tests, key=self.duration):
             total += self.duration(test) + 0.05
             if total > SECONDS:
                 break
@@ -193,10 +193,10 @@ class Tests:
 
 def outcome(mutant: dict[str, Any], copy: Path, tests: Tests) -> str:
     sources = {str(path.relative_to(copy)): path.read_text("utf-8") for path in sorted(copy.glob("freqbench/**/*.py"))}
-    found = located(mutant, sources)
-    if found is None:
+    place = located(mutant, sources)
+    if place is None:
         return "not found"
-    module, line, node = found
+    module, line, node = place
     chosen = tests.of(module, range(line, node.end_lineno + 1))
     if not chosen:
         return "not covered"
