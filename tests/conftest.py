@@ -158,9 +158,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Under `-m integration`, files that do not name it are not imported: each of four processes would."""
-    is_other = config.option.markexpr.startswith("integration") and collection_path.name.startswith("test_")
-    return True if is_other and "integration" not in collection_path.read_text("utf-8") else None
+    """Under `-m integration` or `-m repository`, files that do not name it are not imported: each process would."""
+    marker = config.option.markexpr.partition(" ")[0]
+    is_other = marker in ("integration", "repository") and collection_path.name.startswith("test_")
+    return True if is_other and marker not in collection_path.read_text("utf-8") else None
 
 
 @pytest.hookimpl(wrapper=True)

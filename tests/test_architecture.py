@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
 from architecture import DOCUMENT, redrawn, rooms
 
 PACKAGE = DOCUMENT.parents[1] / "freqbench"
+
+pytestmark = pytest.mark.repository
 TEXT = DOCUMENT.read_text()
 NAMED = sorted({name for name in re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", TEXT) if "*" not in name})
 

@@ -25,6 +25,7 @@ def test_importing_freqbench_is_light() -> None:
     assert result.stdout.strip() == ""
 
 
+@pytest.mark.repository
 def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> None:
     released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]

@@ -28,6 +28,8 @@ from freqbench.training import TrainJob
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
+pytestmark = pytest.mark.repository
+
 
 def blocks(page: str) -> list[str]:
     """The YAML of a page."""

@@ -6,6 +6,8 @@ import pytest
 from words import offenders
 
 ROOT = Path(__file__).parents[1]
+
+pytestmark = pytest.mark.repository
 FOLDERS = sorted(
     str(path.relative_to(ROOT))
     for top in ("freqbench", "tests")

@@ -26,6 +26,8 @@ MANIFEST, UP = yaml.safe_load(RAYJOB), yaml.safe_load(RAY_UP)
 CLUSTER = MANIFEST["spec"]["rayClusterSpec"]
 PODS = [group["template"] for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"])]
 
+pytestmark = pytest.mark.repository
+
 
 def instructions(name: str) -> list[str]:
     """The arguments of each such instruction of the Dockerfile, continued lines joined."""
