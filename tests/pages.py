@@ -47,6 +47,7 @@ URI = re.compile(r"[a-z0-9]+://.*")
 SUFFIXES = "py|md|yaml|yml|json|sh|png|csv|html|pt|pth|txt|tex|db|cff|toml|gz|safetensors|parquet|pdf"
 OTHERS = {  # what other programs, and folders that freqbench writes, call their own
     "cluster/README.md": r"--requeue|--gpus|MetricsExportPort",
+    "tests/tools/README.md": r"--fast",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/own-model.md": r"models/model\.pt|sam_med3d_turbo\.pth",
     "docs/how-to/paper-tables.md": r"--\w[\w.-]*|val_size|Tasks/TASK/dataset\.json|dataset_prueba\.json",
