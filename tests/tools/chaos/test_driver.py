@@ -1,7 +1,6 @@
 """A driver is stopped or killed at any moment, or finds a cluster: nothing stored is lost, nothing stands twice."""
 
 import os
-import random
 import re
 import signal
 import time
@@ -9,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from engine.ray_session import machines, start
-from engine.test_driver_faults import log_of, no_process_stays_behind, ray_processes, wait_for
-from tiny_job import class_rows, execute, job, rows
+from engine.test_driver_faults import log_of, no_process_stays_behind, wait_for
+from tiny_job import execute, job, rows
+from tools.chaos.soak import is_sound, kill_drivers
 
 from freqbench.engine.ray.ray_cluster import existing
 from freqbench.engine.ray.ray_cluster import machines as alive
@@ -40,30 +40,10 @@ def stored(folder: Path) -> int:
     return max(map(int, counts), default=0)
 
 
-def run_files(folder: Path) -> int:
-    return len(list((folder / "out" / "runs").glob("2*.json")))
-
-
 @pytest.mark.timeout(1500)
-def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path, whole: Path) -> None:
-    rng, productive, expected = random.Random(1), 0, rows(whole)
-    for _ in range(10):
-        before, runs = len(Store(str(tmp_path / "out")).covered()), run_files(tmp_path)
-        process = start(tmp_path, CONTENT)
-        wait_for(lambda runs=runs, process=process: run_files(tmp_path) > runs or process.poll() is not None)
-        time.sleep(rng.uniform(2, 25))
-        process.kill()
-        process.wait()
-        wait_for(lambda: not ray_processes(), 10)
-        stored_rows = rows(tmp_path / "out")
-        assert len(stored_rows) >= stored(tmp_path)
-        assert stored_rows.items() <= expected.items()
-        productive += len(stored_rows) > before
-    process = start(tmp_path, CONTENT)
-    assert process.wait(300) == 0
-    assert productive >= 1, "the kills hit before anything was stored: this tests nothing"
-    assert rows(tmp_path / "out") == expected
-    assert class_rows(tmp_path / "out") == class_rows(whole)
+def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    report = kill_drivers(tmp_path, kills=10, seed=1)
+    assert is_sound(report), report
 
 
 @pytest.mark.parametrize("seconds", [2, 4, 6, None])
@@ -71,7 +51,7 @@ def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: P
 def test_ctrl_c_once_finishes_what_is_in_flight(
     tmp_path: Path, whole: Path, sent: signal.Signals, seconds: float | None
 ) -> None:
-    """Also while Ray starts."""
+    """Signals are heeded while Ray starts, too."""
     process = start(tmp_path, CONTENT)
     wait_for(lambda: (tmp_path / "out" / "runs").exists() if seconds else stored(tmp_path) > 0)
     time.sleep(seconds or 0)
