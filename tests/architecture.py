@@ -12,11 +12,11 @@ PICTURE = re.compile(r"```mermaid\n.*?```", re.DOTALL)
 def rooms() -> dict[str, set[str]]:
     """The rooms that each room imports."""
     graph = grimp.build_graph("freqbench", cache_dir=None)
-    found: dict[str, set[str]] = {room.rpartition(".")[2]: set() for room in graph.find_children("freqbench")}
+    imports: dict[str, set[str]] = {room.rpartition(".")[2]: set() for room in graph.find_children("freqbench")}
     for module in graph.modules - {"freqbench"}:
         own = module.split(".")[1]
-        found[own] |= {name.split(".")[1] for name in graph.find_modules_directly_imported_by(module) if "." in name}
-    return {room: imported - {room} for room, imported in found.items() if room != "__main__"}
+        imports[own] |= {name.split(".")[1] for name in graph.find_modules_directly_imported_by(module) if "." in name}
+    return {room: imported - {room} for room, imported in imports.items() if room != "__main__"}
 
 
 def picture() -> str:

@@ -1,4 +1,4 @@
-"""What several tests need."""
+"""Fixtures and options of several tests."""
 
 import asyncio
 import fcntl
@@ -36,7 +36,7 @@ def no_terminal() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_volumes_kept() -> Iterator[None]:
-    """No test reads or fills the user's cache of preprocessed volumes, nor does a process that it starts."""
+    """Keeps tests, and processes that they start, from the user's cache of preprocessed volumes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FREQBENCH_CACHE_GB", "0")
         yield
@@ -44,10 +44,7 @@ def no_volumes_kept() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync(pytestconfig: pytest.Config) -> Iterator[None]:
-    """No test in this process pulls the plug: where no speed is measured, only the handle is looked at.
-
-    Waiting for the disk would be much of the time.
-    """
+    """Looks at a file's handle alone where no speed is measured: waiting for the disk would be much of the time."""
     with pytest.MonkeyPatch.context() as patch:
         if is_of_ci(pytestconfig):
             patch.setattr(os, "fsync", os.fstat)
@@ -75,9 +72,9 @@ def own_loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """A command's words to its exit code, stdout and stderr."""
-    import called
+    import command_line
 
-    return partial(called.bench, capsys)
+    return partial(command_line.bench, capsys)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +109,7 @@ def golden() -> Callable[[str], Path]:
 
 def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, Any]) -> Path:
     """Returns the store of a job, `out` beside its `job.yaml`; the first process that asks for it runs the job."""
-    from tiny import execute, write
+    from tiny_job import execute, write
 
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
@@ -130,7 +127,7 @@ def finished(factory: pytest.TempPathFactory, name: str, content: Mapping[str, A
 @pytest.fixture(scope="session")
 def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of one record: a model, an attack, a case of 24x20x16 voxels, its volumes saved. Only read."""
-    from tiny import small
+    from tiny_job import small
 
     serial = {"workers": 1, "threads": 1}
     return finished(tmp_path_factory, "small", small(metrics=["dsc"], save_adversarial="nifti", resources=serial))
@@ -139,7 +136,7 @@ def small_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def grid_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store of 16 records: two models, attacks and cases, nearly all metrics, volumes saved. Only read."""
-    from tiny import GRID
+    from tiny_job import GRID
 
     return finished(tmp_path_factory, "grid", GRID)
 
@@ -161,9 +158,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Under `-m integration`, files that do not name it are not imported: each of four processes would."""
-    is_other = config.option.markexpr.startswith("integration") and collection_path.name.startswith("test_")
-    return True if is_other and "integration" not in collection_path.read_text("utf-8") else None
+    """Under `-m integration` or `-m repository`, files that do not name it are not imported: each process would."""
+    marker = config.option.markexpr.partition(" ")[0]
+    is_other = marker in ("integration", "repository") and collection_path.name.startswith("test_")
+    return True if is_other and marker not in collection_path.read_text("utf-8") else None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -209,10 +207,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 
 
 def is_of_ci(config: pytest.Config) -> bool:
-    """Whether the tests of `.ci/run` were selected, which measure no speed."""
+    """True where the tests of `.ci/run` were selected, which measure no speed."""
     return is_default_selection(config) or config.option.markexpr.startswith("integration")
 
 
 def is_default_selection(config: pytest.Config) -> bool:
-    """Whether no other `-m` was given than that of pyproject.toml."""
+    """True where no other `-m` was given than that of pyproject.toml."""
     return config.option.markexpr in config.getini("addopts")

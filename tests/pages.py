@@ -23,7 +23,15 @@ from freqbench.reporting.views import VIEWS
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "docs/[!g]*/*.md", "reports/*/*.md", "cluster/*.md", ".github/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/[!g]*/*.md",
+        "reports/*/*.md",
+        "cluster/*.md",
+        "tests/tools/*.md",
+        ".github/*.md",
+    )
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"  # which says what was
 )
@@ -39,6 +47,7 @@ URI = re.compile(r"[a-z0-9]+://.*")
 SUFFIXES = "py|md|yaml|yml|json|sh|png|csv|html|pt|pth|txt|tex|db|cff|toml|gz|safetensors|parquet|pdf"
 OTHERS = {  # what other programs, and folders that freqbench writes, call their own
     "cluster/README.md": r"--requeue|--gpus|MetricsExportPort",
+    "tests/tools/README.md": r"--fast",
     "docs/how-to/gpu.md": r"--fast|reports/speed/gpu\.json",
     "docs/how-to/own-model.md": r"models/model\.pt|sam_med3d_turbo\.pth",
     "docs/how-to/paper-tables.md": r"--\w[\w.-]*|val_size|Tasks/TASK/dataset\.json|dataset_prueba\.json",
@@ -168,7 +177,7 @@ def of_label(attack: str, parameters: Sequence[str]) -> Iterator[str]:
 
 
 def exists(path: str, page: str) -> bool:
-    """Whether a path is one of the repository, of the package's rooms, of what it writes, or clearly a user's own."""
+    """True for a path of the repository, of the package's rooms, of what it writes, or clearly a user's own."""
     if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path:
         return True
     end = "/" + re.sub(r"\b(NAME|TASK)\b", "*", path).strip("/")
@@ -202,8 +211,8 @@ def vocabulary() -> frozenset[str]:
     texts = [
         path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")
     ]
-    found = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(found | {part for word in found for part in re.findall(r"\w+", word)} | packaged_jobs().keys())
+    words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
+    return frozenset(words | {part for word in words for part in re.findall(r"\w+", word)} | packaged_jobs().keys())
 
 
 @cache

@@ -108,7 +108,7 @@ class Server:
 
 
 def _called(moto: Application, environ: Environ, body: bytes) -> tuple[str, list[tuple[str, str]], bytes]:
-    """What moto answers."""
+    """Answers of moto."""
     answer: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], *_: Any) -> None:
@@ -161,7 +161,7 @@ class S3:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client needs in its environment."""
+        """Variables that a client needs in its environment."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
@@ -196,7 +196,7 @@ class S3:
     def fault(
         self, kind: str, method: str = "PUT", match: str = "", times: int = 1, status: int = 503, seconds: float = 5.0
     ) -> None:
-        """What goes wrong with the next requests whose path holds `match`; replaces what was said before.
+        """Faults of the next requests whose path holds `match`; replaces what was said before.
 
         Kinds are `refuse` (with `status`), `slow` (by `seconds`), `cut` (the connection ends half-way) and `none`.
         """

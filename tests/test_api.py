@@ -1,4 +1,4 @@
-"""What `import freqbench as fb` offers, beside what a job makes of the same."""
+"""The names of `import freqbench as fb`, beside what a job makes of the same."""
 
 import json
 import linecache
@@ -15,7 +15,7 @@ import pytest
 import torch
 from models import nifti_tool, nnunet_folder, test_bundle
 from monai.data import MetaTensor
-from tiny import JOB, ROI, SHAPE, class_rows, execute, job, rows
+from tiny_job import JOB, ROI, SHAPE, class_rows, execute, job, rows
 from torch import Tensor, nn
 
 import freqbench as fb
@@ -89,19 +89,19 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     content = job(models=ENTRIES, attacks=written, datasets=data, **asked)
     assert execute(content, tmp_path).num_failed == 0
     (case,), targets = fb.load_dataset("phantom", shape=SHAPE, cases=1), [load("b"), load("coarse")]
-    found = []
+    records = []
     for source in (load("a"), load("coarse")):
         for name, parameters in attacks.items():
             made = fb.attack(source, case, name, seed=3, **parameters)
-            found += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
+            records += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
     expected, classes = rows(tmp_path), class_rows(tmp_path)
-    for record in found:
+    for record in records:
         key = record["cell_id"], record["case_key"], record["target_model_id"]
         assert stored(record, RECORDS) == expected[key]
         assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
-    assert {record["resampling_error"] is None for record in found} == {True, False}
+    assert {record["resampling_error"] is None for record in records} == {True, False}
     frame = fb.load_results(tmp_path)
-    assert len(frame) == len(expected) == len(found) == 8
+    assert len(frame) == len(expected) == len(records) == 8
     assert set(frame.columns) == {column.name for column in RECORDS}
     mine = frame.set_index(["cell_id", "case_key", "target_model_id"]).loc[key]
     assert mine["dsc"] == record["dsc"]
@@ -139,7 +139,7 @@ def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, r
 
 
 def scanned(volume: Tensor) -> Any:
-    """As nibabel gives it: of another byte order, unsigned, a view that runs backwards."""
+    """Arrays as nibabel gives them: of another byte order, unsigned, a view that runs backwards."""
     return volume.numpy()[..., ::-1].astype(">f4" if volume.is_floating_point() else ">u2")[..., ::-1]
 
 
@@ -189,9 +189,9 @@ def typed(part: str, monkeypatch: pytest.MonkeyPatch) -> type[Attack]:
 def test_an_attack_may_be_typed_into_a_notebook(
     model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
-    assert [float(each.adversarial.mean() > case.image.mean()) for each in found] == [1, 1, 1]
-    first, second, again = (each.cell.cell_id for each in found)
+    adversaries = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
+    assert [float(each.adversarial.mean() > case.image.mean()) for each in adversaries] == [1, 1, 1]
+    first, second, again = (each.cell.cell_id for each in adversaries)
     assert first == again != second
     made = fb.attack(model, case, typed("0.125", monkeypatch), eps=EPS)
     monkeypatch.delitem(linecache.cache, "cell 0.125")
@@ -242,17 +242,17 @@ def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Pa
 
 
 def test_files_are_prepared_as_a_job_s(files: tuple[Path, Path], case: fb.Case) -> None:
-    found = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
-    assert found.name == "scan"
-    assert found.spacing == pytest.approx(case.spacing)
-    assert torch.equal(found.label, case.label)
-    assert torch.allclose(found.image, case.image, atol=1e-6)
+    read = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
+    assert read.name == "scan"
+    assert read.spacing == pytest.approx(case.spacing)
+    assert torch.equal(read.label, case.label)
+    assert torch.allclose(read.image, case.image, atol=1e-6)
 
 
 def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], model: fb.Model, tmp_path: Path) -> None:
     space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
-    found = fb.Case.from_nifti(*files, **space.model_dump())
-    made = fb.attack(model, found, "fgsm", eps=EPS)
+    read = fb.Case.from_nifti(*files, **space.model_dump())
+    made = fb.attack(model, read, "fgsm", eps=EPS)
     made.save(tmp_path / "adv.nii.gz")
     saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
     assert np.array_equal(saved.affine, scan.affine)
@@ -293,7 +293,7 @@ def test_cases_are_read_when_asked_for() -> None:
 
 
 class Wide(Phantom):
-    """Of another space than the zoo was trained in."""
+    """The file's space is another than the zoo was trained in."""
 
     @property
     def space(self) -> Preprocess:
@@ -310,7 +310,7 @@ def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) 
 
 
 @pytest.mark.parametrize(("write", "arch"), [(nnunet_folder.write, "nnunet"), (test_bundle.written, "bundle")])
-def test_what_lies_in_a_folder_says_whose_it_is(write: Callable[[Path], str], arch: str, tmp_path: Path) -> None:
+def test_the_files_of_a_folder_tell_whose_model_it_is(write: Callable[[Path], str], arch: str, tmp_path: Path) -> None:
     write(tmp_path)
     spec = fb.load_model(tmp_path, name="found").spec
     assert spec.arch == arch
@@ -562,7 +562,7 @@ def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path)
 
 
 def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:
-    """With and without a label: then it is held to the prediction without a draw."""
+    """A case without a label is held to the prediction without a draw."""
     smoothing = {"name": "smoothing", "kind": "gain_offset", "sigma": 0.3, "samples": 10}
     ball = {"name": "ball", "kind": "gain_offset", "radius": 0, "control": "random"}
     entry = next(entry for entry in ENTRIES if entry["name"] == "a") | {"defence": smoothing | {"eot": 1}}
@@ -571,8 +571,8 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     sets = [json.loads(draws) for draws in fb.load_results(tmp_path)["draws"]]
     certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40, metrics=("dsc", "nsd"))
     assert {"nsd", "nsd_1"} < certificate.scores.keys()
-    found = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
-    assert found == {name: sorted(value for scores in sets for value in scores[name]) for name in sets[0]}
+    scores = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
+    assert scores == {name: sorted(value for scores in sets for value in scores[name]) for name in sets[0]}
     assert "40 draws, median dsc_foreground" in repr(certificate)
     unlabelled = fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40)
     assert unlabelled.scores["dsc_0"][-1] > 0.9

@@ -3,9 +3,12 @@
 import re
 from pathlib import Path
 
+import pytest
 from architecture import DOCUMENT, redrawn, rooms
 
 PACKAGE = DOCUMENT.parents[1] / "freqbench"
+
+pytestmark = pytest.mark.repository
 TEXT = DOCUMENT.read_text()
 NAMED = sorted({name for name in re.findall(r"`([a-z_]+/[a-z_/]*(?:\.py)?)`", TEXT) if "*" not in name})
 
@@ -18,7 +21,7 @@ def test_the_table_has_every_room() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE)) == set(rooms())
 
 
-def test_what_it_names_is_there() -> None:
+def test_the_document_names_existing_paths() -> None:
     folders = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]
     assert [name for name in NAMED if not any((folder / name).exists() for folder in folders)] == []
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_importing_freqbench_is_light() -> None:
-    """With torch and the rooms that compute it takes no large package along that it may not need."""
+    """Importing torch and the rooms that compute takes no large package along that may not be needed."""
     heavy = {"monai", "pandas", "ray", "lpips", "skimage", "torchvision", "medpy", "nibabel", "scipy"}
     rooms = "freqbench.attacks, freqbench.metrics, freqbench.models"
     code = f"import sys, torch, freqbench, {rooms}; print(*{heavy!r} & set(sys.modules))"
@@ -25,6 +25,7 @@ def test_importing_freqbench_is_light() -> None:
     assert result.stdout.strip() == ""
 
 
+@pytest.mark.repository
 def test_the_version_is_the_latest_of_the_changelog_and_the_one_to_cite() -> None:
     released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
@@ -46,7 +47,7 @@ def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path
 
 @pytest.mark.integration
 def test_type_checkers_find_an_editable_installation(tmp_path: Path) -> None:
-    """They follow a path, not the import hook that setuptools would make of a folder with others beside the package."""
+    """Checkers follow a path, not the import hook that setuptools makes of a folder with others beside the package."""
     tree = checkout(tmp_path / "tree")
     for folder in ("docs", "tests"):
         (tree / folder).mkdir()
@@ -58,7 +59,7 @@ def test_type_checkers_find_an_editable_installation(tmp_path: Path) -> None:
 
 
 def checkout(tree: Path) -> Path:
-    """What an installation is made of."""
+    """A copy of the files that an installation is made of."""
     for folder in ("freqbench", "jobs"):
         shutil.copytree(ROOT / folder, tree / folder, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml"):

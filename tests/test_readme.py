@@ -12,7 +12,7 @@ import generated
 import pages
 import pytest
 import yaml
-from tiny import execute
+from tiny_job import execute
 
 from freqbench.attacks import ATTACKS
 from freqbench.core import config
@@ -28,6 +28,8 @@ from freqbench.training import TrainJob
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
+pytestmark = pytest.mark.repository
+
 
 def blocks(page: str) -> list[str]:
     """The YAML of a page."""
@@ -37,11 +39,11 @@ def blocks(page: str) -> list[str]:
 (OWN,) = blocks("README.md")
 
 
-def test_it_is_short() -> None:
+def test_the_readme_is_short() -> None:
     assert len(TEXT.splitlines()) <= 150
 
 
-def test_both_commands_stand_there_and_ci_runs_them() -> None:
+def test_the_readme_has_both_commands_and_ci_runs_them() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "pip install -e . && python bench.py run jobs/quickstart.yaml" in TEXT
     assert "pip install -e '.[dev]' && pytest" in TEXT
@@ -82,7 +84,7 @@ def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
         ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack"),
     ],
 )
-def test_a_name_of_nothing_is_found(text: str, complaint: str) -> None:
+def test_a_name_of_nothing_is_a_complaint(text: str, complaint: str) -> None:
     (line,) = pages.complaints(text, "README.md")
     assert line.startswith(complaint)
 
@@ -93,7 +95,7 @@ def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
 
 
 @pytest.mark.parametrize("page", ["own-data", "machines", "object-storage"])
-def test_what_a_page_says_of_a_job_is_part_of_a_valid_one(page: str) -> None:
+def test_a_block_of_a_page_is_part_of_a_valid_job(page: str) -> None:
     for block in blocks(f"docs/how-to/{page}.md"):
         JobSpec.model_validate(yaml.safe_load(OWN) | yaml.safe_load(block))
 
@@ -212,7 +214,7 @@ def test_the_reference_has_every_command() -> None:
     assert {"plan", "run", "report", "audit", "train"} <= set(re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE))
 
 
-def test_speed_on_a_gpu_is_told_where_it_was_measured(tmp_path: Path) -> None:
+def test_the_gpu_page_tells_speed_that_was_measured(tmp_path: Path) -> None:
     """Steps and all else in a table each, numbers to three digits."""
     assert generated.gpu_tables(tmp_path / "gpu.json") == "Nothing is measured yet."
     machine = {"gpu": "Card 1", "driver": "5.1", "torch": "2.11"}

@@ -1,39 +1,33 @@
-"""Docstrings begin with a verb or a noun, not with a clause."""
+"""Docstrings begin with a verb or a noun; in tests, names say subject and fact, and bindings their content."""
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from words import offenders
 
-PACKAGE = Path(__file__).parents[1] / "freqbench"
-CLAUSES = {"What", "Whether", "How", "Of", "As", "Where", "Those", "Which"} | {
-    "With",
-    "By",
-    "No",
-    "Nothing",
-    "Why",
-    "In",
-    "That",
-    "Whose",
-}
+ROOT = Path(__file__).parents[1]
 
-
-def clauses(source: str) -> Iterator[str]:
-    """Yields the first line of each docstring that begins with a clause."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = (ast.get_docstring(node) or "-").splitlines()[0]
-            if first.split()[0].strip(",:") in CLAUSES:
-                yield first
+pytestmark = pytest.mark.repository
+FOLDERS = sorted(
+    str(path.relative_to(ROOT))
+    for top in ("freqbench", "tests")
+    for path in (ROOT / top, *(ROOT / top).iterdir())
+    if path.is_dir() and not path.name.startswith((".", "__"))
+)
 
 
-@pytest.mark.parametrize("room", sorted(path.name for path in PACKAGE.iterdir() if path.is_dir()))
-def test_no_docstring_begins_with_a_clause(room: str) -> None:
-    paths = (PACKAGE / room).rglob("*.py")
-    assert [f"{path.name}: {first}" for path in paths for first in clauses(path.read_text(encoding="utf-8"))] == []
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_words_keep_the_rules(folder: str) -> None:
+    paths = (ROOT / folder).glob("*.py") if "/" not in folder else (ROOT / folder).rglob("*.py")
+    assert [line for path in sorted(paths) for line in offenders(path)] == []
 
 
-def test_a_clause_is_seen() -> None:
-    source = '"""Rooms."""\nclass A:\n    """What it is."""\n    def f(self):\n        """Of a room, the name."""\n'
-    assert list(clauses(source)) == ["What it is.", "Of a room, the name."]
+def test_each_rule_sees_what_breaks_it(tmp_path: Path) -> None:
+    path = tmp_path / "tests" / "test_rooms.py"
+    path.parent.mkdir()
+    path.write_text(
+        '"""Rooms."""\nclass A:\n    """What it is."""\n    def f(self):\n        """Of a room, the name."""\n'
+        "def test_so_it_is(found):\n    found = 1\ndef test_no_room_is_lost(): ...\n"
+    )
+    seen = sorted(line.removeprefix(f"{path}:") for line in offenders(path))
+    assert seen == ["2 What it is.", "4 Of a room, the name.", "6 found", "6 test_so_it_is", "7 found"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import Threshold, generators
-from tiny import Collector, expanded, sent, small
+from tiny_job import Collector, expanded, sent, small
 from torch import Tensor
 
 from freqbench.attacks import make

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import ARGS, ROI, expanded, save_weights, small, write
+from tiny_job import ARGS, ROI, expanded, save_weights, small, write
 
 from freqbench import models
 from freqbench.audit.diagnosis import diagnose

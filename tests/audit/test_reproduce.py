@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from altered import alter, alter_json, run_file, set_first
+from alterations import alter, alter_json, run_file, set_first
 from rich.console import Console
-from tiny import GRID, JOB, execute, expanded, job, save_weights
+from tiny_job import GRID, JOB, execute, expanded, job, save_weights
 
 from freqbench.audit import comparison, reproduce
 from freqbench.audit.reproduce import Reproducer, Reproduction

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from audited import job
+from faint_balls import job
 from rich.console import Console
-from tiny import execute, expanded, rows
+from tiny_job import execute, expanded, rows
 
 from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from altered import Rows, alter, alter_json, run_file, set_first
-from tiny import GRID, execute, expanded
+from alterations import Rows, alter, alter_json, run_file, set_first
+from tiny_job import GRID, execute, expanded
 
 from freqbench.audit import store_checks
 from freqbench.audit.store_checks import Check

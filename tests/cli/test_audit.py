@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from audited import job
-from called import Bench, refused
-from tiny import execute, write
+from command_line import Bench, refused
+from faint_balls import job
+from tiny_job import execute, write
 
 from freqbench.audit import computing
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import nibabel
 import pytest
-from called import Bench
+from command_line import Bench
 from data import downloads
-from tiny import ARGS, ROI, small, write
+from tiny_job import ARGS, ROI, small, write
 
 from freqbench.results import Store
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from data.conftest import Folder
-from tiny import execute, small
+from tiny_job import execute, small
 from typer.testing import CliRunner
 
 from freqbench.cli import app

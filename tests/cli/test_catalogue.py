@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from called import Bench, refused
-from tiny import job
+from command_line import Bench, refused
+from tiny_job import job
 
 from freqbench.attacks.core.declared import declared
 from freqbench.cli import catalogue

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from called import Bench, refused
-from tiny import ARGS, ROI, small, write
+from command_line import Bench, refused
+from tiny_job import ARGS, ROI, small, write
 
 from freqbench.results import Store
 

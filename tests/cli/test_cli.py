@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from called import Bench, refused
-from tiny import execute, expanded, job, rows, small, write
+from command_line import Bench, refused
+from tiny_job import execute, expanded, job, rows, small, write
 from typer.testing import CliRunner
 
 from freqbench.attacks import ATTACKS
@@ -280,18 +281,21 @@ def test_doctor_runs(bench: Bench) -> None:
         assert word in out
 
 
-def test_a_signal_stores_what_is_done_and_is_exit_code_130(tmp_path: Path) -> None:
-    """SIGTERM, which a queue sends; `tests/chaos/test_driver.py` sends both signals to Ray's driver."""
-    path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 400)]}], metrics=["dsc"]))
-    command = [sys.executable, str(ROOT / "bench.py"), "run", path, "--out", "out", "--engine", "serial"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
-    time.sleep(0.3)
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate()
-    assert (process.returncode, err) == (130, "")
+def test_a_signal_stores_what_is_done_and_is_exit_code_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    """SIGTERM, which a queue sends; `tests/tools/chaos/test_driver.py` sends both signals to Ray's driver."""
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, small(attacks=[{"name": "gn", "std": [i / 1000 for i in range(1, 1000)]}], metrics=["dsc"]))
+
+    def stop() -> None:
+        wait_for(lambda: any((tmp_path / "out" / "runs").glob("2*.json")))
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=stop).start()
+    code, out, err = bench("run", path, "--out", "out", "--engine", "serial")
+    assert (code, err) == (130, "")
     stored = len(rows(tmp_path / "out"))
     assert out.splitlines()[-1] == f"stopped: {stored} records are stored in out; the same command goes on"
     (run,) = [json.loads(file.read_text()) for file in (tmp_path / "out" / "runs").glob("2*.json")]

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from called import Bench
+from command_line import Bench
 from ray.job_submission import JobStatus
-from tiny import execute, small, write
+from tiny_job import execute, small, write
 
 from freqbench.remote import jobs
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from called import Bench, refused
-from tiny import expanded, rows, small, write
+from command_line import Bench, refused
+from tiny_job import expanded, rows, small, write
 
 OPTIONS = ("--steps", "1,2", "--losses", "ce", "--restarts", "1", "--engine", "serial")
 

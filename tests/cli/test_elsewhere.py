@@ -6,8 +6,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from called import Bench, refused
-from tiny import rows
+from command_line import Bench, refused
+from tiny_job import rows
 
 from freqbench.data.loaders.phantom import Phantom
 

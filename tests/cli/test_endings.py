@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from called import Bench, refused
+from command_line import Bench, refused
 from job.test_checks import WRONG as MISTAKES
-from tiny import job, small, write
+from tiny_job import job, small, write
 
 import freqbench.core.config
 from freqbench.cli import report

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from called import Bench, refused
+from command_line import Bench, refused
 from data.downloads import decathlon, put, volume
-from tiny import save_weights
+from tiny_job import save_weights
 
 from freqbench import models
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from called import Bench, refused
-from tiny import small, write
+from command_line import Bench, refused
+from tiny_job import small, write
 
 JOBS = Path(__file__).parents[2] / "jobs"
 

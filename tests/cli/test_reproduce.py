@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from altered import set_first
-from called import Bench, refused
+from alterations import set_first
+from command_line import Bench, refused
 
 
 def test_equal_is_0(small_store: Path, bench: Bench) -> None:

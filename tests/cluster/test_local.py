@@ -1,4 +1,4 @@
-"""`local.sh`: mistakes are one line. `tests/chaos` starts real nodes by it."""
+"""`local.sh`: mistakes are one line. `tests/tools/chaos` starts real nodes by it."""
 
 import os
 import re

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from called import Bench, refused
+import tiny_job
+from command_line import Bench, refused
 from data.downloads import put
 from models import meshnet_folder
 
@@ -79,7 +79,7 @@ def release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release
 def job(**changes: Any) -> dict[str, Any]:
     classes = ["background", "white matter", "grey matter"]
     scan = {"name": "t1", "loader": "images", "root": VOLUME, "reference": "prediction", "labels": classes}
-    return tiny.small(datasets=[scan], models=[{"name": "m", "checkpoint": NETWORK}], metrics=["dsc"], **changes)
+    return tiny_job.small(datasets=[scan], models=[{"name": "m", "checkpoint": NETWORK}], metrics=["dsc"], **changes)
 
 
 def test_files_are_fetched_once_and_then_need_no_server(release: Release) -> None:
@@ -151,7 +151,7 @@ def test_an_unknown_name_is_refused() -> None:
 
 
 def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
-    summary = tiny.execute(job(), tmp_path / "out")
+    summary = tiny_job.execute(job(), tmp_path / "out")
     assert (summary.num_new, summary.num_failed) == (1, 0)
     (row,) = Store(str(tmp_path / "out")).records(["reference", "status"]).to_pylist()
     assert row == {"reference": "prediction", "status": "ok"}
@@ -160,7 +160,7 @@ def test_a_job_runs_from_the_server(release: Release, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("release")
 def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_path: Path) -> None:
-    code, out, err = bench("plan", tiny.write(tmp_path, job()), "--out", str(tmp_path / "out"))
+    code, out, err = bench("plan", tiny_job.write(tmp_path, job()), "--out", str(tmp_path / "out"))
     assert (code, err) == (0, "")
     assert "0 of 1 records" in out
 
@@ -176,7 +176,7 @@ def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_pat
 def test_what_is_no_network_of_brainchop_is_refused(
     bench: Bench, tmp_path: Path, entry: dict[str, Any], text: str
 ) -> None:
-    path = tiny.write(tmp_path, job() | {"models": [{"name": "m", **entry}]})
+    path = tiny_job.write(tmp_path, job() | {"models": [{"name": "m", **entry}]})
     assert text in refused(bench, "run", path, "--out", str(tmp_path / "out"))
 
 

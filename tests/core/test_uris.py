@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+import tiny_job
 import torch
 from data.conftest import Folder
 from rich.console import Console
@@ -37,7 +37,7 @@ def here(tmp_path: Path) -> Path:
     """A folder `data` with three cases, and a checkpoint beside it."""
     (tmp_path / "here" / "data").mkdir(parents=True)
     Folder(tmp_path / "here" / "data")
-    tiny.save_weights(tmp_path / "here" / "unet.safetensors", num_classes=3)
+    tiny_job.save_weights(tmp_path / "here" / "unet.safetensors", num_classes=3)
     return tmp_path / "here"
 
 
@@ -60,7 +60,7 @@ def dataset(root: Path | str, **more: Any) -> Dataset:
 
 def content(root: Path | str, cases: int = 3, **changes: Any) -> dict[str, Any]:
     """A job on the first cases."""
-    return tiny.job(
+    return tiny_job.job(
         datasets=[{**DATA, "root": storage.join(str(root), "data"), "cases": cases}],
         models=[{"name": "a", "checkpoint": storage.join(str(root), "unet.safetensors")}],
         attacks=[{"name": "fgsm", "eps": "8/255"}],
@@ -133,7 +133,7 @@ def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused
 ) -> None:
     """And fetched again where its copy was damaged on the node."""
     uri = f"{s3_root}/{name}"
-    tiny.save_weights(tmp_path / "unet.safetensors", num_classes=3)
+    tiny_job.save_weights(tmp_path / "unet.safetensors", num_classes=3)
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
     storage.write_atomic(uri, (tmp_path / name).read_bytes())
     s3.requests()
@@ -175,14 +175,14 @@ def test_an_nnunet_folder_is_read_from_a_uri_without_what_is_not_asked_for(
 
 def test_a_job_in_object_storage_gives_the_rows_and_volumes_of_a_disk(here: Path, there: str, tmp_path: Path) -> None:
     out, far = tmp_path / "out", f"{there}/out"
-    assert tiny.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
-    assert tiny.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
-    assert tiny.rows(far) == tiny.rows(out)
-    assert tiny.class_rows(far) == tiny.class_rows(out)
+    assert tiny_job.execute(content(here, 1, save_adversarial="nifti"), out).num_new == 1
+    assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 1
+    assert tiny_job.rows(far) == tiny_job.rows(out)
+    assert tiny_job.class_rows(far) == tiny_job.class_rows(out)
     (ours,), (theirs,) = (storage.list_below(str(place), "adversarial.nii.gz") for place in (out, far))
     assert ours == theirs
     assert storage.read_bytes(f"{far}/{theirs}") == (out / ours).read_bytes()
-    assert tiny.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 0
+    assert tiny_job.execute(content(there, 1, save_adversarial="nifti"), far).num_new == 0
 
 
 @pytest.mark.chaos
@@ -193,7 +193,7 @@ def test_a_unit_waits_for_data_and_volumes_that_cannot_be_reached_just_now(
     monkeypatch.setattr(filesystems, "S3_CONFIG", {"connect_timeout": 2, "read_timeout": 5, "retries": retries})
     monkeypatch.setattr(filesystems, "S3_RETRIES", 1)
     monkeypatch.setattr(retry, "WAITS_S", (0.0, 0.0, 0.0))
-    grid = tiny.expanded(content(there, save_adversarial="nifti"))[1]
+    grid = tiny_job.expanded(content(there, save_adversarial="nifti"))[1]
     for method, match in (("HEAD", "imagesTr"), ("PUT", "volumes")):
         s3.fault("refuse", method=method, match=match, times=3)
         summary = run.execute(grid, f"{there}/{method}", Console(file=io.StringIO()), "serial")

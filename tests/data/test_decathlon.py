@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import expanded, small
+from tiny_job import expanded, small
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef

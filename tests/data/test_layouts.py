@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from called import bench
+from command_line import bench
 
 from freqbench.core.errors import UserError
 from freqbench.data import layouts

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny import Collector, expanded
+from tiny_job import Collector, expanded
 from torch import Tensor, nn
 
 from freqbench.core.types import Case, CaseRef, Shape

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable, Sequence
 
-from tiny import JOB, SHAPE, expanded, job
+from tiny_job import JOB, SHAPE, expanded, job
 
 from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import Collector, write
+from tiny_job import Collector, write
 
 from freqbench.engine.ray import ray_cluster, ray_engine
 from freqbench.engine.resources import Node, Pool

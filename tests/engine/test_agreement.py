@@ -11,13 +11,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from called import Bench, refused
+from command_line import Bench, refused
 from engine.cases import run_all
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 from test_api import load
-from tiny import ARGS, JOB, ROI, execute, expanded, job, save_weights, write
+from tiny_job import ARGS, JOB, ROI, execute, expanded, job, save_weights, write
 from training.conftest import job_of
 
 import freqbench as fb

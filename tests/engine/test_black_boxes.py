@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from called import Bench
+from command_line import Bench
 from models import nifti_tool
-from tiny import ARGS, ROI, SHAPE, execute, expanded, job, write
+from tiny_job import ARGS, ROI, SHAPE, execute, expanded, job, write
 
 from freqbench.core.errors import UserError
 from freqbench.results import Store

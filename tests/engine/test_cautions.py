@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, every_attack, example, generators, volumes
-from tiny import ARGS, ROI, execute, small
+from tiny_job import ARGS, ROI, execute, small
 
 from freqbench import models
 from freqbench.audit.checks import audited, gathered

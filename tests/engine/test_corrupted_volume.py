@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from engine.cases import units_of
-from tiny import expanded, small
+from tiny_job import expanded, small
 
 from freqbench import models
 from freqbench.attacks import make

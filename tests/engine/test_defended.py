@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from engine.cases import run_serially, units_of
-from tiny import ARGS, ROI, class_rows, execute, results, rows, small
+from tiny_job import ARGS, ROI, class_rows, execute, results, rows, small
 
 from freqbench.engine import engines
 from freqbench.engine.rows import Outcome

@@ -13,7 +13,7 @@ import torch
 from engine.cases import case_of, run_serially, units_of
 from engine.ray_session import ray_session, run_by_ray
 from PIL import Image
-from tiny import execute, job, rows, small
+from tiny_job import execute, job, rows, small
 from torch import Tensor
 
 from freqbench.data.loaders.phantom import Phantom

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from engine.ray_session import start
 from models import nifti_tool
-from tiny import JOB, ROI, execute, job, rows, small
+from tiny_job import JOB, ROI, execute, job, rows, small
 
 from freqbench.core.errors import EngineLost, UserError
 from freqbench.engine.ray.ray_cleanup import MARK

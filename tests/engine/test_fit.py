@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
-from tiny import ARGS, ROI, execute, expanded, save_weights, small
+from tiny_job import ARGS, ROI, execute, expanded, save_weights, small
 
 import freqbench as fb
 from freqbench.core.errors import MisfitError

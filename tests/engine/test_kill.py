@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import class_rows, execute, execute_aloud, job, rows, small
+from tiny_job import class_rows, execute, execute_aloud, job, rows, small
 
 from freqbench.core.files import storage
 from freqbench.engine import run
@@ -75,7 +75,7 @@ def forks() -> Iterator[ForkServerContext]:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # the server itself is not told where modules are
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(
-            ["tiny", "torch._dynamo", "monai.networks.nets", "monai.inferers.utils", "scipy.ndimage"]
+            ["tiny_job", "torch._dynamo", "monai.networks.nets", "monai.inferers.utils", "scipy.ndimage"]
         )
         yield context
 

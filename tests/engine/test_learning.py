@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from engine.cases import case_of, run_all, units_of, volume
-from tiny import SHAPE, class_rows, execute, expanded, job, rows, small
+from tiny_job import SHAPE, class_rows, execute, expanded, job, rows, small
 
 import freqbench as fb
 from freqbench import models

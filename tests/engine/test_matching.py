@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import execute, job, rows
+from tiny_job import execute, job, rows
 
 from freqbench import models
 from freqbench.core import config

@@ -8,7 +8,7 @@ import torch
 from attacks.examples import EXAMPLES, takes
 from engine.cases import case_of, units_of, volume
 from engine.live import most_bytes
-from tiny import small
+from tiny_job import small
 
 from freqbench import models
 from freqbench.attacks import ATTACKS, make

@@ -11,7 +11,7 @@ import pytest
 import torch
 from engine.cases import Threshold, case_of
 from rich.console import Console
-from tiny import class_rows, execute, expanded, job, rows, small
+from tiny_job import class_rows, execute, expanded, job, rows, small
 from torch import Tensor
 
 import freqbench as fb

@@ -10,7 +10,7 @@ import pytest
 from attacks.examples import EXAMPLES
 from engine.cases import units_of
 from rich.console import Console
-from tiny import Collector, expanded, small
+from tiny_job import Collector, expanded, small
 
 from freqbench.engine.engines import serial
 from freqbench.engine.progress import Clock, RunProgress

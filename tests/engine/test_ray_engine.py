@@ -9,8 +9,8 @@ from attacks.examples import EXAMPLES, entry
 from engine.cases import run_serially, units_of
 from engine.faults import Faulty, FaultyPhantom, add_attack
 from engine.ray_session import ray_session, run_by_ray
-from third_party.own import units as foreign_units
-from tiny import SHAPE, Collector, job, results, small
+from third_party.own_classes import units as foreign_units
+from tiny_job import SHAPE, Collector, job, results, small
 
 from freqbench.attacks import ATTACKS
 from freqbench.attacks.corruption import KINDS

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from called import bench
+from command_line import bench
 from golden.network import Find, load, reference_network
 from monai.losses import DiceCELoss
 from pytorch_msssim import ssim
 from scipy.fft import dct
-from tiny import write
+from tiny_job import write
 from torch import Tensor, nn
 
 from freqbench.models import build, save_checkpoint

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import Collector, execute, job
+from tiny_job import Collector, execute, job
 
 from freqbench.engine import engines
 from freqbench.engine.resources import Node, Pool, room, share

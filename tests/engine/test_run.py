@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import class_rows, execute, expanded, fail_below, job, rows, small
+from tiny_job import class_rows, execute, expanded, fail_below, job, rows, small
 
 from freqbench.analysis.frames import found_records
 from freqbench.core.errors import UserError

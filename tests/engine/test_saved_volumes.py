@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exchange import elsewhere
 from rich.console import Console
-from tiny import ROI, execute, expanded, job, rows, save_weights, small
+from tiny_job import ROI, execute, expanded, job, rows, save_weights, small
 
 from freqbench import metrics
 from freqbench.core.errors import UserError

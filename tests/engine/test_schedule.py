@@ -5,7 +5,7 @@ from itertools import groupby
 
 import pytest
 from engine.known import NUM_MODELS, grid, lower_bound, simulated, steps_of
-from tiny import expanded, job
+from tiny_job import expanded, job
 
 from freqbench.engine.schedule import Schedule
 from freqbench.job.cells import Unit

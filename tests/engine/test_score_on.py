@@ -13,7 +13,7 @@ import pytest
 import torch
 from models import nifti_tool
 from nibabel.processing import resample_from_to
-from tiny import ARGS, ROI, execute, expanded, rows, small
+from tiny_job import ARGS, ROI, execute, expanded, rows, small
 from torch import Tensor, nn
 
 import freqbench as fb

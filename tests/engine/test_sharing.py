@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from engine.ray_session import machines, start
-from tiny import class_rows, execute, rows, small
+from tiny_job import class_rows, execute, rows, small
 
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage

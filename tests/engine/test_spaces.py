@@ -11,7 +11,7 @@ import pytest
 import torch
 from engine.cases import run_all
 from rich.console import Console
-from tiny import ARGS, ROI, class_rows, execute, expanded, results, rows, small
+from tiny_job import ARGS, ROI, class_rows, execute, expanded, results, rows, small
 
 from freqbench import models
 from freqbench.core import config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from engine.cases import run_all, units_of
-from tiny import JOB, NUM_WINDOWS, SHAPE, Collector, execute, expanded, small
+from tiny_job import JOB, NUM_WINDOWS, SHAPE, Collector, execute, expanded, small
 
 import freqbench as fb
 from freqbench import models

@@ -9,7 +9,7 @@ import pytest
 import torch
 from attacks.examples import EXAMPLES, entry, twin
 from engine.cases import case_of, volume
-from tiny import expanded, job
+from tiny_job import expanded, job
 
 from freqbench.attacks import ATTACKS, make
 from freqbench.attacks.core.ensemble import Ensemble

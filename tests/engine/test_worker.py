@@ -18,7 +18,7 @@ import pytest
 import torch
 from engine.cases import run_all, run_serially, units_of
 from engine.faults import add_attack
-from tiny import job, small
+from tiny_job import job, small
 from torch import Tensor
 
 from freqbench import models

@@ -12,7 +12,7 @@ import pytest
 import torch
 from exchange.elsewhere import put, voxels_of
 from rich.console import Console
-from tiny import ARGS, execute, expanded, job, rows
+from tiny_job import ARGS, execute, expanded, job, rows
 
 from freqbench import models
 from freqbench.core.errors import UserError

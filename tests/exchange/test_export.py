@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from exchange.elsewhere import AFFINE, SHAPE, case, folder, voxels_of
 from rich.console import Console
-from tiny import execute, expanded, small
+from tiny_job import execute, expanded, small
 
 from freqbench.core.errors import UserError
 from freqbench.exchange import export

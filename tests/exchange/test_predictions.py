@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from exchange.elsewhere import AFFINE, case, folder, put
 from rich.console import Console
-from tiny import class_rows, execute, expanded, rows, small
+from tiny_job import class_rows, execute, expanded, rows, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError

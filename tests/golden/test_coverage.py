@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "freqbench"
+
+pytestmark = pytest.mark.repository
 PUBLISHED = {
     "data/splits/acdc_140_20.json": "4b5ec50eacfba92e1db6d26b1b7a1ff0e784f255f9d1bbe7790d081ec9d8d049",
     "data/splits/synapse_18_12.json": "a52387997744040a90b93123b923568be3f51657d395c862064230c8bcabfbc5",

@@ -104,7 +104,7 @@ def start_of(reference: Golden) -> Tensor | None:
 
 
 def final_state(reference: Golden) -> Tensor:
-    """In blocked layout; the BMVC copy returns its table merged."""
+    """The state in blocked layout; the BMVC copy returns its table merged."""
     arrays = reference.arrays
     state = torch.from_numpy(arrays["q_tables"] if "q_tables" in arrays else arrays["perturbation"])
     return split(state, reference.params["block_size"]) if state.ndim == 5 else state

@@ -33,7 +33,7 @@ every_setting = pytest.mark.parametrize("name", SETTINGS)
 
 
 class Run(NamedTuple):
-    """Where the network was asked, `[steps + 1, B, C, H, W, D]`, and what came out."""
+    """Volumes that the network was asked for, `[steps + 1, B, C, H, W, D]`, and the attack's result."""
 
     asked: Tensor
     result: AttackResult
@@ -85,16 +85,16 @@ def test_keeps_the_volumes_of_highest_loss(name: str, runs: dict[str, Run]) -> N
 
 
 @pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting["stretched"]])
-def test_raises_what_was_raised(name: str, runs: dict[str, Run]) -> None:
+def test_losses_are_those_of_the_released_code(name: str, runs: dict[str, Run]) -> None:
     assert torch.allclose(runs[name].result.losses.cpu(), array(f"{name}.losses")[:-1], rtol=0, atol=1e-12)
 
 
 @every_setting
 def test_halves_the_step_where_their_code_does(name: str) -> None:
     losses, setting = array(f"{name}.losses"), SETTINGS[name]
-    pace, step, found = Pace(setting["steps"], released=True), torch.full((3,), 2.0, dtype=torch.float64), []
+    pace, step, steps = Pace(setting["steps"], released=True), torch.full((3,), 2.0, dtype=torch.float64), []
     for i, value in enumerate(losses[:-1]):
         halves = pace.halves(i, value, losses[: i + 1].amax(dim=0))
         step = step if halves is None else torch.where(halves, step / 2, step)
-        found.append(step * setting["eps"])
-    assert torch.allclose(torch.stack(found), array(f"{name}.step_sizes"), rtol=1e-12, atol=0)
+        steps.append(step * setting["eps"])
+    assert torch.allclose(torch.stack(steps), array(f"{name}.step_sizes"), rtol=1e-12, atol=0)

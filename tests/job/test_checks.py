@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES
-from tiny import expanded, job
+from tiny_job import expanded, job
 
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.declared import declared

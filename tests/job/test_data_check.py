@@ -7,7 +7,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from tiny import expanded, small
+from tiny_job import expanded, small
 
 from freqbench.audit import diagnosis
 from freqbench.job import plan

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tiny import JOB, expanded, job
+from tiny_job import JOB, expanded, job
 
 from freqbench.core import config
 from freqbench.core.errors import UserError

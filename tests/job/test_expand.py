@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tiny import JOB, expanded, job, small
+from tiny_job import JOB, expanded, job, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError

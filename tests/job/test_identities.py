@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from attacks.examples import EXAMPLES, entry
-from tiny import ARGS, expanded, job, save_weights, sent, small
+from tiny_job import ARGS, expanded, job, save_weights, sent, small
 
 from freqbench.attacks import PGD, Attack, make
 from freqbench.core.plugins import provenance

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from tiny import small
+from tiny_job import small
 
 from freqbench.attacks import ATTACKS
 from freqbench.data import DATASETS

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import ARGS, ROI, job, small
+from tiny_job import ARGS, ROI, job, small
 
 from freqbench.attacks import make
 from freqbench.core import config, limits

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data import downloads
-from tiny import JOB, SHAPE, expanded, small
+from tiny_job import JOB, SHAPE, expanded, small
 
 from freqbench.job.cells import Cell
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from called import bench
+from command_line import bench
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import expanded, job, small
+from tiny_job import expanded, job, small
 
 from freqbench import models
 from freqbench.core.types import CaseRef

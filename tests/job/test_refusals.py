@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from data import downloads
-from tiny import job, write
+from tiny_job import job, write
 
 from freqbench.core import config
 from freqbench.core.errors import CheckpointError, DataError, UserError

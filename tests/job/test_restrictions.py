@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tiny import ARGS, JOB, SHAPE, expanded, job
+from tiny_job import ARGS, JOB, SHAPE, expanded, job
 
 from freqbench.core.errors import UserError
 from freqbench.core.names import ALIASES

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ARGS, ROI, execute, expanded, rows, small
+from tiny_job import ARGS, ROI, execute, expanded, rows, small
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError

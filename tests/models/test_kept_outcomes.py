@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ARGS, ROI
+from tiny_job import ARGS, ROI
 
 from freqbench.core.errors import UserError
 from freqbench.core.files import node_cache

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from tiny import execute, rows, small
+from tiny_job import execute, rows, small
 from torch import Tensor, nn
 
 from freqbench.attacks import LearnedAttack, make

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+import tiny_job
 import torch
 
 from freqbench import models
@@ -31,17 +31,17 @@ def grid(tmp_path: Path) -> Expand:
 
     def make(entry: dict[str, Any] | None = None, **metadata: Any) -> Grid:
         path = tmp_path / "net.safetensors"
-        net = models.build("unet", 6, (16, 16, 16), tiny.ARGS)
-        known = {"arch": "unet", "args": tiny.ARGS, "roi": tiny.ROI, "num_classes": 6}
+        net = models.build("unet", 6, (16, 16, 16), tiny_job.ARGS)
+        known = {"arch": "unet", "args": tiny_job.ARGS, "roi": tiny_job.ROI, "num_classes": 6}
         models.save_checkpoint(path, net.state_dict(), {**known, **metadata}, half=False)
-        return tiny.expanded(tiny.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]
+        return tiny_job.expanded(tiny_job.small(models=[{"name": "m", "checkpoint": str(path), **(entry or {})}]))[1]
 
     return make
 
 
 def test_the_zoo_keeps_its_identities() -> None:
     """Of the networks trained on revision 2 of the phantom: a change here recomputes earlier results."""
-    _, found = tiny.expanded(tiny.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
+    _, found = tiny_job.expanded(tiny_job.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
     (cell,) = found.cells
     assert (cell.cell_id, cell.source.model_id) == ("2a2a3e9d3537792d", "05944c5e1072c0e9")
     assert found.warnings == ()

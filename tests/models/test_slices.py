@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import execute, rows, small
+from tiny_job import execute, rows, small
 from torch import Tensor, nn
 from training.conftest import job_of
 

@@ -6,8 +6,8 @@ from typing import Any
 import monai.networks.nets as nets
 import pytest
 import torch
-from tiny import ROI as TINY_ROI
-from tiny import expanded, small
+from tiny_job import ROI as TINY_ROI
+from tiny_job import expanded, small
 from torch import Tensor
 
 from freqbench.core.errors import UserError

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import toy_training
+import tiny_training
 from s3_server import free_port
-from tiny import ARGS, execute, job, rows, save_weights, small, write
+from tiny_job import ARGS, execute, job, rows, save_weights, small, write
 
 from freqbench.engine import provenance
 from freqbench.engine.ray import ray_cleanup
@@ -137,8 +137,8 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
     bench: Bench, tmp_path: Path
 ) -> None:
     """The training job travels; its network is where the next submission looks for it, not in the job's own copy."""
-    toy_training.write(tmp_path, "adv.yaml", toy_training.training())
-    write(tmp_path, toy_training.benchmark("train://net"))
+    tiny_training.write(tmp_path, "adv.yaml", tiny_training.training())
+    write(tmp_path, tiny_training.benchmark("train://net"))
     text = bench("submit", "job.yaml", "--out", "out", "--follow")
     place = tmp_path / "runs" / "adv"
     assert f"adv: training net first, into {place} (the same command goes on)" in " ".join(text.split())

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+import tiny_job
 import yaml
-from toy_training import benchmark, training, write
+from tiny_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
@@ -41,13 +41,13 @@ def pack(folder: Path, content: Mapping[str, Any], at: str = "jobs/job.yaml") ->
 
 
 def with_checkpoint(text: str) -> dict[str, Any]:
-    content = tiny.small()
+    content = tiny_job.small()
     content["models"] = [copy.deepcopy(content["models"][0]) | {"checkpoint": text}]
     return content
 
 
 def with_data(**keys: Any) -> dict[str, Any]:
-    return tiny.small(datasets=[{**DECATHLON, **keys}])
+    return tiny_job.small(datasets=[{**DECATHLON, **keys}])
 
 
 @pytest.mark.parametrize("text", ["nets/a.pt", "{here}/nets/a.pt"])
@@ -99,7 +99,7 @@ def test_what_the_nodes_have_stays_as_it_is(folder: Path, text: str) -> None:
     [{"models": [{"name": "b", "bundle": "data"}]}, {"datasets": [{**DECATHLON, "root": "./data", "labels": 2}]}],
 )
 def test_a_bundle_or_root_travels_whole_without_what_is_hidden(folder: Path, content: dict[str, Any]) -> None:
-    found = pack(folder, tiny.small(**content))
+    found = pack(folder, tiny_job.small(**content))
     assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
     assert found.overrides == ()
 
@@ -128,7 +128,7 @@ def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
     for name in ("theirs/net.py", "theirs/__pycache__/net.pyc"):
         (folder / name).write_text("")
     model = {"name": "n", "arch": "theirs.net:Net", "checkpoint": "random"}
-    found = pack(folder, tiny.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}]))
+    found = pack(folder, tiny_job.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}]))
     assert sorted(found.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
 
 
@@ -188,7 +188,7 @@ def test_only_variables_that_are_named_travel(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_unknown_zoo_checkpoint_is_found_before_anything_is_sent() -> None:
-    job = tiny.small(models=[{"name": "u", "checkpoint": "zoo://x/unett"}])
+    job = tiny_job.small(models=[{"name": "u", "checkpoint": "zoo://x/unett"}])
     with pytest.raises(UserError, match=r"models\[0\].checkpoint: .*'x/unett'"):
         working_directory.require_zoo(config.validate(job, JobSpec, "job.yaml"))
 

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from benchmarks.test_scale import answer
 from results.conftest import make_record, put
 from rich.console import Console
 from s3_server import S3
-from tiny import expanded, small
+from tiny_job import expanded, small
+from tools.benchmarks.test_scale import answer
 
 from freqbench.core.files import storage
 from freqbench.engine import run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from tiny import execute, expanded, fail_below, small
+from tiny_job import execute, expanded, fail_below, small
 
 from freqbench.results import Store
 from freqbench.results.status import facts, tables

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from security.hostile import line_of
+from security.traps import line_of
 
 from freqbench.core import config, documents
 from freqbench.core.errors import UserError
@@ -55,7 +55,7 @@ def test_too_much_on_the_command_line_or_in_a_file_of_any_length_is_one_line(tmp
         config.load(str(tmp_path / "job.yaml"), JobSpec)
 
 
-def test_as_many_values_as_may_be_are_read_as_a_yaml_library_reads_them() -> None:
+def test_yaml_of_the_most_values_allowed_is_read_as_a_library_reads_it() -> None:
     """Aliases and merges in measure too."""
     assert documents.yaml_of("[" + "0," * 19_998 + "0]", "job.yaml") == [0] * 19_999
     merged = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\nagain: [*b, *b]\nboth: {<<: [*b, {z: 4}]}"
@@ -76,7 +76,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize(("text", "reason"), NO_JSON.values(), ids=NO_JSON)
-def test_what_is_no_json_or_too_deep_is_one_line(text: str, reason: str) -> None:
+def test_broken_or_too_deep_json_is_one_line(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"^a\.json: not readable as JSON: {reason}") as caught:
         documents.json_of(text.encode("latin-1"), "a.json")
     line_of(caught)

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from security.hostile import line_of
-from tiny import expanded, small
+from security.traps import line_of
+from tiny_job import expanded, small
 
 from freqbench.core import config, names
 from freqbench.core.errors import UserError
@@ -51,7 +51,7 @@ GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller
 
 
 def test_every_name_that_is_known_stays_as_it_is() -> None:
-    """Those of the lists that the package carries, of its jobs, and of datasets."""
+    """Names of the lists that the package carries, of its jobs, and of datasets."""
     listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
     known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
     for path in (ROOT / "jobs").glob("*.yaml"):
@@ -72,7 +72,7 @@ def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
 @given(
     name=st.text(st.characters(categories=["L", "N", "M", "Cc", "Zs"]) | st.sampled_from("ab/\\.-~ :*$\0"), max_size=9)
 )
-def test_what_passes_is_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_name_that_passes_makes_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         names.required(name)
     except UserError:

@@ -1,4 +1,4 @@
-"""Nothing loads a pickle of a store or a checkpoint: by what the package calls, and by files that try."""
+"""Pickles of a store or a checkpoint are not loaded: calls of the package, and files that try."""
 
 import ast
 import gzip
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from security.hostile import Trap, line_of, works
+from security.traps import Trap, line_of, works
 from torch import nn
 
 from freqbench.core.errors import CheckpointError, DataError, UserError
@@ -73,19 +73,19 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
                     yield file, ast.unparse(base), ast.Call(func=base, args=[], keywords=[])
 
 
-def test_what_can_run_a_file_stands_where_it_is_guarded_alone() -> None:
-    found: dict[str, set[str]] = {}
+def test_calls_that_can_run_a_file_stand_in_guarded_files_alone() -> None:
+    files: dict[str, set[str]] = {}
     for file, called, _ in calls():
         if called in GUARDED or called in NEVER:
-            found.setdefault(called, set()).add(file)
-    assert found == GUARDED
+            files.setdefault(called, set()).add(file)
+    assert files == GUARDED
 
 
 def test_torch_and_numpy_load_no_pickles() -> None:
     wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
-    found = [(called, node) for _, called, node in calls() if called in wanted]
-    assert len(found) >= 2
-    for called, node in found:
+    guarded = [(called, node) for _, called, node in calls() if called in wanted]
+    assert len(guarded) >= 2
+    for called, node in guarded:
         key, value = wanted[called]
         given = {word.arg: word.value for word in node.keywords}
         assert isinstance(given.get(key), ast.Constant), ast.unparse(node)

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from called import Bench, refused
-from security.hostile import line_of
-from tiny import execute, expanded, small, write
+from command_line import Bench, refused
+from security.traps import line_of
+from tiny_job import execute, expanded, small, write
 
 from freqbench.core.errors import UserError
 from freqbench.core.terminal import PlainConsole, printable
@@ -79,7 +79,7 @@ FOREIGN = {
     ("name", "foreign"),
     [*((name, "dataset") for name in COMMANDS), *(("score targets", foreign) for foreign in list(FOREIGN)[1:])],
 )
-def test_what_a_store_trusts_is_not_imported(
+def test_classes_that_a_store_trusts_are_not_imported(
     spoilt: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
@@ -177,7 +177,7 @@ def test_rows_that_hold_something_else_are_one_line(spoilt: Path, text: str, ben
 
 
 @pytest.mark.parametrize("words", ["status out", "report out", "report out --format md", "report out --format csv"])
-def test_what_a_store_says_is_shown_and_not_obeyed(spoilt: Path, words: str, bench: Bench) -> None:
+def test_texts_of_a_store_are_shown_and_not_obeyed(spoilt: Path, words: str, bench: Bench) -> None:
     for text in (ESCAPES, MARKUP):
         rewrite(spoilt, **dict.fromkeys(("attack", "source_model", "target_model", "dataset", "patient_id"), text))
         said = {"status": text, "heartbeat": text, "run_id": text}
@@ -214,7 +214,7 @@ def test_a_console_keeps_its_own_style_and_no_other() -> None:
 
 
 def test_facts_of_a_volume_that_are_others_are_one_line(spoilt: Path, bench: Bench) -> None:
-    """And so is a volume of another shape."""
+    """A volume of another shape is one line too."""
     (path,) = spoilt.glob("volumes/*/*/attack.json")
     good = path.read_text()
     for facts in ("{}", "[]", "{", '{"num_windows": 1, "more": 2}', "[" * 5000):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import tiny_training
 import torch
-import toy_training
-from called import Bench, refused
+from command_line import Bench, refused
 from engine.cases import case_of
 from results.conftest import make_classes, make_record
-from tiny import execute, small, write
+from tiny_job import execute, small, write
 
 import freqbench
 from freqbench.audit import probe_files
@@ -55,8 +55,8 @@ def require_there(folder: Path, *names: str) -> None:
 
 def test_every_place_that_removes_files_is_tested_here() -> None:
     root = Path(freqbench.__file__).parent
-    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
-    assert found == REMOVING
+    files = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
+    assert files == REMOVING
 
 
 # the cache
@@ -204,7 +204,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
-def test_what_is_written_again_replaces_its_own_files_alone(
+def test_writing_again_replaces_own_files_alone(
     kind: str, small_store: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_figures, "FIGURES", {"cost": all_figures.FIGURES["cost"]})  # the others take seconds each
@@ -228,7 +228,7 @@ def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path:
     content = b"{}" if name == state.RESULT else TEXT
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / name).write_bytes(content)
-    job = TrainJob.model_validate(toy_training.training(steps=1, warmup_steps=0, validate_every=1))
+    job = TrainJob.model_validate(tiny_training.training(steps=1, warmup_steps=0, validate_every=1))
     with pytest.raises(UserError, match=f"^{tmp_path}/net/{name}: expected no file or one that freqbench wrote, got "):
         train(job, str(tmp_path), progress=False, only=["net"])
     assert (tmp_path / "net" / name).read_bytes() == content
@@ -238,12 +238,12 @@ def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path:
 @pytest.mark.parametrize("name", [probe_files.GRADIENTS, probe_files.SAVED])
 def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) -> None:
     put(tmp_path, f"audit/{name}")
-    found = {
+    datasets = {
         probe_files.GRADIENTS: probe_files.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
         probe_files.SAVED: probe_files.Saved(versions={}, volumes=()),
     }
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
-        probe_files.write(str(tmp_path), found[name])
+        probe_files.write(str(tmp_path), datasets[name])
     require_there(tmp_path, f"audit/{name}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from third_party.own import OWN, ROI, module, spec, units
+from third_party.own_classes import OWN, ROI, module, spec, units
 from toy.net import Tiny
 
 from freqbench.core import plugins
@@ -147,11 +147,11 @@ def test_a_network_that_does_not_fit_is_one_line(args: dict[str, int], message: 
 
 
 def test_a_class_of_freqbench_s_own_may_be_named_by_its_path() -> None:
-    """It has no source to be told apart by: its revision is freqbench's."""
+    """The class has no source to be told apart by: its revision is freqbench's."""
     args = {"in_channels": 1, "out_channels": 2, "img_size": [32, 32, 32], "stem": [2, 2, 2], "feature_size": 4}
     args |= {"dims": [8, 16, 32, 64], "depths": [1, 1, 1, 1]}
-    found = spec(arch="freqbench.models.networks.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
-    assert (found.code_sha256, found.needs_trust) == (None, True)
+    model = spec(arch="freqbench.models.networks.unetr_pp:UNETRPP", args=args, roi=[32, 32, 32])
+    assert (model.code_sha256, model.needs_trust) == (None, True)
 
 
 def trained() -> Tiny:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from called import bench
-from third_party.own import OWN, TRUST, units
-from tiny import execute, expanded, rows, small
+from command_line import bench
+from third_party.own_classes import OWN, TRUST, units
+from tiny_job import execute, expanded, rows, small
 from toy.data import Balls
 
 from freqbench.core.errors import UserError
@@ -28,11 +28,11 @@ def trusted_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("store") / "out"
     summary = execute(small(**OWN, **TRUST, metrics=["dsc", "linf"], save_adversarial="nifti"), out)
     assert (summary.num_new, summary.num_failed) == (2, 0)
-    found = rows(out).values()
-    named = {(row["dataset"], row["source_model"], row["attack"]) for row in found}
+    records = rows(out).values()
+    named = {(row["dataset"], row["source_model"], row["attack"]) for row in records}
     assert named == {("'balls'", "'tiny'", "'walk'")}
     # Two steps of half the budget along the signs of a smooth network's gradient: nearly all voxels go all the way.
-    assert [float(row["linf"]) for row in found] == pytest.approx([8 / 255] * 2, abs=1e-6)
+    assert [float(row["linf"]) for row in records] == pytest.approx([8 / 255] * 2, abs=1e-6)
     return out
 
 

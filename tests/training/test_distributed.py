@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-import toy_training
+import tiny_training
 import yaml
 
 from freqbench.job.training import Schedule
@@ -66,9 +66,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     job = JOB.model_dump(mode="json", exclude_none=True), str(out)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-        second = multiprocessing.get_context("spawn").Process(target=toy_training.take_part, args=(1, 2, *job))
+        second = multiprocessing.get_context("spawn").Process(target=tiny_training.take_part, args=(1, 2, *job))
         second.start()
-    toy_training.take_part(0, 2, *job)
+    tiny_training.take_part(0, 2, *job)
     second.join()
     assert second.exitcode == 0
     return read_log(str(out / "net"))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from called import bench
+import tiny_job
+from command_line import bench
 from rich.console import Console
 from safetensors.torch import load_file
-from toy_training import benchmark, training, write
+from tiny_training import benchmark, training, write
 
 from freqbench import models
 from freqbench.core import config
@@ -80,7 +80,7 @@ def test_run_trains_what_the_job_names_then_attacks_it_and_a_second_run_computes
     assert said.splitlines()[0] == "adv: training net first, into runs/adv (the same command goes on)"
     assert "1 of 1 records stored" in said
     assert [path.name for path in (folder / "runs" / "adv").iterdir()] == ["net"]
-    (row,) = tiny.rows(folder / "runs" / "tiny").values()
+    (row,) = tiny_job.rows(folder / "runs" / "tiny").values()
     assert (row["target_model"], row["target_method"]) == ("'m0'", repr(model().method_id))
     monkeypatch.setattr(run, "fit", refuse)
     monkeypatch.setattr(attacking, "attack_case", refuse)
@@ -98,7 +98,7 @@ def test_a_changed_training_job_is_trained_anew_and_is_another_model(trained_cop
     after = model()
     assert before.training != after.training
     assert before.model_id != after.model_id
-    assert len(tiny.rows(trained_copy / "runs" / "tiny")) == 2
+    assert len(tiny_job.rows(trained_copy / "runs" / "tiny")) == 2
 
 
 def test_the_model_has_its_weights_and_its_training_job_in_its_identity(trained_copy: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_store_is_scored_exported_and_reported_without_its_training_job(
     for words in (("score", "runs/tiny", "--targets", "m0"), ("export", "runs/tiny"), ("report", "runs/tiny")):
         code, _, err = bench(capsys, *words)
         assert (code, err) == (0, "")
-    assert len(tiny.rows(trained_copy / "runs" / "tiny")) == 1
+    assert len(tiny_job.rows(trained_copy / "runs" / "tiny")) == 1
 
 
 def test_weights_that_are_gone_or_others_than_the_store_s_are_one_line(trained_copy: Path, capsys: Said) -> None:
@@ -250,12 +250,12 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
     found = {cell.source.name: cell.source.method_id for cell in cells}
     assert found["m"] == found["m.1"] != found["o"]
     assert len(found) == 3
-    (alone,) = tiny.expanded(benchmark("runs/adv/net.1/best.safetensors", training=[]))[1].cells
+    (alone,) = tiny_job.expanded(benchmark("runs/adv/net.1/best.safetensors", training=[]))[1].cells
     assert alone.source.method_id == found["m"]
 
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:
-    spec = config.validate(tiny.small(), JobSpec, "job.yaml")
+    spec = config.validate(tiny_job.small(), JobSpec, "job.yaml")
     assert link.described(spec) is link.present(spec) is link.fulfilled(spec, print) is spec
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_training import TRAINING, benchmark, training, write
+from tiny_training import TRAINING, benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
-import toy_training
-from called import bench
+from command_line import bench
 from engine.cases import case_of
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -169,8 +169,8 @@ def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
 def uncut(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of three steps, each of which ends in a validation, clean and under an attack."""
     folder = tmp_path_factory.mktemp("uncut")
-    job = toy_training.training(models=[toy_training.TRAINING["models"][0]], steps=3, validate_every=1)
-    path = toy_training.write(folder, "job.yaml", {**job, "validation": {"attack": FGSM}})
+    job = tiny_training.training(models=[tiny_training.TRAINING["models"][0]], steps=3, validate_every=1)
+    path = tiny_training.write(folder, "job.yaml", {**job, "validation": {"attack": FGSM}})
     train(load(path, TrainJob), str(folder), progress=False)
     return folder
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import expanded, job, sent, small
+from tiny_job import expanded, job, sent, small
 
 from freqbench.core import config
 from freqbench.core.errors import UserError

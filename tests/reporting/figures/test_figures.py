@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+import tiny_job
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -41,9 +41,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """Results of two networks, an attack, a corruption, one case, volumes saved."""
     out = tmp_path_factory.mktemp("out")
     attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "corruption", "kind": "blur", "severity": 3}]
-    datasets = [{"name": "phantom", "shape": tiny.SHAPE, "cases": 1}]
-    content = tiny.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
-    tiny.execute(content, out)
+    datasets = [{"name": "phantom", "shape": tiny_job.SHAPE, "cases": 1}]
+    content = tiny_job.job(attacks=attacks, datasets=datasets, metrics=["dsc", "ssim"], save_adversarial="nifti")
+    tiny_job.execute(content, out)
     stored = Store(str(out))
     rows = shown_rows(stored.records().to_pandas())
     return Material(rows, stored.class_records().to_pandas(), str(out / "volumes"))

@@ -4,13 +4,13 @@ import io
 from pathlib import Path
 from typing import Any
 
-import audited
+import faint_balls
 import pytest
 import torch
 import yaml
 from engine.conftest import one_thread
 from rich.console import Console
-from tiny import execute, expanded
+from tiny_job import execute, expanded
 
 from freqbench.audit import computing, probes
 from freqbench.audit.checks import gradients
@@ -49,11 +49,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def job(folder: Path, *attacks: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A job of both networks, each with a checkpoint file, attacked by PGD and VAFA."""
-    content = audited.job(attacks=list(attacks) or [{**audited.job()["attacks"][0], "steps": 8}])
+    content = faint_balls.job(attacks=list(attacks) or [{**faint_balls.job()["attacks"][0], "steps": 8}])
     for model in content["models"]:
         place = folder / f"{model['name']}.pt"
         if not place.exists():
-            torch.save(audited.Bright(**model["args"]).state_dict(), place)
+            torch.save(faint_balls.Bright(**model["args"]).state_dict(), place)
         model["checkpoint"] = str(place)
     content["datasets"] = [{**content["datasets"][0], "cases": 2}]
     return {**content, "save_adversarial": "none", **changes}

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from altered import Rows, alter, alter_json, run_file, set_first
+from alterations import Rows, alter, alter_json, run_file, set_first
 from audit import planted
-from audited import Bright
-from called import bench
+from command_line import bench
+from faint_balls import Bright
 from reporting.leaderboard.conftest import attacked, job, write_card
 from rich.console import Console
 
@@ -187,7 +187,7 @@ def test_a_checkpoint_that_cannot_be_had_is_refused(entered: Path, tmp_path: Pat
 
 def test_third_party_code_needs_leave(entered: Path) -> None:
     (reason,) = reasons(entry_checks.examine(read_entry(entered / "entries" / "plain")))
-    assert reason == "job: audited:Bright: needs --trust-code, as it is code of another package: read it first"
+    assert reason == "job: faint_balls:Bright: needs --trust-code, as it is code of another package: read it first"
     (reason,) = computed(read_entry(entered / "entries" / "plain"), entered, trust_code=False)
     assert "needs --trust-code" in reason
 

@@ -7,9 +7,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from called import bench
+from command_line import bench
 from reporting.leaderboard.conftest import CARD, job, write_card
-from tiny import execute, small
+from tiny_job import execute, small
 
 from freqbench.audit.probe_files import root_of
 from freqbench.core.errors import UserError

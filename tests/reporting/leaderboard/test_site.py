@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from called import bench
+from command_line import bench
 from reporting.handmade import t_interval
 from reporting.leaderboard.conftest import write_card
 
@@ -146,7 +146,9 @@ def test_code_of_another_package_is_not_ranked_without_leave(
 ) -> None:
     code, said, err = bench(capsys, "leaderboard", "build", str(entered / "entries"), "--to", str(tmp_path / "site"))
     assert (code, "expected an entry that stands, found none of 2" in err) == (2, True)
-    assert "plain: refused: job: audited:Bright: needs --trust-code, as it is code of another" in said.splitlines()[0]
+    assert (
+        "plain: refused: job: faint_balls:Bright: needs --trust-code, as it is code of another" in said.splitlines()[0]
+    )
     assert not (tmp_path / "site").exists()
 
 

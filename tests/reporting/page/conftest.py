@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from generated_page import browser
-from volumes_page import make_store
+from page_rows import browser
+from viewer_page import make_store
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from generated_page import FACTS, data_of, grid
+from page_rows import FACTS, data_of, grid
 from reporting.handmade import records, row, shown
 
 import freqbench.reporting.page

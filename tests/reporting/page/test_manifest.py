@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
-from volumes_page import rows_of
+from viewer_page import rows_of
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.reporting.page.manifest import browser_file, live_manifest, volume_bytes, write_volumes

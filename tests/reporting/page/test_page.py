@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from audit.planted import evidence, healthy
-from generated_page import data_of, grid
+from page_rows import data_of, grid
 from reporting.handmade import row, shown
 
 from freqbench.audit.checks import audited

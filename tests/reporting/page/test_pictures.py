@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from generated_page import FACTS, grid
+from page_rows import FACTS, grid
 from PIL import Image
 
 from freqbench.analysis import strength, tables

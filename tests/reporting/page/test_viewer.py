@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 from matplotlib import image as pictures
-from volumes_page import DIST, VIEWER, rows_of, write_page
+from viewer_page import DIST, VIEWER, rows_of, write_page
 
 from freqbench.ops.colors import class_color
 from freqbench.reporting.page.manifest import live_manifest, volume_bytes, write_volumes

@@ -1,0 +1,50 @@
+"""A copy of a store in which something was changed behind freqbench's back."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Rows = list[dict[str, Any]]
+
+
+def copied(store: Path, to: Path) -> Path:
+    return Path(shutil.copytree(store, to / "altered"))
+
+
+def alter(store: Path, kind: str, change: Callable[[Rows], Any]) -> None:
+    """Change the rows of a store's only file of a kind; what `change` does to the list is what is written."""
+    (path,) = (store / kind).glob("*.parquet")
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+
+
+def set_first(store: Path, kind: str, where: Mapping[str, Any] | None = None, **values: Any) -> None:
+    """Overwrite values of the first row with these values."""
+
+    def change(rows: Rows) -> None:
+        row = next(row for row in rows if all(row[name] == value for name, value in (where or {}).items()))
+        row |= values
+
+    alter(store, kind, change)
+
+
+def alter_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def run_file(store: Path) -> Path:
+    """The file of a store's first run."""
+    return sorted((store / "runs").glob("*.json"))[0]
+
+
+def first(rows: Sequence[Mapping[str, Any]], **values: Any) -> Mapping[str, Any]:
+    return next(row for row in rows if all(row[name] == value for name, value in values.items()))

@@ -1,0 +1,178 @@
+"""A job whose attacks take milliseconds: two untrained networks on 24x20x16 voxels in windows of 16."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from freqbench import models
+from freqbench.core import config
+from freqbench.engine import attacking, run
+from freqbench.engine.rows import Outcome
+from freqbench.engine.run import Summary
+from freqbench.job.cells import Unit
+from freqbench.job.grid import Grid, expand
+from freqbench.job.schema import JobSpec
+from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store
+
+T = TypeVar("T")
+
+ROI = [16, 16, 16]
+SHAPE = [24, 20, 16]
+ARGS = {"channels": [4, 8], "strides": [2], "num_res_units": 0}
+NUM_WINDOWS = 4
+
+JOB: dict[str, Any] = {
+    "name": "tiny",
+    "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 2}],
+    "models": [
+        {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": ROI},
+        {"name": "b", "arch": "unet", "checkpoint": "random", "args": ARGS | {"num_res_units": 1}, "roi": ROI},
+    ],
+    "attacks": [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": 2}, {"name": "fgsm", "eps": "8/255"}],
+    "metrics": ["dsc", "hd95"],
+    "resources": {"threads": 1},
+}
+GRID: dict[str, Any] = {
+    **JOB,
+    "datasets": [{"name": "phantom", "shape": [16, 16, 16], "cases": 2}],
+    "attacks": [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}],
+    "metrics": ["dsc", "hd95", "nsd", "assd", "volume", "components", "topology", "calibration", "ssim"],
+    "save_adversarial": "nifti",
+}
+"""The job of the fixture `grid_store`: one window a case."""
+
+
+def sent(value: T) -> T:
+    """Returns an object as a worker of Ray gets it: through a pickle, here of this process's own bytes alone."""
+    made: T = pickle.loads(pickle.dumps(value))
+    return made
+
+
+def job(**changes: Any) -> dict[str, Any]:
+    """The content of the job file, top-level keys replaced; nothing is expected of weights that nobody trained."""
+    content = copy.deepcopy({**JOB, **changes})
+    content["models"] = [{"min_dice": 0, **entry} for entry in content["models"]]
+    return content
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """One model, one attack, one case."""
+    one = {
+        "datasets": [{"name": "phantom", "shape": SHAPE, "cases": 1}],
+        "models": JOB["models"][:1],
+        "attacks": [{"name": "fgsm", "eps": "8/255"}],
+    }
+    return job(**{**one, **changes})
+
+
+def save_weights(path: Path, num_classes: int = 6, seed: int = 0, args: Mapping[str, Any] = ARGS, **more: Any) -> None:
+    """Freqbench's own checkpoint of an untrained network of the tiny job, which says what it is."""
+    weights = models.build("unet", num_classes, (16, 16, 16), dict(args), seed=seed).state_dict()
+    metadata = {"arch": "unet", "args": args, "roi": ROI, "num_classes": num_classes, **more}
+    models.save_checkpoint(str(path), weights, metadata, half=False)
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> str:
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False))
+    return str(path)
+
+
+def expanded(content: Mapping[str, Any]) -> tuple[JobSpec, Grid]:
+    spec = config.validate(dict(content), JobSpec, where="job.yaml")
+    return spec, expand(spec)
+
+
+def execute(
+    content: Mapping[str, Any],
+    out: Path | str,
+    said: io.StringIO | None = None,
+    engine: run.Engine = "serial",
+    **options: Any,
+) -> Summary:
+    return run.execute(expanded(content)[1], str(out), Console(file=said or io.StringIO(), width=80), engine, **options)
+
+
+def execute_aloud(content: Mapping[str, Any], out: str, log: str) -> None:
+    """For a process that will be killed: commits after each unit, what it says goes to a file."""
+    run.COMMIT_EVERY_S = 0.0
+    torch.set_num_threads(1)
+    with Path(log).open("w") as said:
+        run.execute(expanded(content)[1], out, Console(file=said, width=80), "serial")
+
+
+def fail_below(patch: pytest.MonkeyPatch, eps: float) -> None:
+    """Makes attacks of smaller radii raise."""
+    real = attacking.attack_case
+
+    def attack_case(attack: Any, *args: Any) -> Any:
+        if attack.eps < eps:
+            raise OSError("disk on fire")
+        return real(attack, *args)
+
+    patch.setattr(attacking, "attack_case", attack_case)
+
+
+class Collector:
+    """A listener that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.said: list[str] = []
+        self.passes: list[tuple[str, int]] = []
+        self.workers: list[Mapping[str, Any]] = []
+
+    def use(self, engine: Mapping[str, Any]) -> None: ...
+
+    def wait(self, text: str) -> None: ...
+
+    def begin(self, unit: Unit) -> None: ...
+
+    def advance(self, unit: Unit, passes: int) -> None:
+        self.passes.append((unit.name, passes))
+
+    def take(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+    def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
+        self.workers = list(workers)
+
+    def keep(self, save: Callable[[], object]) -> None:
+        save()
+
+    def tell(self, text: str) -> None:
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.said.append(text)
+
+
+def results(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, ...], Any], dict[tuple[str, ...], Any]]:
+    """Records and class records by key, as `rows` and `class_rows`, without a store."""
+    records = [record for outcome in outcomes for record in outcome.records]
+    classes = [row for outcome in outcomes for row in outcome.flat_class_records()]
+    return _stable(records, RECORDS, KEY), _stable(classes, CLASS_RECORDS, (*KEY, "class_index"))
+
+
+def rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Records by key, without the columns of an execution; the comparison of two stores. NaN as text."""
+    return _stable(Store(str(out)).records().to_pylist(), RECORDS, KEY)
+
+
+def class_rows(out: Path | str) -> dict[tuple[str, ...], dict[str, Any]]:
+    return _stable(Store(str(out)).class_records().to_pylist(), CLASS_RECORDS, (*KEY, "class_index"))
+
+
+def _stable(records: list[dict[str, Any]], columns: Any, key: tuple[str, ...]) -> dict[tuple[str, ...], dict[str, Any]]:
+    kept = [column.name for column in columns if column.mark in ("identity", "result")]
+    by_key = {tuple(row[name] for name in key): {name: repr(row[name]) for name in kept} for row in records}
+    assert len(by_key) == len(records), "a key stands there twice"
+    return by_key

@@ -1,0 +1,74 @@
+"""Measurements of benchmarks: one table at the end, and JSON where a path is given."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tabulate import tabulate
+
+THREADS = torch.get_num_threads()  # before a worker sets others
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """A worker leaves its number of threads to nobody."""
+    yield
+    torch.set_num_threads(THREADS)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--json", default=None, help="file for what benchmarks of attacks measured")
+    parser.addoption("--fast", action="store_true", help="fewer steps, where a benchmark says so")
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> Iterator[list[dict[str, Any]]]:
+    """Rows to be added to; printed and written when the session ends.
+
+    What a file has of the same machine and is not measured again stays in it, so that parts may be measured one by one.
+    """
+    rows: list[dict[str, Any]] = []
+    yield rows
+    print("\n" + tabulate(rows, headers="keys", floatfmt=".4g", tablefmt="github"))
+    if given := request.config.getoption("--json"):
+        path, today = Path(given), f"{datetime.now(UTC):%Y-%m-%d}"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        written = updated(known, machine(), [{**row, "date": today} for row in rows])
+        path.write_text(json.dumps(written, indent=1) + "\n")
+
+
+def updated(known: dict[str, Any], machine: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Content of a file after rows were measured on a machine."""
+    again = {subject(row) for row in rows}
+    kept = [row for row in known["rows"] if subject(row) not in again] if known.get("machine") == machine else []
+    return {"machine": machine, "rows": kept + rows}
+
+
+def subject(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Identity of a row's subject."""
+    return tuple(row.get(name) for name in ("what", "attack", "model", "block", "spectra", "patients"))
+
+
+def machine() -> dict[str, Any]:
+    """Hardware and versions of the measurements."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "torch": torch.__version__,
+        "threads": THREADS,
+        "cpu": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
+        "driver": driver() if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+    }
+
+
+def driver() -> str:
+    """The version of NVIDIA's, as its own tool says it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]

@@ -1,0 +1,83 @@
+"""One window of 144 x 192 x 152 mm of a real MR volume: seconds of a step and of scoring, and memory.
+
+brainchop's files are fetched, or lie under FREQBENCH_DATA. A worker carries out a unit of 10 steps. The bare step is a
+forward and one backward pass of the network in the same process; scoring is what `run` does by default: DSC, HD95,
+SSIM, PSNR and LPIPS. `--fast`: a small box and two steps; no bound is held.
+"""
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from engine.cases import units_of
+from tiny_job import job
+
+from freqbench.core.errors import MissingDataError
+from freqbench.engine.rows import with_surfaces
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.job.schema import DEFAULT_METRICS
+from freqbench.models import ModelSpec, load
+
+SIZE, STEPS = (144, 192, 152), 10
+MOST_SCORING = 0.25
+SCAN: dict[str, Any] = {
+    **{"name": "t1", "loader": "images", "root": "brainchop://t1_crop.nii.gz", "reference": "prediction"},
+    **{"labels": 3, "intensity": {"window": [0, 255]}, "crop_foreground": False},
+}
+ATTACKS: list[dict[str, Any]] = [
+    {"name": "pgd", "eps": "2/255"},
+    {"name": "vafa_opt", "q_max": 20, "block": 8},
+    {"name": "sa2_opt", "rho": 0.2, "block": 8},
+]
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("attack", ATTACKS, ids=[attack["name"] for attack in ATTACKS])
+def test_a_unit_of_real_size(
+    attack: dict[str, Any], measured: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    fast = request.config.getoption("--fast")
+    size, steps = ((40, 40, 32), 2) if fast else (SIZE, STEPS)
+    network = {"name": "model5", "checkpoint": "brainchop://model5_gw_ae", "roi": size}
+    try:
+        (unit,) = units_of(job(datasets=[SCAN | {"size": size}], models=[network], attacks=[attack | {"steps": steps}]))
+    except MissingDataError as error:
+        pytest.skip(str(error))
+    bare = bare_step(unit.cell.source, size)
+    worker = Worker(WorkerSpec(run_id="r", metrics=DEFAULT_METRICS, threads=torch.get_num_threads()))
+    made, masks = worker.run(unit)
+    started = time.perf_counter()
+    outcome = with_surfaces(unit, made, masks)
+    surfaces = time.perf_counter() - started
+    assert not outcome.failed, outcome.records[0]["error"]
+    record = outcome.records[0]
+    scoring = record["score_seconds"] + surfaces
+    measured.append(
+        {
+            "what": f"one window of {'x'.join(map(str, size))} voxels of an MR volume",
+            "attack": attack["name"],
+            "model": f"model5, {record['device']}, {torch.get_num_threads()} threads",
+            "bare step, s": bare,
+            "attack step, s": record["attack_seconds"] / steps,
+            "ratio": record["attack_seconds"] / steps / bare,
+            f"attack of {steps} steps, s": record["attack_seconds"],
+            "prediction and scoring, s": scoring,
+            "of these HD95, s": surfaces,
+            "peak, GiB": record["peak_memory_bytes"] / 2**30,
+        }
+    )
+    assert fast or scoring <= MOST_SCORING * record["attack_seconds"]
+
+
+def bare_step(spec: ModelSpec, size: tuple[int, int, int]) -> float:
+    """Seconds of one forward and one backward pass to the input, the faster of two."""
+    model = load(spec, torch.device("cpu"))
+    x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        torch.autograd.grad(model(x).sum(), x)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

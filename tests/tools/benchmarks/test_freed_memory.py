@@ -1,0 +1,63 @@
+"""Passes in a process that keeps freed memory, as a ratio to those of one that gives it back: seconds and memory.
+
+Processes of one thread take turns, five of each; medians count. `--fast`: one of each; no bound is held.
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.benchmarks.processes import Measured
+
+SCRIPT = """
+import sys, time, torch
+from freqbench.core.machine import keep_freed_memory
+from freqbench.models import build
+
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+name, size, repeats = sys.argv[2], tuple(map(int, sys.argv[3].split(","))), int(sys.argv[4])
+args = {"unet": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2}, "unetr": {}}[name]
+network, image = build(name, 4, size, args, seed=0).eval().requires_grad_(False), torch.rand(1, 1, *size)
+
+def prediction():
+    with torch.inference_mode():
+        network(image)
+
+def step():
+    network(image.clone().requires_grad_(True)).square().mean().backward()
+
+for action in prediction, step:
+    action()
+    started = time.process_time()
+    for _ in range(repeats):
+        action()
+    print(time.process_time() - started)
+"""
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("name", "size", "repeats"), [("unet", "64,64,32", 20), ("unet", "96,96,96", 6), ("unetr", "96,96,96", 2)]
+)
+def test_kept_memory_makes_passes_faster(
+    name: str, size: str, repeats: int, tmp_path: Path, measured: list[dict[str, Any]], request: pytest.FixtureRequest
+) -> None:
+    fast = request.config.getoption("--fast")
+    runs: dict[str, list[Measured]] = {"returned": [], "kept": []}
+    for _ in range(1 if fast else 5):
+        for way, of_way in runs.items():
+            of_way.append(Measured(tmp_path, "-c", SCRIPT, way, name, size, str(repeats)))
+
+    def median(way: str, line: int) -> float:
+        return statistics.median(float(run.said.split()[line]) for run in runs[way])
+
+    ratios = [median("kept", line) / median("returned", line) for line in (0, 1)]
+    mib = {way: statistics.median(run.mib for run in of_way) for way, of_way in runs.items()}
+    measured.append(
+        {"what": f"{name} {size}", "prediction": ratios[0], "step": ratios[1], "memory": mib["kept"] / mib["returned"]}
+    )
+    assert fast or max(ratios) < 0.95

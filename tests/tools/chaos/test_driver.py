@@ -1,0 +1,92 @@
+"""A driver is stopped or killed at any moment, or finds a cluster: nothing stored is lost, nothing stands twice."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from engine.ray_session import machines, start
+from engine.test_driver_faults import log_of, no_process_stays_behind, wait_for
+from tiny_job import execute, job, rows
+from tools.chaos.soak import is_sound, kill_drivers
+
+from freqbench.engine.ray.ray_cluster import existing
+from freqbench.engine.ray.ray_cluster import machines as alive
+from freqbench.results import Store
+
+__all__ = ["no_process_stays_behind"]
+
+pytestmark = pytest.mark.chaos
+
+CONTENT = job(
+    attacks=[{"name": "gn", "std": [0.01, 0.02, 0.03]}, {"name": "pgd", "eps": 0.02, "steps": [300, 301, 302]}]
+)
+NUM_RECORDS = 2 * 2 * 6 * 2
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    execute(CONTENT, out)
+    return out
+
+
+def stored(folder: Path) -> int:
+    """Records that were reported as stored."""
+    counts = re.findall(r"^(\d+) of \d+ records stored", (folder / "log").read_text(), re.MULTILINE)
+    return max(map(int, counts), default=0)
+
+
+@pytest.mark.timeout(1500)
+def test_a_driver_that_is_killed_ten_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    report = kill_drivers(tmp_path, kills=10, seed=1)
+    assert is_sound(report), report
+
+
+@pytest.mark.parametrize("seconds", [2, 4, 6, None])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_once_finishes_what_is_in_flight(
+    tmp_path: Path, whole: Path, sent: signal.Signals, seconds: float | None
+) -> None:
+    """Signals are heeded while Ray starts, too."""
+    process = start(tmp_path, CONTENT)
+    wait_for(lambda: (tmp_path / "out" / "runs").exists() if seconds else stored(tmp_path) > 0)
+    time.sleep(seconds or 0)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)  # as a terminal does
+    else:
+        process.send_signal(sent)
+    assert process.wait(60) == 130
+    said = log_of(tmp_path).splitlines()
+    assert not [line for line in said if "worker died" in line], "Ctrl-C reached the workers too"
+    kept = rows(tmp_path / "out")
+    assert kept.items() <= rows(whole).items()
+    if not seconds:
+        assert [line for line in said if line.startswith("stopping after the units in flight (")]
+        assert said[-1] == f"stopped: {len(kept)} records are stored in out; the same command goes on"
+        assert 0 < len(kept) < NUM_RECORDS
+
+
+def test_ctrl_c_twice_stops_now(tmp_path: Path) -> None:
+    process = start(tmp_path, {**CONTENT, "attacks": [{"name": "pgd", "eps": 0.02, "steps": [100000, 100001]}]})
+    wait_for(lambda: (tmp_path / "out" / "runs").exists())
+    time.sleep(10)
+    os.killpg(process.pid, signal.SIGINT)
+    wait_for(lambda: "stopping after" in log_of(tmp_path))
+    started = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert time.monotonic() - started < 15
+
+
+def test_a_cluster_that_is_there_is_used_and_left(tmp_path: Path, whole: Path) -> None:
+    with machines(2, cpus=2) as cluster:
+        assert start(tmp_path, CONTENT, RAY_ADDRESS=cluster.address).wait(120) == 0
+        assert rows(tmp_path / "out") == rows(whole)
+        (run,) = Store(str(tmp_path / "out")).runs()
+        assert run["engine"] == {"name": "ray", "workers": 4, "threads": 1, "gpus_per_worker": 0}
+        with existing(cluster.address):
+            assert len(alive()) == 2

@@ -1,0 +1,71 @@
+"""Units of work on a device of its own: rows, memory, and how far rows may be from those of another kind of device."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from engine.cases import units_of
+from tiny_job import ARGS, small
+
+from freqbench import models
+from freqbench.audit.comparison import compare
+from freqbench.engine import attacking, memory
+from freqbench.engine.rows import with_surfaces
+from freqbench.engine.worker import Worker, WorkerSpec
+from freqbench.job.cells import Unit
+
+METRICS = ("dsc", "hd95", "ssim", "psnr")
+ATTACKS: list[dict[str, Any]] = [
+    {"name": "pgd", "eps": 0.1, "steps": 2},
+    {"name": "pgd", "eps": 0.1, "steps": 2, "scope": "volume"},
+    {"name": "vafa", "q_max": 20, "steps": 2, "block": 8},
+    {"name": "faa", "portion": 0.3, "bands": 16, "steps": 2},
+]
+FIRST, *MORE = ATTACKS
+
+
+def unit_of(attack: Mapping[str, Any], shape: Sequence[int] = (24, 20, 16), roi: int = 16) -> Unit:
+    datasets = [{"name": "phantom", "shape": list(shape), "cases": 2}]
+    net = {"name": "a", "arch": "unet", "checkpoint": "random", "args": ARGS, "roi": [roi] * 3}
+    return units_of(small(attacks=[dict(attack)], datasets=datasets, models=[net]))[0]
+
+
+def rows(unit: Unit, device: torch.device) -> tuple[Any, Any]:
+    """A unit's record and those of its classes, as a worker on the device makes them."""
+    spec = WorkerSpec(run_id="r", metrics=METRICS, device=device.type, threads=1, window_batch=2)
+    outcome = with_surfaces(unit, *Worker(spec).run(unit))
+    assert not outcome.failed, outcome.records[0]["error"]
+    return outcome.records[0], outcome.class_records[0]
+
+
+@pytest.mark.parametrize("attack", [FIRST, *(pytest.param(each, marks=pytest.mark.integration) for each in MORE)])
+def test_a_row_is_that_of_the_cpu_within_the_tolerances(attack: dict[str, Any], device: torch.device) -> None:
+    """On the stand-in to the bit: nothing but the arithmetic of kernels may make a difference."""
+    unit = unit_of(attack)
+    differences = compare(*rows(unit, torch.device("cpu")), *rows(unit, device)).differences
+    assert not [each for each in differences if not each.is_tolerated or device.type == "meta"]
+
+
+@pytest.mark.gpu
+def test_fitting_windows_fit_and_a_share_of_memory_holds_less(cuda: torch.device) -> None:
+    unit = unit_of(FIRST)
+    model, case = models.load(unit.cell.source, cuda), unit.cell.dataset.load(unit.ref)
+    windows = memory.fitting_windows(unit.cell.attack, model, case, 1.0)
+    assert windows > 1
+    attacking.attack_case(unit.cell.attack, model, case, 0, windows)
+    assert memory.fitting_windows(unit.cell.attack, model, case, 1e-6) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("roi", "windows", "mib"), [(16, 512, 128), (64, None, 512)])
+def test_running_out_leaves_a_row_that_is_ok(
+    cuda: torch.device, monkeypatch: pytest.MonkeyPatch, roi: int, windows: int | None, mib: int
+) -> None:
+    """512 windows at once take above 200 MiB; `auto` promises four times what there is, at most 32, above 800 MiB."""
+    monkeypatch.setattr(memory, "HEADROOM", 4.0)
+    share = mib * 2**20 / torch.cuda.get_device_properties(cuda).total_memory
+    spec = WorkerSpec(run_id="r", metrics=(), device="cuda", window_batch=windows, gpu_share=share)
+    outcome, _ = Worker(spec).run(unit_of(FIRST, (256, 256, 128), roi=roi))
+    assert not outcome.failed
+    assert outcome.records[0]["window_batch"] < (windows or memory.MOST_WINDOWS)
