@@ -23,7 +23,16 @@ from freqbench.reporting.views import VIEWS
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "docs/[!g]*/*.md", "reports/*/*.md", "cluster/*.md", ".github/*.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "docs/[!g]*/*.md",
+        "jobs/*.md",
+        "reports/*.md",
+        "reports/*/*.md",
+        "cluster/*.md",
+        ".github/*.md",
+    )
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"  # which says what was
 )
@@ -113,7 +122,11 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
                 yield f"{name}: job {value}"
-            if parameter.name == "path" and re.fullmatch("[a-z][a-z0-9_]*", value) and value not in packaged_jobs():
+            if (
+                parameter.name == "path"
+                and re.fullmatch("[a-z][a-z0-9_]*(/[a-z0-9_]+)?", value)
+                and value not in packaged_jobs()
+            ):
                 yield f"{name}: packaged job {value}"
 
 
@@ -169,7 +182,7 @@ def of_label(attack: str, parameters: Sequence[str]) -> Iterator[str]:
 
 def exists(path: str, page: str) -> bool:
     """Whether a path is one of the repository, of the package's rooms, of what it writes, or clearly a user's own."""
-    if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path:
+    if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path or path in packaged_jobs():
         return True
     end = "/" + re.sub(r"\b(NAME|TASK)\b", "*", path).strip("/")
     if (

@@ -42,7 +42,9 @@ def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: s
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
-    job = yaml.safe_load((Path(__file__).parents[2] / "jobs" / "corruptions.yaml").read_text(encoding="utf-8"))
+    job = yaml.safe_load(
+        (Path(__file__).parents[2] / "jobs" / "phantom" / "corruptions.yaml").read_text(encoding="utf-8")
+    )
     cells = expanded(job)[1].cells
     kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
     assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()
