@@ -53,10 +53,10 @@ JOBS: Mapping[str, str] = {  # folders, in the order of a reader
 }
 JOBS_PAGE = """# Jobs
 
-`freqbench run phantom/suite` runs a job of this folder from anywhere; `plan`, `converge` and `certify` take the same names, and
-`train` those of jobs whose first word is *Trains*. A job is one YAML file, and its first comment says more. Costs are those that
-the files state; `freqbench plan JOB` estimates yours. Data are looked for under `$FREQBENCH_DATA`: [your own
-data](../docs/how-to/own-data.md).
+`freqbench run phantom/suite` runs a job of this folder from anywhere; `plan`, `converge` and `certify` take the same
+names, and `train` those of jobs whose first word is *Trains*. A job is one YAML file, and its first comment says more.
+Costs are those that the files state; `freqbench plan JOB` estimates yours. Data are looked for under
+`$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
 
 This page is made from the files by `python docs/generated.py`.
 
@@ -209,11 +209,8 @@ def job_facts(path: Path) -> tuple[str, str, str]:
     (cost,) = re.findall("^# Cost: (.*)$", text, re.MULTILINE)
     names = list(dict.fromkeys(model["name"] for model in yaml.safe_load(text)["models"]))
     more = f" and {len(names) - 3} more" if len(names) > 4 else ""
-    return (
-        re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", comment)[0],
-        ", ".join(names[: 3 if more else 4]) + more,
-        cost,
-    )
+    question = re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", comment)[0]
+    return question, ", ".join(names[: 3 if more else 4]) + more, cost
 
 
 def jobs_page() -> str:

@@ -111,6 +111,20 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
 
+FORMER = """
+    acdc_frequency acdc_noise acdc_sa2 acdc_sa2_released acdc_table6 acdc_train acdc_transfer acdc_union acdc_vaft
+    brain brain_networks bounds bounds_brain bounds_hippocampus bounds_training bounds_translation
+    hippocampus_acquisition hippocampus_adaptive hippocampus_audit hippocampus_black_box hippocampus_corruptions
+    hippocampus_defences hippocampus_frequency frequency_networks hippocampus_joint hippocampus hippocampus_mix
+    hippocampus_replicates hippocampus_strongest suite_hippocampus hippocampus_table6 hippocampus_train
+    hippocampus_union hippocampus_union_train hippocampus_universal vaft_hippocampus
+    malik_main rog_msd sa2_main transfer vafa_table1 vafa_table2 vafa_table3 vafa_table4 vafa_table5 vafa_table6
+    vafa_table6_acdc vafa_table6_synapse acquisition black_box converge corruptions defences ensembles leaderboard
+    matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
+"""
+"""Names of all jobs from before they were in folders, in the order of the names of today."""
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
     name = path.relative_to(ROOT / "jobs").with_suffix("").as_posix()
@@ -122,21 +136,8 @@ def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
 def test_a_packaged_job_is_found_by_its_former_name_from_any_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Names of all jobs from before they were in folders, in the order of the names of today."""
-    former = """
-        acdc_frequency acdc_noise acdc_sa2 acdc_sa2_released acdc_table6 acdc_train acdc_transfer acdc_union acdc_vaft
-        brain brain_networks bounds bounds_brain bounds_hippocampus bounds_training bounds_translation
-        hippocampus_acquisition hippocampus_adaptive hippocampus_audit hippocampus_black_box hippocampus_corruptions
-        hippocampus_defences hippocampus_frequency frequency_networks hippocampus_joint hippocampus hippocampus_mix
-        hippocampus_replicates hippocampus_strongest suite_hippocampus hippocampus_table6 hippocampus_train
-        hippocampus_union hippocampus_union_train hippocampus_universal vaft_hippocampus
-        malik_main rog_msd sa2_main transfer vafa_table1 vafa_table2 vafa_table3 vafa_table4 vafa_table5 vafa_table6
-        vafa_table6_acdc vafa_table6_synapse acquisition black_box converge corruptions defences ensembles leaderboard
-        matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
-    """.split()
     monkeypatch.chdir(tmp_path)
-    assert len(former) == 64
-    for (name, path), old in zip(sorted(packaged_jobs().items()), former, strict=True):
+    for (name, path), old in zip(sorted(packaged_jobs().items()), FORMER.split(), strict=True):
         assert {job_file(each) for each in (name, old, f"jobs/{name}.yaml", f"jobs/{old}.yaml")} == {str(path)}
 
 

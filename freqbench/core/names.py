@@ -45,7 +45,7 @@ class _Names(dict[str, tuple[str, ...]]):
 FORMER: Mapping[str, str] = {
     "converge": "phantom/converge",
     "hippocampus_union_train": "hippocampus/union_train",
-    "vaft_hippocampus": "hippocampus/vaft",  # hippocampus/union_train has this `name` too, for the store that they share
+    "vaft_hippocampus": "hippocampus/vaft",  # the `name` of hippocampus/union_train too: they share a store
 }
 """Packaged jobs by their names before they were in folders, where the `name` in the file is another's."""
 
