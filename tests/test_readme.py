@@ -162,6 +162,20 @@ def test_the_tables_of_the_quick_start_have_its_attacks() -> None:
     assert set(re.findall(r"^\| (\w+) (?!.*threat model)", shown, re.MULTILINE)) == set(names)
 
 
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", text))
+
+
+def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
+    reports = ROOT / "reports"
+    rows = re.findall(r"^\| .+\? \| (.+) \| \[.+\]\((.+\.md).*\) \|", (reports / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for answer, report in rows:
+        assert numbers(answer) <= numbers((reports / report).read_text()), report
+    quick, tables = (numbers((reports / "quickstart" / page).read_text()) for page in ("README.md", "tables.md"))
+    assert quick <= tables
+
+
 def left(tables: Path) -> dict[tuple[str, str], float]:
     """The foreground DSC that each attack leaves of each network, as a report in Markdown says it."""
     rows = {}
