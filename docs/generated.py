@@ -246,7 +246,7 @@ def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
 
 
 def default_of(key: str, part: Mapping[str, Any]) -> str:
-    """What a key has where a job leaves it out."""
+    """Value of a key that a job leaves out."""
     if key in part.get("required", ()):
         return "required"
     value = part["properties"][key].get("default")
@@ -254,7 +254,7 @@ def default_of(key: str, part: Mapping[str, Any]) -> str:
 
 
 def values(schema: Mapping[str, Any]) -> str:
-    """What a key takes, in a few words."""
+    """Values that a key takes, in a few words."""
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
     if "const" in schema or "enum" in schema:
@@ -293,7 +293,7 @@ def passes_of(name: str) -> tuple[str, str]:
 
 
 def cost_of(name: str) -> str:
-    """What a step takes, in steps of the bare model, as measured; the most over blocks."""
+    """Measured cost of a step in steps of the bare model; the largest over blocks."""
     if issubclass(ATTACKS[name], Ensemble):
         return "its members'"
     rows = [row for row in json.loads(SPEED.read_text())["rows"] if row["attack"] == name]
@@ -301,12 +301,12 @@ def cost_of(name: str) -> str:
 
 
 def gpu_tables(path: Path) -> str:
-    """What a file says of steps on a GPU, and of all else that was measured there; a sentence where there is none."""
+    """Tables of what a file holds of a GPU: steps, then all other measurements; a sentence if there is no file."""
     if not path.exists():
         return "Nothing is measured yet."
-    found = json.loads(path.read_text())
-    machine, steps, others = found["machine"], [], []
-    for row in found["rows"]:
+    measured = json.loads(path.read_text())
+    machine, steps, others = measured["machine"], [], []
+    for row in measured["rows"]:
         if "attack" not in row:
             values = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
             others.append([row["what"], row.get("model") or "", values, row["date"]])

@@ -181,7 +181,7 @@ def of_label(attack: str, parameters: Sequence[str]) -> Iterator[str]:
 
 
 def exists(path: str, page: str) -> bool:
-    """Whether a path is one of the repository, of the package's rooms, of what it writes, or clearly a user's own."""
+    """True for a path of the repository, a packaged job, and a path that is clearly a user's own."""
     if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path or path in packaged_jobs():
         return True
     end = "/" + re.sub(r"\b(NAME|TASK)\b", "*", path).strip("/")
@@ -215,8 +215,8 @@ def vocabulary() -> frozenset[str]:
     texts = [
         path.read_text(encoding="utf-8") for path in files if path.suffix in (".py", ".yaml", ".toml", ".sh", ".json")
     ]
-    found = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
-    return frozenset(found | {part for word in found for part in re.findall(r"\w+", word)} | packaged_jobs().keys())
+    words = {word for text in texts for word in re.findall(r"[\w.-]*\w", text)}
+    return frozenset(words | {part for word in words for part in re.findall(r"\w+", word)} | packaged_jobs().keys())
 
 
 @cache

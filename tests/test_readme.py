@@ -37,11 +37,11 @@ def blocks(page: str) -> list[str]:
 (OWN,) = blocks("README.md")
 
 
-def test_it_is_short() -> None:
+def test_the_readme_has_at_most_150_lines() -> None:
     assert len(TEXT.splitlines()) <= 150
 
 
-def test_both_commands_stand_there_and_ci_runs_them() -> None:
+def test_ci_runs_both_commands_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "pip install -e . && python bench.py run jobs/quickstart.yaml" in TEXT
     assert "pip install -e '.[dev]' && pytest" in TEXT
@@ -82,18 +82,18 @@ def test_a_page_names_nothing_that_does_not_exist(page: str) -> None:
         ("```python\nimport freqbench as fb\nfb.atack()\n```", "fb.atack"),
     ],
 )
-def test_a_name_of_nothing_is_found(text: str, complaint: str) -> None:
+def test_a_page_is_blamed_for_a_name_of_nothing(text: str, complaint: str) -> None:
     (line,) = pages.complaints(text, "README.md")
     assert line.startswith(complaint)
 
 
-def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
+def test_the_job_of_the_readme_is_valid_and_has_ten_lines() -> None:
     JobSpec.model_validate(yaml.safe_load(OWN))
     assert len(OWN.strip().splitlines()) <= 10
 
 
 @pytest.mark.parametrize("page", ["own-data", "machines", "object-storage"])
-def test_what_a_page_says_of_a_job_is_part_of_a_valid_one(page: str) -> None:
+def test_yaml_of_a_page_is_part_of_a_valid_job(page: str) -> None:
     for block in blocks(f"docs/how-to/{page}.md"):
         JobSpec.model_validate(yaml.safe_load(OWN) | yaml.safe_load(block))
 
@@ -141,7 +141,7 @@ def test_a_packaged_job_is_found_by_its_former_name_from_any_folder(
         assert {job_file(each) for each in (name, old, f"jobs/{name}.yaml", f"jobs/{old}.yaml")} == {str(path)}
 
 
-def test_a_file_of_ones_own_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_s_file_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert job_file("quickstart") == str(packaged_jobs()["quickstart"])
     for own in ("quickstart.yaml", "quickstarts.yaml", "s3://lab/suite.yaml"):
@@ -176,8 +176,8 @@ def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
     assert quick <= tables
 
 
-def left(tables: Path) -> dict[tuple[str, str], float]:
-    """The foreground DSC that each attack leaves of each network, as a report in Markdown says it."""
+def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
+    """Foreground DSC that each attack leaves of each network, from a report in Markdown."""
     rows = {}
     for network in ("unet", "unet-vaft", "unetr"):
         table = generated.section_of(tables, f"phantom: attacks on {network}, white-box").splitlines()
@@ -190,7 +190,7 @@ def left(tables: Path) -> dict[tuple[str, str], float]:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> None:
-    """To half a point white-box: another processor or torch moves some numbers by a few tenths.
+    """Agreement is to half a point, white-box: another processor or torch moves some numbers by a few tenths.
 
     FREQBENCH_QUICKSTART names the store of a quick start that has run already.
     """
@@ -199,10 +199,12 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
         out = str(tmp_path / "quickstart")
         subprocess.run([*bench, "run", "jobs/quickstart.yaml", "--out", out, "--no-page"], cwd=ROOT, check=True)
     subprocess.run([*bench, "report", out, "--format", "md", "--to", str(made)], cwd=ROOT, check=True)
-    assert left(made) == pytest.approx(left(generated.QUICKSTART), abs=0.5), "make reports/quickstart/tables.md again"
+    assert dsc_of(made) == pytest.approx(dsc_of(generated.QUICKSTART), abs=0.5), (
+        "make reports/quickstart/tables.md again"
+    )
 
 
-def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
+def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
     made = {
         generated.attack_table(): ATTACKS,
         generated.model_table(): MODELS,
@@ -215,8 +217,8 @@ def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
 
 
-def test_the_page_of_jobs_is_that_of_the_files() -> None:
-    """With a row for each job; each comment begins with a sentence and has a line with its cost."""
+def test_the_page_of_jobs_is_made_from_their_files() -> None:
+    """It has a row for each job."""
     page = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     assert page == generated.jobs_page(), "run python docs/generated.py"
     assert sorted(re.findall(r"^\| \[`([\w/]+)`", page, flags=re.MULTILINE)) == sorted(packaged_jobs())
@@ -253,8 +255,8 @@ def test_the_reference_has_every_command() -> None:
     assert {"plan", "run", "report", "audit", "train"} <= set(re.findall(r"^## `freqbench (\w+)`", text, re.MULTILINE))
 
 
-def test_speed_on_a_gpu_is_told_where_it_was_measured(tmp_path: Path) -> None:
-    """Steps and all else in a table each, numbers to three digits."""
+def test_tables_of_a_gpu_have_its_measurements(tmp_path: Path) -> None:
+    """A table of steps and a table of everything else, numbers to three digits."""
     assert generated.gpu_tables(tmp_path / "gpu.json") == "Nothing is measured yet."
     machine = {"gpu": "Card 1", "driver": "5.1", "torch": "2.11"}
     seconds = {"bare step, s": 0.02, "attack step, s": 0.0214, "ratio": 1.0712, "bound": None}
