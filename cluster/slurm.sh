@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One grid on the nodes of a Slurm allocation:
 #
-#   sbatch cluster/slurm.sh jobs/sa2_main.yaml s3://lab/sa2
-#   sbatch --array=1-8 cluster/slurm.sh jobs/sa2_main.yaml s3://lab/sa2     eight allocations, a shard of the grid each
+#   sbatch cluster/slurm.sh jobs/papers/sa2.yaml s3://lab/sa2
+#   sbatch --array=1-8 cluster/slurm.sh jobs/papers/sa2.yaml s3://lab/sa2     eight allocations, a shard of the grid each
 #
 # Further arguments are those of `freqbench run` (--set, --limit-cases). Submit from a folder that all nodes share, with the
 # environment active that has freqbench. OUT is a URI or a folder that all nodes share.
@@ -35,7 +35,7 @@ fail() {
   exit 2
 }
 
-[ $# -ge 2 ] || fail "expected JOB and OUT, got '$*': sbatch $0 jobs/sa2_main.yaml s3://lab/sa2"
+[ $# -ge 2 ] || fail "expected JOB and OUT, got '$*': sbatch $0 jobs/papers/sa2.yaml s3://lab/sa2"
 job=$1 out=$2
 shift 2
 [ -f "$job" ] || fail "expected a job file, got '$job': submit from the folder that it is relative to"

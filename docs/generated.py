@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import typer
+import yaml
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 from tabulate import tabulate
@@ -41,6 +42,25 @@ GPU_SPEED = SPEED.with_name("gpu.json")
 COVERAGE = ROOT / "reports" / "intervals" / "coverage.json"
 QUICKSTART = ROOT / "reports" / "quickstart" / "tables.md"
 BOUNDS = ROOT / "reports" / "bounds" / "README.md"
+JOBS: Mapping[str, str] = {  # folders, in the order of a reader
+    "": "First",
+    "phantom": "Procedural CT volumes and networks of the package: no data needed",
+    "hippocampus": "MR volumes of the Medical Segmentation Decathlon, Task04",
+    "acdc": "Cine MR of the heart",
+    "brain": "A head and networks that people use",
+    "certificates": "Certificates beside attacks",
+    "papers": "Tables of papers: their data and mostly their checkpoints are needed",
+}
+JOBS_PAGE = """# Jobs
+
+`freqbench run phantom/suite` runs a job of this folder from anywhere; `plan`, `converge` and `certify` take the same
+names, and `train` those of jobs whose first word is *Trains*. A job is one YAML file, and its first comment says more.
+Costs are those that the files state; `freqbench plan JOB` estimates yours. Data are looked for under
+`$FREQBENCH_DATA`: [your own data](../docs/how-to/own-data.md).
+
+This page is made from the files by `python docs/generated.py`.
+
+"""
 PAGES: Mapping[str, str] = {  # where the site has what the repository has elsewhere
     "docs/": "",
     "reports/": "generated/reports/",
@@ -90,7 +110,7 @@ def write(folder: Path) -> None:
         "command-line": command_line(),
         "job": "\n".join(key_sections(JobSpec, "A job")),
         "training-job": "\n".join(key_sections(TrainJob, "A training job")),
-        "packaged-jobs": job_table(),
+        "packaged-jobs": job_tables(),
     }
     snippets["reports/quickstart/tables"] = f"# The quick start, all tables\n\n{QUICKSTART.read_text(encoding='utf-8')}"
     for name, text in snippets.items():
@@ -172,13 +192,30 @@ def column_table(columns: Sequence[Column]) -> str:
     return table(rows, ["column", "type", "unit", "better", "mark", "meaning"])
 
 
-def job_table() -> str:
-    """A row a packaged job: the first sentence of the comment that its file begins with."""
-    rows = []
-    for name, path in packaged_jobs().items():
-        comment = " ".join(re.findall(r"^# ?(.*)$", path.read_text(encoding="utf-8").partition("\n\n")[0], re.M))
-        rows.append([f"`{name}`", re.split(r"(?<=[.?])\s|:\s\s", comment)[0]])
-    return table(rows, ["job", "what it is"])
+def job_tables() -> str:
+    """A table a folder of jobs, a row a job: question, networks, cost."""
+    tables = []
+    for folder, title in JOBS.items():
+        jobs = {name: path for name, path in packaged_jobs().items() if name.rpartition("/")[0] == folder}
+        rows = [[f"`{name}`", *job_facts(path)] for name, path in jobs.items()]
+        tables.append(f"**{title}**\n\n{table(rows, ['job', 'question', 'networks', 'cost'])}\n")
+    return "\n".join(tables)
+
+
+def job_facts(path: Path) -> tuple[str, str, str]:
+    """The first sentence of a job's comment, its networks, and the line of the comment that begins with `Cost:`."""
+    text = path.read_text(encoding="utf-8")
+    comment = " ".join(re.findall(r"^# (.*)$", text.partition("\n# Cost: ")[0], re.MULTILINE))
+    (cost,) = re.findall("^# Cost: (.*)$", text, re.MULTILINE)
+    names = list(dict.fromkeys(model["name"] for model in yaml.safe_load(text)["models"]))
+    more = f" and {len(names) - 3} more" if len(names) > 4 else ""
+    question = re.split(r"(?<=\?)\s|(?<=[\w)]\.)\s+(?=[A-Z0-9])", comment)[0]
+    return question, ", ".join(names[: 3 if more else 4]) + more, cost
+
+
+def jobs_page() -> str:
+    """The text of `jobs/README.md`."""
+    return JOBS_PAGE + re.sub(r"^\| `([\w/]+)`", r"| [`\1`](\1.yaml)", job_tables(), flags=re.MULTILINE)
 
 
 def command_line() -> str:
@@ -209,7 +246,7 @@ def key_sections(model: type[BaseModel], title: str) -> Iterator[str]:
 
 
 def default_of(key: str, part: Mapping[str, Any]) -> str:
-    """What a key has where a job leaves it out."""
+    """Value of a key that a job leaves out."""
     if key in part.get("required", ()):
         return "required"
     value = part["properties"][key].get("default")
@@ -217,7 +254,7 @@ def default_of(key: str, part: Mapping[str, Any]) -> str:
 
 
 def values(schema: Mapping[str, Any]) -> str:
-    """What a key takes, in a few words."""
+    """Values that a key takes, in a few words."""
     if "$ref" in schema:
         return schema["$ref"].rpartition("/")[2]
     if "const" in schema or "enum" in schema:
@@ -256,7 +293,7 @@ def passes_of(name: str) -> tuple[str, str]:
 
 
 def cost_of(name: str) -> str:
-    """What a step takes, in steps of the bare model, as measured; the most over blocks."""
+    """Measured cost of a step in steps of the bare model; the largest over blocks."""
     if issubclass(ATTACKS[name], Ensemble):
         return "its members'"
     rows = [row for row in json.loads(SPEED.read_text())["rows"] if row["attack"] == name]
@@ -264,12 +301,12 @@ def cost_of(name: str) -> str:
 
 
 def gpu_tables(path: Path) -> str:
-    """What a file says of steps on a GPU, and of all else that was measured there; a sentence where there is none."""
+    """Tables of what a file holds of a GPU: steps, then all other measurements; a sentence if there is no file."""
     if not path.exists():
         return "Nothing is measured yet."
-    found = json.loads(path.read_text())
-    machine, steps, others = found["machine"], [], []
-    for row in found["rows"]:
+    measured = json.loads(path.read_text())
+    machine, steps, others = measured["machine"], [], []
+    for row in measured["rows"]:
         if "attack" not in row:
             values = ", ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
             others.append([row["what"], row.get("model") or "", values, row["date"]])
@@ -362,3 +399,7 @@ def _documented(cls: type) -> str:
 def _put(path: Path, text: str) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _put(ROOT / "jobs" / "README.md", jobs_page())

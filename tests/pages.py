@@ -27,6 +27,8 @@ PAGES = sorted(
         "*.md",
         "docs/*.md",
         "docs/[!g]*/*.md",
+        "jobs/*.md",
+        "reports/*.md",
         "reports/*/*.md",
         "cluster/*.md",
         "tests/tools/*.md",
@@ -122,7 +124,11 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
                 yield f"{name}: table {value}"
             if value.startswith("jobs/") and not (ROOT / value).is_file():
                 yield f"{name}: job {value}"
-            if parameter.name == "path" and re.fullmatch("[a-z][a-z0-9_]*", value) and value not in packaged_jobs():
+            if (
+                parameter.name == "path"
+                and re.fullmatch("[a-z][a-z0-9_]*(/[a-z0-9_]+)?", value)
+                and value not in packaged_jobs()
+            ):
                 yield f"{name}: packaged job {value}"
 
 
@@ -177,8 +183,8 @@ def of_label(attack: str, parameters: Sequence[str]) -> Iterator[str]:
 
 
 def exists(path: str, page: str) -> bool:
-    """True for a path of the repository, of the package's rooms, of what it writes, or clearly a user's own."""
-    if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path:
+    """True for a path of the repository, of the package's rooms, of what it writes, a packaged job, or a user's own."""
+    if OF_USERS.fullmatch(path) or URI.fullmatch(path) or "<" in path or path in packaged_jobs():
         return True
     end = "/" + re.sub(r"\b(NAME|TASK)\b", "*", path).strip("/")
     if (

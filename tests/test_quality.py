@@ -40,7 +40,7 @@ def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path
     run([sys.executable, "-m", "twine", "check", "--strict", *made.iterdir()])
     (wheel,) = made.glob(f"freqbench-{freqbench.__version__}-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"freqbench/jobs/{path.name}" for path in (ROOT / "jobs").glob("*.yaml")} <= names
+    assert {f"freqbench/{path.relative_to(ROOT)}" for path in (ROOT / "jobs").rglob("*.yaml")} <= names
     assert {"freqbench/testing.py", "freqbench/models/zoo/phantom/unet.safetensors"} <= names
     assert not [name for name in names if name.startswith(("tests", "docs", "jobs"))]
 

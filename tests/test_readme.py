@@ -89,7 +89,7 @@ def test_a_name_of_nothing_is_a_complaint(text: str, complaint: str) -> None:
     assert line.startswith(complaint)
 
 
-def test_the_job_of_ones_own_data_is_a_valid_job_of_ten_lines() -> None:
+def test_the_job_of_the_readme_is_valid_and_has_ten_lines() -> None:
     JobSpec.model_validate(yaml.safe_load(OWN))
     assert len(OWN.strip().splitlines()) <= 10
 
@@ -113,21 +113,48 @@ def test_the_job_of_ones_own_classes_runs(tmp_path: Path) -> None:
     assert (summary.num_new, summary.num_failed) == (2, 0)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
+FORMER = """
+    acdc_frequency acdc_noise acdc_sa2 acdc_sa2_released acdc_table6 acdc_train acdc_transfer acdc_union acdc_vaft
+    brain brain_networks bounds bounds_brain bounds_hippocampus bounds_training bounds_translation
+    hippocampus_acquisition hippocampus_adaptive hippocampus_audit hippocampus_black_box hippocampus_corruptions
+    hippocampus_defences hippocampus_frequency frequency_networks hippocampus_joint hippocampus hippocampus_mix
+    hippocampus_replicates hippocampus_strongest suite_hippocampus hippocampus_table6 hippocampus_train
+    hippocampus_union hippocampus_union_train hippocampus_universal vaft_hippocampus
+    malik_main rog_msd sa2_main transfer vafa_table1 vafa_table2 vafa_table3 vafa_table4 vafa_table5 vafa_table6
+    vafa_table6_acdc vafa_table6_synapse acquisition black_box converge corruptions defences ensembles leaderboard
+    matched noise_phantom strongest suite phantom_union universal zoo_phantom zoo_phantom_vaft quickstart
+"""
+"""Names of all jobs from before they were in folders, in the order of the names of today."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").rglob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
 def test_every_job_file_reads_and_is_packaged(path: Path) -> None:
+    name = path.relative_to(ROOT / "jobs").with_suffix("").as_posix()
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    config.load(job_file(path.stem), TrainJob if "splits" in content else JobSpec)
-    assert packaged_jobs()[path.stem].samefile(path)
+    config.load(job_file(name), TrainJob if "splits" in content else JobSpec)
+    assert packaged_jobs()[name].samefile(path)
 
 
-def test_a_file_of_ones_own_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_packaged_job_is_found_by_its_former_name_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for (name, path), old in zip(sorted(packaged_jobs().items()), FORMER.split(), strict=True):
+        assert {job_file(each) for each in (name, old, f"jobs/{name}.yaml", f"jobs/{old}.yaml")} == {str(path)}
+
+
+def test_a_user_s_file_goes_before_a_packaged_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert job_file("quickstart") == str(packaged_jobs()["quickstart"])
-    assert job_file("quickstarts.yaml") == "quickstarts.yaml"
+    for own in ("quickstart.yaml", "quickstarts.yaml", "s3://lab/suite.yaml"):
+        assert job_file(own) == own
     with pytest.raises(UserError, match=r"unknown packaged job 'quikstart'\. Did you mean 'quickstart'"):
         job_file("quikstart")
-    Path("quickstart").touch()
-    assert job_file("quickstart") == "quickstart"
+    Path("hippocampus").mkdir()
+    for own in ("quickstart", "hippocampus/suite"):
+        Path(own).touch()
+        assert job_file(own) == own
+    assert job_file("hippocampus") == str(packaged_jobs()["hippocampus/main"])
 
 
 def test_the_tables_of_the_quick_start_have_its_attacks() -> None:
@@ -137,8 +164,22 @@ def test_the_tables_of_the_quick_start_have_its_attacks() -> None:
     assert set(re.findall(r"^\| (\w+) (?!.*threat model)", shown, re.MULTILINE)) == set(names)
 
 
-def left(tables: Path) -> dict[tuple[str, str], float]:
-    """The foreground DSC that each attack leaves of each network, as a report in Markdown says it."""
+def numbers(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)", text))
+
+
+def test_numbers_of_the_index_of_reports_are_those_of_the_reports() -> None:
+    reports = ROOT / "reports"
+    rows = re.findall(r"^\| .+\? \| (.+) \| \[.+\]\((.+\.md).*\) \|", (reports / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) >= 10
+    for answer, report in rows:
+        assert numbers(answer) <= numbers((reports / report).read_text()), report
+    quick, tables = (numbers((reports / "quickstart" / page).read_text()) for page in ("README.md", "tables.md"))
+    assert quick <= tables
+
+
+def dsc_of(tables: Path) -> dict[tuple[str, str], float]:
+    """Foreground DSC that each attack leaves of each network, from a report in Markdown."""
     rows = {}
     for network in ("unet", "unet-vaft", "unetr"):
         table = generated.section_of(tables, f"phantom: attacks on {network}, white-box").splitlines()
@@ -160,7 +201,7 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
         out = str(tmp_path / "quickstart")
         subprocess.run([*bench, "run", "jobs/quickstart.yaml", "--out", out, "--no-page"], cwd=ROOT, check=True)
     subprocess.run([*bench, "report", out, "--format", "md", "--to", str(made)], cwd=ROOT, check=True)
-    again, stored = left(made), left(generated.QUICKSTART)
+    again, stored = dsc_of(made), dsc_of(generated.QUICKSTART)
     assert again.keys() == stored.keys()
     single = {row for row in stored if row[1].split()[0] in ("clean", "gn", "fgsm") or "control=" in row[1]}
     assert len(single) == 15
@@ -169,7 +210,7 @@ def test_the_stored_tables_are_what_the_quick_start_gives(tmp_path: Path) -> Non
         assert kept == pytest.approx(expected, abs=by + 1e-9), "make reports/quickstart/tables.md again"
 
 
-def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
+def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
     made = {
         generated.attack_table(): ATTACKS,
         generated.model_table(): MODELS,
@@ -177,10 +218,16 @@ def test_tables_of_the_reference_have_a_row_for_all_that_there_is() -> None:
         generated.metric_table(): METRICS,
         generated.column_table(RECORDS): [column.name for column in RECORDS],
         generated.column_table(CLASS_RECORDS): [column.name for column in CLASS_RECORDS],
-        generated.job_table(): packaged_jobs(),
     }
     for text, names in made.items():
         assert re.findall(r"^\| \[?`(\w+)`", text, flags=re.MULTILINE)[-len(names) :] == list(names)
+
+
+def test_the_page_of_jobs_is_made_from_their_files() -> None:
+    """It has a row for each job."""
+    page = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
+    assert page == generated.jobs_page(), "run python docs/generated.py"
+    assert sorted(re.findall(r"^\| \[`([\w/]+)`", page, flags=re.MULTILINE)) == sorted(packaged_jobs())
 
 
 def test_rows_of_a_table_have_the_cells_of_its_head() -> None:

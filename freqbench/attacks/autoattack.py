@@ -36,7 +36,7 @@ class AutoAttack(Ensemble):
     reward, and it needs a gradient for every class of each decision; a volume has one decision per voxel. Cases are
     judged one by one, and the threshold is a number. Daza et al. take half the mean Dice of the data set, run Auto-PGD
     five times (`restarts`), and let Square Attack lower the mean Dice itself; ours raises Dice + cross-entropy. Their
-    code also has PGD, and runs each member separately on the clean volumes: `jobs/rog_msd.yaml`. `apgd-dlr-targeted`
+    code also has PGD, and runs each member separately on the clean volumes: `papers/rog_msd`. `apgd-dlr-targeted`
     has one target per voxel; Croce and Hein take nine in turn.
     """
 

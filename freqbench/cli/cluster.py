@@ -46,7 +46,9 @@ def submit(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Let code of other packages and of frozen models run there.")
     ] = False,
-    env: Annotated[list[str] | None, typer.Option(help="Variable of this shell to pass to the job; no secret.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="Environment variable to pass to the job. Do not pass secrets.")
+    ] = None,
 ) -> None:
     """Send a job to a cluster; the same job with the same --out goes on where the store ends."""
     job = common.job_of(path, set_, trust_code)

@@ -42,9 +42,11 @@ def _job_file(help: str) -> Any:
     return typer.Argument(help=help, metavar="JOB", callback=job_file, autocompletion=jobs)
 
 
-JobFile = Annotated[str, _job_file("Job file (YAML), or a packaged job's name.")]
-TrainingJob = Annotated[str, _job_file("Training job (YAML), or a packaged one's name.")]
-Job = Annotated[str | None, typer.Option(help="Job file, as where data lie elsewhere here [default: OUT's].")]
+JobFile = Annotated[str, _job_file("Job file (YAML), or a packaged job's name: hippocampus/suite.")]
+TrainingJob = Annotated[str, _job_file("Training job (YAML), or a packaged one's name: hippocampus/train.")]
+Job = Annotated[
+    str | None, typer.Option(help="Job file to use instead of OUT's, for example because data are in another folder.")
+]
 Engine = Annotated[Literal["auto", "ray", "serial"], typer.Option(help="auto: ray where more than one worker pays.")]
 Shard = Annotated[
     str | None, typer.Option(help="2/8: the second of eight parts of the grid; each is a run of its own.")

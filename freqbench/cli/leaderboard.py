@@ -45,7 +45,9 @@ def verify(
     seed: Annotated[int | None, typer.Option(help="Seed of their draw [default: random].")] = None,
     cases: Annotated[
         int | None,
-        typer.Option(min=1, help="Audit the first N cases of each dataset [default: its audit's]."),
+        typer.Option(
+            min=1, help="Audit the first N cases of each dataset [default: as many as the entry's own audit]."
+        ),
     ] = None,
     engine: common.Engine = "auto",
     trust_code: common.Trust = False,

@@ -117,7 +117,9 @@ def _has_display() -> bool:
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A result store.", metavar="OUT_A", autocompletion=common.stores)],
-    second: Annotated[str, typer.Argument(help="Another one.", metavar="OUT_B", autocompletion=common.stores)],
+    second: Annotated[
+        str, typer.Argument(help="The store to compare it with.", metavar="OUT_B", autocompletion=common.stores)
+    ],
     format: common.Format = "terminal",
     to: common.To = None,
 ) -> None:

@@ -205,10 +205,7 @@ def _show_outlook(outlook: "Outlook", *notes: str) -> None:
 def _require_ray(engine: str, address: str | None) -> None:
     """Refuses the address of a cluster where nothing runs on one."""
     if address and engine == "serial":
-        raise UserError(
-            f"--address: expected none, as --engine serial and --dry-data stay in this process, got {address}: leave "
-            "it out"
-        )
+        raise UserError(f"--address: --engine serial and --dry-data do not use a cluster: remove --address {address}")
 
 
 @app.command()

@@ -42,6 +42,13 @@ class _Names(dict[str, tuple[str, ...]]):
         return self[kind]
 
 
+FORMER: Mapping[str, str] = {
+    "converge": "phantom/converge",
+    "hippocampus_union_train": "hippocampus/union_train",
+    "vaft_hippocampus": "hippocampus/vaft",  # the `name` of hippocampus/union_train too: they share a store
+}
+"""Packaged jobs by their names before they were in folders, where the `name` in the file is another's."""
+
 KNOWN = _Names(bands=("low", "middle", "high"))
 """Names of each kind that a job may use; those of a table are read on first use."""
 
@@ -80,18 +87,27 @@ def required(name: str, what: str = "") -> str:
 
 
 def packaged_jobs() -> Mapping[str, Path]:
-    """Returns the job files that the package carries, by their names without `.yaml`."""
-    return {path.stem: path for path in sorted((Path(__file__).parents[1] / "jobs").glob("*.yaml"))}
+    """Returns the job files that the package carries, by their paths in `jobs` without `.yaml`: `hippocampus/suite`."""
+    folder = Path(__file__).parents[1] / "jobs"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def job_file(name: str) -> str:
-    """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither."""
+    """Returns a job file's path: `name` itself, else the packaged job of that name; raises UserError for neither.
+
+    A packaged job is also found by the `name` in its file: it was the file's own name once, but for those of FORMER.
+    Paths of a checkout, `jobs/quickstart.yaml`, are found from any folder.
+    """
     jobs, path = packaged_jobs(), Path(name)
-    if not re.fullmatch(r"[\w-]+", name) or (path.exists() and not path.is_dir()):
+    if path.exists() and not path.is_dir():
         return name
-    if name not in jobs:
+    stem = re.sub(r"^jobs/(.+)\.yaml$", r"\1", name)
+    line = re.compile(rf"^name: {re.escape(stem)}$", re.MULTILINE)
+    in_files = (job for job, file in jobs.items() if line.search(file.read_text(encoding="utf-8")))
+    job = stem if stem in jobs else FORMER.get(stem) or next(in_files, None)
+    if job is None and re.fullmatch(r"[\w-]+(/[\w-]+)?", name):
         raise UserError(f"{unknown('packaged job', name, jobs)}. A file of your own is named by its path")
-    return str(jobs[name])
+    return str(jobs[job]) if job else name
 
 
 def known(table: str, kind: str, name: str) -> str:

@@ -25,8 +25,8 @@ IN_FILE = " (file grid)"
 LOST = "label voxels are lost: "
 """Begins each line that says that a grid lacks label voxels of the file."""
 NO_LABEL = 255
-"""Stands in a label map that nobody drew, until a model's clean prediction takes its place: no class, so that scores
-against it are refused."""
+"""Placeholder in a label map that does not exist. A model's clean prediction replaces it; scoring against it is
+refused."""
 IGNORED = 254
 """Marks voxels of a label map that do not count in losses, metrics and success (`freqbench.ops.voxels`)."""
 

@@ -34,7 +34,8 @@ def carry_out(
     Args:
         address: address of a Ray cluster; None: the one in RAY_ADDRESS, else a Ray started by this process.
         is_new: the store has no run yet. Then a short unit runs in this process while Ray starts, so that the first
-            rows come soon. If it kills this process, the next run leaves it to a worker, whose death costs a try.
+            rows come soon. If that unit kills this process, the next run gives it to a worker, where a death counts as
+            one try.
     """
     units, resources = plan.units, plan.grid.job.resources
     address = address or os.environ.get("RAY_ADDRESS")

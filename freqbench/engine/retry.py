@@ -65,9 +65,8 @@ def waiting_for_storage(run: Callable[P, T]) -> Callable[P, T]:
 class Patience:
     """Keeps a run going while its store refuses files, until nothing has succeeded for `PATIENCE_S` seconds.
 
-    A full disk, expired credentials and a restarting server look alike from here. The user is warned when it begins and
-    told when it ends, which is when no row waits (`waiting`) any more: an attempt that had nothing to write, or only a
-    small file, proves little.
+    A full disk, expired credentials and a restarting server look alike from here. The user is warned when it begins,
+    and told that the store is back once no row waits (`waiting`). One small file that succeeds does not show it.
     """
 
     def __init__(

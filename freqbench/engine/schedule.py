@@ -8,8 +8,8 @@ from freqbench.job.cells import Unit
 Place = tuple[str, tuple[str, str]]
 
 ENDING = 2.0
-"""The end of a grid begins when the work left per worker is this many times the longest unit: started later, that unit
-would leave all other workers idle. A larger factor does not shorten the run, but takes workers off their cases."""
+"""The end of a grid begins when the work left per worker is this many times the longest unit. From then on the longest
+unit goes first, or it would finish alone. A larger factor gains nothing and makes workers reload cases."""
 
 
 SHORT = 50

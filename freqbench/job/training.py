@@ -149,10 +149,11 @@ class Validation(Strict):
         attack: attack under which the list is predicted too: as in a benchmark's job file, `own` for the one that the
             network is trained on (a `clean` network has none, a union several), or a list of these. None: QUICK_ATTACK
             for networks trained on one `linf` attack, `own` for those trained on others, else none.
-        choose_by: the mean foreground Dice that picks the best weights: on `clean` volumes (the papers' way),
-            `attacked` (the mean over attacks), `worst` (the lowest of each case under any attack), or the `mean` of
-            `clean` and `attacked`; None: `worst` for a union, else `mean` if there is an attack, as training on attacks
-            alone lowers clean Dice, else `clean`.
+        choose_by: the mean foreground Dice that picks the best weights.
+            `clean`: on clean volumes, as in the papers; the default without an attack.
+            `attacked`: the mean over attacks; never the default.
+            `worst`: the lowest of each case under any attack; the default of a union.
+            `mean`: the mean of `clean` and `attacked`; the default with an attack. It keeps clean Dice from falling.
     """
 
     attack: AttackEntry | Literal["own"] | tuple[AttackEntry | Literal["own"], ...] | None = None

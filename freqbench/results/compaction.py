@@ -1,12 +1,9 @@
 """Merges the many small files of a store into few large ones, in bounded memory, while others read, write or merge.
 
 Files are merged a group at a time: the group's rows are written to one new pair, and only then are its old pairs
-deleted. A row that another row supersedes is left out, relying on the file of that other row. Two compactions that see
-different files must never rely on each other's files, or both would leave out a row that stands in two files (after a
-compaction died before deleting). So of equal rows the one in the **youngest** file wins, and a merged file is younger
-than its sources: its name ends in its generation, one more than the highest of theirs. Every row of a file is
-therefore, from the moment it is committed, also held by a file as young or younger: the one that it was copied to, or
-was left out for.
+deleted. Two compactions may run at once. A row is dropped only if a younger file holds it too, and a merged file is
+younger than its sources: its name ends in its generation, one more than the highest of theirs. So every row stays in
+some file, even if a compaction dies before it deletes its sources.
 
 A file that somebody put there under another name is only read; one with further columns stays as it is.
 """

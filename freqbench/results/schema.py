@@ -101,9 +101,8 @@ RECORDS: tuple[Column, ...] = (
     _identity("dataset", "name of the dataset"),
     _identity(
         "reference",
-        "what predictions are held against: `label`, the label map; `prediction`, the target's own prediction of the "
-        "clean volume, so that scores are its agreement with itself and the `_clean` columns are perfect by "
-        "construction (the attack moved away from the source's own)",
+        "`label`: the label map. `prediction`: the target's own clean prediction; scores are then agreement, and "
+        "`_clean` columns are perfect",
         required=False,
     ),
     _identity(

@@ -12,6 +12,7 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.corruption import KINDS
 from freqbench.core.identity import window_generator
+from freqbench.core.names import job_file
 from freqbench.engine.attacking import attack_case
 from freqbench.job.cells import Unit
 
@@ -42,7 +43,7 @@ def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: s
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:
-    job = yaml.safe_load((Path(__file__).parents[2] / "jobs" / "corruptions.yaml").read_text(encoding="utf-8"))
+    job = yaml.safe_load(Path(job_file("phantom/corruptions")).read_text(encoding="utf-8"))
     cells = expanded(job)[1].cells
     kinds = {cell.attack.kind for cell in cells if cell.attack.name == "corruption"}
     assert kinds & {"rician_noise", "bias_field", "motion", "ghosting", "spikes"} == set()

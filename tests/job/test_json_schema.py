@@ -28,10 +28,10 @@ def checks() -> Checks:
 
 
 def test_every_packaged_job_is_right(checks: Checks) -> None:
-    for path in JOBS.glob("*.yaml"):
+    for path in JOBS.rglob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         check = checks[TrainJob if "splits" in content else JobSpec]
-        assert [error.message for error in check.iter_errors(content)] == [], path.name
+        assert [error.message for error in check.iter_errors(content)] == [], path
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_mistake_is_marked_at_its_place(checks: Checks, changes: dict[str, Any
 
 def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
     """Also where a job has its content, alone or beside the place of its networks."""
-    content = yaml.safe_load((JOBS / "vaft_hippocampus.yaml").read_text())
+    content = yaml.safe_load((JOBS / "hippocampus/vaft.yaml").read_text())
     for training in ("adv.yaml", {"job": "adv.yaml"}, content, {"job": content, "out": "runs/x"}):
         assert list(checks[JobSpec].iter_errors(small(training=[training]))) == []
     content["models"][-1]["attack"] = {"name": "pdg"}

@@ -13,13 +13,13 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from freqbench.core import config
+from freqbench.core.names import job_file
 from freqbench.job.grid import Grid, expand
 from freqbench.job.rehearsal import counted, missing, rehearsed
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.models import build
 
 ROOT = Path(__file__).parents[2]
-JOBS = ROOT / "jobs"
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def _without_data(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def job(name: str) -> JobSpec:
-    return config.load(str(JOBS / f"{name}.yaml"), JobSpec)
+    return config.load(job_file(name), JobSpec)
 
 
 def tried(name: str) -> Grid:
@@ -38,12 +38,12 @@ def tried(name: str) -> Grid:
 
 
 def test_steps_of_table_3_are_those_published() -> None:
-    (entry,) = job("vafa_table3").attacks
+    (entry,) = job("papers/vafa_table3").attacks
     assert entry.own["steps"] == [10, 20, 30, 40, 50, 60]
 
 
 def test_what_is_missing_is_told_by_name_with_the_place_to_get_it() -> None:
-    said = {each.what: str(each) for each in missing(job("sa2_main"))}
+    said = {each.what: str(each) for each in missing(job("papers/sa2"))}
     assert set(said) == {
         "dataset synapse",
         "dataset acdc",
@@ -58,12 +58,12 @@ def test_what_is_there_is_not_missing(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FREQBENCH_CHECKPOINTS", str(tmp_path))
     (tmp_path / "synapse/unetr").mkdir(parents=True)
     (tmp_path / "synapse/unetr/clean.pt").touch()
-    assert [each.what for each in missing(job("vafa_table1"))] == ["dataset synapse"]
+    assert [each.what for each in missing(job("papers/vafa_table1"))] == ["dataset synapse"]
 
 
 def test_cases_and_passes_are_counted_without_the_data() -> None:
     """12 validation volumes, 20 steps of one forward and one backward pass over each window of a usual volume."""
-    spec = job("vafa_table4")
+    spec = job("papers/vafa_table4")
     grid = expand(counted(spec, missing(spec)))
     assert len(grid.cases["synapse"]) == 12
     (unit, *_) = grid.units()
@@ -72,13 +72,13 @@ def test_cases_and_passes_are_counted_without_the_data() -> None:
 
 
 def test_a_number_of_steps_that_multiplies_stays_as_many_cells() -> None:
-    assert len(tried("vafa_table3").cells) == 6
+    assert len(tried("papers/vafa_table3").cells) == 6
 
 
 def test_a_mistake_in_the_job_is_none_of_what_is_missing(tmp_path: Path) -> None:
     from freqbench.core.errors import UserError
 
-    spec = job("vafa_table1")
+    spec = job("papers/vafa_table1")
     wrong = spec.model_copy(update={"datasets": [spec.datasets[0].model_copy(update={"split": "valdiation"})]})
     with pytest.raises(UserError, match=r"unknown split 'valdiation'\. Did you mean 'validation'"):
         missing(wrong)
@@ -96,7 +96,7 @@ def test_stand_ins_keep_the_arguments_of_the_released_code_s_names_too(tmp_path:
 
 
 def test_attacks_whose_radius_shrinks_are_tried_with_a_step_for_every_radius() -> None:
-    attacks = [cell.attack for cell in tried("suite_hippocampus").cells]
+    attacks = [cell.attack for cell in tried("hippocampus/suite").cells]
     assert {"sea", "autoattack"} <= {attack.name for attack in attacks}
     assert {attack.steps for attack in attacks if getattr(attack, "eps_schedule", None)} == {4}
 
@@ -114,8 +114,8 @@ def test_hecktor_is_read_by_the_list_that_was_released_and_shown_as_its_networks
         nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "hecktor" / path)
     (tmp_path / "hecktor/dataset_hecktor.json").write_text(json.dumps({"train": [], "test": [line]}))
     monkeypatch.setenv("FREQBENCH_DATA", str(tmp_path))
-    spec = job("malik_main")
-    dataset = build_dataset(next(entry for entry in spec.datasets if entry.name == "hecktor"), "malik_main")
+    spec = job("papers/malik")
+    dataset = build_dataset(next(entry for entry in spec.datasets if entry.name == "hecktor"), "papers/malik")
     (ref,) = dataset.refs()
     case = dataset.load(ref)
     networks = [model for model in spec.models if model.datasets == ("hecktor",)]
@@ -135,7 +135,7 @@ TASKS = ("brain", "heart", "liver", "hippocampus", "prostate", "lung", "pancreas
 
 def part_of_rog(model: str, *tasks: str) -> JobSpec:
     """The job on some tasks, with one of the two networks of each."""
-    spec = job("rog_msd")
+    spec = job("papers/rog_msd")
     datasets = [entry for entry in spec.datasets if entry.name in tasks]
     models = [entry for entry in spec.models if entry.name == model and set(entry.datasets or ()) <= {*tasks}]
     attacks = [
@@ -146,7 +146,7 @@ def part_of_rog(model: str, *tasks: str) -> JobSpec:
 
 
 def test_what_rog_lacks_is_ten_tasks_and_two_networks_of_each() -> None:
-    lacking = missing(job("rog_msd"))
+    lacking = missing(job("papers/rog_msd"))
     models = {f"model {name} of {task}" for task in TASKS for name in ("rog-clean", "rog-free_at")}
     assert {each.what for each in lacking} == {f"dataset {task}" for task in TASKS} | models
     assert all("http" in each.source for each in lacking)

@@ -13,6 +13,7 @@ from tiny_training import benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.names import packaged_jobs
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.training import TrainJob
 from freqbench.remote import working_directory
@@ -139,13 +140,13 @@ def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch:
         pack(folder, with_checkpoint("big.pt"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.yaml"), key=str), ids=lambda path: Path(path).stem)
-def test_jobs_of_the_repository_need_nothing_but_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", packaged_jobs())
+def test_packaged_jobs_need_no_file_but_their_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data and checkpoints of others are on the nodes; networks of a training job of one's own have to be there."""
-    if "attacks" not in yaml.safe_load(path.read_text(encoding="utf-8")):
-        pytest.skip("a training job")
     monkeypatch.chdir(ROOT)
-    place = f"jobs/{path.name}"
+    place = f"jobs/{name}.yaml"
+    if "attacks" not in yaml.safe_load(Path(place).read_text(encoding="utf-8")):
+        pytest.skip("a training job")
     spec = link.described(config.load(place, JobSpec))
     working_directory.require_zoo(spec)
     own = [str(model.checkpoint) for model in spec.models if str(model.checkpoint).startswith("runs/")]

@@ -59,7 +59,7 @@ def test_yaml_of_the_most_values_allowed_is_read_as_a_library_reads_it() -> None
     """Aliases and merges in measure too."""
     assert documents.yaml_of("[" + "0," * 19_998 + "0]", "job.yaml") == [0] * 19_999
     merged = "base: &b {x: 1, y: 2}\nown: {<<: *b, y: 3}\nagain: [*b, *b]\nboth: {<<: [*b, {z: 4}]}"
-    for text in (merged, *(path.read_text() for path in (ROOT / "jobs").glob("*.yaml"))):
+    for text in (merged, *(path.read_text() for path in (ROOT / "jobs").rglob("*.yaml"))):
         assert documents.yaml_of(text, "job.yaml") == yaml.safe_load(text)
 
 

@@ -54,7 +54,7 @@ def test_every_name_that_is_known_stays_as_it_is() -> None:
     """Names of the lists that the package carries, of its jobs, and of datasets."""
     listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
     known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
-    for path in (ROOT / "jobs").glob("*.yaml"):
+    for path in (ROOT / "jobs").rglob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         known |= {content["name"], *(model["name"] for model in content["models"])}
     assert len(known) > 200
@@ -87,7 +87,7 @@ def test_a_name_that_passes_makes_one_file_of_that_name(name: str, tmp_path_fact
     ("what", "name"), [("job", "../x"), ("model", "a\nb"), ("trained model", ".x"), ("target", "a b.")]
 )
 def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
-    training = yaml.safe_load((ROOT / "jobs" / "zoo_phantom.yaml").read_text())
+    training = yaml.safe_load((ROOT / "jobs" / "phantom" / "zoo.yaml").read_text())
     trained = {**training, "models": [{**training["models"][0], "name": name}]}
     read: dict[str, Callable[[], object]] = {
         "job": lambda: config.validate(small(name=name), JobSpec, "job.yaml"),

@@ -9,6 +9,7 @@ from tiny_training import TRAINING, benchmark, training, write
 
 from freqbench.core import config
 from freqbench.core.errors import UserError
+from freqbench.core.names import job_file
 from freqbench.job.schema import JobSpec
 from freqbench.training import TrainJob, link
 
@@ -159,11 +160,15 @@ def test_a_training_that_cannot_be_is_one_line(checkpoint: str, jobs: list[Any],
 
 @pytest.mark.parametrize(
     ("name", "networks"),
-    [("hippocampus_table6", 8), ("hippocampus_strongest", 12), ("vafa_table6_synapse", 16), ("vafa_table6_acdc", 8)],
+    [
+        ("hippocampus/table6", 8),
+        ("hippocampus/strongest", 12),
+        ("papers/vafa_table6_synapse", 16),
+        ("papers/vafa_table6_acdc", 8),
+    ],
 )
 def test_a_packaged_job_names_each_network_of_its_training_once(name: str, networks: int) -> None:
-    path = str(Path(__file__).parents[2] / "jobs" / f"{name}.yaml")
-    job = link.described(config.load(path, JobSpec))
+    job = link.described(config.load(job_file(name), JobSpec))
     [training] = [entry.job for entry in job.training]
     assert isinstance(training, TrainJob)
     named = [str(model.checkpoint) for model in job.models]

@@ -26,8 +26,8 @@ class Smoothing(Defence):
     Its quantiles under any change of the same kind and of norm R or less are bounded by those of the volume itself
     (Chiang et al., arXiv:2007.03730; `freqbench.analysis.certificates`). In a run the label of a case judges `samples`
     draws. The prediction is the draw of median foreground DSC, so that all scores of a record are those of an actual
-    prediction; a record keeps the scores of all draws. Records of the clean volume, one per seed, together hold the
-    draws that certificates are made of. The certificate is about this randomised network and an
+    prediction; a record keeps the scores of all draws. A certificate uses
+    the draws of the clean volume, pooled over seeds. It is about this randomised network and an
     attacker who does not know the draw. A draw is one change of the whole volume. An adaptive attacker follows the mean
     of the softmax over `eot` fresh draws.
 

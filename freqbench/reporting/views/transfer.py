@@ -35,10 +35,9 @@ HOW_MATRIX = (
 HOW_RATES = (
     "The rate is the mean over all ordered pairs of different models of (drop of the target) / (white-box drop of the "
     "source) in per cent, over the same volumes; drops are points of foreground DSC. A high rate of a weak attack is "
-    "still a weak attack, so the points stand beside it. Ranks are by rate within one threat model and budget only, "
-    "each over its own n, and say nothing of whether other patients would give the same order; attacks of the threat "
-    "model `none` have none, nor have null rows (`control=...`), which know no model and carry to all alike. Pairs "
-    f"with a white-box drop below {MIN_DROP:g} point have no rate and are counted as undefined. "
+    "still a weak attack, so the points stand beside it. Ranks compare attacks of one threat model and budget. They "
+    "are not tested. Null rows (`control=...`) and attacks without a bound have no rank. Pairs with a white-box drop "
+    f"below {MIN_DROP:g} point have no rate and are counted as undefined. "
 )
 HOW_MATCHED = (
     "Each row sets two different attacks side by side whose mean distance inside the body is about the same, within "

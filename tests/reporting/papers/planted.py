@@ -23,7 +23,7 @@ from freqbench.reporting.papers.recipes import Recipe
 from freqbench.reporting.render import Section
 from freqbench.results import RECORDS
 
-JOBS = Path(__file__).parents[3] / "jobs"
+JOBS = Path(__file__).parents[3] / "jobs" / "papers"
 FACTOR = {"dsc": 100, "ssim": 100, "lpips_similarity": 100, "hd95": 1}
 MODELS = {"UNET": "unet", "UNETR": "unetr", "UNETR++": "unetr_pp", "Swin-UNETR": "swin_unetr"}
 ATTACKS = {"VAFA-2D": "vafa_2d", "SSA": "ssa_2d"}  # the others by their name in small letters
@@ -37,8 +37,8 @@ UNITS = {
 
 JOB_OF = {
     **{f"vafa_table{n}": f"vafa_table{n}" for n in range(1, 7)},
-    "sa2_synapse": "sa2_main",
-    "sa2_acdc": "sa2_main",
+    "sa2_synapse": "sa2",
+    "sa2_acdc": "sa2",
 }
 """Each recipe's job."""
 
@@ -48,7 +48,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 def job_of(row: Published) -> str:
-    return "sa2_main" if row["table"] == "main" else f"vafa_table{row['table']}"
+    return "sa2" if row["table"] == "main" else f"vafa_table{row['table']}"
 
 
 @cache

@@ -47,7 +47,7 @@ def test_planted_numbers_come_back(name: str) -> None:
 
 def test_all_400_numbers_stand_in_one_table_once() -> None:
     places = Counter()
-    for recipe in map(recipes.load, recipes.RECIPES):
+    for recipe in map(recipes.load, planted.JOB_OF):
         for cell in recipe.cells:
             place = cell.labels | {"params": cell.attack.printed, "metric": cell.metric.name}
             if not is_ours(place):
@@ -150,7 +150,7 @@ def test_another_or_unknown_checkpoint_is_not_comparable(sha256: str | None) -> 
 
 
 def test_starred_cells_are_not_comparable_even_with_the_authors_checkpoint() -> None:
-    records = planted.frame("sa2_main")
+    records = planted.frame("sa2")
     data = cells(with_checkpoint(recipes.load("sa2_synapse")), records, facts_of(records, SHA))
     comparable = data[data["verdict"] != "not comparable"]
     assert {*comparable["attack"]} == {"Clean", "SA2"}

@@ -12,7 +12,6 @@ from freqbench.job.schema import JobSpec
 from freqbench.reporting.papers import recipes
 from freqbench.reporting.papers.recipes import published
 
-ROOT = Path(__file__).parents[3]
 OWN = """
 title: mine
 rows: [attack]
@@ -69,10 +68,11 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
 @pytest.mark.parametrize(
     ("job", "table", "not_run"),
     [
-        ("acdc_sa2", "sa2_acdc", {"AutoAttack", "SSA"}),  # too dear; in need of cubes: rows of their own
-        ("acdc_table6", str(ROOT / "jobs" / "tables" / "acdc_table6.yaml"), set()),
-        ("malik_main", str(ROOT / "jobs" / "tables" / "malik_white_box.yaml"), set()),
-        ("rog_msd", str(ROOT / "jobs" / "tables" / "rog_msd.yaml"), set()),
+        ("acdc/sa2", "sa2_acdc", {"AutoAttack", "SSA"}),  # too dear; in need of cubes: rows of their own
+        ("acdc/table6", "acdc_table6", set()),
+        ("hippocampus/table6", "hippocampus_table6", set()),
+        ("papers/malik", "malik_white_box", set()),
+        ("papers/rog_msd", "rog_msd", set()),
     ],
 )
 def test_a_job_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:
