@@ -11,7 +11,7 @@ from freqbench.core.files import storage
 from freqbench.data import DATASETS, nifti
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
-from freqbench.data.loaders.decathlon import Published, is_averaged
+from freqbench.data.loaders.decathlon import PublishedSplit, is_averaged
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
@@ -20,7 +20,7 @@ ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stom
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayoutKind:
     """A known layout, and the files that identify it."""
 
     title: str
@@ -151,22 +151,22 @@ def _lists_as_nnunet(path: Path) -> bool:
     return isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values())
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind(
+KINDS: tuple[LayoutKind, ...] = (
+    LayoutKind(
         "TotalSegmentator",
         "s0000/ct.nii.gz and s0000/segmentations",
         ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
         "totalsegmentator",
         keys=_modality,
     ),
-    Kind(
+    LayoutKind(
         "raw folder of nnU-Net",
         "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
         _is_nnunet,
         "nnunet_raw",
         keys=_fold,
     ),
-    Kind(
+    LayoutKind(
         "BTCV as downloaded",
         "RawData/Training/img/img0001.nii.gz",
         (
@@ -176,53 +176,53 @@ KINDS: tuple[Kind, ...] = (
         ),
         "synapse",
     ),
-    Kind(
+    LayoutKind(
         "ACDC as downloaded",
         "training/patient001/patient001_frame01.nii.gz",
         ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
         "acdc",
     ),
-    Kind(
+    LayoutKind(
         "AMOS",
         "imagesTr/amos_0001.nii.gz",
         ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
         "amos",
         all_cases={"modality": "all"},
     ),
-    Kind(
+    LayoutKind(
         "Synapse (BTCV) in the Decathlon layout",
         "imagesTr/img0001.nii.gz",
         ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
         "synapse",
     ),
-    Kind(
+    LayoutKind(
         "ACDC in the Decathlon layout",
         "imagesTr/patient001_frame01.nii.gz",
         ("imagesTr/patient[0-9]*_frame*.nii.gz",),
         "acdc",
     ),
-    Kind(
+    LayoutKind(
         "task of the Medical Segmentation Decathlon",
         "a folder called Task09_Spleen or so",
         lambda folder: folder.name in TASKS,
         "msd",
         keys=lambda folder: {"task": folder.name},
     ),
-    Kind(
+    LayoutKind(
         "folder in the layout of the Decathlon",
         "dataset.json, another JSON list of cases, or imagesTr",
         _is_listed,
         "decathlon",
         keys=_of_list,
     ),
-    Kind(
+    LayoutKind(
         "images and label maps that names pair",
         "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
         lambda folder: _paired(folder) is not None,
         "pairs",
         keys=_patterns,
     ),
-    Kind(
+    LayoutKind(
         "scans without label maps",
         "scan.nii.gz",
         _has_images,
@@ -239,7 +239,7 @@ AGREEMENT_NOTE = (
 )
 
 
-def _kind_of(folder: Path) -> Kind | None:
+def _kind_of(folder: Path) -> LayoutKind | None:
     return next((kind for kind in KINDS if kind.fits(folder)), None)
 
 
@@ -299,7 +299,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
-    name = kind.loader if issubclass(DATASETS[kind.loader], Published) else nifti.stem(str(folder))
+    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else nifti.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
@@ -331,7 +331,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     )
 
 
-def _guesses(kind: Kind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yields what was concluded from names and values, and other loaders that fit the folder."""
     if kind.loader == "pairs" and (pairing := _paired(folder)):
         yield (

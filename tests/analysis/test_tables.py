@@ -171,7 +171,10 @@ def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]]) -
     [
         ([("gn", {"case": 1, "dsc": 0.1, "seed": 1, **LINF})], 15),  # seeds are attacks of their own
         ([("pgd", {"case": 2, "dsc": 0.0}), ("gn", {"case": 2, "status": "failed", **LINF})], 30),  # a case of one only
-        ([("pgd", {"case": case, "dsc": 0.0, "precision": "bf16"}) for case in (0, 1)], 30),  # fails the strength check
+        (
+            [("pgd", {"case": case, "dsc": 0.0, "precision": "bf16"}) for case in (0, 1)],
+            30,
+        ),  # fails the precision check
         ([("vafa", {"dsc": 0.0}), ("dfb", {"dsc": 0.0}), ("pgd", {"target": "unetr", "dsc": 0.0})], 30),  # other bounds
         ([("gn", {"dsc": 0.0, **LINF, "budget": 16 / 255})], 30),
         ([("faa", {"case": case, "dsc": 0.0, **LINF}) for case in (0, 1)], 0),

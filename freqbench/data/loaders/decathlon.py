@@ -191,7 +191,7 @@ class Place(NamedTuple):
     label: str
 
 
-class Published(Decathlon):
+class PublishedSplit(Decathlon):
     """A dataset with a published split, in the Decathlon layout that the list names or as downloaded.
 
     Attributes:

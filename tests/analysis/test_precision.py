@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import records, row, stored
 
-from freqbench.analysis.strength import NO_DSC, NOT_RUN, checked
+from freqbench.analysis.precision import NO_DSC, NOT_RUN, checked
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
