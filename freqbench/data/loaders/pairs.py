@@ -107,7 +107,7 @@ class Pairs(ListedFolder):
     def _source(self) -> str:
         return self._root()
 
-    def _listed_class_names(self) -> tuple[str, ...]:
+    def _listed_labels(self) -> Mapping[int, str]:
         raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
 
     def _case_id(self, line: Any) -> str:
