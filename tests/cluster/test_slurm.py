@@ -108,7 +108,7 @@ def test_a_run_that_ends_keeps_its_exit_code_and_is_not_queued_again(start: Star
     assert job.calls("python") == ["-m freqbench run job.yaml --address auto --out s3://lab/out --set seeds=[1]"]
 
 
-def test_before_the_time_limit_the_run_stores_what_is_in_flight_and_is_queued_again(start: Start) -> None:
+def test_a_run_near_its_time_limit_stores_work_in_flight_and_is_queued_again(start: Start) -> None:
     job = start(WORKS, code=130)
     job.send(signal.SIGUSR1)
     assert job.end()[0] == 130

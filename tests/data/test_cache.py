@@ -35,7 +35,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, reading voxels fails the test."""
+    """Makes reading voxels fail the test from its call on."""
     return lambda: monkeypatch.setattr(nifti, "read_image", lambda header: pytest.fail("voxels were read"))
 
 
@@ -69,7 +69,7 @@ def test_a_kept_case_is_the_case_bit_by_bit(
     assert the_same(plain, load(dataset))
 
 
-def test_it_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
+def test_a_case_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
     """The case keeps the name that it is asked for by."""
     first = load(folder.dataset())
     for place in ("imagesTr", "labelsTr"):
@@ -169,10 +169,10 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert [each.path.name for each in cache.entries()] == [names["b"], names["a"]]
     monkeypatch.setenv("FREQBENCH_CACHE_GB", str(cache.total() / 1e9 * 1.2))
     load(dataset, 2)
-    found = [each.path.name for each in cache.entries()]
-    assert names["b"] not in found
-    assert len(found) == 2
-    assert found[0] == names["a"]
+    remaining = [each.path.name for each in cache.entries()]
+    assert names["b"] not in remaining
+    assert len(remaining) == 2
+    assert remaining[0] == names["a"]
     assert cache.total() <= node_cache.limit()
     node_cache.clear("volumes")
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-6")  # less than one
@@ -180,8 +180,8 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert cache.entries() == ()
 
 
-def test_zero_turns_it_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written, and what is there is not read."""
+def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is neither written nor read."""
     load(folder.dataset())
     (path,) = kept.iterdir()
     path.write_bytes(b"")
@@ -212,8 +212,8 @@ def test_a_disk_that_refuses_costs_no_case(
     assert "a preprocessed volume could not be kept: [Errno 28] No space left on device" in caplog.text
 
 
-def test_what_dead_writers_left_is_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
-    """Of half-written files only the old, as another may be writing; `clear` says how much it was."""
+def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
+    """Only old half-written files go, as another process may be writing; `clear` says how much it removed."""
     assert node_cache.clear("volumes") == cache.total() == 0
     kept.mkdir(parents=True)
     for name, age in {".freqbench-dead.tmp": 4000, ".freqbench-alive.tmp": 0}.items():
@@ -271,8 +271,8 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
     """It holds three of the four volumes; what one process clears, another that writes it just now cannot keep."""
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0.004")
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
-        found = list(pool.map(take_part, range(PROCESSES)))
-    assert [text for _, warned in found for text in warned if "could not be kept: [Errno 2]" not in text] == []
-    assert sum(read for read, _ in found) > 0
+        parts = list(pool.map(take_part, range(PROCESSES)))
+    assert [text for _, warned in parts for text in warned if "could not be kept: [Errno 2]" not in text] == []
+    assert sum(read for read, _ in parts) > 0
     assert 0 < cache.total() <= node_cache.limit()
     assert not list(kept.glob("*.tmp"))

@@ -149,7 +149,7 @@ def test_a_bad_value_is_refused_in_one_line(arguments: dict[str, object], text: 
     refused(text, lambda: made("decathlon", **arguments), UserError)
 
 
-def test_hippocampus(shared: Path) -> None:
+def test_hippocampus_loads_as_published(shared: Path) -> None:
     """Real volumes: the classes of the list, each file's grid, the whole intensity scale used."""
     dataset = Decathlon(name="hippocampus", root=str(shared / "data/hippocampus"), split="validation[30:60]", cases=2)
     assert dataset.num_classes == 3
@@ -165,7 +165,7 @@ def test_hippocampus(shared: Path) -> None:
 # The case beside a case: what attacks take their reference from
 
 
-def test_it_is_another_one_and_always_the_same_whatever_cases_are_asked_for() -> None:
+def test_a_reference_is_another_case_and_the_same_whatever_cases_are_asked_for() -> None:
     dataset = Phantom(name="p")
     for ref in dataset.refs():
         other = dataset.other(ref, 3)
@@ -203,7 +203,7 @@ def test_a_case_that_joins_changes_nothing_but_where_it_is_drawn(folder: Folder)
 def test_a_case_that_joins_is_in_the_id_of_cells_that_draw_from_it(
     folder: Folder, attack: dict[str, object], differs: bool
 ) -> None:
-    """As a case's reference may be another from then on, its row must not pass for the same; the order is nothing."""
+    """A case's reference may be another from then on, so its row must not pass for the same; the order is nothing."""
     cell = expanded(small(attacks=[attack]))[1].cells[0]
     ids = [replace(cell, dataset=folder.dataset()).cell_id]
     folder.list(validation=folder.listed["validation"][::-1])

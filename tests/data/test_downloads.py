@@ -42,8 +42,8 @@ def test_every_task_has_its_own_scale() -> None:
 
 def test_a_task_has_its_own_tolerance_whatever_its_list_is_called() -> None:
     """Lists of a fold, made for a job, need not name the task."""
-    found = [MSD(name="x", root=".", task=task, labels=2).tolerances_mm for task in range(1, 11)]
-    assert [each for (each,) in found] == [5, 4, 7, 1, 4, 2, 5, 3, 3, 4]
+    tolerances = [MSD(name="x", root=".", task=task, labels=2).tolerances_mm for task in range(1, 11)]
+    assert [each for (each,) in tolerances] == [5, 4, 7, 1, 4, 2, 5, 3, 3, 4]
 
 
 def test_an_unknown_task_is_refused() -> None:

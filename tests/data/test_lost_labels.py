@@ -93,7 +93,7 @@ def test_a_class_that_is_lost_is_said_with_its_step(label: Any, air: Any, space:
         (np.full(SHAPE, 255, np.uint8), range(4), {}),  # nobody drew it
     ],
 )
-def test_nothing_is_said_of_classes_that_stay(label: Any, air: Any, space: dict[str, Any]) -> None:
+def test_a_class_that_stays_has_no_line(label: Any, air: Any, space: dict[str, Any]) -> None:
     assert lost(native(label, air), **space) == ()
 
 

@@ -111,7 +111,7 @@ def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_what_lacks_in_a_case_is_named(tmp_path: Path) -> None:
+def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
     cases = ["a", "b", "c", "d"]
     images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
     _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
@@ -263,5 +263,5 @@ def test_labels_with_gaps_are_proposed_with_the_classes_that_they_become(
     entry = recognise(str(tmp_path)).entry
     assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
     dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
-    found = dataset.load(dataset.refs()[0]).label
-    assert found.unique().tolist() == list(range(len(values) + 1))
+    loaded = dataset.load(dataset.refs()[0]).label
+    assert loaded.unique().tolist() == list(range(len(values) + 1))

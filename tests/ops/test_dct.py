@@ -189,8 +189,8 @@ def test_released_is_the_ratio_of_sums_over_all_samples_and_paper_the_l1_norm_of
     clean, adversarial = maps()
     apart = np.abs(spectrum(clean) - spectrum(adversarial)).sum()
     wanted = {"released": apart / np.abs(spectrum(clean)).sum(), "paper": apart / 2}
-    found = {form: float(frequency_consistency(clean, adversarial, form, None)) for form in wanted}
-    assert found == pytest.approx(wanted, rel=1e-12)
+    values = {form: float(frequency_consistency(clean, adversarial, form, None)) for form in wanted}
+    assert values == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_volume_that_blocks_do_not_tile_is_continued_by_reflection() -> None:

@@ -1,4 +1,4 @@
-"""What a client says where no head answers as it should, each a line, and how it follows a job."""
+"""A client's lines about a head that does not answer as it should, and the way it follows a job."""
 
 import asyncio
 import os
@@ -95,7 +95,7 @@ def test_the_address_that_is_given_goes_before_the_variables_of_ray(monkeypatch:
     assert os.environ["RAY_API_SERVER_ADDRESS"] == f"http://127.0.0.1:{other}"
 
 
-def test_without_the_jobs_api_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "freqbench.remote.jobs")
     monkeypatch.delattr("freqbench.remote.jobs")

@@ -26,14 +26,14 @@ with ray_cluster.own(1):
     except ray.exceptions.RayError:
         time.sleep(1)
     processes = [psutil.Process(), *ray_cleanup.marked(os.environ[ray_cleanup.MARK])]
-    connections = [found for process in processes for found in process.net_connections("inet")]
-    print(*(found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN), file=sys.stderr)
+    connections = [each for process in processes for each in process.net_connections("inet")]
+    print(*(each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN), file=sys.stderr)
 """
 
 
 @pytest.mark.integration
-def test_it_listens_on_loopback() -> None:
-    """In a process that has not imported Ray, as that of a command."""
+def test_own_ray_listens_on_loopback() -> None:
+    """The process has not imported Ray before, as that of a command."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", LISTENING], env=environment, capture_output=True, text=True)
     listening = done.stderr.split()
@@ -43,7 +43,7 @@ def test_it_listens_on_loopback() -> None:
     assert done.stdout == ""
 
 
-def test_what_a_driver_that_was_killed_has_started_is_ended_and_nothing_else() -> None:
+def test_processes_of_a_killed_driver_are_ended_and_no_others() -> None:
     wait, processes = [sys.executable, "-c", "input()"], []
     try:
         for mark in ("one driver", "another"):

@@ -1,4 +1,4 @@
-"""Nothing loads a pickle of a store or a checkpoint: by what the package calls, and by files that try."""
+"""Pickles of a store or a checkpoint are never loaded: by the package's calls, and by files that try."""
 
 import ast
 import gzip
@@ -73,26 +73,26 @@ def calls() -> Iterator[tuple[str, str, ast.Call]]:
                     yield file, ast.unparse(base), ast.Call(func=base, args=[], keywords=[])
 
 
-def test_what_can_run_a_file_stands_where_it_is_guarded_alone() -> None:
-    found: dict[str, set[str]] = {}
+def test_calls_that_run_a_file_stand_only_behind_guards() -> None:
+    places: dict[str, set[str]] = {}
     for file, called, _ in calls():
         if called in GUARDED or called in NEVER:
-            found.setdefault(called, set()).add(file)
-    assert found == GUARDED
+            places.setdefault(called, set()).add(file)
+    assert places == GUARDED
 
 
 def test_torch_and_numpy_load_no_pickles() -> None:
     wanted = {"torch.load": ("weights_only", True), "np.load": ("allow_pickle", False)}
-    found = [(called, node) for _, called, node in calls() if called in wanted]
-    assert len(found) >= 2
-    for called, node in found:
+    places = [(called, node) for _, called, node in calls() if called in wanted]
+    assert len(places) >= 2
+    for called, node in places:
         key, value = wanted[called]
         given = {word.arg: word.value for word in node.keywords}
         assert isinstance(given.get(key), ast.Constant), ast.unparse(node)
         assert given[key].value is value, ast.unparse(node)  # type: ignore[attr-defined]
 
 
-def test_no_other_library_of_pickles_is_imported_and_no_loader_goes_by_another_name() -> None:
+def test_other_libraries_of_pickles_are_not_imported_nor_loaders_renamed() -> None:
     hidden = {"pickle": {"load", "loads"}, "torch": {"load"}, "numpy": {"load"}, "yaml": {"load", "unsafe_load"}}
     for file, nodes in trees().items():
         for node in nodes:
