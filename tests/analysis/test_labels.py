@@ -61,6 +61,6 @@ STEPS = {"variant": "paper", "steps": 10}
 def test_a_label_says_what_differs_and_nothing_else(
     attack: str, settings: list[dict[str, Any]], labels: list[str]
 ) -> None:
-    """A null row, a variant, a filter or a precision is always said; other parameters where rows differ, in any order."""
+    """A null row, a variant, a filter or a precision is always said, others where rows differ, in any order."""
     assert labels_of(attack, *settings) == labels
     assert labels_of(attack, *settings[::-1]) == labels[::-1]

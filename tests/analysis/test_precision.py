@@ -24,11 +24,14 @@ def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[
 
 
 @pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
-def test_a_row_is_shown_at_the_dsc_of_fp32_and_left_out_without_fp32(changed: dict[str, Any]) -> None:
-    reduced = row(dsc=0.5, **changed)
-    assert reasons(records(row(dsc=0.5), reduced)) == [""]
+@pytest.mark.parametrize("attack", [{}, {"attack": "dfb", "seed": None, "variant": None}], ids=["seed", "no seed"])
+def test_a_row_is_shown_at_the_dsc_of_fp32_and_left_out_without_fp32(
+    changed: dict[str, Any], attack: dict[str, Any]
+) -> None:
+    plain, reduced = row(dsc=0.5, **attack), row(dsc=0.5, **attack, **changed)
+    assert reasons(records(plain, reduced)) == [""]
     assert reasons(records(reduced)) == [NOT_RUN]
-    assert reasons(records(reduced), records(row(dsc=0.5))) == [""]  # of the reference
+    assert reasons(records(reduced), records(plain)) == [""]  # of the reference
 
 
 @pytest.mark.parametrize(("dsc", "apart"), [(0.502, ""), (0.498, ""), (0.5035, "0.35"), (0.4965, "0.35")])
@@ -43,11 +46,6 @@ def test_means_are_compared_over_the_cases_and_seeds_that_both_have(varied: str)
     plain = [row(**{varied: number}, dsc=dsc) for number, dsc in enumerate((0.5, 0.5, 0.9))]
     reduced = [row(**{varied: number}, dsc=dsc, **BF16) for number, dsc in ((0, 0.51), (1, 0.491), (3, 0.1))]
     assert reasons(records(*plain, *reduced)) == [""] * 3
-
-
-def test_attacks_without_a_seed_are_compared() -> None:
-    plain = row("dfb", seed=None, variant=None, dsc=0.5)
-    assert reasons(records(plain, row("dfb", seed=None, variant=None, dsc=0.5, **BF16))) == [""]
 
 
 @pytest.mark.parametrize(

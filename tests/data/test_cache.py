@@ -91,15 +91,6 @@ def test_a_models_own_space_is_kept_apart(folder: Folder) -> None:
     assert the_same(folder.dataset(intensity="minmax", crop_foreground=False).load(ref), dataset.load(ref, space))
 
 
-def test_another_release_of_a_library_is_another_volume(
-    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load(folder.dataset())
-    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
-    load(folder.dataset())
-    assert len(list(kept.iterdir())) == 2
-
-
 class Darker(Decathlon):
     """Somebody's dataset that reads the same files in another way."""
 
@@ -108,10 +99,15 @@ class Darker(Decathlon):
         return replace(native, image=native.image / 2)
 
 
-def test_a_class_of_another_package_has_volumes_of_its_own(folder: Folder) -> None:
+def test_another_release_of_a_library_and_another_class_have_volumes_of_their_own(
+    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
     bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
+    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
+    load(Decathlon(**arguments))
+    assert len(list(kept.iterdir())) == 3
 
 
 def test_content_that_changed_after_planning_is_refused(folder: Folder) -> None:

@@ -150,15 +150,8 @@ def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None
     (tmp_path / f"s0001/segmentations/{structure}.nii.gz").unlink()
     layout = recognise(str(tmp_path))
     (problem,) = layout.problems
-    assert "s0001" in problem
-    assert structure in problem
+    assert {"s0001", structure} <= set(problem.replace(":", " ").replace("/", " ").replace(".", " ").split())
     assert layout.entry["classes"] == ["spleen", "liver"]
-
-
-def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match="loop: expected a folder or a NIfTI file, found none: check --data"):
-        recognise(str(tmp_path / "loop"))
 
 
 def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
@@ -173,13 +166,7 @@ def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
     assert len(seen) == 1 + layouts.LOOKED_INTO
 
 
-def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
-    downloads.decathlon(tmp_path, {"training": ["a"]})
-    (tmp_path / "dataset.json").unlink()
-    assert "expected the JSON list of cases" in _problems(tmp_path)
-
-
-def test_unused_files_are_noted(tmp_path: Path) -> None:
+def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"], "test": ["t"]})
     put(tmp_path / "imagesTr/spare.nii.gz", volume()[0])
     layout = recognise(str(tmp_path))
@@ -188,6 +175,8 @@ def test_unused_files_are_noted(tmp_path: Path) -> None:
         "the list does not name: imagesTr/spare.nii.gz",
     )
     assert layout.problems == ()
+    (tmp_path / "dataset.json").unlink()
+    assert "expected the JSON list of cases" in _problems(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +190,10 @@ def test_unused_files_are_noted(tmp_path: Path) -> None:
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
         (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
+        (
+            lambda root: (root.rmdir(), root.symlink_to(root)),
+            "expected a folder or a NIfTI file, found none: check --d",
+        ),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused_in_one_line(

@@ -85,12 +85,23 @@ def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complain
         pack(folder, with_checkpoint(text))
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet", "random:7"],
+NODES = (
+    "s3://lab/a.pt",
+    "file:///nfs/a.pt",
+    "${CHECKPOINTS}/a.pt",
+    "$CHECKPOINTS/a.pt",
+    "zoo://phantom/unet",
+    "random:7",
 )
-def test_a_path_of_the_nodes_stays_as_it_is(folder: Path, text: str) -> None:
-    packed = pack(folder, with_checkpoint(text))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*map(with_checkpoint, NODES), with_data(root="s3://lab/abdomen", list="mine.json")],
+    ids=[*NODES, "list"],
+)
+def test_a_path_of_the_nodes_stays_as_it_is(folder: Path, content: dict[str, Any]) -> None:
+    packed = pack(folder, content)
     assert (sorted(packed.files), packed.overrides) == (["jobs/job.yaml"], ())
 
 
@@ -115,11 +126,6 @@ def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
     monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
     (entry,) = config.load(packed.job, JobSpec, packed.overrides).datasets
     assert build_dataset(entry, "job").listed_cases() == 1
-
-
-def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
-    packed = pack(folder, with_data(root="s3://lab/abdomen", list="mine.json"))
-    assert (sorted(packed.files), packed.overrides) == (["jobs/job.yaml"], ())
 
 
 def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
