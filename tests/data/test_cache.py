@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from engine.cases import case_of
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import node_cache, storage
@@ -231,15 +232,7 @@ ROUNDS, VOLUMES, PROCESSES = 30, 4, 4
 
 def numbered(number: int) -> Case:
     """A volume of 1.3 MB that holds its number throughout."""
-    return Case(
-        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=(64, 64, 64)),
-        image=torch.full((1, 64, 64, 64), float(number)),
-        label=torch.full((1, 64, 64, 64), number, dtype=torch.uint8),
-        spacing=(1, 1, 1),
-        affine=np.eye(4),
-        native_ranges=((0, 1),),
-        original_spacing=(1, 1, 1),
-    )
+    return case_of(torch.full((1, 64, 64, 64), float(number)), torch.full((1, 64, 64, 64), number), "0" * 16)
 
 
 def take_part(process: int) -> tuple[int, list[str]]:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Case, CaseRef, NativeCase
+from freqbench.core.types import Case, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.data.preprocess import prepare
 
-from .downloads import LPS, SRA, TURN
+from .downloads import LPS, SRA, TURN, native_case
 
 SHAPE = (20, 18, 14)
 KEPT = Preprocess(intensity={"window": (-100.0, 300.0)})
@@ -29,14 +29,7 @@ def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -
     image = np.full((channels, *SHAPE), -1000, np.float32)
     image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    return NativeCase(
-        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=SHAPE),
-        image=torch.from_numpy(image),
-        label=torch.zeros((1, *SHAPE), dtype=torch.uint8),
-        affine=affine,
-        spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
-        source="a",
-    )
+    return native_case(image, np.zeros(SHAPE), affine=affine, spacing=tuple(steps.tolist()))
 
 
 def _noisy(case: Case, eps: float = 8 / 255) -> Tensor:

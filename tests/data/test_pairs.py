@@ -165,13 +165,10 @@ def test_a_pattern_that_cannot_be_is_refused(keys: dict[str, Any], text: str) ->
     refused(text, lambda: made("pairs", **{"label": "{case}_seg.nii.gz", **keys}), UserError)
 
 
-def test_two_files_for_one_pattern_are_refused(tmp_path: Path) -> None:
+def test_a_pattern_of_two_files_or_none_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, ["u/v1.nii.gz", "w/v1.nii.gz"], [])
     keys = {"root": str(tmp_path), "image": "*/{case}.nii.gz", "labels": 3, "reference": "prediction"}
     refused("got u/v1.nii.gz and w/v1.nii.gz", made("pairs", **keys).refs)
-
-
-def test_patterns_without_a_file_are_refused(tmp_path: Path) -> None:
     keys = {"root": str(tmp_path), "image": "{case}.nii.gz", "label": "{case}_gt.nii.gz", "labels": 3}
     refused("expected images {case}.nii.gz, found none", made("pairs", **keys).refs, MissingDataError)
 
@@ -215,15 +212,12 @@ def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> N
     )
 
 
-def test_a_file_called_a_mask_with_the_values_of_a_scan_is_a_scan_and_said(tmp_path: Path) -> None:
+def test_a_file_called_a_mask_is_a_scan_by_its_values_and_masks_alone_are_none(tmp_path: Path) -> None:
+    _write(tmp_path, [], ["p_seg.nii.gz"])
+    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
     assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
-
-
-def test_masks_alone_are_no_scans(tmp_path: Path) -> None:
-    _write(tmp_path, [], ["p_seg.nii.gz"])
-    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
 
 
 def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
