@@ -49,9 +49,10 @@ def test_confusion_has_labels_in_rows() -> None:
     assert counts.sum() == LABEL.size
 
 
-def test_missed_and_hallucinated_classes_are_counted() -> None:
+def test_missed_hallucinated_classes_and_changed_voxels_are_counted() -> None:
     counts = confusion(PRED, LABEL, 6)
     assert (missed_classes(counts), hallucinated_classes(counts)) == (1, 1)
+    assert (voxel_success(LABEL, PRED), voxel_success(PRED, PRED)) == (4 / 8, 0.0)
 
 
 @pytest.mark.parametrize("case", ["normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin"])
@@ -68,11 +69,6 @@ def test_dice_is_monais_stored_one(arrays: Path, case: str) -> None:
 def test_leading_axes_of_length_one_and_mixed_integer_types_are_fine() -> None:
     wide = torch.as_tensor(PRED).to(torch.uint8)[None, None]
     np.testing.assert_array_equal(dice(wide, LABEL, 6), dice_from_confusion(confusion(PRED, LABEL, 6)))
-
-
-def test_voxel_success_is_the_share_that_changed() -> None:
-    assert voxel_success(LABEL, PRED) == 4 / 8
-    assert voxel_success(PRED, PRED) == 0.0
 
 
 def test_means_over_nothing_are_nan_without_a_warning() -> None:

@@ -43,13 +43,10 @@ def test_samples_do_not_touch_each_other() -> None:
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_a_heavy_weight_leaves_nothing_and_none_leaves_the_box() -> None:
+def test_a_heavy_weight_leaves_nothing_as_of_zeros_and_none_leaves_the_box() -> None:
+    zero = torch.zeros(1, 4)
+    assert torch.equal(linf_prox(zero, torch.ones(1), zero + 1e-8, zero - 1, zero + 1), zero)
     point, _, metric, low, high = task()
     for weight, expected in ((1e6, torch.zeros_like(point)), (1e-12, point.clamp(low, high))):
         moved = linf_prox(point, torch.full((3,), weight, dtype=torch.float64), metric, low, high)
         assert torch.allclose(moved, expected, atol=1e-7)
-
-
-def test_a_zero_point_stays_zero() -> None:
-    zero = torch.zeros(1, 4)
-    assert torch.equal(linf_prox(zero, torch.ones(1), zero + 1e-8, zero - 1, zero + 1), zero)

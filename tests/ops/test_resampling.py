@@ -46,12 +46,9 @@ def test_a_ramp_comes_back_where_it_is_in_sight_and_zeros_elsewhere(ratio: float
     assert bool((back[~made.in_sight] == 0).all())
 
 
-def test_an_unchanged_side_is_not_zoomed() -> None:
+def test_an_unchanged_side_is_not_zoomed_and_a_side_is_at_least_one_voxel() -> None:
     assert Zoom.of(random(1, 1, *SHAPE), 1.0, (0, 0, 0)) is None
     assert Zoom.of(random(1, 1, *SHAPE), 1.05, (0, 0, 0)) is None, "less than half a voxel on every axis"
-
-
-def test_a_side_is_at_least_one_voxel() -> None:
     ones = torch.ones(1, 1, *SHAPE)
     assert torch.count_nonzero(Zoom.of(ones, 0.01, [0.5] * 3).zoom(ones)) == 1
 
