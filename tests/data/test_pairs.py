@@ -25,7 +25,7 @@ def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
         put(root / path, volume()[1])
 
 
-def _found(root: Path) -> Any:
+def _proposed(root: Path) -> Any:
     """The dataset of doctor's job line."""
     (entry,) = yaml.safe_load(recognise(str(root)).job_line)
     return build_dataset(entry, where="job.yaml")
@@ -65,7 +65,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
     """The image of the last case is that of its own file, as each has another seed."""
     image, label, texts, last, patients = LAYOUTS[name]
     _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     refs = dataset.refs()
     assert (dataset.loader, len(refs), refs[-1].case_id, dataset.num_classes) == ("pairs", len(texts), last, 3)
     assert len({ref.patient_id for ref in refs}) == patients
@@ -77,7 +77,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
 def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_path: Path) -> None:
     sides = ("train", "val")
     _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     assert (dataset.image, dataset.split) == (("{split}/imgs/{case}.nii.gz",), "val")
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
 
@@ -94,7 +94,7 @@ def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_pat
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     image = dataset.native(dataset.refs()[1]).image
     expected = [volume(len(names) + names.index(name))[0] for name in order]
     np.testing.assert_array_equal(image, np.stack(expected))
