@@ -191,13 +191,8 @@ class Dataset(Strict, abc.ABC):
         return prepare(self.native(ref), space or self.space, class_names=self.class_names)
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields one line per problem with a case in a space: damage, intensities off the window, lost label voxels."""
-        try:
-            case = self.load(ref, space)
-        except DataError as error:
-            yield str(error)
-        else:
-            yield from (f"{ref.case_id} of {self.name}: {line}" for line in (*case.off_scale, *case.lost))
+        """Yields one line per problem with a case's intensities in a space. Synthetic datasets yield none."""
+        yield from ()
 
     def shape_in(self, ref: CaseRef, space: Preprocess | None) -> Shape:
         """Returns the voxels of a case in a space (None: the dataset's) before cropping, an upper bound, unread.

@@ -24,7 +24,7 @@ from freqbench.engine.rows import Outcome
 from freqbench.engine.worker import WorkerSpec
 from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
-from freqbench.job.plan import Plan, data_check, first_cases, make_plan, volumes_root
+from freqbench.job.plan import Plan, first_cases, make_plan, volumes_root
 from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
 from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
@@ -144,8 +144,9 @@ def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
 
 
 def _faults(plan: Plan) -> Iterator[str]:
-    """Yields one line per problem with the voxels of the first remaining cases."""
-    return data_check(first_cases(plan.units))
+    """Yields one line per problem with the intensities of the first remaining cases."""
+    for dataset, ref, space in first_cases(plan.units):
+        yield from dataset.faults(ref, space)
 
 
 class _Run:

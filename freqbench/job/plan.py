@@ -11,12 +11,14 @@ import torch
 from rich.table import Table
 
 from freqbench.attacks import ATTACKS
+from freqbench.core.errors import DataError
 from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.machine import available_cores
 from freqbench.core.types import CaseRef
 from freqbench.data import Dataset
 from freqbench.data.base import counted_patients
+from freqbench.data.loaders.phantom import Phantom
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.grid import Grid
 from freqbench.job.rehearsal import Missing
@@ -94,11 +96,19 @@ def first_cases(units: Iterable[Unit]) -> Iterator[tuple[Dataset, CaseRef, Prepr
 
 
 def data_check(cases: Iterable[tuple[Dataset, CaseRef, Preprocess]]) -> Iterator[str]:
-    """Yields `Dataset.faults` of cases, and stops after CHECK_S seconds."""
+    """Yields a line per problem with the voxels of cases: damage, intensities off the window, lost label voxels.
+
+    Reads cases from files, prepares them and stops after CHECK_S seconds; synthetic ones need no check.
+    """
     started = time.monotonic()
     for dataset, ref, space in cases:
-        if time.monotonic() - started < CHECK_S:
-            yield from dataset.faults(ref, space)
+        if not isinstance(dataset, Phantom) and time.monotonic() - started < CHECK_S:
+            try:
+                case = dataset.load(ref, space)
+            except DataError as error:
+                yield str(error)
+            else:
+                yield from (f"{ref.case_id} of {dataset.name}: {line}" for line in (*case.off_scale, *case.lost))
 
 
 def volumes_root(grid: Grid, out: str) -> str | None:

@@ -3,7 +3,6 @@
 import abc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -22,6 +21,7 @@ from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
 from freqbench.data.base import ClassName, Dataset
+from freqbench.data.intensities import off_scale
 from freqbench.data.labels import Classes, classes_of, read_classes
 from freqbench.data.preprocess import check_room, file_codes, prepared_shape, ras_grid
 
@@ -254,18 +254,21 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         )
 
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields problems as `Dataset.faults` does, and headers that nobody filled, and labels that are rounded."""
-        yield from super().faults(ref, space)
-        with suppress(DataError):  # which the first line says
-            entry = self._entry(ref.case_id)
+        """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
+        try:
+            native, entry = self.native(ref), self._entry(ref.case_id)
             image, label = self._headers(entry)
-            if image.is_unfilled:
-                yield (
-                    f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
-                    "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
-                )
-            if label and not entry.masks and (note := nifti.rounding(label)):
-                yield note
+        except DataError as error:
+            yield str(error)
+            return
+        if image.is_unfilled:
+            yield (
+                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
+                "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
+            )
+        yield from (f"{native.source}: {line}" for line in off_scale(native, space))
+        if label and not entry.masks and (note := nifti.rounding(label)):
+            yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
         """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.

@@ -1,6 +1,5 @@
 """Draws CT-like volumes: a dataset that needs no download and no disk, also as a stand-in for another."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -94,10 +93,6 @@ class Phantom(Dataset):
             spacing=self.spacing,
             source=ref.case_id,
         )
-
-    def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
-        """Yields nothing: drawn volumes need no check."""
-        yield from ()
 
     @property
     def space(self) -> Preprocess:
