@@ -20,15 +20,11 @@ ROI = (8, 8, 8)
 SHIFTS = itertools.count(1)
 
 
-def test_the_classes_of_the_guide_keep_their_contracts() -> None:
+def test_the_classes_of_the_guide_and_the_phantom_keep_their_contracts() -> None:
     testing.check_attack(Walk(eps=8 / 255))
     testing.check_dataset(Balls(name="balls"))
     testing.check_network(Tiny(classes=2), num_classes=2, roi=ROI)
-
-
-def test_a_dataset_of_freqbench_keeps_the_contract() -> None:
-    """Its recipe has tuples, which identities read as lists."""
-    testing.check_dataset(Phantom(name="phantom", shape=(24, 20, 16)))
+    testing.check_dataset(Phantom(name="phantom", shape=(24, 20, 16)))  # its recipe has tuples
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from tiny_job import JOB, execute, small
 
-from freqbench.analysis.strength import checked
+from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.results import Store
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from freqbench.analysis.strength import PLAIN
+from freqbench.analysis.precision import PLAIN
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.frequency import BLOCK_CUT
 from freqbench.core.documents import object_of

@@ -2,7 +2,7 @@
 
 Scores are means over cases and seeds that leave undefined values out (their number is stated). Rows are ordered by
 threat model, attack and budget and never by score: attacks of different threat models are not comparable by DSC alone.
-Rows of a reduced precision are kept where the strength check passes (`freqbench.analysis.strength`).
+Rows of a reduced precision are kept where the precision check passes (`freqbench.analysis.precision`).
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ import pandas as pd
 from freqbench.analysis.frames import plain
 from freqbench.analysis.groups import budget_texts, scored
 from freqbench.analysis.labels import attack_labels, model_names
+from freqbench.analysis.precision import checked
 from freqbench.analysis.scores import SCORES, shown_scores
-from freqbench.analysis.strength import checked
 from freqbench.core.errors import UserError, unknown
 
 PAIR = ["dataset", "source_model", "target_model"]

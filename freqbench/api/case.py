@@ -369,8 +369,8 @@ class _Files(ListedFolder):
     def _source(self) -> str:
         return self.image[0]
 
-    def _listed_class_names(self) -> tuple[str, ...]:
-        return ()
+    def _listed_labels(self) -> Mapping[int, str]:
+        return {}
 
     def _case_id(self, line: Any) -> str:
         return str(line)

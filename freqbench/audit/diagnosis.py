@@ -13,7 +13,6 @@ from torch import Tensor
 
 from freqbench import models
 from freqbench.attacks import ATTACKS
-from freqbench.core import brainchop
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.files import node_cache, storage
 from freqbench.core.machine import versions
@@ -29,7 +28,7 @@ from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
-from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, read_metadata, resolve, zoo_names
+from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, brainchop, read_metadata, resolve, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of

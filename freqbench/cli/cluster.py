@@ -64,7 +64,7 @@ def submit(
     variables = working_directory.environment(env or ())
     part = Shard.parse(shard) if shard else None
     packed = working_directory.pack(job)
-    head = jobs.Head(address)
+    head = jobs.Dashboard(address)
     options = {
         "--set": [*(set_ or ()), *packed.overrides, *_kept(job.training, head, path)],
         "--limit-cases": limit_cases,
@@ -102,7 +102,7 @@ def status(
         else:
             common.console().print(*tables(of_store))
         return
-    head = _jobs().Head(address)
+    head = _jobs().Dashboard(address)
     details = head.details(of)
     of_job = _facts(details)
     store: dict[str, Any] | None = None
@@ -129,7 +129,7 @@ def status(
 @app.command()
 def stop(job_id: JobId, address: Address = None) -> None:
     """Stop a job on a cluster: it finishes and stores work in flight, in two minutes at most."""
-    head = _jobs().Head(address)
+    head = _jobs().Dashboard(address)
     if (before := head.details(job_id)).status.is_terminal():
         common.say(f"{job_id} had already ended: {before.status.value}")
         return
@@ -158,7 +158,7 @@ def list_jobs(address: Address = None) -> None:
 @app.command()
 def jobs(address: Address = None) -> None:
     """Show the jobs of a cluster, the latest last."""
-    head = _jobs().Head(address)
+    head = _jobs().Dashboard(address)
     table = Table(
         Column("id", overflow="fold", min_width=20),
         "job",

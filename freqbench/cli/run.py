@@ -288,7 +288,7 @@ def _show_bounds(out: str) -> None:
 
     from freqbench.analysis import certificates
     from freqbench.analysis.frames import found_records
-    from freqbench.analysis.strength import checked
+    from freqbench.analysis.precision import checked
     from freqbench.analysis.tables import current
     from freqbench.reporting import render
     from freqbench.reporting.contents import keys_of

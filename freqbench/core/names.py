@@ -13,9 +13,11 @@ from freqbench.core.plugins import names_class
 
 LONGEST = 128  # bytes: two names, a cell's id and a suffix have to fit into the 255 of a file name
 ALLOWED = "letters, digits and _ . , + = @ ( ) - or blanks within"
+OWN_PROTOCOLS: Mapping[str, str] = {"brainchop": "freqbench.models.brainchop:local"}
+"""Protocols of freqbench's own, each with the function that fetches a URI's file or folder."""
 PROTOCOLS = (
     *("file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https"),
-    "brainchop",  # of freqbench's own: freqbench.core.brainchop
+    *OWN_PROTOCOLS,
 )
 
 # A leading dot or dash hides a file or looks like an option; a trailing dot or blank is lost on some disks.
@@ -36,7 +38,7 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
 }
 
 
-class _Names(dict[str, tuple[str, ...]]):
+class _KnownNames(dict[str, tuple[str, ...]]):
     def __missing__(self, kind: str) -> tuple[str, ...]:
         self[kind] = tuple(name for table, file in _TABLES[kind].items() for name in entries(file, table))
         return self[kind]
@@ -49,7 +51,7 @@ FORMER: Mapping[str, str] = {
 }
 """Packaged jobs by their names before they were in folders, where the `name` in the file is another's."""
 
-KNOWN = _Names(bands=("low", "middle", "high"))
+KNOWN = _KnownNames(bands=("low", "middle", "high"))
 """Names of each kind that a job may use; those of a table are read on first use."""
 
 # Unambiguous names from the code released with the papers.

@@ -173,7 +173,9 @@ def _cases_of_mask(path: str, levels: Sequence[int]) -> Iterator[Texts]:
     varying = tuple(folders[level] for level in levels if level < len(folders))
     if name:
         yield (name,)
-        if varying and not any(_holds(name, folder) or _holds(folder, name) for folder in varying):
+        if varying and not any(
+            _within(*pair) is not None for folder in varying for pair in ((name, folder), (folder, name))
+        ):
             yield (*varying, name)
     if match:
         yield from ((folder,) for folder in reversed(folders) if not _MASK_FOLDER.fullmatch(folder))
@@ -186,10 +188,9 @@ def _case_in(path: str, cases: Mapping[Texts, str], levels: Sequence[int]) -> Te
     *folders, file = path.split("/")
     varying = tuple(folders[level] for level in levels if level < len(folders))
     runs = [*_runs(nifti.stem(file))]
-    found: list[Texts] = [(run,) for part in folders for run in _runs(part)]
-    found += [(run,) for run in runs]
-    found += [varying, *((*varying, run) for run in runs)]
-    return max((case for case in found if case in cases), key=lambda case: len("".join(case)), default=None)
+    alone = [(run,) for run in (*(run for part in folders for run in _runs(part)), *runs)]
+    texts: list[Texts] = [*alone, varying, *((*varying, run) for run in runs)]
+    return max((case for case in texts if case in cases), key=lambda case: len("".join(case)), default=None)
 
 
 def _runs(part: str) -> Iterator[str]:
@@ -202,12 +203,8 @@ def _runs(part: str) -> Iterator[str]:
         yield match[1]
 
 
-def _holds(name: str, text: str) -> bool:
-    """True if a name holds a text between separators."""
-    return _within(name, text) is not None
-
-
 def _within(name: str, text: str) -> int | None:
+    """Returns the place of a text between separators in a name; None if it is not there."""
     match = re.search(rf"(?<![^{_SEPARATORS}]){re.escape(text)}(?![^{_SEPARATORS}])", name)
     return match.start() if match else None
 
@@ -227,7 +224,7 @@ def _pattern(path: str, case: Texts) -> str:
             replaced = _replaced(replaced, text, name)
         if part is not stem and _SPLIT_FOLDER.fullmatch(part):
             replaced = SPLIT
-        elif part is not stem and replaced == part and any(_holds(text, part) for text in case):
+        elif part is not stem and replaced == part and any(_within(text, part) is not None for text in case):
             replaced = "*"
         parts.append(replaced)
     return "/".join(parts) + file.removeprefix(stem)

@@ -11,16 +11,23 @@ from freqbench.core.files import storage
 from freqbench.data import DATASETS, nifti
 from freqbench.data.base import counted_patients
 from freqbench.data.file_names import Pairing, classes_in, holds_classes, pairings
-from freqbench.data.loaders.decathlon import Published, is_averaged
+from freqbench.data.loaders.decathlon import Decathlon, PublishedSplit, is_averaged
 from freqbench.data.loaders.folder import ListedFolder, Survey, expanded, read_object
 from freqbench.data.loaders.msd import TASKS
 from freqbench.data.loaders.nnunet_raw import NnunetRaw
 
+READ = 20  # label maps that are read for their values
+DEPTH = 4  # of folders in which files are looked for by their names
+LISTED = 50_000  # files of a folder that are looked at
+LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
+
+# The split that a job line proposes: the first of these with a complete case.
+PREFERRED = ("validation", "test", "val", "training", "train")
 ORGANS = ("spleen", "kidney_right", "kidney_left", "gallbladder", "liver", "stomach", "pancreas")
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayoutKind:
     """A known layout, and the files that identify it."""
 
     title: str
@@ -67,43 +74,38 @@ def _found_classes(paths: Sequence[str]) -> dict[str, Any]:
     return {"labels": max(2, len(values)), **({"label_map": moved} if moved else {})}
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON file; empty for another file, and without one."""
+    try:
+        return read_object(str(path), "a list") if path.is_file() else {}
+    except DataError:
+        return {}
+
+
 def _list_of(folder: Path) -> str | None:
     """Returns the name of a folder's JSON list of cases: `dataset.json`, or the first with entries that name images."""
     names = ["dataset.json", *sorted(path.name for path in folder.glob("[!.]*.json"))[:LOOKED_INTO]]
-    return next((name for name in names if (folder / name).is_file() and _entries(folder / name)), None)
+    return next((name for name in names if _entries(_content(folder / name))), None)
 
 
-def _entries(path: Path) -> list[dict[str, Any]]:
-    """Returns the entries of a JSON list of cases that name an image; none for another file."""
-    try:
-        content = read_object(str(path), "a list")
-    except DataError:
-        return []
+def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the entries of a list of cases that name an image."""
     lists = [value for value in content.values() if isinstance(value, list)]
     return [line for lines in lists for line in lines if isinstance(line, dict) and "image" in line]
-
-
-def _is_listed(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("dataset.json", "imagesTr")) or _list_of(folder) is not None
 
 
 def _of_list(folder: Path) -> dict[str, Any]:
     """Returns keys for a list: its name, a fold if its entries have some, and the classes if it does not name them."""
     name = _list_of(folder) or "dataset.json"
     keys: dict[str, Any] = {} if name == "dataset.json" else {"list": name}
-    lines = _entries(folder / name)
+    content = _content(folder / name)
+    lines = _entries(content)
     if any(isinstance(line.get("fold"), int) for line in lines):
         keys["fold"] = 0
-    if lines and "labels" not in read_object(str(folder / name), "a list"):
-        dataset = DATASETS["decathlon"].model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
-        if isinstance(dataset, ListedFolder):
-            labels = [
-                path
-                for split, of_split in dataset.splits().items()
-                if of_split
-                for path in dataset.survey(split).labels
-            ]
-            keys |= _found_classes(_some(folder, labels))
+    if lines and "labels" not in content:
+        dataset = Decathlon.model_validate({"name": "x", "root": str(folder), "labels": 2, **keys})
+        surveys = [dataset.survey(split) for split, of_split in dataset.splits().items() if of_split]
+        keys |= _found_classes(_some(folder, [path for survey in surveys for path in survey.labels]))
     return keys
 
 
@@ -111,10 +113,6 @@ def _modality(folder: Path) -> dict[str, Any]:
     """Returns `modality: mr` for cases of TotalSegmentator that are MR, and the structures."""
     is_mr = any(folder.glob("s[0-9]*/mri.nii.gz")) and not any(folder.glob("s[0-9]*/ct.nii.gz"))
     return {**({"modality": "mr"} if is_mr else {}), **_classes(folder)}
-
-
-def _fold(folder: Path) -> dict[str, Any]:
-    return {"fold": 0} if (folder / "splits_final.json").exists() else {}
 
 
 def _structures(case: Path) -> list[str]:
@@ -137,36 +135,29 @@ def _has_images(place: Path) -> bool:
 
 def _is_nnunet(folder: Path) -> bool:
     """True if `dataset.json` lists files as nnU-Net does, or images end in a channel's number and label maps do not."""
-    if (folder / "dataset.json").is_file() and _lists_as_nnunet(folder / "dataset.json"):
+    listed = _content(folder / "dataset.json").get("dataset")
+    if isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values()):
         return True
     image = next(folder.glob("imagesTr/*_0000.nii*"), None)
     return image is not None and not (folder / "labelsTr" / image.name).exists()
 
 
-def _lists_as_nnunet(path: Path) -> bool:
-    try:
-        listed = read_object(str(path), "a description").get("dataset")
-    except DataError:
-        return False
-    return isinstance(listed, dict) and any(isinstance(files, dict) and "images" in files for files in listed.values())
-
-
-KINDS: tuple[Kind, ...] = (
-    Kind(
+KINDS: tuple[LayoutKind, ...] = (
+    LayoutKind(
         "TotalSegmentator",
         "s0000/ct.nii.gz and s0000/segmentations",
         ("s[0-9][0-9][0-9][0-9]/ct.nii.gz", "s[0-9][0-9][0-9][0-9]/mri.nii.gz", "s[0-9][0-9][0-9][0-9]/segmentations"),
         "totalsegmentator",
         keys=_modality,
     ),
-    Kind(
+    LayoutKind(
         "raw folder of nnU-Net",
         "imagesTr/case_0000.nii.gz and labelsTr/case.nii.gz",
         _is_nnunet,
         "nnunet_raw",
-        keys=_fold,
+        keys=lambda folder: {"fold": 0} if (folder / "splits_final.json").exists() else {},
     ),
-    Kind(
+    LayoutKind(
         "BTCV as downloaded",
         "RawData/Training/img/img0001.nii.gz",
         (
@@ -176,53 +167,53 @@ KINDS: tuple[Kind, ...] = (
         ),
         "synapse",
     ),
-    Kind(
+    LayoutKind(
         "ACDC as downloaded",
         "training/patient001/patient001_frame01.nii.gz",
         ("database/training/patient[0-9]*", "training/patient[0-9]*", "patient[0-9]*/patient[0-9]*_frame*.nii.gz"),
         "acdc",
     ),
-    Kind(
+    LayoutKind(
         "AMOS",
         "imagesTr/amos_0001.nii.gz",
         ("imagesTr/amos_*.nii.gz", "imagesVa/amos_*.nii.gz"),
         "amos",
         all_cases={"modality": "all"},
     ),
-    Kind(
+    LayoutKind(
         "Synapse (BTCV) in the Decathlon layout",
         "imagesTr/img0001.nii.gz",
         ("imagesTr/img[0-9]*.nii.gz", "imagesTr/avg*.nii.gz"),
         "synapse",
     ),
-    Kind(
+    LayoutKind(
         "ACDC in the Decathlon layout",
         "imagesTr/patient001_frame01.nii.gz",
         ("imagesTr/patient[0-9]*_frame*.nii.gz",),
         "acdc",
     ),
-    Kind(
+    LayoutKind(
         "task of the Medical Segmentation Decathlon",
         "a folder called Task09_Spleen or so",
         lambda folder: folder.name in TASKS,
         "msd",
         keys=lambda folder: {"task": folder.name},
     ),
-    Kind(
+    LayoutKind(
         "folder in the layout of the Decathlon",
         "dataset.json, another JSON list of cases, or imagesTr",
-        _is_listed,
+        lambda folder: bool(_list_of(folder)) or any((folder / name).exists() for name in ("dataset.json", "imagesTr")),
         "decathlon",
         keys=_of_list,
     ),
-    Kind(
+    LayoutKind(
         "images and label maps that names pair",
         "case.nii.gz and case_seg.nii.gz, case/imaging.nii.gz and case/segmentation.nii.gz, or images and labels",
         lambda folder: _paired(folder) is not None,
         "pairs",
         keys=_patterns,
     ),
-    Kind(
+    LayoutKind(
         "scans without label maps",
         "scan.nii.gz",
         _has_images,
@@ -239,17 +230,8 @@ AGREEMENT_NOTE = (
 )
 
 
-def _kind_of(folder: Path) -> Kind | None:
+def _kind_of(folder: Path) -> LayoutKind | None:
     return next((kind for kind in KINDS if kind.fits(folder)), None)
-
-
-READ = 20  # label maps that are read for their values
-DEPTH = 4  # of folders in which files are looked for by their names
-LISTED = 50_000  # files of a folder that are looked at
-LOOKED_INTO = 100  # folders of a folder without a layout: each costs some 30 looks at the disk
-
-# The split that a job line proposes: the first of these with a complete case.
-PREFERRED = ("validation", "test", "val", "training", "train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +281,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
         raise UserError(f"{folder}: expected a folder, or a file named .nii or .nii.gz, got another file: convert it")
     if kind is None:
         raise UserError(_unrecognised(folder))
-    name = kind.loader if issubclass(DATASETS[kind.loader], Published) else nifti.stem(str(folder))
+    name = kind.loader if issubclass(DATASETS[kind.loader], PublishedSplit) else nifti.stem(str(folder))
     entry = {"name": name, "root": str(folder), **kind.keys(folder)}
     dataset = config.validate({**entry, **kind.all_cases}, DATASETS[kind.loader], where=str(folder))
     if not isinstance(dataset, ListedFolder):
@@ -312,8 +294,9 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
             notes += dataset.notes  # refuses a list without class names
     except DataError as error:
         problems.append(str(error))
-    notes += [note for survey in surveys for note in survey.notes]
-    problems += [line for survey in surveys for line in _problems(survey, folder)]
+    for survey in surveys:
+        notes += survey.notes
+        problems += _problems(survey, folder)
     problems += _of_the_kind(dataset, folder)
     if kind.loader not in ("images", "nnunet_raw", "pairs"):
         notes += _notes(surveys, folder)
@@ -331,7 +314,7 @@ def recognise(root: str, with_labels: bool = False) -> Layout:
     )
 
 
-def _guesses(kind: Kind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
+def _guesses(kind: LayoutKind, entry: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yields what was concluded from names and values, and other loaders that fit the folder."""
     if kind.loader == "pairs" and (pairing := _paired(folder)):
         yield (

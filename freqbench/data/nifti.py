@@ -6,7 +6,7 @@ import logging
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -304,7 +304,7 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
         ) from None
     if sform is None and not (pixdim > 0).all():
         raise DataError(
-            f"{path}: expected sides of voxels above 0, got {_sides(pixdim)} in pixdim, and no sform: mend the header"
+            f"{path}: expected sides of voxels above 0, got {shown(pixdim)} in pixdim, and no sform: mend the header"
         )
     affine = np.asarray(image.affine, np.float64).copy()
     steps = affine[:3, :3]
@@ -326,22 +326,23 @@ def _affine_of(path: Path, image: Any) -> npt.NDArray[np.float64]:
             )
     if not (sides.min() * length >= SMALLEST_MM and sides.max() * length <= LARGEST_MM):
         raise DataError(
-            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {_sides(sides * length)} mm, "
-            f"as the header gives {_sides(sides)} and {unit}: mend its unit (xyzt_units) or sides"
+            f"{path}: expected voxels of {SMALLEST_MM:g} to {LARGEST_MM:g} mm a side, got {shown(sides * length)} mm, "
+            f"as the header gives {shown(sides)} and {unit}: mend its unit (xyzt_units) or sides"
         )
     affine[:3] *= length
     return affine
 
 
-def _sides(sides: npt.NDArray[Any]) -> str:
-    return " x ".join(f"{side:g}" for side in sides.tolist())
+def shown(sides: Iterable[float]) -> str:
+    """Returns the sides of a voxel or grid as an error writes them, `1 x 1 x 2.5`."""
+    return " x ".join(f"{side:g}" for side in sides)
 
 
 def _oriented(affine: npt.NDArray[np.float64]) -> str:
     """Returns the sides of the voxels, and the directions of the axes."""
     from nibabel.orientations import aff2axcodes
 
-    return f"{_sides(np.linalg.norm(affine[:3, :3], axis=0))} {''.join(map(str, aff2axcodes(affine)))}"
+    return f"{shown(np.linalg.norm(affine[:3, :3], axis=0))} {''.join(map(str, aff2axcodes(affine)))}"
 
 
 def _damaged() -> tuple[type[Exception], ...]:

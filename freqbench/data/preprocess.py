@@ -3,7 +3,7 @@
 The order is that of the papers' validation pipelines, or nnU-Net's.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,17 +15,20 @@ import numpy.typing as npt
 from freqbench.core.errors import DataError
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, parse_intensity
-from freqbench.core.types import Case, FileLabel, NativeCase, Shape, Spacing, triple
+from freqbench.core.types import LOST, NO_LABEL, Box, Case, FileLabel, NativeCase, Shape, Spacing, triple
 from freqbench.data import nnunet_resampling as nnunet
 from freqbench.data.intensities import clipped_scores, off_scale
-from freqbench.data.label_way import LabelWay, is_drawn
-from freqbench.data.nifti import check_size
+from freqbench.data.nifti import check_size, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from freqbench.data.base import Dataset
     from freqbench.ops.file_grid import FileGrid
+
+# Share of a class's volume that may be lost without a word: resampling moves the border of small structures, and a
+# crop cuts a few at the edge of the field of view.
+MOST_LOST = 0.5
 
 
 def prepare(
@@ -60,7 +63,7 @@ def prepare(
         key: MetaTensor(volume.contiguous(), affine=torch.from_numpy(native.affine)) for key, volume in volumes.items()
     }
     case = Orientationd(keys, axcodes="RAS", labels=None)(case)
-    way = LabelWay(case["label"], counts=clean is None and is_drawn(native.label))
+    way = LabelWay(case["label"], counts=clean is None and not bool((native.label == NO_LABEL).all()))
     if as_nnunet:
         case = CropForegroundd(keys, source_key=images[-1], select_fn=lambda image: image != 0)(case)
         way.take("crop", case["label"])
@@ -107,6 +110,62 @@ def prepare(
         lost=tuple(way.lost(preprocess, class_names)),
         off_scale=tuple(f"{source}: {line}" for line in said),
     )
+
+
+class LabelWay:
+    """A label map's way through `prepare`: its volumes by class after each step, and the grids within any padding.
+
+    It begins with the file's map, `[1, H, W, D]`, a MetaTensor; without `counts` it follows the grids alone.
+    """
+
+    def __init__(self, label: Any, counts: bool) -> None:
+        self._counts = counts
+        self._voxels = np.zeros(0, np.int64)  # of the file, by class
+        self._volumes: dict[str, npt.NDArray[np.float64]] = {}  # mm3 by class, after each step
+        self._grids: list[tuple[npt.NDArray[np.float64], Sequence[int]]] = []
+        self.take("file", label)
+
+    def take(self, step: str, label: Any, pads: bool = False) -> None:
+        """Takes the label map after a step: `crop`, `spacing` or `size`, which `pads` as well."""
+        affine = label.affine.numpy()
+        if step == "spacing":
+            self._grids.clear()  # this grid is all that it leaves of them
+        if not pads:
+            self._grids.append((affine, label.shape[1:]))
+        if self._counts:
+            counts = label.as_tensor().byte().flatten().bincount(minlength=NO_LABEL + 1).numpy()
+            self._voxels = counts if step == "file" else self._voxels
+            self._volumes[step] = counts * abs(float(np.linalg.det(affine[:3, :3])))
+
+    def inner(self, image: Any) -> Box:
+        """Returns `Case.inner` of the last grid, that of a MetaTensor `[C, H, W, D]`."""
+        to_last = np.linalg.inv(image.affine.numpy())
+        low, high = np.zeros(3, int), np.array(image.shape[1:])
+        for affine, shape in self._grids:
+            first = np.rint((to_last @ affine)[:3, 3]).astype(int)
+            low, high = np.maximum(low, first), np.minimum(high, first + np.array(shape))
+        return triple(zip(low.tolist(), high.tolist(), strict=True))
+
+    def lost(self, preprocess: Preprocess, class_names: Sequence[str]) -> Iterator[str]:
+        """Yields one line per foreground class that lost more than MOST_LOST of its volume, with the worst step.
+
+        A class without a name in `class_names` goes by its number.
+        """
+        if not self._counts:
+            return
+        steps, volumes = list(self._volumes), np.stack(list(self._volumes.values()))
+        for index in np.flatnonzero(volumes[-1] < (1 - MOST_LOST) * volumes[0]).tolist():
+            if 0 < index < NO_LABEL:
+                step = steps[1 + int(np.diff(volumes[:, index]).argmin())]
+                lost = round(self._voxels[index] * (1 - volumes[-1, index] / volumes[0, index]))
+                name = class_names[index] if index < len(class_names) else f"class {index}"
+                kept = "voxels that are not 0" if preprocess.is_nnunets else "intensities above the lower bound"
+                where = {
+                    "crop": f"lie outside the crop to {kept}",
+                    "spacing": f"vanish at the spacing {shown(preprocess.spacing or ())} mm",
+                    "size": f"lie outside the size {shown(preprocess.size or ())}",
+                }
+                yield f"{LOST}{lost} of {self._voxels[index]} voxels of `{name}` {where[step]}"
 
 
 def _resampled(volume: Any, preprocess: Preprocess, key: str, clean: Any) -> Any:
@@ -181,12 +240,12 @@ def prepared_shape(shape: Shape, spacing: Spacing, preprocess: Preprocess) -> Sh
 
 def check_room(source: Path | str, grid: tuple[Shape, Spacing], preprocess: Preprocess, num_channels: int = 1) -> None:
     """Refuses, before anything is read, a space in which a volume of this grid fits no memory or is one voxel."""
-    sides = " x ".join(f"{side:g}" for side in grid[1])
+    sides = shown(grid[1])
     resampled = prepared_shape(*grid, preprocess.model_copy(update={"size": None, "pad_to": None}))
     if preprocess.spacing and max(grid[0]) > 1 >= max(resampled):
         raise DataError(
-            f"{source}: expected a `spacing` that leaves more than one voxel, got "
-            f"{' x '.join(f'{side:g}' for side in preprocess.spacing)} mm: its voxels are {sides} mm now"
+            f"{source}: expected a `spacing` that leaves more than one voxel, got {shown(preprocess.spacing)} mm: its "
+            f"voxels are {sides} mm now"
         )
     channels = (num_channels,) if num_channels > 1 else ()
     for space in (preprocess.model_copy(update={"size": None}), preprocess):

@@ -24,7 +24,6 @@ from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores
 from freqbench.core.plugins import trusting
-from freqbench.core.search import log_ratio, search
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
@@ -39,6 +38,11 @@ if TYPE_CHECKING:
 FILE = "match.json"
 METHOD = 1  # raised by hand when a change finds other budgets
 MISS = 0.05  # relative distance that is too far off to count as equal
+
+TOLERANCE = 0.01  # relative error of the distance that is near enough to stop
+WIDTH = 0.002  # relative width of the budget's interval at which the search stops
+STRIDE = 4.0  # factor from budget to budget until one exceeds the value
+NOTHING = 1e-12  # a distance that counts as 0
 
 INTENSITY = (2**-12, 1.0)
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -252,3 +256,51 @@ def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
                 for match in matches:
                     at_most = {**parameters, name: BOUNDS[name][1]}
                     yield Budget(dataset=dataset, source=source, parameters=at_most, match=match, reached=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nearest:
+    """A budget of three digits, its distance, and the number of budgets that were tried."""
+
+    budget: float
+    distance: float
+    tried: int
+
+
+def search(distance: Callable[[float], float], value: float, low: float, high: float) -> Nearest:
+    """Returns the smallest budget that reaches a distance, by bisection; if none does, the one that comes nearest.
+
+    Budgets grow by STRIDE from the smallest on until one exceeds the value, as not every distance grows all the way:
+    that of VAFA falls again where all coefficients are quantised to nothing (a peak narrower than a stride may be
+    missed). Between this budget and the one before, scipy's `brentq` (R. P. Brent, "Algorithms for Minimization without
+    Derivatives", 1973) searches on logarithmic scales, on which most distances are nearly straight lines. Budgets and
+    the value are above 0.
+
+    >>> search(lambda eps: 100 * eps, 3.0, 0.001, 1.0)
+    Nearest(budget=0.03, distance=3.0, tried=5)
+    """
+    from scipy.optimize import brentq
+
+    tried: dict[float, float] = {}
+
+    def gap(exponent: float) -> float:
+        budget = min(max(float(f"{math.exp(exponent):.3g}"), low), high)
+        if budget not in tried:
+            tried[budget] = distance(budget)
+        off = log_ratio(tried[budget], value)
+        return 0.0 if abs(off) <= TOLERANCE else off  # at 0 the search ends
+
+    below, last = math.log(low), math.log(high)
+    while gap(below) < 0 and below < last:
+        above = min(below + math.log(STRIDE), last)
+        if gap(above) >= 0:
+            brentq(gap, below, above, xtol=WIDTH)
+            break
+        below = above
+    nearest = min(tried, key=lambda budget: abs(log_ratio(tried[budget], value)))
+    return Nearest(budget=nearest, distance=tried[nearest], tried=len(tried))
+
+
+def log_ratio(distance: float, value: float) -> float:
+    """Returns the logarithm of the ratio of a distance to the value."""
+    return math.log(max(distance, NOTHING) / value)

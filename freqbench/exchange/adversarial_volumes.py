@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import torch
 from rich.console import Console
 from torch import Tensor
+from typing_extensions import override
 
 from freqbench import models
 from freqbench.attacks import Attack
@@ -44,8 +45,8 @@ class Imported(Attack):
         raise UserError(f"{self.label}: expected the volumes that were brought in, found none: bring them in again")
 
     @property
+    @override
     def passes(self) -> tuple[int, int]:
-        """Zero forward and zero backward passes."""
         return 0, 0
 
 

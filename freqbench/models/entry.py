@@ -16,12 +16,12 @@ from pydantic import (
     model_validator,
 )
 
-from freqbench.core.brainchop import FILES, SCHEME, T1
 from freqbench.core.config import Architecture, FileName, Strict
 from freqbench.core.errors import UserError, unknown
 from freqbench.core.input_space import Preprocess
 from freqbench.core.names import ALIASES
 from freqbench.core.types import Shape, triple
+from freqbench.models.brainchop import FILES, SCHEME, T1
 from freqbench.models.defences.base import Defence, defence_of
 
 if TYPE_CHECKING:

@@ -44,8 +44,8 @@ class LostError(UserError):
     """Raised if no head answers, or something else does: it may come back, as far as a client can tell."""
 
 
-class Head:
-    """Head of a cluster, by its dashboard: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS.
+class Dashboard:
+    """Dashboard of a cluster's head: `http://HEAD:8265`; None: RAY_API_SERVER_ADDRESS.
 
     The token is Ray's own: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or its file. Raises UserError where no head answers, it
     refuses the token, or it has another version of Ray.

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
-from freqbench.analysis.strength import checked
+from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.core.types import dataset_name
 from freqbench.results import Key, Store, index_keys

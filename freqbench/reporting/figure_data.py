@@ -12,8 +12,8 @@ import pandas as pd
 from freqbench.analysis.frames import class_drops, plain
 from freqbench.analysis.groups import LIMITS, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
+from freqbench.analysis.precision import checked
 from freqbench.analysis.statistics import mean_intervals
-from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
 from freqbench.core.files import storage

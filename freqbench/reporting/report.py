@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
-from freqbench.analysis.strength import checked
+from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import PAIR, attack_table, current, failures, summary, transfer_table, worst_case
 from freqbench.audit import checks
 from freqbench.core.errors import UserError, unknown
@@ -56,7 +56,7 @@ def report(
 ) -> str:
     """Reports one or several stores as tables.
 
-    Rows of a reduced precision that fail the strength check among all rows of the stores (`checked`) are left out. The
+    Rows of a reduced precision that fail the precision check among all rows of the stores (`checked`) are left out. The
     page says which and why; for `csv` a UserWarning does.
 
     Args:

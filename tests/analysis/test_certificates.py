@@ -64,7 +64,7 @@ def test_the_level_of_changes_that_add_is_a_normals(ratio: float) -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3])
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 2.0])
-def test_no_event_of_the_level_becomes_likelier_than_half_under_gain_and_offset(ratio: float, sigma: float) -> None:
+def test_an_event_of_the_level_stays_below_half_under_gain_and_offset(ratio: float, sigma: float) -> None:
     """Half-planes in any direction, and tails and middles of the offset, which gain from its other deviation."""
     radius = ratio * sigma
     p = certificates.level("gain_offset", radius, sigma)

@@ -26,7 +26,7 @@ def rows() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def stored_rows(tmp_path: Path) -> Store:
-    """Those rows as a run commits them, and a failed one that is superseded."""
+    """Commits these rows as a run does, and a failed one that is superseded."""
     made = rows()
     failed = made[0] | {"status": "failed", "error": "no", "dsc": None}
     stored(failed, root=tmp_path)
@@ -46,7 +46,7 @@ def test_texts_sort_as_texts_and_models_compare(stored_rows: Store) -> None:
     assert int((frame["source_model"] == frame["target_model"]).sum()) == 8
 
 
-def test_of_several_stores_the_best_row_of_a_key_counts(stored_rows: Store) -> None:
+def test_the_best_row_of_a_key_counts_among_several_stores(stored_rows: Store) -> None:
     better = rows()[0] | {"dsc": 0.1, "run_id": "run2"}
     both = records_frame([stored_rows, stored(better)], ["dsc"])
     assert len(both) == 16
@@ -66,9 +66,9 @@ def test_classes_of_several_stores_are_those_of_the_rows_that_count() -> None:
     for record in (older, newer, newer):
         own = {column.name: record.get(column.name) for column in CLASS_RECORDS}
         stores.append(stored(record, classes=[own | {"class_index": i, "class_name": "organ"} for i in range(2)]))
-    found = classes_frame(stores, records_frame(stores))
-    assert found[["class_index", "dsc"]].to_numpy().tolist() == [[0, 0.8], [1, 0.8]]
-    assert isinstance(found["class_name"].dtype, pd.CategoricalDtype)
+    classes = classes_frame(stores, records_frame(stores))
+    assert classes[["class_index", "dsc"]].to_numpy().tolist() == [[0, 0.8], [1, 0.8]]
+    assert isinstance(classes["class_name"].dtype, pd.CategoricalDtype)
 
 
 def test_coded_and_plain_are_each_others_inverse() -> None:

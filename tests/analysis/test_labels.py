@@ -16,7 +16,7 @@ from freqbench.analysis.labels import attack_labels, value_text
         *(("eps", 1.0, "1"), ("random_start", True, "true"), ("band", None, "none"), ("step_size", "eps/4", "eps/4")),
     ],
 )
-def test_values(name: str, value: Any, text: str) -> None:
+def test_a_value_is_written_as_people_write_it(name: str, value: Any, text: str) -> None:
     assert value_text(name, value) == text
 
 
@@ -58,10 +58,9 @@ STEPS = {"variant": "paper", "steps": 10}
         ("random_noise", [{"linf": None}, {"l2": None, **LINF}], ["random_noise l2=20", "random_noise linf=8/255"]),
     ],
 )
-def test_what_differs_is_said_and_what_is_the_same_is_not(
+def test_a_label_says_what_differs_and_nothing_else(
     attack: str, settings: list[dict[str, Any]], labels: list[str]
 ) -> None:
-    """What makes another attack of it (a null row, a variant, a filter, a precision) always, other parameters where
-    rows differ in them, in whatever order they come."""
+    """A null row, a variant, a filter or a precision is always said, others where rows differ, in any order."""
     assert labels_of(attack, *settings) == labels
     assert labels_of(attack, *settings[::-1]) == labels[::-1]

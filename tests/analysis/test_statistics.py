@@ -29,8 +29,8 @@ def rows(values: Any, patients: Any) -> pd.DataFrame:
 
 
 def interval(values: Any, patients: Any) -> Any:
-    (found,) = mean_intervals(rows(values, patients), ["g"], "v").itertuples()
-    return found
+    (row,) = mean_intervals(rows(values, patients), ["g"], "v").itertuples()
+    return row
 
 
 def student(values: Any, level: float = 0.95) -> Any:
@@ -38,30 +38,30 @@ def student(values: Any, level: float = 0.95) -> Any:
     return pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(level)))
 
 
-def test_from_20_patients_on_the_interval_is_scipys_bca(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_of_20_patients_is_scipys_bca(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(statistics, "RESAMPLES", MANY)
-    found = interval(SKEWED, range(30))
+    ours = interval(SKEWED, range(30))
     reference = stats.bootstrap((SKEWED,), np.mean, n_resamples=MANY, method="BCa", rng=5).confidence_interval
     percentile = stats.bootstrap((SKEWED,), np.mean, n_resamples=MANY, method="percentile", rng=5).confidence_interval
-    assert found.method == "bca"
-    assert (found.low, found.high) == pytest.approx(tuple(reference), abs=0.01)
-    assert found.high - percentile.high > 0.02  # which the percentile interval would miss
+    assert ours.method == "bca"
+    assert (ours.low, ours.high) == pytest.approx(tuple(reference), abs=0.01)
+    assert ours.high - percentile.high > 0.02  # which the percentile interval would miss
     flat = interval([0.3] * 25, range(25))
     assert (flat.low, flat.high) == pytest.approx((0.3, 0.3))
 
 
-def test_below_20_patients_the_interval_is_scipys_t() -> None:
-    found = interval(SKEWED[:19], range(19))
-    assert (found.method, (found.low, found.high)) == ("t", student(SKEWED[:19]))
+def test_the_interval_of_fewer_patients_is_scipys_t() -> None:
+    ours = interval(SKEWED[:19], range(19))
+    assert (ours.method, (ours.low, ours.high)) == ("t", student(SKEWED[:19]))
 
 
 def test_patients_of_unlike_number_of_cases_make_a_ratio() -> None:
     """Sums 0 and 9 of 2 and 1 cases around the mean 3: residuals -6 and 6, so the error is sqrt(2 (36 + 36)) / 3 = 4,
     and t of one degree of freedom is tan(0.475 pi)."""
-    (found,) = t_intervals(rows([0.0, 0.0, 9.0], ["a", "a", "b"]), ["g"], "v").itertuples()
+    (row,) = t_intervals(rows([0.0, 0.0, 9.0], ["a", "a", "b"]), ["g"], "v").itertuples()
     reach = 4 * math.tan(0.475 * math.pi)
-    assert (found.mean, found.low, found.high) == pytest.approx((3.0, 3 - reach, 3 + reach))
-    assert (found.n, found.clusters) == (3, 2)
+    assert (row.mean, row.low, row.high) == pytest.approx((3.0, 3 - reach, 3 + reach))
+    assert (row.n, row.clusters) == (3, 2)
 
 
 @pytest.mark.parametrize(("patients", "most_cases"), [(3, 1), (6, 3)])
@@ -72,8 +72,8 @@ def test_few_patients_are_covered_as_the_interval_claims(patients: int, most_cas
     counts = 1 + (patient + group) % most_cases
     own = np.repeat(rng.normal(size=counts.size), counts) + rng.normal(size=counts.sum())
     frame = pd.DataFrame({"g": np.repeat(group, counts), "v": own, "patient_id": np.repeat(patient, counts)})
-    found = mean_intervals(frame, ["g"], "v")
-    assert 0.93 < ((found["low"] < 0) & (found["high"] > 0)).mean() < 0.98
+    intervals = mean_intervals(frame, ["g"], "v")
+    assert 0.93 < ((intervals["low"] < 0) & (intervals["high"] > 0)).mean() < 0.98
 
 
 @pytest.mark.parametrize("patients", [5, 30])
@@ -88,24 +88,25 @@ def test_neither_repeated_cases_nor_the_order_of_rows_change_the_interval(patien
 def test_one_or_two_patients_are_too_few_for_an_interval_in_a_table(patients: int) -> None:
     frame = rows([30.0, 90.0, 60.0], [*"aba"][:patients] * 3 if patients == 1 else "aba").assign(method="m")
     of_networks = nested_intervals(frame.assign(target_model="n"), "v").iloc[0]
-    for found in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
-        assert math.isnan(found["low"])
-        assert math.isnan(found["high"])
+    for row in (mean_intervals(frame, ["g"], "v").iloc[0], t_tests(frame, ["g"], "v").iloc[0], of_networks):
+        assert math.isnan(row["low"])
+        assert math.isnan(row["high"])
     assert t_intervals(frame, ["g"], "v")["low"].isna().all() == (patients == 1)
+    assert nested_interval(np.array([[0.1, 0.3]]))[:4] == pytest.approx((0.2, *[math.nan] * 3), nan_ok=True)
 
 
 @pytest.mark.parametrize("values", [(90.0, 95.0, 99.0), (0.0, 0.0, 40.0), (2.0, 50.0, 98.0, 99.0), (100.0,) * 3])
 def test_the_interval_of_a_mean_dice_stays_between_0_and_100(values: tuple[float, ...]) -> None:
-    (found,) = mean_intervals(rows(values, range(len(values))), ["g"], "v", DICE).itertuples()
-    assert 0 <= found.low <= found.mean <= found.high <= 100
-    assert (found.low < found.mean < found.high) == (len(set(values)) > 1)
+    (row,) = mean_intervals(rows(values, range(len(values))), ["g"], "v", DICE).itertuples()
+    assert 0 <= row.low <= row.mean <= row.high <= 100
+    assert (row.low < row.mean < row.high) == (len(set(values)) > 1)
 
 
-def test_on_the_logit_scale_the_interval_is_students_t_of_the_delta_method() -> None:
+def test_the_interval_within_limits_is_students_t_on_the_logit_scale() -> None:
     values = [70.0, 85.0, 95.0]  # mean 250/3, so u = 5/6 and u (1 - u) = 5/36
-    (found,) = mean_intervals(rows(values, range(3)), ["g"], "v", DICE).itertuples()
+    (row,) = mean_intervals(rows(values, range(3)), ["g"], "v", DICE).itertuples()
     ends = stats.t.interval(0.95, 2, loc=math.log(5), scale=stats.sem(values) / 100 * 36 / 5)
-    assert (found.low, found.high) == pytest.approx(tuple(100 / (1 + math.exp(-end)) for end in ends))
+    assert (row.low, row.high) == pytest.approx(tuple(100 / (1 + math.exp(-end)) for end in ends))
 
 
 def test_the_interval_of_a_difference_ends_at_100_points_and_keeps_its_test() -> None:
@@ -126,7 +127,7 @@ def test_one_patient_has_a_mean_and_no_interval_and_undefined_values_drop_out() 
 
 
 def test_many_groups_at_once_are_as_each_alone() -> None:
-    """Of categories, missing budgets and values, with t and BCa."""
+    """Groups are categories with missing budgets and values, with t and BCa."""
     rng = np.random.default_rng(2)
     frame = pd.DataFrame(
         {
@@ -136,9 +137,9 @@ def test_many_groups_at_once_are_as_each_alone() -> None:
             "dsc": np.where(rng.random(300) < 0.1, np.nan, rng.random(300)),
         }
     )
-    found = mean_intervals(frame, ["attack", "budget"], "dsc")
-    assert len(found) == 4
-    for row in found.itertuples():
+    together = mean_intervals(frame, ["attack", "budget"], "dsc")
+    assert len(together) == 4
+    for row in together.itertuples():
         own = frame[(frame["attack"] == row.attack) & (frame["budget"].fillna(0) == np.nan_to_num(row.budget))]
         alone = interval(own["dsc"], own["patient_id"])
         assert (row.mean, row.low, row.high) == pytest.approx((alone.mean, alone.low, alone.high))
@@ -149,21 +150,21 @@ def test_many_groups_at_once_are_as_each_alone() -> None:
 def test_a_statistic_of_two_means_is_over_the_same_patients(patients: int) -> None:
     """b = 2 a in every patient: the ratio is 2 in every draw, though either mean varies much."""
     sums = np.stack([SKEWED[:patients], 2 * SKEWED[:patients]])
-    found = statistic_intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
-    np.testing.assert_allclose(found, [[2.0, 2.0, 2.0]])
+    ours = statistic_intervals(sums, np.ones_like(sums), lambda means: means[1:] / means[:1], np.array([patients]))
+    np.testing.assert_allclose(ours, [[2.0, 2.0, 2.0]])
 
 
-def test_of_means_of_few_patients_the_jackknife_gives_t_over_those_that_have_a_value() -> None:
+def test_a_statistic_of_few_patients_has_t_by_the_jackknife_over_those_with_a_value() -> None:
     """The first mean has values of 7 of 9 patients, the second of one, which is too few."""
     sums = np.stack([np.append(SKEWED[:7], [0, 0]), np.append(np.zeros(8), 1.0)])
     counts = np.stack([np.append(np.ones(7), [0, 0]), np.append(np.zeros(8), 1.0)])
-    found = statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
-    assert (found[0, 0], tuple(found[0, 1:])) == (pytest.approx(SKEWED[:7].mean()), student(SKEWED[:7]))
-    np.testing.assert_allclose(found[1], [1.0, np.nan, np.nan])
+    ours = statistic_intervals(sums, counts, lambda means: means, np.array([7, 1]))
+    assert (ours[0, 0], tuple(ours[0, 1:])) == (pytest.approx(SKEWED[:7].mean()), student(SKEWED[:7]))
+    np.testing.assert_allclose(ours[1], [1.0, np.nan, np.nan])
 
 
-def test_holm_by_hand() -> None:
-    """Of 0.005, 0.01, 0.03, 0.04: 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to its forerunner's 0.06."""
+def test_holm_equals_values_by_hand() -> None:
+    """0.005, 0.01, 0.03, 0.04 become 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to its forerunner's 0.06."""
     np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
     np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
 
@@ -171,34 +172,34 @@ def test_holm_by_hand() -> None:
 def test_p_is_scipys_t_test_on_means_of_patients() -> None:
     differences = np.random.default_rng(4).normal(0.4, 1, 60)
     one = rows(differences, np.arange(60) // 2).assign(g="pgd")
-    found = t_tests(pd.concat([one, one.assign(g="gn", v=-differences - 0.5)]), ["g"], "v").set_index("g")
+    tests = t_tests(pd.concat([one, one.assign(g="gn", v=-differences - 0.5)]), ["g"], "v").set_index("g")
     means = differences.reshape(30, 2).mean(axis=1)
     values = {"pgd": means, "gn": -means - 0.5}
     p = {name: stats.ttest_1samp(own, 0).pvalue for name, own in values.items()}
-    assert found["p"].to_dict() == pytest.approx(p)
-    assert found["p_holm"].min() == pytest.approx(2 * min(p.values()))
+    assert tests["p"].to_dict() == pytest.approx(p)
+    assert tests["p_holm"].min() == pytest.approx(2 * min(p.values()))
     for name, own in values.items():  # t however many patients
-        assert tuple(found.loc[name, ["low", "high"]]) == student(own)
-    assert found.loc["pgd", ["n", "clusters"]].tolist() == [60, 30]
+        assert tuple(tests.loc[name, ["low", "high"]]) == student(own)
+    assert tests.loc["pgd", ["n", "clusters"]].tolist() == [60, 30]
 
 
 def test_several_intervals_hold_together_by_bonferroni() -> None:
     frame = pd.DataFrame({"g": list("aaaaab"), "patient_id": range(6), "v": [*SKEWED[:5], math.nan]})
-    (found,) = t_intervals(frame, ["g"], "v", comparisons=4).to_dict("records")  # b has no value
-    assert (found["low"], found["high"]) == student(SKEWED[:5], 1 - 0.05 / 4)
+    (row,) = t_intervals(frame, ["g"], "v", comparisons=4).to_dict("records")  # b has no value
+    assert (row["low"], row["high"]) == student(SKEWED[:5], 1 - 0.05 / 4)
 
 
 def test_zeros_and_rounding_and_single_patients_are_no_test_of_the_family() -> None:
     values: dict[str, Any] = {"zero": [0.0, 0, 0], "rounding": [1e-14, 2e-14, 1e-14], "some": [1, 2, 3]}
     values["one"] = [1.0, math.nan, math.nan]
-    found = t_tests(pd.concat([rows(v, "123").assign(g=name) for name, v in values.items()]), ["g"], "v").set_index("g")
+    tests = t_tests(pd.concat([rows(v, "123").assign(g=name) for name, v in values.items()]), ["g"], "v").set_index("g")
     expected = stats.ttest_1samp([1, 2, 3], 0).pvalue
-    assert math.isnan(found.loc["zero", "p_holm"])
-    assert found.loc["rounding", "p_holm"] == 1
-    assert found.loc["some", "p"] == pytest.approx(expected)
-    assert found.loc["some", "p_holm"] == pytest.approx(2 * expected)  # rounding has p = 1
-    assert found.loc["one", ["low", "high", "p", "p_holm", "detectable"]].isna().all()
-    assert found.loc["one", ["mean", "n", "clusters"]].tolist() == [1.0, 1, 1]
+    assert math.isnan(tests.loc["zero", "p_holm"])
+    assert tests.loc["rounding", "p_holm"] == 1
+    assert tests.loc["some", "p"] == pytest.approx(expected)
+    assert tests.loc["some", "p_holm"] == pytest.approx(2 * expected)  # rounding has p = 1
+    assert tests.loc["one", ["low", "high", "p", "p_holm", "detectable"]].isna().all()
+    assert tests.loc["one", ["mean", "n", "clusters"]].tolist() == [1.0, 1, 1]
 
 
 @pytest.mark.parametrize(("patients", "effect"), [(15, 0.7782), (199, 0.1996)])
@@ -207,9 +208,9 @@ def test_the_detectable_difference_is_that_of_the_noncentral_t(patients: int, ef
     once."""
     values = stats.zscore(np.arange(patients), ddof=1) * 3
     frame = rows(np.repeat(values, 2), np.repeat(range(patients), 2))
-    found = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
-    assert found == pytest.approx(effect, abs=2e-4)
-    critical, shift = stats.t.ppf(0.975, patients - 1), found * math.sqrt(patients)
+    detectable = t_tests(frame, ["g"], "v")["detectable"].iloc[0] / 3
+    assert detectable == pytest.approx(effect, abs=2e-4)
+    critical, shift = stats.t.ppf(0.975, patients - 1), detectable * math.sqrt(patients)
     assert stats.nct.sf(critical, patients - 1, shift) == pytest.approx(0.8, abs=1e-4)
 
 
@@ -224,9 +225,9 @@ def test_spreads_between_cases_and_seeds_by_hand() -> None:
             "dsc": [1.0, 3, 2, 6, 99, 1, 3],
         }
     )
-    found = group_spreads(frame, ["attack"], "dsc").set_index("attack")
-    assert found.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
-    assert found.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
+    spreads = group_spreads(frame, ["attack"], "dsc").set_index("attack")
+    assert spreads.loc["pgd"].tolist() == pytest.approx([math.sqrt(2), math.sqrt(4.5)])
+    assert spreads.loc["gn"].tolist() == pytest.approx([math.sqrt(2), math.nan], nan_ok=True)
 
 
 # Patients and networks
@@ -236,16 +237,16 @@ FIRST, SECOND = np.array([0.9, 0.8, 0.5, 0.7]), np.array([0.4, 0.7, 0.3, 0.1])
 PATIENTS = np.array([[0.0], [3.0], [7.0]])
 
 
-def test_a_table_by_hand() -> None:
+def test_the_nested_interval_equals_one_by_hand() -> None:
     """Means of the patients 1.5, 4, 2 (variance 7/4), of the networks 2 and 3; residuals of the first network 0,
     -1/2, 1/2 and of the second their negatives. So MS between networks is 3 (1/2 + ...) = 3/2 and of residuals 1/2:
     the variance of the mean is 7/12 + (3/2 - 1/2) / 6 = 3/4, with (3/4)^2 / ((7/12)^2 / 2 + (1/4)^2 / 1 + (1/12)^2 / 2)
     = 81/34 degrees of freedom."""
-    found = nested_interval(BY_HAND)
+    nested = nested_interval(BY_HAND)
     reach = stats.t.ppf(0.975, 81 / 34) * 0.75**0.5
-    assert (found.mean, found.df, found.networks, found.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
-    assert (found.low, found.high) == pytest.approx((2.5 - reach, 2.5 + reach))
-    assert found.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
+    assert (nested.mean, nested.df, nested.networks, nested.patients) == (2.5, pytest.approx(81 / 34), 2, 3)
+    assert (nested.low, nested.high) == pytest.approx((2.5 - reach, 2.5 + reach))
+    assert nested.p == pytest.approx(2 * stats.t.sf(2.5 / 0.75**0.5, 81 / 34))
 
 
 @pytest.mark.parametrize(
@@ -259,15 +260,9 @@ def test_a_table_by_hand() -> None:
     ],
     ids=["networks agree", "patients agree", "one network each: paired", "two patients", "like patients: Welch"],
 )
-def test_where_one_spread_is_missing_it_is_a_known_t_test(values: Any, minus: Any, test: Any) -> None:
-    found, theirs = nested_interval(values, minus), test.confidence_interval()
-    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
-
-
-def test_one_patient_has_no_nested_interval() -> None:
-    found = nested_interval(np.array([[0.1, 0.3]]))
-    assert found.mean == pytest.approx(0.2)
-    assert np.isnan([found.low, found.high, found.df]).all()
+def test_a_nested_interval_with_one_spread_is_a_known_t_test(values: Any, minus: Any, test: Any) -> None:
+    nested, theirs = nested_interval(values, minus), test.confidence_interval()
+    assert (nested.low, nested.high) == pytest.approx((theirs.low, theirs.high))
 
 
 @pytest.mark.parametrize(
@@ -275,11 +270,11 @@ def test_one_patient_has_no_nested_interval() -> None:
     [((1, 0, 0.3), 3, 0.91, 0.985), ((0.5, 1, 0.5), 3, 0.91, 0.985), ((1, 1, 0), 1, 0.0, 0.6)],
     ids=["patients", "networks", "one network"],
 )
-def test_it_covers_new_trainings_from_three_networks_on(
+def test_the_nested_interval_of_three_networks_covers_new_trainings(
     spread: tuple[float, float, float], networks: int, least: float, most: float
 ) -> None:
-    """Of normal effects of 12 patients, networks and both; the share of 600 draws has a standard error of 0.9 points.
-    The interval of one network is for that network alone."""
+    """Effects of 12 patients, of networks and of both are normal; the share of 600 draws has a standard error of 0.9
+    points. The interval of one network is for that network alone."""
     rng = np.random.default_rng(0)
     between, within, residual = spread
     tables = (
@@ -287,8 +282,8 @@ def test_it_covers_new_trainings_from_three_networks_on(
         + within * rng.standard_normal((600, 1, networks))
         + residual * rng.standard_normal((600, 12, networks))
     )
-    found = [nested_interval(table) for table in tables]
-    assert least <= np.mean([each.low <= 0 <= each.high for each in found]) <= most
+    intervals = [nested_interval(table) for table in tables]
+    assert least <= np.mean([each.low <= 0 <= each.high for each in intervals]) <= most
 
 
 def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
@@ -303,12 +298,12 @@ def test_methods_are_rows_and_their_patients_those_of_all_networks() -> None:
     made.append({"method": "a", "target_model": "a0", "patient_id": "lacks a1 and b", "dsc": 9.0})
     frame = pd.DataFrame(made).astype(dict.fromkeys(("method", "target_model", "patient_id"), "category"))
     names = ["mean", "df"]
-    found, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
-    assert (found.loc["a", "networks"], found.loc["a", "patients"], found.loc["b", "networks"]) == (2, 3, 1)
-    assert tuple(found.loc["a", names]) == pytest.approx((expected.mean, expected.df))
+    methods, expected = nested_intervals(frame, "dsc").set_index("method"), nested_interval(BY_HAND)
+    assert (methods.loc["a", "networks"], methods.loc["a", "patients"], methods.loc["b", "networks"]) == (2, 3, 1)
+    assert tuple(methods.loc["a", names]) == pytest.approx((expected.mean, expected.df))
     away = (expected.mean - expected.low) / 100 / (0.025 * 0.975)  # of the logit of 0.025
     ends = [100 * special.expit(special.logit(0.025) + sign * away) for sign in (-1, 1)]
-    assert found.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
+    assert methods.loc["a", ["low", "high"]].tolist() == pytest.approx(ends)
     behind = nested_intervals(frame, "dsc", behind="a").set_index("method")
     names = ["mean", "low", "high", "df"]
     assert tuple(behind.loc["b", names]) == pytest.approx(nested_interval(BY_HAND, np.array([[0.0], [0.5], [1.0]]))[:4])

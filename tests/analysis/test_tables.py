@@ -29,10 +29,10 @@ def test_scores_are_means_over_cases_in_points_and_the_foreground_leads() -> Non
         row(case=2, dsc=0.3, dsc_foreground=math.nan, **clean),
     )
     table = attack_table(summary(frame))
-    found = only(table, PGD)
+    shown = only(table, PGD)
     names = ["dsc", "dsc_drop", "dsc_foreground", "dsc_foreground_drop", "ssim", "lpips", "linf_255", "hd95"]
-    assert [found[name] for name in names] == pytest.approx([30, 60, 15, 65, 85, 70, 6, 15])
-    assert found[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
+    assert [shown[name] for name in names] == pytest.approx([30, 60, 15, 65, 85, 70, 6, 15])
+    assert shown[["hd95_penalised_mm", "cases", "dsc_foreground_cases", "dsc_cases"]].tolist() == [7, 3, 2, 3]
     assert transfer_table(summary(frame))["unet"].tolist() == pytest.approx([80, 15])
     assert transfer_table(summary(frame), "dsc")["unet"].tolist() == pytest.approx([90, 30])
 
@@ -51,9 +51,9 @@ def test_undefined_values_are_left_out_and_counted() -> None:
         row(case=1, hd95=12.0, hd95_undefined_classes=1),
         row(case=2, hd95=14.0, hd95_undefined_classes=0),
     )
-    found = only(attack_table(summary(frame)), PGD)
-    assert (found["hd95"], found["hd95_cases"], found["hd95_undefined"], found["cases"]) == (13.0, 2, 4, 3)
-    assert found[["ssim", "dsc_foreground_drop", "dsc_drop"]].isna().all()  # what nobody computed
+    shown = only(attack_table(summary(frame)), PGD)
+    assert (shown["hd95"], shown["hd95_cases"], shown["hd95_undefined"], shown["cases"]) == (13.0, 2, 4, 3)
+    assert shown[["ssim", "dsc_foreground_drop", "dsc_drop"]].isna().all()  # what nobody computed
 
 
 def test_the_drop_is_paired_with_clean_case_by_case() -> None:
@@ -87,11 +87,11 @@ def test_rows_are_ordered_by_threat_model_and_budget_never_by_dsc() -> None:
         row(budget=4 / 255, dsc=0.3),
         row("dfb", {"band": "low"}, dsc=0.1, dsc_clean=0.9),
     )
-    found = attack_table(summary(frame))
+    table = attack_table(summary(frame))
     ordered = ["clean", "vafa q_max=20", "gn std=8/255", "pgd eps=4/255", PGD, "dfb band=low"]
-    assert found["attack"].tolist() == ordered
-    assert found["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
-    assert only(found, "dfb band=low")["dsc_drop"] == pytest.approx(80)
+    assert table["attack"].tolist() == ordered
+    assert table["threat_model"].tolist() == ["", "dct-quantization", "gaussian", "linf", "linf", "none"]
+    assert only(table, "dfb band=low")["dsc_drop"] == pytest.approx(80)
 
 
 def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart() -> None:
@@ -107,8 +107,8 @@ def test_a_renamed_model_has_its_latest_name_and_two_of_one_name_are_told_apart(
 def test_seeds_are_averaged_and_of_two_versions_of_a_case_only_the_latest_counts() -> None:
     rows = [row(case=case, seed=seed, dsc=0.1 * seed) for case in range(2) for seed in range(3)]
     rows.append(row(dsc=0.9, cell_id="old", minute=-5))
-    found = only(attack_table(summary(records(*rows))), PGD)
-    assert (found["cases"], found["seeds"], found["dsc"]) == (2, 3, pytest.approx(10))
+    shown = only(attack_table(summary(records(*rows))), PGD)
+    assert (shown["cases"], shown["seeds"], shown["dsc"]) == (2, 3, pytest.approx(10))
 
 
 def test_failures_keep_their_row_with_their_number_and_first_reason() -> None:
@@ -117,8 +117,8 @@ def test_failures_keep_their_row_with_their_number_and_first_reason() -> None:
         row(case=1, status="failed", error="second", minute=1),
         row("gn", dsc=0.1),
     )
-    (found,) = failures(frame).to_dict("records")
-    assert (found["attack"], found["failed"], found["first_reason"]) == (PGD, 2, "first")
+    (failure,) = failures(frame).to_dict("records")
+    assert (failure["attack"], failure["failed"], failure["first_reason"]) == (PGD, 2, "first")
     shown = only(attack_table(summary(frame)), PGD)
     assert (shown["cases"], shown["failed"], math.isnan(shown["dsc"])) == (0, 2, True)
 
@@ -133,18 +133,18 @@ def pairs() -> pd.DataFrame:
 
 
 def test_the_transfer_table_has_sources_in_rows_and_targets_in_columns(pairs: pd.DataFrame) -> None:
-    found = transfer_table(summary(pairs))
+    table = transfer_table(summary(pairs))
     keys = [["clean", ""], ["gn std=8/255", "unet"], [PGD, "unet"], [PGD, "unetr"]]
-    assert found[["attack", "source_model"]].to_numpy().tolist() == keys
-    assert found["unet"].tolist() == pytest.approx([90, 85, 10, 70])
-    assert found["unetr"].tolist() == pytest.approx([80, math.nan, 60, 20], nan_ok=True)
+    assert table[["attack", "source_model"]].to_numpy().tolist() == keys
+    assert table["unet"].tolist() == pytest.approx([90, 85, 10, 70])
+    assert table["unetr"].tolist() == pytest.approx([80, math.nan, 60, 20], nan_ok=True)
 
 
 def test_the_attack_table_of_a_target_has_all_sources(pairs: pd.DataFrame) -> None:
-    found = attack_table(summary(pairs), target="unetr")
+    table = attack_table(summary(pairs), target="unetr")
     keys = [["unet", "clean"], ["unet", PGD], ["unetr", "clean"], ["unetr", PGD]]
-    assert found[["source_model", "attack"]].to_numpy().tolist() == keys
-    assert found["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
+    assert table[["source_model", "attack"]].to_numpy().tolist() == keys
+    assert table["dsc"].tolist() == pytest.approx([80, 60, 80, 20])
 
 
 # The worst case over attacks
@@ -159,11 +159,11 @@ def two_attacks() -> list[dict[str, Any]]:
     return [row(name, case=case, dsc=dsc, dsc_clean=0.9, **LINF) for (name, case), dsc in scores.items()]
 
 
-def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]]) -> None:
-    (found,) = worst_case(records(*two_attacks)).to_dict("records")
-    assert list(found) == WORST_CASE
-    assert [found[name] for name in ("budget", "num_attacks", "num_cases", "strongest")] == ["8/255", 2, 2, PGD]
-    assert [found[name] for name in ("dsc", "dsc_drop", "strongest_dsc")] == pytest.approx([30, 60, 40])
+def test_the_strongest_attack_of_every_case_counts(two_attacks: list[dict[str, Any]]) -> None:
+    (row,) = worst_case(records(*two_attacks)).to_dict("records")
+    assert list(row) == WORST_CASE
+    assert [row[name] for name in ("budget", "num_attacks", "num_cases", "strongest")] == ["8/255", 2, 2, PGD]
+    assert [row[name] for name in ("dsc", "dsc_drop", "strongest_dsc")] == pytest.approx([30, 60, 40])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,10 @@ def test_of_every_case_the_strongest_counts(two_attacks: list[dict[str, Any]]) -
     [
         ([("gn", {"case": 1, "dsc": 0.1, "seed": 1, **LINF})], 15),  # seeds are attacks of their own
         ([("pgd", {"case": 2, "dsc": 0.0}), ("gn", {"case": 2, "status": "failed", **LINF})], 30),  # a case of one only
-        ([("pgd", {"case": case, "dsc": 0.0, "precision": "bf16"}) for case in (0, 1)], 30),  # fails the strength check
+        (
+            [("pgd", {"case": case, "dsc": 0.0, "precision": "bf16"}) for case in (0, 1)],
+            30,
+        ),  # fails the precision check
         ([("vafa", {"dsc": 0.0}), ("dfb", {"dsc": 0.0}), ("pgd", {"target": "unetr", "dsc": 0.0})], 30),  # other bounds
         ([("gn", {"dsc": 0.0, **LINF, "budget": 16 / 255})], 30),
         ([("faa", {"case": case, "dsc": 0.0, **LINF}) for case in (0, 1)], 0),
@@ -181,18 +184,18 @@ def test_only_comparable_attacks_on_all_cases_enter(
     two_attacks: list[dict[str, Any]], further: list[Any], worst: float
 ) -> None:
     rows = [*two_attacks, *(row(name, dsc_clean=0.9, **values) for name, values in further)]
-    found = worst_case(records(*rows))
-    assert (found["dsc"].tolist(), found["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
+    table = worst_case(records(*rows))
+    assert (table["dsc"].tolist(), table["num_cases"].tolist()) == ([pytest.approx(worst)], [2])
     if worst == 0:
         named = worst_case(records(*rows), [PGD, "gn eps=8/255"])
         assert named["dsc"].tolist() == [pytest.approx(30)]
 
 
-def test_the_foreground_chooses(two_attacks: list[dict[str, Any]]) -> None:
+def test_the_strongest_attack_is_chosen_by_foreground_dsc(two_attacks: list[dict[str, Any]]) -> None:
     frame = records(*(each | {"dsc_foreground": 1 - each["dsc"], "dsc_foreground_clean": 1.0} for each in two_attacks))
-    (found,) = worst_case(frame).to_dict("records")
-    assert (found["dsc_foreground"], found["strongest"]) == (pytest.approx(45), "gn eps=8/255")
-    assert (found["dsc_foreground_drop"], found["dsc"]) == pytest.approx((55, 55))  # of the same volumes
+    (row,) = worst_case(frame).to_dict("records")
+    assert (row["dsc_foreground"], row["strongest"]) == (pytest.approx(45), "gn eps=8/255")
+    assert (row["dsc_foreground_drop"], row["dsc"]) == pytest.approx((55, 55))  # of the same volumes
     with pytest.raises(UserError, match=r"unknown attack 'pgd eps=9/255'\. Did you mean 'pgd eps=8/255'"):
         worst_case(frame, ["pgd eps=9/255"])
 

@@ -55,9 +55,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Client:
     def connect(head: Any, address: str | None) -> None:
         head.url, head._client = address or "http://head:8265", found
 
-    monkeypatch.setattr(jobs.Head, "__init__", connect)
-    monkeypatch.setattr(jobs.Head, "_require_answer", lambda head: "2")
-    monkeypatch.setattr(jobs.Head, "num_nodes", lambda head: 1)
+    monkeypatch.setattr(jobs.Dashboard, "__init__", connect)
+    monkeypatch.setattr(jobs.Dashboard, "_require_answer", lambda head: "2")
+    monkeypatch.setattr(jobs.Dashboard, "num_nodes", lambda head: 1)
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
     return found
 
@@ -138,7 +138,7 @@ def test_a_job_that_does_not_stop_is_1_and_ctrl_c_meanwhile_130(
     def interrupt(head: Any, job_id: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(jobs.Head, "stop", interrupt)
+    monkeypatch.setattr(jobs.Dashboard, "stop", interrupt)
     code, said, _ = bench("stop", sent, "--address", "http://other:8265")
     assert code == 130
     assert f"{sent} was told to stop, and may still be running: freqbench status {sent} --address http://other" in said
@@ -166,7 +166,7 @@ def test_a_job_that_is_followed_ends_as_it_does(
         write("a line\n")
         return SimpleNamespace(status=JobStatus.FAILED, driver_exit_code=1)
 
-    monkeypatch.setattr(jobs.Head, "follow", follow)
+    monkeypatch.setattr(jobs.Dashboard, "follow", follow)
     monkeypatch.chdir(tmp_path)
     code, said, _ = bench("submit", write(tmp_path, small()), "--follow", "--force")
     (job_id,) = client.known

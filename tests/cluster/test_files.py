@@ -60,7 +60,7 @@ def test_torch_comes_from_the_index_that_is_given_else_from_pips_own(index: str,
 
 
 @pytest.mark.parametrize("source", [word for line in instructions("COPY") for word in line.split()[:-1]])
-def test_copied_paths_exist_and_are_sent_to_docker(source: str) -> None:
+def test_copied_files_exist_and_are_sent_to_docker(source: str) -> None:
     assert (ROOT / source).exists()
     first, *patterns = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert first == "*"
@@ -82,7 +82,7 @@ def test_pods_are_what_kubernetes_knows_hold_no_secret_and_are_not_root() -> Non
 
 
 def test_the_dashboard_shows_all_that_is_exported_and_nothing_else() -> None:
-    """Panels are by attack, the one label that the counters have of their own."""
+    """The attack is the one label that the counters have of their own."""
     text = (FOLDER / "grafana.json").read_text(encoding="utf-8")
     exported = {f"ray_{meter.info['name']}_total": meter.info["tag_keys"] for meter in vars(Meters()).values()}
     assert set(re.findall(r"ray_\w+", text)) == set(exported) == set(re.findall(r"ray_freqbench_\w+", README))

@@ -108,35 +108,27 @@ def test_a_run_that_ends_keeps_its_exit_code_and_is_not_queued_again(start: Star
     assert job.calls("python") == ["-m freqbench run job.yaml --address auto --out s3://lab/out --set seeds=[1]"]
 
 
-def test_a_run_near_the_time_limit_stores_units_in_flight_and_is_queued_again(start: Start) -> None:
-    job = start(WORKS, code=130)
-    job.send(signal.SIGUSR1)
-    assert job.end()[0] == 130
+@pytest.mark.parametrize(
+    ("driver", "code", "sent", "expected", "is_requeued"),
+    [
+        (WORKS, 130, signal.SIGUSR1, 130, True),
+        (WORKS, 0, signal.SIGUSR1, 0, False),
+        (WORKS, 1, signal.SIGUSR1, 1, False),
+        (HANGS, 0, signal.SIGUSR1, 124, True),
+        (WORKS, 130, signal.SIGTERM, 130, False),
+    ],
+    ids=["near the time limit", "done meanwhile", "failed meanwhile", "does not end in time", "cancelled"],
+)
+def test_a_signalled_run_stores_work_in_flight_and_is_queued_again_unless_it_ended(
+    start: Start, driver: str, code: int, sent: signal.Signals, expected: int, is_requeued: bool
+) -> None:
+    job = start(driver, code, TEXT.replace("FLUSH_S=200", "FLUSH_S=0") if driver == HANGS else TEXT)
+    job.send(sent)
+    assert (job.end()[0], job.requeued()) == (expected, is_requeued)
     lines = job.log.read_text(encoding="utf-8").splitlines()
-    assert lines.index("flushed") < lines.index(f"scontrol requeue {job.number}")
-
-
-@pytest.mark.parametrize("code", [0, 1])
-def test_a_run_that_is_done_when_the_signal_comes_is_not_queued_again(start: Start, code: int) -> None:
-    job = start(WORKS, code=code)
-    job.send(signal.SIGUSR1)
-    assert job.end()[0] == code
-    assert not job.requeued()
-
-
-def test_a_run_that_does_not_end_in_time_is_queued_again_all_the_same(start: Start) -> None:
-    job = start(HANGS, script=TEXT.replace("FLUSH_S=200", "FLUSH_S=0"))
-    job.send(signal.SIGUSR1)
-    assert job.end()[0] == 124
-    assert job.requeued()
-
-
-def test_a_cancelled_run_stores_what_is_in_flight_and_is_not_queued_again(start: Start) -> None:
-    job = start(WORKS, code=130)
-    job.send(signal.SIGTERM)
-    assert job.end()[0] == 130
-    assert "flushed" in job.log.read_text(encoding="utf-8")
-    assert not job.requeued()
+    assert ("flushed" in lines) == (driver == WORKS)
+    if driver == WORKS and is_requeued:
+        assert lines.index("flushed") < lines.index(f"scontrol requeue {job.number}")
 
 
 @pytest.mark.parametrize(("first", "task", "shard"), [(1, 8, "8/8"), (0, 0, "1/8")])

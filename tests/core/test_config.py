@@ -31,7 +31,7 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
 
 
 @pytest.mark.parametrize(
-    ("override", "found"),
+    ("override", "value"),
     [
         ("name=b", lambda o: o.name == "b"),
         ("inner.size=3", lambda o: o.inner.size == 3),
@@ -41,9 +41,9 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Outer:
         ("inner.either=a=b", lambda o: o.inner.either == "a=b"),
     ],
 )
-def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, found: object) -> None:
+def test_the_last_override_reaches_its_place(tmp_path: Path, override: str, value: object) -> None:
     key = override.partition("=")[0]
-    assert found(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))
+    assert value(load(tmp_path, "{name: a, items: [{}, {}]}", *[f"{key}=7"] * (key == "name"), override))
 
 
 @pytest.mark.parametrize(
@@ -117,5 +117,5 @@ def test_a_word_that_yaml_reads_otherwise_is_to_be_quoted(tmp_path: Path, text: 
 
 def test_a_whole_number_with_a_leading_zero_is_decimal_where_a_number_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("{size: 0755, ids: [0755, 010]}")
-    found = config.load(str(tmp_path / "a.yaml"), Texts)
-    assert (found.size, found.ids) == (755, ("0755", "010"))
+    texts = config.load(str(tmp_path / "a.yaml"), Texts)
+    assert (texts.size, texts.ids) == (755, ("0755", "010"))

@@ -19,9 +19,9 @@ def test_a_word_that_people_do_not_read_as_a_number_stays_text(word: str) -> Non
     ("word", "value"), [("0", 0), ("-12", -12), ("+3", 3), ("1.50", 1.5), (".5", 0.5), ("2.5e-1", 0.25), ("3.", 3.0)]
 )
 def test_a_number_is_a_number(word: str, value: float) -> None:
-    found = yaml_of(word, "job.yaml")
-    assert found == value
-    assert type(found) is type(value)
+    number = yaml_of(word, "job.yaml")
+    assert number == value
+    assert type(number) is type(value)
 
 
 @pytest.mark.parametrize("word", ["true", "False", "null", "~", ".inf", "-.INF", "text", "'010'"])

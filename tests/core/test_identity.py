@@ -41,7 +41,7 @@ def test_another_content_has_another_digest(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.float32(1), torch.zeros(1)])
-def test_what_has_no_canonical_form_is_refused(value: Any) -> None:
+def test_a_value_without_a_canonical_form_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="an identity cannot hold"):
         digest({"a": [value]})
 

@@ -50,7 +50,7 @@ class Folder:
 
 
 def refused(text: str, read: Callable[[], object], kind: type[UserError] = DataError) -> None:
-    """In one line that holds the text."""
+    """Fails unless reading raises an error of one line that holds the text."""
     with pytest.raises(kind) as error:
         read()
     assert text in str(error.value)

@@ -8,7 +8,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.spatial.transform import Rotation
+
+from freqbench.core.types import CaseRef, NativeCase
 
 SHAPE = (12, 10, 8)
 # Columns are where the file's axes point, in millimetres RAS+; by TURN they are turned, as by a tilted gantry.
@@ -41,6 +44,21 @@ def volume(seed: int = 0) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8
     label = np.zeros(SHAPE, np.uint8)
     label[3:5, 3:6, 2:5], label[6:8, 3:6, 2:5] = 1, 2
     return image, label
+
+
+def native_case(image: Array, label: Array, source: str = "x.nii.gz", **changes: Any) -> NativeCase:
+    """A case of `[H, W, D]`, or with channels before, in voxels of 1 mm."""
+    voxels, classes = (torch.as_tensor(np.asarray(each)) for each in (image, label))
+    shape = (classes.shape[-3], classes.shape[-2], classes.shape[-1])
+    fields = {
+        "ref": CaseRef(case_id="c", patient_id="c", fingerprint="0" * 16, shape=shape),
+        "image": voxels.float().reshape(-1, *shape),
+        "label": classes.to(torch.uint8).reshape(1, *shape),
+        "affine": np.eye(4),
+        "spacing": (1.0, 1.0, 1.0),
+        "source": source,
+    }
+    return NativeCase(**fields | changes)
 
 
 def put(path: Path, voxels: Array, affine: Array | None = None, kind: type = Nifti1) -> None:

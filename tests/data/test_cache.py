@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from engine.cases import case_of
 
 from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import node_cache, storage
@@ -35,7 +36,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def no_reading(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """From when it is called, reading voxels fails the test."""
+    """Makes reading voxels fail the test from its call on."""
     return lambda: monkeypatch.setattr(nifti, "read_image", lambda header: pytest.fail("voxels were read"))
 
 
@@ -69,7 +70,7 @@ def test_a_kept_case_is_the_case_bit_by_bit(
     assert the_same(plain, load(dataset))
 
 
-def test_it_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
+def test_a_case_is_found_from_another_place_under_another_name(folder: Folder, no_reading: Callable[[], None]) -> None:
     """The case keeps the name that it is asked for by."""
     first = load(folder.dataset())
     for place in ("imagesTr", "labelsTr"):
@@ -91,15 +92,6 @@ def test_a_models_own_space_is_kept_apart(folder: Folder) -> None:
     assert the_same(folder.dataset(intensity="minmax", crop_foreground=False).load(ref), dataset.load(ref, space))
 
 
-def test_another_release_of_a_library_is_another_volume(
-    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    load(folder.dataset())
-    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
-    load(folder.dataset())
-    assert len(list(kept.iterdir())) == 2
-
-
 class Darker(Decathlon):
     """Somebody's dataset that reads the same files in another way."""
 
@@ -108,10 +100,15 @@ class Darker(Decathlon):
         return replace(native, image=native.image / 2)
 
 
-def test_a_class_of_another_package_has_volumes_of_its_own(folder: Folder) -> None:
+def test_another_release_of_a_library_and_another_class_have_volumes_of_their_own(
+    folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     arguments = {"name": "x", "root": str(folder.root), "split": "validation"}
     bright, dark = load(Decathlon(**arguments)), load(Darker(**arguments))
     assert dark.native_ranges[0][1] == pytest.approx(bright.native_ranges[0][1] / 2)
+    monkeypatch.setattr(cache, "libraries", lambda: ("9.9",))
+    load(Decathlon(**arguments))
+    assert len(list(kept.iterdir())) == 3
 
 
 def test_content_that_changed_after_planning_is_refused(folder: Folder) -> None:
@@ -169,10 +166,10 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert [each.path.name for each in cache.entries()] == [names["b"], names["a"]]
     monkeypatch.setenv("FREQBENCH_CACHE_GB", str(cache.total() / 1e9 * 1.2))
     load(dataset, 2)
-    found = [each.path.name for each in cache.entries()]
-    assert names["b"] not in found
-    assert len(found) == 2
-    assert found[0] == names["a"]
+    remaining = [each.path.name for each in cache.entries()]
+    assert names["b"] not in remaining
+    assert len(remaining) == 2
+    assert remaining[0] == names["a"]
     assert cache.total() <= node_cache.limit()
     node_cache.clear("volumes")
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1e-6")  # less than one
@@ -180,8 +177,8 @@ def test_the_least_recently_used_go_first(folder: Folder, kept: Path, monkeypatc
     assert cache.entries() == ()
 
 
-def test_zero_turns_it_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written, and what is there is not read."""
+def test_a_limit_of_zero_turns_the_cache_off(folder: Folder, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is neither written nor read."""
     load(folder.dataset())
     (path,) = kept.iterdir()
     path.write_bytes(b"")
@@ -212,8 +209,8 @@ def test_a_disk_that_refuses_costs_no_case(
     assert "a preprocessed volume could not be kept: [Errno 28] No space left on device" in caplog.text
 
 
-def test_what_dead_writers_left_is_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
-    """Of half-written files only the old, as another may be writing; `clear` says how much it was."""
+def test_files_of_dead_writers_are_swept_and_clear_leaves_nothing(folder: Folder, kept: Path) -> None:
+    """Only old half-written files go, as another process may be writing; `clear` says how much it removed."""
     assert node_cache.clear("volumes") == cache.total() == 0
     kept.mkdir(parents=True)
     for name, age in {".freqbench-dead.tmp": 4000, ".freqbench-alive.tmp": 0}.items():
@@ -235,15 +232,7 @@ ROUNDS, VOLUMES, PROCESSES = 30, 4, 4
 
 def numbered(number: int) -> Case:
     """A volume of 1.3 MB that holds its number throughout."""
-    return Case(
-        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=(64, 64, 64)),
-        image=torch.full((1, 64, 64, 64), float(number)),
-        label=torch.full((1, 64, 64, 64), number, dtype=torch.uint8),
-        spacing=(1, 1, 1),
-        affine=np.eye(4),
-        native_ranges=((0, 1),),
-        original_spacing=(1, 1, 1),
-    )
+    return case_of(torch.full((1, 64, 64, 64), float(number)), torch.full((1, 64, 64, 64), number), "0" * 16)
 
 
 def take_part(process: int) -> tuple[int, list[str]]:
@@ -271,8 +260,8 @@ def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
     """It holds three of the four volumes; what one process clears, another that writes it just now cannot keep."""
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0.004")
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
-        found = list(pool.map(take_part, range(PROCESSES)))
-    assert [text for _, warned in found for text in warned if "could not be kept: [Errno 2]" not in text] == []
-    assert sum(read for read, _ in found) > 0
+        parts = list(pool.map(take_part, range(PROCESSES)))
+    assert [text for _, warned in parts for text in warned if "could not be kept: [Errno 2]" not in text] == []
+    assert sum(read for read, _ in parts) > 0
     assert 0 < cache.total() <= node_cache.limit()
     assert not list(kept.glob("*.tmp"))

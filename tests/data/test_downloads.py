@@ -34,16 +34,13 @@ def test_a_task_is_called_by_folder_or_number(tmp_path: Path) -> None:
         assert dataset.class_names == ("air", "left", "right")
 
 
-def test_every_task_has_its_own_scale() -> None:
+def test_every_task_has_its_own_scale_and_tolerance_whatever_its_list_is_called() -> None:
+    """Lists of a fold, made for a job, need not name the task."""
     assert MSD(name="x", root=".", task=9).space.intensity == {"window": (-57, 164)}
     assert MSD(name="x", root=".", task=4).space.intensity == "percentile"
     assert MSD(name="x", root=".", task=9, intensity="minmax").space.intensity == "minmax"
-
-
-def test_a_task_has_its_own_tolerance_whatever_its_list_is_called() -> None:
-    """Lists of a fold, made for a job, need not name the task."""
-    found = [MSD(name="x", root=".", task=task, labels=2).tolerances_mm for task in range(1, 11)]
-    assert [each for (each,) in found] == [5, 4, 7, 1, 4, 2, 5, 3, 3, 4]
+    tolerances = [MSD(name="x", root=".", task=task, labels=2).tolerances_mm for task in range(1, 11)]
+    assert [each for (each,) in tolerances] == [5, 4, 7, 1, 4, 2, 5, 3, 3, 4]
 
 
 def test_an_unknown_task_is_refused() -> None:
@@ -122,15 +119,12 @@ def test_splits_are_those_of_the_table_and_a_case_is_identified_by_all_masks_tha
     assert len(set(keys)) == 3
 
 
-def test_a_mask_on_another_grid_is_refused_before_anything_is_computed(bodies: Path) -> None:
+def test_a_mask_on_another_grid_or_of_other_values_is_refused(bodies: Path) -> None:
     put(bodies / "s0002/segmentations/liver.nii.gz", np.zeros((3, 3, 3), np.uint8))
     text = "s0002/segmentations/liver.nii.gz: expected the shape (12, 10, 8) of ct.nii.gz, got (3, 3, 3)"
     refused("totalsegmentator", text, root=str(bodies), classes=["spleen", "liver"])
-
-
-def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
     put(bodies / "s0001/segmentations/liver.nii.gz", volume(1)[1])
-    dataset = total(bodies, "spleen", "liver")
+    dataset = total(bodies, "spleen", "liver", cases=1)
     with pytest.raises(DataError, match=r"liver.nii.gz: expected labels 0 to 1, got 2"):
         dataset.load(dataset.refs()[0])
 
@@ -141,10 +135,7 @@ def test_a_mask_that_is_none_is_refused(bodies: Path) -> None:
         ({"classes": []}, "classes: expected a list of at least 1, got []"),
         ({"classes": ["liver", "liver"]}, "expected each structure once, and no background"),
         ({"classes": ["liver"], "labels": 2}, "labels: expected none, as `classes` says them all: remove it"),
-        (
-            {"classes": ["liver"], "root": "nowhere"},
-            "nowhere/meta.csv: expected the list of cases, found no file:",
-        ),
+        ({"classes": ["liver"], "root": "nowhere"}, "nowhere/meta.csv: expected the list of cases, found no file:"),
         ({"classes": ["spleen", "livr"]}, "/s0001/segmentations: unknown structure 'livr'. Did you mean 'liver'? Know"),
         ({"classes": ["liver"], "split": "tset"}, "meta.csv: unknown split 'tset'. Did you mean 'test'?"),
     ],
@@ -220,7 +211,10 @@ def test_descriptions_that_cannot_be_scored_are_refused(raw: Path, changes: dict
         _ = [dataset.refs(), dataset.class_names]
 
 
-def test_the_label_ignore_is_no_class_unless_the_job_says_so(raw: Path) -> None:
+def test_labels_are_classes_in_their_order_and_ignore_is_none_unless_the_job_says_so(raw: Path) -> None:
+    downloads.nnunet(raw, [], labels={"background": 0, "right": 2, "left": 1, "far": 40})
+    assert nnunet(raw).class_names == ("background", "left", "right", "far")
+    assert nnunet(raw).classes_of_labels.moved == {40: 3}
     downloads.nnunet(raw, ["a"], labels={"background": 0, "left": 1, "ignore": 2})
     dataset = nnunet(raw, cases=("a",))
     assert dataset.class_names == ("background", "left")
@@ -229,12 +223,6 @@ def test_the_label_ignore_is_no_class_unless_the_job_says_so(raw: Path) -> None:
     assert dataset.notes == ("raw: voxels with the label 2 do not count: not in losses, metrics or success",)
     scored = nnunet(raw, cases=("a",), ignore=[], labels=["air", "left", "unsure"])
     assert np.array_equal(scored.native(scored.refs()[0]).label[0].numpy(), expected)
-
-
-def test_labels_with_gaps_become_classes_in_their_order(raw: Path) -> None:
-    downloads.nnunet(raw, [], labels={"background": 0, "right": 2, "left": 1, "far": 40})
-    assert nnunet(raw).class_names == ("background", "left", "right", "far")
-    assert nnunet(raw).classes_of_labels.moved == {40: 3}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ TUMOUR = {0: "background", 1: "core", 2: "oedema", 7: "enhancing"}
 ORGANS = {0: "air", 1: "liver", 2: "left_kidney", 3: "aorta"}
 
 
-def found(
+def decided(
     listed: Mapping[int, str],
     labels: int | Sequence[str] | None = None,
     label_map: Mapping[int, int] | None = None,
@@ -75,7 +75,7 @@ def found(
 def test_every_label_has_its_class(
     listed: dict[int, str], given: dict[str, Any], names: tuple[str, ...], of_value: dict[int, int]
 ) -> None:
-    assert found(listed, **given) == (names, of_value)
+    assert decided(listed, **given) == (names, of_value)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_every_label_has_its_class(
 )
 def test_a_label_without_a_class_is_refused_with_what_to_list(given: dict[str, Any], text: str) -> None:
     with pytest.raises(DataError, match=text):
-        found(ORGANS, **given)
+        decided(ORGANS, **given)
 
 
 def test_values_of_a_file_become_their_classes(folder: Folder) -> None:
@@ -202,5 +202,5 @@ def test_plan_and_doctor_say_which_labels_become_which_classes(tmp_path: Path) -
     network = {"name": "m", "arch": "unet", "checkpoint": "random", "args": args, "roi": [16, 16, 16]}
     content = {"name": "j", "datasets": [entry], "models": [network], "attacks": [{"name": "fgsm", "eps": 0.1}]}
     grid = expand(JobSpec.model_validate(content))
-    found = plan.outlook(grid, (), None, str(tmp_path / "out"))
-    assert {f"note: {line}" for line in said} <= set(plan.lines(found))
+    summary = plan.outlook(grid, (), None, str(tmp_path / "out"))
+    assert {f"note: {line}" for line in said} <= set(plan.lines(summary))

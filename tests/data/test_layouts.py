@@ -70,15 +70,15 @@ LAYOUTS: dict[str, tuple[Callable[[Path], object], str, str, dict[str, int]]] = 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_recognised_and_its_job_line_reads_the_cases(tmp_path: Path, name: str) -> None:
-    """As it stands in a job file; some volumes are one and the same here, so the first alone."""
+    """The job line is read as in a job file; some volumes are one and the same here, so the first alone."""
     write, title, loader, complete = LAYOUTS[name]
     (tmp_path / name).mkdir()
     write(tmp_path / name)
-    found = recognise(str(tmp_path / name))
-    assert (found.title, found.loader) == (title, loader)
-    assert {survey.split: len(survey.complete) for survey in found.surveys}.items() >= complete.items()
-    assert found.problems == () or loader == "acdc"
-    (entry,) = yaml.safe_load(found.job_line)
+    layout = recognise(str(tmp_path / name))
+    assert (layout.title, layout.loader) == (title, loader)
+    assert {survey.split: len(survey.complete) for survey in layout.surveys}.items() >= complete.items()
+    assert layout.problems == () or loader == "acdc"
+    (entry,) = yaml.safe_load(layout.job_line)
     dataset = build_dataset({**entry, "cases": 1}, where="job.yaml")
     assert len(dataset.refs()) == 1
     assert dataset.loader == loader
@@ -100,12 +100,12 @@ def test_missing_empty_and_unreadable_files_are_named(tmp_path: Path, place: str
         (tmp_path / path).unlink()
     for path, text in spoilt.items():
         (tmp_path / path).write_text(text)
-    found = recognise(str(tmp_path))
+    layout = recognise(str(tmp_path))
     missing = [f"training: 1 files are missing: {label}", f"validation: 1 files are missing: {image}"]
-    assert [line for line in found.problems if "files are missing" in line] == missing
-    assert [len(survey.complete) for survey in found.surveys] == [16, 10]
+    assert [line for line in layout.problems if "files are missing" in line] == missing
+    assert [len(survey.complete) for survey in layout.surveys] == [16, 10]
     for path in spoilt:
-        assert f"{path}: expected a NIfTI file, got an unreadable header" in "\n".join(found.problems)
+        assert f"{path}: expected a NIfTI file, got an unreadable header" in "\n".join(layout.problems)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
@@ -128,10 +128,10 @@ def test_a_file_that_was_cut_off_behind_its_header_is_named(tmp_path: Path, suff
 )
 def test_averages_are_no_cases(tmp_path: Path, path: str) -> None:
     put(tmp_path / path, volume()[0])
-    found = recognise(str(tmp_path))
-    assert found.loader == "synapse"
+    layout = recognise(str(tmp_path))
+    assert layout.loader == "synapse"
     assert f"1 files are averages over volumes, not the scans of the split: {Path(path).name}: fetch RawData.zip" in (
-        "\n".join(found.problems)
+        "\n".join(layout.problems)
     )
 
 
@@ -148,17 +148,10 @@ def test_a_mask_that_is_missing_is_named(tmp_path: Path, structure: str) -> None
     """The liver stands in the job line, the aorta does not."""
     downloads.totalsegmentator(tmp_path, {"s0000": "train", "s0001": "test"})
     (tmp_path / f"s0001/segmentations/{structure}.nii.gz").unlink()
-    found = recognise(str(tmp_path))
-    (problem,) = found.problems
-    assert "s0001" in problem
-    assert structure in problem
-    assert found.entry["classes"] == ["spleen", "liver"]
-
-
-def test_a_link_to_itself_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(UserError, match="loop: expected a folder or a NIfTI file, found none: check --data"):
-        recognise(str(tmp_path / "loop"))
+    layout = recognise(str(tmp_path))
+    (problem,) = layout.problems
+    assert {"s0001", structure} <= set(problem.replace(":", " ").replace("/", " ").replace(".", " ").split())
+    assert layout.entry["classes"] == ["spleen", "liver"]
 
 
 def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
@@ -173,21 +166,17 @@ def test_a_folder_of_thousands_of_folders_is_refused_without_a_look_into_each(
     assert len(seen) == 1 + layouts.LOOKED_INTO
 
 
-def test_a_folder_without_its_list_is_told_so(tmp_path: Path) -> None:
-    downloads.decathlon(tmp_path, {"training": ["a"]})
-    (tmp_path / "dataset.json").unlink()
-    assert "expected the JSON list of cases" in _problems(tmp_path)
-
-
-def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:
+def test_unused_files_are_noted_and_a_missing_list_is_a_problem(tmp_path: Path) -> None:
     downloads.decathlon(tmp_path, {"training": ["a"], "test": ["t"]})
     put(tmp_path / "imagesTr/spare.nii.gz", volume()[0])
-    found = recognise(str(tmp_path))
-    assert found.notes == (
+    layout = recognise(str(tmp_path))
+    assert layout.notes == (
         "test: no label maps, so its cases need `reference: prediction`",
         "the list does not name: imagesTr/spare.nii.gz",
     )
-    assert found.problems == ()
+    assert layout.problems == ()
+    (tmp_path / "dataset.json").unlink()
+    assert "expected the JSON list of cases" in _problems(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +190,10 @@ def test_what_is_there_and_not_used_is_noted(tmp_path: Path) -> None:
             "give one of its folders: Task09_Spleen (task of the Medical Segmentation Decathlon)",
         ),
         (shutil.rmtree, "expected a folder or a NIfTI file, found none: check --data"),
+        (
+            lambda root: (root.rmdir(), root.symlink_to(root)),
+            "expected a folder or a NIfTI file, found none: check --d",
+        ),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused_in_one_line(
@@ -224,7 +217,7 @@ def test_doctor_says_what_scans_without_label_maps_are_good_for(
     assert "how stable it is, not whether it is right" in out
 
 
-def test_doctor_says_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_layout_job_line_and_problems(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     downloads.decathlon(tmp_path, {"training": ["a", "b"]})
     code, out, _ = bench(capsys, "doctor", "--data", str(tmp_path))
     assert code == 0

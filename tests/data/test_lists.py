@@ -92,11 +92,11 @@ def test_a_list_of_folds_without_class_names_is_proposed_and_read(tmp_path: Path
         for n in range(3)
     ]
     _listed(tmp_path, "folds_2.json", training=lines)
-    found = recognise(str(tmp_path))
-    (entry,) = yaml.safe_load(found.job_line)
+    layout = recognise(str(tmp_path))
+    (entry,) = yaml.safe_load(layout.job_line)
     assert (entry["loader"], entry["list"], entry["fold"], entry["labels"]) == ("decathlon", "folds_2.json", 0, 3)
     assert [ref.case_id for ref in build_dataset(entry, where="job.yaml").refs()] == ["E0", "E2"]
-    assert any("fold 0 is the split validation" in note for note in found.notes)
+    assert any("fold 0 is the split validation" in note for note in layout.notes)
 
 
 @pytest.mark.parametrize("absolute", [True, False])

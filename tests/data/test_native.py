@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from freqbench.core.input_space import Preprocess
-from freqbench.core.types import Case, CaseRef, NativeCase
+from freqbench.core.types import Case, NativeCase
 from freqbench.data import attacked_native, resampling_error
 from freqbench.data.preprocess import prepare
 
-from .downloads import LPS, SRA, TURN
+from .downloads import LPS, SRA, TURN, native_case
 
 SHAPE = (20, 18, 14)
 KEPT = Preprocess(intensity={"window": (-100.0, 300.0)})
@@ -29,14 +29,7 @@ def _native(affine: npt.NDArray[np.float64], channels: int = 1, seed: int = 0) -
     image = np.full((channels, *SHAPE), -1000, np.float32)
     image[:, 2:18, 3:17, 1:13] = rng.uniform(-200, 500, (channels, 16, 14, 12))
     steps = np.linalg.norm(affine[:3, :3], axis=0)
-    return NativeCase(
-        ref=CaseRef(case_id="a", patient_id="a", fingerprint="0" * 16, shape=SHAPE),
-        image=torch.from_numpy(image),
-        label=torch.zeros((1, *SHAPE), dtype=torch.uint8),
-        affine=affine,
-        spacing=(float(steps[0]), float(steps[1]), float(steps[2])),
-        source="a",
-    )
+    return native_case(image, np.zeros(SHAPE), affine=affine, spacing=tuple(steps.tolist()))
 
 
 def _noisy(case: Case, eps: float = 8 / 255) -> Tensor:
@@ -50,7 +43,7 @@ PADDED = KEPT.model_copy(update={"resampling": "nnunet", "pad_to": (20, 16, 16)}
 @pytest.mark.parametrize(
     ("grid", "space"), [*zip(GRIDS, [KEPT, PADDED, Preprocess(), KEPT, PADDED], strict=True), ("SRA", KEPT)]
 )
-def test_what_was_attacked_comes_back_where_the_grid_is_kept(grid: str, space: Preprocess) -> None:
+def test_an_attacked_volume_comes_back_if_the_grid_is_kept(grid: str, space: Preprocess) -> None:
     """Beyond the window's ends too, as the perturbation goes on from the bound."""
     native = _native(GRIDS[grid], channels=2)
     case = prepare(native, space)
@@ -66,7 +59,7 @@ def test_what_was_attacked_comes_back_where_the_grid_is_kept(grid: str, space: P
 
 
 @pytest.mark.parametrize(("grid", "spacing"), [("LPS", None), ("sheared", None), ("oblique", (1.5, 1.5, 2.0))])
-def test_nothing_added_leaves_every_bit_and_what_is_added_only_the_image(grid: str, spacing: object) -> None:
+def test_an_empty_perturbation_keeps_every_bit_and_any_keeps_the_label(grid: str, spacing: object) -> None:
     native, space = _native(GRIDS[grid]), KEPT.model_copy(update={"spacing": spacing})
     case, before = prepare(native, space), native.image.clone()
     assert torch.equal(attacked_native(native, case, case.image.clone()).image, native.image)
@@ -78,7 +71,7 @@ def test_nothing_added_leaves_every_bit_and_what_is_added_only_the_image(grid: s
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_air_outside_the_case_s_grid_stays_though_affines_are_rounded(grid: str) -> None:
-    """As files hold them, in float32: the border must not leak into the box of -1000 around it."""
+    """Affines are in float32, as in files: the border must not leak into the box of -1000 around it."""
     native = _native(GRIDS[grid].astype(np.float32).astype(np.float64))
     case = prepare(native, KEPT)
     for shift in (-1e-6, 1e-6):
@@ -108,10 +101,10 @@ def test_a_clipped_voxel_goes_on_from_the_bound_and_only_inward(clean: float, de
     adversarial = case.image.clone()
     index = tuple(torch.tensor([9, 9, 9]) - torch.from_numpy(case.affine[:3, 3]).round().int())
     adversarial[0][index] += delta
-    found = attacked_native(native, case, adversarial).image
-    assert float(found[0, 9, 9, 9]) == pytest.approx(expected, abs=1e-3)
-    found[0, 9, 9, 9] = clean
-    assert torch.equal(found, native.image)
+    attacked = attacked_native(native, case, adversarial).image
+    assert float(attacked[0, 9, 9, 9]) == pytest.approx(expected, abs=1e-3)
+    attacked[0, 9, 9, 9] = clean
+    assert torch.equal(attacked, native.image)
 
 
 @pytest.mark.parametrize("grid", ["SRA", "oblique"])
@@ -129,8 +122,8 @@ def test_the_perturbation_is_carried_as_monai_carries_it(grid: str) -> None:
     resample = SpatialResample(mode="bilinear", padding_mode="zeros", dtype=torch.float64)
     expected = resample(delta, dst_affine=torch.from_numpy(native.affine), spatial_size=SHAPE).as_tensor()
     inner = (slice(None), *(slice(2, size - 2) for size in SHAPE))
-    found = attacked_native(native, case, adversarial).image - native.image
-    assert found[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
+    carried = attacked_native(native, case, adversarial).image - native.image
+    assert carried[inner].numpy() == pytest.approx(expected[inner].numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize("crop_foreground", [False, True])

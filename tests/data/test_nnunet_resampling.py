@@ -21,10 +21,10 @@ def _noise(shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.float32]:
 
 
 def _resized(array: npt.NDArray[Any], shape: tuple[int, ...], order: int) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = resize(
+    resized: npt.NDArray[np.float64] = resize(
         array.astype(np.float64), shape, order=order, mode="edge", anti_aliasing=False, clip=False
     )
-    return found
+    return resized
 
 
 def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int]) -> npt.NDArray[np.float64]:
@@ -38,8 +38,8 @@ def _plane_by_plane(image: npt.NDArray[np.float32], shape: tuple[int, int, int])
 def test_isotropic_images_are_cubic() -> None:
     image, shape = _noise((2, 8, 12, 7)), (9, 9, 5)
     expected = [_resized(channel, shape, order=3) for channel in image]
-    found = nnunet.resample_image(torch.from_numpy(image), shape, None).numpy()
-    assert found == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)
+    resampled = nnunet.resample_image(torch.from_numpy(image), shape, None).numpy()
+    assert resampled == pytest.approx(np.clip(expected, 0, 1), abs=1e-6)
 
 
 @pytest.mark.parametrize("coarse", [None, 2])
@@ -53,10 +53,10 @@ def test_labels_are_the_largest_of_all_classes_shares(coarse: int | None) -> Non
         shares.append(_resized(own, shape, order=1) if coarse is None else np.stack(planes, axis=-1))
     ranked = np.sort(shares, axis=0)
     clear = ranked[-1] - ranked[-2] > 1e-5
-    found = nnunet.resample_label(torch.from_numpy(label)[None], shape, coarse)[0].numpy()
+    resampled = nnunet.resample_label(torch.from_numpy(label)[None], shape, coarse)[0].numpy()
     assert clear.mean() > 0.8
-    assert np.array_equal(found[clear], np.argmax(shares, axis=0)[clear])
-    assert found.dtype == np.uint8
+    assert np.array_equal(resampled[clear], np.argmax(shares, axis=0)[clear])
+    assert resampled.dtype == np.uint8
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_the_affine_says_where_the_voxels_are() -> None:
         np.tensordot(affine, indices, 1)[:3],
         strict=True,
     ):
-        found = _resized(ramp, shape, order=1)
-        assert world[inside] == pytest.approx(found[inside], abs=1e-9)
+        resized = _resized(ramp, shape, order=1)
+        assert world[inside] == pytest.approx(resized[inside], abs=1e-9)
 
 
 ANISOTROPIC = np.array([[0, 1.0, 0, 4], [0, 0, -1.5, 5], [5.0, 0, 0, 6], [0, 0, 0, 1]])
@@ -103,7 +103,7 @@ def _dataset(folder: Folder, image: npt.NDArray[np.float32], **arguments: object
     return folder.dataset(resampling="nnunet", cases=("a",), **arguments)
 
 
-def test_the_whole_way(folder: Folder) -> None:
+def test_preparation_matches_nnunets_steps(folder: Folder) -> None:
     """Box of voxels that are not 0, bounds of that box, [0, 1], then the grid; by hand from the file."""
     image, _ = volume()
     image[2:4] *= -1
@@ -120,15 +120,12 @@ def test_the_whole_way(folder: Folder) -> None:
     assert case.spacing == pytest.approx((8 / 10, 6 * 1.5 / 8, 5 / 3))
     organ = np.argwhere(case.label[0].numpy() == 1).mean(0)
     assert case.affine @ [*organ, 1] == pytest.approx(ANISOTROPIC @ [3.5, 4, 3, 1], abs=0.4)
-    assert all(found <= bound for found, bound in zip(case.image.shape[1:], dataset.refs()[0].shape, strict=True))
+    assert all(size <= bound for size, bound in zip(case.image.shape[1:], dataset.refs()[0].shape, strict=True))
 
 
-def test_without_a_spacing_only_the_box_is_cut(folder: Folder) -> None:
+def test_the_box_is_cut_without_spacing_and_size_and_pad_come_last(folder: Folder) -> None:
     dataset = _dataset(folder, volume()[0], intensity={"window": [100, 150]}, crop_foreground=False)
     assert dataset.load(dataset.refs()[0]).image.shape == (1, 8, 6, 8)
-
-
-def test_size_and_pad_come_last(folder: Folder) -> None:
     dataset = _dataset(folder, volume()[0], size=(4, 12, 8), pad_to=(4, 12, 20))
     case = dataset.load(dataset.refs()[0])
     assert case.image.shape == (1, *dataset.refs()[0].shape) == (1, 4, 12, 20)

@@ -25,7 +25,7 @@ def _write(root: Path, images: Iterable[str], labels: Iterable[str]) -> None:
         put(root / path, volume()[1])
 
 
-def _found(root: Path) -> Any:
+def _proposed(root: Path) -> Any:
     """The dataset of doctor's job line."""
     (entry,) = yaml.safe_load(recognise(str(root)).job_line)
     return build_dataset(entry, where="job.yaml")
@@ -65,7 +65,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
     """The image of the last case is that of its own file, as each has another seed."""
     image, label, texts, last, patients = LAYOUTS[name]
     _write(tmp_path, [image.format(*each) for each in texts], [label.format(*each) for each in texts])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     refs = dataset.refs()
     assert (dataset.loader, len(refs), refs[-1].case_id, dataset.num_classes) == ("pairs", len(texts), last, 3)
     assert len({ref.patient_id for ref in refs}) == patients
@@ -77,7 +77,7 @@ def test_images_and_label_maps_are_paired_by_their_names(tmp_path: Path, name: s
 def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_path: Path) -> None:
     sides = ("train", "val")
     _write(tmp_path, [f"{s}/imgs/u.nii.gz" for s in sides], [f"{s}/labels/u.nii.gz" for s in sides])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     assert (dataset.image, dataset.split) == (("{split}/imgs/{case}.nii.gz",), "val")
     np.testing.assert_array_equal(dataset.native(dataset.refs()[0]).image[0], volume(1)[0])
 
@@ -94,7 +94,7 @@ def test_folders_called_as_splits_are_splits_whose_cases_may_share_names(tmp_pat
 def test_channels_have_a_stated_order_that_is_said(tmp_path: Path, names: list[str], order: list[str]) -> None:
     cases = ["G1", "G2"]
     _write(tmp_path, [f"{c}/{c}{n}.nii.gz" for c in cases for n in names], [f"{c}/{c}_seg.nii.gz" for c in cases])
-    dataset = _found(tmp_path)
+    dataset = _proposed(tmp_path)
     image = dataset.native(dataset.refs()[1]).image
     expected = [volume(len(names) + names.index(name))[0] for name in order]
     np.testing.assert_array_equal(image, np.stack(expected))
@@ -111,7 +111,7 @@ def test_images_whose_names_tell_no_order_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_what_lacks_in_a_case_is_named(tmp_path: Path) -> None:
+def test_missing_files_of_a_case_are_named(tmp_path: Path) -> None:
     cases = ["a", "b", "c", "d"]
     images = [f"{c}/{c}_{m}.nii.gz" for c in cases for m in ("t1", "t2") if (c, m) != ("b", "t2")]
     _write(tmp_path, images, [f"{c}/{c}_seg.nii.gz" for c in cases if c != "c"])
@@ -165,13 +165,10 @@ def test_a_pattern_that_cannot_be_is_refused(keys: dict[str, Any], text: str) ->
     refused(text, lambda: made("pairs", **{"label": "{case}_seg.nii.gz", **keys}), UserError)
 
 
-def test_two_files_for_one_pattern_are_refused(tmp_path: Path) -> None:
+def test_a_pattern_of_two_files_or_none_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, ["u/v1.nii.gz", "w/v1.nii.gz"], [])
     keys = {"root": str(tmp_path), "image": "*/{case}.nii.gz", "labels": 3, "reference": "prediction"}
     refused("got u/v1.nii.gz and w/v1.nii.gz", made("pairs", **keys).refs)
-
-
-def test_patterns_without_a_file_are_refused(tmp_path: Path) -> None:
     keys = {"root": str(tmp_path), "image": "{case}.nii.gz", "label": "{case}_gt.nii.gz", "labels": 3}
     refused("expected images {case}.nii.gz, found none", made("pairs", **keys).refs, MissingDataError)
 
@@ -215,15 +212,12 @@ def test_a_mask_among_scans_is_left_out_and_said(tmp_path: Path, mask: str) -> N
     )
 
 
-def test_a_file_called_a_mask_with_the_values_of_a_scan_is_a_scan_and_said(tmp_path: Path) -> None:
+def test_a_file_called_a_mask_is_a_scan_by_its_values_and_masks_alone_are_none(tmp_path: Path) -> None:
+    _write(tmp_path, [], ["p_seg.nii.gz"])
+    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
     _write(tmp_path, ["p.nii.gz", "p_seg.nii.gz"], [])
     assert [ref.case_id for ref in _scans(tmp_path).refs()] == ["p", "p_seg"]
     assert "1 files are scans though they are called label maps" in " ".join(_scans(tmp_path).remarks(["p", "p"]))
-
-
-def test_masks_alone_are_no_scans(tmp_path: Path) -> None:
-    _write(tmp_path, [], ["p_seg.nii.gz"])
-    refused("expected scans, got label maps alone", _scans(tmp_path).refs)
 
 
 def test_a_folder_above_a_data_set_is_pointed_down(tmp_path: Path) -> None:
@@ -263,5 +257,5 @@ def test_labels_with_gaps_are_proposed_with_the_classes_that_they_become(
     entry = recognise(str(tmp_path)).entry
     assert (entry["labels"], entry.get("label_map")) == (len(values) + 1, classes)
     dataset = build_dataset({**entry, "crop_foreground": False}, where="job.yaml")
-    found = dataset.load(dataset.refs()[0]).label
-    assert found.unique().tolist() == list(range(len(values) + 1))
+    loaded = dataset.load(dataset.refs()[0]).label
+    assert loaded.unique().tolist() == list(range(len(values) + 1))

@@ -138,9 +138,9 @@ def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
             image.header["xyzt_units"] = unit
             nibabel.save(image, folder.root / path)
         case = _first(folder, **space)
-        found = [case.spacing, case.original_spacing, case.affine, case.label.sum(dim=(1, 2, 3))]
-        expected = expected or found
-        for ours, theirs in zip(found, expected, strict=True):
+        facts = [case.spacing, case.original_spacing, case.affine, case.label.sum(dim=(1, 2, 3))]
+        expected = expected or facts
+        for ours, theirs in zip(facts, expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -156,7 +156,7 @@ def test_lengths_are_in_millimetres_whatever_the_unit_of_the_file(
 def test_a_space_too_large_for_memory_is_refused(
     folder: Folder, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a dataset, and of a model with a space of its own, where the job asks for more than is usual."""
+    """The space is a dataset's, or a model's own, in a job that asks for more than is usual."""
     monkeypatch.setenv("FREQBENCH_LIMITS", "100")
     expected = r"expected a resampled volume \(its voxels are 1 x 1 x 1 mm now\) of at most 8 GiB as float32, got \("
     with pytest.raises(DataError, match=expected):

@@ -100,7 +100,7 @@ def _native(seed: int, low: float, high: float) -> tuple[Any, Any]:
         ("acdc", {"intensity": "released"}, ACDC_FILES, (96, 96, 96)),
     ],
 )
-def test_equals_the_papers_pipeline(
+def test_a_case_equals_the_papers_pipeline(
     tmp_path: Path, loader: str, keys: dict[str, Any], files: tuple[str, str], size: Any
 ) -> None:
     """MONAI reading the same files by itself, on a grid that is turned, with the transforms that the papers name."""
@@ -131,7 +131,7 @@ def test_released_is_a_name_of_its_window() -> None:
     assert ACDC(name="acdc", root=".").recipe() != window.recipe()
 
 
-def test_what_may_not_be_passed_on() -> None:
+def test_published_datasets_may_not_be_passed_on() -> None:
     assert {name for name, loader in DATASETS.items() if not loader.redistributable} == {"synapse", "acdc"}
 
 
@@ -146,5 +146,7 @@ def test_what_may_not_be_passed_on() -> None:
         ("synapse", {"list": "mine.json"}, "mine.json: expected the JSON list of cases, found no file: check `root`"),
     ],
 )
-def test_refused_in_one_line(tmp_path: Path, loader: str, arguments: dict[str, Any], text: str) -> None:
+def test_a_wrong_folder_is_refused_in_one_line(
+    tmp_path: Path, loader: str, arguments: dict[str, Any], text: str
+) -> None:
     refused(text, lambda: made(loader, **{"root": str(tmp_path), **arguments}).refs(), UserError)

@@ -1,4 +1,4 @@
-"""What is wrong with a folder, its headers or its voxels is one line that names the file."""
+"""A fault of a folder, its headers or its voxels is one line that names the file."""
 
 import gzip
 import json
@@ -137,7 +137,7 @@ IN_REFS: dict[str, tuple[Spoil, str, str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "file", "text"), IN_REFS.values(), ids=IN_REFS)
-def test_refused_before_anything_is_computed(
+def test_a_spoilt_folder_is_refused_before_anything_is_computed(
     folder: Folder, spoil: Spoil, file: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(folder)
@@ -158,7 +158,9 @@ def test_refused_before_anything_is_computed(
         ({"root": "${NOT_SET}/x"}, "small: ${NOT_SET}/x: expected the environment variable NOT_SET, found none: set i"),
     ],
 )
-def test_arguments_refused_before_anything_is_computed(folder: Folder, arguments: dict[str, object], text: str) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_computed(
+    folder: Folder, arguments: dict[str, object], text: str
+) -> None:
     refused(text, folder.dataset(**arguments).refs)
 
 
@@ -205,15 +207,13 @@ IN_LOAD: dict[str, tuple[Spoil, str, str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "file", "text"), IN_LOAD.values(), ids=IN_LOAD)
-def test_voxels_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
+def test_damaged_voxels_are_refused(folder: Folder, spoil: Spoil, file: str, text: str) -> None:
     spoil(folder)
     dataset = folder.dataset()
     refused(f"/{file}: expected {text}", lambda: dataset.load(dataset.refs()[1]))
 
 
-def test_what_nibabel_mends_of_a_header_is_not_logged_without_a_name(
-    folder: Folder, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_repairs_of_headers_by_nibabel_are_not_logged(folder: Folder, caplog: pytest.LogCaptureFixture) -> None:
     _header(sizeof_hdr=0)(folder)
     dataset = folder.dataset()
     dataset.load(dataset.refs()[1])
@@ -257,5 +257,5 @@ def test_a_header_that_nobody_filled_is_said(folder: Folder, affine: Any, says: 
         nibabel.save(nibabel.Nifti1Image(voxels, affine), folder.root / kind / "a.nii.gz")
     dataset = folder.dataset(cases=1)
     (ref,) = dataset.refs()
-    found = [line for line in dataset.faults(ref, dataset.space) if "a header that nobody filled" in line]
-    assert bool(found) == says
+    lines = [line for line in dataset.faults(ref, dataset.space) if "a header that nobody filled" in line]
+    assert bool(lines) == says

@@ -13,9 +13,8 @@ from tiny_job import execute, job, rows
 from freqbench import models
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.core.search import Found, search
 from freqbench.engine import attacking
-from freqbench.engine.matching import BOUNDS, FILE, matched
+from freqbench.engine.matching import BOUNDS, FILE, Nearest, matched, search
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import image_scores
@@ -320,7 +319,7 @@ def test_budgets_have_three_digits_and_stay_inside_their_bounds() -> None:
 
 
 def test_a_bound_that_meets_the_value_is_taken() -> None:
-    assert search(lambda b: 10 * b, 10.05, 0.1, 1.0) == Found(budget=1.0, distance=10.0, tried=3)
+    assert search(lambda b: 10 * b, 10.05, 0.1, 1.0) == Nearest(budget=1.0, distance=10.0, tried=3)
     assert search(lambda b: 10 * b, 1.0, 0.1, 1.0).budget == 0.1
 
 

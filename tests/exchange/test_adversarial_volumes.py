@@ -34,7 +34,7 @@ def prepared(number: int = 0) -> npt.NDArray[np.float32]:
 
 
 def released(shift: float = 8 / 255) -> npt.NDArray[np.uint8]:
-    """As the papers' code saves a volume: 255 times it, cut off."""
+    """A volume as the papers' code saves it: 255 times it, cut off."""
     return (255 * np.clip(prepared() + np.float32(shift), 0, 1)).astype(np.uint8)
 
 
@@ -75,8 +75,8 @@ def test_floats_score_as_the_run_that_saved_them(tmp_path: Path) -> None:
         put(tmp_path / "imagesTsAdv" / f"phantom_{2000 + number}.nii.gz", voxels_of(path))
     bring(tmp_path, content={**JOB, "models": JOB["models"][:1]})
     ran, scored = (
-        {(row["case_id"], row["target_model"]): (row["dsc"], row["dsc_clean"], row["psnr"]) for row in found}
-        for found in (Store(str(tmp_path / "run")).records().to_pylist(), records(tmp_path))
+        {(row["case_id"], row["target_model"]): (row["dsc"], row["dsc_clean"], row["psnr"]) for row in rows}
+        for rows in (Store(str(tmp_path / "run")).records().to_pylist(), records(tmp_path))
     )
     assert ran == scored
 
@@ -102,7 +102,7 @@ def test_other_volumes_are_another_cell_and_all_stay_in_the_report(tmp_path: Pat
     assert len({row["cell_id"] for row in records(tmp_path) if row["attack"] == "imported"}) == 2
 
 
-def test_they_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None:
+def test_imported_volumes_are_exported_and_scored_on_further_targets(tmp_path: Path) -> None:
     put(tmp_path / "imagesTsAdv" / "adv_phantom_2000.nii.gz", released())
     only = {**JOB, "targets": "source"}
     bring(tmp_path, content=only)
@@ -144,7 +144,7 @@ def test_a_wrong_volume_name_or_source_is_one_line_and_nothing_is_stored(
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_made_by_it() -> None:
+def test_an_import_makes_no_volumes() -> None:
     net = models.build("unet", 6, (16, 16, 16), ARGS, seed=0)
     volume = torch.rand(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     with pytest.raises(UserError, match="vafa: expected the volumes that were brought in, found none"):

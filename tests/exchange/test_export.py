@@ -91,7 +91,7 @@ def test_data_that_int16_would_spoil_stay_floats(tmp_path: Path) -> None:
     assert np.array_equal(voxels_of(to / "clean" / "x.nii.gz"), case(top=1.0)[0])
 
 
-def test_without_saved_volumes_it_is_one_line(tmp_path: Path) -> None:
+def test_an_export_without_saved_volumes_is_one_line(tmp_path: Path) -> None:
     content = small(**{**ONE, "save_adversarial": "none"})
     with pytest.raises(UserError, match="expected saved volumes of this job, found none: run it with save_adversarial"):
         exported(content, tmp_path)

@@ -111,7 +111,7 @@ def test_labels_that_are_not_listed_are_background(place: Path, content: dict[st
     assert {row["missed_classes"] for row in of_tool(place)} == {1}
 
 
-def test_without_a_map_the_labels_are_the_dataset_s(place: Path, content: dict[str, Any]) -> None:
+def test_labels_without_a_map_are_the_datasets(place: Path, content: dict[str, Any]) -> None:
     for path in (*attacked(place), place / "tool" / "clean" / "x.nii.gz"):
         put(path, LABEL, AFFINE)
     score(place, content, label_map=None)
@@ -127,7 +127,7 @@ def test_a_name_or_a_map_is_another_target() -> None:
     assert len(set(others)) == 4
 
 
-def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, content: dict[str, Any]) -> None:
+def test_missing_predictions_are_said_and_the_rest_is_scored(place: Path, content: dict[str, Any]) -> None:
     gone = attacked(place)[0]
     gone.unlink()
     (place / "tool" / "clean" / "x.nii.gz").unlink()
@@ -139,7 +139,7 @@ def test_what_is_missing_is_said_and_the_rest_is_scored(place: Path, content: di
     assert '"voxel_success": "no label map of the clean volume"' in row["null_reasons"]
 
 
-def test_without_a_record_the_distances_have_a_reason(place: Path, content: dict[str, Any]) -> None:
+def test_distances_without_a_record_have_a_reason(place: Path, content: dict[str, Any]) -> None:
     for kind in ("records", "class_records"):
         shutil.rmtree(place / "out" / kind)
     score(place, content)

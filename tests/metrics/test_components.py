@@ -33,13 +33,13 @@ def test_component_f1_is_monai_s_recognition_quality(seed: int) -> None:
     from monai.metrics import compute_panoptic_quality
 
     pred, true = speckled(seed, moved=True), speckled(seed + 10, moved=False)
-    found = component_f1(pred, true, 3)
+    scores = component_f1(pred, true, 3)
     for number in (1, 2):
         instances = [torch.from_numpy(numbered(each == number, CUBE)[0]) for each in (pred, true)]
         expected = compute_panoptic_quality(*instances, metric_name="rq", smooth_numerator=1e-12)
-        assert found[number] == pytest.approx(float(expected), rel=1e-6)
-    assert 0 < found[1] < 1
-    assert math.isnan(found[0])
+        assert scores[number] == pytest.approx(float(expected), rel=1e-6)
+    assert 0 < scores[1] < 1
+    assert math.isnan(scores[0])
 
 
 def test_a_component_is_found_where_the_overlap_is_more_than_half_of_the_union() -> None:
@@ -66,8 +66,8 @@ def test_a_class_counts_where_the_label_has_it(in_pred: int, in_label: int, f1: 
     pred, label = np.zeros((2, 4, 4, 4), np.uint8)
     pred[0, 0, 0], label[0, 0, 0] = in_pred, in_label
     assert component_f1(pred, label, 2)[1] == pytest.approx(f1, nan_ok=True)
-    found = betti_errors(pred, label, 2)
-    assert found["betti0_error"][1] == pytest.approx(errors, nan_ok=True)
+    scores = betti_errors(pred, label, 2)
+    assert scores["betti0_error"][1] == pytest.approx(errors, nan_ok=True)
 
 
 def shell() -> Array:
@@ -122,9 +122,9 @@ def test_topology_errors_are_differences_of_each_class() -> None:
     label[:5, :5, :5][shell()] = 1
     pred[:5, :5, :5][ring()] = 1
     pred[8, 0, 0] = pred[10, 0, 0] = label[8, 0, 0] = 2
-    found = betti_errors(pred, label, 4)
-    assert [list(found[f"betti{dimension}_error"][1:3]) for dimension in range(3)] == [[0, 1], [1, 0], [1, 0]]
-    assert math.isnan(found["betti0_error"][3])
+    errors = betti_errors(pred, label, 4)
+    assert [list(errors[f"betti{dimension}_error"][1:3]) for dimension in range(3)] == [[0, 1], [1, 0], [1, 0]]
+    assert math.isnan(errors["betti0_error"][3])
 
 
 def test_bad_input_is_refused() -> None:

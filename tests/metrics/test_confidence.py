@@ -17,8 +17,8 @@ def monai_ece(confidence: Any, is_right: Any) -> float:
     from monai.metrics.calibration import calibration_binning
 
     sure, right = (torch.as_tensor(each, dtype=torch.float64).reshape(1, 1, -1) for each in (confidence, is_right))
-    found, true, counts = calibration_binning(sure, right, num_bins=15)
-    return float((counts * (found - true).abs()).nansum() / counts.sum())
+    means, true, counts = calibration_binning(sure, right, num_bins=15)
+    return float((counts * (means - true).abs()).nansum() / counts.sum())
 
 
 def test_ece_is_that_of_monai_s_bins_of_all_voxels_and_of_each_class() -> None:
@@ -26,16 +26,16 @@ def test_ece_is_that_of_monai_s_bins_of_all_voxels_and_of_each_class() -> None:
     pred, label = rng.integers(0, 3, (2, *SHAPE))
     confidence = rng.random(SHAPE)
     confidence[0, 0, :2] = 0.0, 1.0
-    found = calibration(confidence, pred, label, 4)
-    assert found.ece == pytest.approx(monai_ece(confidence, pred == label), abs=1e-6)
+    scores = calibration(confidence, pred, label, 4)
+    assert scores.ece == pytest.approx(monai_ece(confidence, pred == label), abs=1e-6)
     for number in range(3):
         of_class = pred == number
         expected = monai_ece(confidence[of_class], label[of_class] == number)
-        assert found.ece_by_class[number] == pytest.approx(expected, abs=1e-6)
-        assert found.wrong_confidence_by_class[number] == pytest.approx(confidence[of_class & (pred != label)].mean())
-    assert found.wrong_confidence == pytest.approx(confidence[pred != label].mean())
-    assert math.isnan(found.ece_by_class[3])
-    assert math.isnan(found.wrong_confidence_by_class[3])
+        assert scores.ece_by_class[number] == pytest.approx(expected, abs=1e-6)
+        assert scores.wrong_confidence_by_class[number] == pytest.approx(confidence[of_class & (pred != label)].mean())
+    assert scores.wrong_confidence == pytest.approx(confidence[pred != label].mean())
+    assert math.isnan(scores.ece_by_class[3])
+    assert math.isnan(scores.wrong_confidence_by_class[3])
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_ece_is_that_of_monai_s_bins_of_all_voxels_and_of_each_class() -> None:
 def test_four_voxels_by_hand(confidence: float, wrong: int, ece: float, wrong_confidence: float) -> None:
     pred, label = np.ones((2, 4, 1, 1), int)
     label[:wrong] = 0
-    found = calibration(np.full((4, 1, 1), confidence), pred, label, 2)
-    assert found.ece == found.ece_by_class[1] == pytest.approx(ece)
-    assert found.wrong_confidence == pytest.approx(wrong_confidence, nan_ok=True)
-    assert math.isnan(found.ece_by_class[0])
+    scores = calibration(np.full((4, 1, 1), confidence), pred, label, 2)
+    assert scores.ece == scores.ece_by_class[1] == pytest.approx(ece)
+    assert scores.wrong_confidence == pytest.approx(wrong_confidence, nan_ok=True)
+    assert math.isnan(scores.ece_by_class[0])
 
 
 @pytest.mark.parametrize("confidence", [np.full((2, 2, 2), 3.5), np.full((2, 2, 2), np.nan)])

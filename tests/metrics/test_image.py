@@ -21,7 +21,7 @@ from freqbench.ops.dct import BlockDCT
 SHAPE = (12, 10, 9)
 
 
-def test_no_two_metrics_fill_one_column() -> None:
+def test_a_column_is_filled_by_one_metric() -> None:
     columns = [column for metric in METRICS.values() for column in metric.columns]
     assert len(columns) == len(set(columns))
 
@@ -86,7 +86,7 @@ def test_body_scores_see_the_body_only() -> None:
     assert scores["l2"] == pytest.approx(0.1 * math.sqrt(12 * 40 * 4), rel=1e-6)
 
 
-def test_what_cannot_be_computed_is_nan_with_a_reason() -> None:
+def test_an_undefined_score_is_nan_with_a_reason() -> None:
     scores = image_scores(np.zeros((8, 8, 2), np.float32), np.full((8, 8, 2), 0.1, np.float32))
     assert math.isnan(scores.values["ssim_body"])
     assert math.isnan(scores.values["l2_body"])
@@ -99,6 +99,8 @@ def test_what_cannot_be_computed_is_nan_with_a_reason() -> None:
     assert scores.values["l2_body"] == 0.0
     with pytest.raises(UserError, match="at least 7 x 7 voxels, got 6 x 30"):
         ssim(thin, thin)
+    scores = energy_scores(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    assert (scores.values["energy_low"], set(scores.reasons)) == (1, {"energy_middle", "energy_high"})
 
 
 @pytest.mark.parametrize("scores", [image_scores, energy_scores])
@@ -172,12 +174,6 @@ def test_an_attack_on_one_band_has_its_energy_there() -> None:
     assert max(values["energy_low"], values["energy_middle"]) < 1e-6
 
 
-def test_a_volume_too_small_for_a_band_has_a_reason() -> None:
-    scores = energy_scores(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
-    assert scores.values["energy_low"] == 1
-    assert set(scores.reasons) == {"energy_middle", "energy_high"}
-
-
 # Seams: none in a ramp or in noise, known ones where windows are shifted against each other
 
 GRID = (12, 8, 6)
@@ -197,24 +193,23 @@ def test_a_ramp_and_noise_and_a_steeper_axis_without_borders_have_no_seam() -> N
     assert seam(steep, (12, 4, 6)) == pytest.approx(1)
 
 
-def test_windows_that_are_shifted_against_each_other() -> None:
+def test_windows_shifted_against_each_other_show_seams() -> None:
     """Steps of 0.01 along the first axis on a slope of 0.001: of the faces of its 2 borders (48 each) 0.011, within
     0.001; the one border along the second axis (72 faces) has no step: (96 * 11 + 72) / (96 + 72)."""
     steps = 0.01 * torch.div(torch.arange(12), 4, rounding_mode="floor")[:, None, None]
     assert seam(RAMP + steps) == pytest.approx((96 * 11 + 72) / (96 + 72))
 
 
-def test_the_borders_are_where_the_later_window_overwrites() -> None:
-    """Of windows 0..3, 4..7 and 6..9 the last owns voxel 6: a volume written as an attack writes it."""
+def test_a_border_is_where_the_later_window_overwrites_and_channels_count_together() -> None:
+    """The last of windows 0..3, 4..7 and 6..9 owns voxel 6: the volume is written as an attack writes it.
+
+    Then one channel has steps of 0.01 on a slope of 0.001, the other the slope alone: means 0.006 and 0.001.
+    """
     ramp = 0.001 * torch.arange(10.0, dtype=torch.float64)[:, None, None].expand(10, 4, 4)
     change = ramp.clone()
     for number, window in enumerate(attack_windows((10, 4, 4), (4, 4, 4))):
         change[window] = ramp[window] + 0.02 * number
     assert seam(change, (4, 4, 4)) == pytest.approx(21)
-
-
-def test_channels_count_together() -> None:
-    """One channel has steps of 0.01 on a slope of 0.001, the other the slope alone: means 0.006 and 0.001."""
     slope = 0.001 * torch.arange(8.0, dtype=torch.float64)[:, None, None].expand(8, 4, 4)
     step = slope + 0.01 * (torch.arange(8) >= 4)[:, None, None]
     assert seam(torch.stack([slope, step]), (4, 4, 4)) == pytest.approx(6)

@@ -49,9 +49,10 @@ def test_confusion_has_labels_in_rows() -> None:
     assert counts.sum() == LABEL.size
 
 
-def test_missed_and_hallucinated_classes_are_counted() -> None:
+def test_missed_hallucinated_classes_and_changed_voxels_are_counted() -> None:
     counts = confusion(PRED, LABEL, 6)
     assert (missed_classes(counts), hallucinated_classes(counts)) == (1, 1)
+    assert (voxel_success(LABEL, PRED), voxel_success(PRED, PRED)) == (4 / 8, 0.0)
 
 
 @pytest.mark.parametrize("case", ["normal", "label_absent3", "pred_absent3", "both_absent3", "border_thin"])
@@ -59,20 +60,15 @@ def test_dice_is_monais_stored_one(arrays: Path, case: str) -> None:
     folder = arrays / "models"
     values = json.loads((folder / "metrics_values.json").read_text())["values"][case]
     with np.load(folder / "metrics.npz") as maps:
-        found = dice(maps[f"{case}__pred"], maps[f"{case}__label"], 4)
-    np.testing.assert_allclose(found, [float(v) for v in values["monai_dice_bg1_ignore_empty1"]], rtol=1e-6)
-    assert class_mean(found) == pytest.approx(values["monai_dice_bg1_mean"][0], rel=1e-6)
-    assert foreground_mean(found) == pytest.approx(values["monai_dice_bg0_mean"][0], rel=1e-6)
+        ours = dice(maps[f"{case}__pred"], maps[f"{case}__label"], 4)
+    np.testing.assert_allclose(ours, [float(v) for v in values["monai_dice_bg1_ignore_empty1"]], rtol=1e-6)
+    assert class_mean(ours) == pytest.approx(values["monai_dice_bg1_mean"][0], rel=1e-6)
+    assert foreground_mean(ours) == pytest.approx(values["monai_dice_bg0_mean"][0], rel=1e-6)
 
 
 def test_leading_axes_of_length_one_and_mixed_integer_types_are_fine() -> None:
     wide = torch.as_tensor(PRED).to(torch.uint8)[None, None]
     np.testing.assert_array_equal(dice(wide, LABEL, 6), dice_from_confusion(confusion(PRED, LABEL, 6)))
-
-
-def test_voxel_success_is_the_share_that_changed() -> None:
-    assert voxel_success(LABEL, PRED) == 4 / 8
-    assert voxel_success(PRED, PRED) == 0.0
 
 
 def test_means_over_nothing_are_nan_without_a_warning() -> None:
@@ -95,7 +91,7 @@ def row(*values: int) -> Tensor:
     return torch.tensor(values).reshape(1, 1, -1)
 
 
-def test_what_abstains_is_a_class_that_is_never_right() -> None:
+def test_an_abstention_counts_as_a_class_that_is_never_right() -> None:
     """Class 1: 2 of its 4 voxels certified right, 1 certified elsewhere, 1 of the abstaining ones outside it."""
     label = row(1, 1, 1, 1, 0, 0, 0, 0)
     pred = row(1, 1, 1, 0, 1, 0, 1, 0)
@@ -107,7 +103,7 @@ def test_what_abstains_is_a_class_that_is_never_right() -> None:
 
 
 def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
-    """Of each class by itself, over every assignment of classes to the voxels that abstain."""
+    """Each class is bounded by itself, over every assignment of classes to the voxels that abstain."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         label, pred = (torch.randint(0, 2, (1, 1, 8), generator=generator) for _ in range(2))
@@ -122,7 +118,7 @@ def test_the_bound_is_the_lowest_dice_that_a_certificate_allows() -> None:
         assert certified_scores(pred, certified, label, 2)["certified_dice_bound"] == pytest.approx(lowest)
 
 
-def test_without_foreground_there_is_no_dice() -> None:
+def test_a_certificate_without_foreground_has_no_dice() -> None:
     empty = torch.zeros(2, 2, 2, dtype=torch.uint8)
     scores = certified_scores(empty, empty.bool(), empty, 3)
     assert scores["certified_share"] == 0
@@ -134,9 +130,9 @@ def test_volume_errors_of_a_grown_a_missed_and_an_invented_class() -> None:
     """Voxels of a cubic centimetre: class 1 has two and is given three, class 2 is missed, class 3 is nowhere true."""
     label, pred = torch.tensor([1, 1, 0, 2, 0, 0]), torch.tensor([1, 1, 1, 0, 3, 0])
     counts = confusion(pred.reshape(6, 1, 1), label.reshape(6, 1, 1), 5)
-    found = volume_errors(counts, (5.0, 10.0, 20.0))
-    np.testing.assert_allclose(found["volume_error_ml"], [math.nan, 1, -1, math.nan, math.nan])
-    np.testing.assert_allclose(found["volume_error_relative"], [math.nan, 0.5, 1, math.nan, math.nan])
+    errors = volume_errors(counts, (5.0, 10.0, 20.0))
+    np.testing.assert_allclose(errors["volume_error_ml"], [math.nan, 1, -1, math.nan, math.nan])
+    np.testing.assert_allclose(errors["volume_error_relative"], [math.nan, 0.5, 1, math.nan, math.nan])
     np.testing.assert_allclose(volume_errors(counts, (10.0, 20.0, 40.0))["volume_error_ml"][1:3], [8, -8])
     with pytest.raises(UserError, match="expected a spacing of three positive numbers"):
         volume_errors(counts, (1.0, 1.0))

@@ -36,8 +36,8 @@ def test_each_slice_is_the_stored_value(arrays: Path, pair: str) -> None:
         clean, adversarial = ((stored[f"{pair}__{side}"] / 255).astype(np.float32) for side in ("real", "fake"))
         expected = stored[f"{pair}__lpips_per_slice"]
     slices = range(0, clean.shape[2], max(clean.shape[2] // 6, 1))
-    found = [lpips(clean[..., k : k + 1], adversarial[..., k : k + 1]) for k in slices]
-    np.testing.assert_allclose(found, expected[list(slices)], atol=2e-7)
+    distances = [lpips(clean[..., k : k + 1], adversarial[..., k : k + 1]) for k in slices]
+    np.testing.assert_allclose(distances, expected[list(slices)], atol=2e-7)
     assert lpips(clean, adversarial) == pytest.approx(expected.mean(), abs=2e-7)
 
 
@@ -88,7 +88,7 @@ def test_batches_of_slices_do_not_change_the_value(volumes: Any, monkeypatch: py
     assert apart == pytest.approx(together, rel=1e-5)
 
 
-def test_no_body_is_nan_with_a_reason(volumes: Any) -> None:
+def test_a_volume_without_a_body_is_nan_with_a_reason(volumes: Any) -> None:
     scores = lpips_scores(torch.zeros_like(volumes[0]), volumes[1])
     assert math.isnan(scores.values["lpips_body"])
     assert scores.reasons == {"lpips_body": "no body: the clean volume has no intensity above 0"}

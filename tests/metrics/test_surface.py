@@ -42,8 +42,8 @@ def by_monai(function: str, pred: Any, label: Any, num_classes: int, **options: 
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = getattr(metrics, function)(*hot, **options)
-    return found[0].double().numpy()
+        distances = getattr(metrics, function)(*hot, **options)
+    return distances[0].double().numpy()
 
 
 def monai_hd95(pred: Any, label: Any, num_classes: int, spacing: Any) -> np.ndarray[Any, Any]:
@@ -92,8 +92,8 @@ def test_random_masks_agree_with_monai_and_medpy(seed: int, share: float, spacin
     missing = np.array([not (label == number).any() for number in range(1, 4)])
     tolerances = [1.0, 1.95, 3.0]
     expected = by_monai("compute_surface_dice", pred, label, 4, class_thresholds=tolerances, spacing=spacing)
-    found = nsd(pred, label, 4, tolerances, spacing)
-    np.testing.assert_allclose(found, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)
+    shares = nsd(pred, label, 4, tolerances, spacing)
+    np.testing.assert_allclose(shares, [math.nan, *np.where(missing, math.nan, expected)], rtol=1e-6)
     expected = by_monai("compute_average_surface_distance", pred, label, 4, symmetric=True, spacing=spacing)
     expected = np.where(np.isfinite(expected), expected, math.nan)  # MONAI: infinite where one of the two is empty
     np.testing.assert_allclose(assd(pred, label, 4, spacing), [math.nan, *expected], rtol=5e-6)
@@ -183,7 +183,7 @@ def test_two_plates_by_hand() -> None:
 @pytest.mark.parametrize(
     ("in_pred", "in_label", "share"), [(0, 0, math.nan), (1, 0, math.nan), (0, 1, 0.0)], ids=["both", "label", "pred"]
 )
-def test_of_an_empty_mask_distances_are_undefined_and_nsd_is_0_where_the_class_is_missed(
+def test_an_empty_mask_has_no_distance_and_an_nsd_of_0_if_the_class_is_missed(
     in_pred: int, in_label: int, share: float
 ) -> None:
     pred, label = np.zeros((2, 6, 6, 6), int)

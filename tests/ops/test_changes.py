@@ -109,14 +109,14 @@ def without_nyquist(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", [(8, 6, 4), (7, 6, 2), (98, 1, 94)])
-def test_by_whole_voxels_it_is_a_roll_of_the_volume_without_the_nyquist_frequency(shape: tuple[int, ...]) -> None:
+def test_a_shift_by_whole_voxels_is_a_roll_without_the_nyquist_frequency(shape: tuple[int, ...]) -> None:
     x = drawn(1, 1, *shape, seed=0)
     moved = CHANGES["fourier_shift"].apply(x, torch.tensor([[2.0, -3.0, 1.0]]))
     assert torch.allclose(moved, without_nyquist(x).roll((2, -3, 1), dims=(2, 3, 4)), atol=1e-5)
     assert not torch.allclose(moved, x.roll((2, -3, 1), dims=(2, 3, 4)), atol=0.01)
 
 
-def test_with_the_nyquist_frequency_two_shifts_are_no_third() -> None:
+def test_two_shifts_are_no_third_with_the_nyquist_frequency() -> None:
     """A real volume keeps cos(pi c) of it: half a voxel twice leaves nothing of what one voxel turns round."""
     wave = torch.tensor([1.0, -1.0] * 4)
 
@@ -130,7 +130,7 @@ def test_with_the_nyquist_frequency_two_shifts_are_no_third() -> None:
 
 
 def test_padding_with_zeros_breaks_the_sum_unless_the_margin_is_empty() -> None:
-    """What leaves one side comes back on the other: the shifts are circular. In an empty margin the two are one."""
+    """Shifts are circular: voxels that leave one side come back on the other. In an empty margin the two are one."""
 
     def padded(x: Tensor, by: int) -> Tensor:
         moved = torch.zeros_like(x)

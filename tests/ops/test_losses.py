@@ -36,7 +36,7 @@ def call(name: str, logits: Tensor, labels: Tensor, truth: Tensor, voxels: Tenso
 
 
 def by_voxel(logits: Tensor, labels: Tensor) -> list[list[tuple[np.ndarray, int]]]:
-    """Of every sample, the logits and the label of each voxel."""
+    """Yields the logits and the label of each voxel of every sample."""
     flat = logits.flatten(2).movedim(1, 2).numpy(), labels.flatten(1).numpy()
     return [[(z, int(y)) for z, y in zip(*sample, strict=True)] for sample in zip(*flat, strict=True)]
 
@@ -83,14 +83,14 @@ def cosine(z: np.ndarray, y: int, _: int) -> float:
 def test_the_mean_over_voxels_of_the_paper_s_formula(
     name: str, towards: bool, formula: Callable[[np.ndarray, int, int], float]
 ) -> None:
-    """Of logits, the label, towards a target that is the target, and the truth."""
+    """The formula takes logits, the label, towards a target that is the target, and the truth."""
     logits, labels, truth = random_task()
     expected = [
         np.mean([formula(z, y, t) for (z, y), (_, t) in zip(*sample, strict=True)])
         for sample in zip(by_voxel(logits, labels), by_voxel(logits, truth), strict=True)
     ]
-    found = LOSSES[name](logits, labels, Scope(truth=truth if towards else None))
-    assert found.tolist() == pytest.approx(expected)
+    loss = LOSSES[name](logits, labels, Scope(truth=truth if towards else None))
+    assert loss.tolist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -150,12 +150,12 @@ def test_the_dice_of_a_large_volume_in_float32_keeps_six_digits() -> None:
     labels = torch.zeros(1, 1, 64, 64, 64, dtype=torch.long)
     labels[..., :2] = 1
     for name, scope in (("dice", EVERYTHING), ("dicece", EVERYTHING), ("dice", Scope(voxels=labels == 0))):
-        found, expected = (float(LOSSES[name](z, labels, scope)) for z in (logits, logits.double()))
-        assert found == pytest.approx(expected, rel=1e-6)
+        ours, expected = (float(LOSSES[name](z, labels, scope)) for z in (logits, logits.double()))
+        assert ours == pytest.approx(expected, rel=1e-6)
 
 
 @every_loss
-def test_nothing_to_attack_is_no_gradient(name: str) -> None:
+def test_a_loss_without_voxels_has_no_gradient(name: str) -> None:
     logits, labels, truth = random_task()
     value = call(name, logits.requires_grad_(), labels, truth, torch.zeros_like(truth, dtype=torch.bool))
     (gradient,) = torch.autograd.grad(value.sum(), logits)
@@ -207,7 +207,7 @@ def by_metrics(logits: Tensor, labels: Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("classes", [None, (3,), (1, 3), (0, 4)], ids=str)
-def test_is_the_mean_over_the_classes_that_the_labels_have(classes: tuple[int, ...] | None) -> None:
+def test_consistency_is_the_mean_over_the_classes_of_the_labels(classes: tuple[int, ...] | None) -> None:
     logits, labels = predicted()
     table = by_metrics(logits, labels)[:, list(classes or (1, 2, 3, 4))]
     expected = [np.nanmean(row) if np.isfinite(row).any() else 0.0 for row in table]

@@ -21,7 +21,7 @@ def task(batch: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor,
 
 
 @pytest.mark.parametrize("sample", range(3))
-def test_it_is_the_optimum_of_a_general_solver(sample: int) -> None:
+def test_linf_prox_is_the_optimum_of_a_general_solver(sample: int) -> None:
     """Over t and p with -t <= p <= t, the box and the metric in it."""
     point, weight, metric, low, high = (tensor[sample].flatten().numpy() for tensor in task())
     n = len(point)
@@ -33,9 +33,9 @@ def test_it_is_the_optimum_of_a_general_solver(sample: int) -> None:
     start = np.append(np.clip(point, low, high), 1.0)
     bounds = [*zip(low, high, strict=True), (0, None)]
     best = minimize(value, start, bounds=bounds, constraints=inside, options={"ftol": 1e-12, "maxiter": 500})
-    found = linf_prox(*task())[sample].flatten().numpy()
-    assert np.allclose(found, best.x[:n], atol=1e-4)
-    assert value(np.append(found, np.abs(found).max())) <= best.fun + 1e-5
+    nearest = linf_prox(*task())[sample].flatten().numpy()
+    assert np.allclose(nearest, best.x[:n], atol=1e-4)
+    assert value(np.append(nearest, np.abs(nearest).max())) <= best.fun + 1e-5
 
 
 def test_samples_do_not_touch_each_other() -> None:
@@ -43,13 +43,10 @@ def test_samples_do_not_touch_each_other() -> None:
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_a_heavy_weight_leaves_nothing_and_none_leaves_the_box() -> None:
-    point, _, metric, low, high = task()
-    for weight, expected in ((1e6, torch.zeros_like(point)), (1e-12, point.clamp(low, high))):
-        found = linf_prox(point, torch.full((3,), weight, dtype=torch.float64), metric, low, high)
-        assert torch.allclose(found, expected, atol=1e-7)
-
-
-def test_nothing_stays_nothing() -> None:
+def test_a_heavy_weight_leaves_nothing_as_of_zeros_and_none_leaves_the_box() -> None:
     zero = torch.zeros(1, 4)
     assert torch.equal(linf_prox(zero, torch.ones(1), zero + 1e-8, zero - 1, zero + 1), zero)
+    point, _, metric, low, high = task()
+    for weight, expected in ((1e6, torch.zeros_like(point)), (1e-12, point.clamp(low, high))):
+        moved = linf_prox(point, torch.full((3,), weight, dtype=torch.float64), metric, low, high)
+        assert torch.allclose(moved, expected, atol=1e-7)

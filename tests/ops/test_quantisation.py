@@ -1,4 +1,4 @@
-"""What any step of an interval makes of a coefficient, against all steps of a fine grid."""
+"""Errors of a coefficient by any step of an interval, against all steps of a fine grid."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ def errors_of_all_steps(c: Tensor, q_min: float, q_max: float) -> Tensor:
 def test_bounds_are_the_extremes_over_all_steps(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     low, high = reach(spectrum, q_min, q_max).bounds
-    found = torch.stack([torch.stack(errors_of_all_steps(c, q_min, q_max).aminmax()) for c in spectrum])
-    torch.testing.assert_close(torch.stack([low, high], dim=1), found, rtol=0, atol=1e-2)
+    extremes = torch.stack([torch.stack(errors_of_all_steps(c, q_min, q_max).aminmax()) for c in spectrum])
+    torch.testing.assert_close(torch.stack([low, high], dim=1), extremes, rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize(("q_min", "q_max"), BOUNDS)
-def test_no_step_comes_nearer_to_a_wanted_error(q_min: float, q_max: float) -> None:
+def test_the_chosen_step_comes_nearest_to_a_wanted_error(q_min: float, q_max: float) -> None:
     spectrum = coefficients(q_max)
     wanted = (2 * torch.rand(spectrum.shape, dtype=torch.float64) - 1) * 0.8 * q_max
     reachable = reach(spectrum, q_min, q_max)
@@ -47,7 +47,7 @@ def test_no_step_comes_nearer_to_a_wanted_error(q_min: float, q_max: float) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_table_makes_the_errors_in_either_precision(dtype: torch.dtype) -> None:
-    """At the ends of the range, too, where c / q lies next to a half."""
+    """The ends of the range are tested too, where c / q lies next to a half."""
     spectrum = 30 * torch.randn(200_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
     reachable = reach(spectrum, 5, 20)
     for end in reachable.bounds:

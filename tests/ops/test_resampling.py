@@ -17,7 +17,7 @@ def random(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 7, 9])
 def test_means_over_parts_are_those_of_finer_points(rows: int) -> None:
-    """Of every point `rows` copies, so that no part cuts one."""
+    """Every point has `rows` copies, so that no part cuts one."""
     x = random(9)
     assert torch.allclose(area_matrix(9, rows) @ x, x.repeat_interleave(rows).reshape(rows, 9).mean(1))
 
@@ -46,12 +46,9 @@ def test_a_ramp_comes_back_where_it_is_in_sight_and_zeros_elsewhere(ratio: float
     assert bool((back[~made.in_sight] == 0).all())
 
 
-def test_no_zoom_where_no_side_changes() -> None:
+def test_an_unchanged_side_is_not_zoomed_and_a_side_is_at_least_one_voxel() -> None:
     assert Zoom.of(random(1, 1, *SHAPE), 1.0, (0, 0, 0)) is None
     assert Zoom.of(random(1, 1, *SHAPE), 1.05, (0, 0, 0)) is None, "less than half a voxel on every axis"
-
-
-def test_a_side_is_at_least_one_voxel() -> None:
     ones = torch.ones(1, 1, *SHAPE)
     assert torch.count_nonzero(Zoom.of(ones, 0.01, [0.5] * 3).zoom(ones)) == 1
 

@@ -52,7 +52,8 @@ def test_whole_volume_is_msssim_with_its_gradient(shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("block", [(4, 4, 4), (8, 4, 6), (3, 6, 12)])
 def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> None:
-    """Of two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no gradient."""
+    """There are two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no
+    gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]
     assert block == (8, 4, 6) or float(msssim(*blocks).min()) == 0
@@ -66,7 +67,7 @@ def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> N
         assert torch.allclose(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
 
 
-def test_what_is_left_over_is_a_block_of_its_own() -> None:
+def test_a_remainder_is_a_block_of_its_own() -> None:
     x, y = volumes(1, 1, 11, 4, 4)
     parts: Sequence[slice] = (slice(0, 4), slice(4, 8), slice(8, 11))
     expected = torch.stack([msssim(x[:, :, part], y[:, :, part]) for part in parts]).mean()
@@ -102,7 +103,7 @@ def ssim_map(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
-def test_where_all_is_body_it_is_the_mean_of_pytorch_msssim() -> None:
+def test_ssim_of_a_volume_that_is_all_body_is_pytorch_msssims_mean() -> None:
     x, y = volumes(2, 2, 8, 7, 6)
     x = x.clamp(min=0.01)
     assert torch.allclose(body_ssim(x)(y), pytorch_msssim.ssim(x, y, data_range=1, size_average=False, win_size=3))

@@ -30,7 +30,7 @@ def test_a_disc_projects_to_its_chords_and_comes_back() -> None:
 
 
 def test_back_projection_is_skimage_s() -> None:
-    """Of smooth readings, in the circle that it reconstructs; it turns the other way around another middle."""
+    """Smooth readings agree in the circle that skimage reconstructs; it turns the other way around another middle."""
     side, angles = 41, 30
     beam = ParallelBeam.of(torch.zeros(1, 1, side, side, 2, dtype=torch.float64), angles)
     place = np.arange(beam.bins) - beam.bins // 2
@@ -39,8 +39,8 @@ def test_back_projection_is_skimage_s() -> None:
     ours = beam.reconstruct(torch.from_numpy(bumps.T.copy())[None, None, :, :, None].expand(-1, -1, -1, -1, 2))
     assert torch.equal(ours[..., 0], ours[..., 1])
     inside = disc(side, 18)[0, 0, :, :, 0].numpy() > 0
-    found = ours[0, 0, :, :, 0].numpy()
-    assert np.abs(np.flipud(found) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
+    ours_in_plane = ours[0, 0, :, :, 0].numpy()
+    assert np.abs(np.flipud(ours_in_plane) - theirs)[inside].max() < 0.02 * np.abs(theirs).max()
 
 
 def test_a_gradient_is_that_of_the_transpose() -> None:

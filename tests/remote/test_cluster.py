@@ -107,7 +107,7 @@ def head() -> Iterator[tuple[Path, dict[str, str]]]:
 
 @pytest.fixture
 def bench(head: tuple[Path, dict[str, str]], tmp_path: Path) -> Bench:
-    """What a command says, in a folder of its own; it knows the head and its token by Ray's own variables."""
+    """Runs a command in a folder of its own; it knows the head and its token by Ray's own variables."""
 
     def say(*words: str) -> str:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -128,8 +128,8 @@ def bench(head: tuple[Path, dict[str, str]], tmp_path: Path) -> Bench:
 
 
 def id_in(text: str) -> str:
-    (found,) = set(re.findall(r"freqbench-tiny-\d{8}-\d{6}-[0-9a-f]{4}", text))
-    return str(found)
+    (job_id,) = set(re.findall(r"freqbench-tiny-\d{8}-\d{6}-[0-9a-f]{4}", text))
+    return str(job_id)
 
 
 @pytest.mark.integration
@@ -150,7 +150,7 @@ def test_a_job_that_trains_does_so_on_the_cluster_and_leaves_its_network_where_r
 def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
     head: tuple[Path, Any], bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a class and a checkpoint of one's own, which travel with it, as freqbench itself does."""
+    """A class and a checkpoint of one's own travel with the job, as freqbench itself does."""
     (tmp_path / "walkabout.py").write_text(WALK)
     save_weights(tmp_path / "nets" / "a.safetensors", seed=3, args={**ARGS, "num_res_units": 1})
     model = {"name": "a", "checkpoint": "nets/a.safetensors"}
@@ -174,7 +174,7 @@ def test_a_job_that_is_submitted_and_followed_has_the_rows_of_the_serial_engine(
 def test_a_job_that_is_stopped_stores_what_was_in_flight_and_goes_on_when_it_is_submitted_again(
     bench: Bench, tmp_path: Path
 ) -> None:
-    """Of units of seconds, enough of them that it is still at it when it is stopped."""
+    """Units take seconds, and are enough that the job is still at work when it is stopped."""
     write(tmp_path, job(attacks=[{"name": "pgd", "eps": [f"{n}/255" for n in range(1, 9)], "steps": 300}]))
     job_id = id_in(bench("submit", "job.yaml", "--out", "out"))
 

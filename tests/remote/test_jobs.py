@@ -1,4 +1,4 @@
-"""What a client says where no head answers as it should, each a line, and how it follows a job."""
+"""A client's lines about a head that does not answer as it should, and the way it follows a job."""
 
 import asyncio
 import os
@@ -41,13 +41,13 @@ def no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_address_that_is_no_dashboard_s_is_refused(address: str | None, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
-        jobs.Head(address)
+        jobs.Dashboard(address)
 
 
 def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "ANSWER_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="got no answer"):
-        jobs.Head(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        jobs.Dashboard(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def answering(status: int, body: bytes) -> Iterator[str]:
 )
 def test_another_server_another_ray_or_a_wrong_token_is_told(status: int, body: bytes, complaint: str) -> None:
     with answering(status, body) as url, pytest.raises(UserError, match=complaint):
-        jobs.Head(url)
+        jobs.Dashboard(url)
 
 
 def test_the_address_that_is_given_goes_before_the_variables_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,11 +91,11 @@ def test_the_address_that_is_given_goes_before_the_variables_of_ray(monkeypatch:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{other}")
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{other}")
     with pytest.raises(UserError, match=f"http://127.0.0.1:{given}: .*got no answer: check --address"):
-        jobs.Head(f"http://127.0.0.1:{given}")
+        jobs.Dashboard(f"http://127.0.0.1:{given}")
     assert os.environ["RAY_API_SERVER_ADDRESS"] == f"http://127.0.0.1:{other}"
 
 
-def test_without_the_jobs_api_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_jobs_api_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     monkeypatch.delitem(sys.modules, "freqbench.remote.jobs")
     monkeypatch.delattr("freqbench.remote.jobs")
@@ -110,7 +110,7 @@ def test_a_store_named_like_a_job_is_a_store(tmp_path: Path, monkeypatch: pytest
         cluster.status("freqbench-runs")
 
 
-class Known(jobs.Head):
+class Known(jobs.Dashboard):
     """A head of three nodes that nobody has to ask; it knows one job, whose connection breaks once."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What travels with a job to a cluster, by the fields of its file that hold paths."""
+"""Files that travel with a job to a cluster, by the fields of its file that hold paths."""
 
 import copy
 import json
@@ -53,21 +53,21 @@ def with_data(**keys: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", ["nets/a.pt", "{here}/nets/a.pt"])
 def test_a_checkpoint_travels_and_its_path_is_relative_on_the_nodes(folder: Path, text: str) -> None:
-    found = pack(folder, with_checkpoint(text.format(here=folder)))
-    assert {place: file.name for place, file in found.files.items()} == {
+    packed = pack(folder, with_checkpoint(text.format(here=folder)))
+    assert {place: file.name for place, file in packed.files.items()} == {
         "jobs/job.yaml": "job.yaml",
         "nets/a.pt": "a.pt",
     }
-    assert found.job == "jobs/job.yaml"
-    assert found.overrides == (() if text == "nets/a.pt" else ('models.0.checkpoint="nets/a.pt"',))
-    assert config.load("jobs/job.yaml", JobSpec, found.overrides).models[0].checkpoint == "nets/a.pt"
+    assert packed.job == "jobs/job.yaml"
+    assert packed.overrides == (() if text == "nets/a.pt" else ('models.0.checkpoint="nets/a.pt"',))
+    assert config.load("jobs/job.yaml", JobSpec, packed.overrides).models[0].checkpoint == "nets/a.pt"
 
 
 def test_a_job_elsewhere_brings_what_is_in_its_own_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "nets/job.yaml").write_text(yaml.safe_dump(with_checkpoint(str(folder / "nets/a.pt"))))
     monkeypatch.chdir(folder / "data")
-    found = working_directory.pack(config.load("../nets/job.yaml", JobSpec))
-    assert (found.job, sorted(found.files)) == ("job.yaml", ["a.pt", "job.yaml"])
+    packed = working_directory.pack(config.load("../nets/job.yaml", JobSpec))
+    assert (packed.job, sorted(packed.files)) == ("job.yaml", ["a.pt", "job.yaml"])
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,24 @@ def test_a_path_that_may_not_travel_is_refused(folder: Path, text: str, complain
         pack(folder, with_checkpoint(text))
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["s3://lab/a.pt", "file:///nfs/a.pt", "${CHECKPOINTS}/a.pt", "$CHECKPOINTS/a.pt", "zoo://phantom/unet", "random:7"],
+NODES = (
+    "s3://lab/a.pt",
+    "file:///nfs/a.pt",
+    "${CHECKPOINTS}/a.pt",
+    "$CHECKPOINTS/a.pt",
+    "zoo://phantom/unet",
+    "random:7",
 )
-def test_what_the_nodes_have_stays_as_it_is(folder: Path, text: str) -> None:
-    found = pack(folder, with_checkpoint(text))
-    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [*map(with_checkpoint, NODES), with_data(root="s3://lab/abdomen", list="mine.json")],
+    ids=[*NODES, "list"],
+)
+def test_a_path_of_the_nodes_stays_as_it_is(folder: Path, content: dict[str, Any]) -> None:
+    packed = pack(folder, content)
+    assert (sorted(packed.files), packed.overrides) == (["jobs/job.yaml"], ())
 
 
 @pytest.mark.parametrize(
@@ -100,27 +111,22 @@ def test_what_the_nodes_have_stays_as_it_is(folder: Path, text: str) -> None:
     [{"models": [{"name": "b", "bundle": "data"}]}, {"datasets": [{**DECATHLON, "root": "./data", "labels": 2}]}],
 )
 def test_a_bundle_or_root_travels_whole_without_what_is_hidden(folder: Path, content: dict[str, Any]) -> None:
-    found = pack(folder, tiny_job.small(**content))
-    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
-    assert found.overrides == ()
+    packed = pack(folder, tiny_job.small(**content))
+    assert sorted(packed.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    assert packed.overrides == ()
 
 
 def test_a_list_beside_data_of_the_nodes_travels_and_is_found_there(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a URI that is relative to where a worker is, as Ray puts it into the working directory."""
+    """The list's URI is relative to where a worker is, as Ray puts it into the working directory."""
     (folder / "mine.json").write_text(json.dumps({"test": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}))
-    found = pack(folder, with_data(root="${FREQBENCH_DATA}/abdomen", labels=2, list=str(folder / "mine.json")))
-    found.unpack(tmp_path / "node")
+    packed = pack(folder, with_data(root="${FREQBENCH_DATA}/abdomen", labels=2, list=str(folder / "mine.json")))
+    packed.unpack(tmp_path / "node")
     monkeypatch.chdir(tmp_path / "node")
     monkeypatch.setenv("FREQBENCH_DATA", "/nowhere")
-    (entry,) = config.load(found.job, JobSpec, found.overrides).datasets
+    (entry,) = config.load(packed.job, JobSpec, packed.overrides).datasets
     assert build_dataset(entry, "job").listed_cases() == 1
-
-
-def test_a_list_in_the_root_is_the_nodes_own(folder: Path) -> None:
-    found = pack(folder, with_data(root="s3://lab/abdomen", list="mine.json"))
-    assert (sorted(found.files), found.overrides) == (["jobs/job.yaml"], ())
 
 
 def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
@@ -129,8 +135,10 @@ def test_a_module_of_a_class_is_on_top_wherever_it_was(folder: Path) -> None:
     for name in ("theirs/net.py", "theirs/__pycache__/net.pyc"):
         (folder / name).write_text("")
     model = {"name": "n", "arch": "theirs.net:Net", "checkpoint": "random"}
-    found = pack(folder, tiny_job.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}]))
-    assert sorted(found.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
+    packed = pack(
+        folder, tiny_job.small(models=[model], attacks=[{"name": "mine:Attack"}, {"name": "not_here:Attack"}])
+    )
+    assert sorted(packed.files) == ["jobs/job.yaml", "mine.py", "theirs/net.py"]
 
 
 def test_more_than_may_travel_is_refused_by_the_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +162,10 @@ def test_packaged_jobs_need_no_file_but_their_own(name: str, monkeypatch: pytest
         with pytest.raises(UserError, match=r"found none at runs/(hippocampus|acdc)_train"):
             working_directory.pack(spec)
         return
-    found = working_directory.pack(spec)
-    assert found.job == place
-    assert [override.partition("=")[0] for override in found.overrides] == (["training"] if spec.training else [])
-    assert all(each == place or each.startswith("runs/") for each in found.files)
+    packed = working_directory.pack(spec)
+    assert packed.job == place
+    assert [override.partition("=")[0] for override in packed.overrides] == (["training"] if spec.training else [])
+    assert all(each == place or each.startswith("runs/") for each in packed.files)
 
 
 @pytest.mark.parametrize(
@@ -201,18 +209,18 @@ def with_training(entry: Any, **dataset: Any) -> dict[str, Any]:
 
 
 def pack_training(folder: Path, content: Mapping[str, Any]) -> tuple[WorkingDirectory, JobSpec]:
-    """What travels, and the job as it is read on the nodes."""
+    """Returns what travels, and the job as it is read on the nodes."""
     (folder / "jobs/job.yaml").write_text(yaml.safe_dump(dict(content), sort_keys=False))
-    found = working_directory.pack(link.described(config.load("jobs/job.yaml", JobSpec)))
+    packed = working_directory.pack(link.described(config.load("jobs/job.yaml", JobSpec)))
     (folder / "adv.yaml").unlink()
-    return found, config.load("jobs/job.yaml", JobSpec, found.overrides)
+    return packed, config.load("jobs/job.yaml", JobSpec, packed.overrides)
 
 
 @pytest.mark.parametrize("entry", ["adv.yaml", {"job": "adv.yaml", "out": "s3://lab/nets"}])
 def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
     root = "data" if entry == "adv.yaml" else str(folder / "data")  # which is made relative on the nodes
-    found, there = pack_training(folder, with_training(entry, root=root))
-    assert sorted(found.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
+    packed, there = pack_training(folder, with_training(entry, root=root))
+    assert sorted(packed.files) == ["data/dataset.json", "data/imagesTr/a.nii.gz", "jobs/job.yaml"]
     (kept,) = link.described(there).training
     assert isinstance(kept.job, TrainJob)
     assert kept.job.dataset.own["root"] == "data"
@@ -223,5 +231,5 @@ def test_a_training_job_travels_with_its_data(folder: Path, entry: Any) -> None:
 def test_data_of_a_training_that_may_not_travel_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match=r"jobs/job.yaml: training\[0\].dataset.root: expected a path inside"):
         pack_training(folder, with_training("adv.yaml", root=".."))
-    found, _ = pack_training(folder, with_training("adv.yaml", root="${FREQBENCH_DATA}/x"))
-    assert sorted(found.files) == ["jobs/job.yaml"]
+    packed, _ = pack_training(folder, with_training("adv.yaml", root="${FREQBENCH_DATA}/x"))
+    assert sorted(packed.files) == ["jobs/job.yaml"]

@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
+from freqbench.analysis.precision import checked
 from freqbench.analysis.statistics import DICE
-from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table

@@ -76,7 +76,7 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize(("text", "reason"), NO_JSON.values(), ids=NO_JSON)
-def test_broken_or_too_deep_json_is_one_line(text: str, reason: str) -> None:
+def test_json_that_is_none_or_too_deep_is_one_line(text: str, reason: str) -> None:
     with pytest.raises(UserError, match=rf"^a\.json: not readable as JSON: {reason}") as caught:
         documents.json_of(text.encode("latin-1"), "a.json")
     line_of(caught)

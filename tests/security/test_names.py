@@ -51,7 +51,7 @@ GOOD = ["BRATS_001", "s0000", "amos_0001", "img0061", "case 7 (2)", "M\u00fcller
 
 
 def test_every_name_that_is_known_stays_as_it_is() -> None:
-    """Names of the lists that the package carries, of its jobs, and of datasets."""
+    """Names are those of the lists that the package carries, of its jobs, and of datasets."""
     listed = "".join(path.read_text() for path in SPLITS.glob("*.json"))
     known = {*re.findall(r"(\w+)\.nii\.gz", listed), *GOOD}
     for path in (ROOT / "jobs").rglob("*.yaml"):
@@ -72,7 +72,7 @@ def test_a_name_that_is_no_file_s_is_refused_in_one_line(name: str) -> None:
 @given(
     name=st.text(st.characters(categories=["L", "N", "M", "Cc", "Zs"]) | st.sampled_from("ab/\\.-~ :*$\0"), max_size=9)
 )
-def test_a_name_that_passes_makes_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_allowed_name_is_one_file_of_that_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         names.required(name)
     except UserError:
@@ -100,7 +100,7 @@ def test_a_job_s_names_are_held_to_it(what: str, name: str) -> None:
     assert "name: expected a name of letters, digits" in line_of(caught)
 
 
-def test_no_case_has_another_name_whoever_lists_it() -> None:
+def test_a_case_name_is_the_listed_one_for_every_loader() -> None:
     with pytest.raises(UserError, match=r"^case: expected a name"):
         CaseRef(case_id="../x", patient_id="p", fingerprint="0" * 16, shape=(1, 1, 1))
 
@@ -171,7 +171,7 @@ def test_a_path_that_would_do_more_than_name_a_file_is_refused(path: str, text: 
 
 @pytest.mark.parametrize("variable", ["AWS_SECRET_ACCESS_KEY", "db_password", "AZURE_STORAGE_CONNECTION_STRING"])
 @pytest.mark.parametrize("text", ["http://localhost/${%s}", "/data/$%s"])
-def test_no_path_tells_a_secret(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_with_a_secret_variable_is_refused(variable: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "hunter2")
     with pytest.raises(UserError, match=f"got {variable}, which sounds secret") as caught:
         storage.filled_in(text % variable, "data")

@@ -79,7 +79,7 @@ FOREIGN = {
     ("name", "foreign"),
     [*((name, "dataset") for name in COMMANDS), *(("score targets", foreign) for foreign in list(FOREIGN)[1:])],
 )
-def test_classes_that_a_store_trusts_are_not_imported(
+def test_a_class_that_a_store_trusts_is_not_imported(
     spoilt: Path, name: str, foreign: str, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     (spoilt.parent / "booby.py").write_text(f"open({str(spoilt.parent / 'sprung')!r}, 'w')\n")
@@ -199,7 +199,7 @@ def test_an_error_s_text_is_one_plain_line(spoilt: Path, bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("text", ["=HYPERLINK(1)", "-1", "@SUM(1)", " +1"])
-def test_no_cell_is_a_formula(spoilt: Path, text: str, bench: Bench) -> None:
+def test_a_cell_of_a_table_is_never_a_formula(spoilt: Path, text: str, bench: Bench) -> None:
     rewrite(spoilt, dataset=text, attack=text, source_model=text, target_model=text)
     _, out, _ = bench("report", "out", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(out)))
@@ -237,7 +237,9 @@ def test_a_store_with_a_folder_elsewhere_is_refused(spoilt: Path, folder: str) -
 
 
 @pytest.mark.parametrize("linked", ["volumes", "cell", "case", "export"])
-def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(spoilt: Path, linked: str, bench: Bench) -> None:
+def test_a_volume_is_not_written_or_read_through_a_link_out_of_the_store(
+    spoilt: Path, linked: str, bench: Bench
+) -> None:
     cell = next(spoilt.glob("volumes/*"))
     place = {"volumes": spoilt / "volumes", "cell": cell, "case": next(cell.iterdir()), "export": spoilt / "export"}[
         linked
@@ -256,7 +258,7 @@ def test_no_volume_is_written_or_read_through_a_link_out_of_the_store(spoilt: Pa
     assert not (spoilt / "export" / "clean").exists() or linked != "export"
 
 
-def test_no_volume_of_a_run_is_written_through_a_link(tmp_path: Path) -> None:
+def test_a_run_writes_no_volume_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "volumes").symlink_to(tmp_path / "elsewhere")

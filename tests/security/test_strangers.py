@@ -55,8 +55,8 @@ def require_there(folder: Path, *names: str) -> None:
 
 def test_every_place_that_removes_files_is_tested_here() -> None:
     root = Path(freqbench.__file__).parent
-    files = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
-    assert files == REMOVING
+    places = {str(path.relative_to(root)) for path in root.rglob("*.py") if REMOVES.search(path.read_text())}
+    assert places == REMOVING
 
 
 # the cache
@@ -204,7 +204,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("kind", ["page", "export", pytest.param("figures", marks=pytest.mark.integration)])
-def test_writing_again_replaces_own_files_alone(
+def test_a_second_write_replaces_only_its_own_files(
     kind: str, small_store: Path, tmp_path: Path, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(all_figures, "FIGURES", {"cost": all_figures.FIGURES["cost"]})  # the others take seconds each
@@ -238,12 +238,12 @@ def test_a_training_does_not_replace_somebody_elses_network(name: str, tmp_path:
 @pytest.mark.parametrize("name", [probe_files.GRADIENTS, probe_files.SAVED])
 def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) -> None:
     put(tmp_path, f"audit/{name}")
-    datasets = {
+    files = {
         probe_files.GRADIENTS: probe_files.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
         probe_files.SAVED: probe_files.Saved(versions={}, volumes=()),
     }
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
-        probe_files.write(str(tmp_path), datasets[name])
+        probe_files.write(str(tmp_path), files[name])
     require_there(tmp_path, f"audit/{name}")
 
 

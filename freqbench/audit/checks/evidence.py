@@ -10,7 +10,7 @@ import pandas as pd
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import classes_frame, found_records, plain
 from freqbench.analysis.labels import parameters
-from freqbench.analysis.strength import checked
+from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
@@ -78,7 +78,7 @@ class Setting:
 class Evidence:
     """Input of all checks."""
 
-    records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(strength.checked(...))`
+    records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(precision.checked(...))`
     classes: pd.DataFrame | None = None  # CLASS_RECORDS of the same stores; None: not read
     gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
     saved: tuple[Saved, ...] = ()  # rescored volumes, one per store

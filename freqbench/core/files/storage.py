@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import pkgutil
 import re
 import stat
 from collections.abc import Iterable, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from freqbench.core import brainchop, names
+from freqbench.core import names
 from freqbench.core.errors import NoFileError, StorageUnavailable, UserError
 from freqbench.core.files import downloads, filesystems, node_cache
 from freqbench.core.files.filesystems import told
@@ -25,11 +26,12 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
 def opened(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    """Returns the file system of a path or URI, and the path within it; fetches a file of brainchop's before.
+    """Returns the file system of a path or URI, and the path within it; fetches a file of OWN_PROTOCOLS before.
 
-    Raises as `filesystems.opened` and `brainchop.local` do.
+    Raises as `filesystems.opened` and the function that fetches do.
     """
-    return filesystems.opened(str(brainchop.local(path)) if str(path).startswith(brainchop.SCHEME) else path)
+    fetch = names.OWN_PROTOCOLS.get(str(path).partition("://")[0])
+    return filesystems.opened(str(pkgutil.resolve_name(fetch)(path)) if fetch else path)
 
 
 def is_local(path: str) -> bool:

@@ -10,11 +10,11 @@ from pydantic import PositiveInt, field_validator
 
 from freqbench.core.input_space import Millimetres
 from freqbench.core.types import Shape
-from freqbench.data.loaders.decathlon import Place, Published
+from freqbench.data.loaders.decathlon import Place, PublishedSplit
 from freqbench.data.loaders.synapse import WINDOW
 
 
-class ACDC(Published):
+class ACDC(PublishedSplit):
     """ACDC: cardiac MR of 100 patients at end-diastole and end-systole, 3 structures, with the published split.
 
     Frames 140 / 20 / 40 (training / validation / test) of 70 / 10 / 20 patients: statistics cluster by patient.

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
-
 from freqbench.core.errors import DataError
+from freqbench.core.input_space import Intensity
 from freqbench.data.loaders.decathlon import Decathlon
 from freqbench.data.loaders.synapse import WINDOW, Synapse
 
@@ -32,12 +31,9 @@ class AMOS(Decathlon):
     modality: Literal["ct", "mr", "all"] = "ct"
     split: str = "validation"
 
-    @model_validator(mode="before")
     @classmethod
-    def _intensity_of_the_modality(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("intensity") is not None:
-            return values
-        return {**values, "intensity": WINDOW if values.get("modality", "ct") == "ct" else "percentile"}
+    def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
+        return WINDOW if values.get("modality", "ct") == "ct" else "percentile"
 
     def splits(self) -> Mapping[str, Sequence[Any]]:
         """Returns the file's lists by their keys, without the other modality's cases."""

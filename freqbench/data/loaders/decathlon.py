@@ -59,9 +59,6 @@ class Decathlon(ListedFolder):
             )
         return dict(sorted(named.items()))
 
-    def _listed_class_names(self) -> tuple[str, ...]:
-        return tuple(self._listed_labels().values())
-
     @property
     def tolerances_mm(self) -> tuple[float, ...]:
         """The tolerance of the list's Decathlon task, if it is one; else by organ."""
@@ -191,7 +188,7 @@ class Place(NamedTuple):
     label: str
 
 
-class Published(Decathlon):
+class PublishedSplit(Decathlon):
     """A dataset with a published split, in the Decathlon layout that the list names or as downloaded.
 
     Attributes:

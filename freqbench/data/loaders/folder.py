@@ -16,7 +16,7 @@ from freqbench.core.documents import json_of
 from freqbench.core.errors import DataError, MissingDataError, NoFileError, UserError, unknown
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.input_space import Preprocess
+from freqbench.core.input_space import Intensity, Preprocess
 from freqbench.core.plugins import provenance
 from freqbench.core.types import IGNORED, NO_LABEL, Case, CaseRef, NativeCase
 from freqbench.data import cache, nifti
@@ -95,6 +95,16 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     label_map: dict[int, Annotated[int, Field(ge=0, lt=IGNORED)]] | None = None
     ignore: tuple[int, ...] = ()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _intensity_of_the_entry(cls, values: Any) -> Any:
+        usual = cls._usual_intensity(values) if isinstance(values, dict) and values.get("intensity") is None else None
+        return values if usual is None else {**values, "intensity": usual}
+
+    @classmethod
+    def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity | None:
+        """Returns the `intensity` of an entry that gives none; None: the field's default."""
+
     @field_validator("labels")
     @classmethod
     def _two_classes_or_more(cls, value: int | tuple[str, ...] | None) -> int | tuple[str, ...] | None:
@@ -118,7 +128,8 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
         """Returns the file or folder that lists the cases, for errors."""
 
     @abc.abstractmethod
-    def _listed_class_names(self) -> tuple[str, ...]: ...
+    def _listed_labels(self) -> Mapping[int, str]:
+        """Returns the names of the labels in the folder's files; raises DataError if nothing states them."""
 
     @abc.abstractmethod
     def _case_id(self, line: Any) -> str: ...
@@ -129,10 +140,6 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
 
         Raises UnlabelledError if it names no label map, unless `reference` is the prediction.
         """
-
-    def _listed_labels(self) -> Mapping[int, str]:
-        """Returns the names of the labels in the folder's files; default: its classes, numbered from 0 on."""
-        return dict(enumerate(self._listed_class_names()))
 
     def _ignored(self) -> tuple[int, ...]:
         """Returns the labels that do not count."""
@@ -249,21 +256,19 @@ class ListedFolder(Preprocess, Dataset, abc.ABC):
     def faults(self, ref: CaseRef, space: Preprocess) -> Iterator[str]:
         """Yields problems as `Dataset.faults` does: what `native` refuses, unfilled headers, wrong intensities."""
         try:
-            native = self.native(ref)
-            image, _ = self._headers(self._entry(ref.case_id))
+            native, entry = self.native(ref), self._entry(ref.case_id)
+            image, label = self._headers(entry)
         except DataError as error:
             yield str(error)
-        else:
-            if image.is_unfilled:
-                yield (
-                    f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
-                    "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
-                )
-            yield from (f"{native.source}: {line}" for line in off_scale(native, space))
-            entry = self._entry(ref.case_id)
-            _, label = self._headers(entry)
-            if label and not entry.masks and (note := nifti.rounding(label)):
-                yield note
+            return
+        if image.is_unfilled:
+            yield (
+                f"{image.path}: expected the sides of voxels, got 1 x 1 x 1 without sform, qform and unit, as in a "
+                "header that nobody filled: state them if they differ, else `spacing` and distances in mm are wrong"
+            )
+        yield from (f"{native.source}: {line}" for line in off_scale(native, space))
+        if label and not entry.masks and (note := nifti.rounding(label)):
+            yield note
 
     def survey(self, split: str, with_labels: bool = False) -> Survey:
         """Surveys a split for complete cases and missing parts; reads headers, and label maps if asked.

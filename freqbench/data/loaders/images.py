@@ -93,7 +93,7 @@ class Images(ListedFolder):
     def _source(self) -> str:
         return self._root()
 
-    def _listed_class_names(self) -> tuple[str, ...]:
+    def _listed_labels(self) -> Mapping[int, str]:
         raise MissingDataError(
             f"{self.name}: expected `labels`, the number of the model's classes or their names, as neither scans nor "
             "the model's file state them, got none: give them"

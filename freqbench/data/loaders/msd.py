@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator
 
 from freqbench.core.errors import MissingDataError, unknown
 from freqbench.core.files import storage
+from freqbench.core.input_space import Intensity
 from freqbench.data import nsd_tolerances
 from freqbench.data.loaders.decathlon import Decathlon
 
@@ -59,13 +60,10 @@ class MSD(Decathlon):
     task: Annotated[str, BeforeValidator(task_of)]
     split: str = "training"
 
-    @model_validator(mode="before")
     @classmethod
-    def _window_of_the_task(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("intensity") is not None or "task" not in values:
-            return values
-        window = TASKS[task_of(values["task"])]
-        return {**values, "intensity": {"window": window} if window else "percentile"}
+    def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity | None:
+        window = TASKS[task_of(values["task"])] if "task" in values else None
+        return {"window": window} if window else "percentile"
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:

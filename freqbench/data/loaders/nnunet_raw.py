@@ -124,9 +124,6 @@ class NnunetRaw(ListedFolder):
             )
         return dict(sorted(named.items()))
 
-    def _listed_class_names(self) -> tuple[str, ...]:
-        return tuple(self._listed_labels().values())
-
     def _ignored(self) -> tuple[int, ...]:
         """Returns the job's `ignore`, else the value of the label `ignore` of nnU-Net v2, if the folder has one."""
         if "ignore" in self.model_fields_set:

@@ -19,7 +19,7 @@ Pattern = Annotated[str, Field(min_length=1, max_length=1000)]
 _PART = re.compile(r"\{(\w+)\}|(\*)|([^{}*]+)|([{}])")
 
 
-class Found(NamedTuple):
+class PairedCase(NamedTuple):
     """A case of the folder."""
 
     case_id: str
@@ -85,7 +85,7 @@ class Pairs(ListedFolder):
                         )
                     found[pattern] = path
                     break
-        splits: dict[str, list[Found]] = {}
+        splits: dict[str, list[PairedCase]] = {}
         for texts, found in sorted(files.items()):
             names = dict(zip(self._all_names, texts, strict=True))
             if self.reference == "prediction" and not any(pattern in found for pattern in self.image):
@@ -93,7 +93,9 @@ class Pairs(ListedFolder):
             images = tuple(storage.join(root, found.get(pattern) or _filled(pattern, names)) for pattern in self.image)
             label = storage.join(root, found[self.label]) if self.label in found else None
             case_id = "_".join(text for name, text in names.items() if name != SPLIT)
-            splits.setdefault(names.get(SPLIT, "test"), []).append(Found(case_id, names.get(PATIENT), images, label))
+            splits.setdefault(names.get(SPLIT, "test"), []).append(
+                PairedCase(case_id, names.get(PATIENT), images, label)
+            )
         if not any(pattern in found for found in files.values() for pattern in self.image):
             raise MissingDataError(f"{root}: expected images {shown}, found none: check `root` and `image`")
         return splits
@@ -105,7 +107,7 @@ class Pairs(ListedFolder):
     def _source(self) -> str:
         return self._root()
 
-    def _listed_class_names(self) -> tuple[str, ...]:
+    def _listed_labels(self) -> Mapping[int, str]:
         raise DataError(f"{self.name}: expected `labels`, {NO_NAMES}, got none: give them")
 
     def _case_id(self, line: Any) -> str:

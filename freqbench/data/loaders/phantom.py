@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from freqbench.core.errors import DataError, unknown
 from freqbench.core.identity import digest
@@ -40,8 +41,8 @@ class Phantom(Dataset):
     shape: tuple[Side, Side, Side] = (80, 64, 32)
 
     @property
+    @override
     def class_names(self) -> tuple[str, ...]:
-        """Background and the five organs."""
         return anatomy.CLASS_NAMES
 
     @property
@@ -49,12 +50,12 @@ class Phantom(Dataset):
         """Sides of a voxel in millimetres."""
         return triple(extent / size for extent, size in zip(FIELD_OF_VIEW_MM, self.shape, strict=True))
 
+    @override
     def recipe(self) -> dict[str, Any]:
-        """Returns loader, revision, grid and window."""
         return {"loader": self.loader, "revision": REVISION, "shape": self.shape, "window": WINDOW_HU}
 
+    @override
     def refs(self, split: str | None = None) -> tuple[CaseRef, ...]:
-        """Returns the numbered cases of a split."""
         numbers = {f"phantom_{number:04d}": number for number in self._numbers(split or self.split)}
         return tuple(
             CaseRef(
@@ -67,8 +68,8 @@ class Phantom(Dataset):
             for case_id in self.chosen(list(numbers))
         )
 
+    @override
     def listed_cases(self) -> int | None:
-        """Returns the number of cases in the split."""
         return len(self._numbers(self.split))
 
     def _numbers(self, split: str) -> range:
@@ -111,17 +112,17 @@ class StandIn(Phantom):
     channels: Annotated[int, Field(ge=1)] = 1
 
     @property
+    @override
     def class_names(self) -> tuple[str, ...]:
-        """The `classes` of the entry."""
         return self.classes
 
     @property
+    @override
     def num_channels(self) -> int:
-        """The `channels` of the entry."""
         return self.channels
 
+    @override
     def recipe(self) -> dict[str, Any]:
-        """Returns the phantom's recipe, classes and channels."""
         return {**super().recipe(), "classes": self.classes, "channels": self.channels}
 
     def _numbers(self, split: str) -> range:

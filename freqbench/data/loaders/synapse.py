@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from freqbench.core.input_space import Intensity, Millimetres
 from freqbench.core.types import Shape
-from freqbench.data.loaders.decathlon import Place, Published
+from freqbench.data.loaders.decathlon import Place, PublishedSplit
 
 WINDOW: Intensity = {"window": (-175.0, 250.0)}
 
 
-class Synapse(Published):
+class Synapse(PublishedSplit):
     """Synapse (BTCV): 30 abdominal CT volumes, 13 organs, with the papers' split and preprocessing.
 
     Split 18 / 12; 1.5 x 1.5 x 2.0 mm; [-175, 250] HU to [0, 1]; cropped to the foreground. `root` holds `imagesTr` and

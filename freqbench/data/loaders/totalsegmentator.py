@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from freqbench.core.errors import DataError, MissingDataError, unknown
 from freqbench.core.files import storage
@@ -52,12 +52,9 @@ class TotalSegmentator(ListedFolder):
     modality: Literal["ct", "mr"] = "ct"
     intensity: Intensity = WINDOW
 
-    @model_validator(mode="before")
     @classmethod
-    def _intensity_of_the_modality(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or values.get("intensity") is not None:
-            return values
-        return {**values, "intensity": "percentile" if values.get("modality") == "mr" else WINDOW}
+    def _usual_intensity(cls, values: Mapping[str, Any]) -> Intensity:
+        return "percentile" if values.get("modality") == "mr" else WINDOW
 
     @field_validator("classes")
     @classmethod
@@ -81,8 +78,8 @@ class TotalSegmentator(ListedFolder):
     def _source(self) -> str:
         return storage.join(self._root(), "meta.csv")
 
-    def _listed_class_names(self) -> tuple[str, ...]:
-        return ("background", *self.classes)
+    def _listed_labels(self) -> Mapping[int, str]:
+        return dict(enumerate(("background", *self.classes)))
 
     @property
     def tolerances_mm(self) -> tuple[float, ...]:

@@ -21,7 +21,7 @@ Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "cod
   `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
 - `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
 - `findings`: see `freqbench.reporting.page.facts`; `glimpses`: see `freqbench.reporting.page.manifest`;
-- `left_out`: rows that the strength check keeps out, `{dataset source target attack rows reason}`;
+- `left_out`: rows that the precision check keeps out, `{dataset source target attack rows reason}`;
 - `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
 - `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
 - `tables`, `natural`, `bounds`: of defences, certificates and corruptions, see `_tables`, `_natural` and `_bounds`;
@@ -93,7 +93,7 @@ def page_data(
     """Makes the object that `build_page` embeds and a server sends; the module describes it.
 
     Args:
-        records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
+        records: columns of `RECORDS` after `tables.current(precision.checked(...))`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
         audit: of `freqbench.reporting.audit.page_part`; None if not asked for.

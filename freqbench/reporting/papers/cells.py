@@ -9,8 +9,8 @@ import pandas as pd
 
 from freqbench.analysis.frames import plain
 from freqbench.analysis.labels import each_distinct
+from freqbench.analysis.precision import PLAIN, is_plain
 from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals
-from freqbench.analysis.strength import PLAIN, is_plain
 from freqbench.core.documents import object_of
 from freqbench.core.errors import one_line
 from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of

@@ -52,7 +52,7 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
     Args:
         recipe: of the table.
-        records: rows of `RECORDS` after `tables.current(strength.checked(...))`, of any jobs.
+        records: rows of `RECORDS` after `tables.current(precision.checked(...))`, of any jobs.
         facts: of the runs that made them (`Store.runs`): the checkpoints of the models.
 
     Returns:

@@ -37,8 +37,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return places[request.param]
 
 
-def test_what_is_written_is_listed_read_fetched_and_removed(root: str) -> None:
-    """In order, by the suffix, without what is hidden."""
+def test_a_written_object_is_listed_read_fetched_and_removed(root: str) -> None:
+    """Listed in order, by the suffix, without hidden files."""
     folder, path = storage.join(root, "x"), storage.join(root, "x", "a.bin")
     assert storage.list_files(folder, ".bin") == []
     assert not storage.exists(path)

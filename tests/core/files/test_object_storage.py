@@ -49,7 +49,7 @@ def gets(s3: S3) -> list[str]:
     return [request for request in s3.requests() if request.startswith("GET ")]
 
 
-def test_what_another_process_wrote_is_listed_at_once(s3: S3, s3_root: str) -> None:
+def test_objects_of_another_process_are_listed_at_once(s3: S3, s3_root: str) -> None:
     for folder in ("a", "ab"):
         storage.write_atomic(f"{s3_root}/{folder}/b.bin", OLD)
     assert storage.list_files(f"{s3_root}/a", "") == ["b.bin"]
@@ -59,7 +59,7 @@ def test_what_another_process_wrote_is_listed_at_once(s3: S3, s3_root: str) -> N
     assert storage.list_below(s3_root, "b.bin") == ["a/b.bin", "ab/b.bin"]
 
 
-def test_of_many_that_create_one_object_one_made_it(s3_root: str) -> None:
+def test_one_of_many_creators_made_the_object(s3_root: str) -> None:
     path = storage.join(s3_root, "lease")
     with ThreadPoolExecutor(4) as pool:
         made = list(pool.map(lambda content: storage.create(path, content), (b"0", b"1", b"2", b"3")))
@@ -112,7 +112,7 @@ def test_a_put_that_is_refused_and_a_get_that_ends_early_are_made_again(s3: S3, 
         assert read(path) == OLD
 
 
-def test_where_every_get_ends_early_nothing_is_kept(once: S3, s3_root: str, cache: Path) -> None:
+def test_a_copy_of_which_every_get_ends_early_is_not_kept(once: S3, s3_root: str, cache: Path) -> None:
     path = storage.join(s3_root, "a.bin")
     storage.write_atomic(path, OLD)
     once.fault("cut", method="GET", times=99)
@@ -173,7 +173,7 @@ def test_create_works_where_the_file_system_knows_no_such_put(monkeypatch: pytes
         storage.remove("plain://x/lease")
 
 
-def test_of_several_that_want_an_object_at_once_one_fetches_it(s3: S3, s3_root: str) -> None:
+def test_one_of_several_processes_fetches_an_object_for_all(s3: S3, s3_root: str) -> None:
     path = storage.join(s3_root, "a.bin")
     storage.write_atomic(path, OLD)
     s3.requests()
@@ -223,7 +223,7 @@ def test_the_hash_of_a_version_is_remembered_on_disk(s3: S3, s3_root: str, cache
     [(lambda path: storage.write_atomic(path, NEW), NEW), (lambda path: node_cache.clear("files"), OLD)],
     ids=["changed", "cleared"],
 )
-def test_what_changes_or_is_cleared_from_the_cache_while_it_is_fetched_is_fetched_again(
+def test_an_object_changed_or_cleared_while_fetched_is_fetched_again(
     monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[str], object], content: bytes
 ) -> None:
     path, real, done = "memory://tests-object/a.bin", MemoryFileSystem.get_file, []

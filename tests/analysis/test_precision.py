@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from reporting.handmade import records, row, stored
 
-from freqbench.analysis.strength import NO_DSC, NOT_RUN, checked
+from freqbench.analysis.precision import NO_DSC, NOT_RUN, checked
 from freqbench.analysis.tables import summary
 from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
@@ -16,19 +16,22 @@ BF16 = {"precision": "bf16"}
 
 
 def reasons(frame: pd.DataFrame, reference: pd.DataFrame | None = None) -> list[str]:
-    """Of the rows in a reduced precision; those in fp32 have none."""
-    found = checked(frame, reference)
-    is_reduced = (found["precision"] != "fp32") | found["compile"]
-    assert set(found.loc[~is_reduced, "left_out"]) <= {""}
-    return found.loc[is_reduced, "left_out"].tolist()
+    """Reasons of the rows in a reduced precision; those in fp32 have none."""
+    rows = checked(frame, reference)
+    is_reduced = (rows["precision"] != "fp32") | rows["compile"]
+    assert set(rows.loc[~is_reduced, "left_out"]) <= {""}
+    return rows.loc[is_reduced, "left_out"].tolist()
 
 
 @pytest.mark.parametrize("changed", [{"precision": "bf16"}, {"precision": "tf32"}, {"compile": True}])
-def test_at_the_same_dsc_as_fp32_it_is_shown_and_without_fp32_it_is_not(changed: dict[str, Any]) -> None:
-    reduced = row(dsc=0.5, **changed)
-    assert reasons(records(row(dsc=0.5), reduced)) == [""]
+@pytest.mark.parametrize("attack", [{}, {"attack": "dfb", "seed": None, "variant": None}], ids=["seed", "no seed"])
+def test_a_row_is_shown_at_the_dsc_of_fp32_and_left_out_without_fp32(
+    changed: dict[str, Any], attack: dict[str, Any]
+) -> None:
+    plain, reduced = row(dsc=0.5, **attack), row(dsc=0.5, **attack, **changed)
+    assert reasons(records(plain, reduced)) == [""]
     assert reasons(records(reduced)) == [NOT_RUN]
-    assert reasons(records(reduced), records(row(dsc=0.5))) == [""]  # of the reference
+    assert reasons(records(reduced), records(plain)) == [""]  # of the reference
 
 
 @pytest.mark.parametrize(("dsc", "apart"), [(0.502, ""), (0.498, ""), (0.5035, "0.35"), (0.4965, "0.35")])
@@ -45,11 +48,6 @@ def test_means_are_compared_over_the_cases_and_seeds_that_both_have(varied: str)
     assert reasons(records(*plain, *reduced)) == [""] * 3
 
 
-def test_attacks_without_a_seed_are_compared() -> None:
-    plain = row("dfb", seed=None, variant=None, dsc=0.5)
-    assert reasons(records(plain, row("dfb", seed=None, variant=None, dsc=0.5, **BF16))) == [""]
-
-
 @pytest.mark.parametrize(
     "changed",
     [
@@ -57,7 +55,7 @@ def test_attacks_without_a_seed_are_compared() -> None:
         *({"attack": "gn"}, {"dataset": "other"}, {"source": "unetr"}, {"target": "unetr"}, {"compile": True}),
     ],
 )
-def test_what_differs_in_more_than_precision_is_no_check(changed: dict[str, Any]) -> None:
+def test_a_row_that_differs_in_more_than_precision_checks_nothing(changed: dict[str, Any]) -> None:
     frame = checked(records(row(dsc=0.5, **BF16), row(**{"dsc": 0.5} | changed)))
     assert frame["left_out"].tolist()[0] == NOT_RUN
 
@@ -104,7 +102,7 @@ def test_tables_leave_unchecked_and_weak_rows_out_and_the_report_says_which_and_
     assert f"phantom: vafa q_max=20 precision=bf16 on unet: {NOT_RUN}" in lines
 
 
-def test_many_are_counted() -> None:
+def test_many_rows_left_out_are_counted() -> None:
     text = report([stored(*(row("vafa", budget=float(budget), dsc=0.5, **BF16) for budget in range(1, 16)))])
     assert text.count("precision=bf16 on unet") == 10
     assert "and 5 more rows" in text
@@ -117,7 +115,7 @@ def test_a_report_with_nothing_to_show_names_the_target_and_has_no_table() -> No
 
 
 def test_fp32_of_a_former_job_is_enough() -> None:
-    """As where one job was run twice into one folder: the report shows the last, and compares it with the first."""
+    """One job was run twice into one folder: the report shows the last, and compares it with the first."""
     plain, reduced = row(dsc=0.5), row(dsc=0.5, **BF16)
     text = report([stored(plain, reduced)], {tuple(reduced[name] for name in KEY)}, format="markdown")
     assert "| pgd eps=8/255 precision=bf16 |" in text

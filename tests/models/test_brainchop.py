@@ -16,9 +16,9 @@ from command_line import Bench, refused
 from data.downloads import put
 from models import meshnet_folder
 
-from freqbench.core import brainchop
 from freqbench.core.errors import MissingDataError, UserError
 from freqbench.core.files import storage
+from freqbench.models import brainchop
 from freqbench.results import Store
 
 NETWORK = "brainchop://model5_gw_ae"
