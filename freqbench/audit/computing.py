@@ -46,7 +46,7 @@ LARGEST = 3  # number of attacks listed as taking most passes
 Place = tuple[str, str]  # dataset and source model
 
 
-def carry_out(
+def compute_missing(
     job: JobSpec,
     out: str,
     console: Console,

@@ -16,7 +16,7 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
 from freqbench.engine import memory, run, saved_volumes
-from freqbench.engine.additions import Additions, ImportedCell
+from freqbench.engine.score_additions import Additions, ImportedCell
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Summary
 from freqbench.exchange.export import tell_left_out

@@ -13,7 +13,7 @@ from freqbench import models
 from freqbench.audit.diagnosis import diagnose
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine.run import MISFIT_CAUSES
+from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice

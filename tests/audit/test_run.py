@@ -15,7 +15,7 @@ from tiny import execute, expanded, rows
 from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
-from freqbench.audit.computing import carry_out
+from freqbench.audit.computing import compute_missing
 from freqbench.audit.probe_files import Gradients, Saved, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
@@ -40,7 +40,7 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert carry_out(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
+    assert compute_missing(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
     return said.getvalue()
 
 
@@ -302,12 +302,12 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
-        carry_out(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
+        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
 
 
 def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
-        carry_out(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
+        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
 
 
 def test_what_is_planned_proves_something(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from tiny import ARGS, ROI, execute, expanded, save_weights, small
 
 import freqbench as fb
 from freqbench.core.errors import MisfitError
-from freqbench.engine.run import MISFIT_CAUSES, _Run
+from freqbench.engine.critic import MISFIT_CAUSES, Critic
+from freqbench.engine.run import Recorder
 from freqbench.job.plan import make_plan
 from freqbench.models import build
 from freqbench.results import Store
@@ -82,11 +83,11 @@ def test_the_run_goes_on_from_its_rows_without_a_floor(checkpoint: str, tmp_path
 def test_weights_that_the_job_trained_are_only_warned_of(checkpoint: str, tmp_path: Path) -> None:
     grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
     said = io.StringIO()
-    judge = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
-    source = grid.cells[0].source
-    judge._judged = {("phantom", source.model_id): replace(source, training="0" * 16)}
-    record = {"dataset": "phantom", "target_model_id": source.model_id, "case_id": "c", "dsc_foreground_clean": 0.1}
-    judge._check_fit(record)
+    trained = replace(grid.cells[0].source, training="0" * 16)
+    plan = make_plan(replace(grid, cells=(replace(grid.cells[0], targets=(trained,)),)), {})
+    recorder = Recorder(Store(str(tmp_path)), plan, Console(file=said, width=80))
+    record = {"dataset": "phantom", "target_model_id": trained.model_id, "case_id": "c", "dsc_foreground_clean": 0.1}
+    recorder._require_fit(record)
     assert said.getvalue().startswith("warning: m: clean foreground Dice 0.10 on c of phantom")
 
 
@@ -127,10 +128,10 @@ def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
 
 def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str, tmp_path: Path) -> None:
     grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
-    said = io.StringIO()
-    run = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
+    critic = Critic(make_plan(grid, {}))
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
     for case, dice in (("failed", None), ("empty", math.nan)):
-        run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
-    with pytest.raises(MisfitError, match=r"clean foreground Dice 0.10 on third of phantom"):
-        run._check_fit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})
+        assert critic.misfit({**names, "case_id": case, "dsc_foreground_clean": dice}) is None
+    misfit = critic.misfit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})
+    assert misfit is not None
+    assert "clean foreground Dice 0.10 on third of phantom" in misfit[1]

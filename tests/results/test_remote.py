@@ -14,8 +14,7 @@ from tiny import expanded, small
 
 from freqbench.core.files import storage
 from freqbench.engine import run
-from freqbench.engine.progress import Listener
-from freqbench.engine.worker import WorkerSpec
+from freqbench.engine.score_additions import Additions
 from freqbench.job.plan import make_plan
 from freqbench.results import Store, files, writer
 
@@ -110,16 +109,17 @@ def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
     attack = {"name": "gn", "std": [i / 4000 for i in range(1, 1001)]}
     plan = make_plan(expanded(small(attacks=[attack], metrics=["dsc"]))[1], {})
 
-    def work(spec: WorkerSpec, listener: Listener) -> None:
-        for unit in plan.units:
-            now[0] += 1 / units_a_second
-            listener.take(answer(unit, spec.run_id))
-            listener.tick([])
-
     s3.requests()
     with monkeypatch.context() as patch:
         patch.setattr(Store, "compact", lambda *_: None)
-        run.carry_out(plan, s3_root, Console(file=io.StringIO()), work)
+        store = Store(s3_root)
+        recorder = run.Recorder(store, plan, Console(file=io.StringIO()))
+        with recorder.recorded() as spec:
+            for unit in plan.units:
+                now[0] += 1 / units_a_second
+                recorder.take(answer(unit, spec.run_id))
+                recorder.tick([])
+        Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     asked = s3.requests()
     lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
     puts = sum(request.startswith("PUT ") for request in asked)

@@ -63,7 +63,7 @@ def run(
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
         with deferred_interrupt() as interrupt:
-            driver.carry_out(interrupt)
+            driver.run_rounds(interrupt)
     finally:
         driver.close()
 
@@ -123,7 +123,7 @@ class _Driver:
         self._score = ray.remote(score_masks)
         self._scores_shapes = not SHAPES.isdisjoint(spec.metrics)
 
-    def carry_out(self, interrupt: Interrupt) -> None:
+    def run_rounds(self, interrupt: Interrupt) -> None:
         stop_at = None
         if self._scores_shapes:  # a process that has imported what it needs when the first masks come
             self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))
