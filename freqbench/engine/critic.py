@@ -1,4 +1,4 @@
-"""Judges a run's data: files off the scale, labels without a class, gradients of no use, checkpoints that do not fit."""
+"""Judges a run's data: files off the scale, labels without a class, useless gradients, checkpoints that do not fit."""
 
 import math
 from collections import Counter

@@ -201,7 +201,9 @@ class Worker:
         apart = masks if scoring.SHAPES.intersection(metrics) else None
         return replace(outcome.with_lost(lost), glimpse=glimpse), apart
 
-    def _scored(self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace) -> _OnTarget:
+    def _scored(
+        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
+    ) -> _OnTarget:
         """Predicts the volume of a unit by one target, and scores it without SHAPES."""
         cell, started = unit.cell, time.perf_counter()
         model = self._model(target, cell)

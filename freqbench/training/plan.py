@@ -20,8 +20,8 @@ from freqbench.job.sweep import AttackEntry
 from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Noise, TrainJob, Validation, suffix
 from freqbench.models.checkpoints import record
 from freqbench.ops.changes import CHANGES
-from freqbench.training.loop import Training
-from freqbench.training.objective import Adversary, Union
+from freqbench.training.loop import NetworkTraining
+from freqbench.training.objective import Adversary, MixedAdversary
 from freqbench.training.state import BEST
 
 ROLES = ("train", "select", "test")
@@ -36,7 +36,7 @@ class Prepared:
 
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
-    trainings: list[Training]
+    trainings: list[NetworkTraining]
 
     def cases(self, role: str) -> list[Case]:
         """Loads the cases of a role."""
@@ -53,7 +53,7 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
-    trainings: dict[str, Training] = {}
+    trainings: dict[str, NetworkTraining] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in replicate.wanted(only):
@@ -85,8 +85,14 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 
 
 def _training(
-    job: TrainJob, model: ModelRecipe, number: int, out: str, dataset: Dataset, refs: Refs, before: dict[str, Training]
-) -> Training:
+    job: TrainJob,
+    model: ModelRecipe,
+    number: int,
+    out: str,
+    dataset: Dataset,
+    refs: Refs,
+    before: dict[str, NetworkTraining],
+) -> NetworkTraining:
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
@@ -135,7 +141,7 @@ def _training(
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
-    training = Training(
+    training = NetworkTraining(
         model=model,
         schedule=job.schedule(model),
         augmentation=model.augmentation or job.augmentation,
@@ -183,10 +189,10 @@ def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Atta
     return tuple(attacks)
 
 
-def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | Union | None:
+def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | MixedAdversary | None:
     each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=seed) for attack in attacks)
     if model.union:
-        return Union(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
+        return MixedAdversary(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
     return each[0] if each else None
 
 

@@ -11,7 +11,7 @@ from reporting import handmade
 from scipy import stats
 
 from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
-from freqbench.audit.probe_files import Saved, SavedScore
+from freqbench.audit.probe_files import SavedScore, SavedScores
 
 Rows = list[dict[str, Any]]
 
@@ -250,7 +250,7 @@ def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, rounded: fl
     """In 8 bits it is another volume: a fact for those who save like the papers' code."""
     where = {"dataset": "phantom", "model": "m", "model_id": "id_m", "case_id": "case0", "case_key": "case0"}
     score = SavedScore(**where, attack="pgd", cell_id="c", dsc=0.4, dsc_stored=stored, dsc_8bit=rounded)
-    one = finding("saved", rows("pgd"), saved=(Saved(versions={}, volumes=(score,)),))
+    one = finding("saved", rows("pgd"), saved=(SavedScores(versions={}, volumes=(score,)),))
     assert one.verdict == verdict
     assert f"{100 * rounded - 40:.2f} rounded to 8 bits" in one.sentence
 

@@ -16,7 +16,7 @@ from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
 from freqbench.audit.computing import compute_missing
-from freqbench.audit.probe_files import Gradients, Saved, root_of
+from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
@@ -40,7 +40,9 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert compute_missing(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
+    assert (
+        compute_missing(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
+    )
     return said.getvalue()
 
 
@@ -117,7 +119,7 @@ def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
 
 
 def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
-    found = probe_files.read(out, Saved)
+    found = probe_files.read(out, SavedScores)
     assert found is not None
     assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
     assert all(each.dsc_stored == each.dsc for each in found.volumes)

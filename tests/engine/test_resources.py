@@ -125,7 +125,7 @@ def test_workers_follow_machines_that_join_and_go(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray_workers.ray, "remote", lambda **_: lambda worker: started)
     monkeypatch.setattr(ray_workers.ray, "kill", killed.append)
     monkeypatch.setattr(ray_workers.ray_cluster, "machines", machines.copy)
-    monkeypatch.setattr(ray_workers.ray_cluster, "Head", lambda: SimpleNamespace(answers=lambda: True))
+    monkeypatch.setattr(ray_workers.ray_cluster, "HeadWatch", lambda: SimpleNamespace(answers=lambda: True))
     fleet = ray_workers.Fleet(WorkerSpec(run_id="r", metrics=()), Pool(workers=1, threads=1, gpus=0), listener, len)
     machines |= {"b": BARE, "c": BARE}
     fleet.follow_machines(num_units=9)

@@ -16,7 +16,7 @@ import pytest
 import toy_training
 import yaml
 
-from freqbench.job.training import Schedule
+from freqbench.job.training import TrainingSchedule
 from freqbench.training import train
 from freqbench.training.loop import Team, Trainer
 from freqbench.training.state import Row, read_log
@@ -38,7 +38,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.mark.parametrize(("size", "accumulate"), [(1, 1), (2, 2), (4, 1)])
 def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int) -> None:
-    schedule = Schedule(batch_size=8, accumulate=accumulate)
+    schedule = TrainingSchedule(batch_size=8, accumulate=accumulate)
     parts = [
         part
         for rank in range(size)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
-from freqbench.job.training import Schedule
+from freqbench.job.training import TrainingSchedule
 from freqbench.training import loop
 from freqbench.training.loop import fit, learning_rate
 from freqbench.training.plan import prepare
@@ -245,7 +245,7 @@ def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_follows_half_a_cosine() -> None:
-    schedule = Schedule(steps=110, warmup_steps=10, lr=2.0)
+    schedule = TrainingSchedule(steps=110, warmup_steps=10, lr=2.0)
     assert [learning_rate(step, schedule) for step in (0, 4, 9, 10)] == pytest.approx([0.2, 1.0, 2.0, 2.0])
     assert learning_rate(60, schedule) == pytest.approx(1.0)
     assert learning_rate(85, schedule) == pytest.approx(1 + math.cos(0.75 * math.pi))

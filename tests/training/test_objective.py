@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.attacks import make
 from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
-from freqbench.training.objective import Adversary, Objective, Union, _of_highest_loss
+from freqbench.training.objective import Adversary, MixedAdversary, StepLoss, _of_highest_loss
 from freqbench.training.validation import choice, mean_foreground, under_attacks
 
 ROI = (8, 8, 8)
@@ -40,8 +40,8 @@ def crops(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     return images, attacked, torch.randint(0, 3, images.shape, generator=generator)
 
 
-def objective(net: nn.Module, **consistency: Any) -> Objective:
-    return Objective(net, InputAdapter(), FrequencyConsistency(**consistency) if consistency else None, half=False)
+def objective(net: nn.Module, **consistency: Any) -> StepLoss:
+    return StepLoss(net, InputAdapter(), FrequencyConsistency(**consistency) if consistency else None, half=False)
 
 
 def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **parameters: Any) -> Adversary:
@@ -123,10 +123,10 @@ def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() ->
 # Unions of attacks
 
 
-def union(mix: str, shares: tuple[float, ...] | None = None) -> Union:
+def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
     """Of a weak attack and a strong one, which a crop can be told apart by."""
     each = tuple(adversary(eps=eps / 255, steps=2, random_start=False) for eps in (1, 8))
-    return Union(adversaries=each, mix=mix, shares=shares, seed=3)
+    return MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=3)
 
 
 def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> None:
@@ -171,7 +171,7 @@ def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> No
 
 def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
     net, (images, attacked, labels) = Watched().eval(), crops()
-    loss, terms = Objective(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
+    loss, terms = StepLoss(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
     of = [torch.distributions.Categorical(logits=net(x).movedim(1, -1)) for x in (images, attacked)]
     distance = float(torch.distributions.kl_divergence(*of).mean())
     assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)

@@ -15,7 +15,7 @@ from freqbench.data import Dataset
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.metrics import dice
 from freqbench.training import TrainJob, train
-from freqbench.training.loop import Training
+from freqbench.training.loop import NetworkTraining
 from freqbench.training.plan import job_lists, prepare
 
 from .conftest import AT, FGSM, NET, PGD, UNION, VAFT, identities, job_of
@@ -26,7 +26,7 @@ FAA = {**AT, "attack": {"name": "faa", "portion": 0.2, "steps": 1}}
 ONE_STEP = {**AT, "attack": {"name": "pgd", "eps": "4/255", "steps": 1}}
 
 
-def planned(job: TrainJob) -> dict[str, Training]:
+def planned(job: TrainJob) -> dict[str, NetworkTraining]:
     return {each.model.name: each for each in prepare(job, "out").trainings}
 
 
