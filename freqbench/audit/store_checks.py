@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
 from freqbench.results.rowid import row_id
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
 
@@ -369,7 +369,7 @@ class StoreSurvey:
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in spec.names if column not in actual.names and column not in LATER]
+        missing = [column for column in spec.names if column not in actual.names]
         misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
         wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]

@@ -100,44 +100,46 @@ class Expansion:
 
     def __init__(self, job: JobSpec) -> None:
         self._job = job
+        self._models: dict[int, dict[str, ModelSpec]] = {}
 
     def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
         """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
         with plugins.trusting(job.trust_code), sweep.at(job.where):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
-            sizes = [len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset]
-            limits.require(sum(sizes), limits.CELLS, "cells")
-            concerns = [str(warning.message) for warning in caught]
-            cases: dict[str, tuple[CaseRef, ...]] = {}
-            sourced: list[list[_Sourced]] = []
-            for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
-                with sweep.at(f"datasets[{i}]"):
-                    cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
-                    if not cases[dataset.name]:
-                        raise UserError(
-                            f"{dataset.name}: expected at least one case, got none: leave `cases` out for all"
-                        )
-                    concerns += dataset.remarks([ref.patient_id for ref in refs])
-                    if any(attack.needs_reference for attack, _ in attacks[i]):
-                        dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-                    sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
-            notes = [note for dataset in self._datasets for note in dataset.notes]
-            table: list[Cell] = []
-            for dataset, models, of_dataset in zip(self._datasets, self._models, sourced, strict=True):
-                for model in models.values():
-                    notes += record.axes_notes(model, dataset.name, cases[dataset.name])
-                concerns += _concerns_of_models(models, dataset, cases[dataset.name])
-                table += _cells(job, dataset, models, of_dataset, concerns)
+            return self._grid(job, limit_cases)
+
+    def _grid(self, job: JobSpec, limit_cases: int | None) -> Grid:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
+        concerns = [str(warning.message) for warning in caught]
+        sizes = [len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset]
+        limits.require(sum(sizes), limits.CELLS, "cells")
+        cases: dict[str, tuple[CaseRef, ...]] = {}
+        sourced: list[list[_Sourced]] = []
+        for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
+            with sweep.at(f"datasets[{i}]"):
+                cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
+                if not cases[dataset.name]:
+                    raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
+                concerns += dataset.remarks([ref.patient_id for ref in refs])
+                if any(attack.needs_reference for attack, _ in attacks[i]):
+                    dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+                sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
+        notes = [note for dataset in self._datasets for note in dataset.notes]
+        table: list[Cell] = []
+        for i, dataset in enumerate(self._datasets):
+            models = self._models_on(i)
+            for model in models.values():
+                notes += record.axes_notes(model, dataset.name, cases[dataset.name])
+            concerns += _concerns_of_models(models, dataset, cases[dataset.name])
+            table += _cells(job, dataset, models, sourced[i], concerns)
         cells: dict[tuple[str, str], Cell] = {}
         for cell in table:
             cells.setdefault((cell.dataset.name, cell.cell_id), cell)
         if twice := len(table) - len(cells):
             concerns.append(f"{twice} cells are the same as one before: each is computed once")
-        limits.require(
-            sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values()), limits.RECORDS, "records"
-        )
+        num_records = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
+        limits.require(num_records, limits.RECORDS, "records")
         return Grid(
             job=job,
             cells=tuple(cells.values()),
@@ -161,12 +163,14 @@ class Expansion:
         return refs
 
     @cached_property
-    def _models(self) -> list[dict[str, ModelSpec]]:
-        """The models for each dataset, by name."""
-        # The origins of all datasets, before the first network is made.
-        origins = [_origins_of(self._job.models, dataset) for dataset in self._datasets]
-        pairs = zip(origins, self._datasets, strict=True)
-        return [_models_of(self._job.models, of_dataset, dataset) for of_dataset, dataset in pairs]
+    def _origins(self) -> list[dict[str, Origin]]:
+        return [_origins_of(self._job.models, dataset) for dataset in self._datasets]
+
+    def _models_on(self, number: int) -> dict[str, ModelSpec]:
+        """The models for a dataset, by name; the origins of all datasets are read before the first is resolved."""
+        if number not in self._models:
+            self._models[number] = _models_of(self._job.models, self._origins[number], self._datasets[number])
+        return self._models[number]
 
 
 def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:

@@ -12,7 +12,7 @@ from results.conftest import make_classes, make_failed, make_record
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.schema import LATER, VERSION_FIELD
+from freqbench.results.schema import VERSION_FIELD
 from freqbench.results.writer import commit as write_pair
 
 
@@ -170,7 +170,7 @@ def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_
 # The version of the schema
 
 EXAMPLE = Path(__file__).parent / "example"
-"""Written by an earlier commit of this version (job: `run.json`), never by later code."""
+"""A store whose values no later code computed (job: `run.json`)."""
 
 # Read once from the files with pyarrow alone: cell, case, Dice, HD95, largest change.
 PGD, FGSM, FIRST, SECOND = "eacae9376830b157", "d636b254b839aeea", "076d028b807c63c2", "ca9082f2e72b454a"
@@ -191,19 +191,7 @@ def test_the_stored_example_of_this_version_is_read() -> None:
     for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):
         (path,) = (EXAMPLE / kind).iterdir()
         names = pq.read_schema(path).names
-        wanted = [column.name for column in columns if column.name in names or column.name not in LATER]
-        assert names == wanted, "raise SCHEMA_VERSION"
-    assert set(store.records(["reference"])["reference"].to_pylist()) == {"label"}
-
-
-def test_a_column_that_published_files_lack_is_null_and_compacting_keeps_it_so(folder: Path) -> None:
-    path, store = folder / "records" / "a-000000.parquet", Store(str(folder))
-    pq.write_table(pq.read_table(path).drop_columns(LATER), path)
-    commit(store, "new", make_record(cell_id="c", caution="gradients of 0"))
-    for _ in range(2):
-        assert sorted(store.rows(("cell_id", "caution"))) == [("c", "gradients of 0"), ("cell0", None)]
-        store.compact()
-    assert len(list((folder / "records").iterdir())) == 1
+        assert names == [column.name for column in columns], "raise SCHEMA_VERSION"
 
 
 NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"
@@ -223,11 +211,9 @@ def test_another_version_is_refused_in_one_line(folder: Path, version: int | str
             read()
 
 
-def test_a_file_of_before_this_version_is_refused_in_one_line(folder: Path) -> None:
-    """Its number is this version's, as it was never released: its columns tell."""
+@pytest.mark.parametrize("column", ["target_method", "draws"])
+def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: str) -> None:
     path = folder / "records" / "a-000000.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["target_method"]), path)
-    with pytest.raises(
-        UserError, match=r"expected the columns .* version 1, got no target_method.*: run the job again"
-    ):
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(UserError, match=rf"expected the columns .* version 1, got no {column}.*: run the job again"):
         Store(str(folder)).covered()
