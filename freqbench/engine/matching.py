@@ -23,12 +23,11 @@ from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
 from freqbench.core.machine import available_cores, uncollected
-from freqbench.core.plugins import trusting
 from freqbench.core.search import log_ratio, search
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
-from freqbench.job.grid import Expansion, Grid
+from freqbench.job.grid import Expansion, Grid, expanding
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, Budget, Match, at, models_for
 from freqbench.metrics import prepare_lpips
@@ -99,27 +98,29 @@ def matched_grid(
     job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, limit_cases: int | None = None
 ) -> Grid:
     """Expands a job whose budgets are all known by then, as `matched` says; raises UserError as both."""
-    expansion = Expansion(job)
-    job = matched(job, out, say, compute, expansion)
-    with uncollected():  # imports networks
-        return expansion.grid(job, limit_cases)
+    with expanding(job) as expansion:
+        job = _matched(job, expansion, out, say, compute)
+        with uncollected():  # imports networks
+            return expansion.grid(job, limit_cases)
 
 
-def matched(
-    job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, expansion: Expansion | None = None
-) -> JobSpec:
+def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
     """Returns a job whose budgets are all known; `match.json` in the store `out` keeps those that were found.
 
     Without `compute` nothing is attacked, and an unknown budget is set to the largest, so that cells and passes are
-    counted correctly. `expansion` is that of the job, if it is at hand.
+    counted correctly.
 
     Raises:
         UserError: a mistake in an entry, a value that no budget reaches, or a `match.json` that cannot be read.
     """
+    with expanding(job) as expansion:
+        return _matched(job, expansion, out, say, compute)
+
+
+def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
     if not any(entry.is_open for entry in job.attacks):
         return job
-    with trusting(job.trust_code):
-        asked, records = _asked(job, expansion or Expansion(job)), read_budgets(out)
+    asked, records = _asked(job, expansion), read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -92,7 +93,15 @@ def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
     Raises:
         UserError: one line that begins with the job's file and the place.
     """
-    return Expansion(job).grid(job, limit_cases)
+    with expanding(job) as expansion:
+        return expansion.grid(job, limit_cases)
+
+
+@contextmanager
+def expanding(job: JobSpec) -> Iterator["Expansion"]:
+    """Context in which a job is expanded, once or with other attacks; it runs third-party code if the job says so."""
+    with plugins.trusting(job.trust_code):
+        yield Expansion(job)
 
 
 class Expansion:
@@ -104,7 +113,7 @@ class Expansion:
 
     def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
         """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
-        with plugins.trusting(job.trust_code), sweep.at(job.where):
+        with sweep.at(job.where):
             return self._grid(job, limit_cases)
 
     def _grid(self, job: JobSpec, limit_cases: int | None) -> Grid:

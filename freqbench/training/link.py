@@ -149,15 +149,15 @@ def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in states:
             try:
-                with sweep.at(training.place):
-                    names = {each.recipe.name for each in networks.values() if each.training is training}
-                    states[training.place] = _trained(training, names)
+                names = {each.recipe.name for each in networks.values() if each.training is training}
+                states[training.place] = _trained(training, names)
             except MissingDataError as error:
                 states[training.place] = error
+            except UserError as error:
+                raise type(error)(f"{training.place}: {error}") from None
         of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
-            reason = str(of_training).removeprefix(f"{training.place}: ")
-            complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
+            complaint = f"expected the data of {training.job.name}, which trains it: {of_training}"
             missing.append(Missing(what=name_of(entry), complaint=complaint, source=entry.source or ""))
         elif weights := of_training[network.recipe.name]:
             entry = entry.model_copy(update={"trained": weights})

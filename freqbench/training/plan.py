@@ -66,7 +66,8 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in replicate.wanted(only):
-            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
+            schedule = replicate.schedule(model)
+            trainings[model.name] = _training(replicate, model, schedule, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
 
@@ -96,6 +97,7 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 def _training(
     job: TrainJob,
     model: ModelRecipe,
+    schedule: TrainingSchedule,
     number: int,
     out: str,
     dataset: Dataset,
@@ -148,7 +150,6 @@ def _training(
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
-    schedule = job.schedule(model)
     training = NetworkTraining(
         model=model,
         schedule=schedule,
