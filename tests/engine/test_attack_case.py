@@ -121,9 +121,9 @@ def test_draws_are_those_of_the_window_s_generator_whatever_the_budget_batch_and
     case = make_case(TWO_WINDOWS)
     for fingerprint, seed in (("case", 0), ("case", 3), ("other", 3)):
         own = replace(case, ref=replace(case.ref, fingerprint=fingerprint))
-        for number, found in enumerate(noise(model, own, seed=seed)):
+        for number, drawn in enumerate(noise(model, own, seed=seed)):
             expected = torch.randn((1, *ROI), generator=window_generator(seed, fingerprint, number))[0]
-            assert torch.allclose(found, expected, atol=1e-3)
+            assert torch.allclose(drawn, expected, atol=1e-3)
     for net, other in ((model, {"std": 0.02}), (model, {"batch": 2}), (unet, {})):
         assert torch.allclose(noise(model, case), noise(net, case, **other), atol=1e-3)
 
@@ -156,9 +156,9 @@ def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
 ) -> None:
     """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
     reference = make_case(shape, "other")
-    found = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
+    volume = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
     expected = reference.image[0].double().numpy()
     for axis, (size, wanted) in enumerate(zip(shape, (12, 10, 4), strict=True)):
         at = np.linspace(0, size - 1, wanted)
         expected = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected)
-    assert np.allclose(found[0].numpy(), expected, atol=1e-6)
+    assert np.allclose(volume[0].numpy(), expected, atol=1e-6)

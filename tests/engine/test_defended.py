@@ -39,17 +39,17 @@ def units() -> list[Unit]:
 
 @pytest.fixture(scope="module")
 def first(units: list[Unit]) -> list[Outcome]:
-    found = run_serially(units, window_batch=1)
-    assert not any(outcome.failed for outcome in found)
-    return found
+    outcomes = run_serially(units, window_batch=1)
+    assert not any(outcome.failed for outcome in outcomes)
+    return outcomes
 
 
 def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome]) -> None:
     """Of the attack by windows: that of whole volumes draws alike."""
     own = [unit for unit in units if unit.cell.attack.scope == "window"]
-    expected, found = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
-    assert found == {key: expected[key] for key in found}
-    assert len(found) == len(DEFENCES) ** 2
+    expected, again = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
+    assert again == {key: expected[key] for key in again}
+    assert len(again) == len(DEFENCES) ** 2
 
 
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:

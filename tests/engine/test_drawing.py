@@ -85,13 +85,13 @@ def test_a_picture_of_noise_is_small_enough_too(monkeypatch: pytest.MonkeyPatch)
 
 def worst(out: Path) -> dict[str, str]:
     """By the rows of a store: each cell's case with the largest white-box drop of foreground DSC."""
-    found: dict[str, tuple[float, str]] = {}
+    drops: dict[str, tuple[float, str]] = {}
     for row in rows(out).values():
         if row["source_model"] == row["target_model"]:
             drop = float(row["dsc_foreground_clean"]) - float(row["dsc_foreground"])
             cell, case = (row[name].strip("'") for name in ("cell_id", "case_key"))
-            found[cell] = max(found.get(cell, (-math.inf, "")), (drop, case))
-    return {cell: case for cell, (_, case) in found.items()}
+            drops[cell] = max(drops.get(cell, (-math.inf, "")), (drop, case))
+    return {cell: case for cell, (_, case) in drops.items()}
 
 
 def of(cases: int) -> dict[str, Any]:

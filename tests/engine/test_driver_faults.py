@@ -30,16 +30,16 @@ TEST = "FREQBENCH_TEST"
 def ray_processes(name: str = "") -> list[psutil.Process]:
     """What runs for the own Ray of some driver of this test, by how its name begins: others may have theirs at the same
     time."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             variables = process.environ()
             is_ours = MARK in variables and variables.get(TEST) == os.environ[TEST]
             if is_ours and process.status() != psutil.STATUS_ZOMBIE and process.name().startswith(name):
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return processes
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:

@@ -34,14 +34,14 @@ ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The radius of each attack that learns from now on."""
-    real, found = Universal.learn, list[float]()
+    real, budgets = Universal.learn, list[float]()
 
     def noted(self: Universal, *args: Any) -> Any:
-        found.append(self.eps)
+        budgets.append(self.eps)
         return real(self, *args)
 
     monkeypatch.setattr(Universal, "learn", noted)
-    return found
+    return budgets
 
 
 def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:
@@ -84,11 +84,11 @@ def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: s
 
 def test_what_is_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> None:
     execute(job(**ONE, metrics=["dsc"]), tmp_path)
-    found = Store(str(tmp_path)).records().to_pylist()
-    pairs = {(row["source_model"], row["target_model"]) for row in found if row["status"] == "ok"}
+    rows = Store(str(tmp_path)).records().to_pylist()
+    pairs = {(row["source_model"], row["target_model"]) for row in rows if row["status"] == "ok"}
     assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(list(tmp_path.glob("learned/*"))) == 2
-    assert {(row["num_forwards"], row["num_backwards"]) for row in found} == {(0, 0)}
+    assert {(row["num_forwards"], row["num_backwards"]) for row in rows} == {(0, 0)}
 
 
 def test_without_a_store_each_worker_learns_once_and_finds_the_same(learned: list[float]) -> None:
@@ -130,9 +130,9 @@ def test_what_a_volume_of_several_windows_teaches_is_the_loss_of_its_prediction(
     image = volume((12, 9, 4))
     case = case_of(image, (image > 0.5).long())
     attack = make("universal", eps=0.1, steps=2, learn_cases=1)
-    found = learning.learn(attack, model, [lambda: case], None, windows=2)
+    learned = learning.learn(attack, model, [lambda: case], None, windows=2)
     expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
-    assert torch.equal(found, expected)
+    assert torch.equal(learned, expected)
     alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
     asked = list[bool]()
     model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))

@@ -48,8 +48,8 @@ def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
     attacked = attack_case(make("deformation", max_mm=4.0, control="random", knot_mm=8.0), model, case, 0, 2)
     assert attacked.label is not None
     assert (attacked.label.dtype, attacked.label.shape) == (torch.uint8, case.label.shape)
-    found = [dice(attacked.adversarial, label) for label in (attacked.label, case.label)]
-    assert found[0] > 0.9 > found[1] + 0.05
+    scores = [dice(attacked.adversarial, label) for label in (attacked.label, case.label)]
+    assert scores[0] > 0.9 > scores[1] + 0.05
 
 
 def test_millimetres_are_those_of_the_case() -> None:
@@ -97,11 +97,11 @@ def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, 
     """In millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
-    found = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
-    mean, largest, least = found["deformation"]
+    moved = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
+    mean, largest, least = moved["deformation"]
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
-    assert found["fgsm"] == [None, None, None]
+    assert moved["fgsm"] == [None, None, None]
 
 
 @pytest.mark.parametrize("side", [20, 12])
@@ -119,9 +119,9 @@ def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) ->
         for times in (1.0, 2.0)
     )
     assert torch.equal(small.adversarial, large.adversarial)
-    found = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
-    assert found[1] == pytest.approx([2 * found[0][0], 2 * found[0][1], found[0][2]])
-    assert 1 < found[0][1] <= 4
+    moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
+    assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
+    assert 1 < moved[0][1] <= 4
 
 
 def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
     attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
-    found = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
-    assert found["deformation", "a"] == ["a"]
-    assert found["deformation", "b"] == ["b"]
-    assert found["fgsm", "a"] == ["a", "b"]
+    targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
+    assert targets["deformation", "a"] == ["a"]
+    assert targets["deformation", "b"] == ["b"]
+    assert targets["fgsm", "a"] == ["a", "b"]
     assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
     _, same = expanded(small(models=[first, second], attacks=attacks))
     assert all(len(cell.targets) == 2 for cell in same.cells)

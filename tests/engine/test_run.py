@@ -194,10 +194,10 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
-    found = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
+    keys = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
     own = index_keys(Store(str(tmp_path)).job()["index"])
-    assert own < found
-    assert (len(own), len(found)) == (1, 2)
+    assert own < keys
+    assert (len(own), len(keys)) == (1, 2)
     assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 records")
 
 

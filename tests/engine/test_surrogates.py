@@ -132,8 +132,8 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
     """Each is attacked by all others of the list, and a line says so."""
     everyone = bases(surrogates=[["a", "b", "c"]], sources=["a", "b"])
     _, grid = expanded(content(everyone))
-    found = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
-    assert found == {"a": ["b", "c"], "b": ["a", "c"]}
+    surrogates = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
+    assert surrogates == {"a": ["b", "c"], "b": ["a", "c"]}
     assert [text for text in grid.warnings if "surrogate" in text] == [
         f"bases: {name} is no surrogate of itself: left out there" for name in ("a", "b")
     ]
@@ -199,11 +199,11 @@ def test_volumes_are_those_of_the_attack_with_these_networks() -> None:
     (unit,) = units_of(content(bases(scope="volume"), datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 1}]))
     attack, case = unit.cell.attack, unit.cell.dataset.load(unit.ref)
     a, b, c = (models.load(spec, torch.device("cpu")) for spec in unit.cell.models)
-    found = attack(a, case.image[None], case.label[None], surrogates=[b, c])
+    attacked = attack(a, case.image[None], case.label[None], surrogates=[b, c])
     distances = Worker(WorkerSpec(run_id="r", metrics=())).distances(unit.cell, unit.ref, ("l2",))
-    assert distances.values["l2"] == pytest.approx(float((found.adversarial - case.image).norm()), rel=1e-5)
+    assert distances.values["l2"] == pytest.approx(float((attacked.adversarial - case.image).norm()), rel=1e-5)
     swapped = attack(a, case.image[None], case.label[None], surrogates=[b, a])
-    assert not torch.equal(swapped.adversarial, found.adversarial)
+    assert not torch.equal(swapped.adversarial, attacked.adversarial)
 
 
 def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_s_file_has_the_fingerprints_of_surrogates() -> None:
-    found = provenance.collect(expanded(content())[1])["models"]
-    assert sorted(model["name"] for model in found.values()) == ["a", "b", "c"]
+    models = provenance.collect(expanded(content())[1])["models"]
+    assert sorted(model["name"] for model in models.values()) == ["a", "b", "c"]
 
 
 def test_a_rehearsal_has_the_same_surrogates(tmp_path: Path) -> None:
@@ -241,12 +241,12 @@ def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
     a, b, c = (loaded(entry, entry["name"]) for entry in (A, B, C))
     case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     parameters = {key: value for key, value in BASES.items() if key not in ("name", "sources", "surrogates")}
-    found = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
+    attacked = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
     (cell,) = cells()
-    assert found.cell.cell_id == cell.cell_id
-    assert (found.num_forwards, found.num_backwards) == (3 * NUM_WINDOWS, 0)
+    assert attacked.cell.cell_id == cell.cell_id
+    assert (attacked.num_forwards, attacked.num_backwards) == (3 * NUM_WINDOWS, 0)
     (row,) = run_all(content())[0].records
-    assert fb.evaluate(a, case, found, metrics=["dsc"])["dsc"] == row["dsc"]
+    assert fb.evaluate(a, case, attacked, metrics=["dsc"])["dsc"] == row["dsc"]
 
 
 @pytest.mark.parametrize(
@@ -285,11 +285,11 @@ def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
 
 def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
     probe = computing.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
-    found = {
+    surrogates = {
         (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
         for cell in probe.grid.cells
         if cell.source.name == "a"
     }
-    assert found.pop(("bases", "none")) == found.pop(("bases", "uniform")) == ["b", "c"]
-    assert ("square", None) in found
-    assert set(map(tuple, found.values())) == {()}
+    assert surrogates.pop(("bases", "none")) == surrogates.pop(("bases", "uniform")) == ["b", "c"]
+    assert ("square", None) in surrogates
+    assert set(map(tuple, surrogates.values())) == {()}

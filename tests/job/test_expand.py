@@ -18,8 +18,10 @@ def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:
 
 
 def test_lists_multiply_in_the_order_of_the_file() -> None:
-    found = [(attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})]
-    assert found == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+    pairs = [
+        (attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})
+    ]
+    assert settings == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
 
 
 def test_every_dataset_meets_every_source_attack_and_seed() -> None:
@@ -37,14 +39,14 @@ def test_an_equal_cell_stands_once() -> None:
 
 
 def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
-    found = attacks(
+    made = attacks(
         {"name": "gn", "std": 0.1},
         {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
         {"name": "fgsm", "eps": 0.1},
         {"name": "bim", "eps": 0.1},
         seeds=[3, 4],
     )
-    assert [(attack.name, seed) for attack, seed in found] == [
+    assert [(attack.name, seed) for attack, seed in made] == [
         ("gn", 3),
         ("gn", 4),
         ("pgd", 3),

@@ -38,8 +38,8 @@ def test_ids_of_today_stay() -> None:
     """The keys of stored results: a change here computes all of them anew."""
     content = small(attacks=[{"name": "fgsm", "eps": "8/255"}, {"name": "pgd", "eps": 0.03125, "steps": 2}], seeds=[7])
     _, grid = expanded(content)
-    found = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
-    assert found == PINNED
+    keys = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
+    assert keys == PINNED
 
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:

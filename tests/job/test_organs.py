@@ -15,14 +15,14 @@ def cells(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cel
 
 
 def test_a_list_of_lists_of_organs_multiplies_into_cells() -> None:
-    found = [cell.attack.organs for cell in cells(organs=[["spleen", "liver"], ["aorta"], None])]
-    assert found == [(1, 2), (4,), None]
+    organs = [cell.attack.organs for cell in cells(organs=[["spleen", "liver"], ["aorta"], None])]
+    assert organs == [(1, 2), (4,), None]
 
 
 def test_a_list_of_rules_multiplies_into_cells() -> None:
     rules = ["least-likely", "next-class", {"swap": {"spleen": "liver"}}, {"erase": "aorta"}]
-    found = [cell.attack.target for cell in cells(target=rules)]
-    assert found == ["least-likely", "next-class", ("swap", 1, 2), ("erase", 4)]
+    targets = [cell.attack.target for cell in cells(target=rules)]
+    assert targets == ["least-likely", "next-class", ("swap", 1, 2), ("erase", 4)]
 
 
 def test_names_and_indices_are_one_cell() -> None:
@@ -44,8 +44,8 @@ def test_members_of_an_ensemble_are_one_value() -> None:
 
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
     four = {"name": "phantom", "loader": "stand_in", "shape": SHAPE, "channels": 4, "cases": 1}
-    found = [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])]
-    assert found == [(0, 2), (1,), (3,), None]
+    channels = [cell.attack.channels for cell in cells(four, channels=[[2, 0], [1], 3, None])]
+    assert channels == [(0, 2), (1,), (3,), None]
     assert len(cells(four, channels=[0, [0]])) == 1
 
 
@@ -68,5 +68,5 @@ def test_a_name_stands_for_each_dataset_s_own_index(tmp_path: Path) -> None:
     datasets = [JOB["datasets"][0], folder]
     attack = {"name": "bim", "eps": 0.1, "organs": [["liver"]], "target": {"erase": "liver"}}
     _, grid = expanded(small(datasets=datasets, attacks=[attack]))
-    found = [(cell.dataset.name, cell.attack.organs, cell.attack.target) for cell in grid.cells]
-    assert found == [("phantom", (1,), ("erase", 1)), ("folder", (2,), ("erase", 2))]
+    parameters = [(cell.dataset.name, cell.attack.organs, cell.attack.target) for cell in grid.cells]
+    assert parameters == [("phantom", (1,), ("erase", 1)), ("folder", (2,), ("erase", 2))]

@@ -27,8 +27,8 @@ def cells(models: list[dict[str, Any]] | None = None, attacks: Any = (FGSM,), **
 
 
 def test_a_model_is_attacked_on_its_datasets_alone() -> None:
-    found = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
-    assert found == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
+    pairs = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
+    assert pairs == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
 
 
 def test_a_target_that_is_named_scores_where_it_is_for() -> None:
@@ -46,8 +46,8 @@ def test_an_ensemble_has_members_of_its_own_datasets() -> None:
 
 @pytest.mark.parametrize("datasets", ["x", ["x"]])
 def test_an_attack_is_made_on_its_datasets_alone(datasets: object) -> None:
-    found = cells([A], [{**FGSM, "datasets": datasets}, GN])
-    assert found == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
+    pairs = cells([A], [{**FGSM, "datasets": datasets}, GN])
+    assert pairs == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
 
 
 def test_an_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
@@ -107,12 +107,12 @@ def test_the_released_code_s_models_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize(("alias", "own"), ALIASES["attacks"].items())
 def test_the_released_code_s_attacks_are_those_of_the_table(alias: str, own: str) -> None:
-    found = [
+    lines = [
         expanded(job(models=[A], attacks=[{"name": name, **PARAMETERS[own], "block": 8}]))[1].cells[0]
         for name in (alias, own)
     ]
-    assert found[0].cell_id == found[1].cell_id
-    assert found[0].attack.name == own
+    assert lines[0].cell_id == lines[1].cell_id
+    assert lines[0].attack.name == own
 
 
 def test_models_of_one_name_keep_what_each_was_given() -> None:
@@ -124,5 +124,5 @@ def test_models_of_one_name_keep_what_each_was_given() -> None:
 def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
     from freqbench.job.schema import build_dataset
 
-    found = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
-    assert (type(found[0]), found[0].whole_recipe()) == (type(found[1]), found[1].whole_recipe())
+    datasets = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
+    assert (type(datasets[0]), datasets[0].whole_recipe()) == (type(datasets[1]), datasets[1].whole_recipe())

@@ -89,8 +89,8 @@ def pair(number: int, mib: float, lost: int = 0) -> Pair:
 def test_a_pair_is_left_alone_that_is_large_or_larger_than_all_smaller_ones(
     sizes: list[float], merged: list[int]
 ) -> None:
-    found = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
-    assert [int(pair.name) for pair in found] == merged
+    pairs = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
+    assert [int(pair.name) for pair in pairs] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
@@ -150,18 +150,18 @@ def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
     monkeypatch.setattr(compaction, "chosen", list)
     store = filled("out")
-    before, found = seen(store), list[Any]()
+    before, states = seen(store), list[Any]()
     for name in ("write_atomic", "remove"):
         real = getattr(storage, name)
 
         def step(*arguments: Any, real: Callable[..., None] = real) -> None:
-            found.append(seen(Store(store.root)))
+            states.append(seen(Store(store.root)))
             real(*arguments)
 
         monkeypatch.setattr(storage, name, step)
     store.compact()
-    assert [step for step, rows in enumerate([*found, seen(store)]) if rows != before] == []
-    assert len(found) >= 14, "two writes and six pairs of removals"
+    assert [step for step, rows in enumerate([*states, seen(store)]) if rows != before] == []
+    assert len(states) >= 14, "two writes and six pairs of removals"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from freqbench.results.rowid import find_row, row_id, sample_rows
 def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
     made = Store(str(tmp_path))
-    found = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
-    made.writer("run0", interval_s=0).add([*found, make_failed(300, cell_id="failed")], [])
+    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [])
     return made
 
 

@@ -46,9 +46,9 @@ def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(empty_s
     commit(empty_store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
     commit(empty_store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
     commit(empty_store, "c", make_failed(3))
-    found = empty_store.records(("error", "dsc", "cell_id"))
-    assert found.column_names == ["error", "dsc", "cell_id"]
-    assert [tuple(row.values()) for row in found.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
+    table = empty_store.records(("error", "dsc", "cell_id"))
+    assert table.column_names == ["error", "dsc", "cell_id"]
+    assert [tuple(row.values()) for row in table.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
 
 
 def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
@@ -62,8 +62,8 @@ def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
 def test_class_rows_are_those_of_the_winning_record(empty_store: Store) -> None:
     commit(empty_store, "a", make_record(1, dsc=0.1), make_record(2, dsc=0.2), make_record(3, cell_id="c", dsc=0.3))
     commit(empty_store, "b", make_record(4, dsc=0.4))
-    found = empty_store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
-    assert found.select(["dsc", "class_index"]).to_pylist() == [
+    table = empty_store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
+    assert table.select(["dsc", "class_index"]).to_pylist() == [
         {"dsc": dsc, "class_index": index} for dsc in (0.3, 0.4) for index in (0, 1)
     ]
 
@@ -184,8 +184,8 @@ VALUES = {
 
 def test_the_stored_example_of_this_version_is_read() -> None:
     store = Store(str(EXAMPLE))
-    found = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
-    assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in found} == VALUES
+    rows = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
+    assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in rows} == VALUES
     assert len(store.class_records()) == 24
     assert store.job()["spec"]["name"] == "age"
     for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):

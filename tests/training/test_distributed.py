@@ -51,9 +51,9 @@ def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int
     assert len(parts) == size * accumulate
 
 
-def assert_alike(found: list[Row], alone: list[Row]) -> None:
+def assert_alike(rows: list[Row], alone: list[Row]) -> None:
     """Losses of all steps, and the Dice, clean and attacked, that they lead to."""
-    for row, expected in zip(found, alone, strict=True):
+    for row, expected in zip(rows, alone, strict=True):
         assert row.loss == pytest.approx(expected.loss, abs=2e-3)
         assert row.dice_select == pytest.approx(expected.dice_select, abs=0.01)
         assert row.dice_attacked == pytest.approx(expected.dice_attacked, abs=0.01)
@@ -81,14 +81,14 @@ def test_two_processes_that_share_crops_learn_what_one_learns(shared: list[Row],
 
 def parts_of(process: "subprocess.Popen[str]", name: str = "RayTrainWorker") -> list[psutil.Process]:
     """The processes that train, or others of its Ray."""
-    found = []
+    rows = []
     for each in psutil.Process(process.pid).children(recursive=True):
         try:
             if name in " ".join(each.cmdline()):
-                found.append(each)
+                rows.append(each)
         except psutil.Error:  # gone meanwhile
             continue
-    return found
+    return rows
 
 
 @pytest.mark.integration

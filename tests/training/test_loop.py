@@ -209,17 +209,17 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
     """Of every step, as the optimizer gets them."""
-    found: list[list[Tensor]] = []
+    of_steps: list[list[Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 
     def noted(parameters: Any, limit: float) -> Tensor:
         parameters = list(parameters)
         norm = clip(parameters, limit)
-        found.append([parameter.grad.clone() for parameter in parameters])
+        of_steps.append([parameter.grad.clone() for parameter in parameters])
         return norm
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
-    return found
+    return of_steps
 
 
 def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:

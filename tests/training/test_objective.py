@@ -86,10 +86,10 @@ def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after()
 def test_attacked_crops_are_those_of_the_attack_itself() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     attack = make("pgd", eps=8 / 255, steps=2, random_start=False)
-    found = Adversary(attack=attack, random_budget=None, seed=0).attacked(
+    volumes = Adversary(attack=attack, random_budget=None, seed=0).attacked(
         SegmentationModel(net, ROI), images, labels, 5, [8, 9]
     )
-    assert torch.equal(found, attack(SegmentationModel(net, ROI), images, labels).adversarial)
+    assert torch.equal(volumes, attack(SegmentationModel(net, ROI), images, labels).adversarial)
 
 
 def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
@@ -115,9 +115,9 @@ def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
 
 def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
-    found = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
-    assert found.shape == images.shape
-    assert not torch.equal(found, images)
+    volumes = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
+    assert volumes.shape == images.shape
+    assert not torch.equal(volumes, images)
 
 
 # Unions of attacks
@@ -202,5 +202,5 @@ def test_figures_of_several_attacks_by_hand() -> None:
 
 
 def test_each_way_to_choose() -> None:
-    found = [choice(by, clean=0.8, attacked=0.6, worst=0.5) for by in ("clean", "attacked", "mean", "worst")]
-    assert found == pytest.approx([0.8, 0.6, 0.7, 0.5])
+    scores = [choice(by, clean=0.8, attacked=0.6, worst=0.5) for by in ("clean", "attacked", "mean", "worst")]
+    assert scores == pytest.approx([0.8, 0.6, 0.7, 0.5])

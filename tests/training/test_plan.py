@@ -95,20 +95,20 @@ def test_a_replicate_is_what_a_job_of_its_seed_trains_and_the_first_keeps_its_na
 def test_a_replicate_starts_from_the_one_of_its_number_or_from_the_shared_checkpoint() -> None:
     again = {**AT, "name": "again", "start": "at"}
     packaged = {**AT, "name": "zoo", "start": "zoo://phantom/unet"}
-    found = planned(job_of(AT, again, packaged, replicates=2))
+    trainings = planned(job_of(AT, again, packaged, replicates=2))
     for end, seed in (("", 0), (".1", 1)):
-        assert (found[f"at{end}"].start, found[f"at{end}"].seed) == (f"out/net{end}/best.safetensors", seed)
-        assert found[f"again{end}"].start == f"out/at{end}/best.safetensors"
-        assert found[f"zoo{end}"].start == "zoo://phantom/unet"
+        assert (trainings[f"at{end}"].start, trainings[f"at{end}"].seed) == (f"out/net{end}/best.safetensors", seed)
+        assert trainings[f"again{end}"].start == f"out/at{end}/best.safetensors"
+        assert trainings[f"zoo{end}"].start == "zoo://phantom/unet"
 
 
 def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
-    found = planned(job_of(ONE_STEP, {**ONE_STEP, "name": "longer", "steps": 9}, replicates=2))
-    methods = {name: each.method for name, each in found.items()}
+    trainings = planned(job_of(ONE_STEP, {**ONE_STEP, "name": "longer", "steps": 9}, replicates=2))
+    methods = {name: each.method for name, each in trainings.items()}
     assert methods["at"] == methods["at.1"]
     assert len(set(methods.values())) == 3
     later = planned(job_of(ONE_STEP, name="later", seed=7))["at"]
-    assert (later.method, later.identity != found["at"].identity) == (methods["at"], True)
+    assert (later.method, later.identity != trainings["at"].identity) == (methods["at"], True)
     other_start = planned(job_of(models=[{"name": "net", **NET, "lr": 0.5}, ONE_STEP]))
     assert other_start["at"].method != methods["at"]
 

@@ -41,8 +41,8 @@ def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
 
 def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
     """What `train` would skip."""
-    found = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
-    return {name: result for name, result in found.items() if result}
+    results = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
+    return {name: result for name, result in results.items() if result}
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -258,11 +258,11 @@ def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
     moved = out.rename(tmp_path / "moved")
     try:
         results = train(job, str(moved))
-        found = done(job, moved)
+        former = done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
-    assert list(found.values()) == results
+    assert list(former.values()) == results
     assert capsys.readouterr().err.startswith("net: finished before, test Dice ")
 
 
