@@ -86,7 +86,7 @@ def evidence(rows: list[dict[str, Any]], **parts: Any) -> Evidence:
 
 
 def finding(check: str, rows: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:
-    """What one check says of one model."""
+    """Finding of one check on one model."""
     (one,) = [each for each in CHECKS[check].run(evidence(rows, **parts)) if each.model == model]
     return one
 

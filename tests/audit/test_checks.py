@@ -119,7 +119,7 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
 
 
 @pytest.mark.parametrize(("check", "records", "verdict", "told"), FINDINGS)
-def test_what_is_said_of_one_model(check: str, records: Rows, verdict: str, told: str) -> None:
+def test_a_check_of_one_model_has_this_verdict_and_sentence(check: str, records: Rows, verdict: str, told: str) -> None:
     one = finding(check, records)
     assert (one.verdict, told in one.sentence) == (verdict, True), one.sentence
 
@@ -148,8 +148,8 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     assert "Not checked: zero_gradients, same_gradients, strongest." in flagged.sentence
 
 
-def test_without_any_score_there_is_no_verdict() -> None:
-    """As of a job that did not ask for DSC."""
+def test_rows_without_scores_give_no_verdict() -> None:
+    """A job that did not ask for DSC has no scores."""
     nothing = dict.fromkeys(("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"))
     (verdict,) = verdicts(audited(evidence([row | nothing for row in healthy()])))
     assert (verdict.verdict, verdict.sentence) == ("not checked", "Nothing could be checked.")
@@ -247,7 +247,7 @@ def test_missing_organs_background_undefined_hd95_and_clean_failures_are_told() 
     ("stored", "rounded", "verdict"), [(0.401, 0.402, "holds"), (0.401, 0.43, "noted"), (0.42, 0.402, "violated")]
 )
 def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, rounded: float, verdict: str) -> None:
-    """In 8 bits it is another volume: a fact for those who save like the papers' code."""
+    """A volume in 8 bits is another one: a fact for those who save like the papers' code."""
     where = {"dataset": "phantom", "model": "m", "model_id": "id_m", "case_id": "case0", "case_key": "case0"}
     score = SavedScore(**where, attack="pgd", cell_id="c", dsc=0.4, dsc_stored=stored, dsc_8bit=rounded)
     one = finding("saved", rows("pgd"), saved=(SavedScores(versions={}, volumes=(score,)),))
@@ -354,7 +354,7 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
 
 
 def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
-    """Of two comparisons each is one of 97.5 %."""
+    """Each of two comparisons is one of 97.5 %."""
     differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
     added = planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):

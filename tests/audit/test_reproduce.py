@@ -85,7 +85,7 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(gri
     assert (changed.stored, changed.by) == (7, changed.found - 7)
 
 
-def test_what_was_not_computed_then_or_cannot_be_here_is_skipped_with_its_reason() -> None:
+def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> None:
     nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
     has, lacks = nothing | {"psnr": 30.0}, nothing | {"null_reasons": '{"psnr": "no network"}'}
     former, missing = comparison.compare(lacks, (), has, ()), comparison.compare(has, (), lacks, ())
@@ -141,7 +141,7 @@ def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: P
 
 
 def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the current folder; where it lies now a job in place of the store's says."""
+    """A relative path is in the current folder; a job in place of the store's tells its new place."""
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
     entry = {**JOB["models"][0], "checkpoint": WEIGHTS}

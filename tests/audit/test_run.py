@@ -85,7 +85,7 @@ def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Fin
     )
 
 
-def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
     """The store's own rows are its claim, whatever the audit found."""
     by_subject = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
     plain = by_subject["plain", "linf eps=32/255"]
@@ -136,7 +136,7 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
     assert probe_files.read(out, Gradients) == gradients
 
 
-def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
+def test_an_audit_s_scores_on_further_models_are_reproduced(out: str) -> None:
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
     with trusting():
@@ -211,7 +211,7 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
 def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
-    """With the same bounds, and the null rows of these."""
+    """They have the same bounds, and null rows."""
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["switch", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}
@@ -225,10 +225,10 @@ attacks:
 """
 
 
-def test_what_converge_recommends_within_the_job_s_bounds_is_run_too(
+def test_recommendations_of_converge_within_the_bounds_are_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the network that it is for, and nothing of a file that is none."""
+    """They are of their network alone; a file of another kind adds none."""
     file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
 
@@ -307,12 +307,12 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
         compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
 
 
-def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
+def test_an_audit_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
         compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
 
 
-def test_what_is_planned_proves_something(tmp_path: Path) -> None:
+def test_planned_settings_are_strong_enough_for_the_checks(tmp_path: Path) -> None:
     """Enough queries, full precision, as rows of bf16 count beside such of fp32 only, and PGD alone on other models."""
     grid = planned(tmp_path, precision="bf16", targets="all").grid
     queries = {cell.attack.queries for cell in grid.cells if cell.attack.name == "square"}

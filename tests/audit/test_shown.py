@@ -1,4 +1,4 @@
-"""Where a reader meets the audit: in every report, as a table of its own, and on the page."""
+"""The audit is shown in every report, as a table of its own, and on the page."""
 
 import io
 import json

@@ -32,7 +32,7 @@ def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
 
 
 def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
-    """What is wrong, by check."""
+    """Errors by check."""
     return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
 
 
@@ -65,7 +65,7 @@ def flip(path: Path, at: int) -> None:
 
 @pytest.mark.parametrize("kind", ["records", "class_records"])
 def test_a_flipped_bit_is_found_by_the_page_s_checksum(grid_copy: Path, kind: str) -> None:
-    """In the last page of a column of floats: it would decode all the same, to another number or none."""
+    """The bit is in the last page of a column of floats, which would decode all the same, to another number or none."""
     path = pair_of(grid_copy, kind)
     column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("dsc"))
     flip(path, column.data_page_offset + column.total_compressed_size // 2)
@@ -226,7 +226,7 @@ def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
     assert ("doubles" in wrong(grid_copy)) is is_wrong
 
 
-def test_what_the_bounds_of_memory_leave_out_is_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_bounds_of_memory_are_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubled(grid_copy)
     monkeypatch.setattr(store_checks, "MOST_DOUBLES", 10)
     monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
@@ -268,7 +268,7 @@ def test_an_id_that_is_not_that_of_its_settings_is_found(grid_copy: Path) -> Non
     assert set(errors) == {"cells", "holes", "volumes"}
 
 
-def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(grid_copy: Path) -> None:
+def test_missing_data_leave_ids_unchecked_with_the_reason(grid_copy: Path) -> None:
     def change(run: dict[str, Any]) -> None:
         spec = run.get("job", run)
         spec = spec.get("spec", spec)
@@ -309,7 +309,7 @@ def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
     assert "; 1 of them failed" in checks(grid_copy)["holes"].text
 
 
-def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None:
+def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     _, grid = expanded(GRID)
     shards = [Shard(number=number, count=2) for number in (1, 2)]
     sizes = [sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards]

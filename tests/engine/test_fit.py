@@ -65,7 +65,7 @@ def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoin
     assert (about["status"], about["warnings"]) == ("stopped", [expected])
 
 
-def test_the_same_command_stops_again_without_another_row(checkpoint: str, tmp_path: Path) -> None:
+def test_a_repeated_command_stops_again_without_another_row(checkpoint: str, tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(MisfitError):
             run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
@@ -101,9 +101,7 @@ def test_python_says_in_the_record_s_caution_that_the_clean_dice_is_low(checkpoi
     assert records[1]["caution"] is None
 
 
-def test_nothing_is_said_of_a_checkpoint_at_its_floor_and_of_untrained_weights_and_their_ensemble(
-    checkpoint: str, tmp_path: Path
-) -> None:
+def test_checkpoints_at_their_floor_and_untrained_networks_get_no_warning(checkpoint: str, tmp_path: Path) -> None:
     untrained = [
         {"name": name, "arch": "unet", "checkpoint": f"random:{seed}", "args": ARGS, "roi": ROI, "min_dice": 0.9}
         for seed, name in enumerate("ab")

@@ -49,7 +49,7 @@ def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[
 
 
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
-    """Of a cell's volumes, made and measured by hand."""
+    """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
     model = models.load(cell.source, torch.device("cpu"))
     values = []
@@ -108,7 +108,7 @@ def test_seeds_share_the_budget_of_the_first(tmp_path: Path) -> None:
     assert mean_distance(grid, 0, "l2_body") == pytest.approx(1.5, rel=0.011)
 
 
-def test_as_many_cases_as_asked_for_or_as_there_are(tmp_path: Path, attacked: list[str]) -> None:
+def test_the_requested_number_of_cases_is_used_or_all_there_are(tmp_path: Path, attacked: list[str]) -> None:
     attacks = [{"name": "gn", "match": match} for match in (L2, ONE, {**L2, "cases": 99})]
     _, said = matching(small(*attacks, datasets=[{**PHANTOM, "cases": 5}]), tmp_path)
     assert [line.split("mean of ")[1].split(" ")[0] for line in said] == ["3", "1", "5"]
@@ -135,7 +135,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda c: c.update(precision="bf16"), 2),
     ],
 )
-def test_only_what_a_budget_depends_on_finds_it_anew(
+def test_a_budget_is_found_anew_only_if_its_dependencies_change(
     known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int
 ) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}])
@@ -145,7 +145,7 @@ def test_only_what_a_budget_depends_on_finds_it_anew(
     assert bool(attacked) is bool(count)
 
 
-def test_what_was_found_before_an_interruption_is_kept(
+def test_budgets_found_before_an_interruption_are_kept(
     tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
@@ -180,7 +180,7 @@ def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[st
 
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
-    """As run.json keeps it: expanded by itself, whatever becomes of match.json."""
+    """run.json keeps it, and it expands by itself, whatever becomes of match.json."""
     spec = matched(spec_of(small({"name": "fgsm", "match": L2})), str(tmp_path), lambda text: None)
     execute_content = json.loads(json.dumps(spec.model_dump(mode="json")))
     (row,) = execute_content["attacks"][0]["matched"]
@@ -249,7 +249,7 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
     ],
     ids=lambda attack: str(attack["name"]),
 )
-def test_what_scanners_do_is_found_a_budget_too(attack: dict[str, Any], tmp_path: Path) -> None:
+def test_acquisition_attacks_get_matched_budgets(attack: dict[str, Any], tmp_path: Path) -> None:
     grid, said = matching(small({**attack, "match": ONE}), tmp_path)
     budget = getattr(grid.cells[0].attack, str(grid.cells[0].attack.budget_name))
     assert 0 < budget < BOUNDS[str(grid.cells[0].attack.budget_name)][1]
@@ -305,8 +305,8 @@ def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [4.0, 5.1, 9.0, 13.0])
-def test_where_the_distance_falls_again_the_least_budget_is_found(value: float) -> None:
-    """As VAFA's does: 20 at 500, but 5 at the largest; what lies between 5 and 20 is reached twice."""
+def test_the_least_budget_is_found_if_the_distance_falls_again(value: float) -> None:
+    """VAFA's does: 20 at 500, but 5 at the largest; distances between 5 and 20 are reached twice."""
     best = search(lambda b: 20 * (b / 500 if b < 500 else (500 / b) ** 0.4), value, 5.0, 16000.0)
     assert best.budget == pytest.approx(25 * value, rel=0.011)
 

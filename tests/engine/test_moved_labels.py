@@ -43,7 +43,7 @@ def dice(image: Tensor, label: Tensor) -> float:
 
 @pytest.mark.parametrize("side", [20, 12])
 def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
-    """Of one window, and of several that are one volume to the attack: a threshold finds the moved ball."""
+    """One window, and several that are one volume to the attack: a threshold finds the moved ball."""
     case, model = ball(), SegmentationModel(Threshold(), (side, side, side)).eval()
     attacked = attack_case(make("deformation", max_mm=4.0, control="random", knot_mm=8.0), model, case, 0, 2)
     assert attacked.label is not None
@@ -74,7 +74,7 @@ def load(path: Path) -> Any:
 
 
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
-    """By the files: the moved label is saved beside the case's own."""
+    """The moved label is saved beside the case's own."""
     execute(small(**ONE, **SERIAL), tmp_path)
     (row,) = Store(str(tmp_path)).records().to_pylist()
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
@@ -94,7 +94,7 @@ MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, tmp_path: Path) -> None:
-    """In millimetres of the case, and null where nothing moves."""
+    """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
     moved = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
@@ -106,7 +106,7 @@ def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, 
 
 @pytest.mark.parametrize("side", [20, 12])
 def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) -> None:
-    """Of one window, and of several: the same field on voxels of twice the length is twice as long."""
+    """The same field on voxels of twice the length is twice as long, in one window and in several."""
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
         attack_case(
@@ -174,7 +174,7 @@ def test_third_party_tools_are_not_given_volumes_whose_label_moved(tmp_path: Pat
     assert "1 attacks that move labels left out: deformation" in said.getvalue()
 
 
-def test_from_python_scores_are_those_of_the_moved_label() -> None:
+def test_python_scores_use_the_moved_label() -> None:
     case = ball()
     model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
     given = (case.image, case.label)

@@ -174,7 +174,7 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
     assert expected in str(caught.value)
 
 
-def test_without_surrogates_or_on_an_attack_that_takes_none_a_job_is_refused() -> None:
+def test_a_job_with_missing_or_needless_surrogates_is_refused() -> None:
     missing = {key: value for key, value in BASES.items() if key != "surrogates"}
     with pytest.raises(UserError, match=r"bases\.surrogates: expected other models of the job than a, .* got none"):
         cells(missing)
@@ -237,7 +237,7 @@ def loaded(entry: dict[str, Any], name: str, **changes: Any) -> fb.Model:
     return fb.load_model(entry["checkpoint"], name=name, device="cpu", **settings)
 
 
-def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
+def test_surrogates_given_in_python_make_the_cell_of_the_job() -> None:
     a, b, c = (loaded(entry, entry["name"]) for entry in (A, B, C))
     case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     parameters = {key: value for key, value in BASES.items() if key not in ("name", "sources", "surrogates")}
@@ -260,7 +260,7 @@ def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
         (("two",), "two: expected images [2, H, W, D], got [1, 24, 20, 16]"),
     ],
 )
-def test_from_python_what_cannot_be_is_one_line(surrogates: tuple[str, ...], expected: str) -> None:
+def test_python_refuses_impossible_surrogates_in_one_line(surrogates: tuple[str, ...], expected: str) -> None:
     kinds: dict[str, dict[str, Any]] = {
         "wide": {"roi": [24, 16, 16]},
         "few": {"num_classes": 4},
@@ -275,7 +275,7 @@ def test_from_python_what_cannot_be_is_one_line(surrogates: tuple[str, ...], exp
     assert str(caught.value).startswith(expected)
 
 
-def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
+def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
     a, case = loaded(A, "a"), fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     with pytest.raises(UserError, match="expected a model of load_model, got str"):
         fb.attack(a, case, "bases", eps="8/255", surrogates=["b"])  # type: ignore[list-item]

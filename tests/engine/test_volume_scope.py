@@ -37,7 +37,7 @@ def model() -> SegmentationModel:
 
 @pytest.fixture
 def counted(model: SegmentationModel) -> Iterator[list[int]]:
-    """How many windows each pass through the network had."""
+    """Number of windows of each pass through the network."""
     batches: list[int] = []
     hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
     yield batches
@@ -66,7 +66,7 @@ def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tenso
 
 @a_few
 @pytest.mark.parametrize("shape", [ROI, (6, 8, 3)])
-def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: SegmentationModel, shape: Shape) -> None:
+def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: SegmentationModel, shape: Shape) -> None:
     case = make_case(model, shape)
     window, volume = (attacked(name, model, case, scope) for scope in ("window", "volume"))
     assert torch.equal(window.adversarial, volume.adversarial)

@@ -55,7 +55,7 @@ def test_the_loss_of_a_variant_is_named() -> None:
     assert efforts(given) == [(2, "dicece", 1), (4, "dicece", 1)]
 
 
-def test_what_takes_no_steps_along_a_gradient_is_left_out_and_null_rows_with_it() -> None:
+def test_attacks_without_gradient_steps_and_null_rows_are_left_out() -> None:
     attacks = [
         *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}),
         *({"name": "almaprox"}, {"name": "sa2", "rho": 0.4, "control": ["none", "random"]}),
@@ -118,7 +118,7 @@ def test_the_cases_are_the_first_ones() -> None:
     ids=lambda attack: attack["name"],
 )
 def test_the_job_of_the_store_expands_to_the_same_cells(attack: dict[str, Any]) -> None:
-    """As run.json keeps it."""
+    """run.json keeps this form."""
     given = variants([attack], models=JOB["models"])
     spec = JobSpec.model_validate(json.loads(json.dumps(given.grid.job.model_dump(mode="json"))))
     cells = {cell.cell_id for cell in expand(spec, 1).cells}
@@ -160,6 +160,6 @@ def test_a_job_without_a_gradient_attack_is_refused() -> None:
         ("pgd", Effort(losses=("dlr-targeted",)), "job.yaml: pgd.loss: expected a target rule beside dlr-targeted"),
     ],
 )
-def test_what_an_attack_refuses_is_said_with_its_name(attack: str, effort: Effort, complaint: str) -> None:
+def test_a_refusal_by_an_attack_names_it(attack: str, effort: Effort, complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
         variants([{"name": attack, "eps": "8/255"}], effort)

@@ -1,4 +1,4 @@
-"""What a job file multiplies into."""
+"""Cells that a job file multiplies into."""
 
 from typing import Any
 
@@ -18,10 +18,8 @@ def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:
 
 
 def test_lists_multiply_in_the_order_of_the_file() -> None:
-    pairs = [
-        (attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})
-    ]
-    assert settings == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+    pairs = [(attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})]
+    assert pairs == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
 
 
 def test_every_dataset_meets_every_source_attack_and_seed() -> None:

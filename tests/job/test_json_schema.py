@@ -67,7 +67,7 @@ def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
         assert list(checks[JobSpec].iter_errors(small(training=[training]))) != []
 
 
-def test_what_a_job_file_may_say_is_taken(checks: Checks) -> None:
+def test_the_schema_accepts_valid_job_files(checks: Checks) -> None:
     attacks = [
         {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"},
         {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]},

@@ -56,7 +56,7 @@ def test_a_step_is_told_apart_by_what_is_written() -> None:
     assert word.cell_id != number.cell_id
 
 
-def test_what_equals_its_default_is_the_same_cell() -> None:
+def test_a_parameter_at_its_default_gives_the_same_cell() -> None:
     own = {"loss": "dicece", "organs": None, "target": None, "restarts": 1, "keep": "last", "scope": "window"}
     own |= {"channels": None}
     assert cells(**own)[0].cell_id == cells()[0].cell_id

@@ -55,7 +55,7 @@ def test_an_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
     assert [(cell.source.name, len(cell.targets)) for cell in grid.cells] == [("b", 2)]
 
 
-def test_so_it_is_where_a_budget_is_matched(tmp_path: Any) -> None:
+def test_matched_budgets_are_found_on_the_models_of_a_dataset_alone(tmp_path: Any) -> None:
     models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
     attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
     spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(

@@ -1,4 +1,4 @@
-"""What a compaction leaves alone, and that no committed row is lost or doubled whoever writes, compacts or dies."""
+"""A compaction leaves large files alone; no committed row is lost or doubled, whoever writes, compacts or dies."""
 
 import random
 import shutil
@@ -58,7 +58,7 @@ def names(store: Store) -> list[str]:
 
 
 def seen(store: Store) -> tuple[list[Any], list[Any]]:
-    """What a reader sees of rows, in a fixed order."""
+    """Rows as a reader sees them, in a fixed order."""
     classes = store.class_records().select(["cell_id", "class_index", "dsc", "run_id"]).to_pylist()
     return sorted(store.rows(("cell_id", "dsc", "run_id"))), sorted(tuple(row.values()) for row in classes)
 
@@ -146,7 +146,7 @@ def filled(tmp_path: Path) -> Callable[[str], Store]:
 def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     filled: Callable[[str], Store], full_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a death leaves is what a reader finds just before the next write or removal."""
+    """A death leaves the state that a reader sees just before the next write or removal."""
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
     monkeypatch.setattr(compaction, "chosen", list)
     store = filled("out")

@@ -95,7 +95,7 @@ def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch:
     assert ((other or {})["run_id"], slept) == ("a", [lease.POLL_S])
 
 
-def test_only_the_holder_releases_it(root: str) -> None:
+def test_a_lease_is_released_by_its_holder_alone(root: str) -> None:
     first = Lease(root, "a")
     assert first.take() is None
     Lease(root, "b").release()
@@ -104,7 +104,7 @@ def test_only_the_holder_releases_it(root: str) -> None:
     assert Lease(root, "b").take() is None
 
 
-def test_it_is_renewed_while_it_is_held_and_gone_after(root: str) -> None:
+def test_a_lease_is_renewed_while_held_and_gone_after(root: str) -> None:
     path = storage.join(root, "leases", "1-of-1.json")
     with Lease(root, "a", renew_seconds=0.01).held(False, print):
         first, end = storage.read_bytes(path), time.monotonic() + 60

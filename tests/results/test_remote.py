@@ -23,7 +23,7 @@ MERGED = "compacted-a-000001.parquet"
 
 
 def methods(s3: S3, part: str = "") -> Counter[str]:
-    """How many requests of each method there were since this was last asked."""
+    """Number of requests of each method since the last call."""
     return Counter(request.split()[0] for request in s3.requests() if part in request)
 
 
@@ -99,7 +99,7 @@ def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
         *(pytest.param(rate, marks=pytest.mark.integration) for rate in (51, 512)),
     ],
 )
-def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
+def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
     units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most a pair of files and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""

@@ -27,7 +27,7 @@ def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/{request.param}")
 
 
-def test_what_is_written_is_read(empty_store: Store) -> None:
+def test_written_rows_are_read(empty_store: Store) -> None:
     row = make_record(hd95=math.nan, lpips_distance=None, null_reasons='{"lpips_distance": "no weights"}')
     commit(empty_store, "run0", row)
     (read,) = empty_store.records().to_pylist()

@@ -1,4 +1,4 @@
-"""When a number still agrees with the one that is stored."""
+"""A number agrees with the stored one within a tolerance."""
 
 import math
 

@@ -131,7 +131,7 @@ def disturbed(folder: Path, disturb: Callable[["subprocess.Popen[str]"], None]) 
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_what_ends_a_training_is_said_in_a_line_and_the_same_command_goes_on_to_the_same_bits(
+def test_a_stopped_training_tells_why_and_a_repeated_command_reaches_the_same_bits(
     shared: list[Row], tmp_path: Path
 ) -> None:
     """Ray itself would end the process of a lost head after a minute, in a line of its own.

@@ -198,7 +198,7 @@ def test_score_with_a_job_does_not_train(trained_copy: Path, capsys: Said, monke
     )
 
 
-def test_of_several_shards_the_first_trains(
+def test_the_first_of_several_shards_trains(
     folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert started(capsys, "--shard", "2/2", code=2) == (
@@ -239,7 +239,7 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
 
 
 def test_replicates_share_their_method_however_they_are_named(folder: Path) -> None:
-    """By `train://` and by the file alone; another network has another method."""
+    """`train://` and the file alone give one method; another network has another."""
     write(folder, "adv.yaml", training(replicates=2, steps=1, warmup_steps=0))
     entries = [
         {"name": "m", "checkpoint": "train://net", "replicates": 2},

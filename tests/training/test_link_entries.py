@@ -1,4 +1,4 @@
-"""What `training` of a benchmark job may hold, and which network a `train://` checkpoint names."""
+"""Entries of `training` of a benchmark job, and the networks that `train://` checkpoints name."""
 
 import re
 from pathlib import Path

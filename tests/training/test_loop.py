@@ -122,7 +122,7 @@ def test_noise_is_resumed_too(tmp_path: Path, loaders: int) -> None:
     assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
 
 
-def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
+def test_the_moving_average_is_judged_and_kept(tmp_path: Path) -> None:
     steps: list[dict[str, Tensor]] = []
     judged = run(
         tmp_path,
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
-    """Of every step, as the optimizer gets them."""
+    """Gradients of every step, as the optimizer gets them."""
     of_steps: list[list[Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 

@@ -48,7 +48,7 @@ def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **pa
     return Adversary(attack=make(name, **parameters), random_budget=budget, seed=3)
 
 
-def test_at_is_the_loss_on_attacked_crops_alone() -> None:
+def test_at_counts_the_loss_on_attacked_crops_alone() -> None:
     net, (_, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(None, attacked, labels)
     assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
@@ -124,7 +124,7 @@ def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() ->
 
 
 def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
-    """Of a weak attack and a strong one, which a crop can be told apart by."""
+    """A weak attack and a strong one, whose crops can be told apart."""
     each = tuple(adversary(eps=eps / 255, steps=2, random_start=False) for eps in (1, 8))
     return MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=3)
 

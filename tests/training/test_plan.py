@@ -43,7 +43,7 @@ def test_identities_of_earlier_releases_stay() -> None:
 @pytest.mark.parametrize(
     "change", [{"random_budget": [6, 20]}, {"frequency_consistency": {"form": "paper"}}, {"attack": PGD}, {"lr": 0.5}]
 )
-def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: dict[str, Any]) -> None:
+def test_a_setting_of_one_network_changes_its_identity_alone(change: dict[str, Any]) -> None:
     before, after = identities(job_of(VAFT)), identities(job_of({**VAFT, **change}))
     assert (before["net"] == after["net"], before["vaft"] == after["vaft"]) == (True, False)
 
@@ -59,7 +59,7 @@ def test_what_shapes_weights_is_in_the_identity_of_that_network_alone(change: di
         {"objective": "trades", "beta": 2},
     ],
 )
-def test_what_shapes_a_union_is_in_its_identity(change: dict[str, Any]) -> None:
+def test_a_setting_of_a_union_changes_its_identity(change: dict[str, Any]) -> None:
     trades = {"objective": "trades"} if "beta" in change else {}
     before, after = (identities(job_of({**UNION, **more}))["union"] for more in (trades, change))
     assert before != after
@@ -84,7 +84,7 @@ def test_a_null_goes_with_the_job_to_other_processes_and_into_what_is_stored() -
 # Replicates
 
 
-def test_a_replicate_is_what_a_job_of_its_seed_trains_and_the_first_keeps_its_name() -> None:
+def test_a_replicate_equals_a_job_of_its_seed_and_the_first_keeps_its_name() -> None:
     one, second, three = (identities(job_of(AT, **more)) for more in ({}, {"seed": 2}, {"replicates": 3}))
     assert [*three] == ["net", "at", "net.1", "at.1", "net.2", "at.2"]
     assert {name: three[name] for name in one} == one
@@ -125,7 +125,7 @@ def test_replicates_share_their_method_whatever_job_and_others_do_not() -> None:
     ],
     ids=["linf", "dct-quantization", "gaussian"],
 )
-def test_by_default_a_network_is_judged_under_its_own_threat_model(arm: dict[str, Any], attack: Any) -> None:
+def test_a_network_is_judged_under_its_own_threat_model_by_default(arm: dict[str, Any], attack: Any) -> None:
     by_default, asked = planned(job_of(arm)), planned(job_of(arm, validation={"attack": attack}))
     assert by_default["at"].record["validation"] == asked["at"].record["validation"]
 
@@ -183,7 +183,7 @@ def test_a_models_own_augmentation_replaces_the_jobs_and_is_recorded() -> None:
 # Lists
 
 
-def test_lists_of_two_are_allowed_where_the_job_says_so_and_recorded() -> None:
+def test_a_job_that_selects_on_its_test_list_records_that() -> None:
     splits = {"train": "train", "select": "test", "test": "test", "selected_on_test": True}
     assert planned(job_of(splits=splits))["net"].record["splits"] == splits
 
@@ -298,7 +298,7 @@ ZOO = Path(models.__file__).parent / "zoo" / "phantom"
 
 
 @pytest.mark.parametrize("name", ZOO_JOBS)
-def test_was_trained_by_the_job_on_todays_phantom(name: str) -> None:
+def test_a_packaged_network_was_trained_by_its_job_on_todays_phantom(name: str) -> None:
     (training,) = (each for each in prepare(ZOO_JOBS[name], only=[name]).trainings if each.model.name == name)
     stored = models.read_metadata(f"zoo://phantom/{name}")["training"]
     record = json.loads(json.dumps(training.record))
@@ -312,7 +312,7 @@ def test_was_trained_by_the_job_on_todays_phantom(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ZOO_JOBS)
-def test_segments_a_case_that_it_never_saw(name: str) -> None:
+def test_a_packaged_network_segments_an_unseen_case(name: str) -> None:
     dataset = job_lists(ZOO_JOBS[name])["test"]
     case = dataset.load(dataset.refs()[0])
     entry = models.ModelEntry(name=name, checkpoint=f"zoo://phantom/{name}")
