@@ -21,7 +21,6 @@ from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
 from freqbench.engine.score_additions import Additions
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
 from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.results import Lease, Shard, Store, index_keys
@@ -140,9 +139,10 @@ class Recorder:
         self._facts: dict[str, Any] = {"shard": shard and str(shard)}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
-        self._patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
+        self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        self._progress = RunProgress(plan, console)
+        self._progress = progress = RunProgress(plan, console)
+        self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
         self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
 
     @contextmanager
@@ -212,18 +212,6 @@ class Recorder:
         """See Listener."""
         self._facts["engine"] = engine
 
-    def wait(self, text: str) -> None:
-        """See Listener."""
-        self._progress.wait(text)
-
-    def begin(self, unit: Unit) -> None:
-        """See Listener."""
-        self._progress.begin(unit)
-
-    def advance(self, unit: Unit, passes: int) -> None:
-        """See Listener."""
-        self._progress.advance(unit, passes)
-
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
         for record in outcome.records:
@@ -242,10 +230,6 @@ class Recorder:
         self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
             self._patience.attempt(partial(self._record, "running"))
-
-    def keep(self, save: Callable[[], object]) -> None:
-        """See Listener."""
-        self._patience.keep(save)
 
     def tell(self, text: str) -> None:
         """See Listener."""

@@ -155,7 +155,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
     resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
     quarters: list[tuple[float, float, int]] = []
-    process, real = psutil.Process(), runner.Recorder.begin
+    process, real = psutil.Process(), runner.RunProgress.begin
     began = 0
 
     def begin(run: Any, unit: Unit) -> None:
@@ -166,7 +166,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
             quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), memory))
         real(run, unit)
 
-    monkeypatch.setattr(runner.Recorder, "begin", begin)
+    monkeypatch.setattr(runner.RunProgress, "begin", begin)
     monkeypatch.setattr(ray_workers, "RemoteWorker", InstantWorker)
     with ExitStack() as stack:
         if where == "own":
