@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from data import downloads
 from tiny import JOB, SHAPE, expanded, small
 
@@ -14,15 +15,18 @@ def cells(dataset: dict[str, Any] | None = None, **parameters: Any) -> tuple[Cel
     return expanded({**content, "datasets": [dataset] if dataset else content["datasets"]})[1].cells
 
 
-def test_a_list_of_lists_of_organs_multiplies_into_cells() -> None:
-    organs = [cell.attack.organs for cell in cells(organs=[["spleen", "liver"], ["aorta"], None])]
-    assert organs == [(1, 2), (4,), None]
+RULES = ["least-likely", "next-class", {"swap": {"spleen": "liver"}}, {"erase": "aorta"}]
 
 
-def test_a_list_of_rules_multiplies_into_cells() -> None:
-    rules = ["least-likely", "next-class", {"swap": {"spleen": "liver"}}, {"erase": "aorta"}]
-    targets = [cell.attack.target for cell in cells(target=rules)]
-    assert targets == ["least-likely", "next-class", ("swap", 1, 2), ("erase", 4)]
+@pytest.mark.parametrize(
+    ("name", "values", "expected"),
+    [
+        ("organs", [["spleen", "liver"], ["aorta"], None], [(1, 2), (4,), None]),
+        ("target", RULES, ["least-likely", "next-class", ("swap", 1, 2), ("erase", 4)]),
+    ],
+)
+def test_lists_of_organs_and_rules_multiply_into_cells(name: str, values: list[Any], expected: list[Any]) -> None:
+    assert [getattr(cell.attack, name) for cell in cells(**{name: values})] == expected
 
 
 def test_names_and_indices_are_one_cell() -> None:
@@ -30,16 +34,12 @@ def test_names_and_indices_are_one_cell() -> None:
     assert len(cells(organs=[["liver"], [1]], target=rules)) == 1
 
 
-def test_a_schedule_of_radii_is_one_value() -> None:
-    attack = {"name": "apgd", "eps": "8/255", "eps_schedule": [[[2, 0.3], [1.5, 0.3], [1, 0.4]]]}
-    (cell,) = expanded(small(attacks=[attack]))[1].cells
-    assert cell.attack.eps_schedule == ((2, 0.3), (1.5, 0.3), (1, 0.4))
-
-
-def test_members_of_an_ensemble_are_one_value() -> None:
-    attack = {"name": "autoattack", "eps": "8/255", "members": [["apgd-ce", "square"]], "organs": [["liver"]]}
-    (cell,) = expanded(small(attacks=[attack]))[1].cells
-    assert (cell.attack.members, cell.attack.organs) == (("apgd-ce", "square"), (1,))
+def test_radii_of_a_schedule_and_members_of_an_ensemble_are_one_value() -> None:
+    radii = {"name": "apgd", "eps": "8/255", "eps_schedule": [[[2, 0.3], [1.5, 0.3], [1, 0.4]]]}
+    members = {"name": "autoattack", "eps": "8/255", "members": [["apgd-ce", "square"]], "organs": [["liver"]]}
+    scheduled, joined = expanded(small(attacks=[radii, members]))[1].cells
+    assert scheduled.attack.eps_schedule == ((2, 0.3), (1.5, 0.3), (1, 0.4))
+    assert (joined.attack.members, joined.attack.organs) == (("apgd-ce", "square"), (1,))
 
 
 def test_channels_are_one_value_in_a_list_of_their_own() -> None:
