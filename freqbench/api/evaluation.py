@@ -22,7 +22,7 @@ from freqbench.core.plugins import require_class
 from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.run import MISFIT_CAUSES
+from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.worker import Worker, WorkerSpec
 from freqbench.exchange.adversarial_volumes import Imported
 from freqbench.job.attacks import attack_of

@@ -41,7 +41,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class RowComparison:
     """Result of comparing two versions of a record."""
 
     compared: int  # values
@@ -49,7 +49,7 @@ class Comparison:
     skipped: Mapping[str, str]  # columns that one side lacks, and the reason
 
 
-def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> Comparison:
+def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classes: Sequence[Row]) -> RowComparison:
     """Compares every identity and result column of a record and of its classes, to the bit (NaN equals NaN).
 
     A column that could not be computed then or now is skipped with the reason. Only stored `params`
@@ -79,7 +79,7 @@ def compare(stored: Row, stored_classes: Sequence[Row], found: Row, found_classe
     if sorted(classes) != sorted(row["class_index"] for row in stored_classes):
         counts = {"stored": len(stored_classes), "found": len(found_classes)}
         differences.append(Difference(column="rows of classes", tolerance=EXACT, **counts))
-    return Comparison(compared=compared, differences=tuple(differences), skipped=skipped)
+    return RowComparison(compared=compared, differences=tuple(differences), skipped=skipped)
 
 
 def _known(row: Row, stored: Row) -> str:

@@ -46,7 +46,7 @@ LARGEST = 3  # number of attacks listed as taking most passes
 Place = tuple[str, str]  # dataset and source model
 
 
-def carry_out(
+def compute_missing(
     job: JobSpec,
     out: str,
     console: Console,
@@ -277,11 +277,11 @@ def _noise(own: Grid, store: Store, cases: int, say: Callable[[str], None], comp
     content = {"attacks": entries, "targets": "source", "seeds": own.job.seeds[:1]}
     noisy = own.job.model_copy(update={**content, "precision": PRECISION, "compile": False}).named("audit")
     try:
-        matched = matching.matched(noisy, root_of(store.root), say, compute)
+        grid = matching.matched_grid(noisy, root_of(store.root), say, compute, cases)
     except UserError as error:
         say(f"no noise of equal L2: {error}")
         return
-    yield from expand(matched, cases).cells
+    yield from grid.cells
 
 
 def _sizes(own: Grid, store: Store) -> dict[Place, list[float]]:

@@ -22,8 +22,8 @@ from freqbench.data import DATASETS, Dataset
 from freqbench.data.layouts import Layout
 from freqbench.data.layouts import recognise as recognise_layout
 from freqbench.engine import memory, provenance, scoring
+from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.engine.memory import INFERENCE_WINDOWS
-from freqbench.engine.run import MISFIT_CAUSES
 from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at

@@ -56,15 +56,15 @@ class SavedScore(_OfCase):
     dsc_8bit: float  # of the same rounded to 256 intensities, as the papers' code saves volumes
 
 
-class Saved(Strict):
+class SavedScores(Strict):
     """Content of the file SAVED."""
 
     versions: dict[str, str]
     volumes: tuple[SavedScore, ...]
 
 
-FILES: Mapping[type[Strict], str] = {Gradients: GRADIENTS, Saved: SAVED}
-Content = TypeVar("Content", bound=Gradients | Saved)
+FILES: Mapping[type[Strict], str] = {Gradients: GRADIENTS, SavedScores: SAVED}
+Content = TypeVar("Content", bound=Gradients | SavedScores)
 
 
 def root_of(out: str) -> str:
@@ -80,7 +80,7 @@ def read(out: str, kind: type[Content]) -> Content | None:
     return config.validate(object_of(storage.read_bytes(path), path), kind, path)
 
 
-def write(out: str, content: Gradients | Saved) -> None:
+def write(out: str, content: Gradients | SavedScores) -> None:
     """Writes either file in one step; UserError if another one is there."""
     read(out, type(content))
     path = storage.join(root_of(out), FILES[type(content)])

@@ -15,7 +15,7 @@ from freqbench import models
 from freqbench.attacks import make
 from freqbench.attacks.core.task import Task
 from freqbench.audit import probe_files
-from freqbench.audit.probe_files import GradientFacts, Gradients, Saved, SavedScore
+from freqbench.audit.probe_files import GradientFacts, Gradients, SavedScore, SavedScores
 from freqbench.core.errors import one_line
 from freqbench.core.files import storage
 from freqbench.core.machine import versions
@@ -179,7 +179,7 @@ def rescore_saved(own: Grid, out: str, say: Say) -> None:
             continue
         scored = {"dsc": dsc, "dsc_stored": anew[0], "dsc_8bit": anew[1]}
         rescored.append(SavedScore(**_where(cell, ref), attack=cell.attack.name, cell_id=cell.cell_id, **scored))
-    probe_files.write(out, Saved(versions=versions(), volumes=tuple(rescored)))
+    probe_files.write(out, SavedScores(versions=versions(), volumes=tuple(rescored)))
 
 
 def _chosen(own: Grid, root: str) -> Iterator[tuple[Cell, CaseRef]]:

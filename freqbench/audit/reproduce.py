@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.comparison import Cause, Comparison, Row, causes, changed_inputs, compare
+from freqbench.audit.comparison import Cause, Row, RowComparison, causes, changed_inputs, compare
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.plugins import is_trusted
@@ -47,7 +47,7 @@ class Reproduction:
     row_id: str
     label: str  # description for people
     verdict: Verdict
-    comparison: Comparison | None = None  # None if there was nothing to compare
+    comparison: RowComparison | None = None  # None if there was nothing to compare
     causes: tuple[Cause, ...] = ()
     reason: str = ""  # why it was not recomputed, or what has changed
 

@@ -17,7 +17,7 @@ from freqbench.core.errors import UserError
 from freqbench.results import Key
 from freqbench.results.files import SCHEMAS, Files, VersionError
 from freqbench.results.rowid import row_id
-from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, LATER, RECORDS, Column
+from freqbench.results.schema import CLASS_RECORDS, COMMIT, KEY, RECORDS, Column
 from freqbench.results.tolerances import EXACT, TOLERANCES
 from freqbench.results.winners import Words, commit_text, shared_rows
 
@@ -55,7 +55,7 @@ def is_ok(table: pa.Table) -> Mask:
     return mask
 
 
-class Findings:
+class Errors:
     """Errors by check: the first few places and the number of further ones."""
 
     def __init__(self) -> None:
@@ -103,12 +103,12 @@ COLUMNS: Mapping[str, tuple[float, float]] = {"ssim": (-1.0, 1.0), "ssim_body": 
 INFINITE = ("psnr", "seam_energy")  # for equal volumes, and for a change within one voxel of a seam
 
 
-def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, findings: Findings) -> None:
+def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: str, errors: Errors) -> None:
     """Checks that numbers are possible values of their column, and that required ones are not null."""
     for column in columns:
         name, values = column.name, rows[column.name]
         if column.required and values.null_count:
-            findings.wrong_rows("values", where, rows, ~valid(values), f"{name}: null", what=what)
+            errors.wrong_rows("values", where, rows, ~valid(values), f"{name}: null", what=what)
         if pa.types.is_floating(values.type) or pa.types.is_integer(values.type):
             low, high = COLUMNS.get(name) or UNITS.get(column.unit, (-math.inf, math.inf))
             numbers = floats(values)
@@ -116,14 +116,14 @@ def check_columns(columns: Sequence[Column], rows: pa.Table, where: str, what: s
             if name not in INFINITE:
                 outside |= np.isinf(numbers)
             text = f"{name}: {{:g}} where {low:g} to {high:g} is possible"
-            findings.wrong_rows("values", where, rows, outside, text, numbers, what=what)
+            errors.wrong_rows("values", where, rows, outside, text, numbers, what=what)
 
 
-def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
+def check_words(rows: pa.Table, where: str, metrics: Mapping[str, Sequence[str]], errors: Errors) -> None:
     """Checks states, errors and names of metrics, and that every null score has a reason."""
 
     def tell(mask: Mask, text: str) -> None:
-        findings.wrong_rows("values", where, rows, mask, text)
+        errors.wrong_rows("values", where, rows, mask, text)
 
     status, covers, reasons = (Words(rows[name]) for name in ("status", "metrics", "null_reasons"))
     ok, failed = (status.mask([text == state for text in status.texts]) for state in ("ok", "failed"))
@@ -191,22 +191,22 @@ NEEDED = (*COMMIT, "status", "num_classes", *MEANS, *COUNTS)
 
 
 @np.errstate(invalid="ignore")
-def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, findings: Findings) -> None:
+def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, errors: Errors) -> None:
     """Reports records that lack a class or have one twice, and means and counts that contradict the classes.
 
     `records`, columns NEEDED, and the pieces of `classes` are of one pair; texts are plain.
     """
     sums = _summed(pa.concat_tables([_addends(SCHEMAS["class_records"].empty_table()), *map(_addends, classes)]))
     if orphans := pc.sum(sums.join(records.select(COMMIT), COMMIT, join_type="left anti")["rows"]).as_py():
-        findings.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
+        errors.wrong("classes", f"{where}{orphans} rows of classes have no record in their file")
     records = records.join(sums, COMMIT, use_threads=False)
     expected = np.where(is_ok(records), np.nan_to_num(floats(records["num_classes"])), 0.0)
     squares = expected * (expected + 1) * (2 * expected + 1) / 6  # of 1 to K: each class once
     rows = np.nan_to_num(floats(records["rows"]))
     is_complete, is_each = rows == expected, np.nan_to_num(floats(records["squares"])) == squares
     text = "rows of classes: {:g}, expected {:g}"
-    findings.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
-    findings.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
+    errors.wrong_rows("classes", where, records, ~is_complete, text, rows, expected)
+    errors.wrong_rows("classes", where, records, is_complete & ~is_each, "class_index: not each class once")
     is_whole = is_ok(records) & is_complete & is_each
     for name in (*MEANS, *COUNTS):
         part = " ".join(map(str, MEANS.get(name) or UNDEFINED.get(name) or (name,)))
@@ -216,7 +216,7 @@ def check_classes(records: pa.Table, classes: Iterable[pa.Table], where: str, fi
         compared = is_whole & valid(records[name]) & (asked > 0)
         wrong = compared & ~np.isclose(stored, value, rtol=ROUNDING, atol=ROUNDING, equal_nan=True)
         text = f"{name}: {{:g}}, the classes say {{:g}}"
-        findings.wrong_rows("classes", where, records, wrong, text, stored, value)
+        errors.wrong_rows("classes", where, records, wrong, text, stored, value)
 
 
 def _addends(classes: pa.Table) -> pa.Table:
@@ -255,18 +255,18 @@ ORIGIN = ("run_id", "dataset", "case_id", "case_key", "source_model_id", "target
 SCORES = tuple(column.name for column in RECORDS if column.mark == "result" and not pa.types.is_string(column.type))
 
 
-class Survey:
+class StoreSurvey:
     """A store's files, each read once, and the facts in them that later checks need.
 
     `keys` are those of all records, `ok` counts the ok rows of each key. `cells` are the distinct settings of cells,
     columns CELL, `origins` the runs, cases and models, columns ORIGIN, both sorted; `left_out` counts those beyond
-    MOST_KINDS. `findings` takes errors of files, schema, values, classes.
+    MOST_KINDS. `errors` takes errors of files, schema, values, classes.
 
     Raises a UserError if another release wrote the store, or it changes while it is read.
     """
 
-    def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], findings: Findings) -> None:
-        self._files, self._metrics, self._findings = Files(root), metrics, findings
+    def __init__(self, root: str, metrics: Mapping[str, Sequence[str]], errors: Errors) -> None:
+        self._files, self._metrics, self._errors = Files(root), metrics, errors
         self._kinds: dict[tuple[str, ...], dict[tuple[Any, ...], Row]] = {CELL: {}, ORIGIN: {}}
         self.keys, self.ok, self._readable = set[Key](), Counter[Key](), list[str]()
         self.names = self._files.names()
@@ -282,7 +282,7 @@ class Survey:
             except VersionError:
                 raise
             except UserError as error:
-                findings.wrong("files", str(error))
+                errors.wrong("files", str(error))
         for name in self._files.halves:
             self._tell_lacking(name)
         self.cells, self.origins = (
@@ -310,7 +310,7 @@ class Survey:
             agrees = np.isclose(other, one, rtol=relative, atol=absolute, equal_nan=True)
             differs = is_pair & valid(before[name]) & valid(after[name]) & ~agrees
             text, what = f"{name}: {{:g}} and {{:g}} (the latest counts)", "pairs of rows of one key"
-            self._findings.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
+            self._errors.wrong_rows("doubles", "", after, differs, text, one, other, what=what)
         more = sum(doubles.values()) - len(rows)
         rest = f"; {more} of their rows were not compared" if more else ""
         return f"{len(doubles)} keys have several rows that are ok, and they agree: the latest counts{rest}"
@@ -328,7 +328,7 @@ class Survey:
     def _read_pair(self, name: str) -> None:
         where, needed, good = f"records/{name}: ", [SCHEMAS["records"].empty_table().select(NEEDED)], list[Key]()
         for records in self._pieces("records", name):
-            check_words(records, where, self._metrics, self._findings)
+            check_words(records, where, self._metrics, self._errors)
             for columns, kinds in self._kinds.items():
                 self._keep_kinds(records.select(columns), kinds)
             keys = list(shared_rows(records.select(KEY)))
@@ -337,13 +337,13 @@ class Survey:
             needed.append(records.select(NEEDED))
         self.ok.update(good)  # of files that can be read to their end, as they may be read again
         self._readable.append(name)
-        check_classes(pa.concat_tables(needed), self._pieces("class_records", name), where, self._findings)
+        check_classes(pa.concat_tables(needed), self._pieces("class_records", name), where, self._errors)
 
     def _pieces(self, kind: str, name: str) -> Iterator[pa.Table]:
         columns, what = (RECORDS, "rows") if kind == "records" else (CLASS_RECORDS, "rows of classes")
         for piece in self._files.pieces(kind, name, self._files.open(kind, name)):
             self.counts[kind] += len(piece)
-            check_columns(columns, piece, f"{kind}/{name}: ", what, self._findings)
+            check_columns(columns, piece, f"{kind}/{name}: ", what, self._errors)
             yield piece
 
     def _keep_kinds(self, rows: pa.Table, kinds: dict[tuple[Any, ...], Row]) -> None:
@@ -359,21 +359,21 @@ class Survey:
         try:
             rows = shared_rows(self._files.columns("records", name, (*KEY, "status")))
         except UserError as error:
-            self._findings.wrong("files", str(error))
+            self._errors.wrong("files", str(error))
             return
         if lost := sum(status == "ok" and not self.ok[*key] for *key, status in rows):
             text = f"missing, so that {lost} records do not count: restore it, or give the same run command again"
             rest = f"if another job made them, move records/{name} away"
-            self._findings.wrong("files", f"class_records/{name}: {text}; {rest}")
+            self._errors.wrong("files", f"class_records/{name}: {text}; {rest}")
 
     def _has_columns(self, kind: str, name: str) -> bool:
         """True if a file can be read by the documented columns; reports columns that are not as documented."""
         spec, actual = SCHEMAS[kind], self._files.schema(kind, name)
-        missing = [column for column in spec.names if column not in actual.names and column not in LATER]
+        missing = [column for column in spec.names if column not in actual.names]
         misfits = [field for field in actual if field.name in spec.names and field.type != spec.field(field.name).type]
         wrong = [f"no column {column}" for column in missing]
         wrong += [f"column {column}, which is not documented" for column in actual.names if column not in spec.names]
         wrong += [f"{field.name}: {field.type} in place of {spec.field(field.name).type}" for field in misfits]
         for text in wrong:
-            self._findings.wrong("schema", f"{kind}/{name}: {text}")
+            self._errors.wrong("schema", f"{kind}/{name}: {text}")
         return not missing and not misfits

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Findings, Row, Survey
+from freqbench.audit.store_checks import CELL, MOST_KINDS, Check, Errors, Row, StoreSurvey
 from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
@@ -52,45 +52,45 @@ def verify(store: Store, with_volumes: bool = False) -> list[Check]:
     to its end). Raises a UserError if there is no store, another release wrote it, or it changes meanwhile.
     """
     job = store.job()
-    findings = Findings()
-    survey = Survey(store.root, {name: metric.columns for name, metric in METRICS.items()}, findings)
-    runs = _runs(store, survey, findings)
+    errors = Errors()
+    survey = StoreSurvey(store.root, {name: metric.columns for name, metric in METRICS.items()}, errors)
+    runs = _runs(store, survey, errors)
     folders = (storage.join(store.root, kind) for kind in ("class_records", "records"))
     classes, records = (set(storage.list_files(folder, ".parquet")) for folder in folders)
     left = len(classes - records)  # of a writer that died
     beside = f"; {left} files of classes without records, which are never read" if left else ""
     doubles = survey.compare_doubles()
-    unknown = _check_origins(survey, runs, findings)
+    unknown = _check_origins(survey, runs, errors)
     return [
-        findings.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
-        findings.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
-        findings.check(
+        errors.check("files", f"{len(survey.names)} pairs can be read to the end{beside}"),
+        errors.check("schema", f"{len(survey.names)} pairs have the columns of schema version {SCHEMA_VERSION}"),
+        errors.check(
             "values",
             "{records} records and {class_records} rows of classes are in their ranges".format(**survey.counts),
         ),
-        findings.check("classes", "means and counts of records are those of their classes"),
-        findings.check("doubles", doubles),
-        findings.check("runs", f"{len(runs)} runs have their files"),
-        findings.check("cases", "keys of cases are those of recipe and files", unknown),
-        _check_cells(store, job, survey, runs, findings),
-        _check_holes(job, survey, runs, findings),
-        _check_volumes(store, job, survey, findings, with_volumes),
+        errors.check("classes", "means and counts of records are those of their classes"),
+        errors.check("doubles", doubles),
+        errors.check("runs", f"{len(runs)} runs have their files"),
+        errors.check("cases", "keys of cases are those of recipe and files", unknown),
+        _check_cells(store, job, survey, runs, errors),
+        _check_holes(job, survey, runs, errors),
+        _check_volumes(store, job, survey, errors, with_volumes),
     ]
 
 
-def _runs(store: Store, survey: Survey, findings: Findings) -> Runs:
+def _runs(store: Store, survey: StoreSurvey, errors: Errors) -> Runs:
     ids, runs = store.run_ids(), dict[str, Mapping[str, Any]]()
     for run_id in ids:
         try:
             runs[run_id] = store.run(run_id)
         except UserError as error:
-            findings.wrong("runs", str(error))
+            errors.wrong("runs", str(error))
     for run_id in sorted({str(row["run_id"]) for row in survey.origins} - set(ids)):
-        findings.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
+        errors.wrong("runs", f"runs/{run_id}.json: missing, though rows are of that run")
     return runs
 
 
-def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
+def _check_origins(survey: StoreSurvey, runs: Runs, errors: Errors) -> str:
     """Checks models and case keys of rows against the facts of their runs; returns why some could not be checked."""
     unknown = 0
     for row in survey.origins:
@@ -98,7 +98,7 @@ def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
         models, datasets = run.get("models"), run.get("datasets")
         for name in ("source_model_id", "target_model_id"):
             if isinstance(models, dict) and row[name] not in models:
-                findings.wrong("runs", f"runs/{row['run_id']}.json: does not know the {name} {row[name]} of its rows")
+                errors.wrong("runs", f"runs/{row['run_id']}.json: does not know the {name} {row[name]} of its rows")
         if not isinstance(datasets, dict):
             unknown += 1
             continue
@@ -107,14 +107,14 @@ def _check_origins(survey: Survey, runs: Runs, findings: Findings) -> str:
         expected = fingerprint and case_key_of(facts.get("recipe") or {}, fingerprint)
         if expected != row["case_key"]:
             got = f"{expected} by its run's recipe and files" if expected else "which its run does not know"
-            findings.wrong("cases", f"case {row['case_id']} of {row['dataset']}: key {row['case_key']}, {got}")
+            errors.wrong("cases", f"case {row['case_id']} of {row['dataset']}: key {row['case_key']}, {got}")
     return f"the runs' files of {unknown} cases do not say what they were made of" if unknown else ""
 
 
 # Cells
 
 
-def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
+def _check_cells(store: Store, job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
     """Checks that a cell's settings are the same in all its rows, and that its id is that of a stored job.
 
     The jobs are expanded as in a run, so that the second check needs data and checkpoints here; no third-party
@@ -124,7 +124,7 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
     for row in survey.cells:
         first = cells.setdefault(row["cell_id"], row)
         for name in _differing(first, row):
-            findings.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
+            errors.wrong("cells", f"cell {row['cell_id']}: {name}: {first[name]} and {row[name]} in its rows")
     jobs = {
         json.dumps(spec, sort_keys=True): spec for spec in (job.get("spec"), *(r.get("job") for r in runs.values()))
     }
@@ -145,16 +145,16 @@ def _check_cells(store: Store, job: Mapping[str, Any], survey: Survey, runs: Run
         if cell_id in expected:
             for name in _differing(expected[cell_id], row):
                 text = f"{name}: {row[name]} in its rows, {expected[cell_id][name]} by the job"
-                findings.wrong("cells", f"cell {cell_id}: {text}")
+                errors.wrong("cells", f"cell {cell_id}: {text}")
         elif other := by_settings.get(_settings_key(row)):
-            findings.wrong("cells", f"cell {cell_id}: the job makes {other} of the same settings")
+            errors.wrong("cells", f"cell {cell_id}: the job makes {other} of the same settings")
         else:
             unknown += 1
     why = reasons[0] if reasons else "they are of former jobs, or data and checkpoints are others here"
     missing = f"{unknown} of {len(cells)} cells are none of the stored jobs as they are here: {why}" if unknown else ""
     if survey.left_out:
         missing = f"{survey.left_out} kinds of rows beyond the first {MOST_KINDS} were not looked at"
-    return findings.check("cells", f"{len(cells)} cells have the ids of their settings", missing)
+    return errors.check("cells", f"{len(cells)} cells have the ids of their settings", missing)
 
 
 def _settings_key(row: Row) -> str:
@@ -174,7 +174,7 @@ def _differing(one: Row, other: Row) -> Iterable[str]:
 # Holes
 
 
-def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: Findings) -> Check:
+def _check_holes(job: Mapping[str, Any], survey: StoreSurvey, runs: Runs, errors: Errors) -> Check:
     """Finds records that the job asks for but the store lacks. Ignores shards that were never run."""
     wanted, shards = index_keys(job["index"]), _shards(runs)
     asked = {key for key in wanted if not shards or any(shard.holds(key[0]) for shard in shards)}
@@ -187,8 +187,8 @@ def _check_holes(job: Mapping[str, Any], survey: Survey, runs: Runs, findings: F
     if missing:
         examples = ", ".join(row_id(*key) for key in missing[:MOST_KEYS])
         text = f"{len(missing)} of {len(asked)} records that the job asks for have no row, such as {examples}{why}"
-        findings.wrong("holes", f"{text}: run the job again")
-    return findings.check("holes", f"{len(asked)} records that the job asks for have a row{beside}")
+        errors.wrong("holes", f"{text}: run the job again")
+    return errors.check("holes", f"{len(asked)} records that the job asks for have a row{beside}")
 
 
 def _shards(runs: Runs) -> list[Shard]:
@@ -207,7 +207,7 @@ def _shards(runs: Runs) -> list[Shard]:
 
 
 def _check_volumes(
-    store: Store, job: Mapping[str, Any], survey: Survey, findings: Findings, with_volumes: bool
+    store: Store, job: Mapping[str, Any], survey: StoreSurvey, errors: Errors, with_volumes: bool
 ) -> Check:
     """Checks that each good record of a job that saves volumes has one; `with_volumes` reads them to the end.
 
@@ -218,19 +218,19 @@ def _check_volumes(
     spec = job.get("spec")
     lost = sum(rows for (cell, case, _), rows in survey.ok.items() if (cell, case) not in there)
     if lost and isinstance(spec, dict) and spec.get("save_adversarial") == "nifti":
-        findings.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
+        errors.wrong("volumes", f"{lost} records have no whole volume, though the job saves them")
     if not there:
-        return findings.check("volumes", "", "none are saved")
+        return errors.check("volumes", "", "none are saved")
     if not with_volumes:
-        return findings.check("volumes", "", f"{len(there)} are there; --volumes reads them to the end")
+        return errors.check("volumes", "", f"{len(there)} are there; --volumes reads them to the end")
     count = 0
     for folder in sorted(there.values()):
         place = storage.join(root, folder)
         for name in storage.list_files(place, SUFFIX):
             count += 1
             if complaint := _complaint(storage.join(place, name)):
-                findings.wrong("volumes", f"{VOLUMES}/{folder}/{name}: {complaint}")
-    return findings.check("volumes", f"{count} files of {len(there)} volumes can be read to the end")
+                errors.wrong("volumes", f"{VOLUMES}/{folder}/{name}: {complaint}")
+    return errors.check("volumes", f"{count} files of {len(there)} volumes can be read to the end")
 
 
 def _complaint(path: str) -> str:

@@ -39,7 +39,7 @@ def audit(
     if run or plan:
         from freqbench.audit import computing
 
-        failed = computing.carry_out(
+        failed = computing.compute_missing(
             common.stored_job(out, job, trust_code),
             out,
             common.console(),

@@ -164,11 +164,7 @@ def grid_of(job: Any, limit_cases: int | None, out: str, match: bool = False) ->
     """Expands a job to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
-    matched = matching.matched(job, out, say, match)
-    with uncollected():
-        from freqbench.job.grid import expand
-
-        return expand(matched, limit_cases)
+    return matching.matched_grid(job, out, say, match, limit_cases)
 
 
 def stored_job(out: str, path: str | None, trusted: bool) -> Any:

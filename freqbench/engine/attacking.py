@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +13,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.identity import window_generator
 from freqbench.core.types import Case, triple
 from freqbench.models import JointModel, SegmentationModel, SlidingWindowModel, attack_windows, joined
+from freqbench.models.inference import Window
 
 INTENSITY_BUDGETS = ("linf", "gaussian")
 
@@ -80,48 +80,72 @@ def attack_case(
     model, *surrogates = (network.for_case(case) for network in (model, *surrogates))
     if not attack.couples_batch and any(network.takes_prompts for network in (model, *surrogates)):
         window_batch = 1
+    windows = attack_windows(triple(case.image.shape[1:]), model.roi)
+    generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
+    is_joint = attack.scope == "joint"
+    if not is_joint and (len(windows) == 1 or not attack.attacks_volume):
+        return _windows_attacked(attack, model, case, windows, generators, window_batch, reference, learned, surrogates)
+    sliding, *others = (
+        JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
+        for each in (model, *surrogates)
+    )
+    return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
+
+
+def _volume_attacked(
+    attack: Attack,
+    sliding: SlidingWindowModel,
+    case: Case,
+    windows: Sequence[Window],
+    generators: Sequence[torch.Generator],
+    learned: Tensor | None,
+    surrogates: Sequence[SlidingWindowModel],
+) -> AttackedVolume:
+    """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
+    device = next(sliding.parameters()).device
+    image, label = case.image[None].to(device), case.label[None].to(device)
+    is_joint = isinstance(sliding, JointModel)
+    result = attack(
+        sliding,
+        _cut(image[0], windows) if is_joint else image,
+        label,
+        generator=generators if is_joint else generators[0],
+        learned=learned,
+        surrogates=surrogates,
+    )
+    made = joined(result.adversarial, windows) if is_joint else result.adversarial
+    facts = AttackFacts(
+        num_windows=len(sliding.windows(image)),
+        num_forwards=sliding.num_forwards,
+        num_backwards=sliding.num_backwards,
+        caution=caution_of(sliding.model.name, [result.gradients], learned),
+        **attack.displacement(image, result.state),
+    )
+    moved = result.labels[0].cpu() if attack.moves_labels else None
+    return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)
+
+
+def _windows_attacked(
+    attack: Attack,
+    model: SegmentationModel,
+    case: Case,
+    windows: Sequence[Window],
+    generators: Sequence[torch.Generator],
+    window_batch: int,
+    reference: Case | None,
+    learned: Tensor | None,
+    surrogates: Sequence[SegmentationModel],
+) -> AttackedVolume:
+    """Attacks a volume window by window, `window_batch` at once."""
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
-    shape = triple(image.shape[1:])
-    windows = attack_windows(shape, model.roi)
-    generators = partial(window_generator, seed or 0, case.ref.fingerprint)
-    is_joint = attack.scope == "joint"
-    if is_joint or (attack.attacks_volume and len(windows) > 1):
-        sliding, *others = (
-            JointModel(network, windows, window_batch, kept)
-            if is_joint
-            else SlidingWindowModel(network, window_batch, kept)
-            for network in (model, *surrogates)
-        )
-        result = attack(
-            sliding,
-            _cut(image, windows) if is_joint else image[None],
-            label[None],
-            generator=[generators(i) for i in range(len(windows))] if is_joint else generators(0),
-            learned=learned,
-            surrogates=others,
-        )
-        made = joined(result.adversarial, windows) if is_joint else result.adversarial
-        facts = AttackFacts(
-            num_windows=len(sliding.windows(image[None])),
-            num_forwards=sliding.num_forwards,
-            num_backwards=sliding.num_backwards,
-            caution=caution_of(model.name, [result.gradients], learned),
-            **attack.displacement(image[None], result.state),
-        )
-        return AttackedVolume(
-            adversarial=made[0].cpu(),
-            facts=facts,
-            losses=(result.losses.cpu(),),
-            label=result.labels[0].cpu() if attack.moves_labels else None,
-        )
     other = None
     if reference is not None:
-        other = F.interpolate(reference.image[None].to(device), size=shape, mode="trilinear", align_corners=True)[0]
+        images, shape = reference.image[None].to(device), image.shape[1:]
+        other = F.interpolate(images, size=shape, mode="trilinear", align_corners=True)[0]
     adversarial, moved = image.clone(), label.clone()
-    num_forwards = num_backwards = 0
-    losses: list[Tensor] = []
-    gradients: list[Tensor] = []
+    forwards = backwards = 0
+    losses, gradients = list[Tensor](), list[Tensor]()
     displacement: Mapping[str, float] = {}
     for first in range(0, len(windows), window_batch):
         batch = windows[first : first + window_batch]
@@ -129,30 +153,30 @@ def attack_case(
             model.on(batch),
             _cut(image, batch),
             _cut(label, batch),
-            generator=[generators(first + i) for i in range(len(batch))],
+            generator=generators[first : first + window_batch],
             reference=None if other is None else _cut(other, batch),
             learned=learned,
             surrogates=[network.on(batch) for network in surrogates],
         )
         for (h, w, d), window, shown_label in zip(batch, result.adversarial, result.labels, strict=True):
             adversarial[:, h, w, d], moved[:, h, w, d] = window, shown_label
-        num_forwards += model.passes * sum(result.forwards)
-        num_backwards += model.passes * sum(result.backwards)
-        losses.append(result.losses)
+        forwards += sum(result.forwards)
+        backwards += sum(result.backwards)
+        losses.append(result.losses.cpu())
         gradients.append(result.gradients)
         if attack.attacks_volume:
             displacement = attack.displacement(image[None], result.state)
     facts = AttackFacts(
         num_windows=len(windows),
-        num_forwards=num_forwards,
-        num_backwards=num_backwards,
+        num_forwards=model.passes * forwards,
+        num_backwards=model.passes * backwards,
         caution=caution_of(model.name, gradients, learned),
         **displacement,
     )
     return AttackedVolume(
         adversarial=adversarial.cpu(),
         facts=facts,
-        losses=tuple(values.cpu() for values in losses),
+        losses=tuple(losses),
         label=moved.cpu() if attack.moves_labels else None,
     )
 
@@ -185,7 +209,7 @@ def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = 
     return "every gradient was 0: the attack had nothing to follow"
 
 
-def _cut(volume: Tensor, windows: Sequence[tuple[slice, slice, slice]]) -> Tensor:
+def _cut(volume: Tensor, windows: Sequence[Window]) -> Tensor:
     return torch.stack([volume[:, h, w, d] for h, w, d in windows])
 
 

@@ -26,7 +26,7 @@ from freqbench.models import GRAPH_BYTES, step_bytes
 Engine = Literal["auto", "ray", "serial"]
 
 
-def carry_out(
+def run_plan(
     plan: Plan, engine: Engine, address: str | None, spec: WorkerSpec, listener: Listener, is_new: bool = False
 ) -> None:
     """Carries out a plan with the requested engine, or with the one that pays off, after telling it to the listener.

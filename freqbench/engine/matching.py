@@ -22,12 +22,11 @@ from freqbench.core.documents import object_of
 from freqbench.core.errors import UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.machine import available_cores
-from freqbench.core.plugins import trusting
+from freqbench.core.machine import available_cores, uncollected
 from freqbench.core.types import CaseRef
 from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell
-from freqbench.job.grid import expand
+from freqbench.job.grid import Expansion, Grid, expanding
 from freqbench.job.schema import JobSpec
 from freqbench.job.sweep import AttackEntry, Budget, Match, at, models_for
 from freqbench.metrics import prepare_lpips
@@ -62,7 +61,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
 FAMILY = {"ssim_body": "ssim", "lpips_body": "lpips", "l2_body": "l2"}
 
 
-class Record(Strict):
+class FoundBudget(Strict):
     """Entry of `match.json` for one budget: its purpose, and the `cases` whose mean metric it `reached`."""
 
     dataset: str
@@ -86,17 +85,27 @@ class Record(Strict):
         )
 
 
-def read_budgets(out: str) -> dict[str, Record]:
+def read_budgets(out: str) -> dict[str, FoundBudget]:
     """Reads the budgets of a store, by key."""
     path = storage.join(out, FILE)
     if not storage.exists(path):
         return {}
     try:
         content = object_of(storage.read_bytes(path), path)
-        return {key: config.validate(value, Record, f"{path}: {key}") for key, value in content.items()}
+        return {key: config.validate(value, FoundBudget, f"{path}: {key}") for key, value in content.items()}
     except UserError as error:
         why = one_line(error)
         raise UserError(f"{path}: expected budgets that a run found, got others ({why}): move it away") from None
+
+
+def matched_grid(
+    job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True, limit_cases: int | None = None
+) -> Grid:
+    """Expands a job whose budgets are all known by then, as `matched` says; raises UserError as both."""
+    with expanding(job) as expansion:
+        job = _matched(job, expansion, out, say, compute)
+        with uncollected():  # imports networks
+            return expansion.grid(job, limit_cases)
 
 
 def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = True) -> JobSpec:
@@ -108,10 +117,14 @@ def matched(job: JobSpec, out: str, say: Callable[[str], None], compute: bool = 
     Raises:
         UserError: a mistake in an entry, a value that no budget reaches, or a `match.json` that cannot be read.
     """
+    with expanding(job) as expansion:
+        return _matched(job, expansion, out, say, compute)
+
+
+def _matched(job: JobSpec, expansion: Expansion, out: str, say: Callable[[str], None], compute: bool) -> JobSpec:
     if not any(entry.is_open for entry in job.attacks):
         return job
-    with trusting(job.trust_code):
-        asked, records = _asked(job), read_budgets(out)
+    asked, records = _asked(job, expansion), read_budgets(out)
     missing = {wanted.key: wanted for wanted in asked if wanted.key not in records}
     if missing and not compute:
         say(f"{len(missing)} of {len(asked)} budgets are not known yet: run finds them before anything else")
@@ -172,7 +185,7 @@ class _Asked:
         case_keys = [self.cell.dataset.case_key(ref) for ref in self.refs]
         return digest([METHOD, self.cell.cell_id, case_keys, self.budget.match.metric, self.budget.match.value])
 
-    def find(self, worker: "Worker") -> Record:
+    def find(self, worker: "Worker") -> FoundBudget:
         """Attacks with different budgets until the distance is met."""
         cell, match, name = self.cell, self.budget.match, self.budget_name
         low, high = BOUNDS[name]
@@ -188,7 +201,7 @@ class _Asked:
                 f"{cell.source.name}, {cell.dataset.name}, got {match.value:g}: the nearest is {reached:.4g}, at "
                 f"{name}={nearest.budget:g}"
             )
-        return Record(
+        return FoundBudget(
             dataset=cell.dataset.name,
             source=cell.source.name,
             attack=cell.attack.name,
@@ -200,7 +213,7 @@ class _Asked:
             tried=nearest.tried,
         )
 
-    def row(self, record: Record | None) -> Budget:
+    def row(self, record: FoundBudget | None) -> Budget:
         """Returns the budget for the entry; without a record, the largest one."""
         if record is None:
             return self.budget
@@ -223,10 +236,10 @@ class _Asked:
         return 1 - mean if metric == "ssim_body" else mean
 
 
-def _asked(job: JobSpec) -> list[_Asked]:
+def _asked(job: JobSpec, expansion: Expansion) -> list[_Asked]:
     places = [f"{job.where}: attacks[{i}]" for i in range(len(job.attacks))]
     largest = {i: tuple(_largest(job, entry, places[i])) for i, entry in enumerate(job.attacks) if entry.is_open}
-    grid = expand(_with_rows(job, largest))
+    grid = expansion.grid(_with_rows(job, largest))
     cells: dict[tuple[str, str, Attack], Cell] = {}
     for cell in grid.cells:  # the first seed comes first
         cells.setdefault((cell.dataset.name, cell.source.name, cell.attack), cell)

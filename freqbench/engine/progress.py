@@ -99,8 +99,8 @@ class RunProgress:
     def __init__(self, plan: Plan, console: Console) -> None:
         self._console = console
         self._total = plan.num_done + plan.num_todo
-        self._stored = plan.num_done
-        self._failed = 0
+        self._num_done = plan.num_done
+        self.num_new = self.num_failed = 0  # records that were stored; records of units that have ended
         self._said: set[str] = set()
         self._work = {_key(unit): unit.passes + PASSES_TO_SCORE * len(unit.targets) for unit in plan.units}
         self._all = sum(self._work.values())
@@ -118,7 +118,7 @@ class RunProgress:
             disable=not console.is_terminal,
         )
         self._before = self._all * plan.num_done // max(1, plan.num_todo)  # an estimate
-        total, records = self._before + self._all, f"{self._stored}/{self._total}"
+        total, records = self._before + self._all, f"{plan.num_done}/{self._total}"
         self._task = self.bar.add_task("starting", total=total, completed=self._before, records=records, rest="")
 
     def wait(self, text: str) -> None:
@@ -145,7 +145,7 @@ class RunProgress:
         key = outcome.records[0]["cell_id"], outcome.records[0]["case_key"]
         self._done += self._work[key]
         self._within.pop(key, None)
-        self._failed += len(outcome.errors)
+        self.num_failed += len(outcome.errors)
         for error in outcome.errors:
             if error not in self._said:
                 self._said.add(error)
@@ -153,19 +153,20 @@ class RunProgress:
 
     def store(self, stored: int) -> None:
         """Counts committed records."""
-        self._stored += stored
+        self.num_new += stored
         self._show(time.monotonic(), at_once=bool(stored))
 
     def _show(self, now: float, at_once: bool = False) -> None:
         within = list(self._within.values())
         done = self._done + sum(passes for _, passes in within)
         rest = self._rest(now, done)
-        records, spoken = f"{self._stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
+        stored = self._num_done + self.num_new
+        records, spoken = f"{stored}/{self._total}", "" if rest is None else f"left: {timedelta(seconds=rest)}"
         self.bar.update(self._task, completed=self._before + done, records=records, rest=spoken)
         if not self._console.is_terminal and (at_once or now - self._last_line >= LINE_EVERY_S):
             self._last_line = now
-            failed = f", {self._failed} failed" if self._failed else ""
-            line = f"{self._stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
+            failed = f", {self.num_failed} failed" if self.num_failed else ""
+            line = f"{stored} of {self._total} records stored{failed}, {now - self._started:.0f} s"
             line += "" if rest is None else f", about {rest} s left"
             if len(within) == 1:
                 line += f", {within[0][0].name} at {_percent(within[0][1], within[0][0].passes)}"

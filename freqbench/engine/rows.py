@@ -55,6 +55,11 @@ class Outcome:
         ]
         return replace(self, records=(*records, *self.records[n:]), class_records=(*classes, *self.class_records[n:]))
 
+    def with_lost(self, outcomes: Sequence["Outcome"]) -> "Outcome":
+        """Returns a copy with the records of failed outcomes at the end."""
+        lost = tuple(record for outcome in outcomes for record in outcome.records)
+        return replace(self, records=self.records + lost, class_records=(*self.class_records, *([] for _ in lost)))
+
     def measured(self) -> Row:
         """Returns the columns that were measured in this execution."""
         return {column.name: self.records[0][column.name] for column in RECORDS if column.mark == "measured"}
@@ -102,7 +107,7 @@ def scored(
         "eps_native": native_budget(unit.cell.attack, case) if case else None,
     }
     records, class_records = [], []
-    for target, columns in zip(unit.targets, own, strict=True):
+    for target, parts, columns in zip(unit.targets, predictions, own, strict=True):
         record = {**_empty_record(unit, target), **shared, **columns}
         cautions = shared.get("caution"), columns.get("caution"), target.caution
         record["caution"] = CAUTIONS.join(filter(None, cautions)) or None
@@ -112,12 +117,12 @@ def scored(
             | {"class_index": k, "class_name": class_name}
             for k, class_name in enumerate(unit.cell.dataset.class_names)
         ]
+        for part in parts:
+            record |= part.record
+            classes = [row | {**values} for row, values in zip(classes, part.classes, strict=True)]
         records.append(record)
         class_records.append(classes)
-    outcome = Outcome(records=tuple(records), class_records=tuple(class_records))
-    for part in zip(*predictions, strict=True):
-        outcome = outcome.with_scores(part)
-    return outcome
+    return Outcome(records=tuple(records), class_records=tuple(class_records))
 
 
 def _empty_record(unit: Unit, target: ModelSpec) -> Row:

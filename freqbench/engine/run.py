@@ -1,10 +1,8 @@
 """Runs a plan: carries out the remaining units of a grid, stores rows as they come, and keeps a record of the run."""
 
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,31 +13,23 @@ from freqbench.core.errors import MisfitError, UserError
 from freqbench.core.files import storage
 from freqbench.data import cache
 from freqbench.engine import engines, provenance, saved_volumes, scoring
-from freqbench.engine.additions import Additions
+from freqbench.engine.critic import FIT_COLUMNS, Critic
 from freqbench.engine.engines import Engine as Engine
 from freqbench.engine.learning import LEARNED
-from freqbench.engine.progress import Listener, RunProgress
+from freqbench.engine.progress import RunProgress
 from freqbench.engine.retry import Patience
 from freqbench.engine.rows import Outcome
+from freqbench.engine.score_additions import Additions
 from freqbench.engine.worker import WorkerSpec
-from freqbench.job.cells import Unit
 from freqbench.job.grid import Grid
-from freqbench.job.plan import Plan, first_cases, make_plan, volumes_root
+from freqbench.job.plan import Plan, make_plan, volumes_root
 from freqbench.results import Lease, Shard, Store, index_keys
 from freqbench.results.glimpses import Glimpses
-from freqbench.results.schema import CAUTIONS, OF_GRADIENTS
 from freqbench.results.volumes import VOLUMES
 
 COMPACT_ABOVE = 64
-JUDGED = ("dataset", "target_model_id", "case_id", "dsc_foreground_clean")
 COMMIT_EVERY_S = 5.0
 HEARTBEAT_S = 20.0
-MISFIT_CAUSES = (
-    "usual causes: other args than it was trained with, another intensity window or spacing, another order of classes "
-    "or axes, a checkpoint of an older MONAI without its migration"
-)
-Work = Callable[[WorkerSpec, Listener], None]
-"""Function that carries out a plan: it gets the workers' spec and tells a listener the outcome of each unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +77,7 @@ def execute(
     num_others, complaint = len(covered.keys() - wanted), store.complaint(wanted)
     del covered, wanted
     store.write_job(content)
-    run = _Run(store, plan, console, shard)
+    run = Recorder(store, plan, console, shard)
     for note in grid.notes:
         run.tell(f"note: {note}")
     if complaint:
@@ -102,15 +92,15 @@ def execute(
         who = f"run {other['run_id']} (host {other['host']}, pid {other['pid']})"
         run.warn(f"{who} works on the same cells by --force: rows stay right, but work is done twice")
 
-    lease = Lease(out, run.run_id, shard or Shard())
-    with lease.held(force, lost) if plan.units else nullcontext():
-        for text in _faults(plan):
-            run.warn(text)
-        work = partial(engines.carry_out, plan, engine, address, is_new=is_new)
-        summary = run.carry_out(work, volumes=root)
-    if summary.run_id:
-        store.write_job(content)  # again, because the list of runs has grown
-    return summary
+    if not plan.units:
+        return run.summary
+    with Lease(out, run.run_id, shard or Shard()).held(force, lost):
+        for line in run.critic.of_files():
+            run.warn(line)
+        with run.recorded(root) as spec:
+            engines.run_plan(plan, engine, address, spec, run, is_new=is_new)
+    store.write_job(content)  # again, because the list of runs has grown
+    return run.summary
 
 
 def rescore(grid: Grid, out: str, console: Console, added: Additions | None = None) -> Summary:
@@ -129,132 +119,110 @@ def rescore(grid: Grid, out: str, console: Console, added: Additions | None = No
     if len(saved) < len(plan.units):
         console.print(f"{len(plan.units) - len(saved)} units have no saved volume and are left out", highlight=False)
     plan = replace(plan, units=saved)
-    work = partial(engines.carry_out, plan, "auto", None)
-    summary = _Run(store, plan, console).carry_out(work, volumes=root, reuse=True)
+    run = Recorder(store, plan, console)
+    if saved:
+        with run.recorded(root, reuse=True) as spec:
+            engines.run_plan(plan, "auto", None, spec, run)
     (added or Additions.of(store)).with_targets(grid).write(store, grid.job)
-    return summary
+    return run.summary
 
 
-def carry_out(plan: Plan, out: str, console: Console, work: Work) -> Summary:
-    """Runs a plan whose rows come from `work`, not from an engine; records and stores it all the same."""
-    store = Store(out)
-    summary = _Run(store, plan, console).carry_out(work)
-    Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
-    return summary
+class Recorder:
+    """Listener that stores a run's rows as they come, and keeps the run's file."""
 
-
-def _faults(plan: Plan) -> Iterator[str]:
-    """Yields one line per problem with the intensities of the first remaining cases."""
-    for dataset, ref, space in first_cases(plan.units):
-        yield from dataset.faults(ref, space)
-
-
-class _Run:
     def __init__(self, store: Store, plan: Plan, console: Console, shard: Shard | None = None) -> None:
         self.run_id = provenance.new_run_id()
-        self._job = plan.grid.job
+        self.critic = Critic(plan)
         self._store = store
         self._plan = plan
         self._console = console
         self._facts: dict[str, Any] = {"shard": shard and str(shard)}
         self._warnings: list[str] = []
         self._writer = store.writer(self.run_id, COMMIT_EVERY_S)
-        self._patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
+        self._patience = patience = Patience(store.root, self.warn, self.tell, lambda: self._writer.num_waiting)
         self._glimpses, self._lacks_glimpses = Glimpses(store.root), False
-        self._progress = RunProgress(plan, console)
-        self._num_stored = self._num_failed = 0
-        self._empty: set[tuple[str, str]] = set()
-        self._cautions = Counter[tuple[str, str, str]]()  # number of rows by attack, source and reason
-        self._told: set[tuple[str, str, str]] = set()  # reasons that lie in a case, by its dataset and name
-        self._recorded = 0.0
-        # Models whose clean Dice on the first case of a dataset is to be judged; removed once it is.
-        self._judged = {
-            (unit.cell.dataset.name, target.model_id): target for unit in plan.units for target in unit.targets
-        }
+        self._progress = progress = RunProgress(plan, console)
+        self.wait, self.begin, self.advance, self.keep = progress.wait, progress.begin, progress.advance, patience.keep
+        self._status, self._started, self._recorded = "died", time.monotonic(), 0.0
 
-    def carry_out(self, work: Work, volumes: str | None = None, reuse: bool = False) -> Summary:
-        """Lets `work` make the plan's rows, and stores them; `volumes` and `reuse` as in WorkerSpec."""
-        started, status = time.monotonic(), "died"
-        if self._plan.units:
-            unavailable = scoring.unavailable(self._plan.metrics)
-            for reason in unavailable.values():
-                self.warn(f"{reason}; the columns of LPIPS stay empty")
-            spec = WorkerSpec(
-                run_id=self.run_id,
-                metrics=self._plan.metrics,
-                unavailable=unavailable,
-                window_batch=None if self._job.window_batch == "auto" else self._job.window_batch,
-                volumes=volumes,
-                learned=storage.join(self._store.root, LEARNED),
-                reuse=reuse,
-                trust_code=self._job.trust_code,
-            )
-            for text in self._plan.grid.warnings:
-                self.warn(text)
-            job = {"job": self._job.model_dump(mode="json")}
-            self._facts = {**job, **provenance.collect(self._plan.grid), **self._facts, "reuse": reuse}
-            self._record("running")
-            try:
-                self._judge_stored()
-                with self._progress.bar:
-                    try:
-                        work(spec, self)
-                    finally:
-                        self._warn_of_cautions()
-                        self._store_all()
-                status = "done"
-            except KeyboardInterrupt:
-                status = "interrupted"
-            except MisfitError:
-                status = "stopped"
-                raise
-            finally:
-                self._patience.attempt(partial(self._record, status))
-            if status == "done":
-                self._patience.attempt(self._store.compact)
+    @contextmanager
+    def recorded(self, volumes: str | None = None, reuse: bool = False) -> Iterator[WorkerSpec]:
+        """Context in which an engine makes the plan's rows; at its end all are stored. Ctrl-C ends it quietly.
+
+        Yields the spec of the engine's workers; `volumes` and `reuse` as there.
+        """
+        job = self._plan.grid.job
+        unavailable = scoring.unavailable(self._plan.metrics)
+        for reason in unavailable.values():
+            self.warn(f"{reason}; the columns of LPIPS stay empty")
+        for text in self._plan.grid.warnings:
+            self.warn(text)
+        spec = WorkerSpec(
+            run_id=self.run_id,
+            metrics=self._plan.metrics,
+            unavailable=unavailable,
+            window_batch=None if job.window_batch == "auto" else job.window_batch,
+            volumes=volumes,
+            learned=storage.join(self._store.root, LEARNED),
+            reuse=reuse,
+            trust_code=job.trust_code,
+        )
+        facts = {"job": job.model_dump(mode="json"), **provenance.collect(self._plan.grid)}
+        self._facts = {**facts, **self._facts, "reuse": reuse}
+        self._record("running")
+        try:
+            self._judge_stored()
+            with self._progress.bar:
+                try:
+                    yield spec
+                finally:
+                    if line := self.critic.of_gradients():
+                        self.warn(f"{line} (freqbench audit {self._store.root} --run)")
+                    self._store_all()
+            self._status = "done"
+        except KeyboardInterrupt:
+            self._status = "interrupted"
+        except MisfitError:
+            self._status = "stopped"
+            raise
+        finally:
+            self._patience.attempt(partial(self._record, self._status))
+        if self._status == "done":
+            self._patience.attempt(self._store.compact)
+
+    @property
+    def summary(self) -> Summary:
+        """Result of the run so far."""
         return Summary(
             run_id=self.run_id if self._plan.units else None,
             num_done=self._plan.num_done,
-            num_new=self._num_stored,
-            num_failed=self._num_failed,
-            seconds=time.monotonic() - started,
-            interrupted=status == "interrupted",
+            num_new=self._progress.num_new,
+            num_failed=self._progress.num_failed,
+            seconds=time.monotonic() - self._started,
+            interrupted=self._status == "interrupted",
         )
 
     def _judge_stored(self) -> None:
         """Judges models by the rows that an earlier run stored, so that the same command does not go on one by one."""
-        if self._plan.num_done and any(target.min_dice for target in self._judged.values()):
-            for record in self._store.records(JUDGED).to_pylist():
-                self._check_fit(record)
+        if self._plan.num_done and self.critic.has_floors:
+            for record in self._store.records(FIT_COLUMNS).to_pylist():
+                self._require_fit(record)
 
     def use(self, engine: Mapping[str, Any]) -> None:
         """See Listener."""
         self._facts["engine"] = engine
 
-    def wait(self, text: str) -> None:
-        """See Listener."""
-        self._progress.wait(text)
-
-    def begin(self, unit: Unit) -> None:
-        """See Listener."""
-        self._progress.begin(unit)
-
-    def advance(self, unit: Unit, passes: int) -> None:
-        """See Listener."""
-        self._progress.advance(unit, passes)
-
     def take(self, outcome: Outcome) -> None:
         """Hands an outcome's rows to the writer; they count as done once it has committed them."""
-        self._num_failed += len(outcome.errors)
         for record in outcome.records:
-            self._take_cautions(record)
-            self._check_label(record)
+            for line in self.critic.of_record(record):
+                self.warn(line)
         self._progress.finish(outcome)
         if outcome.glimpse:
             self._glimpses.add(outcome.glimpse)
         self._commit(partial(self._writer.add, outcome.records, outcome.flat_class_records()))
         for record in outcome.records:
-            self._check_fit(record)
+            self._require_fit(record)
 
     def tick(self, workers: Sequence[Mapping[str, Any]]) -> None:
         """Commits rows that have waited long enough, and renews the run's file now and then."""
@@ -262,10 +230,6 @@ class _Run:
         self._commit(self._writer.flush_due)
         if time.monotonic() - self._recorded > HEARTBEAT_S:
             self._patience.attempt(partial(self._record, "running"))
-
-    def keep(self, save: Callable[[], object]) -> None:
-        """See Listener."""
-        self._patience.keep(save)
 
     def tell(self, text: str) -> None:
         """See Listener."""
@@ -276,71 +240,28 @@ class _Run:
         self._warnings.append(text)
         self._console.print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
-    def _take_cautions(self, record: Mapping[str, Any]) -> None:
-        """Warns once of each reason that lies in a case, and counts those that lie in gradients."""
-        for reason in filter(None, (record["caution"] or "").split(CAUTIONS)):
-            if OF_GRADIENTS in reason:
-                self._cautions[record["attack"], record["source_model"], reason] += 1
-            elif (case := (record["dataset"], record["case_id"], reason)) not in self._told:
-                self._told.add(case)
-                if not any(
-                    text.endswith(reason) for text in self._warnings
-                ):  # said of the file before the first attack
-                    self.warn(f"{record['case_id']} of {record['dataset']}: {reason}")
-
-    def _warn_of_cautions(self) -> None:
-        """Warns in one line of rows that say little about their model, with their number and the most common reason."""
-        if self._cautions:
-            ((attack, model, caution), _) = self._cautions.most_common(1)[0]
-            self.warn(
-                f"{self._cautions.total()} records say little about their model, most of them of {attack} on {model}: "
-                f"{caution}: check the model's gradients (freqbench audit {self._store.root} --run)"
-            )
-
-    def _check_label(self, record: Mapping[str, Any]) -> None:
-        """Warns once of a case whose label has no foreground class on the attacked grid."""
-        case, dice = (record["dataset"], record["case_id"]), record["dsc_foreground_clean"]
-        if dice is not None and math.isnan(dice) and case not in self._empty:
-            self._empty.add(case)
-            is_label = record["reference"] == "label"
-            what = "a label" if is_label else f"a clean prediction of {record['target_model']}"
-            remedy = "the label and its place" if is_label else "the model and the intensities that it sees"
-            self.warn(
-                f"{record['case_id']} of {record['dataset']}: expected {what} with a class beside the background, got "
-                f"none on the grid that is attacked: its foreground scores are undefined (NaN): check {remedy}, or "
-                "leave the case out"
-            )
-
-    def _check_fit(self, record: Mapping[str, Any]) -> None:
-        """Ends the run if the clean Dice of a model's first case shows that its checkpoint does not fit the dataset.
+    def _require_fit(self, record: Mapping[str, Any]) -> None:
+        """Ends the run if a model's first case shows that its checkpoint does not fit the dataset.
 
         Weights that the job trained fit by their making, and volumes that are only scored again cost little: there a
         low Dice is a warning.
         """
-        key, dice = (record["dataset"], record["target_model_id"]), record["dsc_foreground_clean"]
-        if dice is None or math.isnan(dice) or key not in self._judged:
-            return  # without foreground, the next case is checked
-        target = self._judged.pop(key)
-        if dice < target.min_dice:
-            line = (
-                f"{target.name}: clean foreground Dice {dice:.2f} on {record['case_id']} of {record['dataset']}, "
-                f"expected min_dice {target.min_dice:g} at least: this checkpoint does not fit this dataset or "
-                f"preprocessing ({MISFIT_CAUSES})"
-            )
-            if target.training or self._facts.get("reuse"):
-                self.warn(line)
-                return
-            self._warnings.append(line)
-            raise MisfitError(
-                f"{line}; rows so far are in {self._store.root}: mend it, or give {target.name} min_dice: 0 to go on"
-            )
+        if not (misfit := self.critic.misfit(record)):
+            return
+        target, line = misfit
+        if target.training or self._facts.get("reuse"):
+            self.warn(line)
+            return
+        self._warnings.append(line)
+        raise MisfitError(
+            f"{line}; rows so far are in {self._store.root}: mend it, or give {target.name} min_dice: 0 to go on"
+        )
 
     def _commit(self, write: Callable[[], int]) -> None:
         """Lets the writer commit rows; if the store refuses them, they wait."""
         count = self._patience.attempt(write) or 0
         self._progress.store(count)
         if count:
-            self._num_stored += count
             self._keep_glimpses()
             self._patience.attempt(partial(self._record, "running"))
 
@@ -363,6 +284,6 @@ class _Run:
 
     def _record(self, status: str) -> None:
         self._recorded = time.monotonic()
-        progress = {"status": status, "records": self._num_stored, "failed": self._num_failed}
+        progress = {"status": status, "records": self._progress.num_new, "failed": self._progress.num_failed}
         facts = {**self._facts, **progress, "warnings": self._warnings, "heartbeat": provenance.now()}
         self._store.write_run(self.run_id, facts)

@@ -29,7 +29,7 @@ from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.drawing import Glimpser
 from freqbench.engine.retry import Patience, StoreRefuses, waiting_for_storage
 from freqbench.engine.rows import Masks, Outcome, reason_of
-from freqbench.engine.scoring import CleanScores
+from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
 from freqbench.models import ModelSpec, Prediction, SegmentationModel
@@ -40,6 +40,7 @@ PREDICTION_BYTES = LEARNED_BYTES = 1 << 30
 
 logger = logging.getLogger(__name__)
 
+InSpace = Callable[[Preprocess | None], tuple[Tensor, float | None]]
 V = TypeVar("V")
 
 
@@ -79,6 +80,16 @@ class LRU(Generic[V]):
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return self._values[key]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OnTarget:
+    """A unit's part for one target: scores, label maps `[H, W, D]` of the clean and the attacked volume, seconds."""
+
+    target: ModelSpec
+    scores: TargetScores
+    label_maps: tuple[Tensor, Tensor]
+    seconds: float
 
 
 def keeping_learned() -> LRU[Tensor]:
@@ -162,50 +173,53 @@ class Worker:
         if prefetch:
             self._load_early(prefetch)
         attacked, attack_seconds = self.attack(cell, case)
-
         started = time.perf_counter()
         volume = self._volume_scores(case, attacked.adversarial, cell, metrics)
-        volume_seconds = time.perf_counter() - started
+        volume_seconds = (time.perf_counter() - started) / len(unit.targets)
         in_space = in_spaces(cell.dataset, case, attacked.adversarial, cell.source.space)
-        apart = scoring.SHAPES.intersection(metrics)
-        at_once = [metric for metric in metrics if metric not in apart]
-        scores, columns, label_maps, targets, lost = [], [], [], [], []
+        scored, lost = list[_OnTarget](), list[Outcome]()
         for target in unit.targets:
-            started = time.perf_counter()
             try:
-                model = self._model(target, cell)
-                adversarial, error = in_space(target.space)
-                is_own = error is None and cell.dataset.reference == "label"
-                seen = case if is_own else self._shown(cell, unit.ref, target)
-                clean = self._clean_prediction(model, target, cell, seen)
-                prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
-                scored = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+                scored.append(self._scored(unit, target, case, attacked, in_space))
             except OSError:  # of storage: the unit waits for it
                 raise
             except Exception as failure:  # noqa: BLE001 (a model that fails costs no other model its score)
                 lost.append(rows.failed(replace(unit, targets=(target,)), reason_of(failure), self._measured(cell)))
-                continue
-            targets.append(target)
-            scores.append(scored)
-            label_maps.append((clean.pred, prediction.labels))
-            if self.spec.volumes:
-                with self._timed():
-                    maps = clean.pred, prediction.labels
-                    self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *maps))
-            seconds = time.perf_counter() - started + volume_seconds / len(unit.targets)
-            columns.append({**scored.facts, "score_seconds": seconds})
-        measured = self._measured(cell, attack_seconds=attack_seconds)
-        predictions = [scored.scores for scored in scores]
-        unit = replace(unit, targets=tuple(targets))
-        outcome = rows.scored(unit, case, volume, predictions, columns, metrics, measured | attacked.facts.model_dump())
-        glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
-        outcome = replace(
-            outcome,
-            records=outcome.records + tuple(row for each in lost for row in each.records),
-            class_records=outcome.class_records + tuple([] for _ in lost),
-            glimpse=glimpse,
+        unit = replace(unit, targets=tuple(each.target for each in scored))
+        outcome = rows.scored(
+            unit,
+            case,
+            volume,
+            [each.scores.scores for each in scored],
+            [{**each.scores.facts, "score_seconds": each.seconds + volume_seconds} for each in scored],
+            metrics,
+            self._measured(cell, attack_seconds=attack_seconds) | attacked.facts.model_dump(),
         )
-        return outcome, Masks(pairs=tuple(scored.maps for scored in scores), metrics=metrics) if apart else None
+        label_maps = [each.label_maps for each in scored]
+        glimpse = self._glimpser.look(unit, case, attacked.adversarial, label_maps, outcome.records)
+        masks = Masks(pairs=tuple(each.scores.maps for each in scored), metrics=metrics)
+        apart = masks if scoring.SHAPES.intersection(metrics) else None
+        return replace(outcome.with_lost(lost), glimpse=glimpse), apart
+
+    def _scored(
+        self, unit: Unit, target: ModelSpec, case: Case, attacked: AttackedVolume, in_space: InSpace
+    ) -> _OnTarget:
+        """Predicts the volume of a unit by one target, and scores it without SHAPES."""
+        cell, started = unit.cell, time.perf_counter()
+        model = self._model(target, cell)
+        adversarial, error = in_space(target.space)
+        is_own = error is None and cell.dataset.reference == "label"
+        seen = case if is_own else self._shown(cell, unit.ref, target)
+        clean = self._clean_prediction(model, target, cell, seen)
+        prediction = self._predict(model, adversarial, seen, target, cell, cell.seed or 0)
+        at_once = [metric for metric in self.spec.metrics if metric not in scoring.SHAPES]
+        scores = scoring.score_target(prediction, clean, attacked.shown(seen), cell.dataset, at_once, error)
+        label_maps = clean.pred, prediction.labels
+        if self.spec.volumes:
+            with self._timed():
+                self.keep(partial(volumes.save_prediction, self.spec.volumes, cell, seen, target.name, *label_maps))
+        seconds = time.perf_counter() - started
+        return _OnTarget(target=target, scores=scores, label_maps=label_maps, seconds=seconds)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

@@ -17,9 +17,9 @@ from freqbench.core.identity import digest
 from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
 from freqbench.engine import memory, run, saved_volumes
-from freqbench.engine.additions import Additions, ImportedCell
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.engine.run import Summary
+from freqbench.engine.score_additions import Additions, ImportedCell
 from freqbench.exchange.export import tell_left_out
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid

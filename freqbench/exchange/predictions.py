@@ -22,9 +22,9 @@ from freqbench.core.types import NativeCase, triple
 from freqbench.data import Dataset, nifti
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
-from freqbench.engine.progress import Listener
 from freqbench.engine.rows import Outcome
 from freqbench.engine.run import Summary
+from freqbench.engine.score_additions import Additions
 from freqbench.engine.scoring import PredictionScores
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export
@@ -133,18 +133,20 @@ def score(grid: Grid, out: str, predictions: str, name: str, label_map: str | No
         for path in filter(None, (*case.paths, case.clean)):
             _read(path, native, tables[case.dataset.name], case.dataset)
 
-    def work(spec: WorkerSpec, listener: Listener) -> None:
-        former = _former(Store(out))
-        for case in cases:
-            for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
-                listener.begin(unit)
-                listener.take(outcome)
-                listener.tick([])
-
     units = tuple(chain.from_iterable(case.units for case in cases))
     metrics = tuple(metric for metric in grid.metrics if metric in OWN)
     plan = Plan(grid=grid, units=units, num_done=0, metrics=metrics)
-    return run.carry_out(plan, out, console, work)
+    store = Store(out)
+    recorder = run.Recorder(store, plan, console)
+    with recorder.recorded() as spec:
+        former = _former(store)
+        for case in cases:
+            for unit, outcome in _outcomes(case, spec, grid.metrics, tables[case.dataset.name], former):
+                recorder.begin(unit)
+                recorder.take(outcome)
+                recorder.tick([])
+    Additions.of(store).with_targets(grid).write(store, grid.job)
+    return recorder.summary
 
 
 def _found(grid: Grid, out: str, folder: str, console: Console) -> list[_Case]:

@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -31,6 +32,8 @@ from freqbench.results import Shard
 
 WITHOUT_GRADIENT = "square, rays, bases, gn, random_noise, corruption"
 COUPLED_WINDOWS = 4  # windows at once in the code released with SA2
+
+_Sourced = tuple[Attack, Sequence[str], tuple[CaseRef, ...]]  # an attack, its sources, and the cases it learns from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,110 +93,173 @@ def expand(job: JobSpec, limit_cases: int | None = None) -> Grid:
     Raises:
         UserError: one line that begins with the job's file and the place.
     """
-    with plugins.trusting(job.trust_code), sweep.at(job.where):
-        return _expanded(job, limit_cases)
+    with expanding(job) as expansion:
+        return expansion.grid(job, limit_cases)
 
 
-def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
-    datasets = [_dataset_of(job, i) for i in range(len(job.datasets))]
+@contextmanager
+def expanding(job: JobSpec) -> Iterator["Expansion"]:
+    """Context in which a job is expanded, once or with other attacks; it runs third-party code if the job says so."""
+    with plugins.trusting(job.trust_code):
+        yield Expansion(job)
+
+
+class Expansion:
+    """The datasets and models of a job, read once; `grid` multiplies the job's attacks, or others, over them."""
+
+    def __init__(self, job: JobSpec) -> None:
+        self._job = job
+        self._models: dict[int, dict[str, ModelSpec]] = {}
+
+    def grid(self, job: JobSpec, limit_cases: int | None = None) -> Grid:
+        """Returns the grid of the job with the attacks of `job`; raises UserError as `expand`."""
+        with sweep.at(job.where):
+            return self._grid(job, limit_cases)
+
+    def _grid(self, job: JobSpec, limit_cases: int | None) -> Grid:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            attacks = [list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(self._datasets)]
+        concerns = [str(warning.message) for warning in caught]
+        sizes = [len(only) * len(_seeds(job, attack)) for of_dataset in attacks for attack, only in of_dataset]
+        limits.require(sum(sizes), limits.CELLS, "cells")
+        cases: dict[str, tuple[CaseRef, ...]] = {}
+        sourced: list[list[_Sourced]] = []
+        for i, (dataset, refs) in enumerate(zip(self._datasets, self._refs, strict=True)):
+            with sweep.at(f"datasets[{i}]"):
+                cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
+                if not cases[dataset.name]:
+                    raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
+                concerns += dataset.remarks([ref.patient_id for ref in refs])
+                if any(attack.needs_reference for attack, _ in attacks[i]):
+                    dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
+                sourced.append([(*pair, learning_cases(dataset, pair[0], refs)) for pair in attacks[i]])
+        notes = [note for dataset in self._datasets for note in dataset.notes]
+        table: list[Cell] = []
+        for i, dataset in enumerate(self._datasets):
+            models = self._models_on(i)
+            for model in models.values():
+                notes += record.axes_notes(model, dataset.name, cases[dataset.name])
+            concerns += _concerns_of_models(models, dataset, cases[dataset.name])
+            table += _cells(job, dataset, models, sourced[i], concerns)
+        cells: dict[tuple[str, str], Cell] = {}
+        for cell in table:
+            cells.setdefault((cell.dataset.name, cell.cell_id), cell)
+        if twice := len(table) - len(cells):
+            concerns.append(f"{twice} cells are the same as one before: each is computed once")
+        num_records = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
+        limits.require(num_records, limits.RECORDS, "records")
+        return Grid(
+            job=job,
+            cells=tuple(cells.values()),
+            cases=cases,
+            metrics=job.metrics,
+            warnings=tuple(dict.fromkeys(concerns)),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    @cached_property
+    def _datasets(self) -> list[Dataset]:
+        return [_dataset_of(self._job, i) for i in range(len(self._job.datasets))]
+
+    @cached_property
+    def _refs(self) -> list[tuple[CaseRef, ...]]:
+        """All cases of each dataset."""
+        refs = []
+        for i, dataset in enumerate(self._datasets):
+            with sweep.at(f"datasets[{i}]"):
+                refs.append(dataset.refs())
+        return refs
+
+    @cached_property
+    def _origins(self) -> list[dict[str, Origin]]:
+        return [_origins_of(self._job.models, dataset) for dataset in self._datasets]
+
+    def _models_on(self, number: int) -> dict[str, ModelSpec]:
+        """The models for a dataset, by name; the origins of all datasets are read before the first is resolved."""
+        if number not in self._models:
+            self._models[number] = _models_of(self._job.models, self._origins[number], self._datasets[number])
+        return self._models[number]
+
+
+def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
+    return job.seeds if attack.is_stochastic else (None,)
+
+
+def _concerns_of_models(models: Mapping[str, ModelSpec], dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
+    """Yields what a user should know of the models for a dataset; refuses prompts without labels to draw them from."""
+    for model in models.values():
+        if model.is_prompted:
+            dataset.require_labels(model.name, "from which its points are drawn")
+            yield (
+                f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
+                "much, and of no other"
+            )
+        yield from model.notes
+        yield from record.concerns(model, dataset.name, dataset.class_names, refs, dataset.space)
+    for model in models.values():
+        if model.black_box:
+            yield (
+                f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and "
+                "volumes made on other models are scored on it"
+            )
+
+
+def _cells(
+    job: JobSpec, dataset: Dataset, models: Mapping[str, ModelSpec], attacks: Sequence[_Sourced], concerns: list[str]
+) -> Iterator[Cell]:
+    """Yields the cells of one dataset, and adds to `concerns`."""
     coupled = COUPLED_WINDOWS if job.window_batch == "auto" else job.window_batch
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        attacks = {dataset.name: list(_attacks_on(job, i, dataset)) for i, dataset in enumerate(datasets)}
-    sizes = [(attack, len(only)) for pairs in attacks.values() for attack, only in pairs]
-    count = sum(sources * (len(job.seeds) if attack.is_stochastic else 1) for attack, sources in sizes)
-    limits.require(count, limits.CELLS, "cells")
-    concerns = [str(warning.message) for warning in caught]
-    notes = [note for dataset in datasets for note in dataset.notes]
-    cells: dict[tuple[str, str], Cell] = {}
-    cases: dict[str, tuple[CaseRef, ...]] = {}
-    lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
-    origins: list[Mapping[str, Origin]] = []
-    twice = 0
-    for i, dataset in enumerate(datasets):
-        with sweep.at(f"datasets[{i}]"):
-            refs = dataset.refs()
-            cases[dataset.name] = sweep.with_own_files(refs[:limit_cases])
-            if not cases[dataset.name]:
-                raise UserError(f"{dataset.name}: expected at least one case, got none: leave `cases` out for all")
-            concerns += dataset.remarks([ref.patient_id for ref in refs])
-            if any(attack.needs_reference for attack, _ in attacks[dataset.name]):
-                dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
-            for attack, _ in attacks[dataset.name]:
-                lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
-        origins.append(_origins_of(job.models, dataset))  # of all datasets, before the first network is made
-    for dataset, of_models in zip(datasets, origins, strict=True):
-        models = _models_of(job.models, of_models, dataset)
-        for model in models.values():
-            if model.is_prompted:
-                dataset.require_labels(model.name, "from which its points are drawn")
-                concerns.append(
-                    f"{model.name}: sees points from the labels: compare its scores with those of networks that see as "
-                    "much, and of no other"
-                )
-            concerns += model.notes
-            notes += record.axes_notes(model, dataset.name, cases[dataset.name])
-            concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
-        concerns += [
-            f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and volumes "
-            "made on other models are scored on it"
-            for model in models.values()
-            if model.black_box
-        ]
-        for source, (attack, only) in product(models.values(), attacks[dataset.name]):
-            if source.name not in only:
-                continue
-            if source.black_box and attack.needs_gradient:
-                concerns.append(_without_gradient(attack, source, [models[name] for name in models if name in only]))
-                continue
-            targets = _targets(job, models, source)
-            if job.score_on == "file":
-                concerns += _require_file_scores(attack, targets)
-            if attack.moves_labels:
-                if prompted := [model.name for model in (source, *targets) if model.is_prompted]:
-                    raise UserError(
-                        f"{attack.name}: expected networks without args.points, got {prompted[0]} with them: the "
-                        "organs move and its points would not; leave one of the two out"
-                    )
-                grid = (source.space or dataset.space).identity()
-                within = tuple(target for target in targets if (target.space or dataset.space).identity() == grid)
-                concerns += [
-                    f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
-                    for target in targets
-                    if target not in within
-                ]
-                targets = within
-            if source.name in getattr(attack, "surrogates", ()):
-                concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
-            for seed in job.seeds if attack.is_stochastic else [None]:
-                cell = Cell(
-                    dataset=dataset,
-                    source=source,
-                    attack=attack,
-                    seed=seed,
-                    precision=job.precision,
-                    compile=job.compile,
-                    targets=targets,
-                    window_batch=coupled if attack.couples_batch else None,
-                    learns_from=lists[dataset.name, attack],
-                    surrogates=surrogates_of(attack, source, models),
-                    score_on=job.score_on,
-                )
-                twice += cells.setdefault((dataset.name, cell.cell_id), cell) is not cell
-                if cut := cell.block_cut:
-                    concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
-    if twice:
-        concerns.append(f"{twice} cells are the same as one before: each is computed once")
-    count = sum(len(cell.targets) * len(cases[cell.dataset.name]) for cell in cells.values())
-    limits.require(count, limits.RECORDS, "records")
-    return Grid(
-        job=job,
-        cells=tuple(cells.values()),
-        cases=cases,
-        metrics=job.metrics,
-        warnings=tuple(dict.fromkeys(concerns)),
-        notes=tuple(dict.fromkeys(notes)),
-    )
+    for source, (attack, only, learns_from) in product(models.values(), attacks):
+        if source.name not in only:
+            continue
+        if source.black_box and attack.needs_gradient:
+            concerns.append(_without_gradient(attack, source, [models[name] for name in models if name in only]))
+            continue
+        targets = _targets(job, models, source)
+        if job.score_on == "file":
+            concerns += _require_file_scores(attack, targets)
+        if attack.moves_labels:
+            within = _on_its_grid(attack, source, targets, dataset)
+            concerns += [
+                f"{attack.name}: not scored on {target.name}, as labels move on the grid of {source.name}"
+                for target in targets
+                if target not in within
+            ]
+            targets = within
+        if source.name in getattr(attack, "surrogates", ()):
+            concerns.append(f"{attack.name}: {source.name} is no surrogate of itself: left out there")
+        for seed in _seeds(job, attack):
+            cell = Cell(
+                dataset=dataset,
+                source=source,
+                attack=attack,
+                seed=seed,
+                precision=job.precision,
+                compile=job.compile,
+                targets=targets,
+                window_batch=coupled if attack.couples_batch else None,
+                learns_from=learns_from,
+                surrogates=surrogates_of(attack, source, models),
+                score_on=job.score_on,
+            )
+            if cut := cell.block_cut:
+                concerns.append(f"{attack.name}: its block is longer than a window of {source.name}: cut to {cut}")
+            yield cell
+
+
+def _on_its_grid(
+    attack: Attack, source: ModelSpec, targets: Sequence[ModelSpec], dataset: Dataset
+) -> tuple[ModelSpec, ...]:
+    """Returns the targets that see the source's grid, on which an attack moves labels; refuses prompted networks."""
+    for model in (source, *targets):
+        if model.is_prompted:
+            raise UserError(
+                f"{attack.name}: expected networks without args.points, got {model.name} with them: the "
+                "organs move and its points would not; leave one of the two out"
+            )
+    grid = (source.space or dataset.space).identity()
+    return tuple(target for target in targets if (target.space or dataset.space).identity() == grid)
 
 
 def _dataset_of(job: JobSpec, number: int) -> Dataset:

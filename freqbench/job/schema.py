@@ -182,12 +182,12 @@ def require_sound(job: JobSpec) -> None:
         with sweep.at(place):
             classes[entry.name] = _classes(dataset) if dataset else None
     for i, model in enumerate(job.models):
-        with sweep.at(f"{job.where}: models[{i}]"), plugins.trusting(job.trust_code):
-            if model.command:
-                plugins.require_trust(str(model.path))
+        with sweep.at(f"{job.where}: models[{i}]"):
             for names in (classes[name] for name in model.datasets or classes):
                 if names:
                     class_map_of(model, len(names), model.classes)
+            if model.command and not job.trust_code:
+                plugins.require_trust(str(model.path))
     for i, attack in enumerate(job.attacks):
         place = f"{job.where}: attacks[{i}]"
         attack.check(place, {name: classes[name] for name in attack.only("datasets", list(classes), place)})

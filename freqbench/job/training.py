@@ -63,7 +63,7 @@ class Augmentation(Strict):
     shift_intensity: Probability = 0.1
 
 
-class Schedule(Strict):
+class TrainingSchedule(Strict):
     """Duration and speed of one network's training.
 
     Attributes:
@@ -266,7 +266,7 @@ def suffix(number: int) -> str:
     return f".{number}" if number else ""
 
 
-class TrainJob(Schedule):
+class TrainJob(TrainingSchedule):
     """A training job file, read by `freqbench.core.config.load`.
 
     Attributes:
@@ -392,11 +392,13 @@ class TrainJob(Schedule):
                 names.add(self.start(model))
         return [model for model in self.in_order if model.name in names]
 
-    def schedule(self, model: ModelRecipe) -> Schedule:
+    def schedule(self, model: ModelRecipe) -> TrainingSchedule:
         """Returns the job's schedule with the model's own settings."""
-        fields = {name: getattr(model, name) for name in Schedule.model_fields}
+        fields = {name: getattr(model, name) for name in TrainingSchedule.model_fields}
         overrides = {name: value for name, value in fields.items() if value is not None}
-        return Schedule.model_validate({name: getattr(self, name) for name in Schedule.model_fields} | overrides)
+        return TrainingSchedule.model_validate(
+            {name: getattr(self, name) for name in TrainingSchedule.model_fields} | overrides
+        )
 
 
 class TrainingEntry(Strict):

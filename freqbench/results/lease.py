@@ -1,23 +1,24 @@
-"""Warns a second run of the first on the same cells, by a lease in the store.
+"""Splits a grid into shards, and warns a second run of the first on the same cells, by a lease in the store.
 
 It is advisory: two runs on the same cells cost work, never rows, as readers take one row per key.
 """
 
 import json
+import math
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
 from freqbench.core.documents import json_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
-from freqbench.results.shard import Shard
 
 FOLDER = "leases"
 FRESH_S = 60.0
@@ -26,7 +27,41 @@ POLL_S = 1.0
 BEGINNING = b'{"host": '  # of every lease
 LONG_DEAD_S = 900.0  # more than the clocks of two machines differ
 
+_TEXT = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
+
 Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The `number`-th of `count` shards, from 1 on; the default is the whole grid.
+
+    A cell's id, which is a hash, modulo `count` is the shard's number minus 1, so every run of a job agrees on it.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parses `2/8`; raises UserError for anything else."""
+        match = _TEXT.fullmatch(text)
+        if not match or int(match[1]) > int(match[2]):
+            raise UserError(f"--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got {text!r}")
+        return cls(number=int(match[1]), count=int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def holds(self, cell_id: str) -> bool:
+        """True if the shard contains a cell (16 hex digits)."""
+        return int(cell_id, 16) % self.count == self.number - 1
+
+    def overlaps(self, other: "Shard") -> bool:
+        """True if a cell can be in both: remainders agree modulo the counts' gcd (Chinese remainders)."""
+        return (self.number - other.number) % math.gcd(self.count, other.count) == 0
+
+
 WHOLE = Shard()
 
 

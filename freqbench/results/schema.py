@@ -6,7 +6,7 @@ be computed is null, with the reason under its name in `null_reasons`; one that 
 a reason.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -252,8 +252,6 @@ CAUTIONS = "; "
 """Separates the reasons in a `caution`."""
 OF_GRADIENTS = "gradient"
 """A word in each reason that says that an attack could not follow the model."""
-LATER: Mapping[str, str | None] = {"caution": None, "reference": "label", "scored_on": "grid", "draws": None}
-"""Columns that published files of this version may lack, all texts, with their value there."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:

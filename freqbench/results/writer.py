@@ -41,7 +41,8 @@ class Writer:
         self._root = root
         self._run_id = run_id
         self._interval_s = interval_s
-        self._waiting: dict[tuple[Any, ...], tuple[Row, list[Row]]] = {}
+        self._waiting = set[tuple[Any, ...]]()  # commits of the rows of `_tables`
+        self._tables: list[tuple[pa.Table, pa.Table]] = []
         self._flushed_at = time.monotonic()
         self._has_failed = False
         self._sequence = _next_sequence(root, run_id)
@@ -51,16 +52,17 @@ class Writer:
 
         Raises ValueError if a row does not fit the schema or is of another run, or a class row lacks its record.
         """
-        to_table(RECORDS, records)  # refuses these rows alone, before they spoil a whole file
-        to_table(CLASS_RECORDS, class_records)
-        new: dict[tuple[Any, ...], tuple[Row, list[Row]]] = {_commit_of(row): (row, []) for row in records}
+        tables = to_table(RECORDS, records), to_table(CLASS_RECORDS, class_records)
+        owners = [[_commit_of(row) for row in rows] for rows in (records, class_records)]
         if any(row["run_id"] != self._run_id for row in records):
             raise ValueError(f"a row of another run was given to the writer of run {self._run_id!r}")
-        for row in class_records:
-            if _commit_of(row) not in new:
-                raise ValueError(f"a class row has no record that equals it in {COMMIT}: {_commit_of(row)}")
-            new[_commit_of(row)][1].append(row)
-        self._waiting |= new
+        if strays := set(owners[1]).difference(owners[0]):
+            raise ValueError(f"a class row has no record that equals it in {COMMIT}: {strays.pop()}")
+        if not self._waiting.isdisjoint(owners[0]):
+            is_new = ([owner not in self._waiting for owner in of_table] for of_table in owners)
+            tables = tuple(table.filter(pa.array(rows)) for table, rows in zip(tables, is_new, strict=True))
+        self._tables.append(tables)
+        self._waiting.update(owners[0])
         return self.flush_due()
 
     def flush_due(self) -> int:
@@ -74,14 +76,13 @@ class Writer:
         count = len(self._waiting)
         if not count:
             return 0
-        records = to_table(RECORDS, (row for row, _ in self._waiting.values()))
-        classes = to_table(CLASS_RECORDS, (row for _, rows in self._waiting.values() for row in rows))
+        records, classes = map(pa.concat_tables, zip(*self._tables, strict=True))
         name = f"{self._run_id}-{self._sequence:06d}.parquet"
         # First, as a commit that raised may have reached a remote store: no name is used twice.
         self._sequence += 1
         self._has_failed, self._flushed_at = True, time.monotonic()
         commit(self._root, name, records, classes)
-        self._has_failed, self._waiting, self._flushed_at = False, {}, time.monotonic()
+        self._has_failed, self._waiting, self._tables, self._flushed_at = False, set(), [], time.monotonic()
         return count
 
     @property

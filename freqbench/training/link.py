@@ -44,7 +44,7 @@ class _Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Network:
+class _Link:
     training: _Training
     recipe: ModelRecipe
 
@@ -135,29 +135,29 @@ def ray_for(training: TrainJob, address: str | None) -> Iterator[None]:
         yield
 
 
-def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Network], list[Missing]]:
+def _state(job: JobSpec) -> tuple[JobSpec, dict[int, _Link], list[Missing]]:
     """Describes a job with trained weights, the models still to train, and those that lack the data to tell."""
     if not job.trains:
         return job, {}, []
     trainings = _read(job)
     states: dict[str, dict[str, Trained | None] | MissingDataError] = {}
     models: dict[int, ModelEntry] = {}
-    todo: dict[int, _Network] = {}
+    todo: dict[int, _Link] = {}
     missing: list[Missing] = []
     networks = _networks(job, trainings)
     for i, network in networks.items():
         training, entry = network.training, _shaped(job.models[i], network.recipe)
         if training.place not in states:
             try:
-                with sweep.at(training.place):
-                    names = {each.recipe.name for each in networks.values() if each.training is training}
-                    states[training.place] = _trained(training, names)
+                names = {each.recipe.name for each in networks.values() if each.training is training}
+                states[training.place] = _trained(training, names)
             except MissingDataError as error:
                 states[training.place] = error
+            except UserError as error:
+                raise type(error)(f"{training.place}: {error}") from None
         of_training = states[training.place]
         if isinstance(of_training, MissingDataError):
-            reason = str(of_training).removeprefix(f"{training.place}: ")
-            complaint = f"expected the data of {training.job.name}, which trains it: {reason}"
+            complaint = f"expected the data of {training.job.name}, which trains it: {of_training}"
             missing.append(Missing(what=name_of(entry), complaint=complaint, source=entry.source or ""))
         elif weights := of_training[network.recipe.name]:
             entry = entry.model_copy(update={"trained": weights})
@@ -220,9 +220,9 @@ def _read(job: JobSpec) -> list[_Training]:
     return trainings
 
 
-def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Network]:
+def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Link]:
     """Finds the network of each model that is one of `training`, by its number in the job."""
-    choices = [_Network(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
+    choices = [_Link(training=training, recipe=recipe) for training in trainings for recipe in training.job.networks]
     return {
         i: _named(str(entry.checkpoint), choices, f"{job.where}: models[{i}].checkpoint")
         for i, entry in enumerate(job.models)
@@ -230,7 +230,7 @@ def _networks(job: JobSpec, trainings: Sequence[_Training]) -> dict[int, _Networ
     }
 
 
-def _named(checkpoint: str, networks: Sequence[_Network], place: str) -> _Network:
+def _named(checkpoint: str, networks: Sequence[_Link], place: str) -> _Link:
     if not networks:
         raise UserError(
             f"{place}: expected `training` in the job for {checkpoint}, got none: name the training job that makes it, "

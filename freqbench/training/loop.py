@@ -24,9 +24,9 @@ from freqbench.core.files.storage import join
 from freqbench.core.identity import digest
 from freqbench.core.interrupt import deferred_interrupt
 from freqbench.core.types import Case
-from freqbench.job.training import Augmentation, ModelRecipe, Schedule
+from freqbench.job.training import Augmentation, ModelRecipe, TrainingSchedule
 from freqbench.training.crops import CropSampler, loaded
-from freqbench.training.objective import Adversary, Objective, Union
+from freqbench.training.objective import Adversary, MixedAdversary, StepLoss
 from freqbench.training.state import BEST, Row, State
 from freqbench.training.validation import Scores, case_dice, choice, mean_foreground, under_attacks
 
@@ -34,7 +34,7 @@ Seen = Callable[[State], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class NetworkTraining:
     """Settings that shape the weights of one network.
 
     Attributes:
@@ -47,12 +47,12 @@ class Training:
     """
 
     model: ModelRecipe
-    schedule: Schedule
+    schedule: TrainingSchedule
     augmentation: Augmentation
     seed: int
     num_classes: int
     half: bool
-    adversary: Adversary | Union | None
+    adversary: Adversary | MixedAdversary | None
     quick: tuple[Attack, ...]
     choose_by: str
     start: str | None
@@ -108,10 +108,10 @@ class Training:
         return models.build(self.arch, self.num_classes, roi, self.args, self.seed).train()
 
 
-def learning_rate(step: int, schedule: Schedule) -> float:
+def learning_rate(step: int, schedule: TrainingSchedule) -> float:
     """Returns the rate of a step counted from 0: linear up to `lr` over the warm-up, then `lr` (1 + cos(pi t)) / 2.
 
-    >>> schedule = Schedule(steps=10, warmup_steps=2, lr=1.0)
+    >>> schedule = TrainingSchedule(steps=10, warmup_steps=2, lr=1.0)
     >>> [round(learning_rate(step, schedule), 3) for step in (0, 1, 2, 6)]
     [0.5, 1.0, 1.0, 0.5]
     """
@@ -129,7 +129,7 @@ class Team:
     size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
-    def parallel(self, objective: Objective) -> nn.Module:
+    def parallel(self, objective: StepLoss) -> nn.Module:
         """Wraps the objective so that its gradients are means over the team."""
         if self.size == 1:
             return objective
@@ -166,7 +166,7 @@ ALONE = Team()
 class Trainer:
     """Trains one network on one device, a step at a time; arguments as in `fit`."""
 
-    def __init__(self, training: Training, folder: str, team: Team) -> None:
+    def __init__(self, training: NetworkTraining, folder: str, team: Team) -> None:
         self.training, self.folder, self.team = training, folder, team
         schedule = training.schedule
         net = training.new_net().to(team.device)
@@ -180,7 +180,7 @@ class Trainer:
         half = on_cuda if schedule.precision == "auto" else schedule.precision == "bf16"
         recipe = training.model
         self._objective = team.parallel(
-            Objective(net, training.adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
+            StepLoss(net, training.adapter, recipe.frequency_consistency, half, recipe.divergence_weight)
         )
         precision = "bf16" if half else "fp32"
         self._attacked_model = models.SegmentationModel(
@@ -274,7 +274,12 @@ class Trainer:
 
 
 def fit(
-    training: Training, train: Sequence[Case], select: Sequence[Case], folder: str, seen: Seen, team: Team = ALONE
+    training: NetworkTraining,
+    train: Sequence[Case],
+    select: Sequence[Case],
+    folder: str,
+    seen: Seen,
+    team: Team = ALONE,
 ) -> State:
     """Trains one network, or resumes from `last.pt`, until its steps or minutes are used up; returns the end state.
 
@@ -305,7 +310,7 @@ def fit(
     return state
 
 
-def save_best(training: Training, state: State, folder: str, figures: dict[str, Any]) -> None:
+def save_best(training: NetworkTraining, state: State, folder: str, figures: dict[str, Any]) -> None:
     """Writes `best.safetensors`: the best weights, the settings that build and feed the network, and its training."""
     metadata = {
         "arch": training.arch,

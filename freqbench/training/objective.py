@@ -18,7 +18,7 @@ from freqbench.ops.dct import frequency_consistency
 from freqbench.ops.losses import dice_ce
 
 
-class Objective(nn.Module):
+class StepLoss(nn.Module):
     r"""Computes the loss of one step's crops, as a module, so that a data-parallel wrapper sees one forward pass.
 
     With L = Dice + cross-entropy, x the crops, x' the attacked ones and y the labels:
@@ -122,7 +122,7 @@ class Adversary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Union:
+class MixedAdversary:
     """Several adversaries of one training, mixed as `freqbench.job.training.Union` says."""
 
     adversaries: tuple[Adversary, ...]

@@ -17,16 +17,25 @@ from freqbench.data import Dataset
 from freqbench.job.attacks import attack_identity, attack_of
 from freqbench.job.schema import build_dataset
 from freqbench.job.sweep import AttackEntry
-from freqbench.job.training import OWN, QUICK_ATTACK, SCRATCH, ModelRecipe, Noise, TrainJob, Validation, suffix
+from freqbench.job.training import (
+    OWN,
+    QUICK_ATTACK,
+    SCRATCH,
+    ModelRecipe,
+    Noise,
+    TrainingSchedule,
+    TrainJob,
+    Validation,
+    suffix,
+)
 from freqbench.models.checkpoints import record
 from freqbench.ops.changes import CHANGES
-from freqbench.training.loop import Training
-from freqbench.training.objective import Adversary, Union
+from freqbench.training.loop import NetworkTraining
+from freqbench.training.objective import Adversary, MixedAdversary
 from freqbench.training.state import BEST
 
 ROLES = ("train", "select", "test")
 TAUGHT_BY = ("train", "select")
-LATER = ("accumulate", "clip_norm", "precision")
 Refs = Mapping[str, Sequence[CaseRef]]
 
 
@@ -36,7 +45,7 @@ class Prepared:
 
     lists: dict[str, Dataset]
     refs: dict[str, tuple[CaseRef, ...]]
-    trainings: list[Training]
+    trainings: list[NetworkTraining]
 
     def cases(self, role: str) -> list[Case]:
         """Loads the cases of a role."""
@@ -53,11 +62,12 @@ def prepare(job: TrainJob, out: str = "", only: Collection[str] | None = None) -
     lists = job_lists(job)
     refs = {role: lists[role].refs() for role in ROLES}
     _refuse_overlap(job, refs)
-    trainings: dict[str, Training] = {}
+    trainings: dict[str, NetworkTraining] = {}
     for number in range(job.replicates):
         replicate = job.replicate(number)
         for model in replicate.wanted(only):
-            trainings[model.name] = _training(replicate, model, number, out, lists["train"], refs, trainings)
+            schedule = replicate.schedule(model)
+            trainings[model.name] = _training(replicate, model, schedule, number, out, lists["train"], refs, trainings)
     return Prepared(lists=lists, refs=refs, trainings=list(trainings.values()))
 
 
@@ -85,8 +95,15 @@ def _refuse_overlap(job: TrainJob, refs: Refs) -> None:
 
 
 def _training(
-    job: TrainJob, model: ModelRecipe, number: int, out: str, dataset: Dataset, refs: Refs, before: dict[str, Training]
-) -> Training:
+    job: TrainJob,
+    model: ModelRecipe,
+    schedule: TrainingSchedule,
+    number: int,
+    out: str,
+    dataset: Dataset,
+    refs: Refs,
+    before: dict[str, NetworkTraining],
+) -> NetworkTraining:
     num_classes = dataset.num_classes
     place = f"{job.name}: {model.name}"
     dataset.require_labels(place, "which a network learns from")
@@ -114,9 +131,7 @@ def _training(
             _attack(model.attack.model_copy(update={attack.budget_name: budget}), dataset, f"{place}: attack")
     about = dict[str, Any]()
     if quick:
-        # A single attack is stored without a list, so that identities of earlier files stay.
-        judged = [attack_identity(each) for each in quick]
-        about["validation"] = {"attack": judged[0] if len(judged) == 1 else judged, "choose_by": choose_by}
+        about["validation"] = {"attack": [attack_identity(each) for each in quick], "choose_by": choose_by}
     start, taught = str(model.start), dict[str, tuple[str, ...]]()
     origin = None
     if start in before:
@@ -135,9 +150,9 @@ def _training(
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1
-    training = Training(
+    training = NetworkTraining(
         model=model,
-        schedule=job.schedule(model),
+        schedule=schedule,
         augmentation=model.augmentation or job.augmentation,
         seed=job.seed,
         num_classes=num_classes,
@@ -146,7 +161,7 @@ def _training(
         quick=quick,
         choose_by=choose_by,
         start=None if start == SCRATCH else start,
-        record=_record(job, model, dataset, refs, attacks) | about,
+        record=_record(job, model, schedule, dataset, refs, attacks) | about,
         origin=origin,
         facts={
             "class_names": list(dataset.class_names),
@@ -183,47 +198,45 @@ def _own_attacks(model: ModelRecipe, dataset: Dataset, place: str) -> tuple[Atta
     return tuple(attacks)
 
 
-def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | Union | None:
+def _adversary(model: ModelRecipe, attacks: Sequence[Attack], seed: int) -> Adversary | MixedAdversary | None:
     each = tuple(Adversary(attack=attack, random_budget=model.random_budget, seed=seed) for attack in attacks)
     if model.union:
-        return Union(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
+        return MixedAdversary(adversaries=each, mix=model.union.mix, shares=model.union.shares, seed=seed)
     return each[0] if each else None
 
 
 def _record(
-    job: TrainJob, model: ModelRecipe, dataset: Dataset, refs: Refs, attacks: Sequence[Attack]
+    job: TrainJob,
+    model: ModelRecipe,
+    schedule: TrainingSchedule,
+    dataset: Dataset,
+    refs: Refs,
+    attacks: Sequence[Attack],
 ) -> dict[str, Any]:
     """Collects the facts of a training that its stored file states, before it runs."""
-    # Later fields are left out if unused, so that identities of earlier files stay.
-    schedule = job.schedule(model)
-    early = schedule.model_dump(exclude={"max_minutes", *LATER})
+    noise, union, consistency = model.noise, model.union, model.frequency_consistency
     facts: dict[str, Any] = {
         "job": job.name,
         "dataset": dataset.name,
         "recipe": dataset.recipe(),
         "class_names": dataset.class_names,
-        "splits": job.splits.model_dump(exclude_defaults=True),
+        "splits": job.splits.model_dump(),
         "cases": {role: digest([ref.fingerprint for ref in refs[role]]) for role in ROLES},
         "seed": job.seed,
         "threads": job.threads,
-        "schedule": early | schedule.model_dump(include=set(LATER), exclude_defaults=True),
+        "schedule": schedule.model_dump(exclude={"max_minutes"}),
         "augmentation": (model.augmentation or job.augmentation).model_dump(),
+        "ema": model.ema,
+        "noise": noise.model_dump() if noise else None,
     }
-    if model.ema:
-        facts["ema"] = model.ema
-    if model.noise:
-        facts["noise"] = model.noise.model_dump()
     if not attacks:
         return facts
-    if model.union:
-        facts["union"] = model.union.model_dump(include={"mix", "shares"})
-    if model.divergence_weight:
-        facts["beta"] = model.divergence_weight
-    consistency = model.frequency_consistency
     identities = [attack_identity(attack) for attack in attacks]
     return facts | {
         "objective": model.objective,
-        "attack": identities if model.union else identities[0],
+        "attack": identities if union else identities[0],
+        "union": union.model_dump(include={"mix", "shares"}) if union else None,
+        "beta": model.divergence_weight,
         "random_budget": model.random_budget,
         "frequency_consistency": consistency.model_dump() if consistency else None,
     }

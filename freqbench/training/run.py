@@ -36,7 +36,7 @@ from freqbench.core.machine import keep_freed_memory, versions
 from freqbench.core.terminal import PlainConsole
 from freqbench.core.types import Case, Shape
 from freqbench.job.training import TrainJob
-from freqbench.training.loop import ALONE, Seen, Trainer, Training, fit, save_best
+from freqbench.training.loop import ALONE, NetworkTraining, Seen, Trainer, fit, save_best
 from freqbench.training.plan import prepare
 from freqbench.training.state import BEST, MARKS, RESULT, Row, State
 from freqbench.training.validation import case_dice, mean_foreground
@@ -93,7 +93,7 @@ def train(
     return [_train_one(job, training, names, cases, out, progress, reported) for training in prepared.trainings]
 
 
-def finished(training: Training, out: str) -> TrainResult | None:
+def finished(training: NetworkTraining, out: str) -> TrainResult | None:
     """Returns the result of a network that `train` would skip in `out`: its weights are still those measured."""
     folder = join(out, training.model.name)
     path = join(folder, RESULT)
@@ -107,7 +107,7 @@ def finished(training: Training, out: str) -> TrainResult | None:
 
 def _train_one(
     job: TrainJob,
-    training: Training,
+    training: NetworkTraining,
     class_names: tuple[str, ...],
     cases: Callable[[str], list[Case]],
     out: str,
@@ -150,7 +150,7 @@ def _train_one(
     return result
 
 
-def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
+def _say_padded(cases: list[Case], training: NetworkTraining, say: Say) -> None:
     """Reports volumes smaller than the crop; if all are, also the largest crop within them that the network takes."""
     shapes = [tuple(case.image.shape[1:]) for case in cases]
     small = sum(any(have < want for have, want in zip(shape, training.roi, strict=True)) for shape in shapes)
@@ -165,7 +165,7 @@ def _say_padded(cases: list[Case], training: Training, say: Say) -> None:
     say(f"{small} of {len(cases)} volumes are smaller than the crop {crop} on some axis: padded with zeros{hint}")
 
 
-def _fitting(training: Training, least: list[int]) -> list[int] | None:
+def _fitting(training: NetworkTraining, least: list[int]) -> list[int] | None:
     """Finds the largest crop within these sides that the network takes; None if there is none."""
     for multiple in (1, 2, 4, 8, 16, 32):
         roi = [side // multiple * multiple for side in least]
@@ -176,7 +176,7 @@ def _fitting(training: Training, least: list[int]) -> list[int] | None:
     return None
 
 
-def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict[str, Any]:
+def _facts(job: TrainJob, training: NetworkTraining, state: State, wall: float) -> dict[str, Any]:
     on_cuda = ALONE.device.type == "cuda"
     processes = job.workers if job.engine == "ray" else 1
     return {
@@ -197,13 +197,13 @@ def _facts(job: TrainJob, training: Training, state: State, wall: float) -> dict
     }
 
 
-def _key(training: Training) -> str:
+def _key(training: NetworkTraining) -> str:
     """Digest (16 hex digits) of all settings that shape a stored file."""
     return digest([training.identity, training.half, training.schedule.max_minutes])
 
 
 def _measured(
-    training: Training, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
+    training: NetworkTraining, state: State, class_names: tuple[str, ...], test: list[Case], folder: str
 ) -> TrainResult:
     """Measures the stored weights, rounded as they are, on the test list; stores the scores beside them."""
     path = join(folder, BEST)
@@ -235,7 +235,7 @@ def _unless_nan(value: float) -> float | None:
 
 
 @contextmanager
-def _steps_shown(training: Training, folder: str, progress: bool) -> Iterator[tuple[Say, Seen, Tell]]:
+def _steps_shown(training: NetworkTraining, folder: str, progress: bool) -> Iterator[tuple[Say, Seen, Tell]]:
     """Yields functions that print a line, show a finished step, and show a row of the log."""
     console = PlainConsole(stderr=True, quiet=not progress)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))

@@ -57,15 +57,15 @@ def rows(
     if params.get("control", "none") != "none":
         kind["num_backwards"] = 0
     values = {"variant": "released", "l2_body": 8.0, "l2": 9.0, "linf": min(budget, 1.0), "num_windows": 1}
-    found = []
+    made_rows = []
     for case in range(cases):
         scored = (left + (case - (cases - 1) / 2) + own * (-1) ** case) / 100
         numbers = {"dsc": scored, "dsc_foreground": scored - 0.04, "dsc_clean": CLEAN / 100}
         numbers |= {"dsc_foreground_clean": 0.86, "hd95_undefined_classes": 0, "ssim_body": 0.9}
         settings = {**values, **kind, **numbers, **changes, "budget": budget}
         made = handmade.row("pgd", params, source=source, target=target, case=case, **settings)
-        found.append(made | {"attack": attack, "cell_id": f"{attack}/{made['cell_id']}"})
-    return found
+        made_rows.append(made | {"attack": attack, "cell_id": f"{attack}/{made['cell_id']}"})
+    return made_rows
 
 
 def healthy(model: str = "m", but: Mapping[str, Mapping[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -75,19 +75,19 @@ def healthy(model: str = "m", but: Mapping[str, Mapping[str, Any]] | None = None
     return [row for name in kept for row in rows(name, model, model, **dict(changes.get(name, {})))]
 
 
-def but_for(found: list[dict[str, Any]], name: str) -> frozenset[str]:
+def but_for(planted_rows: list[dict[str, Any]], name: str) -> frozenset[str]:
     """The cells of all other attacks than one, as if an audit had added them."""
     own = {row["cell_id"] for source in ("m", "n") for row in rows(name, source, source)}
-    return frozenset(row["cell_id"] for row in found) - own
+    return frozenset(row["cell_id"] for row in planted_rows) - own
 
 
-def evidence(found: list[dict[str, Any]], **parts: Any) -> Evidence:
-    return Evidence(records=handmade.shown(*found), **parts)
+def evidence(rows: list[dict[str, Any]], **parts: Any) -> Evidence:
+    return Evidence(records=handmade.shown(*rows), **parts)
 
 
-def finding(check: str, found: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:
-    """What one check says of one model."""
-    (one,) = [each for each in CHECKS[check].run(evidence(found, **parts)) if each.model == model]
+def finding(check: str, rows: list[dict[str, Any]], model: str = "m", **parts: Any) -> Finding:
+    """Finding of one check on one model."""
+    (one,) = [each for each in CHECKS[check].run(evidence(rows, **parts)) if each.model == model]
     return one
 
 
@@ -100,14 +100,14 @@ def gradients(**changes: Any) -> Gradients:
     return Gradients(steps=20, step_size="eps/4", versions={}, windows=windows)
 
 
-def classes_of(found: list[dict[str, Any]], dsc: tuple[float, ...], voxels: tuple[int, ...]) -> pd.DataFrame:
+def classes_of(rows: list[dict[str, Any]], dsc: tuple[float, ...], voxels: tuple[int, ...]) -> pd.DataFrame:
     """Class rows with the same scores and label voxels in every record."""
     keys = ("cell_id", "case_key", "target_model_id")
     return pd.DataFrame(
         [
             {**{key: row[key] for key in keys}, "class_index": k, "class_name": f"organ {k}"}
             | {"label_voxels": voxels[k], "dsc": dsc[k]}
-            for row in found
+            for row in rows
             for k in range(len(dsc))
         ]
     )

@@ -11,7 +11,7 @@ from reporting import handmade
 from scipy import stats
 
 from freqbench.audit.checks import CHECKS, Finding, ModelVerdict, audited, verdicts
-from freqbench.audit.probe_files import Saved, SavedScore
+from freqbench.audit.probe_files import SavedScore, SavedScores
 
 Rows = list[dict[str, Any]]
 
@@ -36,9 +36,9 @@ def both(but: Mapping[str, Any] | None = None) -> Rows:
 
 def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
     everything = both()
-    found = audited(evidence(everything, gradients=(gradients(),), added=but_for(everything, "pgd")))
-    assert {each.check for each in found if each.verdict in ("violated", "in doubt")} == set()
-    (verdict, _) = verdicts(found)
+    findings = audited(evidence(everything, gradients=(gradients(),), added=but_for(everything, "pgd")))
+    assert {each.check for each in findings if each.verdict in ("violated", "in doubt")} == set()
+    (verdict, _) = verdicts(findings)
     assert (verdict.verdict, verdict.sentence) == ("no sign", "No sign of masked gradients in 11 of 11 checks.")
 
 
@@ -46,15 +46,15 @@ def test_a_healthy_model_has_no_violation_and_no_doubt() -> None:
 def test_a_planted_violation_is_found_on_its_model_alone_and_never_of_one_patient(check: str) -> None:
     """One patient has no interval."""
     everything = both(PLANTED[check])
-    found = CHECKS[check].run(evidence(everything))
-    assert {each.model: each.verdict for each in found} == {"m": "violated", "n": "holds"}
+    findings = CHECKS[check].run(evidence(everything))
+    assert {each.model: each.verdict for each in findings} == {"m": "violated", "n": "holds"}
     assert finding(check, [row for row in everything if row["case_id"] == "case0"]).verdict == "in doubt"
 
 
 @pytest.mark.parametrize("check", [*PLANTED, "zero_gradients", "same_gradients", "converged", "credit", "saved"])
 def test_a_lacking_cell_is_not_checked_and_named(check: str) -> None:
-    found = finding(check, rows("pgd"))
-    assert (found.verdict, found.sentence.startswith("Needs ")) == ("not checked", True)
+    one = finding(check, rows("pgd"))
+    assert (one.verdict, one.sentence.startswith("Needs ")) == ("not checked", True)
 
 
 IDLE = {name: {"left": 89.9} for name in HEALTHY}
@@ -118,16 +118,16 @@ FINDINGS: Sequence[tuple[str, Rows, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "found", "verdict", "told"), FINDINGS)
-def test_what_is_said_of_one_model(check: str, found: Rows, verdict: str, told: str) -> None:
-    one = finding(check, found)
+@pytest.mark.parametrize(("check", "records", "verdict", "told"), FINDINGS)
+def test_a_check_of_one_model_has_this_verdict_and_sentence(check: str, records: Rows, verdict: str, told: str) -> None:
+    one = finding(check, records)
     assert (one.verdict, told in one.sentence) == (verdict, True), one.sentence
 
 
 def test_pairs_are_of_cases_with_both_scores_and_seeds_averaged_first() -> None:
-    found = healthy(but={"twice": {"left": 45}})
-    found[0]["dsc"] = next(row for row in found if row["budget"] == 2 * EPS)["dsc"] = math.nan
-    seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed in (0, 1) for row in found]
+    records = healthy(but={"twice": {"left": 45}})
+    records[0]["dsc"] = next(row for row in records if row["budget"] == 2 * EPS)["dsc"] = math.nan
+    seeds = [row | {"seed": seed, "cell_id": f"{row['cell_id']}/{seed}"} for seed in (0, 1) for row in records]
     assert finding("budget", seeds).cases == CASES - 1
 
 
@@ -137,8 +137,8 @@ def test_the_rival_of_a_search_is_the_strongest_on_the_same_cases() -> None:
     hard = ("case0", "case1")
     search = [row | {"dsc": row["dsc"] - (0.3 if row["case_id"] in hard else 0)} for row in rows("square")]
     strong = [row | {"dsc": other["dsc"] - 0.05} for row, other in zip(rows("pgd"), search, strict=True)]
-    found = finding("square", [*strong, *search, *weak])
-    assert (found.verdict, found.cases, found.sentence.count("fgsm")) == ("holds", 6, 0)
+    one = finding("square", [*strong, *search, *weak])
+    assert (one.verdict, one.cases, one.sentence.count("fgsm")) == ("holds", 6, 0)
 
 
 def test_a_flag_names_the_checks_and_no_more() -> None:
@@ -148,8 +148,8 @@ def test_a_flag_names_the_checks_and_no_more() -> None:
     assert "Not checked: zero_gradients, same_gradients, strongest." in flagged.sentence
 
 
-def test_without_any_score_there_is_no_verdict() -> None:
-    """As of a job that did not ask for DSC."""
+def test_rows_without_scores_give_no_verdict() -> None:
+    """A job that did not ask for DSC has no scores."""
     nothing = dict.fromkeys(("dsc", "dsc_clean", "dsc_foreground", "dsc_foreground_clean"))
     (verdict,) = verdicts(audited(evidence([row | nothing for row in healthy()])))
     assert (verdict.verdict, verdict.sentence) == ("not checked", "Nothing could be checked.")
@@ -204,19 +204,19 @@ def test_the_optimisation_is_credited_with_what_the_stronger_null_row_does_not_d
 ) -> None:
     """Drops of 20, 5 and 3 points: 15 of 20, 75 %, are the optimisation's."""
     nulls = [*rows("vafa uniform", left=uniform), *rows("vafa random", left=87)]
-    found = finding("credit", [*rows("vafa", left=70), *nulls])
-    assert (found.verdict, found.subject) == (verdict, "vafa q_max=20")
-    assert f"drops 20.0 points; random 3.0, uniform {90 - uniform:.1f} without optimisation" in found.sentence
-    assert told in found.sentence
-    assert ("75 % of the drop" in found.sentence) == (verdict == "holds")
+    one = finding("credit", [*rows("vafa", left=70), *nulls])
+    assert (one.verdict, one.subject) == (verdict, "vafa q_max=20")
+    assert f"drops 20.0 points; random 3.0, uniform {90 - uniform:.1f} without optimisation" in one.sentence
+    assert told in one.sentence
+    assert ("75 % of the drop" in one.sentence) == (verdict == "holds")
 
 
 def test_null_rows_belong_to_the_same_stretching() -> None:
     """A row that stretches slices says nothing of an attack that does not."""
     plain = {"renormalize": False}
-    found = [*rows("vafa", params=plain), *rows("vafa uniform"), *rows("vafa random")]
-    assert finding("credit", found).verdict == "not checked"
-    credited = finding("credit", [*found, *rows("vafa uniform", params=plain, left=88.0)])
+    own = [*rows("vafa", params=plain), *rows("vafa uniform"), *rows("vafa random")]
+    assert finding("credit", own).verdict == "not checked"
+    credited = finding("credit", [*own, *rows("vafa uniform", params=plain, left=88.0)])
     assert (credited.verdict, "slices not stretched" in credited.sentence) == ("holds", True)
     assert "Not run: control: random" in credited.sentence
 
@@ -227,19 +227,19 @@ def test_null_rows_belong_to_the_same_stretching() -> None:
 def test_missing_organs_background_undefined_hd95_and_clean_failures_are_told() -> None:
     """Background 0.9 of a sum of 1.0 is more than half, 0.9 of 2.4 is not; of HD95 one of three classes in one volume
     of six."""
-    found = healthy()
-    (one,) = CHECKS["organs"].run(evidence(found, classes=classes_of(found, (0.9, 0.5, math.nan), (100, 50, 0))))
+    own = healthy()
+    (one,) = CHECKS["organs"].run(evidence(own, classes=classes_of(own, (0.9, 0.5, math.nan), (100, 50, 0))))
     assert (one.verdict, "the label lacks: organ 2 in 6" in one.sentence) == ("noted", True)
-    found = rows("pgd")
-    mostly = finding("background", found, classes=classes_of(found, (0.9, 0.05, 0.05), (9, 9, 9)))
+    own = rows("pgd")
+    mostly = finding("background", own, classes=classes_of(own, (0.9, 0.05, 0.05), (9, 9, 9)))
     assert (mostly.verdict, mostly.sentence.startswith("In 6 of 6 attacked volumes")) == ("noted", True)
     assert "a total failure would still score about 33" in mostly.sentence
-    hardly = finding("background", found, classes=classes_of(found, (0.9, 0.75, 0.75), (9, 9, 9)))
+    hardly = finding("background", own, classes=classes_of(own, (0.9, 0.75, 0.75), (9, 9, 9)))
     assert hardly.verdict == "holds"
-    found[0]["hd95_undefined_classes"], found[2]["dsc_foreground_clean"] = 1, 0.2
-    one = finding("hd95", found)
+    own[0]["hd95_undefined_classes"], own[2]["dsc_foreground_clean"] = 1, 0.2
+    one = finding("hd95", own)
     assert (one.verdict, one.sentence.startswith("5.6 % of the classes of 6 attacked volumes")) == ("noted", True)
-    one = finding("clean", found)
+    one = finding("clean", own)
     assert (one.verdict, "1 of 6 cases" in one.sentence, "case2 20.0" in one.sentence) == ("violated", True, True)
 
 
@@ -247,10 +247,10 @@ def test_missing_organs_background_undefined_hd95_and_clean_failures_are_told() 
     ("stored", "rounded", "verdict"), [(0.401, 0.402, "holds"), (0.401, 0.43, "noted"), (0.42, 0.402, "violated")]
 )
 def test_a_saved_volume_that_scores_otherwise_is_told(stored: float, rounded: float, verdict: str) -> None:
-    """In 8 bits it is another volume: a fact for those who save like the papers' code."""
+    """A volume in 8 bits is another one: a fact for those who save like the papers' code."""
     where = {"dataset": "phantom", "model": "m", "model_id": "id_m", "case_id": "case0", "case_key": "case0"}
     score = SavedScore(**where, attack="pgd", cell_id="c", dsc=0.4, dsc_stored=stored, dsc_8bit=rounded)
-    one = finding("saved", rows("pgd"), saved=(Saved(versions={}, volumes=(score,)),))
+    one = finding("saved", rows("pgd"), saved=(SavedScores(versions={}, volumes=(score,)),))
     assert one.verdict == verdict
     assert f"{100 * rounded - 40:.2f} rounded to 8 bits" in one.sentence
 
@@ -265,11 +265,11 @@ def test_an_l2_budget_is_a_window_s(l2: float, verdict: str) -> None:
 def test_threat_models_side_by_side_and_distances_are_told() -> None:
     (mixed,) = CHECKS["ranking"].run(evidence(healthy()))
     assert (mixed.verdict, "2 threat models (dct-quantization-stretched, linf)" in mixed.sentence) == ("noted", True)
-    found = rows("pgd")
-    found[0] |= {"l2_body": 7.0, "lpips_body": 0.02}
-    (single,) = CHECKS["ranking"].run(evidence(found))
+    own = rows("pgd")
+    own[0] |= {"l2_body": 7.0, "lpips_body": 0.02}
+    (single,) = CHECKS["ranking"].run(evidence(own))
     assert single.verdict == "holds"
-    (far,) = CHECKS["distances"].run(evidence(found))
+    (far,) = CHECKS["distances"].run(evidence(own))
     distances = "L-inf 8.0/255, L2 in the body 7.0 to 8.0, SSIM in the body 90.0, LPIPS in the body 98.0"
     assert (far.subject, far.sentence) == ("pgd eps=8/255", f"linf bounded by eps: {distances}.")
 
@@ -339,8 +339,8 @@ CLAIMS: Mapping[str, tuple[Rows, Rows, str, str]] = {
 @pytest.mark.parametrize("name", CLAIMS)
 def test_a_claim_stands_against_attacks_with_the_same_bounds(name: str) -> None:
     own, added, verdict, told = CLAIMS[name]
-    (found,) = claims(own, added)
-    assert (found.verdict, told in found.sentence) == (verdict, True), found.sentence
+    (claim,) = claims(own, added)
+    assert (claim.verdict, told in claim.sentence) == (verdict, True), claim.sentence
 
 
 def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
@@ -348,45 +348,45 @@ def test_a_gain_whose_interval_reaches_half_a_point_is_in_doubt() -> None:
     added = [*planted("switch", 61.2), *DICE]
     for row in added:
         row["dsc_foreground"] += 0.006 * (-1) ** int(row["case_id"].removeprefix("case"))
-    (found,) = claims(PGD, added)
-    assert (found.verdict, 0 < found.low < 0.5) == ("in doubt", True)
+    (claim,) = claims(PGD, added)
+    assert (claim.verdict, 0 < claim.low < 0.5) == ("in doubt", True)
     assert verdict_of(PGD, added).verdict == "in doubt"
 
 
 def test_the_interval_is_corrected_over_the_attacks_that_were_added() -> None:
-    """Of two comparisons each is one of 97.5 %."""
+    """Each of two comparisons is one of 97.5 %."""
     differences = [3.0, 4.5, 1.0, 2.5, 7.0, 4.0]
     added = planted("pgd", 62.4, params={"loss": "dice"})
     for row, difference in zip(added, differences, strict=True):
         row["dsc_foreground"] -= difference / 100
-    (found,) = claims(PGD, [*added, *planted("dice", 70.0)])
+    (claim,) = claims(PGD, [*added, *planted("dice", 70.0)])
     expected = stats.ttest_1samp(differences, 0).confidence_interval(0.975)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert "together over 2 comparisons" in found.sentence
+    assert (claim.low, claim.high) == pytest.approx((expected.low, expected.high))
+    assert "together over 2 comparisons" in claim.sentence
 
 
 def test_each_budget_is_a_claim_of_its_own() -> None:
-    found = {each.subject: each.verdict for each in claims([*PGD, *planted("half", 70)], SUITE)}
-    assert found == {"linf eps=8/255": "holds", "linf eps=4/255": "not checked"}
+    by_subject = {each.subject: each.verdict for each in claims([*PGD, *planted("half", 70)], SUITE)}
+    assert by_subject == {"linf eps=8/255": "holds", "linf eps=4/255": "not checked"}
 
 
 def test_a_fallen_claim_flags_its_model_beside_flags_of_gradients() -> None:
-    found, added = verdict_of(PGD, planted("switch", 55.1)), "a stronger attack with the same bounds is known"
-    assert (found.verdict, found.flags) == ("flagged", ())
-    assert found.sentence.startswith(
+    model, added = verdict_of(PGD, planted("switch", 55.1)), "a stronger attack with the same bounds is known"
+    assert (model.verdict, model.flags) == ("flagged", ())
+    assert model.sentence.startswith(
         f"flagged: strongest ({added}; no check of gradients was made). linf eps=8/255: pgd eps=8/255 leaves 62.4"
     )
-    found = verdict_of([*PGD, *planted("twice", 70)], planted("switch", 55.1))
-    assert found.flags == ("budget",)
-    assert f"flagged: strongest, budget ({added}; 1 sign of" in found.sentence
+    model = verdict_of([*PGD, *planted("twice", 70)], planted("switch", 55.1))
+    assert model.flags == ("budget",)
+    assert f"flagged: strongest, budget ({added}; 1 sign of" in model.sentence
 
 
 def test_an_attack_of_the_store_that_another_beats_at_equal_passes_is_named_and_no_more() -> None:
     """Both take 20 steps, the second looks at its last volume besides."""
     own = [*PGD, *planted("switch", 55.1, params={"loss": "margin"}), *planted("pgd", 70, params={"steps": 5})]
-    (found,) = claims(own, [*planted("switch", 60.0), *planted("dice", 64.0)])
-    assert found.verdict == "holds"
-    named = found.sentence.partition("At equal or fewer passes: ")[2]
+    (claim,) = claims(own, [*planted("switch", 60.0), *planted("dice", 64.0)])
+    assert claim.verdict == "holds"
+    named = claim.sentence.partition("At equal or fewer passes: ")[2]
     assert named.startswith("pgd eps=8/255 steps=20 leaves 62.4, apgd eps=8/255 loss=margin scope=joint 55.1")
     assert "steps=5" not in named
 

@@ -13,7 +13,7 @@ from freqbench import models
 from freqbench.audit.diagnosis import diagnose
 from freqbench.core import config
 from freqbench.core.errors import UserError
-from freqbench.engine.run import MISFIT_CAUSES
+from freqbench.engine.critic import MISFIT_CAUSES
 from freqbench.job.rehearsal import SMALL_ARGS
 from freqbench.job.schema import JobSpec
 from freqbench.metrics import dice
@@ -201,7 +201,7 @@ def test_the_command_prints_it(tmp_path: Path, own: Path, capsys: pytest.Capture
     ]
 
 
-def test_what_a_checkpoint_tells_of_its_making_and_licence_is_said(tmp_path: Path) -> None:
+def test_the_diagnosis_tells_a_checkpoint_s_training_and_licence(tmp_path: Path) -> None:
     record = {"job": "adv", "dataset": "phantom", "steps": 7, "seed": 3, "dice_select": 0.51234, "dice_test": 0.5}
     metadata = {
         "class_names": ["background", "liver"],

@@ -51,9 +51,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_every_row_is_equal_to_the_bit_and_the_store_is_left_alone(grid_store: Path) -> None:
     before = contents(grid_store)
-    found = all_of(grid_store)
-    assert [each.verdict for each in found] == ["equal"] * 16
-    assert all(each.comparison and each.comparison.compared > 100 for each in found)
+    reports = all_of(grid_store)
+    assert [each.verdict for each in reports] == ["equal"] * 16
+    assert all(each.comparison and each.comparison.compared > 100 for each in reports)
     assert contents(grid_store) == before
 
 
@@ -76,16 +76,16 @@ def test_a_class_s_value_that_was_changed_and_a_class_that_is_gone_are_named(gri
         del rows[0]
 
     alter(grid_copy, "class_records", change)
-    found = [
+    columns_of = [
         each.comparison.differences for each in all_of(grid_copy) if each.verdict == "different" and each.comparison
     ]
-    columns = sorted(each.column.rpartition(": ")[2] for differences in found for each in differences)
-    assert (len(found), columns) == (2, ["label_voxels", "rows of classes"])
-    (changed,) = (each for differences in found for each in differences if each.column.endswith("label_voxels"))
+    columns = sorted(each.column.rpartition(": ")[2] for differences in columns_of for each in differences)
+    assert (len(columns_of), columns) == (2, ["label_voxels", "rows of classes"])
+    (changed,) = (each for differences in columns_of for each in differences if each.column.endswith("label_voxels"))
     assert (changed.stored, changed.by) == (7, changed.found - 7)
 
 
-def test_what_was_not_computed_then_or_cannot_be_here_is_skipped_with_its_reason() -> None:
+def test_columns_missing_then_or_impossible_here_are_skipped_with_a_reason() -> None:
     nothing = {column.name: None for column in RECORDS} | {"params": "{}"}
     has, lacks = nothing | {"psnr": 30.0}, nothing | {"null_reasons": '{"psnr": "no network"}'}
     former, missing = comparison.compare(lacks, (), has, ()), comparison.compare(has, (), lacks, ())
@@ -132,16 +132,16 @@ def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
 def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
     content = job(models=JOB["models"][:1], attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
     execute(content, tmp_path / "out")
-    found = all_of(tmp_path / "out")
-    assert {each.verdict for each in found} == {"equal"}
-    assert not any("threads" in cause.text or "window" in cause.text for each in found for cause in each.causes)
+    reports = all_of(tmp_path / "out")
+    assert {each.verdict for each in reports} == {"equal"}
+    assert not any("threads" in cause.text or "window" in cause.text for each in reports for cause in each.causes)
 
 
 # What goes in has changed
 
 
 def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the current folder; where it lies now a job in place of the store's says."""
+    """A relative path is in the current folder; a job in place of the store's tells its new place."""
     monkeypatch.chdir(tmp_path)
     save_weights(tmp_path / WEIGHTS, seed=1)
     entry = {**JOB["models"][0], "checkpoint": WEIGHTS}
@@ -153,10 +153,10 @@ def test_a_checkpoint_that_is_another_elsewhere_or_gone(tmp_path: Path, monkeypa
     moved = job(models=[{**entry, "checkpoint": "elsewhere.safetensors"}], attacks=[ATTACK], datasets=DATASETS)
     assert {each.verdict for each in all_of(tmp_path / "out", expanded(moved)[0])} == {"equal"}
     save_weights(tmp_path / WEIGHTS, seed=2)
-    (found,) = all_of(tmp_path / "out")
-    assert (found.verdict, found.comparison) == ("different", None)
+    (report,) = all_of(tmp_path / "out")
+    assert (report.verdict, report.comparison) == ("different", None)
     named = r"checkpoint of a: sha256 \w{12} then, \w{12} now \(weights\.safetensors\)"
-    assert re.search(named, found.reason)
+    assert re.search(named, report.reason)
 
 
 def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,15 +167,15 @@ def test_a_surrogate_that_is_another_is_named(tmp_path: Path, monkeypatch: pytes
     execute(job(models=models, attacks=[attack], datasets=DATASETS, targets="source"), tmp_path / "out")
     assert {each.verdict for each in all_of(tmp_path / "out")} == {"equal"}
     save_weights(tmp_path / WEIGHTS, seed=2)
-    (found,) = all_of(tmp_path / "out")
-    assert re.search(r"checkpoint of other: sha256 \w{12} then, \w{12} now", found.reason)
+    (report,) = all_of(tmp_path / "out")
+    assert re.search(r"checkpoint of other: sha256 \w{12} then, \w{12} now", report.reason)
 
 
 def test_data_of_another_recipe_are_named(grid_store: Path) -> None:
     spec, _ = expanded({**GRID, "datasets": [{"name": "phantom", "shape": [20, 20, 16], "cases": 2}]})
-    (found,) = {each.reason for each in all_of(grid_store, spec)}
-    assert "data: " in found
-    assert "checkpoint" not in found
+    (reason,) = {each.reason for each in all_of(grid_store, spec)}
+    assert "data: " in reason
+    assert "checkpoint" not in reason
 
 
 # Rows that no attack made now
@@ -195,8 +195,8 @@ def test_a_row_of_further_targets_is_scored_again_from_its_saved_volume(grid_cop
     grid = further_targets(spec, [f"c={tmp_path / WEIGHTS}"])
     runner.rescore(grid, str(grid_copy), Console(file=io.StringIO()))
     before = contents(grid_copy)
-    found = [each for each in all_of(grid_copy) if "scored on c" in each.label]
-    assert [each.verdict for each in found] == ["equal"] * 8
+    reports = [each for each in all_of(grid_copy) if "scored on c" in each.label]
+    assert [each.verdict for each in reports] == ["equal"] * 8
     assert contents(grid_copy) == before
 
 
@@ -238,9 +238,9 @@ def test_a_store_cannot_have_its_code_run(grid_copy: Path) -> None:
 
 def test_rows_of_the_stored_example_are_computed_again() -> None:
     """To the bit on the processor that made them; other processors come close."""
-    found = all_of(Path(__file__).parents[1] / "results" / "example")
-    assert len(found) == 4
-    assert {each.verdict for each in found} <= {"equal", "close"}
+    reports = all_of(Path(__file__).parents[1] / "results" / "example")
+    assert len(reports) == 4
+    assert {each.verdict for each in reports} <= {"equal", "close"}
 
 
 @pytest.mark.parametrize(("row", "count"), [(None, None), ("abcdef", 3)])
@@ -259,9 +259,9 @@ def test_a_number_of_rows_ends_with_a_count(grid_copy: Path) -> None:
 def test_two_models_of_one_name_are_two_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their last bits may differ although both are an `AMD EPYC` with AVX512."""
     monkeypatch.setattr(provenance, "CPUINFO", tmp_path / "cpuinfo")
-    found = [provenance.processor()]
+    processors = [provenance.processor()]
     for model in (1, 17):
         facts = f"vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: {model}\nmodel name\t: AMD EPYC\n"
         provenance.CPUINFO.write_text(f"processor\t: 0\n{facts}\nprocessor\t: 1\n{facts}")
-        found.append(provenance.processor())
-    assert found[1:] == [f"{found[0]} AuthenticAMD 25 {model}" for model in (1, 17)]
+        processors.append(provenance.processor())
+    assert processors[1:] == [f"{processors[0]} AuthenticAMD 25 {model}" for model in (1, 17)]

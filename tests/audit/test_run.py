@@ -15,8 +15,8 @@ from tiny_job import execute, expanded, rows
 from freqbench.audit import computing, probe_files, probes
 from freqbench.audit.checks import Finding, audited, gathered, verdicts
 from freqbench.audit.checks import gradients as checks_of_gradients
-from freqbench.audit.computing import carry_out
-from freqbench.audit.probe_files import Gradients, Saved, root_of
+from freqbench.audit.computing import compute_missing
+from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.audit.reproduce import Reproducer
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
@@ -40,7 +40,9 @@ def audit(out: str, spec: JobSpec | None = None, **asked: object) -> str:
     """Carry it out, and what was said."""
     said = io.StringIO()
     options: dict[str, Any] = {"engine": "serial", **asked}
-    assert carry_out(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
+    assert (
+        compute_missing(spec or expanded(job(attacks=ATTACKS))[0], out, Console(file=said, width=120), **options) == 0
+    )
     return said.getvalue()
 
 
@@ -65,38 +67,38 @@ def findings(out: str) -> tuple[Finding, ...]:
 
 
 def verdict(findings: tuple[Finding, ...], check: str, model: str) -> str:
-    (found,) = {each.verdict for each in findings if (each.check, each.model) == (check, model)}
-    return found
+    (only,) = {each.verdict for each in findings if (each.check, each.model) == (check, model)}
+    return only
 
 
 def test_the_network_that_rounds_its_input_is_flagged(findings: tuple[Finding, ...]) -> None:
-    (found,) = [each for each in verdicts(findings) if each.model == "rounded"]
-    assert found.verdict == "flagged"
-    assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(found.flags)
+    (model,) = [each for each in verdicts(findings) if each.model == "rounded"]
+    assert model.verdict == "flagged"
+    assert {"zero_gradients", "square", "transfer", "unbounded"} <= set(model.flags)
 
 
 def test_the_plain_network_shows_no_sign_of_masked_gradients(findings: tuple[Finding, ...]) -> None:
-    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
-    assert (found.flags, found.checks["not checked"]) == ((), ())
+    (model,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert (model.flags, model.checks["not checked"]) == ((), ())
     assert {"budget", "unbounded", "noise_linf", "square", "zero_gradients", "same_gradients"} <= set(
-        found.checks["holds"]
+        model.checks["holds"]
     )
 
 
-def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
+def test_claims_of_a_store_are_held_against_the_strongest_attacks(findings: tuple[Finding, ...]) -> None:
     """The store's own rows are its claim, whatever the audit found."""
-    found = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
-    plain = found["plain", "linf eps=32/255"]
+    by_subject = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
+    plain = by_subject["plain", "linf eps=32/255"]
     assert (plain.comparisons, plain.cases) == (7, 4)  # FGSM, Square, PGD with more steps and restarts, two losses
     assert "pgd eps=32/255" in plain.sentence
-    assert found["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
+    assert by_subject["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
 
 
 def test_a_claim_that_rests_on_two_steps_of_vafa_falls(findings: tuple[Finding, ...]) -> None:
     """The optimum within the same bounds leaves less of the plain network too."""
-    (found,) = [each for each in verdicts(findings) if each.model == "plain"]
-    assert (found.verdict, [each.verdict for each in found.claims].count("violated")) == ("flagged", 1)
-    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=dice )?leaves \d", found.sentence)
+    (model,) = [each for each in verdicts(findings) if each.model == "plain"]
+    assert (model.verdict, [each.verdict for each in model.claims].count("violated")) == ("flagged", 1)
+    assert re.search(r"vafa q_max=20 leaves [\d.]+, vafa_opt q_max=20 (loss=dice )?leaves \d", model.sentence)
 
 
 def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding, ...]) -> None:
@@ -107,20 +109,20 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
 
 
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
-    found = probe_files.read(out, Gradients)
-    assert found is not None
-    assert len(found.windows) == 2 * 4
-    shares = {each.model: each.zero_share for each in found.windows}
+    gradients = probe_files.read(out, Gradients)
+    assert gradients is not None
+    assert len(gradients.windows) == 2 * 4
+    shares = {each.model: each.zero_share for each in gradients.windows}
     assert shares["rounded"] == 1.0
     assert shares["plain"] is not None
     assert shares["plain"] < 0.01
 
 
 def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding, ...]) -> None:
-    found = probe_files.read(out, Saved)
-    assert found is not None
-    assert len(found.volumes) == 2 * 2  # as many as attacks, each of another case
-    assert all(each.dsc_stored == each.dsc for each in found.volumes)
+    saved = probe_files.read(out, SavedScores)
+    assert saved is not None
+    assert len(saved.volumes) == 2 * 2  # as many as attacks, each of another case
+    assert all(each.dsc_stored == each.dsc for each in saved.volumes)
     assert verdict(findings, "saved", "plain") == "holds"
 
 
@@ -134,7 +136,7 @@ def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPat
     assert probe_files.read(out, Gradients) == gradients
 
 
-def test_what_it_scored_on_other_models_than_the_job_does_can_be_computed_again(out: str) -> None:
+def test_an_audit_s_scores_on_further_models_are_reproduced(out: str) -> None:
     names = ("cell_id", "case_key", "target_model_id", "source_model_id")
     crossed = [key for *key, source in Store(root_of(out)).rows(names) if key[2] != source]
     with trusting():
@@ -172,22 +174,22 @@ def test_cells_that_the_store_has_are_not_planned_again(out: str, tmp_path: Path
 
 
 def test_a_job_with_fewer_models_audits_these_alone(tmp_path: Path) -> None:
-    found = planned(tmp_path, attacks=ATTACKS, models=job()["models"][:1])
-    assert {model.name for cell in found.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
-    assert {cell.source.name for cell in found.own.cells} == {"plain"}
+    extra = planned(tmp_path, attacks=ATTACKS, models=job()["models"][:1])
+    assert {model.name for cell in extra.grid.cells for model in (cell.source, *cell.targets)} == {"plain"}
+    assert {cell.source.name for cell in extra.own.cells} == {"plain"}
 
 
 @pytest.mark.parametrize("attack", [{"name": "kspace", "eps_k": 0.05}, {"name": "deformation", "max_mm": 2}])
 def test_null_rows_are_those_that_an_attack_has(tmp_path: Path, attack: dict[str, Any]) -> None:
-    found = strongest(tmp_path, attack["name"], attacks=[{**attack, "steps": 2}])
-    assert {each.loss for each in found if each.control == "none"} == {"switch", "dice"}
-    assert {each.control for each in found} == {"none", "random"}
+    forms = strongest(tmp_path, attack["name"], attacks=[{**attack, "steps": 2}])
+    assert {each.loss for each in forms if each.control == "none"} == {"switch", "dice"}
+    assert {each.control for each in forms} == {"none", "random"}
 
 
 def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_path: Path) -> None:
     attacks = [{"name": "pgd", "eps": ["4/255", "8/255"], "steps": [10, 30]}, {"name": "fgsm", "eps": "4/255"}]
-    found = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
-    assert found == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("switch", "dice")]
+    forms = [(each.eps, each.loss) for each in strongest(tmp_path, attacks=attacks)]
+    assert forms == [(eps, loss) for eps in (4 / 255, 8 / 255) for loss in ("switch", "dice")]
     usual = {(each.steps, each.restarts, each.scope) for each in strongest(tmp_path, attacks=attacks)}
     assert usual == {(30, 1, "joint")}
 
@@ -209,11 +211,11 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
 def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
-    """With the same bounds, and the null rows of these."""
-    found = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
-    assert [each.loss for each in found if each.control == "none"] == ["switch", "dice"]
-    assert {each.control for each in found} == {"none", "uniform", "random"}
-    assert all({name: getattr(each, name) for name in bounds} == bounds for each in found)
+    """They have the same bounds, and null rows."""
+    forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
+    assert [each.loss for each in forms if each.control == "none"] == ["switch", "dice"]
+    assert {each.control for each in forms} == {"none", "uniform", "random"}
+    assert all({name: getattr(each, name) for name in bounds} == bounds for each in forms)
 
 
 RECOMMENDED = """# Recommended by freqbench converge
@@ -223,16 +225,16 @@ attacks:
 """
 
 
-def test_what_converge_recommends_within_the_job_s_bounds_is_run_too(
+def test_recommendations_of_converge_within_the_bounds_are_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of the network that it is for, and nothing of a file that is none."""
+    """They are of their network alone; a file of another kind adds none."""
     file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
 
     def recommended() -> set[tuple[object, ...]]:
-        found = planned(tmp_path / "out", attacks=[{"name": "fgsm", "eps": "8/255"}]).grid.cells
-        cells: list[Any] = [cell for cell in found if getattr(cell.attack, "step_size", None) == "eps/10"]
+        extra = planned(tmp_path / "out", attacks=[{"name": "fgsm", "eps": "8/255"}]).grid.cells
+        cells: list[Any] = [cell for cell in extra if getattr(cell.attack, "step_size", None) == "eps/10"]
         return {(cell.source.name, cell.attack.eps, cell.attack.steps, cell.attack.loss) for cell in cells}
 
     assert recommended() == set()
@@ -258,9 +260,9 @@ def test_another_radius_is_measured_beside_what_is_there(tmp_path: Path, monkeyp
     before = looked_at(place)
     audit(place, spec, cases=1, eps="4/255")
     assert before < looked_at(place)
-    found = probe_files.read(place, Gradients)
-    assert found is not None
-    assert Counter(each.eps for each in found.windows) == {32 / 255: 2, 4 / 255: 1}
+    gradients = probe_files.read(place, Gradients)
+    assert gradients is not None
+    assert Counter(each.eps for each in gradients.windows) == {32 / 255: 2, 4 / 255: 1}
 
 
 def looked_at(place: str) -> set[tuple[str, ...]]:
@@ -278,10 +280,10 @@ def test_a_defence_at_random_shows_its_draws_whoever_attacks(adaptive: bool) -> 
     (cell, *_) = grid.cells
     with trusting():
         model = load(cell.source, torch.device("cpu"))
-    (found,) = probes.facts_of_case(model, cell, grid.cases["balls"][0], 8 / 255, print)
-    assert found.sign_agreement is not None
-    assert found.sign_agreement < 0.99
-    assert found.draws == (2 if adaptive else 1)
+    (facts,) = probes.facts_of_case(model, cell, grid.cases["balls"][0], 8 / 255, print)
+    assert facts.sign_agreement is not None
+    assert facts.sign_agreement < 0.99
+    assert facts.draws == (2 if adaptive else 1)
 
 
 @pytest.mark.parametrize(
@@ -302,15 +304,15 @@ def test_a_radius_that_cannot_be_is_refused(text: str, tmp_path: Path) -> None:
     place = str(tmp_path / "out")
     Store(place).write_job({"spec": {}, "index": {"cells": [], "cases": {}}})
     with pytest.raises(UserError, match=r"--eps: expected a number in \(0, 1\]"):
-        carry_out(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
+        compute_missing(expanded(job())[0], place, Console(file=io.StringIO()), eps=text)
 
 
-def test_without_a_store_there_is_nothing_to_audit(tmp_path: Path) -> None:
+def test_an_audit_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run\.json"):
-        carry_out(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
+        compute_missing(expanded(job())[0], str(tmp_path / "none"), Console(file=io.StringIO()))
 
 
-def test_what_is_planned_proves_something(tmp_path: Path) -> None:
+def test_planned_settings_are_strong_enough_for_the_checks(tmp_path: Path) -> None:
     """Enough queries, full precision, as rows of bf16 count beside such of fp32 only, and PGD alone on other models."""
     grid = planned(tmp_path, precision="bf16", targets="all").grid
     queries = {cell.attack.queries for cell in grid.cells if cell.attack.name == "square"}

@@ -1,4 +1,4 @@
-"""Where a reader meets the audit: in every report, as a table of its own, and on the page."""
+"""The audit is shown in every report, as a table of its own, and on the page."""
 
 import io
 import json
@@ -19,10 +19,10 @@ from freqbench.reporting.report import report
 from freqbench.results import KEY, Store
 
 
-def stored(root: str, found: list[dict[str, Any]]) -> Store:
+def stored(root: str, rows: list[dict[str, Any]]) -> Store:
     store = Store(root)
-    store.writer("run0", interval_s=0).add(found, [])
-    store.write_job(job_of(found))
+    store.writer("run0", interval_s=0).add(rows, [])
+    store.write_job(job_of(rows))
     return store
 
 

@@ -32,7 +32,7 @@ def checks(store: Path, with_volumes: bool = False) -> dict[str, Check]:
 
 
 def wrong(store: Path, with_volumes: bool = False) -> dict[str, str]:
-    """What is wrong, by check."""
+    """Errors by check."""
     return {name: check.text for name, check in checks(store, with_volumes).items() if check.verdict == "wrong"}
 
 
@@ -47,10 +47,10 @@ def key_of(row: dict[str, Any]) -> tuple[str, ...]:
 
 def test_a_sound_store_has_nothing_wrong_and_is_left_alone(grid_copy: Path) -> None:
     before = {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
-    found = checks(grid_copy, with_volumes=True)
-    assert {name: check.verdict for name, check in found.items()} == dict.fromkeys(found, "ok")
-    assert found["values"].text == "16 records and 96 rows of classes are in their ranges"
-    assert found["holes"].text == "16 records that the job asks for have a row"
+    results = checks(grid_copy, with_volumes=True)
+    assert {name: check.verdict for name, check in results.items()} == dict.fromkeys(results, "ok")
+    assert results["values"].text == "16 records and 96 rows of classes are in their ranges"
+    assert results["holes"].text == "16 records that the job asks for have a row"
     assert before == {path: path.read_bytes() for path in grid_copy.rglob("*") if path.is_file()}
 
 
@@ -65,13 +65,13 @@ def flip(path: Path, at: int) -> None:
 
 @pytest.mark.parametrize("kind", ["records", "class_records"])
 def test_a_flipped_bit_is_found_by_the_page_s_checksum(grid_copy: Path, kind: str) -> None:
-    """In the last page of a column of floats: it would decode all the same, to another number or none."""
+    """The bit is in the last page of a column of floats, which would decode all the same, to another number or none."""
     path = pair_of(grid_copy, kind)
     column = pq.read_metadata(path).row_group(0).column(pq.read_schema(path).get_field_index("dsc"))
     flip(path, column.data_page_offset + column.total_compressed_size // 2)
-    found = wrong(grid_copy)
-    assert set(found) <= {"files", "holes"}
-    assert f"{kind}/{path.name}" in found["files"]
+    errors = wrong(grid_copy)
+    assert set(errors) <= {"files", "holes"}
+    assert f"{kind}/{path.name}" in errors["files"]
 
 
 def test_torn_and_missing_files_are_named(grid_copy: Path) -> None:
@@ -79,9 +79,9 @@ def test_torn_and_missing_files_are_named(grid_copy: Path) -> None:
     shutil.copy(path, path.parent / "alone-000000.parquet")
     shutil.copy(pair_of(grid_copy, "class_records"), grid_copy / "class_records" / "dead-000000.parquet")
     path.write_bytes(path.read_bytes()[:-100])
-    found = checks(grid_copy)["files"].text
-    assert "class_records/alone-000000.parquet: missing, so that 16 records do not count: restore it, or give" in found
-    assert f"records/{path.name}: expected a Parquet file of results" in found
+    text = checks(grid_copy)["files"].text
+    assert "class_records/alone-000000.parquet: missing, so that 16 records do not count: restore it, or give" in text
+    assert f"records/{path.name}: expected a Parquet file of results" in text
 
 
 # the version
@@ -95,8 +95,8 @@ def test_a_store_of_another_version_is_refused_in_one_line(grid_copy: Path) -> N
 
 
 def test_the_stored_example_is_sound() -> None:
-    found = checks(Path(__file__).parents[1] / "results" / "example")
-    assert {name for name, check in found.items() if check.verdict != "ok"} == {"volumes"}
+    results = checks(Path(__file__).parents[1] / "results" / "example")
+    assert {name for name, check in results.items() if check.verdict != "ok"} == {"volumes"}
 
 
 # values
@@ -156,9 +156,9 @@ def test_means_and_counts_that_are_not_those_of_the_classes_are_found(grid_copy:
             )
 
     alter(grid_copy, "records", change)
-    found = wrong(grid_copy)
-    assert set(found) == {"classes"}
-    assert {text.partition("parquet: ")[2] for text in found["classes"].split("; ")} == expected
+    errors = wrong(grid_copy)
+    assert set(errors) == {"classes"}
+    assert {text.partition("parquet: ")[2] for text in errors["classes"].split("; ")} == expected
 
 
 def test_a_mean_that_is_defined_for_no_class_and_one_that_is_not_are_told_apart(grid_copy: Path) -> None:
@@ -226,15 +226,15 @@ def test_a_row_that_was_computed_twice_must_agree_within_the_tolerances(
     assert ("doubles" in wrong(grid_copy)) is is_wrong
 
 
-def test_what_the_bounds_of_memory_leave_out_is_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_beyond_the_bounds_of_memory_are_told(grid_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     doubled(grid_copy)
     monkeypatch.setattr(store_checks, "MOST_DOUBLES", 10)
     monkeypatch.setattr(store_checks, "MOST_KINDS", 3)
-    found = checks(grid_copy)
-    assert found["doubles"].text.endswith("; 22 of their rows were not compared")
+    results = checks(grid_copy)
+    assert results["doubles"].text.endswith("; 22 of their rows were not compared")
     cells, origins = 4, 8  # of 2 attacks on 2 models; of 2 cases, sources and targets
     left_out = 2 * (cells - 3 + origins - 3)  # told of each file
-    assert found["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
+    assert results["cells"].text.startswith(f"{left_out} kinds of rows beyond the first ")
 
 
 # cells
@@ -249,8 +249,8 @@ def test_settings_that_are_not_those_of_the_cell_s_id_are_found(grid_copy: Path)
                 row |= {"budget": 0.5, "seed": 3, "params": json.dumps({"eps": 0.5}), "source_model_id": other[1]}
 
     alter(grid_copy, "records", change)
-    found = wrong(grid_copy)["cells"]
-    assert all(f": {name}: " in found for name in ("budget", "seed", "params", "source_model_id"))
+    text = wrong(grid_copy)["cells"]
+    assert all(f": {name}: " in text for name in ("budget", "seed", "params", "source_model_id"))
 
 
 def test_an_id_that_is_not_that_of_its_settings_is_found(grid_copy: Path) -> None:
@@ -263,12 +263,12 @@ def test_an_id_that_is_not_that_of_its_settings_is_found(grid_copy: Path) -> Non
 
     alter(grid_copy, "records", change)
     alter(grid_copy, "class_records", change)
-    found = wrong(grid_copy)
-    assert f"cell {'0' * 16}: the job makes {cell} of the same settings" in found["cells"]
-    assert set(found) == {"cells", "holes", "volumes"}
+    errors = wrong(grid_copy)
+    assert f"cell {'0' * 16}: the job makes {cell} of the same settings" in errors["cells"]
+    assert set(errors) == {"cells", "holes", "volumes"}
 
 
-def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(grid_copy: Path) -> None:
+def test_missing_data_leave_ids_unchecked_with_the_reason(grid_copy: Path) -> None:
     def change(run: dict[str, Any]) -> None:
         spec = run.get("job", run)
         spec = spec.get("spec", spec)
@@ -276,8 +276,8 @@ def test_without_the_data_ids_are_not_checked_and_the_reason_is_given(grid_copy:
 
     for path in (grid_copy / "run.json", run_file(grid_copy)):
         alter_json(path, change)
-    found = checks(grid_copy)["cells"]
-    assert (found.verdict, "gone.safetensors" in found.text) == ("not checked", True)
+    cells = checks(grid_copy)["cells"]
+    assert (cells.verdict, "gone.safetensors" in cells.text) == ("not checked", True)
 
 
 # holes
@@ -309,15 +309,15 @@ def test_failed_rows_are_no_holes_and_are_told(grid_copy: Path) -> None:
     assert "; 1 of them failed" in checks(grid_copy)["holes"].text
 
 
-def test_what_shards_are_for_that_no_run_took_is_no_hole(tmp_path: Path) -> None:
+def test_records_of_shards_without_a_run_are_no_holes(tmp_path: Path) -> None:
     _, grid = expanded(GRID)
     shards = [Shard(number=number, count=2) for number in (1, 2)]
     sizes = [sum(shard.holds(cell.cell_id) for cell in grid.cells) * 4 for shard in shards]
     assert min(sizes) > 0
     execute(GRID, tmp_path / "out", shard=shards[0])
-    found = checks(tmp_path / "out")["holes"]
-    assert found.verdict == "ok"
-    assert found.text == (
+    holes = checks(tmp_path / "out")["holes"]
+    assert holes.verdict == "ok"
+    assert holes.text == (
         f"{sizes[0]} records that the job asks for have a row; {sizes[1]} more are of shards that no run was for"
     )
 
@@ -331,8 +331,8 @@ def test_damaged_volumes_are_found_if_asked_for(grid_copy: Path) -> None:
     end.write_bytes(end.read_bytes()[:-20])
     empty.write_bytes(b"")
     assert checks(grid_copy)["volumes"].verdict == "not checked"
-    found = wrong(grid_copy, with_volumes=True)["volumes"]
-    assert all(f"{path.relative_to(grid_copy)}: " in found for path in (bit, end, empty))
+    text = wrong(grid_copy, with_volumes=True)["volumes"]
+    assert all(f"{path.relative_to(grid_copy)}: " in text for path in (bit, end, empty))
 
 
 # Damage in one place, found by one check
@@ -390,6 +390,6 @@ def test_damage_in_one_place_is_found_by_its_check(
     grid_copy: Path, check: str, damage: Callable[[Path], Any], text: str
 ) -> None:
     damage(grid_copy)
-    found = wrong(grid_copy)
-    assert text in found[check]
-    assert check not in ("classes", "doubles", "cases", "volumes") or set(found) == {check}
+    errors = wrong(grid_copy)
+    assert text in errors[check]
+    assert check not in ("classes", "doubles", "cases", "volumes") or set(errors) == {check}

@@ -1,4 +1,4 @@
-"""What goes wrong in workers: attacks and datasets that kill their process or hang.
+"""Faults of workers: attacks and datasets that kill their process or hang.
 
 What a fault does is decided by files in a folder, so that it happens a number of times whatever process it happens in,
 and a run without faults can be compared with one that had them.
@@ -24,7 +24,7 @@ from freqbench.data.loaders.phantom import Phantom
 
 
 def happens(place: str, times: int) -> bool:
-    """Whether the fault in this folder has not yet happened so often; it is counted."""
+    """True if the fault in this folder has not yet happened so often; it is counted."""
     for number in range(times):
         try:
             (Path(place) / f"fault-{number}").touch(exist_ok=False)

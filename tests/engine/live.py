@@ -1,4 +1,4 @@
-"""How many bytes of tensors live at once while the CPU computes, what kernels take for themselves aside."""
+"""Bytes of tensors that live at once while the CPU computes, without memory that kernels take for themselves."""
 
 import weakref
 from collections.abc import Callable

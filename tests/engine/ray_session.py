@@ -23,7 +23,7 @@ ROOT = Path(TESTS).parent
 
 @contextmanager
 def findable_tests() -> Iterator[None]:
-    """What is started within can import the tests' modules."""
+    """Context in which started processes can import the tests' modules."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([TESTS, *filter(None, sys.path)]))
         yield

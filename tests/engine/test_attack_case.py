@@ -58,7 +58,7 @@ def paints(case: Case, seed: int = 0) -> list[float]:
 
 
 @pytest.mark.parametrize("window_batch", [1, 3])
-def test_where_windows_overlap_the_later_one_overwrites(model: SegmentationModel, window_batch: int) -> None:
+def test_a_later_window_overwrites_the_overlap_with_an_earlier_one(model: SegmentationModel, window_batch: int) -> None:
     """Windows on the first axis are 0:8 and 4:12, on the second 0:8 and 2:10."""
     case = make_case((12, 10, 4))
     painted = attack_case(Paint(), model, case, 0, window_batch).adversarial
@@ -86,7 +86,7 @@ def test_windows_at_once_change_nothing_but_a_few_signs(unet: SegmentationModel,
 
 
 def test_passes_are_those_that_each_window_took(unet: SegmentationModel) -> None:
-    """Of the six windows of a case some fall to the first member and some do not: at once or one by one."""
+    """Some of the six windows of a case fall to the first member and some do not: at once or one by one."""
     members = ("apgd-ce", "square")
     attack = make("autoattack", eps=0.03, steps=3, queries=5, threshold=0.4, members=members, scope="window")
     counts = []
@@ -121,15 +121,15 @@ def test_draws_are_those_of_the_window_s_generator_whatever_the_budget_batch_and
     case = make_case(TWO_WINDOWS)
     for fingerprint, seed in (("case", 0), ("case", 3), ("other", 3)):
         own = replace(case, ref=replace(case.ref, fingerprint=fingerprint))
-        for number, found in enumerate(noise(model, own, seed=seed)):
+        for number, drawn in enumerate(noise(model, own, seed=seed)):
             expected = torch.randn((1, *ROI), generator=window_generator(seed, fingerprint, number))[0]
-            assert torch.allclose(found, expected, atol=1e-3)
+            assert torch.allclose(drawn, expected, atol=1e-3)
     for net, other in ((model, {"std": 0.02}), (model, {"batch": 2}), (unet, {})):
         assert torch.allclose(noise(model, case), noise(net, case, **other), atol=1e-3)
 
 
 def test_pgd_starts_at_the_same_point_of_the_ball_whatever_its_radius(model: SegmentationModel) -> None:
-    """With a step of almost nothing, what is left is the start: eps times a draw."""
+    """A step of almost nothing leaves the start: eps times a draw."""
     case = make_case()
     starts = [
         (attack_case(make("pgd", eps=eps, steps=1, step_size=1e-9), model, case, 0, 1).adversarial - case.image) / eps
@@ -156,9 +156,9 @@ def test_a_reference_is_stretched_to_the_volume_and_cut_into_its_windows(
 ) -> None:
     """Corners on corners, linearly between: as numpy interpolates, one axis after the other."""
     reference = make_case(shape, "other")
-    found = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
+    volume = attack_case(Echo(), model, make_case((12, 10, 4)), 0, window_batch, reference).adversarial
     expected = reference.image[0].double().numpy()
     for axis, (size, wanted) in enumerate(zip(shape, (12, 10, 4), strict=True)):
         at = np.linspace(0, size - 1, wanted)
         expected = np.apply_along_axis(lambda line, at=at: np.interp(at, np.arange(len(line)), line), axis, expected)
-    assert np.allclose(found[0].numpy(), expected, atol=1e-6)
+    assert np.allclose(volume[0].numpy(), expected, atol=1e-6)

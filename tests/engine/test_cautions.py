@@ -44,7 +44,7 @@ def test_gradients_of_nan_fail_the_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scope", ["window", "volume"])
 def test_gradients_of_zero_are_said_in_row_run_and_audit(tmp_path: Path, scope: str) -> None:
-    """Of weights so large that a Dice over probabilities of 0 and 1 is flat, as that of a masked network."""
+    """Weights are so large that a Dice over probabilities of 0 and 1 is flat, as that of a masked network."""
     said, out = io.StringIO(), tmp_path / "out"
     attacks = [{"name": name, "eps": "8/255", "loss": "dice", "scope": scope} for name in ("fgsm", "pgd")]
     execute(small(models=scaled(tmp_path, 1e10), attacks=attacks, metrics=["dsc"]), out, said)

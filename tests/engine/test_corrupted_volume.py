@@ -34,12 +34,12 @@ def test_a_volume_of_many_windows_is_corrupted_in_one_go_without_a_model(kind: s
     model = models.load(unit.cell.source, torch.device("cpu"))
     passes = []
     model.net.register_forward_hook(lambda *_: passes.append(1))
-    found = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
+    attacked = attack_case(unit.cell.attack, model, case, 0, window_batch=2)
     generator = window_generator(0, case.ref.fingerprint, 0)
     whole = make("corruption", kind=kind, severity=3)(model, case.image[None], case.label[None], generator=generator)
     assert unit.num_windows > 1
-    assert torch.equal(found.adversarial, whole.adversarial[0])
-    assert (unit.passes, found.facts.num_forwards, found.facts.num_backwards, passes) == (0, 0, 0, [])
+    assert torch.equal(attacked.adversarial, whole.adversarial[0])
+    assert (unit.passes, attacked.facts.num_forwards, attacked.facts.num_backwards, passes) == (0, 0, 0, [])
 
 
 def test_the_job_compares_kinds_of_ct_with_attacks() -> None:

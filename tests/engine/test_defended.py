@@ -39,17 +39,17 @@ def units() -> list[Unit]:
 
 @pytest.fixture(scope="module")
 def first(units: list[Unit]) -> list[Outcome]:
-    found = run_serially(units, window_batch=1)
-    assert not any(outcome.failed for outcome in found)
-    return found
+    outcomes = run_serially(units, window_batch=1)
+    assert not any(outcome.failed for outcome in outcomes)
+    return outcomes
 
 
 def test_rows_are_the_same_in_any_order(units: list[Unit], first: list[Outcome]) -> None:
-    """Of the attack by windows: that of whole volumes draws alike."""
+    """The attack goes by windows; that of whole volumes draws alike."""
     own = [unit for unit in units if unit.cell.attack.scope == "window"]
-    expected, found = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
-    assert found == {key: expected[key] for key in found}
-    assert len(found) == len(DEFENCES) ** 2
+    expected, again = (results(each)[0] for each in (first, run_serially(own[::-1], window_batch=1)))
+    assert again == {key: expected[key] for key in again}
+    assert len(again) == len(DEFENCES) ** 2
 
 
 def test_rows_are_the_same_whatever_goes_through_at_once(units: list[Unit], first: list[Outcome]) -> None:
@@ -105,7 +105,7 @@ def test_a_run_that_goes_on_has_the_rows_of_one_that_was_not_stopped(tmp_path: P
 
 
 def test_saved_volumes_scored_on_a_defended_target_give_its_rows(tmp_path: Path) -> None:
-    """What was saved in one run is predicted in another with the draws of the case."""
+    """A volume saved in one run is predicted in another with the draws of the case."""
     job = content(PGD, names=("plain", "resized")) | {"save_adversarial": "nifti"}
     execute(job | {"targets": "source"}, tmp_path / "a")
     execute(job, tmp_path / "b")

@@ -84,14 +84,14 @@ def test_a_picture_of_noise_is_small_enough_too(monkeypatch: pytest.MonkeyPatch)
 
 
 def worst(out: Path) -> dict[str, str]:
-    """By the rows of a store: each cell's case with the largest white-box drop of foreground DSC."""
-    found: dict[str, tuple[float, str]] = {}
+    """Each cell's case with the largest white-box drop of foreground DSC, by the rows of a store."""
+    drops: dict[str, tuple[float, str]] = {}
     for row in rows(out).values():
         if row["source_model"] == row["target_model"]:
             drop = float(row["dsc_foreground_clean"]) - float(row["dsc_foreground"])
             cell, case = (row[name].strip("'") for name in ("cell_id", "case_key"))
-            found[cell] = max(found.get(cell, (-math.inf, "")), (drop, case))
-    return {cell: case for cell, (_, case) in found.items()}
+            drops[cell] = max(drops.get(cell, (-math.inf, "")), (drop, case))
+    return {cell: case for cell, (_, case) in drops.items()}
 
 
 def of(cases: int) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_each_cell_has_a_glimpse_of_its_worst_case_after_a_resumed_run_too(tmp_p
     assert pixels(images[0]).shape[1] == 3 * PANEL + 2 * GAP
 
 
-def test_nothing_is_drawn_of_what_must_not_be_passed_on_or_without_white_box(
+def test_private_datasets_and_units_without_white_box_have_no_glimpse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private = small(datasets=[{"name": "phantom", "shape": [16, 16, 16], "cases": 1, "share": False}])
@@ -146,7 +146,7 @@ def test_a_glimpse_that_cannot_be_drawn_or_written_costs_no_row(
 @pytest.mark.integration
 def test_ray_hands_over_the_glimpses_that_the_serial_engine_does() -> None:
     def names(outcomes: Sequence[Outcome]) -> set[str]:
-        """Of the worst of each cell, whichever worker drew it."""
+        """The worst of each cell is shown, whichever worker drew it."""
         drawn = sorted((each.glimpse for each in outcomes if each.glimpse), key=lambda glimpse: glimpse.drop)
         return {glimpse.name for glimpse in {glimpse.cell_id: glimpse for glimpse in drawn}.values()}
 

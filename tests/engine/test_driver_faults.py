@@ -28,18 +28,18 @@ TEST = "FREQBENCH_TEST"
 
 
 def ray_processes(name: str = "") -> list[psutil.Process]:
-    """What runs for the own Ray of some driver of this test, by how its name begins: others may have theirs at the same
+    """Processes of the own Ray of a driver of this test, by how its name begins: others may have theirs at the same
     time."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             variables = process.environ()
             is_ours = MARK in variables and variables.get(TEST) == os.environ[TEST]
             if is_ours and process.status() != psutil.STATUS_ZOMBIE and process.name().startswith(name):
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return processes
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
@@ -187,7 +187,7 @@ def ended_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_last_cluster_of_this_machine_does_not_stand_before_that_of_the_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As within a job that was submitted to a cluster."""
+    """A job that was submitted to a cluster has these variables."""
     joined: list[str] = []
     monkeypatch.setattr("ray.init", lambda address, **_: joined.append(address))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -208,7 +208,7 @@ def test_the_last_cluster_of_this_machine_is_not_waited_for_when_it_has_ended(mo
 
 @pytest.mark.usefixtures("ended_cluster")
 @pytest.mark.parametrize("variables", [{}, {MARK: "of a run"}])
-def test_auto_is_what_a_user_started_and_never_the_ray_of_a_run(tmp_path: Path, variables: dict[str, str]) -> None:
+def test_address_auto_means_the_ray_of_a_user_and_not_of_a_run(tmp_path: Path, variables: dict[str, str]) -> None:
     raylet = tmp_path / "raylet"
     raylet.symlink_to(sys.executable)
     command = [raylet, "-c", "import time; time.sleep(60)", "--gcs-address=127.0.0.1:7"]
@@ -221,7 +221,7 @@ def test_auto_is_what_a_user_started_and_never_the_ray_of_a_run(tmp_path: Path, 
 
 
 def test_a_cluster_that_does_not_take_this_driver_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the Ray of another run, which has a token of its own: Ray itself tries for a quarter of an hour."""
+    """The Ray of another run has a token of its own; Ray itself tries for a quarter of an hour."""
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))
     monkeypatch.setattr("freqbench.engine.ray.ray_cluster.JOIN_S", 0.1)
     with (
@@ -264,7 +264,7 @@ def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) 
 def test_a_short_unit_of_a_new_store_is_stored_before_ray_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process, so in the first run only: a unit that kills it is left to a worker by the next one."""
+    """The unit runs in this process in the first run only; the next run gives a unit that killed it to a worker."""
 
     def fail(**_: object) -> None:
         raise Exception("no Ray")
@@ -282,7 +282,7 @@ def test_a_short_unit_of_a_new_store_is_stored_before_ray_starts(
 
 
 def test_a_ray_that_never_starts_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where its node process dies while it starts: Ray itself waits for ever."""
+    """Its node process dies while it starts; Ray itself waits for ever."""
     monkeypatch.setattr("ray.init", lambda **_: time.sleep(60))
     monkeypatch.setattr("freqbench.engine.ray.ray_cluster.START_S", 0.1)
     with pytest.raises(EngineLost, match=r"^Ray did not start: no answer in 0 s: try again, or take [^\n]*$"), own(2):

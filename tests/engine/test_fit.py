@@ -13,7 +13,8 @@ from tiny_job import ARGS, ROI, execute, expanded, save_weights, small
 
 import freqbench as fb
 from freqbench.core.errors import MisfitError
-from freqbench.engine.run import MISFIT_CAUSES, _Run
+from freqbench.engine.critic import MISFIT_CAUSES, Critic
+from freqbench.engine.run import Recorder
 from freqbench.job.plan import make_plan
 from freqbench.models import build
 from freqbench.results import Store
@@ -50,9 +51,13 @@ def run(out: Path, *entries: dict[str, Any], **changes: Any) -> tuple[list[str],
     return lines, store.runs()[-1]["warnings"], dice
 
 
-def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoint: str, tmp_path: Path) -> None:
-    with pytest.raises(MisfitError) as stop:
-        run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
+def test_a_checkpoint_below_its_floor_stops_the_run_each_time_until_the_floor_goes(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    """The rows stay, and a repeated command adds none."""
+    for _ in range(2):
+        with pytest.raises(MisfitError) as stop:
+            run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
     (row,) = Store(str(tmp_path)).records().to_pylist()
     expected = (
         f"m: clean foreground Dice {row['dsc_foreground_clean']:.2f} on phantom_2000 of phantom, expected min_dice 0.3 "
@@ -60,33 +65,20 @@ def test_a_checkpoint_below_its_floor_stops_the_run_and_keeps_its_rows(checkpoin
     )
     assert row["dsc_foreground_clean"] < 0.3
     assert str(stop.value) == f"{expected}; rows so far are in {tmp_path}: mend it, or give m min_dice: 0 to go on"
-    (about,) = Store(str(tmp_path)).runs()
-    assert (about["status"], about["warnings"]) == ("stopped", [expected])
-
-
-def test_the_same_command_stops_again_without_another_row(checkpoint: str, tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(MisfitError):
-            run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
-    assert len(Store(str(tmp_path)).records()) == 1
-
-
-def test_the_run_goes_on_from_its_rows_without_a_floor(checkpoint: str, tmp_path: Path) -> None:
-    with pytest.raises(MisfitError):
-        run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0.3})
     run(tmp_path, {"name": "m", "checkpoint": checkpoint, "min_dice": 0})
-    runs = Store(str(tmp_path)).runs()
-    assert [(about["status"], about["records"]) for about in runs] == [("stopped", 1), ("done", 1)]
+    first, again, last = Store(str(tmp_path)).runs()
+    assert (first["status"], first["warnings"], first["records"]) == ("stopped", [expected], 1)
+    assert [(each["status"], each["records"]) for each in (again, last)] == [("stopped", 0), ("done", 1)]
 
 
 def test_weights_that_the_job_trained_are_only_warned_of(checkpoint: str, tmp_path: Path) -> None:
     grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
     said = io.StringIO()
-    judge = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
-    source = grid.cells[0].source
-    judge._judged = {("phantom", source.model_id): replace(source, training="0" * 16)}
-    record = {"dataset": "phantom", "target_model_id": source.model_id, "case_id": "c", "dsc_foreground_clean": 0.1}
-    judge._check_fit(record)
+    trained = replace(grid.cells[0].source, training="0" * 16)
+    plan = make_plan(replace(grid, cells=(replace(grid.cells[0], targets=(trained,)),)), {})
+    recorder = Recorder(Store(str(tmp_path)), plan, Console(file=said, width=80))
+    record = {"dataset": "phantom", "target_model_id": trained.model_id, "case_id": "c", "dsc_foreground_clean": 0.1}
+    recorder._require_fit(record)
     assert said.getvalue().startswith("warning: m: clean foreground Dice 0.10 on c of phantom")
 
 
@@ -100,9 +92,7 @@ def test_python_says_in_the_record_s_caution_that_the_clean_dice_is_low(checkpoi
     assert records[1]["caution"] is None
 
 
-def test_nothing_is_said_of_a_checkpoint_at_its_floor_and_of_untrained_weights_and_their_ensemble(
-    checkpoint: str, tmp_path: Path
-) -> None:
+def test_checkpoints_at_their_floor_and_untrained_networks_get_no_warning(checkpoint: str, tmp_path: Path) -> None:
     untrained = [
         {"name": name, "arch": "unet", "checkpoint": f"random:{seed}", "args": ARGS, "roi": ROI, "min_dice": 0.9}
         for seed, name in enumerate("ab")
@@ -127,10 +117,10 @@ def test_an_ensemble_of_checkpoints_has_its_own_floor(checkpoint: str) -> None:
 
 def test_a_case_without_foreground_says_nothing_and_the_next_one_does(checkpoint: str, tmp_path: Path) -> None:
     grid = expanded(small(models=[{"name": "m", "checkpoint": checkpoint, "roi": ROI, "min_dice": 0.3}]))[1]
-    said = io.StringIO()
-    run = _Run(Store(str(tmp_path)), make_plan(grid, {}), Console(file=said, width=80))
+    critic = Critic(make_plan(grid, {}))
     names = {"dataset": "phantom", "target_model": "m", "target_model_id": grid.cells[0].source.model_id}
     for case, dice in (("failed", None), ("empty", math.nan)):
-        run._check_fit({**names, "case_id": case, "dsc_foreground_clean": dice})
-    with pytest.raises(MisfitError, match=r"clean foreground Dice 0.10 on third of phantom"):
-        run._check_fit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})
+        assert critic.misfit({**names, "case_id": case, "dsc_foreground_clean": dice}) is None
+    misfit = critic.misfit({**names, "case_id": "third", "dsc_foreground_clean": 0.1})
+    assert misfit is not None
+    assert "clean foreground Dice 0.10 on third of phantom" in misfit[1]

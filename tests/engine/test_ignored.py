@@ -46,10 +46,10 @@ def test_foreground_scores_are_those_without_the_gap(metric: str) -> None:
         of_gap = maps(gap)
         if metric == "calibration" and not gap:
             cut = {name: getattr(of_gap, name)[:9] for name in ("pred", "label")}
-            (found,) = [scoring.score_calibration(confidence[:9], **cut, num_classes=4)]
+            of_classes = scoring.score_calibration(confidence[:9], **cut, num_classes=4).classes
         else:
-            (found,) = score_prediction(of_gap, [metric], confidence)
-        return [dict(row) for row in found.classes[1:]]
+            of_classes = score_prediction(of_gap, [metric], confidence)[0].classes
+        return [dict(row) for row in of_classes[1:]]
 
     for with_gap, without in zip(scores(True), scores(False), strict=True):
         assert with_gap == pytest.approx(without, nan_ok=True)
@@ -57,11 +57,11 @@ def test_foreground_scores_are_those_without_the_gap(metric: str) -> None:
 
 def test_overlap_counts_the_labelled_part_alone() -> None:
     with_gap, without = maps(True), maps(False)
-    found = score_prediction(with_gap, ["dsc"])[0]
+    scores = score_prediction(with_gap, ["dsc"])[0]
     expected = scoring.score_overlap(without.pred[:9], without.label[:9], 4)
-    for row, other in zip(found.classes, expected.classes, strict=True):
+    for row, other in zip(scores.classes, expected.classes, strict=True):
         assert row == pytest.approx(other, nan_ok=True)
-    assert found.record == pytest.approx(expected.record)
+    assert scores.record == pytest.approx(expected.record)
     assert int(confusion(with_gap.pred, with_gap.label, 4).sum()) == 9 * 10 * 8
 
 
@@ -99,8 +99,8 @@ def test_a_map_of_255_is_refused_as_before() -> None:
 
 def test_a_case_without_any_label_has_no_score() -> None:
     label = torch.full((4, 4, 4), IGNORED, dtype=torch.uint8)
-    found = scoring.score_overlap(torch.zeros_like(label), label, 3)
-    assert all(np.isnan(row["dsc"]) for row in found.classes)
+    scores = scoring.score_overlap(torch.zeros_like(label), label, 3)
+    assert all(np.isnan(row["dsc"]) for row in scores.classes)
 
 
 def test_arrays_and_files_take_labels_to_ignore_and_to_map(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def reported(said: str) -> int:
 
 
 def is_part(out: Path, whole: Path) -> bool:
-    """Whether a store has rows of another one and no others."""
+    """True if a store has rows of another one and no others."""
     return rows(out).items() <= rows(whole).items() and class_rows(out).items() <= class_rows(whole).items()
 
 
 def test_a_run_that_dies_at_any_write_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What `kill -9` leaves is what there is just before the next write."""
+    """`kill -9` leaves the files from just before the next write."""
     tiny = [{"name": "phantom", "shape": [16, 16, 16], "cases": 1}]
     content = small(attacks=[{"name": "gn", "std": [0.01, 0.02]}], metrics=["dsc"], datasets=tiny)
     monkeypatch.setattr(run, "COMMIT_EVERY_S", 0.0)

@@ -34,14 +34,14 @@ ONE = {"attacks": [UNIVERSAL], "datasets": [PHANTOM]}
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The radius of each attack that learns from now on."""
-    real, found = Universal.learn, list[float]()
+    real, budgets = Universal.learn, list[float]()
 
     def noted(self: Universal, *args: Any) -> Any:
-        found.append(self.eps)
+        budgets.append(self.eps)
         return real(self, *args)
 
     monkeypatch.setattr(Universal, "learn", noted)
-    return found
+    return budgets
 
 
 def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: Path, learned: list[float]) -> None:
@@ -63,7 +63,7 @@ def test_a_cell_learns_once_and_on_resume_takes_what_is_in_the_store(tmp_path: P
 
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: str) -> None:
-    """By the saved volumes, where nothing was clamped; the null row's has the same size everywhere."""
+    """Saved volumes tell, as nothing was clamped; the null row's has the same size everywhere."""
     content = small(**{**ONE, "attacks": [{**UNIVERSAL, "control": control}]}, save_adversarial="nifti")
     execute(content, tmp_path)
     changes, free = [], []
@@ -82,17 +82,17 @@ def test_all_cases_are_changed_by_one_tile_within_eps(tmp_path: Path, control: s
     assert np.allclose(changes[0][window:][again], changes[0][: SHAPE[0] - window][again], atol=1e-7)
 
 
-def test_what_is_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> None:
+def test_a_tensor_learned_on_one_network_is_scored_on_others(tmp_path: Path) -> None:
     execute(job(**ONE, metrics=["dsc"]), tmp_path)
-    found = Store(str(tmp_path)).records().to_pylist()
-    pairs = {(row["source_model"], row["target_model"]) for row in found if row["status"] == "ok"}
+    rows = Store(str(tmp_path)).records().to_pylist()
+    pairs = {(row["source_model"], row["target_model"]) for row in rows if row["status"] == "ok"}
     assert pairs == {("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")}
     assert len(list(tmp_path.glob("learned/*"))) == 2
-    assert {(row["num_forwards"], row["num_backwards"]) for row in found} == {(0, 0)}
+    assert {(row["num_forwards"], row["num_backwards"]) for row in rows} == {(0, 0)}
 
 
-def test_without_a_store_each_worker_learns_once_and_finds_the_same(learned: list[float]) -> None:
-    """So does `reproduce`."""
+def test_each_worker_without_a_store_learns_the_same_tensor_once(learned: list[float]) -> None:
+    """`reproduce` does the same."""
     first, again = ([outcome.records[0] for outcome in run_all(small(**ONE))] for _ in range(2))
     assert {row["status"] for row in first} == {"ok"}
     assert [row["dsc"] for row in first] == [row["dsc"] for row in again]
@@ -124,15 +124,15 @@ def test_a_link_out_of_the_store_is_not_followed(tmp_path: Path) -> None:
     assert {row["status"] for row in Store(str(tmp_path / "out")).records().to_pylist()} == {"failed"}
 
 
-def test_what_a_volume_of_several_windows_teaches_is_the_loss_of_its_prediction() -> None:
+def test_a_volume_of_several_windows_teaches_the_loss_of_its_prediction() -> None:
     """Through the sliding window, whose overlapping windows show a tile at several places."""
     model = SegmentationModel(SmallNet(), (8, 6, 4)).eval()
     image = volume((12, 9, 4))
     case = case_of(image, (image > 0.5).long())
     attack = make("universal", eps=0.1, steps=2, learn_cases=1)
-    found = learning.learn(attack, model, [lambda: case], None, windows=2)
+    learned = learning.learn(attack, model, [lambda: case], None, windows=2)
     expected = attack.learn(SlidingWindowModel(model, 2), [(case.image, case.label)], model.roi)
-    assert torch.equal(found, expected)
+    assert torch.equal(learned, expected)
     alone = case_of(image[:, :8, :6], (image[:, :8, :6] > 0.5).long())
     asked = list[bool]()
     model.register_forward_hook(lambda _, inputs, logits: asked.append(logits.requires_grad))
@@ -223,7 +223,7 @@ def model() -> Any:
     return fb.load_model(network.net, roi=unit.cell.source.roi, num_classes=6)
 
 
-def test_from_python_a_model_learns_at_the_first_call(model: Any, learned: list[float]) -> None:
+def test_a_model_in_python_learns_at_the_first_call(model: Any, learned: list[float]) -> None:
     cases = fb.load_dataset("phantom", shape=SHAPE, cases=2)
     first, second = (fb.attack(model, case, "universal", eps="8/255", learn_cases=2, steps=2) for case in cases)
     assert learned == [8 / 255]
@@ -236,7 +236,7 @@ def test_from_python_a_model_learns_at_the_first_call(model: Any, learned: list[
     assert fb.attack(model, cases[0], "fgsm", eps="4/255").learned is None
 
 
-def test_from_python_a_case_that_is_learned_from_is_refused_and_arrays_have_no_split(model: Any) -> None:
+def test_python_refuses_a_case_that_is_learned_from_and_arrays_without_a_split(model: Any) -> None:
     case = fb.load_dataset("phantom", shape=SHAPE, split="train", cases=1)[0]
     with pytest.raises(UserError, match=r"got 1 of the split 'train' \(first: phantom_0000\)"):
         fb.attack(model, case, "universal", eps="8/255")

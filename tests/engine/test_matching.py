@@ -41,14 +41,14 @@ def spec_of(content: dict[str, Any]) -> JobSpec:
     return config.validate(content, JobSpec, "job.yaml")
 
 
-def found(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
+def matching(content: dict[str, Any], out: Path, compute: bool = True) -> tuple[Grid, list[str]]:
     """The grid with its budgets, and what was said on the way."""
     said: list[str] = []
     return expand(matched(spec_of(content), str(out), said.append, compute)), said
 
 
 def mean_distance(grid: Grid, number: int, metric: str, cases: int = 3) -> float:
-    """Of a cell's volumes, made and measured by hand."""
+    """Mean distance of a cell's volumes, made and measured by hand."""
     cell = grid.cells[number]
     model = models.load(cell.source, torch.device("cpu"))
     values = []
@@ -70,7 +70,7 @@ ATTACKS = [
 @pytest.mark.parametrize(("entry", "match"), ATTACKS, ids=lambda value: value.get("name"))
 def test_the_budget_leads_to_the_distance(entry: dict[str, Any], match: dict[str, Any], tmp_path: Path) -> None:
     content = small({**entry, "match": match}, datasets=[PHANTOM])
-    grid, (line,) = found(content, tmp_path)
+    grid, (line,) = matching(content, tmp_path)
     assert len(grid.cells) == 1
     distance = mean_distance(grid, 0, match["metric"])
     if match["metric"] == "ssim_body":
@@ -89,7 +89,7 @@ def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
         {"name": "gn", "std": 0.1},
         {"name": "bim", "steps": [1, 2], "step_size": "eps/2", "match": [ONE, {**ONE, "value": 3}]},
     ]
-    grid, said = found(two(datasets=datasets, models=MODELS[:1], attacks=attacks), tmp_path)
+    grid, said = matching(two(datasets=datasets, models=MODELS[:1], attacks=attacks), tmp_path)
     cells = [cell for cell in grid.cells if cell.attack.name == "bim"]
     assert len(said) == len(cells) == 2 * 2 * 2
     assert {(cell.dataset.name, cell.attack.steps) for cell in cells} == {
@@ -100,16 +100,16 @@ def test_each_dataset_and_combination_has_its_own(tmp_path: Path) -> None:
 
 
 def test_seeds_share_the_budget_of_the_first(tmp_path: Path) -> None:
-    grid, said = found(small({"name": "gn", "match": L2}, seeds=[5, 6]), tmp_path)
+    grid, said = matching(small({"name": "gn", "match": L2}, seeds=[5, 6]), tmp_path)
     assert len(said) == 1
     assert [cell.seed for cell in grid.cells] == [5, 6]
     assert len({cell.attack.std for cell in grid.cells}) == 1
     assert mean_distance(grid, 0, "l2_body") == pytest.approx(1.5, rel=0.011)
 
 
-def test_as_many_cases_as_asked_for_or_as_there_are(tmp_path: Path, attacked: list[str]) -> None:
+def test_the_requested_number_of_cases_is_used_or_all_there_are(tmp_path: Path, attacked: list[str]) -> None:
     attacks = [{"name": "gn", "match": match} for match in (L2, ONE, {**L2, "cases": 99})]
-    _, said = found(small(*attacks, datasets=[{**PHANTOM, "cases": 5}]), tmp_path)
+    _, said = matching(small(*attacks, datasets=[{**PHANTOM, "cases": 5}]), tmp_path)
     assert [line.split("mean of ")[1].split(" ")[0] for line in said] == ["3", "1", "5"]
     assert set(attacked) == {f"gn phantom_{number}" for number in range(2000, 2005)}
 
@@ -118,7 +118,7 @@ def test_as_many_cases_as_asked_for_or_as_there_are(tmp_path: Path, attacked: li
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the budgets of Gaussian noise on two models."""
     folder = tmp_path_factory.mktemp("known")
-    assert len(found(two(attacks=[{"name": "gn", "match": L2}]), folder)[1]) == 2
+    assert len(matching(two(attacks=[{"name": "gn", "match": L2}]), folder)[1]) == 2
     return folder
 
 
@@ -134,17 +134,17 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (lambda c: c.update(precision="bf16"), 2),
     ],
 )
-def test_only_what_a_budget_depends_on_finds_it_anew(
+def test_a_budget_is_found_anew_only_if_its_dependencies_change(
     known: Path, tmp_path: Path, attacked: list[str], change: Any, count: int
 ) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}])
     change(content)
     (tmp_path / FILE).write_bytes((known / FILE).read_bytes())
-    assert len(found(content, tmp_path)[1]) == count
+    assert len(matching(content, tmp_path)[1]) == count
     assert bool(attacked) is bool(count)
 
 
-def test_what_was_found_before_an_interruption_is_kept(
+def test_budgets_found_before_an_interruption_are_kept(
     tmp_path: Path, attacked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = two(attacks=[{"name": "gn", "match": L2}, {"name": "fgsm", "match": L2}])
@@ -158,28 +158,28 @@ def test_what_was_found_before_an_interruption_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(attacking, "attack_case", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            found(content, tmp_path)
+            matching(content, tmp_path)
     attacked.clear()
-    _, said = found(content, tmp_path)
+    _, said = matching(content, tmp_path)
     assert [line.split(" ")[0] for line in said] == ["fgsm", "fgsm"]
     assert {each.split(" ")[0] for each in attacked} == {"fgsm"}
 
 
 def test_a_plan_attacks_nothing_and_counts_all(tmp_path: Path, attacked: list[str]) -> None:
     content = two(attacks=[{"name": "bim", "steps": 4, "match": ONE}, {"name": "fgsm", "eps": 0.1}])
-    grid, said = found(content, tmp_path, compute=False)
+    grid, said = matching(content, tmp_path, compute=False)
     assert attacked == []
     assert said == ["2 of 2 budgets are not known yet: run finds them before anything else"]
     assert [unit.passes for unit in grid.units()] == [8, 8, 2, 2] * 2
     assert not (tmp_path / FILE).exists()
-    known, _ = found(content, tmp_path)
-    planned, silence = found(content, tmp_path, compute=False)
+    known, _ = matching(content, tmp_path)
+    planned, silence = matching(content, tmp_path, compute=False)
     assert silence == []
     assert [cell.cell_id for cell in planned.cells] == [cell.cell_id for cell in known.cells]
 
 
 def test_the_job_that_comes_back_is_one_with_numbers(tmp_path: Path, attacked: list[str]) -> None:
-    """As run.json keeps it: expanded by itself, whatever becomes of match.json."""
+    """run.json keeps it, and it expands by itself, whatever becomes of match.json."""
     spec = matched(spec_of(small({"name": "fgsm", "match": L2})), str(tmp_path), lambda text: None)
     execute_content = json.loads(json.dumps(spec.model_dump(mode="json")))
     (row,) = execute_content["attacks"][0]["matched"]
@@ -234,7 +234,7 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
     monkeypatch.setattr("freqbench.engine.matching.BOUNDS", {"rho": (0.1, 0.9)})
     expected = r"^job.yaml: attacks\[0\].match: expected an attack with a budget rho, got fgsm$"
     with pytest.raises(UserError, match=expected):
-        found(small({"name": "fgsm", "match": L2}), tmp_path)
+        matching(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,8 +248,8 @@ def test_an_attack_without_a_budget_to_match_is_refused(tmp_path: Path, monkeypa
     ],
     ids=lambda attack: str(attack["name"]),
 )
-def test_what_scanners_do_is_found_a_budget_too(attack: dict[str, Any], tmp_path: Path) -> None:
-    grid, said = found(small({**attack, "match": ONE}), tmp_path)
+def test_acquisition_attacks_get_matched_budgets(attack: dict[str, Any], tmp_path: Path) -> None:
+    grid, said = matching(small({**attack, "match": ONE}), tmp_path)
     budget = getattr(grid.cells[0].attack, str(grid.cells[0].attack.budget_name))
     assert 0 < budget < BOUNDS[str(grid.cells[0].attack.budget_name)][1]
     assert mean_distance(grid, 0, "l2_body", 1) == pytest.approx(L2["value"], rel=0.05)
@@ -258,7 +258,7 @@ def test_what_scanners_do_is_found_a_budget_too(attack: dict[str, Any], tmp_path
 
 def test_a_value_that_no_budget_leads_to_is_one_line_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*$") as caught:
-        found(small({"name": "fgsm", "match": {**L2, "value": 1e6}}), tmp_path)
+        matching(small({"name": "fgsm", "match": {**L2, "value": 1e6}}), tmp_path)
     text = str(caught.value)
     assert text.startswith(
         "job.yaml: attacks[0].match.value: expected a l2_body that eps from 0.000244141 to 1 leads to on a, phantom, "
@@ -276,13 +276,13 @@ def test_a_job_with_open_budgets_makes_no_grid() -> None:
 def test_a_file_that_is_not_one_is_one_line(content: str, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(content)
     with pytest.raises(UserError, match=r"match.json: expected budgets that a run found, got [^\n]*: move it away$"):
-        found(small({"name": "fgsm", "match": L2}), tmp_path)
+        matching(small({"name": "fgsm", "match": L2}), tmp_path)
 
 
 @pytest.mark.usefixtures("no_lpips")
 def test_lpips_that_is_not_to_be_had_is_one_line(tmp_path: Path, attacked: list[str]) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*FREQBENCH_OFFLINE"):
-        found(small({"name": "fgsm", "match": {"metric": "lpips_body", "value": 0.01}}), tmp_path)
+        matching(small({"name": "fgsm", "match": {"metric": "lpips_body", "value": 0.01}}), tmp_path)
     assert attacked == []
 
 
@@ -298,16 +298,16 @@ CURVES: dict[str, Callable[[float], float]] = {
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("value", [0.6, 2.0, 10.0])
 def test_the_distance_is_met_within_a_percent(curve: str, value: float) -> None:
-    found = search(CURVES[curve], value, 2**-12, 1.0)
-    assert found.distance == CURVES[curve](found.budget) == pytest.approx(value, rel=0.011)
-    assert found.tried <= 12
+    best = search(CURVES[curve], value, 2**-12, 1.0)
+    assert best.distance == CURVES[curve](best.budget) == pytest.approx(value, rel=0.011)
+    assert best.tried <= 12
 
 
 @pytest.mark.parametrize("value", [4.0, 5.1, 9.0, 13.0])
-def test_where_the_distance_falls_again_the_least_budget_is_found(value: float) -> None:
-    """As VAFA's does: 20 at 500, but 5 at the largest; what lies between 5 and 20 is reached twice."""
-    found = search(lambda b: 20 * (b / 500 if b < 500 else (500 / b) ** 0.4), value, 5.0, 16000.0)
-    assert found.budget == pytest.approx(25 * value, rel=0.011)
+def test_the_least_budget_is_found_if_the_distance_falls_again(value: float) -> None:
+    """VAFA's does: 20 at 500, but 5 at the largest; distances between 5 and 20 are reached twice."""
+    best = search(lambda b: 20 * (b / 500 if b < 500 else (500 / b) ** 0.4), value, 5.0, 16000.0)
+    assert best.budget == pytest.approx(25 * value, rel=0.011)
 
 
 def test_budgets_have_three_digits_and_stay_inside_their_bounds() -> None:
@@ -329,19 +329,19 @@ def test_ripples_do_not_lead_astray() -> None:
     def rippled(b: float) -> float:
         return 90 * b * (1 + 0.1 * math.sin(40 * math.log(b)))
 
-    found = search(rippled, 3.0, 2**-12, 1.0)
-    assert rippled(found.budget) == pytest.approx(3.0, rel=0.011)
+    best = search(rippled, 3.0, 2**-12, 1.0)
+    assert rippled(best.budget) == pytest.approx(3.0, rel=0.011)
 
 
 @pytest.mark.parametrize(
     ("value", "nearest", "tried"), [(100.0, (1.0, 50.0), 6), (0.01, (0.001, 0.05), 1)], ids=["above", "below"]
 )
 def test_a_value_beyond_the_bounds_leads_to_the_nearest(value: float, nearest: tuple[float, float], tried: int) -> None:
-    found = search(lambda b: 50 * b, value, 0.001, 1.0)
-    assert (found.budget, found.distance, found.tried) == (*nearest, tried)
+    best = search(lambda b: 50 * b, value, 0.001, 1.0)
+    assert (best.budget, best.distance, best.tried) == (*nearest, tried)
 
 
 def test_a_value_that_the_distance_jumps_over_leads_to_the_nearest() -> None:
-    found = search(lambda b: 1.0 if b < 0.1 else 9.0, 8.0, 0.001, 1.0)
-    assert found.distance == 9.0
-    assert found.tried <= 20
+    best = search(lambda b: 1.0 if b < 0.1 else 9.0, 8.0, 0.001, 1.0)
+    assert best.distance == 9.0
+    assert best.tried <= 20

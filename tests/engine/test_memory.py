@@ -48,7 +48,9 @@ def test_four_fifths_of_what_is_free_are_filled(available: int, one_window: int,
         (70, 50, 45, 0.5, 0),  # the share is used up
     ],
 )
-def test_what_further_tensors_may_take(free: int, reserved: int, allocated: int, share: float, available: int) -> None:
+def test_further_tensors_reduce_the_fitting_windows(
+    free: int, reserved: int, allocated: int, share: float, available: int
+) -> None:
     assert available_bytes(free, 80, reserved, allocated, share) == available
 
 
@@ -119,7 +121,7 @@ def model_and_case() -> tuple[SegmentationModel, Case]:
 def test_a_measured_step_is_one_with_a_gradient_on_one_window(
     name: str, passes: list[tuple[int, bool]], model_and_case: tuple[SegmentationModel, Case]
 ) -> None:
-    """Of each surrogate too."""
+    """Each surrogate counts too."""
     attack = make(name, **EXAMPLES[name])
     surrogates = [model_and_case[0]] if attack.needs_surrogates else []
     first_step(attack, *model_and_case, surrogates)
@@ -201,8 +203,8 @@ KINDS = (
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", KINDS)
-def test_what_is_measured_bounds_what_all_steps_of_more_windows_take(name: str) -> None:
-    """Of the papers' UNet, to the part of the memory that is left free: of attacks that keep different things.
+def test_measured_memory_bounds_all_steps_of_more_windows(name: str) -> None:
+    """The papers' UNet stays within the free part of the memory, under attacks that keep different things.
 
     So does what is counted before a run, on shapes. What kernels take for themselves (cuDNN's workspaces) is in none.
     """

@@ -43,13 +43,13 @@ def dice(image: Tensor, label: Tensor) -> float:
 
 @pytest.mark.parametrize("side", [20, 12])
 def test_the_label_of_a_volume_is_moved_as_its_voxels_are(side: int) -> None:
-    """Of one window, and of several that are one volume to the attack: a threshold finds the moved ball."""
+    """One window, and several that are one volume to the attack: a threshold finds the moved ball."""
     case, model = ball(), SegmentationModel(Threshold(), (side, side, side)).eval()
     attacked = attack_case(make("deformation", max_mm=4.0, control="random", knot_mm=8.0), model, case, 0, 2)
     assert attacked.label is not None
     assert (attacked.label.dtype, attacked.label.shape) == (torch.uint8, case.label.shape)
-    found = [dice(attacked.adversarial, label) for label in (attacked.label, case.label)]
-    assert found[0] > 0.9 > found[1] + 0.05
+    scores = [dice(attacked.adversarial, label) for label in (attacked.label, case.label)]
+    assert scores[0] > 0.9 > scores[1] + 0.05
 
 
 def test_millimetres_are_those_of_the_case() -> None:
@@ -74,7 +74,7 @@ def load(path: Path) -> Any:
 
 
 def test_rows_hold_the_prediction_against_the_moved_label(tmp_path: Path) -> None:
-    """By the files: the moved label is saved beside the case's own."""
+    """The moved label is saved beside the case's own."""
     execute(small(**ONE, **SERIAL), tmp_path)
     (row,) = Store(str(tmp_path)).records().to_pylist()
     (folder,) = (path.parent for path in tmp_path.glob("volumes/*/*/attack.json"))
@@ -94,19 +94,19 @@ MOVED = ("displacement_mean_mm", "displacement_max_mm", "jacobian_min")
 
 @pytest.mark.parametrize("control", ["none", "random"])
 def test_rows_say_how_far_the_anatomy_was_moved_within_the_bounds(control: str, tmp_path: Path) -> None:
-    """In millimetres of the case, and null where nothing moves."""
+    """Displacements are in millimetres of the case, and null where nothing moves."""
     attacks = [{**DEFORMATION, "max_mm": 3, "control": control}, {"name": "fgsm", "eps": 0.1}]
     execute(small(attacks=attacks, metrics=["dsc"], **SERIAL), tmp_path)
-    found = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
-    mean, largest, least = found["deformation"]
+    moved = {row["attack"]: [row[name] for name in MOVED] for row in Store(str(tmp_path)).records().to_pylist()}
+    mean, largest, least = moved["deformation"]
     assert 0.1 < mean < largest <= 3
     assert 0.3 <= least < 1
-    assert found["fgsm"] == [None, None, None]
+    assert moved["fgsm"] == [None, None, None]
 
 
 @pytest.mark.parametrize("side", [20, 12])
 def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) -> None:
-    """Of one window, and of several: the same field on voxels of twice the length is twice as long."""
+    """The same field on voxels of twice the length is twice as long, in one window and in several."""
     model = SegmentationModel(Threshold(), (side, side, side)).eval()
     small, large = (
         attack_case(
@@ -119,9 +119,9 @@ def test_the_displacement_is_that_of_the_volume_by_its_millimetres(side: int) ->
         for times in (1.0, 2.0)
     )
     assert torch.equal(small.adversarial, large.adversarial)
-    found = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
-    assert found[1] == pytest.approx([2 * found[0][0], 2 * found[0][1], found[0][2]])
-    assert 1 < found[0][1] <= 4
+    moved = [[getattr(each.facts, name) for name in MOVED] for each in (small, large)]
+    assert moved[1] == pytest.approx([2 * moved[0][0], 2 * moved[0][1], moved[0][2]])
+    assert 1 < moved[0][1] <= 4
 
 
 def test_volumes_saved_before_displacements_were_told_are_read(tmp_path: Path) -> None:
@@ -156,10 +156,10 @@ def test_targets_on_another_grid_are_left_out_and_named() -> None:
     apart = {**second, "preprocess": {"spacing": [8, 8, 8]}}
     attacks = [DEFORMATION, {"name": "fgsm", "eps": 0.1}]
     _, grid = expanded(small(models=[first, apart], attacks=attacks))
-    found = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
-    assert found["deformation", "a"] == ["a"]
-    assert found["deformation", "b"] == ["b"]
-    assert found["fgsm", "a"] == ["a", "b"]
+    targets = {(cell.attack.name, cell.source.name): [t.name for t in cell.targets] for cell in grid.cells}
+    assert targets["deformation", "a"] == ["a"]
+    assert targets["deformation", "b"] == ["b"]
+    assert targets["fgsm", "a"] == ["a", "b"]
     assert "deformation: not scored on b, as labels move on the grid of a" in grid.warnings
     _, same = expanded(small(models=[first, second], attacks=attacks))
     assert all(len(cell.targets) == 2 for cell in same.cells)
@@ -174,7 +174,7 @@ def test_third_party_tools_are_not_given_volumes_whose_label_moved(tmp_path: Pat
     assert "1 attacks that move labels left out: deformation" in said.getvalue()
 
 
-def test_from_python_scores_are_those_of_the_moved_label() -> None:
+def test_python_scores_use_the_moved_label() -> None:
     case = ball()
     model = fb.load_model(Threshold(), roi=(20, 20, 20), num_classes=2)
     given = (case.image, case.label)

@@ -1,4 +1,4 @@
-"""What a run says of itself where there is no terminal, and where its workers' time goes."""
+"""A run's lines without a terminal, and its workers' use of time."""
 
 import io
 import itertools
@@ -23,7 +23,7 @@ from freqbench.job.plan import make_plan
 def shown_of(
     steps: int | list[int], eps: float | list[float] = 0.1, **console: Any
 ) -> tuple[RunProgress, tuple[Unit, ...], io.StringIO]:
-    """What is shown of a run of PGD on one case, its units, and what is said."""
+    """The progress of a run of PGD on one case, its units, and the lines on the console."""
     said = io.StringIO()
     plan = make_plan(expanded(small(attacks=[{"name": "pgd", "eps": eps, "steps": steps}]))[1], {})
     return RunProgress(plan, Console(file=said, width=120, **console)), plan.units, said
@@ -42,7 +42,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_how_long_it_takes_is_told_by_the_passes_of_the_units_that_are_through(at: list[float]) -> None:
+def test_remaining_time_follows_the_passes_of_finished_units(at: list[float]) -> None:
     """170 of 220 passes: 20 and 5 steps of two windows forward and back, and 10 to score each."""
     shown, units, said = shown_of([20, 5])
     at[0] += 12
@@ -83,7 +83,7 @@ def test_a_dear_unit_says_how_far_it_is_and_is_through_once(at: list[float]) -> 
     ]
 
 
-def test_in_a_terminal_the_bar_moves_within_a_unit(at: list[float]) -> None:
+def test_the_bar_of_a_terminal_moves_within_a_unit(at: list[float]) -> None:
     shown, (unit,), said = shown_of(20, force_terminal=True)
     at[0] += 30
     shown.advance(unit, 80)
@@ -97,7 +97,7 @@ def test_in_a_terminal_the_bar_moves_within_a_unit(at: list[float]) -> None:
     ("name", "scope"), [*itertools.product(["square", "apgd", "sea"], ["window", "volume"]), ("vafa", "window")]
 )
 def test_the_passes_that_are_told_are_those_that_the_row_counts(name: str, scope: str) -> None:
-    """Of each kind of attack: without a gradient, with one, with looks beside it, and an ensemble."""
+    """Each kind of attack counts: without a gradient, with one, with looks beside it, and an ensemble."""
     listener = Collector()
     attack = {"name": name, **EXAMPLES[name], "scope": scope}
     serial(units_of(small(attacks=[attack])), WorkerSpec(run_id="r", metrics=()), listener)
@@ -117,7 +117,7 @@ def seconds(clock: Clock, waits: bool) -> tuple[float, ...]:
     return tuple(facts[f"{name}_seconds"] for name in ("load", "device", "idle"))
 
 
-def test_idle_is_what_load_and_device_leave_of_the_time_since_it_was_ready(at: list[float]) -> None:
+def test_idle_time_is_the_rest_beside_load_and_device_since_ready(at: list[float]) -> None:
     """A worker that waits is idle; of one that works it is not known yet."""
     clock = Clock(worker=3)
     clock.start("node-a")
@@ -132,7 +132,7 @@ def test_idle_is_what_load_and_device_leave_of_the_time_since_it_was_ready(at: l
     assert seconds(clock, waits=False) == (2, 23, 5)
 
 
-def test_what_died_with_a_worker_and_the_time_until_it_is_ready_again_are_not_counted(at: list[float]) -> None:
+def test_lost_units_and_restarts_of_a_worker_are_not_counted(at: list[float]) -> None:
     clock = Clock(worker=1)
     clock.start("node-a")
     at[0] = 110.0

@@ -124,7 +124,7 @@ def test_a_process_that_dies_in_loading_or_scoring_or_cannot_read_masks_costs_no
 
 
 @pytest.mark.integration
-def test_what_ray_is_waited_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_ray_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers where there is room for one: the run goes on with that."""
     monkeypatch.setattr(ray_workers, "WAITING_S", 1.0)
     monkeypatch.setattr(ray_workers, "WAITING_AGAIN_S", 1.0)
@@ -160,9 +160,7 @@ class Mender(Collector):
 
 
 @pytest.mark.integration
-def test_a_worker_whose_volumes_are_refused_waits_says_so_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_with_refused_volumes_tells_waits_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file lies where the store's folder should be."""
     monkeypatch.setattr(ray_engine, "LONG_S", 0.0)
     (tmp_path / "out").touch()

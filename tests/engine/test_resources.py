@@ -1,4 +1,4 @@
-"""How many workers a machine gets, and what each takes."""
+"""The number of workers of a machine, and the resources of each."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -125,7 +125,7 @@ def test_workers_follow_machines_that_join_and_go(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray_workers.ray, "remote", lambda **_: lambda worker: started)
     monkeypatch.setattr(ray_workers.ray, "kill", killed.append)
     monkeypatch.setattr(ray_workers.ray_cluster, "machines", machines.copy)
-    monkeypatch.setattr(ray_workers.ray_cluster, "Head", lambda: SimpleNamespace(answers=lambda: True))
+    monkeypatch.setattr(ray_workers.ray_cluster, "HeadWatch", lambda: SimpleNamespace(answers=lambda: True))
     fleet = ray_workers.Fleet(WorkerSpec(run_id="r", metrics=()), Pool(workers=1, threads=1, gpus=0), listener, len)
     machines |= {"b": BARE, "c": BARE}
     fleet.follow_machines(num_units=9)
@@ -140,7 +140,7 @@ def test_workers_follow_machines_that_join_and_go(monkeypatch: pytest.MonkeyPatc
     assert (len(fleet.slots), len(killed)) == (2, 1)
 
 
-def test_as_long_as_no_machine_comes_or_goes_there_is_room_for_the_workers_that_there_are() -> None:
+def test_unchanged_machines_have_room_for_the_present_workers() -> None:
     for nodes in ([BARE, BARE], [BARE, Node(cores=1, gpus=0, memory=64 * GIB)], [BIG, BARE], [HEAD, BARE], [BIG] * 5):
         assert now_there_is_room(nodes, nodes) == share(Resources(), nodes, 1000, GIB).workers
 

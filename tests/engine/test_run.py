@@ -54,7 +54,7 @@ def test_a_finished_store_computes_nothing_and_says_so(tmp_path: Path, attacked:
     assert storage.list_files(str(tmp_path / "runs"), ".json") == files
 
 
-def test_the_same_command_mends_a_store_that_lost_a_file_of_classes(tmp_path: Path) -> None:
+def test_a_repeated_command_mends_a_store_without_a_file_of_classes(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     before, (name,) = (rows(tmp_path), class_rows(tmp_path)), storage.list_files(str(tmp_path / "records"), ".parquet")
     (tmp_path / "class_records" / name).unlink()
@@ -149,7 +149,7 @@ def test_a_fault_in_surface_distances_is_a_failed_row(tmp_path: Path, monkeypatc
     assert (row["status"], row["error"], row["dsc"]) == ("failed", "ZeroDivisionError: division by zero", None)
 
 
-def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
+def test_a_machine_without_ray_runs_serially_or_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
@@ -161,7 +161,7 @@ def test_without_ray_the_serial_engine_is_taken_or_what_to_install_is_said(
 
 
 @pytest.mark.usefixtures("no_lpips")
-def test_without_lpips_weights_the_columns_are_null_with_a_reason_and_covered(tmp_path: Path) -> None:
+def test_missing_lpips_weights_give_null_columns_with_a_reason_that_count_as_covered(tmp_path: Path) -> None:
     content = small(**{**TWO, "metrics": ["dsc", "lpips"]})
     said = io.StringIO()
     summary = execute(content, tmp_path, said)
@@ -194,10 +194,10 @@ def test_a_run_s_file_says_what_went_in(tmp_path: Path) -> None:
 def test_the_job_s_file_holds_the_keys_of_the_present_job(tmp_path: Path) -> None:
     execute(small(**TWO), tmp_path)
     execute(small(**{**TWO, "attacks": [{"name": "fgsm", "eps": "8/255"}]}), tmp_path)
-    found = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
+    keys = {tuple(row[name] for name in KEY) for row in Store(str(tmp_path)).records().to_pylist()}
     own = index_keys(Store(str(tmp_path)).job()["index"])
-    assert own < found
-    assert (len(own), len(found)) == (1, 2)
+    assert own < keys
+    assert (len(own), len(keys)) == (1, 2)
     assert str(tables(facts(str(tmp_path)))[0].title).endswith("1 of 1 records")
 
 

@@ -53,7 +53,7 @@ def test_workers_wait_for_the_first_unit_only_where_it_is_short() -> None:
     assert schedule.take_short(1) is None, "only the very first"
 
 
-def test_nothing_is_lost_or_doubled() -> None:
+def test_the_schedule_loses_and_doubles_no_unit() -> None:
     units, schedule = all_units(), Schedule(all_units())
     assert len(schedule) == len(units)
     done = taken(schedule)
@@ -100,7 +100,7 @@ def test_the_next_unit_is_the_one_that_is_taken_whatever_is_left_of_the_grid(num
         assert schedule.take(worker) is following
 
 
-def test_what_is_put_back_comes_behind_its_case() -> None:
+def test_a_unit_that_is_put_back_comes_behind_its_case() -> None:
     schedule = Schedule(all_units())
     unit = schedule.take("w")
     assert unit is not None
@@ -110,7 +110,7 @@ def test_what_is_put_back_comes_behind_its_case() -> None:
     assert len(order) == 12
 
 
-def test_what_is_put_back_last_is_found_again() -> None:
+def test_the_last_unit_that_is_put_back_is_taken_again() -> None:
     schedule = Schedule(all_units()[:1])
     unit = schedule.take("v")
     assert unit is not None
@@ -153,7 +153,7 @@ def test_a_grid_ends_within_3_percent_of_what_no_schedule_beats(known: list[Unit
         assert took is rough or loads <= 2 * workers + NUM_MODELS, "a worker changes its model once, about"
 
 
-def test_at_the_end_the_longest_unit_of_the_model_comes_first_whatever_its_case(known: list[Unit]) -> None:
+def test_the_longest_unit_of_a_model_comes_first_near_the_end(known: list[Unit]) -> None:
     """Two workers on three cases of one model: the third case's longest is not left until two cases are done."""
     model = [unit for unit in known if unit.cell.source.name == "m1"]
     cases = sorted({unit.ref.case_id for unit in model})[:3]

@@ -174,7 +174,7 @@ def test_python_scores_as_a_run_does(data: dict[str, Any], tmp_path: Path) -> No
     )
 
 
-def test_without_labels_a_clean_prediction_agrees_with_itself_in_the_file(data: dict[str, Any], tmp_path: Path) -> None:
+def test_a_clean_prediction_without_labels_agrees_with_itself_in_the_file(data: dict[str, Any], tmp_path: Path) -> None:
     execute(job_of({**data, "reference": "prediction"}, score_on="file"), tmp_path)
     row = row_of(tmp_path)
     assert (row["dsc_clean"], row["caution"]) == (1, None)
@@ -191,7 +191,7 @@ def test_a_phantom_has_no_grid_beside_its_own(tmp_path: Path) -> None:
     assert values[0] == values[1]
 
 
-def test_only_scores_in_the_file_have_another_identity(data: dict[str, Any]) -> None:
+def test_scores_in_the_file_alone_have_another_identity(data: dict[str, Any]) -> None:
     cells = [expanded(job_of(data, **keys))[1].cells[0].cell_id for keys in ({}, {"score_on": "grid"})]
     (other,) = expanded(job_of(data, score_on="file"))[1].cells
     assert cells[0] == cells[1] != other.cell_id
@@ -220,7 +220,7 @@ def test_no_mean_holds_scores_of_both_grids(data: dict[str, Any], tmp_path: Path
         ({"score_on": "native"}, "score_on: "),
     ],
 )
-def test_what_has_no_score_in_the_file_is_refused_in_one_line(
+def test_attacks_and_networks_without_a_score_in_the_file_are_refused_in_one_line(
     data: dict[str, Any], changes: dict[str, Any], text: str
 ) -> None:
     content = job_of(data, score_on="file")

@@ -124,8 +124,8 @@ def test_surface_columns_are_the_metrics(case: Case, pred: Tensor) -> None:
     assert missed == [4]
     assert scores.record["hd95_penalised"] == pytest.approx(np.mean([*present, diagonal]))
     for k, row in enumerate(scores.classes):
-        found = [row["hd95"], row["hd95_mm"], row["hd95_medpy_mm"]]
-        assert found == pytest.approx([voxels[k], mm[k], medpy[k]], nan_ok=True)
+        distances = [row["hd95"], row["hd95_mm"], row["hd95_medpy_mm"]]
+        assert distances == pytest.approx([voxels[k], mm[k], medpy[k]], nan_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +144,12 @@ def test_shape_columns_are_the_metrics_and_their_foreground_means(maps: LabelMap
         **metrics.volume_errors(counts, maps.spacing),
         **metrics.betti_errors(*masks),
     }
-    found = score_shapes(maps, ("dsc", "nsd", "assd", "volume", "components", "topology"))
+    scores = score_shapes(maps, ("dsc", "nsd", "assd", "volume", "components", "topology"))
     for name, values in expected.items():
-        assert found.record[name] == pytest.approx(np.nanmean(values[1:]))
-        assert [row[name] for row in found.classes] == pytest.approx(values, nan_ok=True)
-    assert [row["nsd_tolerance_mm"] for row in found.classes[1:]] == list(maps.tolerances)
-    left_out = {name: value for name, value in found.record.items() if name not in expected}
+        assert scores.record[name] == pytest.approx(np.nanmean(values[1:]))
+        assert [row[name] for row in scores.classes] == pytest.approx(values, nan_ok=True)
+    assert [row["nsd_tolerance_mm"] for row in scores.classes[1:]] == list(maps.tolerances)
+    left_out = {name: value for name, value in scores.record.items() if name not in expected}
     missed = {"assd_undefined_classes": 1}  # of class 4, which the prediction has not, there is no distance
     names = (f"{each}_undefined_classes" for each in ("nsd", "volume", "components", "topology"))
     assert left_out == dict.fromkeys(names, 0) | missed
@@ -165,13 +165,13 @@ def test_single_metrics_fill_their_own_columns_and_change_no_other(maps: LabelMa
 
 def test_calibration_columns_are_the_metric(maps: LabelMaps) -> None:
     confidence = torch.rand(maps.pred.shape, generator=torch.Generator().manual_seed(0))
-    found = metrics.calibration(confidence, maps.pred, maps.label, 6)
+    calibrated = metrics.calibration(confidence, maps.pred, maps.label, 6)
     (scores,) = score_prediction(maps, ("calibration",), confidence)
-    assert scores.record["ece"] == found.ece
-    assert scores.record["ece_foreground"] == pytest.approx(np.nanmean(found.ece_by_class[1:]))
-    assert scores.record["wrong_confidence"] == found.wrong_confidence
+    assert scores.record["ece"] == calibrated.ece
+    assert scores.record["ece_foreground"] == pytest.approx(np.nanmean(calibrated.ece_by_class[1:]))
+    assert scores.record["wrong_confidence"] == calibrated.wrong_confidence
     assert scores.record["calibration_undefined_classes"] == 1
-    assert [row["ece"] for row in scores.classes] == pytest.approx(found.ece_by_class, nan_ok=True)
+    assert [row["ece"] for row in scores.classes] == pytest.approx(calibrated.ece_by_class, nan_ok=True)
 
 
 def test_clean_columns_are_those_that_the_tables_have(case: Case, pred: Tensor) -> None:

@@ -63,8 +63,8 @@ def both(data: dict[str, Any]) -> list[Outcome]:
 
 def pair(outcomes: list[Outcome], source: str, target: str) -> dict[str, Any]:
     records = [record for outcome in outcomes for record in outcome.records]
-    (found,) = [each for each in records if (each["source_model"], each["target_model"]) == (source, target)]
-    return found
+    (row,) = [each for each in records if (each["source_model"], each["target_model"]) == (source, target)]
+    return row
 
 
 def space_of(dataset: Dataset, name: str) -> Preprocess:
@@ -199,9 +199,9 @@ def test_planned_windows_and_passes_are_those_of_the_source_s_space(data: dict[s
     attack = {"name": "pgd", "eps": "4/255", "steps": 1, "scope": scope}
     content = job_of(data, A, wider, attacks=[attack], metrics=["dsc"])
     _, grid = expanded(content)
-    found = {outcome.records[0]["cell_id"]: outcome.records[0] for outcome in run_all(content)}
+    records = {outcome.records[0]["cell_id"]: outcome.records[0] for outcome in run_all(content)}
     for unit in grid.units():
-        row = found[unit.cell.cell_id]
+        row = records[unit.cell.cell_id]
         assert unit.num_windows == row["num_windows"]
         assert unit.passes == row["num_forwards"] + row["num_backwards"]
     assert len({unit.num_windows for unit in grid.units()}) == 2
@@ -234,5 +234,5 @@ def test_distances_for_matching_are_taken_in_the_source_s_space(data: dict[str, 
     _, grid = expanded(job_of(data, A, B))
     case, adversarial = by_hand(grid, "b")
     cell = next(cell for cell in grid.cells if cell.source.name == "b")
-    found = Worker(WorkerSpec(run_id="", metrics=(), threads=1)).distances(cell, grid.cases["d"][0], ("l2",))
-    assert found.values["l2"] == pytest.approx(image_scores(case.image, adversarial).values["l2"])
+    distances = Worker(WorkerSpec(run_id="", metrics=(), threads=1)).distances(cell, grid.cases["d"][0], ("l2",))
+    assert distances.values["l2"] == pytest.approx(image_scores(case.image, adversarial).values["l2"])

@@ -132,8 +132,8 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
     """Each is attacked by all others of the list, and a line says so."""
     everyone = bases(surrogates=[["a", "b", "c"]], sources=["a", "b"])
     _, grid = expanded(content(everyone))
-    found = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
-    assert found == {"a": ["b", "c"], "b": ["a", "c"]}
+    surrogates = {cell.source.name: [each.name for each in cell.surrogates] for cell in grid.cells}
+    assert surrogates == {"a": ["b", "c"], "b": ["a", "c"]}
     assert [text for text in grid.warnings if "surrogate" in text] == [
         f"bases: {name} is no surrogate of itself: left out there" for name in ("a", "b")
     ]
@@ -174,7 +174,7 @@ def test_surrogates_that_cannot_be_are_refused_in_one_line(entry: Any, expected:
     assert expected in str(caught.value)
 
 
-def test_without_surrogates_or_on_an_attack_that_takes_none_a_job_is_refused() -> None:
+def test_a_job_with_missing_or_needless_surrogates_is_refused() -> None:
     missing = {key: value for key, value in BASES.items() if key != "surrogates"}
     with pytest.raises(UserError, match=r"bases\.surrogates: expected other models of the job than a, .* got none"):
         cells(missing)
@@ -199,11 +199,11 @@ def test_volumes_are_those_of_the_attack_with_these_networks() -> None:
     (unit,) = units_of(content(bases(scope="volume"), datasets=[{"name": "phantom", "shape": [16] * 3, "cases": 1}]))
     attack, case = unit.cell.attack, unit.cell.dataset.load(unit.ref)
     a, b, c = (models.load(spec, torch.device("cpu")) for spec in unit.cell.models)
-    found = attack(a, case.image[None], case.label[None], surrogates=[b, c])
+    attacked = attack(a, case.image[None], case.label[None], surrogates=[b, c])
     distances = Worker(WorkerSpec(run_id="r", metrics=())).distances(unit.cell, unit.ref, ("l2",))
-    assert distances.values["l2"] == pytest.approx(float((found.adversarial - case.image).norm()), rel=1e-5)
+    assert distances.values["l2"] == pytest.approx(float((attacked.adversarial - case.image).norm()), rel=1e-5)
     swapped = attack(a, case.image[None], case.label[None], surrogates=[b, a])
-    assert not torch.equal(swapped.adversarial, found.adversarial)
+    assert not torch.equal(swapped.adversarial, attacked.adversarial)
 
 
 def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,8 +219,8 @@ def test_memory_is_measured_with_the_surrogates(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_run_s_file_has_the_fingerprints_of_surrogates() -> None:
-    found = provenance.collect(expanded(content())[1])["models"]
-    assert sorted(model["name"] for model in found.values()) == ["a", "b", "c"]
+    models = provenance.collect(expanded(content())[1])["models"]
+    assert sorted(model["name"] for model in models.values()) == ["a", "b", "c"]
 
 
 def test_a_rehearsal_has_the_same_surrogates(tmp_path: Path) -> None:
@@ -237,16 +237,16 @@ def loaded(entry: dict[str, Any], name: str, **changes: Any) -> fb.Model:
     return fb.load_model(entry["checkpoint"], name=name, device="cpu", **settings)
 
 
-def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
+def test_surrogates_given_in_python_make_the_cell_of_the_job() -> None:
     a, b, c = (loaded(entry, entry["name"]) for entry in (A, B, C))
     case = fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     parameters = {key: value for key, value in BASES.items() if key not in ("name", "sources", "surrogates")}
-    found = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
+    attacked = fb.attack(a, case, "bases", surrogates=[b, c], **parameters)
     (cell,) = cells()
-    assert found.cell.cell_id == cell.cell_id
-    assert (found.num_forwards, found.num_backwards) == (3 * NUM_WINDOWS, 0)
+    assert attacked.cell.cell_id == cell.cell_id
+    assert (attacked.num_forwards, attacked.num_backwards) == (3 * NUM_WINDOWS, 0)
     (row,) = run_all(content())[0].records
-    assert fb.evaluate(a, case, found, metrics=["dsc"])["dsc"] == row["dsc"]
+    assert fb.evaluate(a, case, attacked, metrics=["dsc"])["dsc"] == row["dsc"]
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_from_python_models_are_given_and_the_cell_is_the_job_s() -> None:
         (("two",), "two: expected images [2, H, W, D], got [1, 24, 20, 16]"),
     ],
 )
-def test_from_python_what_cannot_be_is_one_line(surrogates: tuple[str, ...], expected: str) -> None:
+def test_python_refuses_impossible_surrogates_in_one_line(surrogates: tuple[str, ...], expected: str) -> None:
     kinds: dict[str, dict[str, Any]] = {
         "wide": {"roi": [24, 16, 16]},
         "few": {"num_classes": 4},
@@ -275,7 +275,7 @@ def test_from_python_what_cannot_be_is_one_line(surrogates: tuple[str, ...], exp
     assert str(caught.value).startswith(expected)
 
 
-def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
+def test_python_refuses_names_and_surrogates_of_other_attacks() -> None:
     a, case = loaded(A, "a"), fb.load_dataset("phantom", shape=SHAPE, cases=1)[0]
     with pytest.raises(UserError, match="expected a model of load_model, got str"):
         fb.attack(a, case, "bases", eps="8/255", surrogates=["b"])  # type: ignore[list-item]
@@ -285,11 +285,11 @@ def test_from_python_names_and_surrogates_of_others_are_refused() -> None:
 
 def test_an_audit_adds_the_null_row_with_these_surrogates_and_others_without(tmp_path: Path) -> None:
     probe = computing.planned(expanded(content())[0], str(tmp_path), 1, None, print, compute=False)
-    found = {
+    surrogates = {
         (cell.attack.name, getattr(cell.attack, "control", None)): [each.name for each in cell.surrogates]
         for cell in probe.grid.cells
         if cell.source.name == "a"
     }
-    assert found.pop(("bases", "none")) == found.pop(("bases", "uniform")) == ["b", "c"]
-    assert ("square", None) in found
-    assert set(map(tuple, found.values())) == {()}
+    assert surrogates.pop(("bases", "none")) == surrogates.pop(("bases", "uniform")) == ["b", "c"]
+    assert ("square", None) in surrogates
+    assert set(map(tuple, surrogates.values())) == {()}

@@ -37,7 +37,7 @@ def model() -> SegmentationModel:
 
 @pytest.fixture
 def counted(model: SegmentationModel) -> Iterator[list[int]]:
-    """How many windows each pass through the network had."""
+    """Number of windows of each pass through the network."""
     batches: list[int] = []
     hook = model.net.register_forward_hook(lambda module, inputs, output: batches.append(len(output)))
     yield batches
@@ -66,7 +66,7 @@ def deployed_loss(model: SegmentationModel, case: Case, adversarial: torch.Tenso
 
 @a_few
 @pytest.mark.parametrize("shape", [ROI, (6, 8, 3)])
-def test_on_one_window_both_scopes_are_one_to_the_bit(name: str, model: SegmentationModel, shape: Shape) -> None:
+def test_both_scopes_agree_to_the_bit_on_one_window(name: str, model: SegmentationModel, shape: Shape) -> None:
     case = make_case(model, shape)
     window, volume = (attacked(name, model, case, scope) for scope in ("window", "volume"))
     assert torch.equal(window.adversarial, volume.adversarial)
@@ -159,14 +159,14 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
 ) -> None:
     case = make_case(model, LONG)
     counted.clear()
-    found = attacked(name, model, case, scope, 3, graphs=1000)
+    volume = attacked(name, model, case, scope, 3, graphs=1000)
     (cell,) = expanded(job(attacks=[entry(name, scope=scope, **PARAMETERS[name])]))[1].cells
     unit = Unit(cell=replace(cell, source=replace(cell.source, roi=ROI)), ref=case.ref, targets=())
-    assert sum(counted) == found.facts.num_forwards
+    assert sum(counted) == volume.facts.num_forwards
     assert max(counted) == 3
-    assert unit.passes_on(unit.cell.source) == found.facts.num_forwards + found.facts.num_backwards
+    assert unit.passes_on(unit.cell.source) == volume.facts.num_forwards + volume.facts.num_backwards
     windows = attack_windows if scope == "window" else sliding_windows
-    assert unit.num_windows == found.facts.num_windows == len(windows(LONG, ROI))
+    assert unit.num_windows == volume.facts.num_windows == len(windows(LONG, ROI))
 
 
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
@@ -178,12 +178,12 @@ def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: Segme
         with torch.no_grad():
             return float(mean_dice(sliding(volume.adversarial[None]), case.label[None]))
 
-    found = dice_of(attacked(name, model, case, "volume"))
+    dice = dice_of(attacked(name, model, case, "volume"))
     ensemble = make(name, scope="volume", **PARAMETERS[name])
     assert isinstance(ensemble, Ensemble)
     for member in ensemble.attacks:
-        assert found <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
-    assert found < 1
+        assert dice <= dice_of(attack_case(replace(member, scope="volume"), model, case, 0, 2))
+    assert dice < 1
 
 
 def test_a_case_that_has_fallen_is_left_alone_by_later_members(model: SegmentationModel) -> None:

@@ -95,7 +95,7 @@ def test_models_cases_and_clean_predictions_are_made_once(monkeypatch: pytest.Mo
     }
 
 
-def test_what_does_not_fit_goes_least_recently_used_first() -> None:
+def test_a_full_cache_drops_the_least_recently_used_first() -> None:
     made: list[int] = []
     kept: LRU[int] = LRU(10, lambda value: value)
     for key in (4, 5, 4, 3, 4, 5, 20, 4):
@@ -265,8 +265,8 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> Hours:
     return made
 
 
-def test_what_is_read_or_written_is_load_and_what_is_computed_the_device_s(hours: Hours, tmp_path: Path) -> None:
-    """What is kept or was read beside is no load."""
+def test_reading_and_writing_count_as_load_and_computing_as_device_time(hours: Hours, tmp_path: Path) -> None:
+    """Cases that are kept or were read beside are no load."""
     hours.let_take(saved_volumes, "save", 13)
     hours.let_take(saved_volumes, "save_prediction", 17)
     first, second = units_of(small(datasets=job()["datasets"]))
@@ -357,7 +357,7 @@ print(before, faults())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no other C library is set")
 def test_memory_that_a_pass_frees_is_kept_for_the_next() -> None:
-    """In a process of its own, as the setting is the process's."""
+    """A process of its own runs this, as the setting is the process's."""
     out = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True).stdout
     before, after = map(int, out.split())
     assert before > 1000

@@ -1,4 +1,4 @@
-"""What is wrong with a job's keys and values is told without the classes that it names, as these would tell it."""
+"""Mistakes in a job's keys and values are told without importing its classes, in the classes' words."""
 
 import inspect
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ def test_a_wrong_name_is_refused_as_the_job_is_read() -> None:
 
 
 @pytest.mark.parametrize(("name", "attack"), ATTACKS.items(), ids=ATTACKS)
-def test_what_is_read_of_an_attack_is_what_its_class_says(name: str, attack: type[Attack]) -> None:
+def test_the_outline_of_an_attack_agrees_with_its_class(name: str, attack: type[Attack]) -> None:
     def said(cls: Any) -> list[Any]:
         taken = [(each.name, each.default, cls.parameters.get(each.name)) for each in fields(cls)]
         return [taken, cls.variants, cls.budget_name, cls.threat_model, inspect.getdoc(cls)]
@@ -100,7 +100,7 @@ def test_what_is_read_of_an_attack_is_what_its_class_says(name: str, attack: typ
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_what_an_attack_takes_is_let_through(name: str) -> None:
+def test_parameters_that_an_attack_takes_pass_the_check(name: str) -> None:
     check(job(attacks=[{"name": name, **EXAMPLES[name]}]))
 
 

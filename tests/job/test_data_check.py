@@ -41,8 +41,8 @@ def data(tmp_path: Path) -> dict[str, Any]:
 
 def test_a_plan_says_what_is_off_and_what_is_lost(data: dict[str, Any], tmp_path: Path) -> None:
     _, grid = expanded(small(datasets=[data]))
-    found = plan.outlook(grid, (), None, str(tmp_path / "out")).warnings
-    about = [line for line in found if " of d: " in line]
+    warnings = plan.outlook(grid, (), None, str(tmp_path / "out")).warnings
+    about = [line for line in warnings if " of d: " in line]
     assert [line.partition(":")[0] for line in about] == ["offset of d", "tiny of d"]
     assert "subtract 1024" in about[0]
     assert about[1].endswith("2 of 2 voxels of `nodule` vanish at the spacing 3 x 3 x 3 mm")
@@ -65,5 +65,5 @@ def test_doctor_says_it_of_a_folder(data: dict[str, Any]) -> None:
     image = np.full(SHAPE, -1000, np.float32)
     image[6:18, 5:15, 4:12] = np.random.default_rng(1).uniform(0, 100, (12, 10, 8))
     nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), Path(data["root"]) / "imagesTr" / "fine.nii.gz")
-    found = [line for name, line in diagnosis.diagnose(data["root"], None, None)[0] if name == "data"]
-    assert any("1 of 1 voxels of `organ` lie outside the crop" in line for line in found)
+    lines = [line for name, line in diagnosis.diagnose(data["root"], None, None)[0] if name == "data"]
+    assert any("1 of 1 voxels of `organ` lie outside the crop" in line for line in lines)

@@ -17,7 +17,7 @@ from freqbench.job.schema import JobSpec
 EFFORT = Effort(steps=(2, 4), queries=(3, 6), losses=("dice", "ce"), restarts=(1, 3))
 
 
-def found(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
+def variants(attacks: Sequence[dict[str, Any]], effort: Effort = EFFORT, **changes: Any) -> Varied:
     models = {"models": JOB["models"][:1]} | changes
     return varied(config.validate(job(attacks=list(attacks), **models), JobSpec, "job.yaml"), effort, 1)
 
@@ -28,39 +28,39 @@ def efforts(given: Varied) -> list[tuple[Any, ...]]:
 
 def test_losses_that_change_are_for_attacks_whose_steps_follow_a_cosine() -> None:
     losses = Effort(steps=(2, 4), losses=("dice", "switch"), restarts=(1,))
-    given = found([{"name": "pgd", "eps": 0.1}, {"name": "sa2_opt", "rho": 0.2, "block": 8}], losses)
+    given = variants([{"name": "pgd", "eps": 0.1}, {"name": "sa2_opt", "rho": 0.2, "block": 8}], losses)
     taken = {(cell.attack.name, cell.attack.loss) for cell in given.grid.cells}
     assert taken == {("pgd", "dice"), ("sa2_opt", "dice"), ("sa2_opt", "switch")}
 
 
 def test_an_attack_that_draws_is_multiplied_by_steps_losses_and_restarts() -> None:
-    assert efforts(found([{"name": "pgd", "eps": "8/255"}])) == [
+    assert efforts(variants([{"name": "pgd", "eps": "8/255"}])) == [
         *((2, "dice", 1), (2, "dice", 3), (2, "ce", 1), (2, "ce", 3)),
         *((4, "dice", 1), (4, "dice", 3), (4, "ce", 1), (4, "ce", 3)),
     ]
 
 
 def test_an_attack_that_does_not_draw_has_one_run() -> None:
-    assert {restarts for _, _, restarts in efforts(found([{"name": "vafa", "q_max": 20}]))} == {1}
+    assert {restarts for _, _, restarts in efforts(variants([{"name": "vafa", "q_max": 20}]))} == {1}
 
 
 def test_an_attack_with_a_loss_of_its_own_keeps_it() -> None:
-    given = efforts(found([{"name": "segpgd", "eps": "8/255"}]))
+    given = efforts(variants([{"name": "segpgd", "eps": "8/255"}]))
     assert given == [(2, None, 1), (2, None, 3), (4, None, 1), (4, None, 3)]
 
 
 def test_the_loss_of_a_variant_is_named() -> None:
     """A job's `loss: dicece` and none at all are one attack of `vafa`."""
-    given = found([{"name": "vafa", "q_max": 20}], Effort(steps=(2, 4), losses=("dicece",)))
+    given = variants([{"name": "vafa", "q_max": 20}], Effort(steps=(2, 4), losses=("dicece",)))
     assert efforts(given) == [(2, "dicece", 1), (4, "dicece", 1)]
 
 
-def test_what_takes_no_steps_along_a_gradient_is_left_out_and_null_rows_with_it() -> None:
+def test_attacks_without_gradient_steps_and_null_rows_are_left_out() -> None:
     attacks = [
         *({"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}),
         *({"name": "almaprox"}, {"name": "sa2", "rho": 0.4, "control": ["none", "random"]}),
     ]
-    given = found(attacks)
+    given = variants(attacks)
     assert given.left_out == ("fgsm", "gn", "almaprox")
     assert {cell.attack.name for cell in given.grid.cells} == {"sa2"}
     assert all("control" not in entry for entry in given.entries.values())
@@ -68,7 +68,7 @@ def test_what_takes_no_steps_along_a_gradient_is_left_out_and_null_rows_with_it(
 
 def test_a_search_is_multiplied_by_queries_and_by_what_else_it_takes() -> None:
     attacks = [{"name": name, "eps": "8/255", "queries": [10, 20]} for name in ("square", "rays")]
-    given = found(attacks, Effort(queries=(3, 6), losses=("dice",)))
+    given = variants(attacks, Effort(queries=(3, 6), losses=("dice",)))
     names = ("name", "steps", "queries", "loss", "restarts")
     assert [tuple(entry.get(name) for name in names) for entry in given.entries.values()] == [
         *(("square", None, queries, "dice", restarts) for queries in (3, 6) for restarts in (1, 3)),
@@ -81,29 +81,29 @@ def test_a_search_by_gradients_of_surrogates_is_multiplied_by_queries_and_keeps_
     """Its null row asks as often, and is left out like every other."""
     attack = {"name": "bases", "eps": "8/255", "steps": 5, "surrogates": [["b"]], "sources": "a"}
     attack["control"] = ["none", "uniform"]
-    given = found([attack], Effort(queries=(3, 6), losses=("dice",)), models=JOB["models"])
+    given = variants([attack], Effort(queries=(3, 6), losses=("dice",)), models=JOB["models"])
     parts = [(entry["steps"], entry["queries"], entry["surrogates"]) for entry in given.entries.values()]
     assert parts == [(5, 3, [["b"]]), (5, 6, [["b"]])]
     assert {cell.surrogates[0].name for cell in given.grid.cells} == {"b"}
 
 
 def test_an_ensemble_with_a_search_is_multiplied_by_steps_alone() -> None:
-    given = found([{"name": "autoattack", "eps": "8/255", "queries": 7}], Effort(steps=(4, 8), restarts=(1,)))
+    given = variants([{"name": "autoattack", "eps": "8/255", "queries": 7}], Effort(steps=(4, 8), restarts=(1,)))
     assert [(entry["steps"], entry["queries"]) for entry in given.entries.values()] == [(4, 7), (8, 7)]
 
 
 def test_steps_of_the_job_do_not_multiply_once_more() -> None:
-    assert len(found([{"name": "pgd", "eps": "8/255", "steps": [10, 20]}]).grid.cells) == 8
+    assert len(variants([{"name": "pgd", "eps": "8/255", "steps": [10, 20]}]).grid.cells) == 8
 
 
 def test_cells_are_scored_on_their_own_model_in_full_precision() -> None:
-    given = found([{"name": "pgd", "eps": "8/255"}], models=JOB["models"], precision="bf16")
+    given = variants([{"name": "pgd", "eps": "8/255"}], models=JOB["models"], precision="bf16")
     assert all(cell.targets == (cell.source,) for cell in given.grid.cells)
     assert {cell.precision for cell in given.grid.cells} == {"fp32"}
 
 
 def test_the_cases_are_the_first_ones() -> None:
-    given = found([{"name": "pgd", "eps": "8/255"}])
+    given = variants([{"name": "pgd", "eps": "8/255"}])
     assert [ref.case_id for ref in given.grid.cases["phantom"]] == [expanded(job())[1].cases["phantom"][0].case_id]
 
 
@@ -118,8 +118,8 @@ def test_the_cases_are_the_first_ones() -> None:
     ids=lambda attack: attack["name"],
 )
 def test_the_job_of_the_store_expands_to_the_same_cells(attack: dict[str, Any]) -> None:
-    """As run.json keeps it."""
-    given = found([attack], models=JOB["models"])
+    """run.json keeps this form."""
+    given = variants([attack], models=JOB["models"])
     spec = JobSpec.model_validate(json.loads(json.dumps(given.grid.job.model_dump(mode="json"))))
     cells = {cell.cell_id for cell in expand(spec, 1).cells}
     assert cells == set(given.entries) == {cell.cell_id for cell in given.grid.cells}
@@ -150,7 +150,7 @@ def test_a_job_without_a_gradient_attack_is_refused() -> None:
     attacks = [{"name": "fgsm", "eps": "8/255"}, {"name": "gn", "std": "8/255"}]
     text = "expected one that follows a gradient in steps or searches by queries, got fgsm, gn: add one"
     with pytest.raises(UserError, match=re.escape(f"job.yaml: attacks: {text}")):
-        found(attacks)
+        variants(attacks)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,6 @@ def test_a_job_without_a_gradient_attack_is_refused() -> None:
         ("pgd", Effort(losses=("dlr-targeted",)), "job.yaml: pgd.loss: expected a target rule beside dlr-targeted"),
     ],
 )
-def test_what_an_attack_refuses_is_said_with_its_name(attack: str, effort: Effort, complaint: str) -> None:
+def test_a_refusal_by_an_attack_names_it(attack: str, effort: Effort, complaint: str) -> None:
     with pytest.raises(UserError, match=re.escape(complaint)):
-        found([{"name": attack, "eps": "8/255"}], effort)
+        variants([{"name": attack, "eps": "8/255"}], effort)

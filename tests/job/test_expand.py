@@ -1,4 +1,4 @@
-"""What a job file multiplies into."""
+"""Cells that a job file multiplies into."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def attacks(*entries: dict[str, Any], **changes: Any) -> list[tuple[Any, ...]]:
 
 
 def test_lists_multiply_in_the_order_of_the_file() -> None:
-    found = [(attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})]
-    assert found == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
+    pairs = [(attack.eps, attack.steps) for attack, _ in attacks({"name": "pgd", "eps": [0.1, 0.2], "steps": [1, 2]})]
+    assert pairs == [(0.1, 1), (0.1, 2), (0.2, 1), (0.2, 2)]
 
 
 def test_every_dataset_meets_every_source_attack_and_seed() -> None:
@@ -37,22 +37,15 @@ def test_an_equal_cell_stands_once() -> None:
 
 
 def test_seeds_multiply_attacks_that_draw_and_no_others() -> None:
-    found = attacks(
+    made = attacks(
         {"name": "gn", "std": 0.1},
         {"name": "pgd", "eps": 0.1, "random_start": [True, False]},
         {"name": "fgsm", "eps": 0.1},
         {"name": "bim", "eps": 0.1},
         seeds=[3, 4],
     )
-    assert [(attack.name, seed) for attack, seed in found] == [
-        ("gn", 3),
-        ("gn", 4),
-        ("pgd", 3),
-        ("pgd", 4),
-        ("pgd", None),
-        ("fgsm", None),
-        ("bim", None),
-    ]
+    drawn = [(name, seed) for name in ("gn", "pgd") for seed in (3, 4)]
+    assert [(attack.name, seed) for attack, seed in made] == [*drawn, *((n, None) for n in ("pgd", "fgsm", "bim"))]
 
 
 @pytest.mark.parametrize(
@@ -76,17 +69,14 @@ def test_values_as_a_job_file_writes_them(text: object, value: object) -> None:
     assert parse_value(text) == value
 
 
-def test_targets_all_is_the_transfer_matrix() -> None:
-    _, grid = expanded(job())
-    assert {(cell.source.name, *(target.name for target in cell.targets)) for cell in grid.cells} == {
-        ("a", "a", "b"),
-        ("b", "a", "b"),
-    }
-
-
-def test_a_target_named_twice_is_scored_once() -> None:
-    _, grid = expanded(job(targets=["b", "b"]))
-    assert {tuple(target.name for target in cell.targets) for cell in grid.cells} == {("b",)}
+@pytest.mark.parametrize(
+    ("targets", "expected"), [("all", {("a", "a", "b"), ("b", "a", "b")}), (["b", "b"], {("a", "b"), ("b", "b")})]
+)
+def test_all_targets_are_the_transfer_matrix_and_one_named_twice_is_scored_once(
+    targets: Any, expected: set[tuple[str, ...]]
+) -> None:
+    _, grid = expanded(job(targets=targets))
+    assert {(cell.source.name, *(target.name for target in cell.targets)) for cell in grid.cells} == expected
 
 
 def test_limit_cases_takes_the_first_of_every_dataset() -> None:

@@ -1,4 +1,4 @@
-"""What changes a cell's id and what does not: a wrong id computes everything anew, or takes one result for another."""
+"""Changes that move a cell's id, and those that do not: a wrong id recomputes all, or takes one result for another."""
 
 import copy
 import hashlib
@@ -38,8 +38,8 @@ def test_ids_of_today_stay() -> None:
     """The keys of stored results: a change here computes all of them anew."""
     content = small(attacks=[{"name": "fgsm", "eps": "8/255"}, {"name": "pgd", "eps": 0.03125, "steps": 2}], seeds=[7])
     _, grid = expanded(content)
-    found = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
-    assert found == PINNED
+    keys = [cell.key(grid.cases["phantom"][0], cell.source) for cell in grid.cells]
+    assert keys == PINNED
 
 
 def test_units_of_every_attack_reach_another_process_as_they_are() -> None:
@@ -115,7 +115,7 @@ def test_auto_is_the_papers_four_for_coupled_attacks() -> None:
 
 
 def test_windows_at_once_stand_among_the_parameters_of_coupled_attacks_alone() -> None:
-    """So that tables tell rows apart that differ in nothing else."""
+    """Tables tell rows apart by it that differ in nothing else."""
     assert json.loads(coupled("released", 3).params)["window_batch"] == 3
     assert coupled("paper", 3).params == attack_params(coupled("paper", 3).attack)
     assert "window_batch" not in coupled("paper", 3).params
@@ -165,7 +165,7 @@ def test_attack_of_another_package_is_told_apart_by_its_source() -> None:
     assert attack_identity(Longer(eps=0.1))["source_sha256"] == source
 
 
-def test_only_what_differs_from_its_default_is_kept() -> None:
+def test_identities_keep_only_parameters_that_differ_from_their_default() -> None:
     assert attack_identity(make("pgd", eps=0.1, steps=20, random_start=False)) == {
         "name": "pgd",
         "revision": 1,

@@ -21,10 +21,10 @@ Checks = dict[type, jsonschema.Draft7Validator]
 
 @pytest.fixture(scope="module")
 def checks() -> Checks:
-    found = {model: schema_of(model) for model in (JobSpec, TrainJob)}
-    for schema in found.values():
+    schemas = {model: schema_of(model) for model in (JobSpec, TrainJob)}
+    for schema in schemas.values():
         jsonschema.Draft7Validator.check_schema(schema)
-    return {model: jsonschema.Draft7Validator(schema) for model, schema in found.items()}
+    return {model: jsonschema.Draft7Validator(schema) for model, schema in schemas.items()}
 
 
 def test_every_packaged_job_is_right(checks: Checks) -> None:
@@ -67,7 +67,7 @@ def test_a_mistake_in_a_training_job_is_marked(checks: Checks) -> None:
         assert list(checks[JobSpec].iter_errors(small(training=[training]))) != []
 
 
-def test_what_a_job_file_may_say_is_taken(checks: Checks) -> None:
+def test_the_schema_accepts_valid_job_files(checks: Checks) -> None:
     attacks = [
         {"name": "pgd", "eps": ["8/255", 0.1], "steps": [5, 10], "organs": [["liver"], None], "step_size": "eps/4"},
         {"name": "fgsm", "match": [{"metric": "l2_body", "value": 1}], "datasets": "phantom", "sources": ["a"]},
@@ -79,5 +79,5 @@ def test_what_a_job_file_may_say_is_taken(checks: Checks) -> None:
 
 
 def test_all_of_the_tables_are_in_it() -> None:
-    found = schema_of(JobSpec)["$defs"]
-    assert {f"attack-{name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(found)
+    definitions = schema_of(JobSpec)["$defs"]
+    assert {f"attack-{name}" for name in ATTACKS} | {each.__name__ for each in DATASETS.values()} <= set(definitions)

@@ -56,7 +56,7 @@ def test_a_number_that_is_none_is_refused_wherever_it_stands(place: str, wrong: 
 
 
 @pytest.mark.parametrize("wrong", [name for name in WRONG if name != "flag"])
-def test_so_is_one_in_python(wrong: str) -> None:
+def test_a_number_above_its_limit_is_refused_in_python_too(wrong: str) -> None:
     value = WRONG[wrong]
     for build in (
         lambda: make("pgd", eps=0.1, steps=value),
@@ -115,7 +115,7 @@ HUGE: dict[str, tuple[Spoil, str]] = {
 
 
 @pytest.mark.parametrize("what", HUGE)
-def test_what_a_job_comes_to_is_counted_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_job_is_counted_before_it_is_made(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MODULES", 60)
     spoil, expected = HUGE[what]
     content = job()
@@ -164,7 +164,7 @@ def test_a_stride_or_a_patch_of_nothing_is_one_line(arch: str, args: dict[str, A
     assert refusal(content).startswith(f"job.yaml: models[0]: {arch}: ")
 
 
-def test_what_is_made_of_a_job_is_said() -> None:
+def test_remarks_on_a_job_name_what_was_made_of_it() -> None:
     """A block beyond the window, and cells that stand in it twice."""
     entry = {"name": "sa2", "rho": [0.1, 0.1], "block": 32}
     grid = expand(config.validate(small(attacks=[entry]), JobSpec, where="job.yaml"))

@@ -42,7 +42,7 @@ def test_steps_of_table_3_are_those_published() -> None:
     assert entry.own["steps"] == [10, 20, 30, 40, 50, 60]
 
 
-def test_what_is_missing_is_told_by_name_with_the_place_to_get_it() -> None:
+def test_missing_data_and_checkpoints_are_named_with_their_source() -> None:
     said = {each.what: str(each) for each in missing(job("papers/sa2"))}
     assert set(said) == {
         "dataset synapse",
@@ -54,7 +54,7 @@ def test_what_is_missing_is_told_by_name_with_the_place_to_get_it() -> None:
     assert "get it from https://github.com/asif-hanif/saa" in said["model unet of acdc"]
 
 
-def test_what_is_there_is_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_present_data_and_checkpoints_are_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CHECKPOINTS", str(tmp_path))
     (tmp_path / "synapse/unetr").mkdir(parents=True)
     (tmp_path / "synapse/unetr/clean.pt").touch()
@@ -145,7 +145,7 @@ def part_of_rog(model: str, *tasks: str) -> JobSpec:
     return spec.model_copy(update={"datasets": datasets, "models": models, "attacks": attacks})
 
 
-def test_what_rog_lacks_is_ten_tasks_and_two_networks_of_each() -> None:
+def test_rog_msd_lacks_ten_tasks_and_two_networks_of_each() -> None:
     lacking = missing(job("papers/rog_msd"))
     models = {f"model {name} of {task}" for task in TASKS for name in ("rog-clean", "rog-free_at")}
     assert {each.what for each in lacking} == {f"dataset {task}" for task in TASKS} | models

@@ -1,4 +1,4 @@
-"""What is left to do, given what is there."""
+"""The rest of a grid, given the rows of a store."""
 
 import json
 from collections.abc import Mapping

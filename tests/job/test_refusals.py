@@ -19,7 +19,7 @@ Spoil = Callable[[dict[str, Any]], object]
 
 
 def refusal(folder: Path, spoil: Spoil) -> str:
-    """What the user reads behind the file's name, of a job file that `spoil` has spoilt."""
+    """Message behind the file's name for a job file that `spoil` has spoilt."""
     content = job()
     spoil(content)
     path = write(folder, content)
@@ -233,7 +233,7 @@ def test_a_reference_needs_a_second_case(tmp_path: Path) -> None:
 
 
 def test_the_kinds_of_errors_stay(tmp_path: Path) -> None:
-    """What catches a DataError or CheckpointError still does, place or not."""
+    """A DataError or CheckpointError keeps its type, place or not."""
     for spoil, kind in (
         (lambda c: c["datasets"][0].update(split="x"), DataError),
         (lambda c: c["models"][0].update(checkpoint="x"), CheckpointError),

@@ -27,8 +27,8 @@ def cells(models: list[dict[str, Any]] | None = None, attacks: Any = (FGSM,), **
 
 
 def test_a_model_is_attacked_on_its_datasets_alone() -> None:
-    found = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
-    assert found == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
+    pairs = cells([{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}])
+    assert pairs == [("x", "a", "fgsm"), ("y", "b", "fgsm")]
 
 
 def test_a_target_that_is_named_scores_where_it_is_for() -> None:
@@ -46,8 +46,8 @@ def test_an_ensemble_has_members_of_its_own_datasets() -> None:
 
 @pytest.mark.parametrize("datasets", ["x", ["x"]])
 def test_an_attack_is_made_on_its_datasets_alone(datasets: object) -> None:
-    found = cells([A], [{**FGSM, "datasets": datasets}, GN])
-    assert found == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
+    pairs = cells([A], [{**FGSM, "datasets": datasets}, GN])
+    assert pairs == [("x", "a", "fgsm"), ("x", "a", "gn"), ("y", "a", "gn")]
 
 
 def test_an_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
@@ -55,7 +55,7 @@ def test_an_attack_follows_its_sources_alone_and_is_scored_on_all() -> None:
     assert [(cell.source.name, len(cell.targets)) for cell in grid.cells] == [("b", 2)]
 
 
-def test_so_it_is_where_a_budget_is_matched(tmp_path: Any) -> None:
+def test_matched_budgets_are_found_on_the_models_of_a_dataset_alone(tmp_path: Any) -> None:
     models = [{**A, "datasets": ["x"]}, {**B, "datasets": ["y"]}]
     attack = {"name": "fgsm", "match": {"metric": "l2_body", "value": 1.0}, "sources": ["a"]}
     spec = expanded(job(datasets=DATASETS, models=models, attacks=[GN]))[0].model_copy(
@@ -107,12 +107,12 @@ def test_the_released_code_s_models_are_those_of_the_table() -> None:
 
 @pytest.mark.parametrize(("alias", "own"), ALIASES["attacks"].items())
 def test_the_released_code_s_attacks_are_those_of_the_table(alias: str, own: str) -> None:
-    found = [
+    lines = [
         expanded(job(models=[A], attacks=[{"name": name, **PARAMETERS[own], "block": 8}]))[1].cells[0]
         for name in (alias, own)
     ]
-    assert found[0].cell_id == found[1].cell_id
-    assert found[0].attack.name == own
+    assert lines[0].cell_id == lines[1].cell_id
+    assert lines[0].attack.name == own
 
 
 def test_models_of_one_name_keep_what_each_was_given() -> None:
@@ -124,5 +124,5 @@ def test_models_of_one_name_keep_what_each_was_given() -> None:
 def test_the_released_code_s_dataset_is_that_of_the_table() -> None:
     from freqbench.job.schema import build_dataset
 
-    found = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
-    assert (type(found[0]), found[0].whole_recipe()) == (type(found[1]), found[1].whole_recipe())
+    datasets = [build_dataset({"name": name, "root": "somewhere"}, "job") for name in ("btcv", "synapse")]
+    assert (type(datasets[0]), datasets[0].whole_recipe()) == (type(datasets[1]), datasets[1].whole_recipe())

@@ -1,4 +1,4 @@
-"""What a compaction leaves alone, and that no committed row is lost or doubled whoever writes, compacts or dies."""
+"""A compaction leaves large files alone; no committed row is lost or doubled, whoever writes, compacts or dies."""
 
 import random
 import shutil
@@ -58,7 +58,7 @@ def names(store: Store) -> list[str]:
 
 
 def seen(store: Store) -> tuple[list[Any], list[Any]]:
-    """What a reader sees of rows, in a fixed order."""
+    """Rows as a reader sees them, in a fixed order."""
     classes = store.class_records().select(["cell_id", "class_index", "dsc", "run_id"]).to_pylist()
     return sorted(store.rows(("cell_id", "dsc", "run_id"))), sorted(tuple(row.values()) for row in classes)
 
@@ -89,8 +89,8 @@ def pair(number: int, mib: float, lost: int = 0) -> Pair:
 def test_a_pair_is_left_alone_that_is_large_or_larger_than_all_smaller_ones(
     sizes: list[float], merged: list[int]
 ) -> None:
-    found = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
-    assert [int(pair.name) for pair in found] == merged
+    pairs = chosen([pair(number, mib) for number, mib in enumerate(sizes)])
+    assert [int(pair.name) for pair in pairs] == merged
 
 
 @pytest.mark.parametrize(("lost", "merged"), [(0, []), (10, []), (11, ["0"])])
@@ -146,22 +146,22 @@ def filled(tmp_path: Path) -> Callable[[str], Store]:
 def test_a_compaction_that_dies_at_any_step_loses_and_doubles_nothing(
     filled: Callable[[str], Store], full_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a death leaves is what a reader finds just before the next write or removal."""
+    """A death leaves the state that a reader sees just before the next write or removal."""
     monkeypatch.setattr(compaction, "FULL_BYTES", full_bytes)
     monkeypatch.setattr(compaction, "chosen", list)
     store = filled("out")
-    before, found = seen(store), list[Any]()
+    before, states = seen(store), list[Any]()
     for name in ("write_atomic", "remove"):
         real = getattr(storage, name)
 
         def step(*arguments: Any, real: Callable[..., None] = real) -> None:
-            found.append(seen(Store(store.root)))
+            states.append(seen(Store(store.root)))
             real(*arguments)
 
         monkeypatch.setattr(storage, name, step)
     store.compact()
-    assert [step for step, rows in enumerate([*found, seen(store)]) if rows != before] == []
-    assert len(found) >= 14, "two writes and six pairs of removals"
+    assert [step for step, rows in enumerate([*states, seen(store)]) if rows != before] == []
+    assert len(states) >= 14, "two writes and six pairs of removals"
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_worse_case_replaces_the_former_and_a_better_one_does_not_in_this_run_
     assert storage.read_bytes(listed(root)[OTHER, "d" * 16]) == b"d0.1"
 
 
-def test_of_two_runs_at_once_readers_take_the_worst(tmp_path: Path) -> None:
+def test_readers_take_the_worst_glimpse_of_two_runs_at_once(tmp_path: Path) -> None:
     one, two = Glimpses(str(tmp_path)), Glimpses(str(tmp_path))
     for run, drop, case in ((one, 1.0, "a"), (two, 2.0, "b"), (one, 12.0, "c"), (two, 3.0, "d")):
         run.add(glimpse(drop, case))
@@ -48,7 +48,7 @@ def test_of_two_runs_at_once_readers_take_the_worst(tmp_path: Path) -> None:
     assert cases(str(tmp_path)) == {CELL: "c"}
 
 
-def test_what_could_not_be_written_waits(tmp_path: Path) -> None:
+def test_an_unwritten_glimpse_waits(tmp_path: Path) -> None:
     (tmp_path / "glimpses").write_text("a file where the folder should be")
     run = Glimpses(str(tmp_path))
     run.add(glimpse(1.0))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
@@ -95,7 +97,7 @@ def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch:
     assert ((other or {})["run_id"], slept) == ("a", [lease.POLL_S])
 
 
-def test_only_the_holder_releases_it(root: str) -> None:
+def test_a_lease_is_released_by_its_holder_alone(root: str) -> None:
     first = Lease(root, "a")
     assert first.take() is None
     Lease(root, "b").release()
@@ -104,7 +106,7 @@ def test_only_the_holder_releases_it(root: str) -> None:
     assert Lease(root, "b").take() is None
 
 
-def test_it_is_renewed_while_it_is_held_and_gone_after(root: str) -> None:
+def test_a_lease_is_renewed_while_held_and_gone_after(root: str) -> None:
     path = storage.join(root, "leases", "1-of-1.json")
     with Lease(root, "a", renew_seconds=0.01).held(False, print):
         first, end = storage.read_bytes(path), time.monotonic() + 60
@@ -136,3 +138,32 @@ def test_two_at_the_same_moment_do_not_both_hold_it(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert len(held) < 2
+
+
+# Shards
+
+CELLS = st.integers(0, 2**64 - 1).map(lambda number: f"{number:016x}")
+
+
+@given(CELLS, st.integers(1, 50))
+def test_every_cell_is_in_exactly_one_shard(cell_id: str, count: int) -> None:
+    assert sum(Shard(number=number, count=count).holds(cell_id) for number in range(1, count + 1)) == 1
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.data())
+def test_shards_overlap_if_a_cell_can_be_in_both(first: int, second: int, data: st.DataObject) -> None:
+    one = Shard(number=data.draw(st.integers(1, first)), count=first)
+    other = Shard(number=data.draw(st.integers(1, second)), count=second)
+    shared = any(one.holds(f"{cell:016x}") and other.holds(f"{cell:016x}") for cell in range(first * second))
+    assert one.overlaps(other) is shared is other.overlaps(one)
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "2", "2/", "/8", "-1/8", "a/b", "2/8/1", "1/1000000000", " 1/2", "1/0"])
+def test_another_text_is_no_shard_and_refused_in_one_line(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--shard: expected NUMBER/COUNT such as 2/8, from 1/8 to 8/8, got '"):
+        Shard.parse(text)
+
+
+def test_a_shard_is_written_as_it_is_read() -> None:
+    assert str(Shard.parse("2/8")) == "2/8"
+    assert Shard() == Shard.parse("1/1")

@@ -14,8 +14,7 @@ from tools.benchmarks.test_scale import answer
 
 from freqbench.core.files import storage
 from freqbench.engine import run
-from freqbench.engine.progress import Listener
-from freqbench.engine.worker import WorkerSpec
+from freqbench.engine.score_additions import Additions
 from freqbench.job.plan import make_plan
 from freqbench.results import Store, files, writer
 
@@ -24,7 +23,7 @@ MERGED = "compacted-a-000001.parquet"
 
 
 def methods(s3: S3, part: str = "") -> Counter[str]:
-    """How many requests of each method there were since this was last asked."""
+    """Number of requests of each method since the last call."""
     return Counter(request.split()[0] for request in s3.requests() if part in request)
 
 
@@ -100,7 +99,7 @@ def test_the_list_of_runs_is_made_of_names(s3: S3, s3_root: str) -> None:
         *(pytest.param(rate, marks=pytest.mark.integration) for rate in (51, 512)),
     ],
 )
-def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
+def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
     units_a_second: int, s3: S3, s3_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At most a pair of files and a sign of life in five seconds or 5,000 records; it lists when it begins and ends."""
@@ -110,16 +109,17 @@ def test_what_a_run_asks_of_s3_goes_by_its_seconds_not_by_its_units(
     attack = {"name": "gn", "std": [i / 4000 for i in range(1, 1001)]}
     plan = make_plan(expanded(small(attacks=[attack], metrics=["dsc"]))[1], {})
 
-    def work(spec: WorkerSpec, listener: Listener) -> None:
-        for unit in plan.units:
-            now[0] += 1 / units_a_second
-            listener.take(answer(unit, spec.run_id))
-            listener.tick([])
-
     s3.requests()
     with monkeypatch.context() as patch:
         patch.setattr(Store, "compact", lambda *_: None)
-        run.carry_out(plan, s3_root, Console(file=io.StringIO()), work)
+        store = Store(s3_root)
+        recorder = run.Recorder(store, plan, Console(file=io.StringIO()))
+        with recorder.recorded() as spec:
+            for unit in plan.units:
+                now[0] += 1 / units_a_second
+                recorder.take(answer(unit, spec.run_id))
+                recorder.tick([])
+        Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     asked = s3.requests()
     lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
     puts = sum(request.startswith("PUT ") for request in asked)

@@ -15,8 +15,8 @@ from freqbench.results.rowid import find_row, row_id, sample_rows
 def many_rows(tmp_path: Path) -> Store:
     """300 rows, of which one failed."""
     made = Store(str(tmp_path))
-    found = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
-    made.writer("run0", interval_s=0).add([*found, make_failed(300, cell_id="failed")], [])
+    rows = [make_record(number, cell_id=f"cell{number}") for number in range(299)]
+    made.writer("run0", interval_s=0).add([*rows, make_failed(300, cell_id="failed")], [])
     return made
 
 
@@ -29,7 +29,7 @@ def test_a_row_is_found_by_the_beginning_of_its_id_a_digest_of_its_key(many_rows
 
 
 @pytest.mark.parametrize("text", ["abc", "ABCDEF", "0123456789abcdef0", "../run", ""])
-def test_what_is_no_id_is_refused(many_rows: Store, text: str) -> None:
+def test_a_text_that_is_no_row_id_is_refused(many_rows: Store, text: str) -> None:
     with pytest.raises(UserError, match="--row: expected 6 to 16 hex digits"):
         find_row(many_rows, text)
 

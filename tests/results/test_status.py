@@ -23,7 +23,7 @@ def said(out: Path, table: int = 0) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("\u2502")[1:-1]] for line in capture.get().splitlines()]
 
 
-def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_status_counts_done_failed_and_missing_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_below(monkeypatch, 0.02)
     execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
     _, wider = expanded(small(attacks=[FGSM, {"name": "bim", "eps": "8/255"}], metrics=["dsc"]))
@@ -31,8 +31,8 @@ def test_what_is_done_failed_and_missing(tmp_path: Path, monkeypatch: pytest.Mon
     assert [row for row in said(tmp_path) if row] == [["fgsm", "a", "2", "1"], ["not done yet", "", "1", ""]]
 
 
-def test_what_the_time_of_the_workers_went_to(tmp_path: Path) -> None:
-    """Of the runs that go on, else of the last one; with the workers whose devices wait most where they are many."""
+def test_the_status_shows_load_device_and_idle_time_of_workers(tmp_path: Path) -> None:
+    """Runs that go on are shown, else the last one; of many workers those whose devices wait most."""
     execute(small(attacks=[FGSM], metrics=["dsc"]), tmp_path)
     (worker,) = Store(str(tmp_path)).runs()[0]["workers"]
     assert (worker["worker"], worker["units"]) == (1, 3)
@@ -49,7 +49,7 @@ def test_what_the_time_of_the_workers_went_to(tmp_path: Path) -> None:
     assert rows[1] == ["1", "n1", "1", "1", "7", "2", "70 %"]
 
 
-def test_neither_torch_nor_pandas_is_loaded() -> None:
+def test_the_status_loads_neither_torch_nor_pandas() -> None:
     code = "import sys, freqbench.cli, freqbench.results.status; print(*{'torch', 'pandas'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

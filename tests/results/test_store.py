@@ -12,7 +12,7 @@ from results.conftest import make_classes, make_failed, make_record
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.results import CLASS_RECORDS, RECORDS, Store, to_table
-from freqbench.results.schema import LATER, VERSION_FIELD
+from freqbench.results.schema import VERSION_FIELD
 from freqbench.results.writer import commit as write_pair
 
 
@@ -27,7 +27,7 @@ def empty_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return Store(str(tmp_path / "out") if request.param == "local" else f"memory://{tmp_path.name}/{request.param}")
 
 
-def test_what_is_written_is_read(empty_store: Store) -> None:
+def test_written_rows_are_read(empty_store: Store) -> None:
     row = make_record(hd95=math.nan, lpips_distance=None, null_reasons='{"lpips_distance": "no weights"}')
     commit(empty_store, "run0", row)
     (read,) = empty_store.records().to_pylist()
@@ -46,9 +46,9 @@ def test_ok_wins_over_failed_then_the_latest_whatever_the_order_of_files(empty_s
     commit(empty_store, "a", make_record(2, dsc=0.2), make_failed(2, cell_id="bad", error="new"))
     commit(empty_store, "b", make_record(1, dsc=0.1), make_failed(1, cell_id="bad", error="old"))
     commit(empty_store, "c", make_failed(3))
-    found = empty_store.records(("error", "dsc", "cell_id"))
-    assert found.column_names == ["error", "dsc", "cell_id"]
-    assert [tuple(row.values()) for row in found.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
+    table = empty_store.records(("error", "dsc", "cell_id"))
+    assert table.column_names == ["error", "dsc", "cell_id"]
+    assert [tuple(row.values()) for row in table.to_pylist()] == [("new", None, "bad"), (None, 0.2, "cell0")]
 
 
 def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
@@ -62,8 +62,8 @@ def test_each_part_of_the_key_tells_rows_apart(empty_store: Store) -> None:
 def test_class_rows_are_those_of_the_winning_record(empty_store: Store) -> None:
     commit(empty_store, "a", make_record(1, dsc=0.1), make_record(2, dsc=0.2), make_record(3, cell_id="c", dsc=0.3))
     commit(empty_store, "b", make_record(4, dsc=0.4))
-    found = empty_store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
-    assert found.select(["dsc", "class_index"]).to_pylist() == [
+    table = empty_store.class_records().sort_by([("dsc", "ascending"), ("class_index", "ascending")])
+    assert table.select(["dsc", "class_index"]).to_pylist() == [
         {"dsc": dsc, "class_index": index} for dsc in (0.3, 0.4) for index in (0, 1)
     ]
 
@@ -170,7 +170,7 @@ def test_records_without_their_file_of_classes_do_not_count_until_they_are_made_
 # The version of the schema
 
 EXAMPLE = Path(__file__).parent / "example"
-"""Written by an earlier commit of this version (job: `run.json`), never by later code."""
+"""A store whose values no later code computed (job: `run.json`)."""
 
 # Read once from the files with pyarrow alone: cell, case, Dice, HD95, largest change.
 PGD, FGSM, FIRST, SECOND = "eacae9376830b157", "d636b254b839aeea", "076d028b807c63c2", "ca9082f2e72b454a"
@@ -184,26 +184,14 @@ VALUES = {
 
 def test_the_stored_example_of_this_version_is_read() -> None:
     store = Store(str(EXAMPLE))
-    found = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
-    assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in found} == VALUES
+    rows = store.records(["cell_id", "case_key", "dsc", "hd95", "linf"]).to_pylist()
+    assert {tuple(row.values())[:2]: tuple(row.values())[2:] for row in rows} == VALUES
     assert len(store.class_records()) == 24
     assert store.job()["spec"]["name"] == "age"
     for kind, columns in (("records", RECORDS), ("class_records", CLASS_RECORDS)):
         (path,) = (EXAMPLE / kind).iterdir()
         names = pq.read_schema(path).names
-        wanted = [column.name for column in columns if column.name in names or column.name not in LATER]
-        assert names == wanted, "raise SCHEMA_VERSION"
-    assert set(store.records(["reference"])["reference"].to_pylist()) == {"label"}
-
-
-def test_a_column_that_published_files_lack_is_null_and_compacting_keeps_it_so(folder: Path) -> None:
-    path, store = folder / "records" / "a-000000.parquet", Store(str(folder))
-    pq.write_table(pq.read_table(path).drop_columns(LATER), path)
-    commit(store, "new", make_record(cell_id="c", caution="gradients of 0"))
-    for _ in range(2):
-        assert sorted(store.rows(("cell_id", "caution"))) == [("c", "gradients of 0"), ("cell0", None)]
-        store.compact()
-    assert len(list((folder / "records").iterdir())) == 1
+        assert names == [column.name for column in columns], "raise SCHEMA_VERSION"
 
 
 NEWER, OLDER = "a newer freqbench: update this one; nothing was changed", "an older freqbench: run the job again"
@@ -223,11 +211,9 @@ def test_another_version_is_refused_in_one_line(folder: Path, version: int | str
             read()
 
 
-def test_a_file_of_before_this_version_is_refused_in_one_line(folder: Path) -> None:
-    """Its number is this version's, as it was never released: its columns tell."""
+@pytest.mark.parametrize("column", ["target_method", "draws"])
+def test_a_file_without_a_column_is_refused_in_one_line(folder: Path, column: str) -> None:
     path = folder / "records" / "a-000000.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["target_method"]), path)
-    with pytest.raises(
-        UserError, match=r"expected the columns .* version 1, got no target_method.*: run the job again"
-    ):
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(UserError, match=rf"expected the columns .* version 1, got no {column}.*: run the job again"):
         Store(str(folder)).covered()

@@ -1,4 +1,4 @@
-"""When a number still agrees with the one that is stored."""
+"""A number agrees with the stored one within a tolerance."""
 
 import math
 
@@ -21,6 +21,6 @@ from freqbench.results.tolerances import Tolerance
     ],
 )
 def test_a_tolerance_is_a_size_and_a_share_of_what_is_stored(
-    absolute: float, relative: float, stored: float, found: float, agrees: bool
+    absolute: float, relative: float, stored: float, value: float, agrees: bool
 ) -> None:
-    assert Tolerance(absolute=absolute, relative=relative).allows(stored, found) == agrees
+    assert Tolerance(absolute=absolute, relative=relative).allows(stored, value) == agrees

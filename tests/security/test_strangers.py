@@ -240,7 +240,7 @@ def test_an_audit_does_not_replace_files_of_others(name: str, tmp_path: Path) ->
     put(tmp_path, f"audit/{name}")
     files = {
         probe_files.GRADIENTS: probe_files.Gradients(steps=1, step_size="1/255", versions={}, windows=()),
-        probe_files.SAVED: probe_files.Saved(versions={}, volumes=()),
+        probe_files.SAVED: probe_files.SavedScores(versions={}, volumes=()),
     }
     with pytest.raises(UserError, match=f"^{tmp_path}/audit/{name}: "):
         probe_files.write(str(tmp_path), files[name])

@@ -40,7 +40,7 @@ def job_of(*more: dict[str, Any], **changes: Any) -> TrainJob:
 
 
 def identities(job: TrainJob) -> dict[str, str]:
-    """Of each network by its name."""
+    """Identities by the networks' names."""
     return {training.model.name: training.identity for training in prepare(job).trainings}
 
 

@@ -16,7 +16,7 @@ import pytest
 import tiny_training
 import yaml
 
-from freqbench.job.training import Schedule
+from freqbench.job.training import TrainingSchedule
 from freqbench.training import train
 from freqbench.training.loop import Team, Trainer
 from freqbench.training.state import Row, read_log
@@ -38,7 +38,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 
 @pytest.mark.parametrize(("size", "accumulate"), [(1, 1), (2, 2), (4, 1)])
 def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int) -> None:
-    schedule = Schedule(batch_size=8, accumulate=accumulate)
+    schedule = TrainingSchedule(batch_size=8, accumulate=accumulate)
     parts = [
         part
         for rank in range(size)
@@ -51,9 +51,9 @@ def test_the_crops_of_a_step_are_shared_out_each_once(size: int, accumulate: int
     assert len(parts) == size * accumulate
 
 
-def assert_alike(found: list[Row], alone: list[Row]) -> None:
+def assert_alike(rows: list[Row], alone: list[Row]) -> None:
     """Losses of all steps, and the Dice, clean and attacked, that they lead to."""
-    for row, expected in zip(found, alone, strict=True):
+    for row, expected in zip(rows, alone, strict=True):
         assert row.loss == pytest.approx(expected.loss, abs=2e-3)
         assert row.dice_select == pytest.approx(expected.dice_select, abs=0.01)
         assert row.dice_attacked == pytest.approx(expected.dice_attacked, abs=0.01)
@@ -81,14 +81,14 @@ def test_two_processes_that_share_crops_learn_what_one_learns(shared: list[Row],
 
 def parts_of(process: "subprocess.Popen[str]", name: str = "RayTrainWorker") -> list[psutil.Process]:
     """The processes that train, or others of its Ray."""
-    found = []
+    rows = []
     for each in psutil.Process(process.pid).children(recursive=True):
         try:
             if name in " ".join(each.cmdline()):
-                found.append(each)
+                rows.append(each)
         except psutil.Error:  # gone meanwhile
             continue
-    return found
+    return rows
 
 
 @pytest.mark.integration
@@ -131,7 +131,7 @@ def disturbed(folder: Path, disturb: Callable[["subprocess.Popen[str]"], None]) 
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-def test_what_ends_a_training_is_said_in_a_line_and_the_same_command_goes_on_to_the_same_bits(
+def test_a_stopped_training_tells_why_and_a_repeated_command_reaches_the_same_bits(
     shared: list[Row], tmp_path: Path
 ) -> None:
     """Ray itself would end the process of a lost head after a minute, in a line of its own.

@@ -63,8 +63,8 @@ def refuse(*arguments: object, **named: object) -> None:
 
 def started(capsys: Said, *words: str, code: int = 0) -> str:
     """`bench.py run job.yaml`, in this process; what it says on stdout, or on stderr where it is refused."""
-    found, out, err = bench(capsys, "run", "job.yaml", "--engine", "serial", *words)
-    assert found == code, err
+    status, out, err = bench(capsys, "run", "job.yaml", "--engine", "serial", *words)
+    assert status == code, err
     return err if code == 2 else out
 
 
@@ -198,7 +198,7 @@ def test_score_with_a_job_does_not_train(trained_copy: Path, capsys: Said, monke
     )
 
 
-def test_of_several_shards_the_first_trains(
+def test_the_first_of_several_shards_trains(
     folder: Path, done: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert started(capsys, "--shard", "2/2", code=2) == (
@@ -239,7 +239,7 @@ def test_cases_that_shaped_a_network_are_told_when_it_is_scored_on_them(
 
 
 def test_replicates_share_their_method_however_they_are_named(folder: Path) -> None:
-    """By `train://` and by the file alone; another network has another method."""
+    """`train://` and the file alone give one method; another network has another."""
     write(folder, "adv.yaml", training(replicates=2, steps=1, warmup_steps=0))
     entries = [
         {"name": "m", "checkpoint": "train://net", "replicates": 2},
@@ -247,11 +247,11 @@ def test_replicates_share_their_method_however_they_are_named(folder: Path) -> N
     ]
     job = config.validate(benchmark(models=[{**each, "min_dice": 0} for each in entries]), JobSpec, "job.yaml")
     cells = expand(link.fulfilled(job, print)).cells
-    found = {cell.source.name: cell.source.method_id for cell in cells}
-    assert found["m"] == found["m.1"] != found["o"]
-    assert len(found) == 3
+    methods = {cell.source.name: cell.source.method_id for cell in cells}
+    assert methods["m"] == methods["m.1"] != methods["o"]
+    assert len(methods) == 3
     (alone,) = tiny_job.expanded(benchmark("runs/adv/net.1/best.safetensors", training=[]))[1].cells
-    assert alone.source.method_id == found["m"]
+    assert alone.source.method_id == methods["m"]
 
 
 def test_a_job_that_trains_nothing_stays_as_it_is() -> None:

@@ -1,4 +1,4 @@
-"""What `training` of a benchmark job may hold, and which network a `train://` checkpoint names."""
+"""Entries of `training` of a benchmark job, and the networks that `train://` checkpoints name."""
 
 import re
 from pathlib import Path
@@ -55,11 +55,11 @@ def test_every_way_to_name_a_training_job_is_the_same_one(
 ) -> None:
     monkeypatch.setenv("HERE", str(folder))
     entry = entry.format(folder) if isinstance(entry, str) and "{}" in entry else entry
-    (found,) = described("train://net", training=[entry]).training
-    assert isinstance(found.job, TrainJob)
-    assert found.out == out
+    (training,) = described("train://net", training=[entry]).training
+    assert isinstance(training.job, TrainJob)
+    assert training.out == out
     expected = config.validate(TRAINING, TrainJob, "x")
-    assert (found.job, identities(found.job)) == (expected, identities(expected))
+    assert (training.job, identities(training.job)) == (expected, identities(expected))
 
 
 def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
@@ -83,8 +83,8 @@ def test_two_jobs_may_train_one_name_each() -> None:
 def test_an_entry_of_replicates_is_a_model_each() -> None:
     models = [{"name": "m", "checkpoint": "train://adv/net", "replicates": 3, "min_dice": 0}]
     spec = described(models=models, training=[training(replicates=3)])
-    found = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
-    assert found == [(f"m{end}", f"train://adv/net{end}", "unet", 1) for end in ("", ".1", ".2")]
+    entries = [(entry.name, entry.checkpoint, entry.arch, entry.replicates) for entry in spec.models]
+    assert entries == [(f"m{end}", f"train://adv/net{end}", "unet", 1) for end in ("", ".1", ".2")]
     assert config.validate(spec.model_dump(mode="json"), JobSpec, spec.where) == spec
 
 

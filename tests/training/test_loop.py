@@ -14,7 +14,7 @@ from torch import Tensor
 
 from freqbench.core.errors import UserError
 from freqbench.core.types import Case
-from freqbench.job.training import Schedule
+from freqbench.job.training import TrainingSchedule
 from freqbench.training import loop
 from freqbench.training.loop import fit, learning_rate
 from freqbench.training.plan import prepare
@@ -122,7 +122,7 @@ def test_noise_is_resumed_too(tmp_path: Path, loaders: int) -> None:
     assert weights(run(tmp_path / "bare", **bare)) != weights(uncut)
 
 
-def test_the_moving_average_is_what_is_judged_and_kept(tmp_path: Path) -> None:
+def test_the_moving_average_is_judged_and_kept(tmp_path: Path) -> None:
     steps: list[dict[str, Tensor]] = []
     judged = run(
         tmp_path,
@@ -208,18 +208,18 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_good(tmp_path: Path)
 
 @pytest.fixture
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[list[Tensor]]:
-    """Of every step, as the optimizer gets them."""
-    found: list[list[Tensor]] = []
+    """Gradients of every step, as the optimizer gets them."""
+    of_steps: list[list[Tensor]] = []
     clip = torch.nn.utils.clip_grad_norm_
 
     def noted(parameters: Any, limit: float) -> Tensor:
         parameters = list(parameters)
         norm = clip(parameters, limit)
-        found.append([parameter.grad.clone() for parameter in parameters])
+        of_steps.append([parameter.grad.clone() for parameter in parameters])
         return norm
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
-    return found
+    return of_steps
 
 
 def test_crops_in_parts_give_the_gradient_of_all(tmp_path: Path, gradients: list[list[Tensor]]) -> None:
@@ -245,7 +245,7 @@ def test_bf16_computes_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
 
 
 def test_the_learning_rate_rises_and_follows_half_a_cosine() -> None:
-    schedule = Schedule(steps=110, warmup_steps=10, lr=2.0)
+    schedule = TrainingSchedule(steps=110, warmup_steps=10, lr=2.0)
     assert [learning_rate(step, schedule) for step in (0, 4, 9, 10)] == pytest.approx([0.2, 1.0, 2.0, 2.0])
     assert learning_rate(60, schedule) == pytest.approx(1.0)
     assert learning_rate(85, schedule) == pytest.approx(1 + math.cos(0.75 * math.pi))

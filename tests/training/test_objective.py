@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from freqbench.attacks import make
 from freqbench.job.training import FrequencyConsistency
 from freqbench.models import InputAdapter, SegmentationModel
-from freqbench.training.objective import Adversary, Objective, Union, _of_highest_loss
+from freqbench.training.objective import Adversary, MixedAdversary, StepLoss, _of_highest_loss
 from freqbench.training.validation import choice, mean_foreground, under_attacks
 
 ROI = (8, 8, 8)
@@ -40,15 +40,15 @@ def crops(batch: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     return images, attacked, torch.randint(0, 3, images.shape, generator=generator)
 
 
-def objective(net: nn.Module, **consistency: Any) -> Objective:
-    return Objective(net, InputAdapter(), FrequencyConsistency(**consistency) if consistency else None, half=False)
+def objective(net: nn.Module, **consistency: Any) -> StepLoss:
+    return StepLoss(net, InputAdapter(), FrequencyConsistency(**consistency) if consistency else None, half=False)
 
 
 def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **parameters: Any) -> Adversary:
     return Adversary(attack=make(name, **parameters), random_budget=budget, seed=3)
 
 
-def test_at_is_the_loss_on_attacked_crops_alone() -> None:
+def test_at_counts_the_loss_on_attacked_crops_alone() -> None:
     net, (_, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(None, attacked, labels)
     assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)
@@ -86,10 +86,10 @@ def test_the_network_is_in_evaluation_mode_while_it_is_attacked_and_back_after()
 def test_attacked_crops_are_those_of_the_attack_itself() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
     attack = make("pgd", eps=8 / 255, steps=2, random_start=False)
-    found = Adversary(attack=attack, random_budget=None, seed=0).attacked(
+    volumes = Adversary(attack=attack, random_budget=None, seed=0).attacked(
         SegmentationModel(net, ROI), images, labels, 5, [8, 9]
     )
-    assert torch.equal(found, attack(SegmentationModel(net, ROI), images, labels).adversarial)
+    assert torch.equal(volumes, attack(SegmentationModel(net, ROI), images, labels).adversarial)
 
 
 def test_draws_belong_to_a_crop_whatever_stands_beside_it() -> None:
@@ -115,18 +115,18 @@ def test_a_random_budget_is_drawn_anew_every_step_and_the_same_again() -> None:
 
 def test_an_attack_that_mixes_with_another_crop_takes_the_next_of_the_batch() -> None:
     net, (images, _, labels) = Watched().eval(), crops()
-    found = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
-    assert found.shape == images.shape
-    assert not torch.equal(found, images)
+    volumes = adversary("faa", steps=1).attacked(SegmentationModel(net, ROI), images, labels, 0, [0, 1])
+    assert volumes.shape == images.shape
+    assert not torch.equal(volumes, images)
 
 
 # Unions of attacks
 
 
-def union(mix: str, shares: tuple[float, ...] | None = None) -> Union:
-    """Of a weak attack and a strong one, which a crop can be told apart by."""
+def union(mix: str, shares: tuple[float, ...] | None = None) -> MixedAdversary:
+    """A weak attack and a strong one, whose crops can be told apart."""
     each = tuple(adversary(eps=eps / 255, steps=2, random_start=False) for eps in (1, 8))
-    return Union(adversaries=each, mix=mix, shares=shares, seed=3)
+    return MixedAdversary(adversaries=each, mix=mix, shares=shares, seed=3)
 
 
 def test_a_random_mix_attacks_by_the_adversary_drawn_for_the_first_crop() -> None:
@@ -171,7 +171,7 @@ def test_an_average_learns_from_the_mean_of_the_losses_under_each_attack() -> No
 
 def test_trades_adds_the_divergence_of_attacked_predictions_from_clean_ones() -> None:
     net, (images, attacked, labels) = Watched().eval(), crops()
-    loss, terms = Objective(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
+    loss, terms = StepLoss(net, InputAdapter(), None, half=False, beta=6)(images, attacked, labels)
     of = [torch.distributions.Categorical(logits=net(x).movedim(1, -1)) for x in (images, attacked)]
     distance = float(torch.distributions.kl_divergence(*of).mean())
     assert terms[[0, 2]].tolist() == pytest.approx([float(MONAI(net(images), labels)), 6 * distance], abs=1e-5)
@@ -202,5 +202,5 @@ def test_figures_of_several_attacks_by_hand() -> None:
 
 
 def test_each_way_to_choose() -> None:
-    found = [choice(by, clean=0.8, attacked=0.6, worst=0.5) for by in ("clean", "attacked", "mean", "worst")]
-    assert found == pytest.approx([0.8, 0.6, 0.7, 0.5])
+    scores = [choice(by, clean=0.8, attacked=0.6, worst=0.5) for by in ("clean", "attacked", "mean", "worst")]
+    assert scores == pytest.approx([0.8, 0.6, 0.7, 0.5])

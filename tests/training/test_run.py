@@ -40,9 +40,9 @@ def weights(folder: Path, name: str = "net") -> dict[str, Tensor]:
 
 
 def done(job: TrainJob, out: Path) -> dict[str, TrainResult]:
-    """What `train` would skip."""
-    found = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
-    return {name: result for name, result in found.items() if result}
+    """Networks that `train` would skip."""
+    results = {each.model.name: finished(each, str(out)) for each in prepare(job).trainings}
+    return {name: result for name, result in results.items() if result}
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -111,7 +111,8 @@ def test_the_stored_file_says_all_that_a_benchmark_wants(trained: Trained) -> No
     record = metadata["training"]
     assert (record["objective"], record["attack"]["name"], record["seed"]) == ("vaft", "vafa", 0)
     assert record["start"]["identity"] == identities(job)["net"]
-    assert record["splits"] == {"train": "train", "select": "validation", "test": "test"}
+    splits = {"train": "train", "select": "validation", "test": "test"}
+    assert record["splits"] == {**splits, "selected_on_test": False}
     assert record["steps"] == record["schedule"]["steps"] == 4
     assert set(record["dice_test_classes"]) == set(record["class_names"])
     expected = {role: [ref.fingerprint for ref in lists[role].refs()] for role in ("train", "select")}
@@ -139,7 +140,7 @@ def test_curves_are_drawn_where_tensorboard_is(trained: Trained) -> None:
 def test_a_training_that_is_killed_at_any_write_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any]
 ) -> None:
-    """What `kill -9` leaves is what there is just before a file gets its name, half-written ones of a dead process
+    """`kill -9` leaves the files from just before a file gets its name, half-written ones of a dead process
     among it."""
     job, left = job_of(models=[{**model, "name": "net"}], steps=2, warmup_steps=0, threads=1), list[Path]()
     dead = subprocess.Popen(["true"])
@@ -249,7 +250,7 @@ def test_crops_cut_here_are_those_of_other_processes_and_half_precision_is_round
     assert same(half, {key: tensor.half() for key, tensor in whole.items()})
 
 
-def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
+def test_finished_networks_are_skipped_also_in_a_moved_folder(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job, out = trained
@@ -257,21 +258,21 @@ def test_what_is_finished_is_skipped_also_where_the_folder_was_moved(
     moved = out.rename(tmp_path / "moved")
     try:
         results = train(job, str(moved))
-        found = done(job, moved)
+        former = done(job, moved)
     finally:
         moved.rename(out)
     assert [result.path for result in results] == [f"{moved}/{name}/best.safetensors" for name in ("net", "vaft")]
-    assert list(found.values()) == results
+    assert list(former.values()) == results
     assert capsys.readouterr().err.startswith("net: finished before, test Dice ")
 
 
 @pytest.mark.parametrize("changes", [{"lr": 2e-2}, {"seed": 1}, {"half": False}, {"max_minutes": 9}])
-def test_what_another_job_left_is_not_finished(trained: Trained, changes: dict[str, object]) -> None:
+def test_a_network_of_another_job_is_not_finished(trained: Trained, changes: dict[str, object]) -> None:
     job, out = trained
     assert done(job.model_copy(update=changes), out) == {}
 
 
-def test_what_is_changed_or_broken_is_trained_again(tmp_path: Path) -> None:
+def test_a_changed_or_broken_network_is_trained_again(tmp_path: Path) -> None:
     path, job = tmp_path / "net" / "best.safetensors", job_of(steps=1, warmup_steps=0)
     train(job, str(tmp_path), progress=False)
     good = path.read_bytes()

@@ -12,11 +12,11 @@ from freqbench.audit.checks.contrasts import Find, per_model
 from freqbench.audit.checks.evidence import COLUMNS, Evidence, gathered
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted
 
-__all__ = ["CHECKS", "COLUMNS", "Check", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
+__all__ = ["CHECKS", "COLUMNS", "AuditCheck", "Evidence", "Finding", "ModelVerdict", "audited", "gathered", "verdicts"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class AuditCheck:
     """One check of the audit."""
 
     should: str  # the statement that should hold
@@ -25,11 +25,11 @@ class Check:
     is_claim: bool = False  # a violation refutes a claim of robustness, whatever the gradients
 
 
-def _masking(should: str, find: Find, spares: bool = True) -> Check:
-    return Check(should=should, run=per_model(find, spares), is_masking=True)
+def _masking(should: str, find: Find, spares: bool = True) -> AuditCheck:
+    return AuditCheck(should=should, run=per_model(find, spares), is_masking=True)
 
 
-CHECKS: Mapping[str, Check] = {
+CHECKS: Mapping[str, AuditCheck] = {
     "budget": _masking("a larger budget hurts more", gradients.budget),
     "steps": _masking("more steps hurt more", gradients.steps),
     "unbounded": _masking("without a bound nothing is left", gradients.unbounded),
@@ -41,22 +41,22 @@ CHECKS: Mapping[str, Check] = {
     "restarts": _masking("restarts do not change the order", gradients.restarts),
     "zero_gradients": _masking("gradients are not zero", gradients.zero_gradients, spares=False),
     "same_gradients": _masking("gradients are the same twice", gradients.same_gradients, spares=False),
-    "strongest": Check(
+    "strongest": AuditCheck(
         should="no attack with the same bounds is stronger",
         run=per_model(strongest.strongest, spares=True),
         is_claim=True,
     ),
-    "converged": Check(should="the loss has settled", run=per_model(gradients.converged)),
-    "credit": Check(should="the optimisation does the damage", run=per_model(noise.credit, spares=True)),
-    "clean": Check(should="clean volumes are segmented", run=per_model(scores.clean)),
-    "organs": Check(should="every label has every class", run=scores.organs),
-    "hd95": Check(should="HD95 is defined", run=per_model(scores.hd95)),
-    "background": Check(should="DSC is not mostly background", run=scores.background),
-    "saved": Check(should="saved volumes score the same", run=per_model(scores.saved)),
-    "bounds": Check(should="changes are within budget", run=per_model(scores.bounds)),
-    "certified": Check(should="no attack beats a certificate", run=per_model(scores.certified)),
-    "ranking": Check(should="threat models are not mixed", run=scores.ranking),
-    "distances": Check(should="how far attacks go", run=scores.distances),
+    "converged": AuditCheck(should="the loss has settled", run=per_model(gradients.converged)),
+    "credit": AuditCheck(should="the optimisation does the damage", run=per_model(noise.credit, spares=True)),
+    "clean": AuditCheck(should="clean volumes are segmented", run=per_model(scores.clean)),
+    "organs": AuditCheck(should="every label has every class", run=scores.organs),
+    "hd95": AuditCheck(should="HD95 is defined", run=per_model(scores.hd95)),
+    "background": AuditCheck(should="DSC is not mostly background", run=scores.background),
+    "saved": AuditCheck(should="saved volumes score the same", run=per_model(scores.saved)),
+    "bounds": AuditCheck(should="changes are within budget", run=per_model(scores.bounds)),
+    "certified": AuditCheck(should="no attack beats a certificate", run=per_model(scores.certified)),
+    "ranking": AuditCheck(should="threat models are not mixed", run=scores.ranking),
+    "distances": AuditCheck(should="how far attacks go", run=scores.distances),
 }
 
 

@@ -36,7 +36,7 @@ Find = Callable[[Attacked], Iterable[Finding]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Difference:
+class MeanDifference:
     """Mean over cases, in points, with the bounds of its interval over patients; fields are named as in Finding."""
 
     difference: float
@@ -51,7 +51,7 @@ class Difference:
         return f"{counted(self.cases, 'case')} of {counted(self.patients, 'patient')}"
 
 
-def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, Difference]:
+def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1) -> dict[int, MeanDifference]:
     """Means of series of cases by their place, for those that have one, with intervals as one of `comparisons`."""
     parts = [pd.DataFrame({"value": each, "number": number}) for number, each in enumerate(values) if len(each)]
     if not parts:
@@ -60,7 +60,7 @@ def differences(on: Attacked, values: Sequence[pd.Series], comparisons: int = 1)
     frame = frame.assign(patient_id=on.evidence.patients[on.dataset].reindex(frame.index).to_numpy())
     names = {"mean": "difference", "low": "low", "high": "high", "n": "cases", "clusters": "patients"}
     rows = t_intervals(frame, ["number"], "value", comparisons).to_dict("records")
-    return {int(row["number"]): Difference(**{key: row[name] for name, key in names.items()}) for row in rows}
+    return {int(row["number"]): MeanDifference(**{key: row[name] for name, key in names.items()}) for row in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class Judged:
     """A contrast with its difference d and the verdict on it; `is_silent` if it decides nothing."""
 
     contrast: Contrast
-    found: Difference
+    found: MeanDifference
     verdict: Verdict
     is_silent: bool
 
@@ -123,7 +123,7 @@ def judge(on: Attacked, contrasts: Sequence[Contrast], strict: bool = False) -> 
     ]
 
 
-def _verdict(gap: Difference, strict: bool, is_total: bool) -> Verdict:
+def _verdict(gap: MeanDifference, strict: bool, is_total: bool) -> Verdict:
     """Applies the rule of this module; `is_total`: the attack that should hurt more leaves no foreground."""
     if is_total and not strict:
         return "holds"

@@ -15,7 +15,7 @@ from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
 from freqbench.audit import probe_files
-from freqbench.audit.probe_files import Gradients, Saved, root_of
+from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.core.files import storage
 from freqbench.results import Key, Store
 
@@ -81,7 +81,7 @@ class Evidence:
     records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(precision.checked(...))`
     classes: pd.DataFrame | None = None  # CLASS_RECORDS of the same stores; None: not read
     gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
-    saved: tuple[Saved, ...] = ()  # rescored volumes, one per store
+    saved: tuple[SavedScores, ...] = ()  # rescored volumes, one per store
     added: frozenset[str] = frozenset()  # ids of the cells that only an audit computed
     _cache: dict[Hashable, pd.DataFrame] = field(default_factory=dict, compare=False, repr=False)
 
@@ -220,7 +220,7 @@ def gathered(
         records=current(checked(records, stored)),
         classes=classes_frame(everything, stored) if is_read else None,
         gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
-        saved=tuple(filter(None, (probe_files.read(store.root, Saved) for store in stores))),
+        saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),
         added=frozenset(_cells(audits) - _cells(stores)) if audits else frozenset(),
     )
 

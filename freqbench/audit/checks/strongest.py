@@ -25,7 +25,7 @@ import pandas as pd
 from freqbench.analysis.labels import value_text
 from freqbench.attacks import ATTACKS, Attack, make
 from freqbench.attacks.core.strongest import STRONGEST, is_claimed, limits_of, num_steps, strongest_forms
-from freqbench.audit.checks.contrasts import FAILURE, POINTS, Difference, differences
+from freqbench.audit.checks.contrasts import FAILURE, POINTS, MeanDifference, differences
 from freqbench.audit.checks.evidence import Attacked, Setting
 from freqbench.audit.checks.findings import VERDICTS, Finding, Verdict, counted, interval_text, unchecked
 from freqbench.core.errors import UserError
@@ -86,7 +86,7 @@ class Beaten:
     strongest: str
     leaves: float
     other: str
-    found: Difference
+    found: MeanDifference
 
     @property
     def verdict(self) -> Verdict:

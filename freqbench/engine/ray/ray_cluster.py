@@ -156,7 +156,7 @@ def result_of(call: Callable[[], T]) -> T:
 
     Raises EngineLost if the head of the cluster or every machine is gone meanwhile, and what the call raises.
     """
-    result, head = _in_thread(call), Head()
+    result, head = _in_thread(call), HeadWatch()
     while not result.done():
         wait([result], timeout=1)
         if head.answers() and not machines():
@@ -225,7 +225,7 @@ def machines() -> dict[str, Node]:
     }
 
 
-class Head:
+class HeadWatch:
     """Process that knows all machines (GCS); without it most calls of Ray hang, and Ray ends the driver in a minute."""
 
     def __init__(self) -> None:

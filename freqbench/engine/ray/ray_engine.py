@@ -63,7 +63,7 @@ def run(
     driver = _Driver(schedule, spec, Fleet(spec, pool, listener, room), listener, case_timeout)
     try:
         with deferred_interrupt() as interrupt:
-            driver.carry_out(interrupt)
+            driver.run_rounds(interrupt)
     finally:
         driver.close()
 
@@ -95,7 +95,7 @@ class Meters:
 
 
 @dataclass(kw_only=True)
-class _Scoring:
+class _ShapeScoring:
     attempt: Attempt
     outcome: Outcome
     masks: Ref
@@ -112,7 +112,7 @@ class _Driver:
         self._meters = Meters()
         self._timeout = case_timeout
         self._attempts: dict[int, Attempt] = {}  # by identity of the unit; only units that were put back
-        self._scorings: dict[Ref, _Scoring] = {}
+        self._scorings: dict[Ref, _ShapeScoring] = {}
         # Units whose worker died, and the reason, by the machine's sign of life: if it answers, the unit is at fault.
         self._doubts: dict[Ref, tuple[Attempt, str]] = {}
         self._asked: dict[Ref, tuple[Slot, Attempt]] = {}  # workers asked for their progress
@@ -123,7 +123,7 @@ class _Driver:
         self._score = ray.remote(score_masks)
         self._scores_shapes = not SHAPES.isdisjoint(spec.metrics)
 
-    def carry_out(self, interrupt: Interrupt) -> None:
+    def run_rounds(self, interrupt: Interrupt) -> None:
         stop_at = None
         if self._scores_shapes:  # a process that has imported what it needs when the first masks come
             self._score.options(num_cpus=0).remote(Masks(pairs=(), metrics=()))
@@ -237,7 +237,7 @@ class _Driver:
             self._take(outcome)
         else:
             score = self._score.options(num_cpus=1 if self._fleet.spare_cores >= 1 else 0, max_retries=0)
-            scoring = _Scoring(attempt=task.attempt, outcome=outcome, masks=task.masks)
+            scoring = _ShapeScoring(attempt=task.attempt, outcome=outcome, masks=task.masks)
             self._scorings[score.remote(task.masks)] = scoring
 
     def _ask(self, now: float) -> None:

@@ -90,7 +90,7 @@ class Fleet:
         self._start: Callable[[], Any] = partial(actor.remote, spec)
         self._given_up = 0
         self._free = [Clock(worker=number) for number in range(pool.workers, 0, -1)]
-        self._head, self._said_waiting = ray_cluster.Head(), time.monotonic()
+        self._head, self._said_waiting = ray_cluster.HeadWatch(), time.monotonic()
         self.slots: list[Slot] = []
         self._resize(pool.workers)
 

@@ -260,7 +260,7 @@ def _again(entry: Entry, out: str, job: JobSpec, share: float, seed: int | None,
 
 
 def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
-    failed = computing.carry_out(job, out, console, cases=cases, engine=engine)
+    failed = computing.compute_missing(job, out, console, cases=cases, engine=engine)
     if failed is None:
         raise KeyboardInterrupt
     if failed:

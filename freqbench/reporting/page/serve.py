@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from freqbench.audit import probe_files
-from freqbench.audit.probe_files import Gradients, Saved, root_of
+from freqbench.audit.probe_files import Gradients, SavedScores, root_of
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.reporting.page import build_page, data_of, packed, viewer_script
@@ -57,7 +57,9 @@ class Live:
             [store.root, storage.list_files(storage.join(store.root, "records"), ".parquet"), store.runs()]
             for store in (*self._stores, *(Store(root_of(store.root)) for store in self._stores))
         ]
-        seen += [[str(probe_files.read(store.root, kind)) for kind in (Gradients, Saved)] for store in self._stores]
+        seen += [
+            [str(probe_files.read(store.root, kind)) for kind in (Gradients, SavedScores)] for store in self._stores
+        ]
         return hashlib.blake2b(json.dumps(seen, sort_keys=True).encode(), digest_size=8).hexdigest()
 
     def _made(self) -> bytes:

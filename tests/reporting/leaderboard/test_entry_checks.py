@@ -51,7 +51,7 @@ def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
 @pytest.fixture
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What tests of other things need not compute."""
-    monkeypatch.setattr(computing, "carry_out", lambda *args, **options: 0)
+    monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: 0)
     monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks.Check("audit", "ok", ""))
 
 

@@ -155,7 +155,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
     attacks = [{"name": "gn", "std": [i / 40000 for i in range(1, NUM_UNITS + 1)]}]
     resources = {"workers": 2, "threads": 1} if where == "own" else HALF_A_CARD
     quarters: list[tuple[float, float, int]] = []
-    process, real = psutil.Process(), runner._Run.begin
+    process, real = psutil.Process(), runner.RunProgress.begin
     began = 0
 
     def begin(run: Any, unit: Unit) -> None:
@@ -166,7 +166,7 @@ def test_units_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: 
             quarters.append((time.monotonic(), sum(process.cpu_times()[:2]), memory))
         real(run, unit)
 
-    monkeypatch.setattr(runner._Run, "begin", begin)
+    monkeypatch.setattr(runner.RunProgress, "begin", begin)
     monkeypatch.setattr(ray_workers, "RemoteWorker", InstantWorker)
     with ExitStack() as stack:
         if where == "own":
@@ -215,7 +215,7 @@ def test_hundreds_of_workers_wait_for_no_driver(
     server, process = S3(tmp_path / "s3"), psutil.Process()
     server.start()
     marks: list[tuple[float, float, int]] = []
-    real, came = runner._Run.take, itertools.count(1)
+    real, came = runner.Recorder.take, itertools.count(1)
 
     def take(run: Any, outcome: Outcome) -> None:
         if next(came) in (workers, num_units):
@@ -227,8 +227,8 @@ def test_hundreds_of_workers_wait_for_no_driver(
         gaps.extend(gap for each in ray.get([host.gaps.remote() for host in hosts]) for gap in each)
 
     gaps: list[tuple[float, float]] = []
-    monkeypatch.setattr(runner._Run, "take", take)
-    monkeypatch.setattr(engines, "carry_out", by_ray)
+    monkeypatch.setattr(runner.Recorder, "take", take)
+    monkeypatch.setattr(engines, "run_plan", by_ray)
     monkeypatch.setattr(ray_workers, "ray", Simulation)
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
