@@ -52,7 +52,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> str:
         place = str(tmp_path_factory.mktemp("audited") / "out")
         execute(job(attacks=ATTACKS), place)
         before = rows(place)
-        audit(place, cases=2)
+        audit(place)
         assert rows(place) == before
     return place
 
@@ -87,7 +87,7 @@ def test_what_the_store_claims_is_held_against_the_strongest_attacks(findings: t
     """The store's own rows are its claim, whatever the audit found."""
     found = {(each.model, each.subject): each for each in findings if each.check == "strongest"}
     plain = found["plain", "linf eps=32/255"]
-    assert (plain.comparisons, plain.cases) == (7, 2)  # FGSM, Square, PGD with more steps and restarts, two losses
+    assert (plain.comparisons, plain.cases) == (7, 4)  # FGSM, Square, PGD with more steps and restarts, two losses
     assert "pgd eps=32/255" in plain.sentence
     assert found["rounded", "linf eps=32/255"].verdict == "violated"  # by Square
 
@@ -109,7 +109,7 @@ def test_null_rows_are_there_with_and_without_stretching(findings: tuple[Finding
 def test_gradients_are_measured_of_every_model_and_case(out: str) -> None:
     found = probe_files.read(out, Gradients)
     assert found is not None
-    assert len(found.windows) == 2 * 2
+    assert len(found.windows) == 2 * 4
     shares = {each.model: each.zero_share for each in found.windows}
     assert shares["rounded"] == 1.0
     assert shares["plain"] is not None
@@ -127,7 +127,7 @@ def test_saved_volumes_score_as_their_rows_do(out: str, findings: tuple[Finding,
 def test_a_second_audit_computes_nothing(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
     before, gradients = rows(root_of(out)), probe_files.read(out, Gradients)
-    said = audit(out, cases=2)
+    said = audit(out)
     assert re.search(r"(\d+) of \1 records are in", said)
     assert "looking at the gradients" not in said
     assert rows(root_of(out)) == before
