@@ -45,19 +45,6 @@ def test_wheel_and_sdist_carry_what_runs_and_are_fit_for_an_index(tmp_path: Path
     assert not [name for name in names if name.startswith(("tests", "docs", "jobs"))]
 
 
-@pytest.mark.integration
-def test_type_checkers_find_an_editable_installation(tmp_path: Path) -> None:
-    """Checkers follow a path, not the import hook that setuptools makes of a folder with others beside the package."""
-    tree = checkout(tmp_path / "tree")
-    for folder in ("docs", "tests"):
-        (tree / folder).mkdir()
-    command = f"from setuptools import build_meta; build_meta.build_editable({str(tmp_path)!r})"
-    run([sys.executable, "-c", command], tree)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        (path,) = (wheel.read(name).decode() for name in wheel.namelist() if name.endswith(".pth"))
-    assert Path(path.strip()) == tree
-
-
 def checkout(tree: Path) -> Path:
     """A copy of the files that an installation is made of."""
     for folder in ("freqbench", "jobs"):
@@ -67,6 +54,6 @@ def checkout(tree: Path) -> Path:
     return tree
 
 
-def run(command: Sequence[str | Path], folder: Path | None = None) -> None:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+def run(command: Sequence[str | Path]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -130,7 +130,8 @@ def test_the_machine_is_a_cause(change: dict[str, str], text: str) -> None:
 
 
 def test_rows_are_computed_with_the_threads_and_windows_of_their_run(tmp_path: Path) -> None:
-    content = job(models=JOB["models"][:1], attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
+    one = [{**JOB["datasets"][0], "cases": 1}]
+    content = job(models=JOB["models"][:1], datasets=one, attacks=[ATTACK], resources={"threads": 2}, window_batch=3)
     execute(content, tmp_path / "out")
     reports = all_of(tmp_path / "out")
     assert {each.verdict for each in reports} == {"equal"}

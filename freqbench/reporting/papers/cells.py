@@ -61,14 +61,15 @@ def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
     dataset = records["dataset"].astype(str).replace(recipe.dataset_of)
     frame = frame.assign(_dataset=dataset, _model=model)
     groups = _groups(plain(_attacked(recipe, frame)), [*_PAIR, "_setting"]) | _groups(plain(_clean_rows(frame)), _PAIR)
-    results = [_pick(cell, groups) for cell in recipe.cells]
+    cells = recipe.cells  # made anew each time
+    results = [_pick(cell, groups) for cell in cells]
     values = pd.concat([result.values.assign(cell=i) for i, result in enumerate(results)], ignore_index=True)
     if values.empty:
         return results
     spreads = group_spreads(values, ["cell"], "value").set_index("cell")["between_seeds"]
     cases = values.dropna(subset="value").groupby(["cell", "case_id", "patient_id"])["value"].mean().reset_index()
     of_cell = dict(iter(cases.groupby("cell")))
-    of_share = values["cell"].map(lambda i: SCORES[recipe.cells[i].metric.name].factor == 100)
+    of_share = values["cell"].map(lambda i: SCORES[cells[i].metric.name].factor == 100)
     parts = [
         mean_intervals(part, ["cell"], "value", DICE if share else None) for share, part in values.groupby(of_share)
     ]

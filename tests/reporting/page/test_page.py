@@ -285,6 +285,7 @@ def test_csv_fields_are_text_to_a_spreadsheet(visit: Callable[..., Any], tmp_pat
     assert [cell for cell in fields.values() if f",{cell}," not in text] == []
 
 
+@pytest.mark.integration
 def test_a_viewer_may_run_the_files_beside_the_page(visit: Callable[..., Any], tmp_path: Path) -> None:
     """A page on a disk may not fetch its neighbours."""
     (tmp_path / "one.js").write_text("document.querySelector('.viewer').textContent = 'ran';")
@@ -342,6 +343,7 @@ def test_the_chart_has_a_drop_and_its_interval_a_row_and_model() -> None:
     assert set(map(len, parts(row("pgd", dsc=0.5)).values())) == {0}  # without defence and corruption
 
 
+@pytest.mark.integration
 def test_the_chart_of_bounds_has_both_ends_of_each_norm(visit: Callable[..., Any], tmp_path: Path) -> None:
     (ends,) = parts(*rows())["bounds"]
     assert (ends["model"], ends["kind"], ends["sigma"], ends["cases"]) == ("smooth", "bias_field", 0.5, 1)
@@ -404,6 +406,7 @@ def test_scores_without_labels_are_agreement_wherever_they_stand(visit: Callable
     assert re.findall(".{60}DSC.{20}", said) == []
 
 
+@pytest.mark.integration
 def test_scores_with_and_without_labels_stand_apart(visit: Callable[..., Any], tmp_path: Path) -> None:
     page = visit(path=of_datasets(tmp_path, "synapse", "scans (agreement)"))
     kinds = {"agreement", "DSC"}
@@ -438,6 +441,7 @@ def tab(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any
     page.close()
 
 
+@pytest.mark.integration
 def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) -> None:
     tab.click("#tab-robustness")
     defences = tab.locator("#panel-robustness table", has_text="adaptive DSC").inner_text()
@@ -451,6 +455,7 @@ def test_a_reader_sees_the_illusion_beside_what_is_left_and_a_chart(tab: Any) ->
     assert tab.locator("#panel-robustness .chart .scatterlayer .trace").count() == 1 + 3
 
 
+@pytest.mark.integration
 def test_a_flagged_model_is_read_in_the_audit_and_the_address_keeps_its_filter(tab: Any) -> None:
     tab.click("#tab-audit")
     tab.wait_for_selector("#panel-audit table")

@@ -278,6 +278,7 @@ def test_cross_hairs_of_three_planes_are_linked(opened: Open) -> None:
     assert [int(re.findall(r"\d+", text)[0]) - 1 for text in numbers] == after
 
 
+@pytest.mark.integration
 def test_choices_change_what_is_shown(opened: Open, written: Any) -> None:
     page = opened()
     page.get_by_label("Attack").select_option("gn std=8/255")
@@ -303,6 +304,7 @@ def test_what_comes_from_data_is_text(opened: Open, written: Any) -> None:
     assert page.get_by_label("Case").locator("option").all_inner_texts() == [f"phantom: {evil}"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "fault", ["missing", *(pytest.param(name, marks=pytest.mark.integration) for name in ("foreign", "damaged", "cut"))]
 )
@@ -328,6 +330,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(opened: Open, written: Any
     assert len(np.unique(seen(page).round(2))) > 10
 
 
+@pytest.mark.integration
 def test_a_browser_without_webgl2_is_told(chromium: Any, written: Any) -> None:
     with chromium.new_page() as page:
         page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
