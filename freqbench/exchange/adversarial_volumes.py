@@ -18,8 +18,7 @@ from freqbench.core.types import Case, CaseRef
 from freqbench.data import nifti
 from freqbench.engine import memory, run, saved_volumes
 from freqbench.engine.attacking import AttackedVolume
-from freqbench.engine.run import Summary
-from freqbench.engine.score_additions import Additions, ImportedCell
+from freqbench.engine.run import Additions, ImportedCell, Summary
 from freqbench.exchange.export import tell_left_out
 from freqbench.job.cells import Cell
 from freqbench.job.grid import Grid

@@ -23,8 +23,7 @@ from freqbench.data import Dataset, nifti
 from freqbench.data.loaders.folder import ListedFolder
 from freqbench.engine import rows, run, saved_volumes, scoring
 from freqbench.engine.rows import Outcome
-from freqbench.engine.run import Summary
-from freqbench.engine.score_additions import Additions
+from freqbench.engine.run import Additions, Summary
 from freqbench.engine.scoring import PredictionScores
 from freqbench.engine.worker import WorkerSpec
 from freqbench.exchange import export

@@ -14,7 +14,6 @@ from tools.benchmarks.test_scale import answer
 
 from freqbench.core.files import storage
 from freqbench.engine import run
-from freqbench.engine.score_additions import Additions
 from freqbench.job.plan import make_plan
 from freqbench.results import Store, files, writer
 
@@ -119,7 +118,7 @@ def test_requests_of_a_run_to_s3_grow_with_seconds_and_not_with_units(
                 now[0] += 1 / units_a_second
                 recorder.take(answer(unit, spec.run_id))
                 recorder.tick([])
-        Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
+        run.Additions.of(store).with_targets(plan.grid).write(store, plan.grid.job)
     asked = s3.requests()
     lists = sum(request in ("GET /lab", "GET /lab/") for request in asked)
     puts = sum(request.startswith("PUT ") for request in asked)
