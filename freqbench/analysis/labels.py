@@ -9,7 +9,7 @@ import pandas as pd
 
 from freqbench.analysis.strength import PLAIN
 from freqbench.attacks import ATTACKS, Attack
-from freqbench.attacks.core.frequency import BLOCK_CUT
+from freqbench.attacks.core.blocks import BLOCK_CUT
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 

@@ -4,9 +4,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freqbench.attacks.core.base import Attack as Attack
-    from freqbench.attacks.core.base import AttackResult as AttackResult
-    from freqbench.attacks.core.gradient import LinfGradientAttack as LinfGradientAttack
+    from freqbench.attacks.core.attack import Attack as Attack
+    from freqbench.attacks.core.attack import AttackResult as AttackResult
+    from freqbench.attacks.core.attack import LinfAttack as LinfAttack
+    from freqbench.attacks.core.gradient import GradientAttack as GradientAttack
     from freqbench.attacks.core.needs import LearnedAttack as LearnedAttack
     from freqbench.attacks.core.needs import SurrogateAttack as SurrogateAttack
     from freqbench.attacks.core.targets import with_indices as with_indices
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     from freqbench.attacks.table import make as make
 else:
     _MODULES = {
-        "AttackResult": "core.base",
+        "AttackResult": "core.attack",
         "LearnedAttack": "core.needs",
-        "LinfGradientAttack": "core.gradient",
+        "GradientAttack": "core.gradient",
+        "LinfAttack": "core.attack",
         "SurrogateAttack": "core.needs",
         "Task": "core.task",
         "with_indices": "core.targets",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, generators
-from attacks.test_frequency_apgd import Linear, drawn
+from attacks.test_opt import Linear, drawn
 from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
@@ -130,7 +130,8 @@ def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     null, best = attacked(name, control="random"), attacked(name)
     assert (null.num_forwards, null.num_backwards) == (0, 0)
     size = null.state.abs()
-    budget = float(make(name, **NAMES[name]).budget)
+    attack = make(name, **NAMES[name])
+    budget = float(getattr(attack, attack.budget_name))
     assert float((size > 0.99 * budget).double().mean()) > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
@@ -145,7 +146,7 @@ def test_a_point_outside_the_set_and_a_volume_of_another_point_are_an_excess(nam
     assert attack.excess(IMAGES, moved, result.state) == pytest.approx(0.01)
     far = 1.5 * result.state
     made = attack.space(IMAGES).render(far)
-    assert attack.excess(IMAGES, made, far) == pytest.approx(0.5 * attack.budget)
+    assert attack.excess(IMAGES, made, far) == pytest.approx(0.5 * getattr(attack, attack.budget_name))
     assert attack.excess(IMAGES, made, None) == math.inf
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, generators
-from attacks.test_frequency_apgd import Linear, drawn
+from attacks.test_opt import Linear, drawn
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
@@ -34,7 +34,7 @@ def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
     """What a state makes of volumes and labels."""
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", lambda *_: state)
+    monkeypatch.setattr("freqbench.attacks.core.searched.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 
 
@@ -222,7 +222,7 @@ def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) ->
         found.append(task.gradient_and_value(space.centre, space.render)[0])
         return space.centre
 
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", search)
+    monkeypatch.setattr("freqbench.attacks.core.searched.search", search)
     attack(Threshold(), image, label.roll(2, 2))
     monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
     attack(Threshold(), image, label.roll(2, 2))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.attack import Attack
 from freqbench.core.types import Shape
 
 
