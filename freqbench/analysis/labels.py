@@ -16,7 +16,7 @@ from freqbench.core.types import AGREEMENT
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     (
-        *("variant", "targeted", "control", "renormalize", "band", "filter"),
+        *("variant", "targeted", "control", "renormalize", "band"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
         *("members", "losses", "threshold"),  # of ensembles
         "label",  # of imported volumes
@@ -27,7 +27,7 @@ NOTABLE = frozenset(
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
 JOINTS = {
     **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
-    **dict.fromkeys(("target", "filter"), ":"),
+    "target": ":",
     "eps_schedule": ",",
 }
 _SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]

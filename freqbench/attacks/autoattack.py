@@ -46,7 +46,7 @@ class AutoAttack(Ensemble):
     listed = "members"
 
     queries: int = 5000
-    threshold: float = 0.0
+    threshold: float = 0.0  # type: ignore[misc]  # a parameter here
     members: tuple[str, ...] = ("apgd-switch", "apgd-dice", "apgd-dicece-shrinking", "apgd-mask-ce-balanced", SQUARE)
 
     def __post_init__(self) -> None:

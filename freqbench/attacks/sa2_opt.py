@@ -45,7 +45,7 @@ class SA2Opt(SearchedAttack):
 
     @property
     def threat_model(self) -> str:
-        """`dct-scaling`, in `paper` `dct-scaling-with-dc`, with `ssim_min` and the suffix `-ssim`."""
+        """`dct-scaling`, in `paper` `dct-scaling-with-dc`; `ssim_min` adds the suffix `-ssim`."""
         return also_ssim(WITH_DC if self.variant == "paper" else "dct-scaling", self.ssim_min)
 
     @property

@@ -103,7 +103,7 @@ class VAFA(GradientAttack):
 
     @property
     def threat_model(self) -> str:
-        """`dct-quantization`, or with stretching `dct-quantization-stretched`."""
+        """`dct-quantization-stretched`, or without stretching `dct-quantization`."""
         return STRETCHED if self.stretches else "dct-quantization"
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:

@@ -52,7 +52,7 @@ class VAFAOpt(SearchedAttack):
 
     @property
     def threat_model(self) -> str:
-        """`dct-quantization`, with stretching `dct-quantization-stretched`, with `ssim_min` and the suffix `-ssim`."""
+        """`dct-quantization-stretched`, without stretching `dct-quantization`; `ssim_min` adds the suffix `-ssim`."""
         return also_ssim(STRETCHED if self.renormalize else "dct-quantization", self.ssim_min)
 
     @property

@@ -41,8 +41,8 @@ STEPS = {"variant": "paper", "steps": 10}
     [
         ("segpgd", [{"variant": "paper"}, STEPS], ["segpgd eps=8/255", "segpgd eps=8/255 steps=10"]),
         ("segpgd", [STEPS], ["segpgd eps=8/255"]),
-        ("segpgd", [{"variant": "paper", "filter": ["low", 8]}], ["segpgd eps=8/255 filter=low:8"]),
-        ("segpgd", [{"variant": "paper", "filter": None}], ["segpgd eps=8/255"]),
+        ("pgd", [{"target": ["erase", 1]}], ["pgd eps=8/255 target=erase:1"]),
+        ("pgd", [{"target": None}], ["pgd eps=8/255"]),
         ("vafa", [{"control": "uniform"}], ["vafa q_max=20 control=uniform"]),
         ("vafa", [{"control": "none"}, {"control": "random"}], ["vafa q_max=20", "vafa q_max=20 control=random"]),
         ("vafa", [{"variant": "paper"}], ["vafa q_max=20 variant=paper"]),
@@ -61,7 +61,7 @@ STEPS = {"variant": "paper", "steps": 10}
 def test_what_differs_is_said_and_what_is_the_same_is_not(
     attack: str, settings: list[dict[str, Any]], labels: list[str]
 ) -> None:
-    """What makes another attack of it (a null row, a variant, a filter, a precision) always, other parameters where
+    """What makes another attack of it (a null row, a variant, a precision) always, other parameters where
     rows differ in them, in whatever order they come."""
     assert labels_of(attack, *settings) == labels
     assert labels_of(attack, *settings[::-1]) == labels[::-1]

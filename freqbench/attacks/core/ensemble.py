@@ -54,7 +54,7 @@ class Ensemble(LinfAttack):
     may_stop_early: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
     listed: ClassVar[str]  # the parameter that names the members
-    threshold = 0.0  # mean Dice at or below which a sample has fallen: later members skip it
+    threshold: ClassVar[float] = 0.0  # mean Dice at or below which a sample has fallen: later members skip it
 
     steps: int = 100
     organs: tuple[int, ...] | None = None

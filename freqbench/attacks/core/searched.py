@@ -12,8 +12,7 @@ from freqbench.attacks.apgd import Space, search
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
 from freqbench.attacks.core.task import Task
-from freqbench.ops.ssim import body_ssim
-from freqbench.ops.within_ssim import within_ssim
+from freqbench.ops.ssim import body_ssim, within_ssim
 
 SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
 
