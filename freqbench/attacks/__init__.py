@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from freqbench.attacks.core.attack import Attack as Attack
     from freqbench.attacks.core.attack import AttackResult as AttackResult
+    from freqbench.attacks.core.attack import LearnedAttack as LearnedAttack
     from freqbench.attacks.core.attack import LinfAttack as LinfAttack
+    from freqbench.attacks.core.attack import SurrogateAttack as SurrogateAttack
     from freqbench.attacks.core.gradient import GradientAttack as GradientAttack
-    from freqbench.attacks.core.needs import LearnedAttack as LearnedAttack
-    from freqbench.attacks.core.needs import SurrogateAttack as SurrogateAttack
     from freqbench.attacks.core.targets import with_indices as with_indices
     from freqbench.attacks.core.task import Task as Task
     from freqbench.attacks.pgd import PGD as PGD
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "AttackResult": "core.attack",
-        "LearnedAttack": "core.needs",
+        "LearnedAttack": "core.attack",
         "GradientAttack": "core.gradient",
         "LinfAttack": "core.attack",
-        "SurrogateAttack": "core.needs",
+        "SurrogateAttack": "core.attack",
         "Task": "core.task",
         "with_indices": "core.targets",
     }

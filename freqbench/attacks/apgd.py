@@ -160,6 +160,7 @@ class Space:
     # turns a point into its state: what a call takes as `start` and returns as `state`
     state_of: Callable[[Tensor], Tensor] = field(default=lambda point: point, kw_only=True)
     point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # that a state makes
+    origin: float = field(default=0.0, kw_only=True)  # each number of the point of no change
 
 
 def search(

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.attack import LinfAttack, SurrogateAttack
 from freqbench.attacks.core.calls import Best, Trace, across
 from freqbench.attacks.core.gradient import GradientAttack
-from freqbench.attacks.core.needs import SurrogateAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SURROGATES, UNIFORM_CONTROL
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length

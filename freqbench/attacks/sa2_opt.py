@@ -9,7 +9,7 @@ from torch import Tensor
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
-from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends, bounded_by_ssim, lacking_ssim
+from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import WITH_DC, band_scaler
 from freqbench.ops.bands import band_mask
@@ -59,16 +59,13 @@ class SA2Opt(SearchedAttack):
         volume_of = band_scaler(clean, blocks.sides, self.band, with_dc=self.variant == "paper")
         return Space(
             centre=blocks.full(1.0),
+            origin=1.0,
             radius=clean.new_tensor(self.rho),
             project=lambda m: m.clamp(*self.bounds),
             render=lambda m: volume_of(m).clamp(0, 1),
             state_of=blocks.to_blocks,
             point_of=blocks.to_voxels,
         )
-
-    def searched(self, task: Task) -> Space:
-        """Returns the box of multipliers, within the bound on the SSIM."""
-        return bounded_by_ssim(self.space(task.clean), self.name, task.clean, self.ssim_min, unchanged=1.0)
 
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the call's multipliers, or None."""
@@ -80,10 +77,6 @@ class SA2Opt(SearchedAttack):
         if self.control == "random":
             return at_ends(task, space)
         return space.project(torch.full_like(space.centre, self.bounds[0]))
-
-    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest excess: state over bounds, volumes over those of the state, SSIM below `ssim_min`."""
-        return max(super().excess(clean, adversarial, state), lacking_ssim(clean, adversarial, self.ssim_min))
 
     def beyond(self, state: Tensor) -> float:
         """Returns how far the multipliers leave their bounds."""

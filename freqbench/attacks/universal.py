@@ -7,8 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.attack import SLACK, LinfAttack
-from freqbench.attacks.core.needs import LearnedAttack
+from freqbench.attacks.core.attack import SLACK, LearnedAttack, LinfAttack
 from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task

@@ -8,7 +8,7 @@ from torch import Tensor
 from freqbench.attacks.apgd import Space
 from freqbench.attacks.core.blocks import Blocks, outside
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
-from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends, bounded_by_ssim, lacking_ssim
+from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
 from freqbench.ops.dct import BlockDCT
@@ -77,10 +77,6 @@ class VAFAOpt(SearchedAttack):
             point_of=lambda q: hard_error(c, blocks.to_voxels(q)),
         )
 
-    def searched(self, task: Task) -> Space:
-        """Returns the space of errors, within the bound on the SSIM."""
-        return bounded_by_ssim(self.space(task.clean), self.name, task.clean, self.ssim_min, unchanged=0.0)
-
     def given(self, task: Task, space: Space) -> Tensor | None:
         """Returns the errors of the call's table, or None."""
         table = Blocks.of(task.clean, self.block, self.per_slice).given(task, *self.bounds)
@@ -93,10 +89,6 @@ class VAFAOpt(SearchedAttack):
         # Projected, because rounding decides about a coefficient halfway between two multiples.
         blocks = Blocks.of(task.clean, self.block, self.per_slice)
         return space.project(space.point_of(blocks.to_blocks(blocks.full(self.q_max))))
-
-    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the largest excess: table over bounds, volumes over those of the table, SSIM below `ssim_min`."""
-        return max(super().excess(clean, adversarial, state), lacking_ssim(clean, adversarial, self.ssim_min))
 
     def beyond(self, state: Tensor) -> float:
         """Returns how far the table leaves its bounds."""

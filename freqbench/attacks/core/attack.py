@@ -191,7 +191,18 @@ class Attack(ABC):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the argument `learned` of a call; see LearnedAttack."""
+        """Returns the argument `learned` of a call: the same for equal arguments on one device.
+
+        Args:
+            model: as in a call, for one volume at a time.
+            cases: cases to learn from, on the model's device, iterated once per step: images `[C, H, W, D]` in [0, 1]
+                and labels `[1, H, W, D]` as in a call; sizes may differ.
+            window: sides of the model's window in voxels.
+            generator: source of all draws; None stands for seed 0.
+
+        Raises:
+            UserError: an attack that learns nothing, no cases, or images or labels that are not valid.
+        """
         raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
@@ -379,3 +390,37 @@ class LinfAttack(Attack):
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """The largest voxel change beyond `eps`."""
         return float((adversarial - clean).abs().max()) - self.eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedAttack(Attack):
+    """An attack that learns once from some cases of a dataset and applies the result to all others.
+
+    In a job each cell learns once, from cases that share no patient with the scored ones. From Python, `learn` returns
+    the argument `learned` of each call. An author writes `learn`, `learning_passes` and `check_learned`.
+
+    Args:
+        learn_split: the split of the dataset to learn on.
+        learn_cases: number of cases to learn from, the first of the split; None: all.
+    """
+
+    needs_learned = True
+
+    learn_split: str = "train"
+    learn_cases: int | None = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateAttack(Attack):
+    """An attack that follows the gradients of surrogates, `task.given.surrogates`.
+
+    In a job, surrogates are other models of the job; from Python, each call takes the networks as `surrogates`. An
+    author writes `surrogate_passes`.
+
+    Args:
+        surrogates: their names; the attacked network is never its own surrogate. Ignored by a call.
+    """
+
+    needs_surrogates = True
+
+    surrogates: tuple[str, ...] = ()

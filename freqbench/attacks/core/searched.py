@@ -1,6 +1,5 @@
 """Defines attacks that search a set of points, each of which makes a volume: tables, k-space, curves of intensity."""
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -31,6 +30,8 @@ class SearchedAttack(GradientAttack):
         random_start: begin at a uniform draw between the bounds; false: begin halfway between them.
         control: `none`, or a null row instead of the attack, without a gradient; `random`: a random point on the
             boundary of the set.
+
+    An attack with a parameter `ssim_min` bounds the SSIM of its volumes too (`freqbench.ops.ssim.within_ssim`).
 
     `start` and `state` are the parameters; the start is projected onto the set.
 
@@ -71,8 +72,13 @@ class SearchedAttack(GradientAttack):
             return exact.render(exact.point_of(task.state.double())).to(task.clean)
 
     def searched(self, task: Task) -> Space:
-        """Returns the space that a call searches."""
-        return self.space(task.clean)
+        """Returns the space that a call searches; with `ssim_min`, its points move towards no change to keep it."""
+        space, ssim_min = self.space(task.clean), getattr(self, "ssim_min", None)
+        if ssim_min is None:
+            return space
+        origin = torch.full_like(space.centre, space.origin)
+        move = within_ssim(self.name, task.clean, ssim_min, origin, space.project, space.render)
+        return replace(space, render=lambda x: space.render(move(x)), state_of=lambda x: space.state_of(move(x)))
 
     def search(self, task: Task, space: Space) -> Tensor:
         """Runs the search once and returns its last point."""
@@ -90,11 +96,15 @@ class SearchedAttack(GradientAttack):
         return space.project(space.centre + space.radius * space.towards(_draw(task, space)))
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
-        """Returns the larger excess: of the state over its bound, or of the volumes over those of the state."""
+        """Returns the largest excess: state over its bound, volumes over those of the state, SSIM below `ssim_min`."""
         if state is None:
             return float("inf")
         with torch.no_grad():
-            return max(self.beyond(state), float((self.made(clean, state) - adversarial).abs().max()))
+            excess = max(self.beyond(state), float((self.made(clean, state) - adversarial).abs().max()))
+        ssim_min: float | None = getattr(self, "ssim_min", None)
+        if ssim_min is None:
+            return excess
+        return max(excess, ssim_min - float(body_ssim(clean)(adversarial).min()))
 
     def made(self, clean: Tensor, state: Tensor) -> Tensor:
         """Makes the volumes of a state anew, to check those of the search."""
@@ -117,27 +127,6 @@ def _draw(task: Task, space: Space) -> Tensor:
 def at_ends(task: Task, space: Space) -> Tensor:
     """Returns the point of a null row with each number at its lower or upper bound, by a draw."""
     return space.project(space.centre + space.radius * (2 * task.draw(torch.rand, space.centre.shape[1:]).round() - 1))
-
-
-def bounded_by_ssim(space: Space, name: str, clean: Tensor, ssim_min: float | None, unchanged: float) -> Space:
-    """Returns a space whose points first move towards no change until their volumes keep `ssim_min` (`within_ssim`).
-
-    Args:
-        space: the space without this bound.
-        name: name of the attack, for errors.
-        clean: the clean volumes.
-        ssim_min: the least SSIM; None: no bound.
-        unchanged: each number of the point of no change.
-    """
-    if ssim_min is None:
-        return space
-    move = within_ssim(name, clean, ssim_min, clean.new_tensor(unchanged), space.project, space.render)
-    return replace(space, render=lambda x: space.render(move(x)), state_of=lambda x: space.state_of(move(x)))
-
-
-def lacking_ssim(clean: Tensor, adversarial: Tensor, ssim_min: float | None) -> float:
-    """Returns how far the least SSIM of volumes lies below `ssim_min`; minus infinity without a bound."""
-    return -math.inf if ssim_min is None else ssim_min - float(body_ssim(clean)(adversarial).min())
 
 
 def also_ssim(threat_model: str, ssim_min: float | None) -> str:
