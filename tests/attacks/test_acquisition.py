@@ -56,7 +56,7 @@ def test_every_point_of_k_space_turns_towards_the_weights(
 
 
 @pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
-def test_numpy_makes_the_volume_of_a_k_space_found_in_float32(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
+def test_k_space_found_in_float32_makes_numpys_volume(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
     encoding, lines = form
     images = drawn(5, shape=(32, 24, 20)).float()
     attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
@@ -70,7 +70,7 @@ def test_numpy_makes_the_volume_of_a_k_space_found_in_float32(form: tuple[str, b
 
 
 @pytest.mark.parametrize("control", ["none", "random"])
-def test_by_parseval_k_space_moves_a_volume_by_no_more_than_its_share(control: str) -> None:
+def test_k_space_moves_a_volume_by_its_share_at_most(control: str) -> None:
     change = attacked("kspace", control=control).adversarial - IMAGES
     assert 0.3 * 0.02 < float(change.norm() / IMAGES.norm()) <= 0.02
 
@@ -184,7 +184,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     model, labels = SmallNet().double(), (IMAGES > 0.5).long()
     settings = {**NAMES[name], "keep": "last", "step_rule": "halving", "loss": "dice"}  # steps of equal size
     attack = make(name, **settings, steps=1)
-    found = attack(model, IMAGES, labels)
-    again = attack(model, IMAGES, labels, start=found.state)
+    result = attack(model, IMAGES, labels)
+    again = attack(model, IMAGES, labels, start=result.state)
     third = make(name, **settings, steps=2)(model, IMAGES, labels)
     assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)

@@ -173,7 +173,7 @@ def test_the_surface_score_of_a_draw_is_the_metric_in_millimetres() -> None:
 
 
 @pytest.mark.parametrize("kind", ["voxels", "gain_offset", "fourier_shift", "voxel_shift"])
-def test_a_member_of_a_larger_ball_does(kind: str) -> None:
+def test_a_member_of_a_larger_ball_breaks_the_bound(kind: str) -> None:
     """So the test above could fail."""
     assert max(crossings(kind, 0.2, 4.0, many=(0, 1), samples=(400, 100))) > 0
 

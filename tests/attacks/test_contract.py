@@ -48,7 +48,7 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
     assert {name: attack.name for name, attack in ATTACKS.items()} == {name: name for name in ATTACKS}
 
 
-def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it() -> None:
+def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
     """Loss, organs, rules, restarts and the best volumes are at work in `perturb` of two bases.
 
     Ensembles have members that do; Square takes the same and follows none, BASES those of other networks; a smallest
@@ -60,7 +60,7 @@ def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it()
 
 
 @pytest.mark.parametrize("name", LINF)
-def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
+def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
     labels = (images > 0.5).long()
@@ -88,7 +88,7 @@ def test_the_least_quantisation_changes_next_to_nothing(name: str) -> None:
 
 
 @every_attack
-def test_keeps_the_contract_of_an_attack(name: str) -> None:
+def test_every_attack_keeps_the_contract(name: str) -> None:
     check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
@@ -112,14 +112,14 @@ def test_no_tensor_outlives_its_step(name: str) -> None:
     assert max(alive[half:]) - max(alive[:half]) < half / 2
 
 
-def test_no_generator_is_seed_zero() -> None:
+def test_a_call_without_a_generator_has_seed_zero() -> None:
     images, labels = volumes()
     default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, generators(0)[0]))
     assert torch.equal(default.adversarial, zero.adversarial)
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, "walk"])
-def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
+def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None:
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
     model = SmallNet().eval()
@@ -140,7 +140,7 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
         (lambda x: x[:1], r"fgsm: volumes left \[0, 1\]"),
     ],
 )
-def test_leaving_the_ball_raises_instead_of_clipping(
+def test_a_volume_outside_the_ball_raises(
     perturbed: Callable[[Tensor], Tensor], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))

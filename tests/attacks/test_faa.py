@@ -34,7 +34,7 @@ def spectrum(x: Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
-def test_at_most_the_portion_of_bands_is_open_rounded_down(portion: float, most: int) -> None:
+def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: int) -> None:
     images, labels = volumes()
     assert FAA(portion=portion, bands=BANDS).most == most
     for control in ("none", "random"):
@@ -151,15 +151,15 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
 @pytest.mark.parametrize("count", [1, 5, 32])
 def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int, int], count: int) -> None:
     """In whole numbers: frequency k of a side n is the share 2 k / n of the highest."""
-    found = fourier_bands(shape, count)
+    numbers = fourier_bands(shape, count)
     h, w, d = shape
     for i, j, k in itertools.product(range(h), range(w), range(d // 2 + 1)):
         steps = ((min(i, h - i), h), (min(j, w - j), w), (k, d))
         expected = min(max(2 * step * count // side for step, side in steps), count - 1)
-        assert found[i, j, k] == expected
+        assert numbers[i, j, k] == expected
 
 
-def test_what_the_volume_lacks_stays_away() -> None:
+def test_frequencies_that_a_volume_lacks_stay_zero() -> None:
     """A constant volume has nothing but a mean."""
     reference = torch.rand(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(2))
     clean = torch.full_like(reference, 0.5, dtype=torch.float64)

@@ -44,18 +44,18 @@ def drawn(seed: int, *, low: float = 0.0, high: float = 1.0, shape: tuple[int, .
 
 def tiles(volume: Tensor) -> NDArray[np.float64]:
     """Blocks `[N, h, w, d]` of a volume that they tile."""
-    found: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
-    return found
+    blocks: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
+    return blocks
 
 
 def transform(volume: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = dctn(tiles(volume), axes=(1, 2, 3), norm="ortho")
-    return found
+    spectrum: NDArray[np.float64] = dctn(tiles(volume), axes=(1, 2, 3), norm="ortho")
+    return spectrum
 
 
 def back(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
-    return found
+    blocks: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
+    return blocks
 
 
 def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
@@ -243,13 +243,13 @@ def bodies() -> tuple[Tensor, Tensor]:
 
 def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
     """`tests/ops` holds it against scipy."""
-    found: list[float] = body_ssim(clean)(adversarial).tolist()
-    return found
+    values: list[float] = body_ssim(clean)(adversarial).tolist()
+    return values
 
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 @pytest.mark.parametrize("control", ["none", "uniform", "random"])
-def test_the_bound_holds_and_is_used(name: str, control: str) -> None:
+def test_ssim_min_holds_and_is_used(name: str, control: str) -> None:
     """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
     images, labels = bodies()
     free, bounded = (
@@ -264,7 +264,7 @@ def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:
     assert torch.equal(strong("sa2_opt", ssim_min=1)(Net(), images, labels).adversarial, images)
 
 
-def test_where_no_table_keeps_it_one_line_says_so() -> None:
+def test_an_unreachable_ssim_min_is_refused_in_one_line() -> None:
     """A second call with the number that it names goes through."""
     attacked = strong("vafa_opt", q_min=100, ssim_min=0.999)
     message = (
@@ -279,7 +279,7 @@ def test_where_no_table_keeps_it_one_line_says_so() -> None:
     assert min(ssim_in_body(images, adversarial)) >= float(most) - 1e-5
 
 
-def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_volume_below_ssim_min_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.core.searched.within_ssim", lambda *_: lambda x: x)
     with pytest.raises(ThreatModelError, match=r"^sa2_opt: dct-scaling-ssim bound exceeded by 0\."):
         strong("sa2_opt", ssim_min=0.97)(Net(), *bodies())

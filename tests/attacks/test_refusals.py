@@ -174,7 +174,7 @@ def test_what_cannot_be_is_one_line(name: str, changes: dict[str, Any], expected
     assert str(caught.value).startswith(f"{name}: {expected}")
 
 
-def test_names_that_are_unknown_or_missing_come_with_a_suggestion() -> None:
+def test_unknown_and_missing_names_come_with_a_suggestion() -> None:
     for name, given, message in (("pdg", {"eps": 0.1}, "Did you mean 'pgd'"), ("pgd", {}, "pgd: eps: required, but")):
         with pytest.raises(UserError, match=message):
             make(name, **given)
@@ -248,7 +248,7 @@ def start(x: Tensor, y: Tensor) -> dict[str, Any]:
         ("faa", {}, lambda x, y: {"reference": 2 * x + 1}, "expected a reference in [0, 1], got [1."),
     ],
 )
-def test_what_a_call_cannot_take_is_one_line(
+def test_a_wrong_call_is_refused_in_one_line(
     name: str, parameters: dict[str, Any], change: Callable[[Tensor, Tensor], dict[str, Any]], expected: str
 ) -> None:
     images, labels = volumes()
@@ -277,7 +277,7 @@ def test_what_a_call_cannot_take_is_one_line(
     ],
     ids=str,
 )
-def test_too_few_classes_are_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
+def test_too_few_classes_are_refused_in_one_line(name: str, changes: dict[str, Any], expected: str) -> None:
     """Said before a model is loaded, and by the call."""
     images, _ = volumes()
     attack = plain(name, **changes)

@@ -47,12 +47,12 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
     assert set(vars(attack)) == {field.name for field in fields(attack)}
 
 
-def test_other_rooms_ask_an_attack_for_its_declarations_not_its_class() -> None:
+def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     """No `isinstance(attack, ...)`: one of another package that declares the same is treated alike."""
     room = FILES[0].parent
     asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
-    asked = [(path.name, found.group()) for path in files for found in asking.finditer(path.read_text())]
+    asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked
 
 
