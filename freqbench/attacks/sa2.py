@@ -38,9 +38,10 @@ class SA2(GradientAttack):
     + cross-entropy by default; the SSIM is that of the whole window and a penalty: it bounds nothing. Network and SSIM
     see a unclamped, below 0 and above 1. A sample stops when no voxel is predicted as labelled (or all are at the
     target). The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside
-    the band it keeps its start, which the volume does not show.
+    the band it keeps its start, which the volume does not show. With `keep: best` both are those of the highest J.
 
     Args:
+        dice_weight, ssim_weight: the lambdas; an SSIM weight of 0 leaves the SSIM out.
         step_size: length of a step of the multipliers, not scaled by rho.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, so that all detail is

@@ -39,9 +39,10 @@ class VAFA(GradientAttack):
     q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default; the
     SSIM is taken block by block and is a penalty: it bounds nothing. A sample stops when no voxel is predicted as
     labelled (or all are at the target). The volume is that of the last forward pass; `state` is the table after the
-    last update.
+    last update. With `keep: best` both are those of the highest J.
 
     Args:
+        ssim_weight: lambda; 0 leaves the SSIM out.
         q_min: smallest step; None: 5, in `paper` 1.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code

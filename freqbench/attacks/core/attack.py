@@ -397,7 +397,7 @@ class LearnedAttack(Attack):
     """An attack that learns once from some cases of a dataset and applies the result to all others.
 
     In a job each cell learns once, from cases that share no patient with the scored ones. From Python, `learn` returns
-    the argument `learned` of each call. An author writes `learn`, `learning_passes` and `check_learned`.
+    the argument `learned` of each call, which `check_learned` checks.
 
     Args:
         learn_split: the split of the dataset to learn on.
@@ -409,13 +409,27 @@ class LearnedAttack(Attack):
     learn_split: str = "train"
     learn_cases: int | None = 8
 
+    @abstractmethod
+    def learn(
+        self,
+        model: nn.Module,
+        cases: Iterable[tuple[Tensor, Tensor]],
+        window: Shape,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Returns the argument `learned` of a call, as `Attack.learn` says."""
+
+    @property
+    @abstractmethod
+    def learning_passes(self) -> tuple[int, int]:
+        """Forward and backward passes that `learn` takes per case."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SurrogateAttack(Attack):
     """An attack that follows the gradients of surrogates, `task.given.surrogates`.
 
-    In a job, surrogates are other models of the job; from Python, each call takes the networks as `surrogates`. An
-    author writes `surrogate_passes`.
+    In a job, surrogates are other models of the job; from Python, each call takes the networks as `surrogates`.
 
     Args:
         surrogates: their names; the attacked network is never its own surrogate. Ignored by a call.
@@ -424,3 +438,8 @@ class SurrogateAttack(Attack):
     needs_surrogates = True
 
     surrogates: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def surrogate_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of each surrogate per window."""

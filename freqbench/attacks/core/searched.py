@@ -31,7 +31,8 @@ class SearchedAttack(GradientAttack):
         control: `none`, or a null row instead of the attack, without a gradient; `random`: a random point on the
             boundary of the set.
 
-    An attack with a parameter `ssim_min` bounds the SSIM of its volumes too (`freqbench.ops.ssim.within_ssim`).
+    A parameter `ssim_min` of an attack also bounds the SSIM of a sample with the clean one inside the body: points
+    shrink towards no change until they meet it (`freqbench.ops.ssim.within_ssim`). It adds `-ssim` to the threat model.
 
     `start` and `state` are the parameters; the start is projected onto the set.
 
