@@ -102,7 +102,7 @@ class SA2(GradientAttack):
         price = penalty(self.ssim_weight, partial(self.distance, x))
         ascent = Ascent(task, self.keep, partial(self._weighed, task.objective), price)
         for _ in range(self.steps):
-            g = ascent.gradient(w, volume_of)  # dJ/dw
+            g = ascent.gradient(w, volume_of)  # dJ/dw,  J = lambda_dice L(f(a), y) - lambda_ssim SSIMloss(x, a)
             w = ascent.move(w, (w + self.step_size * g.sign()).clamp(low, high))
         volume, w = ascent.result(w)
         return volume.clamp(0, 1), blocks.to_blocks(w)

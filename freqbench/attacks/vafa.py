@@ -126,7 +126,7 @@ class VAFA(GradientAttack):
 
         ascent = Ascent(task, self.keep, price=penalty(self.ssim_weight, lambda: ssim_loss(x, blocks.sides)))
         for alpha in alphas:
-            g = ascent.gradient(q, partial(a, alpha=alpha))  # dJ/dq at a(q)
+            g = ascent.gradient(q, partial(a, alpha=alpha))  # dJ/dq,  J = L(f(a), y) - lambda SSIMloss(x, a)
             q = ascent.move(q, (q + g.sign()).clamp(q_min, q_max))
         volume, q = ascent.result(q)
         return volume.clamp(0, 1), blocks.to_blocks(q)
