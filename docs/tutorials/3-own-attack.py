@@ -7,9 +7,9 @@
 # ## The file
 #
 # The attack is PGD with momentum: each step follows the sign of a running mean of normalised gradients.
-# `LinfGradientAttack` provides what all attacks inside an intensity ball share: the budget `eps`, the loss, restarts,
-# and the check that the volume stays in the ball. `run` is the algorithm; `run_passes` gives its number of forward
-# and backward passes.
+# `GradientAttack` provides the loss, restarts and the best volumes of a run; `LinfAttack` provides the budget `eps` and
+# the check that the volume stays in its intensity ball. `run` is the algorithm. It takes `steps` forward and backward
+# passes; an attack that takes another number gives it in `run_passes`.
 
 # %%
 source = '''
@@ -18,21 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freqbench.attacks import LinfGradientAttack, Task
+from freqbench.attacks import GradientAttack, LinfAttack, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Momentum(LinfGradientAttack):
+class Momentum(GradientAttack, LinfAttack):
     """x <- P(x + eps / steps * sign(m)), m <- decay * m + g / mean|g|."""
 
     name = "momentum"
 
     steps: int = 4
     decay: float = 0.9
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        return self.steps, self.steps
 
     def run(self, task: Task) -> Tensor:
         x, mean = task.clean, torch.zeros_like(task.clean)

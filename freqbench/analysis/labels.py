@@ -9,14 +9,14 @@ import pandas as pd
 
 from freqbench.analysis.precision import PLAIN
 from freqbench.attacks import ATTACKS, Attack
-from freqbench.attacks.core.frequency import BLOCK_CUT
+from freqbench.attacks.core.blocks import BLOCK_CUT
 from freqbench.core.documents import object_of
 from freqbench.core.types import AGREEMENT
 
 INTENSITY_PARAMETERS = frozenset({"eps", "std", "linf"})
 NOTABLE = frozenset(
     (
-        *("variant", "targeted", "control", "renormalize", "band", "filter"),
+        *("variant", "targeted", "control", "renormalize", "band"),
         *("loss", "organs", "target", "restarts", "keep", "scope", "channels"),
         *("members", "losses", "threshold"),  # of ensembles
         "label",  # of imported volumes
@@ -27,7 +27,7 @@ NOTABLE = frozenset(
 RECONSTRUCTION = "reconstruction"  # of an attack that no paper describes in full: shown although it is the only variant
 JOINTS = {
     **dict.fromkeys(("organs", "channels", "members", "losses", "surrogates"), "+"),
-    **dict.fromkeys(("target", "filter"), ":"),
+    "target": ":",
     "eps_schedule": ",",
 }
 _SETTINGS = ["attack", "variant", "params", "budget_name", "budget", "precision", "compile"]

@@ -4,11 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from freqbench.attacks.core.base import Attack as Attack
-    from freqbench.attacks.core.base import AttackResult as AttackResult
-    from freqbench.attacks.core.gradient import LinfGradientAttack as LinfGradientAttack
-    from freqbench.attacks.core.needs import LearnedAttack as LearnedAttack
-    from freqbench.attacks.core.needs import SurrogateAttack as SurrogateAttack
+    from freqbench.attacks.core.attack import Attack as Attack
+    from freqbench.attacks.core.attack import AttackResult as AttackResult
+    from freqbench.attacks.core.attack import LearnedAttack as LearnedAttack
+    from freqbench.attacks.core.attack import LinfAttack as LinfAttack
+    from freqbench.attacks.core.attack import SurrogateAttack as SurrogateAttack
+    from freqbench.attacks.core.gradient import GradientAttack as GradientAttack
     from freqbench.attacks.core.targets import with_indices as with_indices
     from freqbench.attacks.core.task import Task as Task
     from freqbench.attacks.pgd import PGD as PGD
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from freqbench.attacks.table import make as make
 else:
     _MODULES = {
-        "AttackResult": "core.base",
-        "LearnedAttack": "core.needs",
-        "LinfGradientAttack": "core.gradient",
-        "SurrogateAttack": "core.needs",
+        "AttackResult": "core.attack",
+        "LearnedAttack": "core.attack",
+        "GradientAttack": "core.gradient",
+        "LinfAttack": "core.attack",
+        "SurrogateAttack": "core.attack",
         "Task": "core.task",
         "with_indices": "core.targets",
     }

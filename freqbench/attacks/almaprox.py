@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import across
-from freqbench.attacks.core.gradient import AimedAttack
+from freqbench.attacks.core.attack import Attack
+from freqbench.attacks.core.calls import across
 from freqbench.attacks.core.parameters import INTENSITY_STEP, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
-from freqbench.attacks.core.targets import LEAST_LIKELY
+from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_prox
 
@@ -25,7 +25,7 @@ LAST_STEP = 0.1  # relative to the first
 
 
 @dataclass(frozen=True, kw_only=True)
-class ALMAProx(AimedAttack):
+class ALMAProx(Attack):
     r"""Seeks the smallest L-infinity perturbation that turns a share of the organs' voxels wrong; no radius is given.
 
     Every voxel v that counts is a constraint, and d = x - clean is kept small:
@@ -54,6 +54,7 @@ class ALMAProx(AimedAttack):
         step_size: length of the first step, on the [0, 1] intensity scale.
         organs: class indices; only voxels whose true label is one of them count. None: every class but background; with
             `targeted`, when no truth is given, every voxel.
+        target: as in `GradientAttack`.
 
     **Variants.** `paper` descends P. `released`: the authors' code (jeromerony/adversarial-library), whose derivative
     of P has mu c instead of mu for c >= 0.
@@ -78,6 +79,8 @@ class ALMAProx(AimedAttack):
     share: float = 0.99
     steps: int = 500
     step_size: float = 0.001
+    organs: tuple[int, ...] | None = None
+    target: Rule | None = None
     variant: str = "paper"
 
     @property

@@ -8,8 +8,9 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.calls import Best, across
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SEARCH
 from freqbench.attacks.core.task import Task
 from freqbench.ops.losses import LOSSES, SEQUENCES, Loss, Scope, dice_linear, margin_and_dice
@@ -44,7 +45,7 @@ def checkpoints(steps: int, *, released: bool) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(LinfGradientAttack):
+class APGD(GradientAttack, LinfAttack):
     r"""PGD with momentum whose step is halved, sample by sample, when it stops raising the loss.
 
     With P the projection onto the eps-ball around the clean volume and [0, 1], and :math:`\eta` = 2 eps at first:
@@ -141,12 +142,7 @@ class APGD(LinfGradientAttack):
         return self._climb(task, x, eps, steps)
 
     def _climb(self, task: Task, x: Tensor, eps: float, steps: int) -> Tensor:
-        ball = Space(
-            centre=task.clean,
-            radius=x.new_full((), eps),
-            project=linf_ball(task.clean, eps),
-            render=lambda voxels: voxels,
-        )
+        ball = Space(task.clean, radius=x.new_full((), eps), project=linf_ball(task.clean, eps))
         released = self.variant == "released"
         return search(task, ball, x, steps, self.step_rule, self.loss_name, released=released)
 
@@ -155,12 +151,16 @@ class APGD(LinfGradientAttack):
 class Space:
     """A set of points between bounds, real or complex: voxels, errors of coefficients, multipliers."""
 
-    centre: Tensor  # the middle of the bounds; it broadcasts over a point, as `radius` does
-    radius: Tensor  # half their distance; the first step is twice as long
+    centre: Tensor  # the middle of the bounds, in the layout of a point
+    radius: Tensor  # half their distance; it broadcasts over a point; the first step is twice as long
     project: Callable[[Tensor], Tensor]  # to the nearest point that the threat model allows
-    render: Callable[[Tensor], Tensor]  # makes the volumes of a point
+    render: Callable[[Tensor], Tensor] = field(default=lambda voxels: voxels, kw_only=True)  # makes a point's volumes
     # turns a gradient into the step of size 1 that raises most
     towards: Callable[[Tensor], Tensor] = field(default=torch.sgn, kw_only=True)
+    # turns a point into its state: what a call takes as `start` and returns as `state`
+    state_of: Callable[[Tensor], Tensor] = field(default=lambda point: point, kw_only=True)
+    point_of: Callable[[Tensor], Tensor] = field(default=lambda state: state, kw_only=True)  # that a state makes
+    origin: float = field(default=0.0, kw_only=True)  # each number of the point of no change
 
 
 def search(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from freqbench.attacks.apgd import APGD
 from freqbench.attacks.core.ensemble import SCHEDULE, Ensemble
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import SEQUENCES, SHRINKING, SQUARE
 from freqbench.attacks.pgd import PGD
 from freqbench.attacks.square import Square
@@ -55,11 +55,11 @@ class AutoAttack(Ensemble):
             self.require_steps()
 
     @property
-    def attacks(self) -> tuple[LinfGradientAttack, ...]:
+    def attacks(self) -> tuple[GradientAttack, ...]:
         """Members, made from their names."""
         return tuple(map(self._named, self.members))
 
-    def _named(self, name: str) -> LinfGradientAttack:
+    def _named(self, name: str) -> GradientAttack:
         if name == SQUARE:
             return Square(eps=self.eps, queries=self.queries, p_init=SQUARE_SHARE, organs=self.organs, keep="best")
         optimiser, _, loss = name.removesuffix(SHRINKING).partition("-")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.base import clamps_last
-from freqbench.attacks.core.parameters import ACQUISITION, BALL, PARAMETERS, RANDOM_CONTROL, SEARCH, ByParameters
+from freqbench.attacks.core.attack import clamps_last
+from freqbench.attacks.core.parameters import ACQUISITION, BALL, PARAMETERS, RANDOM_CONTROL, SEARCH
+from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.changes import CHANGES
@@ -27,7 +27,7 @@ FARTHEST = 32  # voxels: some 140,000 shifts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ball(AcquisitionAttack):
+class Ball(SearchedAttack):
     r"""The most harmful change of a kind T of `freqbench.ops.changes` whose parameters have a bounded Euclidean norm.
 
     .. math:: a = T_c(x), \qquad \lVert c \rVert_2 \le radius
@@ -48,7 +48,6 @@ class Ball(AcquisitionAttack):
     """
 
     name = "ball"
-    threat_model = ByParameters("bias-field-l2", lambda attack: SETS[attack.kind])
     budget_name = "radius"
     parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL} | BALL
     scopes = ("volume",)
@@ -59,13 +58,16 @@ class Ball(AcquisitionAttack):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.filter is not None:
-            self.refuse("filter", f"expected none, got {self.filter!r}: a part of a change is another change")
         if self.kind == "voxel_shift":
             if self.keep != "best":
                 self.refuse("keep", f"expected best, got {self.keep}: of shifts that are tried, the last is any one")
             if self.radius and not 1 <= self.radius <= FARTHEST:
                 self.refuse("radius", f"expected 0, or 1 to {FARTHEST} voxels for voxel_shift, got {self.radius:g}")
+
+    @property
+    def threat_model(self) -> str:
+        """`bias-field-l2`, or that of another kind."""
+        return SETS[self.kind]
 
     @property
     def run_passes(self) -> tuple[int, int]:
@@ -95,18 +97,14 @@ class Ball(AcquisitionAttack):
             towards=lambda gradient: gradient / _norm(gradient),
         )
 
-    def perturb(self, task: Task) -> Tensor:
-        """Searches as the other acquisition attacks do; leaves the clamp to a network that clamps last."""
+    def searched(self, task: Task) -> Space:
+        """Returns the ball; the volumes are not clamped for a network that clamps last."""
         space = self.space(task.clean)
-        if clamps_last(task.model):
-            space = replace(space, render=CHANGES[self.kind].on(task.clean))
-        if self.kind != "voxel_shift":
-            return self.search(task, space)
-        if self.control == "none":
-            task.state = self.run_to_best(task, lambda: self.tried(task, space), space.render)
-        else:
-            task.state = self.in_order(task)[:, 0]
-        return space.render(task.state)
+        return replace(space, render=CHANGES[self.kind].on(task.clean)) if clamps_last(task.model) else space
+
+    def null_row(self, task: Task, space: Space) -> Tensor:
+        """Returns a random point on the sphere; of whole shifts one of the longest."""
+        return self.in_order(task)[:, 0] if self.kind == "voxel_shift" else super().null_row(task, space)
 
     def in_order(self, task: Task) -> Tensor:
         """Whole shifts of the ball `[B, M, 3]`, longest first; those of equal length in random order."""
@@ -115,8 +113,10 @@ class Ball(AcquisitionAttack):
         order = length + task.draw(torch.rand, (len(shifts),)) if self.is_stochastic else length
         return shifts[order.argsort(dim=1, descending=True, stable=True)]
 
-    def tried(self, task: Task, space: Space) -> Tensor:
-        """Offers the first shifts, and returns the next one."""
+    def search(self, task: Task, space: Space) -> Tensor:
+        """Runs the search once; of whole shifts, offers the first ones and returns the next one."""
+        if self.kind != "voxel_shift":
+            return super().search(task, space)
         if task.given.start is not None:
             raise UserError("ball: expected no start for voxel_shift, which has its own order of shifts: leave it out")
         shifts, (steps, _) = self.in_order(task), self.run_passes

@@ -6,18 +6,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.best import Best, across
-from freqbench.attacks.core.gradient import LinfGradientAttack
-from freqbench.attacks.core.needs import SurrogateAttack
+from freqbench.attacks.core.attack import LinfAttack, SurrogateAttack
+from freqbench.attacks.core.calls import Best, Trace, across
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SURROGATES, UNIFORM_CONTROL
-from freqbench.attacks.core.passes import Trace
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class BASES(SurrogateAttack, LinfGradientAttack):
+class BASES(SurrogateAttack, GradientAttack, LinfAttack):
     r"""PGD on a weighted mean of surrogates' losses; queries of the attacked network find the most harmful weights.
 
     With surrogates f_i and weights w_i, equal at first, each at least 0 and with sum 1, G runs `steps` iterations of

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.ops.blocks import along_axes
 from freqbench.ops.resampling import CUBIC, cubic_spline_matrix
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiasField(AcquisitionAttack):
+class BiasField(SearchedAttack):
     r"""The most harmful smooth multiplicative field, such as uneven coils cause.
 
     With uniform cubic B-splines B_n over the sample, n counting control points, and a value c_n for each:

@@ -1,7 +1,6 @@
 """The basic iterative method.  Kurakin et al., ICLR workshop 2017, arXiv:1607.02533."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from freqbench.attacks.pgd import PGD
 
@@ -15,4 +14,4 @@ class BIM(PGD):
     """
 
     name = "bim"
-    random_start: ClassVar[bool] = False  # type: ignore[misc]  # No parameter any more.
+    random_start = False

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.parameters import CORRUPTION, PARAMETERS
 from freqbench.attacks.core.task import Task
 from freqbench.ops import artefacts

@@ -1,18 +1,20 @@
 """CosPGD, which weighs voxels by their cosine to the label.  Agnihotri et al., ICML 2024, arXiv:2302.02213."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from freqbench.attacks.core.objective import Objective
 from freqbench.attacks.core.task import Task
-from freqbench.attacks.pgd import WeighingPGD
+from freqbench.attacks.pgd import PGD
 from freqbench.ops.losses import cosine_to_label, dice_ce, voxel_mean
+from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class CosPGD(WeighingPGD):
+class CosPGD(PGD):
     r"""PGD on a cross-entropy that weighs each voxel by the similarity of its prediction and its label.
 
     With c the cosine between softmax and one-hot label of a voxel (`freqbench.ops.losses.cosine_to_label`):
@@ -34,9 +36,28 @@ class CosPGD(WeighingPGD):
     """
 
     name = "cospgd"
+    variants = ("paper", "released", "released-bmvc")
+    loss = "ce"  # compares volumes
 
-    def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
-        """Returns J, with every mean over the organs."""
+    variant: str = "paper"
+
+    @property
+    def couples_batch(self) -> bool:
+        """True for the released copies, which multiply by the mean over the whole batch."""
+        return self.variant != "paper"
+
+    def run(self, task: Task) -> Tensor:
+        """Runs the iteration of PGD on J; in `released-bmvc` every other step towards a target is turned around."""
+        project, x = linf_ball(task.clean, self.eps), self.start(task)
+        for i in range(self.steps):
+            g = task.gradient(x, of_logits=partial(self.weighed, task.objective))  # dJ/dx
+            if self.variant == "released-bmvc" and task.objective.sign < 0 and i % 2 == 0:
+                g = -g
+            x = project(x + self.step * g.sign())
+        return x
+
+    def weighed(self, objective: Objective, logits: Tensor) -> Tensor:
+        """Returns J, `[B]` or over the whole batch, with every mean over the organs."""
         if self.variant == "paper":
             log_p = F.log_softmax(logits, dim=1)
             cosine = cosine_to_label(log_p.detach().exp(), objective.labels)
@@ -46,9 +67,3 @@ class CosPGD(WeighingPGD):
         cosine = voxel_mean(cosine_to_label(F.softmax(logits, dim=1), objective.labels)[:, 0], objective.scope).mean()
         weight = cosine if objective.sign > 0 else 1 - cosine
         return objective.sign * (dice_ce(logits, objective.labels, objective.scope).mean() * weight)
-
-    def gradient(self, task: Task, x: Tensor, i: int) -> Tensor:
-        """Returns the gradient of J; in `released-bmvc` turned around in every other step towards a target."""
-        gradient = super().gradient(task, x, i)
-        is_turned = self.variant == "released-bmvc" and task.objective.sign < 0 and i % 2 == 0
-        return -gradient if is_turned else gradient

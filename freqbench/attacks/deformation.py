@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.objective import Objective
+from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.attacks.core.task import Task
 from freqbench.core.types import Spacing, triple
 from freqbench.ops.blocks import along_axes
@@ -25,7 +25,7 @@ ROUNDING = 1e-5  # of a determinant
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deformation(AcquisitionAttack):
+class Deformation(SearchedAttack):
     r"""The most harmful smooth displacement: it moves the anatomy within millimetres, and the label with it.
 
     With uniform cubic B-splines B_n over the volume and a vector c_n of millimetres for each control point:
@@ -44,7 +44,7 @@ class Deformation(AcquisitionAttack):
     scaled to unit length. All channels share one field.
 
     Windows moved one by one would tear label and anatomy at their borders, so `scope: volume` is the only scope.
-    Unmoved channels or a filtered change would tear them too, so all channels move, and there is no `filter`.
+    Unmoved channels would tear them too, so all channels move.
 
     Args:
         max_mm: largest displacement, in millimetres.
@@ -71,11 +71,6 @@ class Deformation(AcquisitionAttack):
     knot_mm: float = 16.0
     spacing: Spacing | None = None
     scope: str = "volume"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.filter is not None:
-            self.refuse("filter", f"expected none, got {self.filter!r}: the label moves with all of the change")
 
     def check_channels(self, num_channels: int) -> None:
         """Checks that all channels move, because the label does."""
@@ -114,8 +109,8 @@ class Deformation(AcquisitionAttack):
             voxels=self.max_mm / clean.new_tensor([step for _, step in sides]).reshape(3, 1, 1, 1),
         )
 
-    def perturb(self, task: Task) -> Tensor:
-        """Searches as the other acquisition attacks do; labels move with the volumes under evaluation."""
+    def searched(self, task: Task) -> Space:
+        """Returns the space; the task's labels move with the volumes that it renders."""
         field = self.field(task.clean)
         task.objective = moving = MovingObjective(**vars(task.objective))
 
@@ -123,7 +118,7 @@ class Deformation(AcquisitionAttack):
             moving.places = field.places(c)
             return _read(task.clean, moving.places)
 
-        return self.search(task, replace(self.space(task.clean), render=render))
+        return replace(self.space(task.clean), render=render)
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the excess of the base class, or how far the least determinant falls below its bound, if larger."""

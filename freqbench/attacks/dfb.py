@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import BlockAttack
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.parameters import DROPPED_BAND, PARAMETERS, SLICE_BLOCK
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.sa2 import band_scaler
+from freqbench.ops.blocks import cut_block
 
 
 @dataclass(frozen=True, kw_only=True)
-class DFB(BlockAttack):
+class DFB(Attack):
     r"""Drops a frequency band of every block; the model is not queried, and `targeted` has no effect.
 
     With c the spectrum of the clean block minus 0.5, and m = 0 in the band (`low`, `middle` or `high`,
@@ -26,6 +27,7 @@ class DFB(BlockAttack):
     threat_model = "none"
     budget_name = None
     passes = (0, 0)
+    per_slice = False
     parameters = PARAMETERS | {"band": DROPPED_BAND}
 
     band: str
@@ -33,7 +35,8 @@ class DFB(BlockAttack):
 
     def perturb(self, task: Task) -> Tensor:
         """Scales the band by 0."""
-        scale = band_scaler(task.clean, self.cut(task.clean.shape[2:]), self.band, with_dc=False)
+        sides = cut_block(self.block, task.clean.shape[2:], self.per_slice)
+        scale = band_scaler(task.clean, sides, self.band, with_dc=False)
         return scale(task.clean.new_zeros(())).clamp(0, 1)
 
 

@@ -1,10 +1,8 @@
 """DI2-FGSM, diverse inputs.  Xie et al., CVPR 2019, arXiv:1803.06978."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,65 +12,9 @@ from freqbench.attacks.core.task import Task
 from freqbench.attacks.mifgsm import MIFGSM, Gradient
 from freqbench.ops.resampling import Zoom, by_sample
 
-Zooms = Sequence[Zoom | None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class RescaledMIFGSM(MIFGSM):
-    """`MIFGSM` along gradients at volumes that are resized anew in every step, each sample by its own draw.
-
-    The network sees the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`), and its
-    logits are mapped back to their voxels before the loss, so that labels, organs and target rules fit: the gradient is
-    that of L(Z' f(Z x), y). Logits of padding, and voxels out of sight, do not count in L. With `keep: best`, and for
-    restarts, volumes are compared without resizing, at one more forward pass per volume.
-    """
-
-    scopes = SCOPES_WITHOUT_JOINT
-    num_draws: ClassVar[int]
-
-    @abstractmethod
-    def ratio(self, *draws: float) -> float:
-        """Returns the ratio of the resized volume's sides to the window's, from `num_draws` numbers in [0, 1)."""
-
-    @property
-    def may_cut(self) -> bool:
-        """True if voxels may get out of sight; the same for all samples, so that no loss depends on the batch."""
-        return False
-
-    @property
-    def passes_to_compare(self) -> int:
-        """One forward pass for the last volumes, plus one before each step if the best are kept."""
-        return 1 + self.steps if self.keep == "best" else 1
-
-    def gradients(self, task: Task) -> Gradient:
-        """Returns the gradients through the resized volumes."""
-        layout = self.steps, self.num_draws + 3
-        start = task.given_start(layout)
-        draws = (task.draw(torch.rand, layout) if start is None else start).movedim(1, 0).tolist()  # step by step
-        zooms = [[Zoom.of(task.clean, self.ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
-
-        def gradient(x: Tensor, i: int) -> Tensor:
-            if task.passes.best is not None:
-                task.look(x)
-            return task.gradient(x, partial(self._loss, task, zooms[i]))
-
-        return gradient
-
-    def _loss(self, task: Task, zooms: Zooms, x: Tensor) -> Tensor:
-        logits = by_sample(Zoom.undo, zooms, task.logits(x, partial(by_sample, Zoom.zoom, zooms)))
-        if not self.may_cut:
-            return task.objective.raised(logits)
-        objective = task.objective
-        everything = torch.ones_like(objective.labels[:1], dtype=torch.bool)
-        voxels = torch.cat([everything if zoom is None else zoom.in_sight for zoom in zooms])
-        if objective.scope.voxels is not None:
-            voxels = voxels & objective.scope.voxels
-        scope = replace(objective.scope, voxels=voxels)
-        return objective.sign * objective.raises(logits, objective.labels, scope)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DIFGSM(RescaledMIFGSM):
+class DIFGSM(MIFGSM):
     """`MIFGSM` whose gradient is sometimes taken at a smaller volume, put at a random place in zeros.
 
     In every step, with `probability`, linear interpolation makes the sides r times the window's, r uniform in
@@ -90,7 +32,7 @@ class DIFGSM(RescaledMIFGSM):
     """
 
     name = "difgsm"
-    num_draws = 2
+    scopes = SCOPES_WITHOUT_JOINT
 
     probability: float = 0.5
     min_scale: float = 0.9
@@ -100,7 +42,56 @@ class DIFGSM(RescaledMIFGSM):
         """True if sizes and places are drawn."""
         return self.probability > 0 and self.min_scale < 1
 
-    def ratio(self, *draws: float) -> float:
-        """Returns r, or 1."""
-        chance, size = draws
-        return self.min_scale + (1 - self.min_scale) * size if chance < self.probability else 1.0
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One pass of each kind per step; with `keep: best` one more forward pass per step."""
+        return self.steps * (2 if self.keep == "best" else 1), self.steps
+
+    def gradients(self, task: Task) -> Gradient:
+        """Returns the gradients at the resized volumes."""
+
+        def ratio(chance: float, size: float) -> float:
+            return self.min_scale + (1 - self.min_scale) * size if chance < self.probability else 1.0
+
+        return resized_gradients(task, self.steps, 2, ratio)
+
+
+def resized_gradients(
+    task: Task, steps: int, num_draws: int, ratio: Callable[..., float], *, may_cut: bool = False
+) -> Gradient:
+    """Returns gradients at volumes that are resized anew in every step, each sample by its own draw.
+
+    The network sees the resized volume Z x in a window of the same shape (`freqbench.ops.resampling.Zoom`), and its
+    logits are mapped back to their voxels before the loss, so that labels, organs and target rules fit: the gradient is
+    that of L(Z' f(Z x), y). Logits of padding, and voxels out of sight, do not count in L. With `keep: best`, and for
+    restarts, volumes are compared without resizing, at one more forward pass per volume.
+
+    Args:
+        task: the call of the attack; its `start` replaces the draws.
+        steps: number of steps.
+        num_draws: numbers in [0, 1) that `ratio` takes; three more choose the place.
+        ratio: function of these numbers to the ratio of the resized volume's sides to the window's.
+        may_cut: voxels may get out of sight; the same for all samples, so that no loss depends on the batch.
+    """
+    layout = steps, num_draws + 3
+    start = task.given_start(layout)
+    draws = (task.draw(torch.rand, layout) if start is None else start).movedim(1, 0).tolist()  # step by step
+    zooms = [[Zoom.of(task.clean, ratio(*row[:-3]), row[-3:]) for row in step] for step in draws]
+
+    def loss(i: int, x: Tensor) -> Tensor:
+        logits = by_sample(Zoom.undo, zooms[i], task.logits(x, partial(by_sample, Zoom.zoom, zooms[i])))
+        objective = task.objective
+        if not may_cut:
+            return objective.raised(logits)
+        everything = torch.ones_like(objective.labels[:1], dtype=torch.bool)
+        voxels = torch.cat([everything if zoom is None else zoom.in_sight for zoom in zooms[i]])
+        if objective.scope.voxels is not None:
+            voxels = voxels & objective.scope.voxels
+        return objective.sign * objective.raises(logits, objective.labels, replace(objective.scope, voxels=voxels))
+
+    def gradient(x: Tensor, i: int) -> Tensor:
+        if task.passes.best is not None:
+            task.look(x)
+        return task.gradient(x, partial(loss, i))
+
+    return gradient

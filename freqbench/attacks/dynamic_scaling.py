@@ -2,17 +2,20 @@
 
 from dataclasses import dataclass
 
-from freqbench.attacks.difgsm import RescaledMIFGSM
+from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.difgsm import resized_gradients
+from freqbench.attacks.mifgsm import MIFGSM, Gradient
 
 
 @dataclass(frozen=True, kw_only=True)
-class DynamicScaling(RescaledMIFGSM):
+class DynamicScaling(MIFGSM):
     """`MIFGSM` whose gradient is taken at another scale of the volume in every step.
 
     The paper finds that perturbations of segmentation networks transfer badly, because each network sees objects at its
     own scales, and queries the source at changing scales. Here, in every step, the sides become r times the window's, r
     uniform in [`min_scale`, `max_scale`] and equal for all axes. A smaller volume is put at a random place in zeros; of
-    a larger one the network sees a random part, and only its voxels count in L (`RescaledMIFGSM`). With scales of 1
+    a larger one the network sees a random part, and only its voxels count in L (`resized_gradients`). With scales of 1
     this is `mifgsm`.
 
     `start`: the draws of all steps in [0, 1), `[B, steps, 4]`: for r and for the place on each axis.
@@ -27,7 +30,7 @@ class DynamicScaling(RescaledMIFGSM):
 
     name = "dynamic_scaling"
     variants = ("reconstruction",)
-    num_draws = 1
+    scopes = SCOPES_WITHOUT_JOINT
 
     min_scale: float = 0.75
     max_scale: float = 1.25
@@ -39,11 +42,14 @@ class DynamicScaling(RescaledMIFGSM):
         return self.min_scale < self.max_scale
 
     @property
-    def may_cut(self) -> bool:
-        """True if volumes may be larger than the window."""
-        return self.max_scale > 1
+    def run_passes(self) -> tuple[int, int]:
+        """One pass of each kind per step; with `keep: best` one more forward pass per step."""
+        return self.steps * (2 if self.keep == "best" else 1), self.steps
 
-    def ratio(self, *draws: float) -> float:
-        """Returns r."""
-        (size,) = draws
-        return self.min_scale + (self.max_scale - self.min_scale) * size
+    def gradients(self, task: Task) -> Gradient:
+        """Returns the gradients at the resized volumes."""
+
+        def ratio(size: float) -> float:
+            return self.min_scale + (self.max_scale - self.min_scale) * size
+
+        return resized_gradients(task, self.steps, 1, ratio, may_cut=self.max_scale > 1)

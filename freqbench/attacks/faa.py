@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import Best
+from freqbench.attacks.core.calls import Best
 from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import LOGIT_STEP, PARAMETERS, RANDOM_CONTROL
 from freqbench.attacks.core.task import Task
@@ -63,6 +63,7 @@ class FAA(GradientAttack):
     parameters = PARAMETERS | {"control": RANDOM_CONTROL, "step_size": LOGIT_STEP}
     needs_reference = True
     is_stochastic = True
+    keeps_best = True
 
     portion: float = 0.1
     bands: int = 32
@@ -78,49 +79,47 @@ class FAA(GradientAttack):
         """Largest number of open gates per channel."""
         return int(self.portion * self.bands + 1e-9)
 
+    @property
+    def run_passes(self) -> tuple[int, int]:
+        """One pass of each kind per step; with `keep: best` one more forward pass, for the gates without a draw."""
+        forwards, backwards = super().run_passes
+        return forwards + (1 if forwards and self.keep == "best" else 0), backwards
+
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """Returns the number of open gates beyond the limit, for the channel with the most."""
         return float("inf") if state is None else float(self._by_channel(state).sum(dim=2).max()) - self.most
 
-    def perturb(self, task: Task) -> Tensor:
-        """Runs the algorithm and keeps the best gates evaluated; or makes the null row."""
-        mix = self._mixer(task)
+    def run(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Runs the algorithm, or makes the null row; returns the volumes a and their gates."""
+        mix, s = self._mixer(task), self._noise(task)
+        if self.control != "none":
+            gates = self._gates(s[:, 0])
+            return mix(gates)[0], gates
 
-        def run() -> tuple[Tensor, ...]:
-            best, noise = Best(), self._noise(task)
-            scores = self._learn(task, mix, noise, best) if self.control == "none" else noise[:, 0]
-            gates = self._gates(scores)
-            images, change = mix(gates)
-            compared = task.look(images) - self.reconstruction_weight * change if self.compares else change
-            best.offer(compared, images, gates)
-            return best.kept
+        weight, best = self.reconstruction_weight, Best()
+        scores = torch.zeros_like(s[:, 0])  # l
 
-        images, task.state = self.strongest(task, run, lambda images: images)
-        return images
+        def j(scores: Tensor, s: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+            """Returns J, and with it the value that compares volumes, the volumes and the gates."""
+            soft, gates = torch.sigmoid(scores + s), self._gates((scores + s).detach())
+            a, change = mix(gates + (soft - soft.detach()))
+            logits = task.logits(a)
+            loss, price = task.objective.raised(logits), weight * change
+            return loss - price, (task.objective.compared(logits, loss) - price.detach(), a.detach(), gates)
 
-    def _learn(self, task: Task, mix: Mix, noise: Tensor, best: Best) -> Tensor:
-        """Returns the scores after the last step; offers the volumes of every draw on the way."""
-        scores = torch.zeros_like(noise[:, 0])
         for i in range(self.steps):
-            objective = partial(self._objective, task, mix, noise[:, i])
-            gradient, (compared, images, gates) = task.gradient_and(scores, objective)
+            g, drawn = task.gradient_and(scores, partial(j, s=s[:, i]))  # dJ/dl
             if self.keep == "best":
-                best.offer(compared, images, gates)
-            largest = gradient.abs().amax(dim=1, keepdim=True)
-            scores = scores + self.step_size * gradient / largest.clamp(min=torch.finfo(gradient.dtype).tiny)
-        return scores
+                best.offer(*drawn)
+            largest = g.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(g.dtype).tiny)
+            scores = scores + self.step_size * g / largest
 
-    def _objective(
-        self, task: Task, mix: Mix, noise: Tensor, scores: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        soft = torch.sigmoid(scores + noise)
-        gates = self._gates((scores + noise).detach())
-        images, change = mix(gates + (soft - soft.detach()))
-        logits = task.logits(images)
-        raised = task.objective.raised(logits)
-        price = self.reconstruction_weight * change
-        compared = task.objective.compared(logits, raised) - price.detach()
-        return raised - price, (compared, images.detach(), gates)
+        gates = self._gates(scores)
+        a, change = mix(gates)
+        if self.keep == "best":
+            best.offer(task.look(a) - weight * change, a, gates)
+            a, gates = best.kept
+        return a, gates
 
     def _gates(self, scores: Tensor) -> Tensor:
         """Returns 1 for scores above 0 and among the highest of their channel, else 0, `[B, C N]`."""

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class FGSM(LinfGradientAttack):
+class FGSM(GradientAttack, LinfAttack):
     """x + eps * sign(dL/dx), clamped to [0, 1]: one step to the corner of the ball.
 
     L is `loss`, the Dice + cross-entropy of `freqbench.ops.losses.dice_ce` by default. Equal to the released code.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.task import Task
 
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.searched import SearchedAttack
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntensityCurve(AcquisitionAttack):
+class IntensityCurve(SearchedAttack):
     r"""The most harmful monotone curve of intensities: another window, another contrast.
 
     With n `pieces`, and hat functions h_j of width 1/n around the knots j/n, a deviation d_j at each knot makes

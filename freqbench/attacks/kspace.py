@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.searched import SearchedAttack
 
 CENTRE = 0.25  # of the highest frequency of each axis
 
 
 @dataclass(frozen=True, kw_only=True)
-class KSpace(AcquisitionAttack):
+class KSpace(SearchedAttack):
     r"""The most harmful relative change of k-space, in magnitude and phase.
 
     With K the discrete Fourier transform of the clean volume and a complex number u for each of its points, 0 outside

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.ops.projections import linf_ball
@@ -16,7 +17,7 @@ Gradient = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MIFGSM(LinfGradientAttack):
+class MIFGSM(GradientAttack, LinfAttack):
     r"""Steps along the sign of a gradient averaged over the steps, so that it depends less on one network.
 
     From the clean volume and g = 0, sample by sample, with P the projection onto the eps-ball and [0, 1]:

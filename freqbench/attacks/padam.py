@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.core.task import Task
-from freqbench.attacks.core.values import step_length
 from freqbench.attacks.pgd import PGD
 from freqbench.ops.projections import linf_ball
 
@@ -44,9 +43,8 @@ class PAdam(PGD):
 
     def run(self, task: Task) -> Tensor:
         """Runs the iteration; torch's Adam moves `x` in place."""
-        project = linf_ball(task.clean, self.eps)
-        x = project(task.clean + self.draw_start(task)) if self.random_start else task.clean.clone()
-        adam = torch.optim.Adam([x], lr=step_length(self.step_size, self.eps), amsgrad=True, maximize=True)
+        project, x = linf_ball(task.clean, self.eps), self.start(task).clone()
+        adam = torch.optim.Adam([x], lr=self.step, amsgrad=True, maximize=True)
         for _ in range(self.steps):
             x.grad = task.gradient(x.clone())
             adam.step()

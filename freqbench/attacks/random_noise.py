@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import Attack
-from freqbench.attacks.core.parameters import ByParameters
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.task import Task
 
 
@@ -33,13 +32,21 @@ class RandomNoise(Attack):
     """
 
     name = "random_noise"
-    budget_name = ByParameters("linf", lambda attack: "linf" if attack.l2 is None else "l2")
-    threat_model = budget_name
     is_stochastic = True
     passes = (0, 0)
 
     linf: float | None = None
     l2: float | None = None
+
+    @property
+    def budget_name(self) -> str:
+        """`linf` or `l2`, the one that is given."""
+        return "linf" if self.l2 is None else "l2"
+
+    @property
+    def threat_model(self) -> str:
+        """`linf` or `l2`, as the budget."""
+        return self.budget_name
 
     @property
     def size(self) -> float:

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.best import across
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.calls import across
 from freqbench.attacks.core.parameters import DECISION, PARAMETERS, SCOPES_WITHOUT_JOINT, Parameter
 from freqbench.attacks.core.task import Task
 
@@ -71,11 +71,6 @@ class RayS(LinfAttack):
     def passes(self) -> tuple[int, int]:
         """Forward passes: the queries, plus one for the clean Dice if `dice` is None."""
         return self.queries + (self.dice is None), 0
-
-    def check_classes(self, num_classes: int) -> None:
-        """Checks that `organs` names no class beyond the last."""
-        if (highest := max(self.organs or (0,))) >= num_classes:
-            self.refuse("organs", f"expected classes in 0..{num_classes - 1}, got {highest}")
 
     def prepare(self, task: Task) -> None:
         """Sets the classes in the Dice."""

@@ -8,8 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack
-from freqbench.attacks.core.parameters import PARAMETERS, RATIO_STEP, SLICE_BLOCK, ByParameters
+from freqbench.attacks.core.ascent import Ascent, Distance, penalty
+from freqbench.attacks.core.blocks import Blocks, outside
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.objective import Objective
+from freqbench.attacks.core.parameters import PARAMETERS, RATIO_STEP, SLICE_BLOCK
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
 from freqbench.ops.bands import band_mask
@@ -23,7 +26,7 @@ WITH_DC = "dct-scaling-with-dc"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SA2(FrequencyAttack):
+class SA2(GradientAttack):
     r"""Multiplies every DCT coefficient of every block by a learned number near 1.
 
     With c the spectrum of the clean block minus 0.5, w the multipliers, and m = w, except 1 at DC and outside the band:
@@ -35,9 +38,10 @@ class SA2(FrequencyAttack):
     + cross-entropy by default; the SSIM is that of the whole window and a penalty: it bounds nothing. Network and SSIM
     see a unclamped, below 0 and above 1. A sample stops when no voxel is predicted as labelled (or all are at the
     target). The volume is that of the last forward pass, clamped; `state` is w after the last update: at DC and outside
-    the band it keeps its start, which the volume does not show.
+    the band it keeps its start, which the volume does not show. With `keep: best` both are those of the highest J.
 
     Args:
+        dice_weight, ssim_weight: the lambdas; an SSIM weight of 0 leaves the SSIM out.
         step_size: length of a step of the multipliers, not scaled by rho.
         band: `all`, or the only frequencies that change: `low`, `middle` or `high` (`freqbench.ops.bands`).
         control: `random`: the start, not optimised; `uniform`: every multiplier is 1 - rho, so that all detail is
@@ -57,11 +61,12 @@ class SA2(FrequencyAttack):
     """
 
     name = "sa2"
-    threat_model = ByParameters("dct-scaling", lambda attack: WITH_DC if attack.variant == "paper" else "dct-scaling")
     budget_name = "rho"
     random_start = True
     variants: ClassVar[tuple[str, ...]] = ("released", "released-cosine", "paper")
     parameters = PARAMETERS | {"step_size": RATIO_STEP}
+    per_slice = False
+    keeps_best = True
 
     rho: float = 0.4
     steps: int = 10
@@ -70,40 +75,54 @@ class SA2(FrequencyAttack):
     dice_weight: float = 0.2
     ssim_weight: float = 0.75
     band: str = "all"
+    control: str = "none"
+    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Bounds of the multipliers: 1 - rho and 1 + rho."""
         return 1 - self.rho, 1 + self.rho
 
-    def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """Moves by one `step_size` towards the direction, inside the bounds."""
-        return (state + self.step_size * direction).clamp(*self.bounds)
+    @property
+    def threat_model(self) -> str:
+        """`dct-scaling`, or in `paper` `dct-scaling-with-dc`."""
+        return WITH_DC if self.variant == "paper" else "dct-scaling"
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Runs the algorithm of the paper, or a null row; returns unclamped volumes a and their multipliers w."""
-        x, block, (low, _) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
-        volume_of = band_scaler(x, block, self.band, with_dc=self.variant == "paper")  # w -> IDCT(c m) + 0.5
-        w = self.first_state(task, low if self.control == "uniform" else None)
+        """Runs the paper's algorithm, or makes a null row; returns volumes and their multipliers in blocked layout."""
+        x, (low, high) = task.clean, self.bounds
+        blocks = Blocks.of(x, self.block, self.per_slice)
+        volume_of = band_scaler(x, blocks.sides, self.band, with_dc=self.variant == "paper")  # w -> IDCT(c m) + 0.5
+        w = blocks.full(low) if self.control == "uniform" else blocks.drawn(task, low, high)
         if self.variant == "paper":
-            w = torch.where(tiled(band_mask(self.band, block), w), w, 1.0)
+            w = torch.where(tiled(band_mask(self.band, blocks.sides), w), w, 1.0)
         if self.control != "none":
-            return volume_of(w), w
-        return self.followed(task, w, [partial(self.objective(task, block), volume_of)] * self.steps)
+            return volume_of(w).clamp(0, 1), blocks.to_blocks(w)
 
-    def task_term(self, task: Task, logits: Tensor, loss: Tensor) -> Tensor:
-        """Returns the task loss weighted by `dice_weight`, with the cosine if the variant has it, `[B]`."""
+        price = penalty(self.ssim_weight, partial(self.distance, x))
+        ascent = Ascent(task, self.keep, partial(self._weighed, task.objective), price)
+        for _ in range(self.steps):
+            g = ascent.gradient(w, volume_of)  # dJ/dw,  J = lambda_dice L(f(a), y) - lambda_ssim SSIMloss(x, a)
+            w = ascent.move(w, (w + self.step_size * g.sign()).clamp(low, high))
+        volume, w = ascent.result(w)
+        return volume.clamp(0, 1), blocks.to_blocks(w)
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """Returns how far the multipliers leave their bounds."""
+        return outside(state, *self.bounds)
+
+    def distance(self, clean: Tensor) -> Distance:
+        """Returns a function of volumes to their SSIM loss over the whole window, `[B]`."""
+        return ssim_loss(clean)
+
+    def _weighed(self, objective: Objective, logits: Tensor, loss: Tensor) -> Tensor:
+        """Returns lambda_dice L, with the cosine if the variant has it, `[B]`."""
         weighted = self.dice_weight * loss
         if self.variant != "released-cosine":
             return weighted
-        objective = task.objective
         cosine = cosine_to_label(torch.softmax(logits, dim=1), objective.labels)
         apart = 1 - voxel_mean(cosine[:, 0], objective.scope)
         return weighted + COSINE_WEIGHT * apart if objective.sign > 0 else COSINE_FACTOR * weighted * apart
-
-    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """Returns the SSIM loss over the whole window."""
-        return ssim_loss(clean)
 
 
 def band_scaler(clean: Tensor, block: Block, band: str, *, with_dc: bool) -> Callable[[Tensor], Tensor]:
@@ -138,10 +157,10 @@ class SA2In2D(SA2):
     parameters = SA2.parameters | {"block": SLICE_BLOCK}
     per_slice = True
 
-    def distance(self, clean: Tensor, block: Block) -> Callable[[Tensor], Tensor]:
-        """Returns the SSIM loss over the whole window; in `released` from the permuted clean volume."""
+    def distance(self, clean: Tensor) -> Distance:
+        """Returns the SSIM loss; in `released` from the permuted clean volumes."""
         if self.variant == "paper":
-            return super().distance(clean, block)
+            return super().distance(clean)
         if len(set(clean.shape[2:])) > 1:
             got = "x".join(map(str, clean.shape[2:]))
             raise UserError(

@@ -1,17 +1,20 @@
 """SegPGD, which weighs right voxels above wrong ones.  Gu et al., ECCV 2022, arXiv:2207.12391."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from freqbench.attacks.core.objective import Objective
-from freqbench.attacks.pgd import WeighingPGD
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.pgd import PGD
 from freqbench.ops.losses import Scope, dice_of_set, is_as_labelled, voxel_cross_entropy, voxel_mean
+from freqbench.ops.projections import linf_ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegPGD(WeighingPGD):
+class SegPGD(PGD):
     r"""PGD on a cross-entropy that first weighs only the right voxels, and later the wrong ones nearly as much.
 
     At step i of T (from 0), with the N voxels of a sample split into right R and wrong W by the prediction there:
@@ -32,9 +35,26 @@ class SegPGD(WeighingPGD):
     """
 
     name = "segpgd"
+    variants = ("paper", "released", "released-bmvc")
+    loss = "ce"  # compares volumes
 
-    def raised(self, logits: Tensor, objective: Objective, share: float) -> Tensor:
-        """Returns J, with every sum over the organs; lambda is `share`."""
+    variant: str = "paper"
+
+    @property
+    def couples_batch(self) -> bool:
+        """True for the released copies, whose sums run over the whole batch."""
+        return self.variant != "paper"
+
+    def run(self, task: Task) -> Tensor:
+        """Runs the iteration of PGD on J."""
+        project, x = linf_ball(task.clean, self.eps), self.start(task)
+        for i in range(self.steps):
+            j = partial(self.weighed, task.objective, i / (2 * self.steps))  # logits -> J
+            x = project(x + self.step * task.gradient(x, of_logits=j).sign())
+        return x
+
+    def weighed(self, objective: Objective, share: float, logits: Tensor) -> Tensor:
+        """Returns J, `[B]` or over the whole batch, with every sum over the organs; lambda is `share`."""
         right = is_as_labelled(logits.detach(), objective.labels)
         if self.variant == "paper":
             resists = right if objective.sign > 0 else ~right

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Space
-from freqbench.attacks.core.acquisition import AcquisitionAttack
+from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.ops.tomography import ParallelBeam
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sinogram(AcquisitionAttack):
+class Sinogram(SearchedAttack):
     r"""The most harmful relative noise of projections, slice by slice.
 
     With R the projection of a slice H x W by a parallel beam, R^+ filtered back projection

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.best import across
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.calls import across
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.task import Task
 from freqbench.ops.projections import linf_ball
 
@@ -21,7 +22,7 @@ def share(p_init: float, query: int, queries: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(LinfGradientAttack):
+class Square(GradientAttack, LinfAttack):
     r"""Random search on the boundary of the ball: cubes of +eps or -eps, tried one by one, stay if they raise the loss.
 
     The first query is stripes: every line along the first axis is moved by +eps or -eps. Each further query puts a cube

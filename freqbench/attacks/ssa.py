@@ -7,8 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import BlockAttack
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.blocks import Blocks
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, SPREAD
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import UserError
@@ -19,7 +20,7 @@ Draws = Callable[[int, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SSA(BlockAttack, LinfGradientAttack):
+class SSA(GradientAttack, LinfAttack):
     r"""PGD along a gradient averaged over random spectra of the volume, which simulate other networks.
 
     .. math:: t_n = \mathrm{IDCT}\bigl(\mathrm{DCT}(x + \xi) \, m\bigr), \quad \xi \sim N(0, eps^2), \quad
@@ -48,6 +49,7 @@ class SSA(BlockAttack, LinfGradientAttack):
 
     name = "ssa"
     is_stochastic = True
+    per_slice = False
     variants: ClassVar[tuple[str, ...]] = ("paper",)
     parameters = PARAMETERS | {"rho": SPREAD}
 
@@ -81,8 +83,9 @@ class SSA(BlockAttack, LinfGradientAttack):
     def run(self, task: Task) -> Tensor:
         """The paper's iteration."""
         project = linf_ball(task.clean, self.eps)
-        draws, x = self._draws(task), task.clean
-        transform = BlockDCT.of(x, self.cut(x.shape[2:]))
+        x, blocks = task.clean, Blocks.of(task.clean, self.block, self.per_slice)
+        draws = self._draws(task, blocks)
+        transform = BlockDCT.of(x, blocks.sides)
         for i in range(self.steps):
             if task.passes.best is not None:
                 task.look(x)
@@ -95,11 +98,10 @@ class SSA(BlockAttack, LinfGradientAttack):
             x = project(x + self.eps / self.steps * total.sign())
         return x
 
-    def _draws(self, task: Task) -> Draws:
+    def _draws(self, task: Task, blocks: Blocks) -> Draws:
         """Returns a function of step and spectrum to the noise and the factors, in voxel layout."""
-        padded = self.padded(task.clean)
         first = task.clean.movedim(4, 2) if self.per_slice else task.clean
-        layouts = {"gauss": tuple(first.shape[1:]), "unif": tuple(self.to_blocks(padded).shape[1:])}
+        layouts = {"gauss": tuple(first.shape[1:]), "unif": blocks.layout()}
         start = self._start_draws(task, layouts)
 
         def draw(i: int, n: int) -> tuple[Tensor, Tensor]:
@@ -108,7 +110,7 @@ class SSA(BlockAttack, LinfGradientAttack):
             else:
                 gauss, unif = (start[name][i, n].to(task.clean) for name in layouts)
             noise = self.eps * (gauss.movedim(2, 4) if self.per_slice else gauss)
-            return noise, 1 - self.rho + 2 * self.rho * self.to_voxels(unif, padded.shape[2:])
+            return noise, 1 - self.rho + 2 * self.rho * blocks.to_voxels(unif)
 
         return draw
 

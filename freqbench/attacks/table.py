@@ -10,7 +10,7 @@ from freqbench.attacks.ball import Ball
 from freqbench.attacks.bases import BASES
 from freqbench.attacks.bias_field import BiasField
 from freqbench.attacks.bim import BIM
-from freqbench.attacks.core.base import Attack
+from freqbench.attacks.core.attack import Attack
 from freqbench.attacks.core.parameters import require_names
 from freqbench.attacks.corruption import Corruption
 from freqbench.attacks.cospgd import CosPGD
@@ -20,7 +20,6 @@ from freqbench.attacks.difgsm import DIFGSM
 from freqbench.attacks.dynamic_scaling import DynamicScaling
 from freqbench.attacks.faa import FAA
 from freqbench.attacks.fgsm import FGSM
-from freqbench.attacks.frequency_apgd import SA2Opt, SA2Opt2D, VAFAOpt, VAFAOpt2D
 from freqbench.attacks.gn import GaussianNoise
 from freqbench.attacks.intensity_curve import IntensityCurve
 from freqbench.attacks.kspace import KSpace
@@ -30,6 +29,7 @@ from freqbench.attacks.pgd import PGD
 from freqbench.attacks.random_noise import RandomNoise
 from freqbench.attacks.rays import RayS
 from freqbench.attacks.sa2 import SA2, SA2In2D
+from freqbench.attacks.sa2_opt import SA2Opt, SA2Opt2D
 from freqbench.attacks.sea import SEA
 from freqbench.attacks.segpgd import SegPGD
 from freqbench.attacks.sinogram import Sinogram
@@ -38,6 +38,7 @@ from freqbench.attacks.ssa import SSA, SSA2D
 from freqbench.attacks.tifgsm import TIFGSM
 from freqbench.attacks.universal import Universal
 from freqbench.attacks.vafa import VAFA, VAFA2D
+from freqbench.attacks.vafa_opt import VAFAOpt, VAFAOpt2D
 from freqbench.core import names, plugins
 from freqbench.core.errors import UserError, unknown
 
@@ -98,7 +99,7 @@ def attack_class(given: str | type[Attack]) -> type[Attack]:
     cls: type[Attack] = plugins.load_class(given, Attack) if isinstance(given, str) else given
     where = given if isinstance(given, str) else given.__name__
     for attribute in ("name", "threat_model", "budget_name"):
-        if not hasattr(cls, attribute):
+        if not hasattr(cls, attribute) or attribute in cls.__abstractmethods__:
             raise UserError(f"{where}: expected a class attribute {attribute}, got none: see Attack")
     if ATTACKS.get(cls.name) not in (None, cls):  # tables identify attacks by their name
         raise UserError(f"{where}: expected a name of its own, got {cls.name!r}, which is freqbench's: rename it")

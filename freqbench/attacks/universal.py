@@ -7,11 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.base import SLACK, LinfAttack
-from freqbench.attacks.core.gradient import AimedAttack
-from freqbench.attacks.core.needs import LearnedAttack
+from freqbench.attacks.core.attack import SLACK, LearnedAttack, LinfAttack
 from freqbench.attacks.core.parameters import LEARNED, LEARNED_LOSS, PARAMETERS, RANDOM_CONTROL
-from freqbench.attacks.core.targets import LEAST_LIKELY
+from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.core.values import step_length
 from freqbench.core.errors import UserError
@@ -20,7 +18,7 @@ from freqbench.ops.blocks import repeated
 
 
 @dataclass(frozen=True, kw_only=True)
-class Universal(AimedAttack, LearnedAttack, LinfAttack):
+class Universal(LearnedAttack, LinfAttack):
     r"""One tile v, learned from other cases and repeated over each volume from its first voxel on.
 
     With T the repetition, m learning cases (x_k, y_k) and v = 0 at first:
@@ -39,6 +37,7 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
             forward passes through a sliding window).
         tile: side of the tile in voxels, or three sides; None: the model's window. A tile larger than all volumes is
             one perturbation for the whole volume.
+        organs, target: as in `GradientAttack`.
         loss: a name in `freqbench.ops.losses.LOSSES`, except losses that mask voxels or compare logits.
 
     `learned`: the tile, `[C, h, w, d]`, with the attacked channels.
@@ -59,10 +58,17 @@ class Universal(AimedAttack, LearnedAttack, LinfAttack):
     steps: int = 10
     step_size: float | str = "eps/4"
     tile: int | Shape | None = None
+    organs: tuple[int, ...] | None = None
+    target: Rule | None = None
     loss: str = "dicece"
     control: str = "none"
     scope: str = "volume"
     variant: str = "paper"
+
+    @property
+    def is_stochastic(self) -> bool:
+        """True if the tile is drawn."""
+        return self.control == "random"
 
     @property
     def learning_passes(self) -> tuple[int, int]:

@@ -9,12 +9,15 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from freqbench.attacks.core.frequency import FrequencyAttack
-from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, ByParameters, require_together
+from freqbench.attacks.core.ascent import Ascent, penalty
+from freqbench.attacks.core.blocks import Blocks, outside
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.parameters import PARAMETERS, SLICE_BLOCK, require_together
 from freqbench.attacks.core.task import Task
 from freqbench.ops.blocks import Block
 from freqbench.ops.dct import BlockDCT
 from freqbench.ops.quantisation import alpha_schedule, quantisation_error
+from freqbench.ops.ssim import ssim_loss
 from freqbench.ops.stretching import stretch_slices, stretch_slices_offset
 
 SCALE = 255.0
@@ -23,7 +26,7 @@ Q_MIN = {"released": 5.0, "released-saa": 5.0, "paper": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAFA(FrequencyAttack):
+class VAFA(GradientAttack):
     r"""Quantises the DCT of every block by a table that is learned to harm the segmentation.
 
     With c the spectrum of the clean block on the 0..255 scale minus 128, q the table, :math:`\varphi` a rounding that
@@ -36,9 +39,10 @@ class VAFA(FrequencyAttack):
     q starts at `q_max`; q <- clamp(q + sign(dJ/dq), q_min, q_max). L is `loss`, Dice + cross-entropy by default; the
     SSIM is taken block by block and is a penalty: it bounds nothing. A sample stops when no voxel is predicted as
     labelled (or all are at the target). The volume is that of the last forward pass; `state` is the table after the
-    last update.
+    last update. With `keep: best` both are those of the highest J.
 
     Args:
+        ssim_weight: lambda; 0 leaves the SSIM out.
         q_min: smallest step; None: 5, in `paper` 1.
         renormalize: stretch every slice: threat model `dct-quantization-stretched`; None: yes, in `paper` no. Without
             it, `dct-quantization`, the network sees the reconstruction / 255: in `released` not clamped (as in the code
@@ -63,12 +67,16 @@ class VAFA(FrequencyAttack):
     """
 
     name = "vafa"
-    threat_model = ByParameters(
-        "dct-quantization", lambda attack: STRETCHED if attack.stretches else "dct-quantization"
-    )
     budget_name = "q_max"
     variants: ClassVar[tuple[str, ...]] = ("released", "released-saa", "paper")
+    per_slice = False
+    keeps_best = True
 
+    steps: int = 20
+    block: int | tuple[int, ...] = 32
+    ssim_weight: float = 1.0
+    control: str = "none"
+    loss: str | None = None  # type: ignore[assignment]  # None: the variant's
     q_max: float = 20.0
     q_min: float | None = None
     renormalize: bool | None = None
@@ -94,30 +102,44 @@ class VAFA(FrequencyAttack):
         """True if every slice is stretched: `renormalize`, or the variant's default."""
         return self.variant != "paper" if self.renormalize is None else self.renormalize
 
-    def step(self, state: Tensor, direction: Tensor) -> Tensor:
-        """Moves by one unit towards the direction, inside the bounds."""
-        return (state + direction).clamp(*self.bounds)
+    @property
+    def threat_model(self) -> str:
+        """`dct-quantization-stretched`, or without stretching `dct-quantization`."""
+        return STRETCHED if self.stretches else "dct-quantization"
 
     def run(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Runs Algorithm 1 of the paper, or a null row; returns unclamped volumes a and their table q."""
-        x, block, (q_min, q_max) = task.clean, self.cut(task.clean.shape[2:]), self.bounds
-        alphas = alpha_schedule(self.steps)
-        c, volume_of = block_spectrum(x, block)  # DCT of the blocks of 255 x - 128
-        first = q_min if self.variant == "paper" and self.control == "none" else q_max
-        q = self.first_state(task, None if self.control == "random" else first)
+        """Runs Algorithm 1 of the paper, or makes a null row; returns volumes and their tables in blocked layout."""
+        x, (q_min, q_max) = task.clean, self.bounds
+        blocks = Blocks.of(x, self.block, self.per_slice)
+        c, volume_of = block_spectrum(x, blocks.sides)  # DCT of the blocks of 255 x - 128
+        alphas = alpha_schedule(self.steps)  # the rounding hardens from step to step
 
-        def rendered(alpha: float, q: Tensor) -> Tensor:
-            return self._normalise(volume_of(quantisation_error(c, q, alpha)))
+        def a(q: Tensor, alpha: float) -> Tensor:  # R(IDCT(q phi(c / q)) + 128)
+            return self._on_unit_scale(volume_of(quantisation_error(c, q, alpha)))
 
+        if self.control == "random":
+            q = blocks.drawn(task, q_min, q_max)
+        else:
+            q = blocks.full(q_min if self.variant == "paper" and self.control == "none" else q_max)
         if self.control != "none":
-            return rendered(alphas[-1], q), q
-        objective = self.objective(task, block)
-        return self.followed(task, q, (partial(objective, partial(rendered, alpha)) for alpha in alphas))
+            return a(q, alphas[-1]).clamp(0, 1), blocks.to_blocks(q)
 
-    def _normalise(self, volume: Tensor) -> Tensor:
-        if not self.stretches:
-            return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
-        return stretch_slices_offset(volume, 1e-6) if self.variant == "released-saa" else stretch_slices(volume, SCALE)
+        ascent = Ascent(task, self.keep, price=penalty(self.ssim_weight, lambda: ssim_loss(x, blocks.sides)))
+        for alpha in alphas:
+            g = ascent.gradient(q, partial(a, alpha=alpha))  # dJ/dq,  J = L(f(a), y) - lambda SSIMloss(x, a)
+            q = ascent.move(q, (q + g.sign()).clamp(q_min, q_max))
+        volume, q = ascent.result(q)
+        return volume.clamp(0, 1), blocks.to_blocks(q)
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """Returns how far the table leaves its bounds."""
+        return outside(state, *self.bounds)
+
+    def _on_unit_scale(self, volume: Tensor) -> Tensor:
+        if self.stretches:
+            is_offset = self.variant == "released-saa"
+            return stretch_slices_offset(volume, 1e-6) if is_offset else stretch_slices(volume, SCALE)
+        return (volume / SCALE).clamp(0, 1) if self.variant == "paper" else volume / SCALE
 
 
 def block_spectrum(clean: Tensor, block: Block) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -145,7 +167,7 @@ class VAFA2D(VAFA):
     variants = ("released", "paper")
     parameters = PARAMETERS | {"block": SLICE_BLOCK}
     per_slice = True
-    ssim_weight: ClassVar[float] = 0.0  # type: ignore[misc]  # No parameter any more.
+    ssim_weight = 0.0
 
     steps: int = 10
     block: int | tuple[int, ...] = 8

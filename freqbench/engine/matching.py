@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from freqbench.attacks import Attack, attack_class
-from freqbench.attacks.core.frequency import FrequencyAttack
+from freqbench.attacks.core.declared import declared
+from freqbench.attacks.vafa import VAFA
 from freqbench.core import config
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of
@@ -189,7 +190,7 @@ class _Asked:
         """Attacks with different budgets until the distance is met."""
         cell, match, name = self.cell, self.budget.match, self.budget_name
         low, high = BOUNDS[name]
-        if name == "q_max" and isinstance(cell.attack, FrequencyAttack):
+        if name == "q_max" and isinstance(cell.attack, VAFA):
             low = max(low, cell.attack.bounds[0])  # q_min
         turned = match.metric == "ssim_body"  # a similarity s: the distance is 1 - s
         value = 1 - match.value if turned else match.value
@@ -256,7 +257,7 @@ def _asked(job: JobSpec, expansion: Expansion) -> list[_Asked]:
 def _largest(job: JobSpec, entry: AttackEntry, place: str) -> Iterator[Budget]:
     """Yields the largest budget of an entry for every dataset, source, combination and match."""
     with at(place):
-        name = str(attack_class(entry.class_name).budget_name)
+        name = str((declared(entry.class_name) or attack_class(entry.class_name)).budget_name)
     if name not in BOUNDS:
         raise UserError(f"{place}.match: expected an attack with a budget {', '.join(BOUNDS)}, got {entry.name}")
     if name in entry.own:

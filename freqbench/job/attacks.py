@@ -49,7 +49,7 @@ def attack_identity(attack: Attack) -> dict[str, Any]:
         for field, value in values.items()
         if field.default is MISSING or value != field.default
     }
-    return {"name": attack.name, "revision": attack.identity_revision, **changed, **provenance(type(attack))}
+    return {"name": attack.name, "revision": attack.revision, **changed, **provenance(type(attack))}
 
 
 def attack_params(attack: Attack, **besides: int | str | Sequence[str]) -> str:

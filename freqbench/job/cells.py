@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from freqbench.attacks import Attack
-from freqbench.attacks.core.frequency import BLOCK_CUT
+from freqbench.attacks.core.blocks import BLOCK_CUT
 from freqbench.core.identity import digest
 from freqbench.core.types import AGREEMENT, IN_FILE, CaseRef, ScoredOn
 from freqbench.data import Dataset

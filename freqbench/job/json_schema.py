@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from freqbench.attacks import ATTACKS, Attack
+from freqbench.attacks.core.declared import declared
 from freqbench.core.names import ALIASES
 from freqbench.data import DATASETS
 from freqbench.job.sweep import AttackEntry, DatasetEntry, Match
@@ -80,7 +81,7 @@ def _names(kind: str, *entries: str) -> Schema:
 
 def _attack(name: str, attack: type[Attack], common: Mapping[str, Schema]) -> Schema:
     """Returns the schema of an attack's entry: each parameter is a value, or a list of values that multiplies."""
-    hints, budget = get_type_hints(attack), attack.budget_name
+    hints, budget = get_type_hints(attack), declared(name).budget_name
     required = [field.name for field in fields(attack) if field.default is MISSING]
     parameters: dict[str, Schema] = {}
     for field in fields(attack):

@@ -239,18 +239,11 @@ class AttackEntry(Entry):
 def parse_value(value: Any) -> Any:
     """Parses a parameter from a job file: `8/255` is a fraction, `8x16x32` a triple (`8x16` a pair), `1e-3` a number.
 
-    A filter is a mapping in the file and a tuple in Python.
-
     >>> parse_value("8/255") == 8 / 255, parse_value("8x16x32"), parse_value("middle")
     (True, (8, 16, 32), 'middle')
-    >>> parse_value({"kind": "low", "limits": 8}), parse_value({"kind": "band", "limits": [4, 8]})
-    (('low', 8), ('band', 4, 8))
     """
     if isinstance(value, list):
         return tuple(parse_value(item) for item in value)
-    if isinstance(value, dict) and set(value) == {"kind", "limits"}:
-        limits = value["limits"]
-        return (value["kind"], *(limits if isinstance(limits, list) else [limits]))
     if not isinstance(value, str):
         return value
     if fraction := re.fullmatch(rf"\s*{_NUMBER}\s*/\s*{_NUMBER}\s*", value):

@@ -53,19 +53,6 @@ class BlockDCT:
         return along_axes(spectrum, inverse)[:, :, :h, :w, :d]
 
 
-def keep_cube(x: Tensor, kind: str, *limits: int) -> Tensor:
-    """Returns the part of a volume `[B, C, H, W, D]` inside a cube of its DCT, taken over the whole volume.
-
-    `low` s keeps the coefficients whose three indices are all below s, `high` s those whose indices are all s or more
-    (most coefficients lie in neither), `band` lo hi those in lo..hi-1 on every axis. A cube is a product of intervals,
-    so that keeping it takes one matrix per axis, :math:`M_I^T M_I` with the rows I of the orthonormal DCT. Malik et al.
-    (BMVC 2024, arXiv 2406.08486) filter adversarial perturbations like this.
-    """
-    rows = slice(*limits) if kind == "band" else slice(limits[0]) if kind == "low" else slice(limits[0], None)
-    matrices = [dct_matrix(size)[rows] for size in x.shape[2:]]
-    return along_axes(x, [(matrix.T @ matrix).to(x) for matrix in matrices])
-
-
 def frequency_consistency(clean: Tensor, adversarial: Tensor, form: Form, block: int | None) -> Tensor:
     r"""Returns the frequency consistency loss of VAFT (Hanif et al., MICCAI 2023, arXiv:2307.07269), a scalar.
 

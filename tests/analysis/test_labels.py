@@ -41,8 +41,8 @@ STEPS = {"variant": "paper", "steps": 10}
     [
         ("segpgd", [{"variant": "paper"}, STEPS], ["segpgd eps=8/255", "segpgd eps=8/255 steps=10"]),
         ("segpgd", [STEPS], ["segpgd eps=8/255"]),
-        ("segpgd", [{"variant": "paper", "filter": ["low", 8]}], ["segpgd eps=8/255 filter=low:8"]),
-        ("segpgd", [{"variant": "paper", "filter": None}], ["segpgd eps=8/255"]),
+        ("pgd", [{"target": ["erase", 1]}], ["pgd eps=8/255 target=erase:1"]),
+        ("pgd", [{"target": None}], ["pgd eps=8/255"]),
         ("vafa", [{"control": "uniform"}], ["vafa q_max=20 control=uniform"]),
         ("vafa", [{"control": "none"}, {"control": "random"}], ["vafa q_max=20", "vafa q_max=20 control=random"]),
         ("vafa", [{"variant": "paper"}], ["vafa q_max=20 variant=paper"]),
@@ -61,6 +61,6 @@ STEPS = {"variant": "paper", "steps": 10}
 def test_a_label_says_what_differs_and_nothing_else(
     attack: str, settings: list[dict[str, Any]], labels: list[str]
 ) -> None:
-    """A null row, a variant, a filter or a precision is always said, others where rows differ, in any order."""
+    """A null row, a variant or a precision is always said, others where rows differ, in any order."""
     assert labels_of(attack, *settings) == labels
     assert labels_of(attack, *settings[::-1]) == labels[::-1]

@@ -45,7 +45,7 @@ def predicted(images: Tensor) -> Tensor:
 
 @cache
 def run(name: str, **parameters: Any) -> tuple[Asked, AttackResult]:
-    """Once for all tests, which only read what is found."""
+    """Returns the noting network and its result, run once for all tests."""
     model = Asked()
     return model, make(name, **({"eps": EPS} | parameters))(model, *task(), generator=generators(*SEEDS))
 

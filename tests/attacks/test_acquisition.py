@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, generators
-from attacks.test_frequency_apgd import Linear, drawn
+from attacks.test_opt import Linear, drawn
 from torch import Tensor
 
 from freqbench.attacks import AttackResult, make
@@ -56,7 +56,7 @@ def test_every_point_of_k_space_turns_towards_the_weights(
 
 
 @pytest.mark.parametrize(("form", "axes"), AXES.items(), ids=str)
-def test_numpy_makes_the_volume_of_a_k_space_found_in_float32(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
+def test_k_space_found_in_float32_makes_numpys_volume(form: tuple[str, bool], axes: tuple[int, ...]) -> None:
     encoding, lines = form
     images = drawn(5, shape=(32, 24, 20)).float()
     attack = make("kspace", eps_k=0.05, encoding=encoding, lines=lines, steps=2)
@@ -70,7 +70,7 @@ def test_numpy_makes_the_volume_of_a_k_space_found_in_float32(form: tuple[str, b
 
 
 @pytest.mark.parametrize("control", ["none", "random"])
-def test_by_parseval_k_space_moves_a_volume_by_no_more_than_its_share(control: str) -> None:
+def test_k_space_moves_a_volume_by_its_share_at_most(control: str) -> None:
     change = attacked("kspace", control=control).adversarial - IMAGES
     assert 0.3 * 0.02 < float(change.norm() / IMAGES.norm()) <= 0.02
 
@@ -130,7 +130,8 @@ def test_a_null_row_is_a_random_point_at_the_ends_of_the_set(name: str) -> None:
     null, best = attacked(name, control="random"), attacked(name)
     assert (null.num_forwards, null.num_backwards) == (0, 0)
     size = null.state.abs()
-    budget = float(make(name, **NAMES[name]).budget)
+    attack = make(name, **NAMES[name])
+    budget = float(getattr(attack, attack.budget_name))
     assert float((size > 0.99 * budget).double().mean()) > 0.7
     assert abs(gained(null)) < 0.7 * gained(best)
 
@@ -145,7 +146,7 @@ def test_a_point_outside_the_set_and_a_volume_of_another_point_are_an_excess(nam
     assert attack.excess(IMAGES, moved, result.state) == pytest.approx(0.01)
     far = 1.5 * result.state
     made = attack.space(IMAGES).render(far)
-    assert attack.excess(IMAGES, made, far) == pytest.approx(0.5 * attack.budget)
+    assert attack.excess(IMAGES, made, far) == pytest.approx(0.5 * getattr(attack, attack.budget_name))
     assert attack.excess(IMAGES, made, None) == math.inf
 
 
@@ -183,7 +184,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
     model, labels = SmallNet().double(), (IMAGES > 0.5).long()
     settings = {**NAMES[name], "keep": "last", "step_rule": "halving", "loss": "dice"}  # steps of equal size
     attack = make(name, **settings, steps=1)
-    found = attack(model, IMAGES, labels)
-    again = attack(model, IMAGES, labels, start=found.state)
+    result = attack(model, IMAGES, labels)
+    again = attack(model, IMAGES, labels, start=result.state)
     third = make(name, **settings, steps=2)(model, IMAGES, labels)
     assert float(again.losses[0]) == pytest.approx(float(third.losses[1]), abs=1e-9)

@@ -42,19 +42,19 @@ def wrong(model: nn.Module, adversarial: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("share", "model"), [(0.9, Threshold()), (0.5, ThreeClasses()), (1.0, ThreeClasses())])
-def test_finds_the_least_perturbation_of_a_threshold_model(share: float, model: nn.Module) -> None:
+def test_almaprox_finds_the_least_perturbation_of_a_threshold_model(share: float, model: nn.Module) -> None:
     """The voxel in rank ceil(share N) needs |x - 0.5|: never less is found, and at most two steps more."""
     images, labels, needed = around_a_half(0.05)
     least = needed[:, math.ceil(share * needed.shape[1]) - 1]
     attack = make("almaprox", share=share, steps=120, step_size=STEP, organs=EVERY)
     adversarial = attack(model, images, labels).adversarial
     assert bool((wrong(model, adversarial, labels) >= share).all())
-    found = size(images, adversarial)
-    assert bool((found >= least - 1e-6).all())
-    assert bool((found <= least + 2 * STEP).all())
+    sizes = size(images, adversarial)
+    assert bool((sizes >= least - 1e-6).all())
+    assert bool((sizes <= least + 2 * STEP).all())
 
 
-def test_without_a_success_the_volume_with_most_wrong_voxels_is_the_result() -> None:
+def test_result_without_a_success_has_most_wrong_voxels() -> None:
     """Half of the voxels never turn: all others do."""
     images, labels, _ = around_a_half(0.02)
     frozen = torch.zeros_like(labels, dtype=torch.bool)
@@ -82,7 +82,7 @@ def test_only_the_organs_are_constraints(organ: int) -> None:
 
 
 @pytest.mark.parametrize("changes", [{}, {"target": "next-class"}], ids=str)
-def test_without_organs_all_classes_but_background_count(changes: dict[str, Any]) -> None:
+def test_all_classes_but_background_count_without_organs(changes: dict[str, Any]) -> None:
     """99 % of a volume may be had without a voxel of an organ."""
     images, labels = volumes()
     left, named = (

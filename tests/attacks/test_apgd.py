@@ -69,9 +69,9 @@ def test_steps_halve_as_worked_out_by_hand(variant: str, expected: list[float]) 
 @pytest.mark.parametrize(("keep", "asked", "result"), [("best", 4, 0.5), ("last", 3, 0.59375)])
 def test_the_best_point_is_kept_and_the_last_one_where_asked_for(keep: str, asked: int, result: float) -> None:
     """Three steps overshoot, halved after the first and the second."""
-    seen, found = climb(0.53, 0.5, steps=3, keep=keep)
+    seen, voxels = climb(0.53, 0.5, steps=3, keep=keep)
     assert [x for (x,) in seen] == pytest.approx([0.5, 0.75, 0.6875, 0.59375][:asked], abs=1e-12)
-    assert found == pytest.approx([result], abs=1e-12)
+    assert voxels == pytest.approx([result], abs=1e-12)
 
 
 def first_volumes(start: Tensor | None = None, **changes: Any) -> Tensor:
@@ -120,13 +120,13 @@ def up_and_down(start: float, rises: int, steps: int) -> list[float]:
 )
 def test_a_step_is_halved_by_the_papers_rules(values: list[float], halved: dict[int, bool]) -> None:
     """At which of 100 steps' checkpoints, given L after every step."""
-    pace, highest, found = Pace(100, released=False), torch.tensor([-torch.inf]), {}
+    pace, highest, halvings = Pace(100, released=False), torch.tensor([-torch.inf]), {}
     for i, value in enumerate(values):
         highest = torch.maximum(highest, torch.tensor([value]))
         halves = pace.halves(i, torch.tensor([value]), highest)
         if halves is not None:
-            found[i] = bool(halves)
-    assert found == halved
+            halvings[i] = bool(halves)
+    assert halvings == halved
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_step_is_halved_by_the_papers_rules(values: list[float], halved: dict[
 def test_the_radius_shrinks_from_the_best_of_each_stage(
     top: float, changes: dict[str, Any], expected: list[float] | None, result: float
 ) -> None:
-    asked, found = climb(top, 0.5, **changes)
+    asked, voxels = climb(top, 0.5, **changes)
     assert expected is None or [x for (x,) in asked] == pytest.approx(expected, abs=1e-12)
-    assert found == pytest.approx([result], abs=1e-12)
+    assert voxels == pytest.approx([result], abs=1e-12)
 
 
 def test_stages_share_all_steps_and_count_their_passes() -> None:

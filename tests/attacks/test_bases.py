@@ -50,31 +50,31 @@ def search(victim: nn.Module, batch: int = 1, surrogates: Any = (FIRST, SECOND),
 @pytest.mark.parametrize("best", [(0.8, 0.2), (0.3, 0.7)])
 def test_the_weights_that_hurt_a_linear_network_most_are_found(best: tuple[float, float]) -> None:
     """Its signs are those of a weighted sum, and the nearer the weights, the more signs are right."""
-    found = search(Linear(mixed(*best)))
-    assert found.state[0].tolist() == pytest.approx(best, abs=0.05)
-    assert float(found.state.sum()) == pytest.approx(1)
-    moved = (found.adversarial - 0.5).sign()
+    result = search(Linear(mixed(*best)))
+    assert result.state[0].tolist() == pytest.approx(best, abs=0.05)
+    assert float(result.state.sum()) == pytest.approx(1)
+    moved = (result.adversarial - 0.5).sign()
     assert float((moved == mixed(*best)).double().mean()) > 0.98
 
 
-def test_equal_weights_hurt_it_less_and_are_those_of_the_null_row() -> None:
+def test_null_row_has_equal_weights_which_hurt_less() -> None:
     """Of the circle's angles the signs are wrong between the two directions: 2 (45 - 14) of 360 degrees."""
-    found = search(Linear(mixed(0.8, 0.2)), control="uniform")
-    assert torch.allclose(found.adversarial, 0.5 + EPS * mixed(0.5, 0.5), atol=1e-9)
-    assert found.state.tolist() == [[0.5, 0.5]]
-    agreed = float(((found.adversarial - 0.5).sign() == mixed(0.8, 0.2)).double().mean())
+    result = search(Linear(mixed(0.8, 0.2)), control="uniform")
+    assert torch.allclose(result.adversarial, 0.5 + EPS * mixed(0.5, 0.5), atol=1e-9)
+    assert result.state.tolist() == [[0.5, 0.5]]
+    agreed = float(((result.adversarial - 0.5).sign() == mixed(0.8, 0.2)).double().mean())
     assert agreed == pytest.approx(1 - 2 * (45 - math.degrees(math.atan(0.25))) / 360, abs=0.01)
 
 
 def test_each_sample_has_weights_of_its_own() -> None:
-    found = search(Linear(torch.cat([mixed(0.8, 0.2), mixed(0.3, 0.7)])), batch=2)
-    assert found.state.flatten().tolist() == pytest.approx([0.8, 0.2, 0.3, 0.7], abs=0.05)
+    result = search(Linear(torch.cat([mixed(0.8, 0.2), mixed(0.3, 0.7)])), batch=2)
+    assert result.state.flatten().tolist() == pytest.approx([0.8, 0.2, 0.3, 0.7], abs=0.05)
 
 
 def test_a_weight_does_not_fall_below_zero() -> None:
-    found = search(Linear(mixed(1, -1)), weight_step=0.4)
-    assert bool((found.state >= 0).all())
-    assert float(found.state.sum()) == pytest.approx(1)
+    result = search(Linear(mixed(1, -1)), weight_step=0.4)
+    assert bool((result.state >= 0).all())
+    assert float(result.state.sum()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,13 @@ def nets(*seeds: int) -> list[Asked]:
 
 @pytest.mark.parametrize("queries", [1, 6, 7])
 @pytest.mark.parametrize("control", ["none", "uniform"])
-def test_passes_are_those_that_were_promised_and_the_network_is_asked_without_a_gradient(
-    queries: int, control: str
-) -> None:
+def test_passes_are_as_declared_and_the_network_is_asked_without_a_gradient(queries: int, control: str) -> None:
     victim, *surrogates = nets(1, 2, 3)
     attack = make("bases", eps=EPS, queries=queries, steps=3, control=control)
-    found = attack(victim, *volumes(), surrogates=surrogates)
-    assert (len(victim.volumes), found.forwards, found.backwards) == (queries, (queries,) * 2, (0,) * 2)
+    result = attack(victim, *volumes(), surrogates=surrogates)
+    assert (len(victim.volumes), result.forwards, result.backwards) == (queries, (queries,) * 2, (0,) * 2)
     assert not any(victim.with_gradient)
-    assert found.losses.shape == (0, 2)
+    assert result.losses.shape == (0, 2)
     assert [len(each.volumes) for each in surrogates] == [3 * queries] * 2
     assert all(all(each.with_gradient) for each in surrogates)
     assert attack.passes == (queries, 0)
@@ -140,20 +138,20 @@ def test_no_gradient_of_the_network_is_taken() -> None:
 
 
 @pytest.mark.parametrize(("keep", "more"), [("last", 0), ("best", 1)])
-def test_the_result_is_the_volume_with_the_highest_loss_of_all_that_were_asked_about(keep: str, more: int) -> None:
+def test_result_is_the_queried_volume_of_the_highest_loss(keep: str, more: int) -> None:
     """Sample by sample; the loss is Dice + cross-entropy. It is not the last, and none that surrogates alone saw."""
     victim, *surrogates = nets(1, 2, 3)
     images, labels = volumes(3)
     attack = make("bases", eps=EPS, queries=9, steps=2, step_size="eps/2", weight_step=0.9, keep=keep)
-    found = attack(victim, images, labels, surrogates=surrogates)
+    result = attack(victim, images, labels, surrogates=surrogates)
     losses = torch.stack([dice_ce(logits, labels) for logits in victim.logits])
     assert len(losses) == 9 + more
     assert bool((losses[7:9] < losses.amax(0)).all(0).any())
     for i, query in enumerate(losses[:9].argmax(0).tolist()):
-        assert torch.equal(found.adversarial[i], victim.volumes[query][i])
+        assert torch.equal(result.adversarial[i], victim.volumes[query][i])
 
 
-def test_surrogates_go_where_the_network_s_least_likely_classes_are() -> None:
+def test_surrogates_go_to_the_networks_least_likely_classes() -> None:
     """The network is sure of class 1 at first, its surrogates of class 0, whose own target would be the other way."""
     surrogates = [Linear(each, bound=-1.0) for each in (FIRST, SECOND)]
     towards, rule = (search(Linear(FIRST), surrogates=surrogates, target=t) for t in ("least-likely", "next-class"))

@@ -35,7 +35,7 @@ def test_one_channel_of_two_is_attacked_as_if_it_were_alone(name: str) -> None:
     assert both.state is None or torch.equal(both.state, alone.state)
 
 
-def test_channels_beside_a_label_that_moves_are_not_left_where_they_are() -> None:
+def test_deformation_refuses_to_leave_channels_in_place() -> None:
     images, labels = volumes(channels=2)
     with pytest.raises(ParameterError, match=r"deformation: channels: expected all 2, got \[1\]: the label moves"):
         example("deformation", channels=(1,))(SmallNet(2), images, labels)
@@ -46,7 +46,7 @@ def test_channels_beside_a_label_that_moves_are_not_left_where_they_are() -> Non
 
 
 @pytest.mark.parametrize("name", ["pgd", "difgsm", "dynamic_scaling", "autoattack"])
-def test_the_others_are_shown_in_their_place(name: str) -> None:
+def test_network_sees_unattacked_channels_in_their_place(name: str) -> None:
     """Two channels that are one stay one where nothing may change: resized with it, and of the same sample."""
     images, labels = volumes(3)
     model = Asked(SmallNet(channels=2))
@@ -58,7 +58,7 @@ def test_the_others_are_shown_in_their_place(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["pgd", "ssa", "vafa", "sa2_2d", "vafa_opt", "square", "faa", "sea"])
-def test_all_channels_by_name_are_all_channels(name: str) -> None:
+def test_naming_all_channels_equals_naming_none(name: str) -> None:
     images, labels = volumes(channels=2)
     every, named = (example(name, **which)(SmallNet(2), images, labels) for which in ({}, {"channels": (1, 0)}))
     assert torch.equal(every.adversarial, named.adversarial)
@@ -70,7 +70,7 @@ NULL_ROWS = [(name, {"control": "uniform"}) for name in ("vafa", "sa2_2d")]
 
 
 @pytest.mark.parametrize(("name", "changes"), [("dfb", {}), *NULL_ROWS])
-def test_without_a_gradient_each_channel_is_a_volume_of_its_own(name: str, changes: dict[str, Any]) -> None:
+def test_attacks_without_a_gradient_change_each_channel_alone(name: str, changes: dict[str, Any]) -> None:
     """Its blocks, its bands, the stretching of its slices."""
     images, labels = volumes(channels=2)
     images[:, 1] = 0.3 + 0.2 * images[:, 1]
@@ -111,12 +111,12 @@ def test_every_channel_has_gates_of_its_own() -> None:
     assert result.state.tolist() == [[1, 1, 0, 0, 0, 0, 1, 0]]
     bands = fourier_bands(images.shape[2:], 4).numpy()
     spectra = (np.abs(np.fft.rfftn(x[0], axes=(1, 2, 3))) for x in (images, reference, result.adversarial))
-    own, other, found = spectra
+    own, other, attacked = spectra
     for i, opened in enumerate(([0, 1], [2])):
-        assert np.allclose(found[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
+        assert np.allclose(attacked[i], np.where(np.isin(bands, opened), other[i], own[i]), atol=1e-9)
 
 
-def test_channels_are_told_apart_in_one_spelling_and_left_out_where_all_are() -> None:
+def test_channels_have_one_spelling_and_none_if_all_are_named() -> None:
     plain = attack_identity(make("pgd", eps=0.1))
     assert attack_identity(make("pgd", eps=0.1, channels=None)) == plain
     assert "channels" not in plain

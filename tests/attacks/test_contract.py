@@ -1,10 +1,9 @@
-"""Every entry of ATTACKS through one contract, and what a filter leaves of a finished perturbation."""
+"""Every entry of ATTACKS keeps one contract."""
 
 import gc
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from attacks.examples import (
@@ -21,13 +20,13 @@ from attacks.examples import (
     takes,
     volumes,
 )
-from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.core.base import LinfAttack
+from freqbench.attacks.core.attack import LinfAttack
 from freqbench.attacks.core.ensemble import Ensemble
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.searched import SearchedAttack
 from freqbench.core.errors import ThreatModelError
 from freqbench.job.attacks import attack_identity
 from freqbench.ops.losses import dice_ce
@@ -40,7 +39,7 @@ TWO_CLASSES: dict[str, dict[str, Any]] = {
 }
 LINF = [name for name, attack in CLASSES.items() if issubclass(attack, LinfAttack)]
 ENSEMBLES = [name for name, attack in ATTACKS.items() if issubclass(attack, Ensemble)]
-QUANTISING = [name for name, attack in CLASSES.items() if attack.threat_model == "dct-quantization"]
+QUANTISING = ["vafa", "vafa_2d", "vafa_opt", "vafa_opt_2d"]
 BOUNDED = [name for name, attack in CLASSES.items() if attack.budget_name]
 
 
@@ -49,20 +48,19 @@ def test_every_attack_has_an_example_and_its_own_name() -> None:
     assert {name: attack.name for name, attack in ATTACKS.items()} == {name: name for name in ATTACKS}
 
 
-def test_who_follows_a_gradient_takes_what_gradient_attacks_share_and_heeds_it() -> None:
-    """Loss, organs, rules, restarts and the best iterate are at work in `LinfGradientAttack.perturb`.
+def test_attacks_along_a_gradient_share_parameters_and_perturb() -> None:
+    """Loss, organs, rules, restarts and the best volumes are at work in `perturb` of two bases.
 
     Ensembles have members that do; Square takes the same and follows none, BASES those of other networks; a smallest
     norm has an objective of its own.
     """
     following = {name for name in ATTACKS if example(name).passes[1] > 0}
     assert set(GRADIENT) ^ following == {"square", "bases", "almaprox", *ENSEMBLES}
-    own = [attack for attack in ATTACKS.values() if issubclass(attack, LinfGradientAttack)]
-    assert {attack.perturb for attack in own} == {LinfGradientAttack.perturb}
+    assert {ATTACKS[name].perturb for name in GRADIENT} == {GradientAttack.perturb, SearchedAttack.perturb}
 
 
 @pytest.mark.parametrize("name", LINF)
-def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
+def test_linf_attacks_flip_exactly_the_voxels_within_reach(name: str) -> None:
     """On a threshold model a voxel can be flipped iff |x - 0.5| < eps: any more is a bug, any less a weak attack."""
     images = torch.linspace(0.4, 0.6, 4 * 3 * 4).reshape(1, 1, 4, 3, 4)
     labels = (images > 0.5).long()
@@ -77,7 +75,7 @@ def test_flips_exactly_the_voxels_within_reach(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in BOUNDED if name not in QUANTISING])
 def test_zero_budget_changes_nothing(name: str) -> None:
     images, labels = volumes()
-    result = example(name, **{CLASSES[name].budget_name: 0.0})(SmallNet(), images, labels)
+    result = example(name, **{make(CLASSES[name], **SETTINGS[name]).budget_name: 0.0})(SmallNet(), images, labels)
     assert torch.equal(result.adversarial, images)
 
 
@@ -90,7 +88,7 @@ def test_the_least_quantisation_changes_next_to_nothing(name: str) -> None:
 
 
 @every_attack
-def test_keeps_the_contract_of_an_attack(name: str) -> None:
+def test_every_attack_keeps_the_contract(name: str) -> None:
     check_attack(make(CLASSES[name], **SETTINGS[name]))
 
 
@@ -114,14 +112,14 @@ def test_no_tensor_outlives_its_step(name: str) -> None:
     assert max(alive[half:]) - max(alive[:half]) < half / 2
 
 
-def test_no_generator_is_seed_zero() -> None:
+def test_a_call_without_a_generator_has_seed_zero() -> None:
     images, labels = volumes()
     default, zero = (example("pgd")(SmallNet(), images, labels, generator=g) for g in (None, generators(0)[0]))
     assert torch.equal(default.adversarial, zero.adversarial)
 
 
 @pytest.mark.parametrize("name", [*GRADIENT, "walk"])
-def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
+def test_attacks_raise_the_loss_and_towards_a_target_lower_it(name: str) -> None:
     """From the clean volume; where the start alone changes much, from that of the null row."""
     images, labels = volumes()
     model = SmallNet().eval()
@@ -142,7 +140,7 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_it(name: str) -> None:
         (lambda x: x[:1], r"fgsm: volumes left \[0, 1\]"),
     ],
 )
-def test_leaving_the_ball_raises_instead_of_clipping(
+def test_a_volume_outside_the_ball_raises(
     perturbed: Callable[[Tensor], Tensor], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CLASSES["fgsm"], "perturb", lambda self, task: perturbed(task.clean))
@@ -159,47 +157,3 @@ def test_an_attack_on_a_volume_has_an_identity_of_its_own(name: str) -> None:
     assert usual.scope == ("volume" if name in ENSEMBLES else "window")
     assert attack_identity(other) == {**attack_identity(usual), "scope": other.scope}
     assert (window.attacks_volume, volume.attacks_volume) == (False, True)
-
-
-LOW = ("low", 3)
-
-
-@pytest.mark.parametrize(
-    ("name", "kept", "rows"),
-    [
-        ("pgd", LOW, (0, 3)),
-        ("vafa", ("high", 2), (2, None)),
-        ("gn", ("band", 1, 4), (1, 4)),
-        ("autoattack", LOW, (0, 3)),
-    ],
-)
-def test_leaves_that_part_of_the_perturbation_alone(name: str, kept: Any, rows: tuple[int, int | None]) -> None:
-    """Over the whole window, by scipy; and clamped. State, losses and passes are those of the attack itself."""
-    images, labels = volumes()
-    whole, filtered = (
-        example(name, filter=value)(SmallNet(), images, labels, generator=generators(1, 2)) for value in (None, kept)
-    )
-    spectrum = dctn((whole.adversarial - images).double().numpy(), axes=(2, 3, 4))
-    mask = np.zeros(spectrum.shape)
-    mask[..., slice(*rows), slice(*rows), slice(*rows)] = 1
-    expected = images + torch.from_numpy(idctn(spectrum * mask, axes=(2, 3, 4)))
-    assert torch.allclose(filtered.adversarial.double(), expected.clamp(0, 1), rtol=0, atol=1e-6)
-    assert torch.allclose(filtered.losses, whole.losses, rtol=0, atol=0, equal_nan=True)
-    assert (filtered.num_forwards, filtered.num_backwards) == (whole.num_forwards, whole.num_backwards)
-
-
-def test_the_bound_is_checked_before_the_filter() -> None:
-    """A corner of the ball, cut down to its lowest frequencies, leaves the ball, and that is not the attack's fault."""
-    images = torch.full((1, 1, 8, 8, 8), 0.5)
-    labels = torch.zeros(images.shape, dtype=torch.long)
-    labels[..., :4] = 1
-    attack = make("fgsm", eps=0.1, filter=("low", 2))
-    result = attack(Threshold(), images, labels)
-    assert 0.1 + 1e-3 < float((result.adversarial - images).abs().max()) < 0.2
-
-
-def test_no_filter_changes_no_identity() -> None:
-    assert attack_identity(make("pgd", eps=0.1)) == {"name": "pgd", "revision": 1, "eps": 0.1}
-    written = make("pgd", eps=0.1, filter=list(LOW))
-    assert attack_identity(written)["filter"] == LOW
-    assert hash(written) == hash(make("pgd", eps=0.1, filter=LOW))

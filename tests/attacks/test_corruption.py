@@ -45,7 +45,7 @@ def test_volumes_move_further_away_with_every_severity(kind: str) -> None:
 
 
 @every_kind
-def test_shape_and_range_stay_and_precision_and_batch_do_not_matter(kind: str) -> None:
+def test_corruption_keeps_shape_and_range_in_any_precision_and_batch(kind: str) -> None:
     """A sample alone in double precision is, to rounding, what it is in a batch; another seed differs iff it draws."""
     images = scan(2, channels=3)
     batch = corrupted(kind, 5, images, 5, 6)
@@ -58,18 +58,18 @@ def test_shape_and_range_stay_and_precision_and_batch_do_not_matter(kind: str) -
 
 
 @every_kind
-def test_air_stays_air_but_where_something_is_added_to_it(kind: str) -> None:
-    found = corrupted(kind, 5, torch.zeros(1, 1, 12, 12, 6), 1)
-    assert bool(found.any()) == (kind in ON_AIR)
+def test_air_stays_air_unless_something_is_added(kind: str) -> None:
+    air = corrupted(kind, 5, torch.zeros(1, 1, 12, 12, 6), 1)
+    assert bool(air.any()) == (kind in ON_AIR)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].draws])
-def test_channels_of_one_scan_share_what_went_wrong_but_have_noise_of_their_own(kind: str) -> None:
-    found = corrupted(kind, 4, torch.full((1, 2, 24, 24, 12), 0.5), 1)
+def test_channels_share_a_corruption_but_for_noise(kind: str) -> None:
+    volume = corrupted(kind, 4, torch.full((1, 2, 24, 24, 12), 0.5), 1)
     if kind not in ("gaussian_noise", "rician_noise", "low_dose"):
-        assert torch.allclose(found[:, 0], found[:, 1], atol=1e-6)
+        assert torch.allclose(volume[:, 0], volume[:, 1], atol=1e-6)
     else:
-        assert abs(np.corrcoef(found[0, 0].flatten(), found[0, 1].flatten())[0, 1]) < 0.05
+        assert abs(np.corrcoef(volume[0, 0].flatten(), volume[0, 1].flatten())[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize(("kind", "severity", "size"), [("gaussian_noise", 3, 0.07), ("low_dose", 4, 0.11)])

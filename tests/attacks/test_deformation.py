@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from attacks.examples import SmallNet, generators
-from attacks.test_frequency_apgd import Linear, drawn
+from attacks.test_opt import Linear, drawn
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
@@ -34,7 +34,7 @@ def everywhere(attack: Deformation, millimetres: tuple[float, float, float]) -> 
 
 def at(state: Tensor, attack: Deformation, monkeypatch: pytest.MonkeyPatch, labels: Tensor) -> AttackResult:
     """What a state makes of volumes and labels."""
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", lambda *_: state)
+    monkeypatch.setattr("freqbench.attacks.core.searched.search", lambda *_: state)
     return replace(attack, keep="last")(SmallNet().double(), IMAGES, labels)
 
 
@@ -52,7 +52,7 @@ class Threshold(nn.Module):
         return 8 * torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
-def test_no_displacement_is_the_volume_to_the_bit() -> None:
+def test_zero_displacement_leaves_the_volume_to_the_bit() -> None:
     attack = deformation(control="random", max_mm=0.0)
     labels = torch.randint(0, 3, IMAGES.shape, generator=generators(1)[0])
     for images in (IMAGES, IMAGES.float()):
@@ -71,7 +71,7 @@ def test_a_shift_by_one_voxel_s_millimetres_is_a_roll(
     assert torch.equal(result.labels[INSIDE], labels.roll(step, axis)[INSIDE])
 
 
-def test_an_odd_field_by_numpy() -> None:
+def test_an_odd_field_is_numpys() -> None:
     """Volumes and labels read at r + u(r) by scipy's interpolation."""
     from scipy.ndimage import map_coordinates
 
@@ -94,7 +94,7 @@ def attacked(attack: Deformation, model: nn.Module | None = None, **options: Any
     return attack(model or SmallNet().double(), IMAGES, LABELS, generator=generators(1), **options)
 
 
-def test_a_stretch_is_told_as_its_millimetres_and_its_determinant() -> None:
+def test_displacement_of_a_stretch_has_its_millimetres_and_determinant() -> None:
     """Control points on a ramp make a linear field: r -> r + a r on each axis, whose determinant is the product.
 
     The first control point is a knot's distance before the volume, and voxels are read at their middles.
@@ -118,11 +118,11 @@ def test_a_stretch_is_told_as_its_millimetres_and_its_determinant() -> None:
     }
 
 
-def test_a_shift_is_told_as_its_millimetres() -> None:
+def test_displacement_of_a_shift_has_its_millimetres() -> None:
     """All voxels alike, none squeezed; without a state nothing is told."""
     attack = deformation(max_mm=4.0)
-    found = attack.displacement(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
-    assert list(found.values()) == pytest.approx([3.0, 3.0, 1.0], abs=1e-12)
+    told = attack.displacement(IMAGES, everywhere(attack, (1.0, 2.0, -2.0)))
+    assert list(told.values()) == pytest.approx([3.0, 3.0, 1.0], abs=1e-12)
     assert attack.displacement(IMAGES, None) == {} == make("pgd", eps=0.1).displacement(IMAGES, IMAGES)
 
 
@@ -172,7 +172,7 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
     assert float((gradient * direction).sum()) == pytest.approx((ahead - behind) / 2e-6, rel=1e-4)
 
 
-def test_every_control_point_pulls_along_its_gradient_up_to_its_millimetres() -> None:
+def test_control_points_move_along_their_gradient_to_the_bound() -> None:
     """To first order in the bound the gain of <w, a> on a ramp is the sum over points of its gradient's length."""
     i, j, k = torch.meshgrid(*(torch.arange(size, dtype=torch.float64) for size in SHAPE), indexing="ij")
     ramp = (0.2 + 0.01 * i + 0.02 * j + 0.01 * k)[None, None]
@@ -216,17 +216,17 @@ def test_the_gradient_knows_that_labels_move(monkeypatch: pytest.MonkeyPatch) ->
     """Of a network that follows any deformation hardly any gradient is left; without their motion it is large."""
     image, label = ball()
     attack = deformation(spacing=(1, 1, 1), max_mm=1.0, keep="last", loss="ce")
-    found: list[Tensor] = []
+    gradients: list[Tensor] = []
 
     def search(task: Task, space: Space, *_: Any) -> Tensor:
-        found.append(task.gradient_and_value(space.centre, space.render)[0])
+        gradients.append(task.gradient_and_value(space.centre, space.render)[0])
         return space.centre
 
-    monkeypatch.setattr("freqbench.attacks.core.acquisition.search", search)
+    monkeypatch.setattr("freqbench.attacks.core.searched.search", search)
     attack(Threshold(), image, label.roll(2, 2))
     monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
     attack(Threshold(), image, label.roll(2, 2))
-    following, still = (float(gradient.norm()) for gradient in found)
+    following, still = (float(gradient.norm()) for gradient in gradients)
     assert following < 0.15 * still
 
 
@@ -259,7 +259,7 @@ def test_a_field_outside_the_set_is_an_excess() -> None:
     assert tight.excess(IMAGES, made, folded / 20) == pytest.approx(tight.min_jacobian - least)
 
 
-def test_the_spacing_is_the_case_s_where_none_is_given() -> None:
+def test_spacing_is_the_cases_unless_it_is_given() -> None:
     attack = make("deformation", max_mm=2.0)
     assert attack.on_grid((1.0, 2.0, 3.0)) == make("deformation", max_mm=2.0, spacing=(1, 2, 3))
     given = deformation()
@@ -267,7 +267,7 @@ def test_the_spacing_is_the_case_s_where_none_is_given() -> None:
     assert make("pgd", eps=0.1).on_grid((5.0, 5.0, 5.0)) == make("pgd", eps=0.1)
 
 
-def test_knots_are_as_far_apart_as_they_are_asked_to_be() -> None:
+def test_knots_keep_their_least_distance() -> None:
     """14, 24 and 30 mm in pieces of 7 mm at least; and where an axis is shorter, or a voxel longer, than that."""
     assert deformation().space(IMAGES).centre.shape == (1, 3, 2 + 3, 3 + 3, 4 + 3)
     assert deformation(knot_mm=100.0).space(IMAGES).centre.shape == (1, 3, 4, 4, 4)

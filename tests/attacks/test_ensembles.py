@@ -36,20 +36,20 @@ def left_over(threshold: float) -> list[int]:
     counts = [0] * 3
     for i in range(3):
         lowest = np.inf
-        for found, cost in zip(lowest_alone(), COSTS, strict=True):
+        for lowest_of_member, cost in zip(lowest_alone(), COSTS, strict=True):
             if lowest > threshold:
                 counts[i] += cost
-                lowest = min(lowest, found[i])
+                lowest = min(lowest, lowest_of_member[i])
     return counts
 
 
-def test_the_worst_of_all_that_was_asked_is_kept() -> None:
+def test_ensemble_keeps_the_worst_queried_volume() -> None:
     model, result = run("autoattack", **SMALL, threshold=0.0)
     assert scores(result.adversarial) == [min(told(model, i)) for i in range(3)]
     assert scores(result.adversarial) == np.min(lowest_alone(), axis=0).tolist()
 
 
-def test_members_ask_what_they_would_ask_alone() -> None:
+def test_members_query_the_volumes_that_they_query_alone() -> None:
     """Draws, steps and all, whatever went before them; then comes a look at what they brought."""
     model, _ = run("autoattack", **SMALL, threshold=0.0)
     assert len(model.volumes) == sum(COSTS)
@@ -80,11 +80,11 @@ def test_a_warm_start_begins_at_the_worst_volume_so_far() -> None:
     assert scores(result.adversarial) == [min(told(warm, i)) for i in range(3)]
 
 
-def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
+def test_later_members_skip_fallen_windows() -> None:
     """At every threshold that parts the windows; the model is asked about as many windows as are left."""
-    found = sorted({value for values in lowest_alone() for value in values})
+    dices = sorted({value for values in lowest_alone() for value in values})
     seen = set()
-    for threshold in found:
+    for threshold in dices:
         if left_over(threshold) == [38] * 3 and 38 in seen:
             continue
         model, result = run("autoattack", **SMALL, threshold=threshold)
@@ -96,7 +96,7 @@ def test_windows_that_have_fallen_are_left_alone_by_later_members() -> None:
     assert seen == {8, 16, 38}, "not every member was the last somewhere"
 
 
-def test_a_window_that_has_fallen_keeps_what_it_fell_to() -> None:
+def test_a_fallen_window_keeps_its_volume() -> None:
     """The steps of members that are skipped have no loss."""
     _, first = run("autoattack", **(SMALL | {"members": ("apgd-ce",)}))
     model, result = run("autoattack", **SMALL, threshold=1.0)
@@ -113,7 +113,7 @@ def test_a_dice_that_equals_the_threshold_has_fallen(threshold: float, forwards:
     assert result.forwards == (forwards,) * 3
 
 
-def test_by_default_a_window_falls_where_nothing_is_left_to_lose() -> None:
+def test_default_threshold_is_a_dice_of_zero() -> None:
     """One that is wrong from the start is left to the first member alone; all others are attacked by all members."""
     images, labels = task()
     labels[1] = torch.where(labels[1] == 1, 2, 1)
@@ -121,7 +121,7 @@ def test_by_default_a_window_falls_where_nothing_is_left_to_lose() -> None:
     assert result.forwards == (13, 4, 13)
 
 
-def test_every_generator_moves_on_that_of_a_window_left_alone_too() -> None:
+def test_generators_advance_for_skipped_windows_too() -> None:
     """The same generators give another attack the next time, whichever member was the last."""
     images, labels = task()
     labels[1] = labels[1].clamp(max=1)
@@ -157,18 +157,18 @@ def test_members_together_take_the_passes_promised(attack: Attack) -> None:
         ("square", Square(eps=EPS, queries=5000, p_init=0.8, keep="best")),
     ],
 )
-def test_a_member_s_name_says_optimiser_loss_and_radii(member: str, expected: Attack) -> None:
+def test_name_of_a_member_gives_optimiser_loss_and_radii(member: str, expected: Attack) -> None:
     assert AutoAttack(eps=EPS, members=(member,)).attacks == (expected,)
 
 
-def test_the_default_members_raise_what_the_score_is_made_of() -> None:
+def test_default_members_raise_parts_of_the_score() -> None:
     attack = AutoAttack(eps=EPS)
     assert [member.loss_name for member in attack.attacks] == ["switch", "dice", "dicece", "mask-ce-balanced", "dicece"]
     assert [type(member) for member in attack.attacks] == [APGD] * 4 + [Square]
     assert (attack.threshold, attack.scope) == (0.0, "volume")
 
 
-def test_four_runs_of_auto_pgd_with_the_radii_of_the_paper() -> None:
+def test_sea_has_four_runs_of_auto_pgd_with_the_papers_radii() -> None:
     """The loss of SegPGD is the masked cross-entropy at first."""
     runs = SEA(eps=EPS).attacks
     assert SEA(eps=EPS).losses == ("dice", "mask-ce-balanced", "margin", "segpgd")
@@ -193,11 +193,11 @@ def test_the_loss_of_segpgd_turns_to_wrong_voxels_within_each_radius() -> None:
 
 
 @pytest.mark.parametrize("classes", [(1, 2), (2,)])
-def test_the_worst_of_all_that_lies_in_the_ball_is_kept(classes: tuple[int, ...]) -> None:
+def test_sea_keeps_the_worst_queried_volume_of_the_ball(classes: tuple[int, ...]) -> None:
     """By the Dice of the foreground, or of organs alone."""
     model, result = run("sea", steps=10, organs=classes if classes == (2,) else None)
     inside = in_ball(model)
     assert inside == ([False] * 8 + [True] * 6) * 4
-    for i, found in enumerate(scores(result.adversarial, classes)):
+    for i, score in enumerate(scores(result.adversarial, classes)):
         told_inside = [value for value, is_inside in zip(told(model, i, classes), inside, strict=True) if is_inside]
-        assert found == min(told_inside) < 1
+        assert score == min(told_inside) < 1

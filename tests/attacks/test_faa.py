@@ -1,7 +1,6 @@
 """The reconstruction of FAA: what it exchanges, what it learns on volumes where the right band is known."""
 
 import itertools
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from attacks.small import Fixed
 from torch import Tensor
 
 from freqbench.attacks import FAA, AttackResult, make
-from freqbench.attacks.core.inputs import Given
 from freqbench.attacks.core.task import Task
 from freqbench.attacks.faa import amplitude_swap, fourier_bands
 from freqbench.core.errors import ThreatModelError
@@ -36,7 +34,7 @@ def spectrum(x: Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
-def test_at_most_the_portion_of_bands_is_open_rounded_down(portion: float, most: int) -> None:
+def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: int) -> None:
     images, labels = volumes()
     assert FAA(portion=portion, bands=BANDS).most == most
     for control in ("none", "random"):
@@ -106,21 +104,31 @@ def test_the_objective_is_the_loss_less_the_weighted_change_of_those_bands() -> 
     assert torch.allclose(result.losses[0], expected, atol=1e-9)
 
 
-def test_the_gradient_is_that_of_the_gates_in_the_sigmoid_of_score_and_draw() -> None:
+def test_gradient_is_that_of_the_gates_in_the_sigmoid_of_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a model that never moves only the change of the bands of shapes has one, whether a gate is open or not."""
     images, labels = volumes()
     images = 0.45 + 0.1 * images.double()
     reference = 0.45 + 0.1 * reference_of(images)
-    attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7)
-    task = Task("faa", Fixed(0), images, labels, targeted=False, given=Given(reference=reference))
-    noise = torch.linspace(-2, 2, BANDS, dtype=torch.float64).expand(2, BANDS)
-    objective = partial(attack._objective, task, attack._mixer(task), noise)
-    gradient, _ = task.gradient_and(torch.full_like(noise, 0.3), objective)
+    noise, gradients, gradient_and = (
+        torch.linspace(-2, 2, BANDS, dtype=torch.float64),
+        list[Tensor](),
+        Task.gradient_and,
+    )
+
+    def noted(self: Task, *arguments: Any) -> Any:
+        gradient, besides = gradient_and(self, *arguments)
+        gradients.append(gradient)
+        return gradient, besides
+
+    monkeypatch.setattr(Task, "gradient_and", noted)
+    attack = FAA(bands=BANDS, portion=0.5, reconstruction_weight=0.7, steps=1)
+    attack(Fixed(0), images, labels, reference=reference, start=noise.sigmoid().expand(2, 1, BANDS))
+    (gradient,) = gradients
 
     bands = fourier_bands(images.shape[2:], BANDS).numpy()
     own, other = np.abs(spectrum(images))[:, 0], np.abs(spectrum(reference))[:, 0]
     kept = own[:, np.isin(bands, [1, 2, 3])].sum(1)
-    for n, s in enumerate((noise[0] + 0.3).tolist()):
+    for n, s in enumerate(noise.tolist()):
         slope = np.exp(-s) / (1 + np.exp(-s)) ** 2
         change = np.abs(other - own)[:, bands == n].sum(1) / kept if n in (1, 2, 3) else np.zeros(2)
         assert gradient[:, n].numpy() == pytest.approx(-0.7 * change * slope, abs=1e-12)
@@ -143,15 +151,15 @@ def test_the_best_gates_of_all_steps_are_kept() -> None:
 @pytest.mark.parametrize("count", [1, 5, 32])
 def test_bands_part_the_largest_relative_frequency_evenly(shape: tuple[int, int, int], count: int) -> None:
     """In whole numbers: frequency k of a side n is the share 2 k / n of the highest."""
-    found = fourier_bands(shape, count)
+    numbers = fourier_bands(shape, count)
     h, w, d = shape
     for i, j, k in itertools.product(range(h), range(w), range(d // 2 + 1)):
         steps = ((min(i, h - i), h), (min(j, w - j), w), (k, d))
         expected = min(max(2 * step * count // side for step, side in steps), count - 1)
-        assert found[i, j, k] == expected
+        assert numbers[i, j, k] == expected
 
 
-def test_what_the_volume_lacks_stays_away() -> None:
+def test_frequencies_that_a_volume_lacks_stay_zero() -> None:
     """A constant volume has nothing but a mean."""
     reference = torch.rand(1, 1, 6, 5, 4, generator=torch.Generator().manual_seed(2))
     clean = torch.full_like(reference, 0.5, dtype=torch.float64)

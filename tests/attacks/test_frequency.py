@@ -11,7 +11,8 @@ import torch
 from attacks.small import ALL_FOUR, BOTH, Fixed, Net, attack, layout, run, volumes
 from torch import Tensor, nn
 
-from freqbench.attacks import ATTACKS, make
+from freqbench.attacks import make
+from freqbench.attacks.core.ascent import Ascent
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.job.attacks import attack_identity, attack_params
 from freqbench.ops import ssim
@@ -23,8 +24,8 @@ from freqbench.ops.losses import dice, dice_ce
 
 
 @pytest.mark.parametrize(("name", "bad"), [("vafa", 20.5), ("vafa_2d", 4.5), ("sa2", 1.5), ("sa2_2d", 0.5)])
-def test_leaving_the_bounds_raises(name: str, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ATTACKS[name], "step", lambda self, state, direction: torch.full_like(state, bad))
+def test_a_state_outside_its_bounds_raises(name: str, bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ascent, "move", lambda self, state, moved: torch.full_like(state, bad))
     with pytest.raises(ThreatModelError, match=f"{name}: dct-.* bound exceeded by 0"):
         run(name)
 
@@ -61,7 +62,7 @@ def test_null_rows_of_sa2(name: str, block: Block) -> None:
 
 
 @pytest.mark.parametrize(("control", "draws"), [("none", True), ("random", True), ("uniform", False)])
-def test_who_draws(control: str, draws: bool) -> None:
+def test_only_drawn_starts_are_stochastic(control: str, draws: bool) -> None:
     for dimensions in ("", "_2d"):
         assert attack(f"sa2{dimensions}", control=control).is_stochastic == draws
         assert attack(f"vafa{dimensions}", control=control).is_stochastic == (control == "random")
@@ -200,7 +201,7 @@ def test_paper_ascends_from_one_and_hardly_reaches_its_bound() -> None:
     assert float(state.max()) <= 4.0
 
 
-def test_nobody_is_warned_of_a_bound_within_reach() -> None:
+def test_a_bound_within_reach_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attack("vafa", variant="paper", steps=19, q_max=20)
@@ -208,7 +209,7 @@ def test_nobody_is_warned_of_a_bound_within_reach() -> None:
 
 
 @pytest.mark.parametrize("name", ["sa2", "sa2_2d"])
-def test_paper_of_sa2_sets_what_lies_outside_the_band_to_one(name: str) -> None:
+def test_sa2_paper_has_multipliers_of_one_outside_the_band(name: str) -> None:
     mask = mask_of(name, "low", with_dc=True)
     paper, released = (run(name, band="low", variant=v).state for v in ("paper", "released"))
     assert torch.equal(paper[..., ~mask], torch.ones_like(paper[..., ~mask]))

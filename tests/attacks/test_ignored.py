@@ -39,7 +39,7 @@ def labelled() -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in MOVING])
-def test_what_a_network_says_in_voxels_without_a_label_changes_no_attack(name: str) -> None:
+def test_logits_in_voxels_without_a_label_change_no_attack(name: str) -> None:
     images, labels, voxels = labelled()
     attack = example(name)
 
@@ -95,8 +95,8 @@ def test_dice_of_voxels_that_count_is_that_of_the_part() -> None:
     counts = torch.zeros_like(labels, dtype=torch.bool)
     counts[:, :, 1:] = True
     for classes in (None, (0, 2)):
-        found = mean_dice(logits, labels, classes, counts)
-        torch.testing.assert_close(found, mean_dice(logits[:, :, 1:], labels[:, :, 1:], classes))
+        score = mean_dice(logits, labels, classes, counts)
+        torch.testing.assert_close(score, mean_dice(logits[:, :, 1:], labels[:, :, 1:], classes))
 
 
 @pytest.mark.parametrize("settings", [{}, {"target": "next-class"}, {"organs": (0,)}, {"target": ("erase", 1)}])
@@ -114,7 +114,7 @@ def test_no_gradient_comes_from_voxels_without_a_label(settings: dict[str, Any])
     assert changed.any()
 
 
-def test_a_network_whose_classes_reach_the_mark_is_refused() -> None:
+def test_a_network_with_a_class_255_is_refused() -> None:
     class Many(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x.expand(-1, IGNORED + 1, -1, -1, -1)

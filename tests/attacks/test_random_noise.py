@@ -34,7 +34,7 @@ def test_every_voxel_changes_by_linf_one_half_up() -> None:
     assert abs(share - 0.5) < 4 * 0.5 / 16**1.5, "four standard deviations of 4096 coins"
 
 
-def test_both_are_made_of_the_same_normals() -> None:
+def test_linf_and_l2_noise_have_the_same_normals() -> None:
     normals = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     images, kept = grey(dtype=torch.float64), normals.clone()
     assert torch.allclose(noise(images, normals, linf=0.1), 0.1 * normals.sign(), rtol=0, atol=1e-15)
@@ -80,19 +80,19 @@ def test_a_norm_beyond_the_room_takes_all_of_it() -> None:
 
 
 @pytest.mark.parametrize("made_again", [lambda a: a, sent, replace])
-def test_an_instance_says_its_budget(made_again: Callable[[Any], Any]) -> None:
+def test_budget_and_threat_model_are_those_of_the_given_parameter(made_again: Callable[[Any], Any]) -> None:
     for name in ("linf", "l2"):
         attack = made_again(make("random_noise", **{name: 0.5}))
         assert (attack.threat_model, attack.budget_name) == (name, name)
         assert getattr(attack, attack.budget_name) == 0.5
 
 
-def test_records_hold_the_budget_of_the_one_that_is_given() -> None:
+def test_records_hold_the_given_budget() -> None:
     content = small(attacks=[{"name": "random_noise", "linf": "8/255"}, {"name": "random_noise", "l2": 2}])
     spec, grid = expanded(content)
     listener = Collector()
     serial(list(grid.units()), WorkerSpec(run_id="r", metrics=spec.metrics, threads=1), listener)
     columns = ("threat_model", "budget_name", "budget", "seed", "num_forwards")
-    found = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
-    assert found == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]
+    budgets = [tuple(outcome.records[0][column] for column in columns) for outcome in listener.outcomes]
+    assert budgets == [("linf", "linf", 8 / 255, 0, 0), ("l2", "l2", 2.0, 0, 0)]
     assert [outcome.records[0]["eps_native"] for outcome in listener.outcomes] == [pytest.approx(8 / 255 * 425), None]

@@ -43,10 +43,10 @@ def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     images = torch.full_like(weights, 0.5)
     network = Linear(weights, float((images * weights).sum() + radius * weights.abs().sum()))
-    found = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
-    assert radius <= float(found.state) == pytest.approx(radius, rel=1e-3)
-    assert torch.equal((found.adversarial - images).sign(), weights.sign())
-    fell = bool((network(found.adversarial).argmax(1) == 0).all())
+    result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
+    assert radius <= float(result.state) == pytest.approx(radius, rel=1e-3)
+    assert torch.equal((result.adversarial - images).sign(), weights.sign())
+    fell = bool((network(result.adversarial).argmax(1) == 0).all())
     assert fell is (radius < EPS)
 
 
@@ -73,8 +73,8 @@ class Between(nn.Module):
 def between(**parameters: float) -> tuple[float, float]:
     """The largest change and the radius of a search on `Between`, which is right up to a radius of 0.02."""
     images = torch.full((1, 1, 4, 4, 4), 0.1)
-    found = make("rays", queries=40, **parameters)(Between(), images, torch.ones_like(images).long())
-    return float((found.adversarial - images).max()), float(found.state)
+    result = make("rays", queries=40, **parameters)(Between(), images, torch.ones_like(images).long())
+    return float((result.adversarial - images).max()), float(result.state)
 
 
 def test_a_success_that_eps_would_undo_is_kept_at_its_radius() -> None:
@@ -104,7 +104,7 @@ class Sealed(nn.Module):
         return torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1.0)
 
 
-def test_labels_are_all_that_it_learns_of_a_network_and_no_gradient_is_taken() -> None:
+def test_rays_sees_decisions_alone_and_takes_no_gradient() -> None:
     sealed, open_ = (make("rays", eps=EPS, queries=100)(net, *task()) for net in (Sealed(), Net()))
     assert torch.equal(sealed.adversarial, open_.adversarial)
     assert sealed.backwards == (0,) * 3
@@ -118,7 +118,7 @@ def test_a_query_is_one_forward_pass_and_the_clean_volume_is_one_more() -> None:
         assert torch.equal(model.volumes[0], task()[0]) is (dice is None)
 
 
-def test_without_a_threshold_it_is_half_the_clean_dice() -> None:
+def test_default_threshold_is_half_the_clean_dice() -> None:
     """The network is right everywhere, so that half is 0.5."""
     assert torch.equal(search()[1].adversarial, search(dice=0.5)[1].adversarial)
     assert not torch.equal(search()[1].adversarial, search(dice=0.3)[1].adversarial)
@@ -134,7 +134,7 @@ def test_signs_and_radius_are_those_of_the_last_decision() -> None:
         assert float(result.state[i]) == pytest.approx(min(fallen), abs=1e-6)
 
 
-def test_runs_are_all_then_halves_then_quarters_down_to_voxels_and_begin_again() -> None:
+def test_flipped_runs_are_halved_down_to_voxels_and_begin_again() -> None:
     """Of 6 voxels there are levels of 1, 2, 4 and 8 runs, of which some of the last have no voxel."""
     signs = torch.ones(2, 6)
     runs = [(_turned(signs, query)[1] < 0).nonzero().flatten().tolist() for query in range(16)]

@@ -36,8 +36,8 @@ def test_segpgd_weighs_right_and_wrong_voxels_by_a_schedule(targeted: bool) -> N
     entropy, _, right = terms(images, labels)
     resists = ~right if targeted else right
     expected = [(torch.where(resists, 1 - s, s) * entropy).mean(1) for s in (0, 1 / 8, 1 / 4, 3 / 8)]
-    found = attack("segpgd", Net().double(), images, labels, steps=4, step_size=0.0, targeted=targeted).losses
-    assert torch.allclose(found, (-1 if targeted else 1) * torch.stack(expected), rtol=1e-12, atol=0)
+    losses = attack("segpgd", Net().double(), images, labels, steps=4, step_size=0.0, targeted=targeted).losses
+    assert torch.allclose(losses, (-1 if targeted else 1) * torch.stack(expected), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -45,8 +45,8 @@ def test_cospgd_weighs_every_voxel_by_its_cosine(targeted: bool) -> None:
     images, labels = volumes(dtype=torch.float64)
     entropy, cosine, _ = terms(images, labels)
     expected = -((1 - cosine) * entropy).mean(1) if targeted else (cosine * entropy).mean(1)
-    found = attack("cospgd", Net().double(), images, labels, steps=1, targeted=targeted).losses
-    assert torch.allclose(found[0], expected, rtol=1e-12, atol=0)
+    losses = attack("cospgd", Net().double(), images, labels, steps=1, targeted=targeted).losses
+    assert torch.allclose(losses[0], expected, rtol=1e-12, atol=0)
 
 
 @BOTH

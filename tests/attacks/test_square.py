@@ -42,7 +42,7 @@ def test_the_share_is_halved_as_in_the_authors_code_and_stretched_to_the_queries
 
 
 @pytest.mark.parametrize("loss", ["ce", "mask-ce"])
-def test_the_best_of_all_that_was_asked_is_kept_sample_by_sample(loss: str) -> None:
+def test_square_keeps_each_samples_best_query(loss: str) -> None:
     """By the cross-entropy, by which masked losses are compared; a query is one forward pass and no gradient."""
     model, result = search(loss=loss)
     assert (len(model.volumes), any(model.with_gradient)) == (120, False)
@@ -52,7 +52,7 @@ def test_the_best_of_all_that_was_asked_is_kept_sample_by_sample(loss: str) -> N
         assert torch.equal(result.adversarial[i], model.volumes[k][i])
 
 
-def test_what_does_not_raise_the_loss_is_not_kept() -> None:
+def test_square_keeps_no_query_that_does_not_raise_the_loss() -> None:
     """Where the loss stands still, nothing but the first query is."""
     images, labels = task()
     one, many = (make("square", eps=EPS, queries=n)(Fixed(1), images, labels).adversarial for n in (1, 30))

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from abc import ABC
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from attacks.examples import every_attack, example
 
 import freqbench.attacks
+from freqbench.attacks import ATTACKS, Attack, make
+from freqbench.core.errors import ParameterError
 
 FILES = sorted(Path(freqbench.attacks.__file__).parent.rglob("*.py"))
 CLASSES = [
@@ -44,13 +47,40 @@ def test_an_attack_holds_its_parameters_and_nothing_else(name: str) -> None:
     assert set(vars(attack)) == {field.name for field in fields(attack)}
 
 
-def test_other_rooms_ask_an_attack_for_its_declarations_not_its_class() -> None:
+def test_other_rooms_read_declarations_not_classes_of_attacks() -> None:
     """No `isinstance(attack, ...)`: one of another package that declares the same is treated alike."""
     room = FILES[0].parent
     asking = re.compile(r"(isinstance|issubclass)\([\w.]*attack, [A-Z]\w+\)")
     files = [path for path in room.parent.rglob("*.py") if not path.is_relative_to(room)]
-    asked = [(path.name, found.group()) for path in files for found in asking.finditer(path.read_text())]
+    asked = [(path.name, line.group()) for path in files for line in asking.finditer(path.read_text())]
     assert len(asked) <= 4, asked
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_has_five_classes_at_most(name: str) -> None:
+    """Of these, three for VAFA and SA2 and four for PGD: the attack and the bases that its author knows."""
+    classes = [cls.__name__ for cls in ATTACKS[name].__mro__ if cls not in (ABC, object)]
+    assert len(classes) <= {"vafa": 3, "sa2": 3, "pgd": 4}.get(name, 5), classes
+
+
+def test_bases_are_eight_at_most() -> None:
+    """A base has no name of its own."""
+    bases = {cls for attack in ATTACKS.values() for cls in attack.__mro__ if issubclass(cls, Attack)}
+    unnamed = {cls.__name__ for cls in bases if not isinstance(getattr(cls, "name", None), str)}
+    assert len(unnamed) <= 8, unnamed
+
+
+def test_contributing_shows_an_attack_of_25_lines_at_most() -> None:
+    text = (Path(freqbench.attacks.__file__).parents[2] / "CONTRIBUTING.md").read_text("utf-8")
+    (attack,) = re.findall(r"```python\n +# freqbench/attacks/\w+.py\n(.*?)```", text, re.DOTALL)
+    assert len(attack.strip().splitlines()) <= 25
+
+
+def test_a_parameter_of_a_base_that_is_assigned_without_a_type_is_a_constant() -> None:
+    assert "random_start" not in {field.name for field in fields(ATTACKS["bim"])}
+    assert make("bim", eps=0.1).random_start is False
+    with pytest.raises(ParameterError, match=r"^bim: random_start: unknown parameter"):
+        make("bim", eps=0.1, random_start=False)
 
 
 def test_nothing_writes_to_a_frozen_attack() -> None:

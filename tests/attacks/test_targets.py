@@ -67,7 +67,7 @@ def test_names_become_indices_and_indices_stay() -> None:
 
 
 @pytest.mark.parametrize("given", [{"target": "next-class"}, {"target": {"swop": {"a": "b"}}}, {"organs": "liver"}])
-def test_what_is_no_rule_is_left_for_the_attack_to_refuse(given: dict[str, Any]) -> None:
+def test_an_invalid_rule_is_left_to_the_attack(given: dict[str, Any]) -> None:
     assert with_indices("pgd", given, NAMES) == given
 
 

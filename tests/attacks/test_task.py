@@ -24,7 +24,7 @@ def dice_terms(logits: Tensor, labels: Tensor, voxels: Tensor) -> Tensor:
     return 1 - 2 * (p * o).flatten(2).sum(2) / ((p**2).flatten(2).sum(2) + o.flatten(2).sum(2) + 1e-6)
 
 
-def test_away_from_the_truth_the_dice_is_the_mean_over_the_organs() -> None:
+def test_dice_away_from_the_truth_is_the_mean_over_the_organs() -> None:
     _, labels = volumes()
     task = task_on(labels, (0, 2), None)
     logits = task.logits(task.clean)
@@ -32,7 +32,7 @@ def test_away_from_the_truth_the_dice_is_the_mean_over_the_organs() -> None:
     assert torch.allclose(task.objective.raised(logits).double(), (terms[:, 0] + terms[:, 2]) / 2, atol=1e-6)
 
 
-def test_towards_a_target_the_dice_is_the_mean_over_all_classes() -> None:
+def test_dice_towards_a_target_is_the_mean_over_all_classes() -> None:
     _, labels = volumes()
     task = task_on(labels, (2,), ("swap", 1, 2))
     logits = task.logits(task.clean)
@@ -44,7 +44,7 @@ def test_towards_a_target_the_dice_is_the_mean_over_all_classes() -> None:
 
 
 @pytest.mark.parametrize("rule", [None, "next-class"])
-def test_reached_are_the_organs_alone(rule: Rule | None) -> None:
+def test_a_sample_is_reached_by_its_organs_alone(rule: Rule | None) -> None:
     """Every voxel of class 1 is predicted as 2, all others as labelled."""
     _, labels = volumes()
     logits = nn.functional.one_hot(torch.where(labels == 1, 2, labels)[:, 0], 3).movedim(-1, 1).float()
@@ -55,7 +55,7 @@ def test_reached_are_the_organs_alone(rule: Rule | None) -> None:
 
 
 @BOTH
-def test_what_has_stopped_does_not_go_on(name: str) -> None:
+def test_a_stopped_sample_stays_stopped(name: str) -> None:
     """The network is wrong everywhere in its first pass, and right in all others."""
     passes = iter([1, 0, 0, 0])
     turning, images = nn.Module(), volumes()[0]

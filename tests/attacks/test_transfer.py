@@ -64,7 +64,7 @@ PLAIN = [
 
 @pytest.mark.parametrize("shared", [{}, {"loss": "dicece"}, {"organs": (1,), "keep": "best"}], ids=str)
 @pytest.mark.parametrize(("name", "own", "other"), PLAIN, ids=str)
-def test_without_its_own_part_an_attack_is_the_plain_one(name: str, own: Any, other: Any, shared: Any) -> None:
+def test_transfer_attacks_without_their_part_are_mifgsm(name: str, own: Any, other: Any, shared: Any) -> None:
     ours, theirs = run(name, **own, **shared), run(other[0], **other[1], **shared)
     assert torch.equal(ours.adversarial, theirs.adversarial)
     assert torch.equal(ours.losses, theirs.losses)
@@ -139,7 +139,7 @@ def test_the_network_sees_a_part_of_the_larger_volume_and_what_is_in_sight_count
 
 
 @pytest.mark.parametrize(("labelled", "raises"), [(7, True), (0, False)], ids=["in sight", "out of sight"])
-def test_organs_count_where_they_are_in_sight(labelled: int, raises: bool) -> None:
+def test_organs_count_in_sight_alone(labelled: int, raises: bool) -> None:
     images, labels = doubles()
     labels = torch.zeros_like(labels)
     labels[:, :, labelled] = 1
@@ -150,7 +150,7 @@ def test_organs_count_where_they_are_in_sight(labelled: int, raises: bool) -> No
 
 
 @pytest.mark.parametrize("name", ["difgsm", "dynamic_scaling"])
-def test_the_best_is_judged_at_volumes_as_they_are(name: str) -> None:
+def test_keep_best_compares_volumes_that_are_not_resized(name: str) -> None:
     (images, labels), model = doubles(), Asked(SmallNet().double())
     result = run(name, model, steps=4, keep="best", step_size=EPS, min_scale=0.5)
     assert len(model.volumes) == 9 == result.num_forwards

@@ -67,11 +67,11 @@ def test_every_step_follows_the_sum_of_all_cases_and_repetitions() -> None:
             there[place] = 1e-6
             slopes[place] = loss(tile + there) - loss(tile - there)
         tile = np.clip(tile + EPS / 4 * np.sign(slopes), -EPS, EPS)
-        found = universal(tile=(4, 3, 2), steps=steps).learn(model, given, WINDOW)
-        assert np.allclose(found[0].numpy(), tile, atol=1e-9)
+        learned = universal(tile=(4, 3, 2), steps=steps).learn(model, given, WINDOW)
+        assert np.allclose(learned[0].numpy(), tile, atol=1e-9)
 
 
-def test_a_case_that_was_never_seen_loses_all_that_is_within_reach_and_to_the_null_row_half_of_it() -> None:
+def test_an_unseen_case_loses_all_within_reach_and_half_to_the_null_row() -> None:
     """The organ lies in one place in all cases, each voxel up to 2 eps from the threshold."""
 
     def drawn(count: int, seed: int) -> Cases:
@@ -92,7 +92,7 @@ def test_a_case_that_was_never_seen_loses_all_that_is_within_reach_and_to_the_nu
     assert float(flipped["random"].sum() / flipped["none"].sum()) == pytest.approx(0.5, abs=0.06)
 
 
-def test_the_null_row_is_of_the_same_size_from_the_seed_alone_and_asks_nobody() -> None:
+def test_null_row_has_signs_of_the_seed_at_eps_without_a_pass() -> None:
     class Silent(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise AssertionError("asked")
@@ -126,7 +126,7 @@ def test_one_channel_alone_is_learned_and_changed() -> None:
     assert bool(change[:, 1].any())
 
 
-def test_towards_a_target_the_loss_falls() -> None:
+def test_loss_towards_a_target_falls() -> None:
     """`labels` are the target then, as in the paper's static one."""
     given = [(image, torch.ones_like(label)) for image, label in cases(3)]
     model = Net().eval()
@@ -156,7 +156,7 @@ def test_a_random_defence_draws_anew_in_every_step_and_for_every_case() -> None:
     assert first.keys == second.keys
 
 
-def test_what_leaves_the_ball_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_outside_the_ball_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("freqbench.attacks.universal._with_tile", lambda clean, tile: (clean + 2 * tile).clamp(0, 1))
     images = torch.full((1, 1, *WINDOW), 0.5)
     with pytest.raises(ThreatModelError, match=r"universal: linf bound exceeded by 0\.0314"):
@@ -174,7 +174,7 @@ def test_what_leaves_the_ball_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         (torch.full((1, 4, 4, 4), torch.nan), "expected a learned tile within eps = 0.0313725, got nan"),
     ],
 )
-def test_what_it_cannot_have_learned_is_one_line(learned: Tensor | None, expected: str) -> None:
+def test_a_tile_that_cannot_be_learned_is_refused_in_one_line(learned: Tensor | None, expected: str) -> None:
     images = torch.full((1, 1, *WINDOW), 0.5)
     with pytest.raises(UserError, match=rf"^universal: {expected}[^\n]*$"):
         universal()(Threshold(), images, images.long(), learned=learned)
@@ -189,6 +189,6 @@ def test_what_it_cannot_have_learned_is_one_line(learned: Tensor | None, expecte
         ([(image, label + 7) for image, label in cases(1)], "expected labels in 0..2 for 3 classes of the model"),
     ],
 )
-def test_what_cannot_be_learned_from_is_one_line(given: Cases, expected: str) -> None:
+def test_wrong_cases_to_learn_from_are_refused_in_one_line(given: Cases, expected: str) -> None:
     with pytest.raises(UserError, match=rf"^universal: {expected}[^\n]*$"):
         universal().learn(Net(), given, WINDOW)

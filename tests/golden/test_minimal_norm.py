@@ -16,7 +16,7 @@ from freqbench.attacks import make
 FILES = ["almaprox_share40_s120"]
 
 
-def test_the_released_variant_goes_where_the_authors_code_goes(golden: Find, processor: torch.device) -> None:
+def test_released_almaprox_follows_the_authors_code(golden: Find, processor: torch.device) -> None:
     """Volumes after 1, 10, 40, 80 and 119 steps, before and after the share is reached, and the result."""
     arrays = np.load(golden(FILES[0]))
     images, labels = (torch.from_numpy(arrays[name]).to(processor) for name in ("images", "labels"))

@@ -74,27 +74,27 @@ def run(device: torch.device, *, eps: float, stretched: bool, **setting: Any) ->
 
 
 @every_setting
-def test_looks_at_the_volumes_that_their_code_looks_at(name: str, runs: dict[str, Run]) -> None:
+def test_apgd_evaluates_the_volumes_of_the_authors_code(name: str, runs: dict[str, Run]) -> None:
     difference = (runs[name].asked - array(f"{name}.volumes")).abs().flatten(1).amax(dim=1)
     assert float(difference.max()) <= 1e-6, f"first after {int((difference > 1e-6).nonzero()[0])} steps"
 
 
 @every_setting
-def test_keeps_the_volumes_of_highest_loss(name: str, runs: dict[str, Run]) -> None:
+def test_apgd_keeps_the_volumes_of_highest_loss(name: str, runs: dict[str, Run]) -> None:
     assert torch.allclose(runs[name].result.adversarial.cpu(), array(f"{name}.best").double(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting["stretched"]])
-def test_losses_are_those_of_the_released_code(name: str, runs: dict[str, Run]) -> None:
+def test_apgd_raises_the_authors_loss(name: str, runs: dict[str, Run]) -> None:
     assert torch.allclose(runs[name].result.losses.cpu(), array(f"{name}.losses")[:-1], rtol=0, atol=1e-12)
 
 
 @every_setting
-def test_halves_the_step_where_their_code_does(name: str) -> None:
+def test_apgd_halves_the_step_as_the_authors_code(name: str) -> None:
     losses, setting = array(f"{name}.losses"), SETTINGS[name]
-    pace, step, steps = Pace(setting["steps"], released=True), torch.full((3,), 2.0, dtype=torch.float64), []
+    pace, step, sizes = Pace(setting["steps"], released=True), torch.full((3,), 2.0, dtype=torch.float64), []
     for i, value in enumerate(losses[:-1]):
         halves = pace.halves(i, value, losses[: i + 1].amax(dim=0))
         step = step if halves is None else torch.where(halves, step / 2, step)
-        steps.append(step * setting["eps"])
-    assert torch.allclose(torch.stack(steps), array(f"{name}.step_sizes"), rtol=1e-12, atol=0)
+        sizes.append(step * setting["eps"])
+    assert torch.allclose(torch.stack(sizes), array(f"{name}.step_sizes"), rtol=1e-12, atol=0)

@@ -83,7 +83,6 @@ def test_a_cell_keeps_its_id_whatever_does_not_touch_its_volumes(change: Change)
     [
         lambda c: c["attacks"][0].update(eps="7/255"),
         lambda c: c["attacks"][0].update(variant="paper"),
-        lambda c: c["attacks"][0].update(filter={"kind": "low", "limits": 8}),
         lambda c: c["attacks"][0].update(random_start=False),
         lambda c: c["attacks"].__setitem__(0, {"name": "bim", "eps": "8/255", "steps": 2}),
         lambda c: c.update(seeds=[1]),

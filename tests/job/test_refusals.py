@@ -58,11 +58,6 @@ MISTAKES: dict[str, tuple[Spoil, str, str]] = {
         "attacks[0].target: phantom: unknown class 'splen'.",
         "'spleen'?",
     ),
-    "filter without limits": (
-        lambda c: c["attacks"][0].update(filter={"kind": "low", "limit": 8}),
-        "attacks[0].filter: expected",
-        "got {'kind': 'low', 'limit': 8}",
-    ),
     "empty list": (lambda c: c["attacks"][0].update(eps=[]), "attacks[0].eps:", "got an empty list"),
     "no attacks": (lambda c: c.update(attacks=[]), "attacks: ", "at least 1"),
     "no targets": (lambda c: c.update(targets=[]), "targets: ", "at least 1"),

@@ -35,13 +35,12 @@ class _Names(dict[str, Any]):
 
     def __init__(self, module: str) -> None:
         super().__init__(vars(parameters))
-        self["ByParameters"] = lambda usual, choose: usual
         self._statements: dict[str, ast.stmt] = {}
         tree = ast.parse(PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_bytes())
         self._paper = (ast.get_docstring(tree) or "").partition("\n")[0]
         for node in tree.body:
             match node:
-                case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(name)]):
+                case ast.ClassDef(name=name) | ast.Assign(targets=[ast.Name(name)]):
                     self._statements[name] = node
                 case ast.ImportFrom(names=aliases):
                     self._statements |= {alias.name: node for alias in aliases}
@@ -52,8 +51,6 @@ class _Names(dict[str, Any]):
                 self[name] = self._outline(node)
             case ast.Assign(value=expression):
                 self[name] = self._value(expression)
-            case ast.FunctionDef():  # it chooses by parameters, like ByParameters
-                self[name] = lambda usual: usual
             case ast.ImportFrom(module=str(module)) if module.startswith(("freqbench.attacks", "freqbench.ops")):
                 self[name] = _module(module)[name]
             case _:  # a builtin, or a base class of another package
@@ -68,6 +65,9 @@ class _Names(dict[str, Any]):
         values: dict[str, Any] = {}
         for line in node.body:
             match line:
+                case ast.FunctionDef(name=name) if name in READ and len(line.decorator_list) == 1:  # not abstract
+                    kinds[name], values[name] = ClassVar[Any], (ast.get_docstring(line) or "").split("`")[1]
+                    continue
                 case ast.AnnAssign(target=ast.Name(name), value=value):
                     text = ast.unparse(line.annotation)
                     kinds[name] = ClassVar[Any] if text.startswith("ClassVar") else text

@@ -11,18 +11,17 @@ import torch
 from torch import Tensor
 
 from freqbench.attacks.apgd import Schedule
-from freqbench.attacks.core.base import LinfAttack
-from freqbench.attacks.core.best import across
-from freqbench.attacks.core.gradient import LinfGradientAttack
+from freqbench.attacks.core.attack import LinfAttack
+from freqbench.attacks.core.calls import Passes, across
+from freqbench.attacks.core.gradient import GradientAttack
 from freqbench.attacks.core.inputs import Given
 from freqbench.attacks.core.parameters import SCOPES_WITHOUT_JOINT
-from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY
 from freqbench.attacks.core.task import Task
 from freqbench.core.errors import ParameterError, UserError
 from freqbench.ops.losses import FEWEST_CLASSES
 
-A = TypeVar("A", bound=LinfGradientAttack)
+A = TypeVar("A", bound=GradientAttack)
 SCHEDULE: Schedule = ((2.0, 0.3), (1.5, 0.3), (1.0, 0.4))
 """The radii of SEA's runs, as factors of eps, and their shares of the steps."""
 FEWEST_STEPS = 4  # one for every radius
@@ -39,7 +38,7 @@ class Ensemble(LinfAttack):
 
     Args:
         steps: gradient steps of each run.
-        organs: class indices, as in `AimedAttack`; only these classes count in the Dice. None: all.
+        organs: class indices, only these classes count in the Dice. None: all.
         restarts: runs of each member that follows a gradient.
         scope: `volume`: a sample is a case, attacked through the model's sliding window, and the Dice is that of its
             prediction as deployed; memory holds one batch of windows and the logits of the volume. `window`: a sample
@@ -55,8 +54,7 @@ class Ensemble(LinfAttack):
     may_stop_early: ClassVar[bool] = True
     is_stochastic: ClassVar[bool] = True
     listed: ClassVar[str]  # the parameter that names the members
-    threshold: ClassVar[float] = 0.0
-    """Mean Dice at or below which a sample has fallen: later members skip it."""
+    threshold: ClassVar[float] = 0.0  # mean Dice at or below which a sample has fallen: later members skip it
 
     steps: int = 100
     organs: tuple[int, ...] | None = None
@@ -74,7 +72,7 @@ class Ensemble(LinfAttack):
 
     @property
     @abstractmethod
-    def attacks(self) -> tuple[LinfGradientAttack, ...]:
+    def attacks(self) -> tuple[GradientAttack, ...]:
         """The members in their order."""
 
     @property
@@ -131,7 +129,7 @@ class Ensemble(LinfAttack):
         return worst
 
     def _run(
-        self, attack: LinfGradientAttack, task: Task, samples: list[int], start: Tensor | None
+        self, attack: GradientAttack, task: Task, samples: list[int], start: Tensor | None
     ) -> tuple[Tensor, Tensor, Passes]:
         """Runs a member on some samples, from `start` instead of its draw; returns volumes, mean Dice and passes."""
         part = _part(task, samples)

@@ -56,9 +56,10 @@ def require_names(attack: Any, given: Collection[str], optional: str | None = No
 
 def _budget_for(attack: Any, name: str, given: Collection[str]) -> str | None:
     """Returns the budget that an attack still lacks if `name` is the budget of another attack; else None."""
-    from freqbench.attacks.core.declared import budgets  # which reads this module
+    from freqbench.attacks.core.declared import budgets, declared  # which reads this module
 
-    return attack.budget_name if name in budgets() and attack.budget_name not in given else None
+    budget: str | None = (declared(attack.name) or attack).budget_name
+    return budget if name in budgets() and budget not in given else None
 
 
 def spelled(attack: Any, name: str, value: Any) -> Any:
@@ -83,16 +84,6 @@ def require_together(owner: str, settings: Mapping[str, Any]) -> None:
     for parameter, (involved, check) in TOGETHER.items():
         if settings.keys() >= set(involved) and (complaint := check(*(settings[name] for name in involved))):
             raise ParameterError(owner, parameter, complaint)
-
-
-class ByParameters:
-    """A property of class and instance: the class has the value `usual`, an instance the value of `choose`."""
-
-    def __init__(self, usual: str, choose: Callable[[Any], str]) -> None:
-        self._usual, self._choose = usual, choose
-
-    def __get__(self, attack: Any, owner: type) -> str:
-        return self._usual if attack is None else self._choose(attack)
 
 
 def variant_of(variants: Collection[str]) -> Parameter:
@@ -133,7 +124,6 @@ PARAMETERS: dict[str, Parameter] = {
     "ssim_min": Parameter("least SSIM inside the body; none: not bounded", values.part),
     "renormalize": Parameter("stretch every depth slice to [0, 1]; this changes the threat model", values.flag),
     "control": Parameter("null row instead of the attack", values.one_of(*CONTROLS)),
-    "filter": Parameter("the part of the perturbation's DCT that is kept; none: all", values.band_filter, tuple),
     "targeted": Parameter("labels are the target to reach, not the truth to leave", values.flag),
     "loss": Parameter("loss that the attack raises", _LOSS),
     "organs": Parameter("the only classes whose voxels are attacked; none: all", values.organs, values.each_once),
@@ -262,6 +252,14 @@ def _moved(organs: Sequence[int] | None, target: Any) -> str | None:
     return f"expected classes to {target[0]}, {list(target[1:])}, got {list(organs)}: these would keep their labels"
 
 
+def _untargeted(targeted: bool, organs: Sequence[int] | None, target: Any) -> str | None:
+    if targeted and target is not None:
+        return "expected false beside a target rule, got true: with a rule the labels are the truth"
+    if targeted and organs is not None:
+        return "expected false beside organs, got true: these are found by the truth: use a target rule"
+    return None
+
+
 def _one_norm(linf: float | None, l2: float | None) -> str | None:
     got = "none" if linf is None else "both"
     return f"expected exactly one of linf and l2, got {got}" if (linf is None) == (l2 is None) else None
@@ -276,6 +274,7 @@ def _one_loss(loss: str | None, step_rule: str) -> str | None:
 TOGETHER: Mapping[str, tuple[tuple[str, ...], Callable[..., str | None]]] = {
     "q_max": (("q_min", "q_max"), _table),
     "organs": (("organs", "target"), _moved),
+    "targeted": (("targeted", "organs", "target"), _untargeted),
     "linf": (("linf", "l2"), _one_norm),
     "step_rule": (("loss", "step_rule"), _one_loss),
 }

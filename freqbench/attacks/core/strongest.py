@@ -8,13 +8,13 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NamedTuple
 
 from freqbench.attacks import ATTACKS, make
-from freqbench.attacks.core.base import Attack
-from freqbench.attacks.frequency_apgd import SSIM_SUFFIX
+from freqbench.attacks.core.attack import Attack
+from freqbench.attacks.core.searched import SSIM_SUFFIX
 
 FEWEST_STEPS = 20
 LOSSES = ("switch", "dice")  # `switch` alone loses up to 2 points to the Dice on trained networks (reports/strongest)
 
-NARROWING = ("targeted", "organs", "target", "filter", "channels")
+NARROWING = ("targeted", "organs", "target", "channels")
 
 
 class Strongest(NamedTuple):

@@ -8,10 +8,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from freqbench.attacks.core.draws import Draws, Generators
+from freqbench.attacks.core.calls import Draws, Generators, Passes
 from freqbench.attacks.core.inputs import NOTHING, Given, check_logits
 from freqbench.attacks.core.objective import Objective
-from freqbench.attacks.core.passes import Passes
 from freqbench.attacks.core.targets import LEAST_LIKELY, Rule
 from freqbench.core.errors import UserError
 from freqbench.core.identity import digest
@@ -154,15 +153,30 @@ class Task:
             values = self.objective.success(logits)
         best.offer(self.objective.compared(logits) if values is None else values, x.detach())
 
-    def gradient(self, x: Tensor, objective: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Returns the gradient of the objective with respect to `x` alone, and records the objective's value.
+    def gradient(
+        self,
+        x: Tensor,
+        objective: Callable[[Tensor], Tensor] | None = None,
+        *,
+        of_logits: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Returns the gradient of an objective with respect to `x` alone, and records the objective's value.
 
-        The objective maps `x` to one value per sample, `[B]`. None: `loss`; `x` is then offered to `passes.best` if it
-        is set.
+        The objective maps `x` to one value per sample, `[B]`; `of_logits` maps the logits of volumes `x` to them. If
+        there is neither, it is `loss`. Without `objective`, `x` is offered to `passes.best` if it is set.
         """
-        if objective is None and self.passes.best is not None:
-            return self.gradient_and_value(x)[0]
-        return self.gradient_and(x, lambda point: ((objective or self.loss)(point), None))[0]
+
+        def of_volumes(volumes: Tensor) -> Tensor:
+            logits = self.logits(volumes)
+            if of_logits is not None:
+                self.offer(logits, volumes)
+                return of_logits(logits)
+            raised = self.objective.raised(logits)
+            if self.passes.best is not None:
+                self.offer(logits, volumes, self.objective.compared(logits, raised))
+            return raised
+
+        return self.gradient_and(x, lambda point: ((objective or of_volumes)(point), None))[0]
 
     def gradient_and_value(self, x: Tensor, render: Callable[[Tensor], Tensor] = lambda x: x) -> tuple[Tensor, Tensor]:
         """Returns the gradient of `loss` at points, and values `[B]` that compare the volumes that `render` makes."""

@@ -103,15 +103,6 @@ def one_of(*words: str) -> Check:
     return expecting(f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words)
 
 
-def _is_filter(value: Any) -> bool:
-    match value:
-        case ["low" | "high", limit]:
-            return type(limit) is int and limit >= 1
-        case ["band", low, high]:
-            return type(low) is type(high) is int and 0 <= low < high
-    return False
-
-
 def _is_spacing(value: Any) -> bool:
     sides = value if isinstance(value, tuple | list) else ()
     return len(sides) == 3 and all(is_number(side) and side > 0 for side in sides)
@@ -150,10 +141,6 @@ schedule = expecting(
 )
 channels = expecting(
     "a channel or some of them, each once, counted from 0 (in a job file a list of lists, [[0, 1]])", _are_channels
-)
-band_filter = expecting(
-    '("low", 8), ("high", 8) or ("band", 4, 8), in a job file {kind: low, limits: 8} or {kind: band, limits: [4, 8]}',
-    _is_filter,
 )
 spacing = expecting("three numbers above 0 (in a job file a list of lists, [[1, 1, 3]])", _is_spacing)
 organs = expecting("a list of classes (in a job file a list of lists, [[1, 2], [3]])", are_classes)

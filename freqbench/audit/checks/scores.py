@@ -156,10 +156,10 @@ def saved(on: Attacked) -> Iterator[Finding]:
 def bounds(on: Attacked) -> Iterator[Finding]:
     """Checks that no change exceeds its budget, for budgets that are a norm of the change."""
     norms = [each for each in on.attacks if each.threat_model in ("linf", "l2") and each.budget is not None]
-    excesses = {each.label: _excess(on, each) for each in norms if "filter" not in each.params}
+    excesses = {each.label: _excess(on, each) for each in norms}
     excesses = {label: excess for label, excess in excesses.items() if len(excess)}
     if not excesses:
-        yield unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm, without a filter")
+        yield unchecked("needs an attack on this model whose budget is an L-infinity or L2 norm")
         return
     count = sum(map(len, excesses.values()))
     beyond = sum(int((excess > SLACK).sum()) for excess in excesses.values())

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from freqbench.attacks import ATTACKS, Attack, attack_class, make
-from freqbench.attacks.core.frequency import BLOCK_CUT
+from freqbench.attacks.core.blocks import BLOCK_CUT
 from freqbench.core import config, limits
 from freqbench.core.config import Strict
 from freqbench.core.documents import object_of

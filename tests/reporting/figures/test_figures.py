@@ -194,7 +194,7 @@ def plausible() -> Material:
     rng = np.random.default_rng(0)
     budgets = {"pgd": (2 / 255, 4 / 255, 8 / 255), "gn": (4 / 255, 8 / 255), "vafa": (10.0, 20.0, 30.0), "dfb": (None,)}
     budgets["corruption"] = (1.0, 3.0, 5.0)
-    params = {"vafa": {"filter": "band"}, "corruption": {"kind": "gaussian_noise", "scope": "volume"}}
+    params = {"vafa": {"band": "band"}, "corruption": {"kind": "gaussian_noise", "scope": "volume"}}
     models = ("unet", "unetr", "swinunetr-adversarially-trained")
     rows = []
     for attack, source, target, case in product(budgets, models, models, range(6)):

@@ -28,7 +28,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"target": ("swap", 0, 1)},
         {"restarts": 2, "keep": "best", "organs": (1,)},
         {"channels": (0,)},
-        {"filter": ("low", 3)},
     ],
     "apgd": [{"eps_schedule": ((2, 0.5), (1, 0.5)), "steps": 6}],
     "difgsm": [{"keep": "best"}],

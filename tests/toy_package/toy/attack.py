@@ -2,17 +2,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from freqbench.attacks import LinfGradientAttack, Task
+from freqbench.attacks import GradientAttack, LinfAttack, Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk(LinfGradientAttack):
+class Walk(GradientAttack, LinfAttack):
     name = "walk"
     steps: int = 5
-
-    @property
-    def run_passes(self) -> tuple[int, int]:
-        return self.steps, self.steps  # forward and backward
 
     def run(self, task: Task) -> Tensor:
         x = task.clean

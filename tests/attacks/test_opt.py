@@ -16,7 +16,6 @@ from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
 from freqbench.attacks import Attack, make
-from freqbench.attacks.frequency_apgd import SA2Opt, VAFAOpt, within_ssim
 from freqbench.core.errors import ThreatModelError, UserError
 from freqbench.ops.bands import band_mask
 from freqbench.ops.blocks import merge, merge_slices, split, split_slices
@@ -45,18 +44,18 @@ def drawn(seed: int, *, low: float = 0.0, high: float = 1.0, shape: tuple[int, .
 
 def tiles(volume: Tensor) -> NDArray[np.float64]:
     """Blocks `[N, h, w, d]` of a volume that they tile."""
-    found: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
-    return found
+    blocks: NDArray[np.float64] = split(volume, BLOCK)[0, 0].numpy()
+    return blocks
 
 
 def transform(volume: Tensor) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = dctn(tiles(volume), axes=(1, 2, 3), norm="ortho")
-    return found
+    spectrum: NDArray[np.float64] = dctn(tiles(volume), axes=(1, 2, 3), norm="ortho")
+    return spectrum
 
 
 def back(spectrum: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
-    return found
+    blocks: NDArray[np.float64] = idctn(spectrum, axes=(1, 2, 3), norm="ortho")
+    return blocks
 
 
 def attacked(name: str, model: nn.Module, images: Tensor, **changes: Any) -> Any:
@@ -188,7 +187,7 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
 
 def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
     images = drawn(7)
-    for attack in (VAFAOpt(block=4, steps=2), SA2Opt(block=4, steps=2)):
+    for attack in (make(name, block=4, steps=2) for name in ("vafa_opt", "sa2_opt")):
         result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
         assert attack.excess(images, result.adversarial, result.state) <= 1e-9
         moved = result.adversarial.clone()
@@ -244,13 +243,13 @@ def bodies() -> tuple[Tensor, Tensor]:
 
 def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
     """`tests/ops` holds it against scipy."""
-    found: list[float] = body_ssim(clean)(adversarial).tolist()
-    return found
+    values: list[float] = body_ssim(clean)(adversarial).tolist()
+    return values
 
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 @pytest.mark.parametrize("control", ["none", "uniform", "random"])
-def test_the_bound_holds_and_is_used(name: str, control: str) -> None:
+def test_ssim_min_holds_and_is_used(name: str, control: str) -> None:
     """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
     images, labels = bodies()
     free, bounded = (
@@ -265,7 +264,7 @@ def test_an_ssim_of_one_leaves_multipliers_at_one() -> None:
     assert torch.equal(strong("sa2_opt", ssim_min=1)(Net(), images, labels).adversarial, images)
 
 
-def test_where_no_table_keeps_it_one_line_says_so() -> None:
+def test_an_unreachable_ssim_min_is_refused_in_one_line() -> None:
     """A second call with the number that it names goes through."""
     attacked = strong("vafa_opt", q_min=100, ssim_min=0.999)
     message = (
@@ -280,30 +279,7 @@ def test_where_no_table_keeps_it_one_line_says_so() -> None:
     assert min(ssim_in_body(images, adversarial)) >= float(most) - 1e-5
 
 
-def test_leaving_the_bound_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("freqbench.attacks.frequency_apgd.within_ssim", lambda *_: lambda x: x)
+def test_a_volume_below_ssim_min_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("freqbench.attacks.core.searched.within_ssim", lambda *_: lambda x: x)
     with pytest.raises(ThreatModelError, match=r"^sa2_opt: dct-scaling-ssim bound exceeded by 0\."):
         strong("sa2_opt", ssim_min=0.97)(Net(), *bodies())
-
-
-def test_the_gradient_is_that_of_the_point_on_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By central differences of a linear function of the point, whose place on its line is found to 1e-15."""
-    monkeypatch.setattr("freqbench.attacks.frequency_apgd.HALVINGS", 50)
-    generator = torch.Generator().manual_seed(2)
-    clean, away, weights = (torch.rand((2, 1, 5, 4, 4), generator=generator, dtype=torch.float64) for _ in range(3))
-    clean = 0.1 + 0.8 * clean
-    bounded = within_ssim("test", clean, 0.95, torch.zeros(()), lambda x: x, lambda x: clean + x)
-
-    def value(x: Tensor) -> Tensor:
-        return (weights * bounded(x)).sum()
-
-    x = away.clone()
-    x[1] *= 0.01  # within the bound: moved by nothing
-    point = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(value(point), point)
-    assert torch.equal(gradient[1], weights[1])
-    for place in ((0, 0, 0, 0, 0), (0, 0, 2, 1, 3), (0, 0, 4, 3, 3)):
-        step = torch.zeros_like(x)
-        step[place] = 1e-5
-        slope = float(value(x + step) - value(x - step)) / 2e-5
-        assert float(gradient[place]) == pytest.approx(slope, rel=1e-5)

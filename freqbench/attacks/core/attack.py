@@ -1,5 +1,6 @@
 """Defines the contract of every attack: a final `__call__` that checks and counts, and one method to write."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,17 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.attacks.core import inputs, parameters
-from freqbench.attacks.core.draws import Generators
+from freqbench.attacks.core.calls import Generators
 from freqbench.attacks.core.inputs import NEEDS, NOTHING, Given, Start
-from freqbench.attacks.core.parameters import PARAMETERS, Parameter
+from freqbench.attacks.core.parameters import PARAMETERS, SCOPES, Parameter
+from freqbench.attacks.core.targets import highest_class
 from freqbench.attacks.core.task import Task, joins_windows
 from freqbench.core.errors import ParameterError, ThreatModelError, UserError
 from freqbench.core.types import Shape
-from freqbench.ops.dct import keep_cube
+from freqbench.ops.blocks import cut_block
 
 SLACK = 1e-6
-
-Filter = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,14 @@ class AttackResult:
 class Attack(ABC):
     """An attack with all its parameters (`PARAMETERS` explains each): frozen, without state between calls.
 
-    Class attributes are assigned without a type; a name with a type is a parameter.
+    Class attributes are assigned without a type; a name with a type is a parameter. A class that assigns a parameter of
+    its base without a type no longer has this parameter.
 
     Class attributes of an attack:
         name: its key in `ATTACKS`.
-        threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one. It is
-            a `ByParameters` if parameters change the set or the budget.
-        budget_name: the one parameter that bounds it; None if there is no such parameter.
+        threat_model: name of the set of volumes that it may choose from, from the table in the docs or a new one; a
+            property if parameters change the set. The catalogue shows the name that begins the property's docstring.
+        budget_name: the one parameter that bounds it, or a property likewise; None if there is no such parameter.
         variants: allowed values of `variant`.
         parameters: meaning and allowed values of each parameter.
         scopes: allowed values of `scope`.
@@ -76,14 +77,14 @@ class Attack(ABC):
         needs_surrogates: true if a call takes `surrogates`: set by SurrogateAttack.
         moves_labels: true if it moves the anatomy: predictions are then compared with the result's labels, which
             `Objective.in_place` makes.
+        per_slice: None if volumes are not cut into blocks; else `block` is the block's side in voxels, or three sides,
+            and is cut to a shorter window. True: blocks are one voxel deep and have one side or two, so that each depth
+            slice has a two-dimensional transform.
         revision: raised by hand when a code change alters results, so that old rows are recomputed.
 
     Args:
         targeted: `labels` are the target to reach, not the truth to leave.
         variant: form of the algorithm; if `released` and `paper` are the same, both names are accepted.
-        filter: None, or the part to keep of the finished perturbation's DCT, taken over the sample: `("low", s)`,
-            `("high", s)` or `("band", lo, hi)` (`freqbench.ops.dct.keep_cube`); the volume is then clamped to [0, 1].
-            The threat model's bound holds before the filter: the filtered change may be larger at single voxels.
         scope: the sample that a run passes to the attack. `window`: each window of a volume; `volume`: the whole
             volume, with the model's stitched logits (`freqbench.models.SlidingWindowModel`), so that the attack raises
             the loss of the prediction as deployed; `joint`: all windows of a volume, each in the same set as with
@@ -96,8 +97,6 @@ class Attack(ABC):
     """
 
     name: ClassVar[str]
-    threat_model: ClassVar[str]
-    budget_name: ClassVar[str | None]
     variants: ClassVar[tuple[str, ...]] = ("released", "paper")
     parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
     scopes: ClassVar[tuple[str, ...]] = ("window",)
@@ -106,13 +105,20 @@ class Attack(ABC):
     needs_learned: ClassVar[bool] = False
     needs_surrogates: ClassVar[bool] = False
     moves_labels: ClassVar[bool] = False
+    per_slice: ClassVar[bool | None] = None
     revision: ClassVar[int] = 1
 
     targeted: bool = False
     variant: str = "released"
-    filter: Filter | None = None
     scope: str = "window"
     channels: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        """Makes a parameter of a base class a constant, if the class assigns it without a type."""
+        super().__init_subclass__()
+        own = vars(cls).get("__annotations__", {})
+        constants = vars(cls).keys() & getattr(cls, "__dataclass_fields__", {}).keys() - own.keys()
+        cls.__annotations__ = own | dict.fromkeys(constants, ClassVar[Any])
 
     def __post_init__(self) -> None:
         vars(self).update(self.spelled())  # part of construction: frozen from here on
@@ -133,6 +139,16 @@ class Attack(ABC):
             if is_whole and field.type in (float, float | None, float | str, float | str | None):
                 values[field.name] = float(values[field.name])
         return values
+
+    @property
+    @abstractmethod
+    def threat_model(self) -> str:
+        """Name of the set of volumes; most attacks assign it."""
+
+    @property
+    @abstractmethod
+    def budget_name(self) -> str | None:
+        """The parameter that bounds the attack; most attacks assign it."""
 
     @abstractmethod
     def perturb(self, task: Task) -> Tensor:
@@ -159,11 +175,6 @@ class Attack(ABC):
         return self.passes[1] + self.learning_passes[1] > 0
 
     @property
-    def identity_revision(self) -> int:
-        """Revision of the results that these parameters lead to."""
-        return self.revision
-
-    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the extra arguments that a call takes: `reference`, `learned`, `surrogates`."""
         return tuple(need for need in NEEDS if getattr(self, f"needs_{need}"))
@@ -180,7 +191,18 @@ class Attack(ABC):
         window: Shape,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns the argument `learned` of a call; see LearnedAttack."""
+        """Returns the argument `learned` of a call: the same for equal arguments on one device.
+
+        Args:
+            model: as in a call, for one volume at a time.
+            cases: cases to learn from, on the model's device, iterated once per step: images `[C, H, W, D]` in [0, 1]
+                and labels `[1, H, W, D]` as in a call; sizes may differ.
+            window: sides of the model's window in voxels.
+            generator: source of all draws; None stands for seed 0.
+
+        Raises:
+            UserError: an attack that learns nothing, no cases, or images or labels that are not valid.
+        """
         raise UserError(f"{self.name}: expected an attack that learns from other cases, got one that does not")
 
     def check_learned(self, learned: Tensor, num_channels: int) -> None:
@@ -189,7 +211,13 @@ class Attack(ABC):
 
     def shortened(self, shape: Sequence[int]) -> tuple[int, ...] | None:
         """Returns the sides of its block, cut to a shorter window `H, W, D`; None if it fits or there is no block."""
-        return None
+        if self.per_slice is None:
+            return None
+        block: int | tuple[int, ...] = getattr(self, "block")  # noqa: B009  # no attack without blocks has it
+        cut = cut_block(block, shape, self.per_slice)
+        if cut == cut_block(block, (sys.maxsize,) * 3, self.per_slice):
+            return None
+        return cut[:2] if self.per_slice else cut
 
     @property
     def is_stochastic(self) -> bool:
@@ -216,8 +244,14 @@ class Attack(ABC):
         raise ParameterError(self.name, parameter, complaint)
 
     def check_classes(self, num_classes: int) -> None:
-        """Raises a ParameterError if the parameters do not suit a model with `num_classes` classes; called first."""
-        return
+        """Raises a ParameterError if the parameters do not suit a model with `num_classes` classes; called first.
+
+        Here `organs` and `target`, of attacks that have them, must name no class beyond the last.
+        """
+        organs, target = getattr(self, "organs", None), getattr(self, "target", None)
+        for parameter, highest in (("organs", max(organs or (0,))), ("target", highest_class(target))):
+            if highest >= num_classes:
+                self.refuse(parameter, f"expected classes in 0..{num_classes - 1}, got {highest}")
 
     def check_channels(self, num_channels: int) -> None:
         """Raises a ParameterError for channels that volumes with `num_channels` channels lack; called first."""
@@ -282,8 +316,6 @@ class Attack(ABC):
                 self.prepare(task)
                 adversarial = self.perturb(task).detach()
             self._verify(task.clean, adversarial, task.state, is_clamped=not clamps_last(model))
-            if self.filter is not None:
-                adversarial = (task.clean + keep_cube(adversarial - task.clean, *self.filter)).clamp(0, 1)
             adversarial = task.whole(adversarial)
         passes = task.passes
         forwards, backwards = passes.of_samples(len(images))
@@ -344,11 +376,70 @@ def clamps_last(model: nn.Module) -> bool:
 class LinfAttack(Attack):
     """An attack inside `{ x : |x - clean| <= eps, 0 <= x <= 1 }`; eps is a radius on the [0, 1] intensity scale."""
 
-    threat_model: ClassVar[str] = "linf"
-    budget_name: ClassVar[str | None] = "eps"
+    threat_model = "linf"
+    budget_name = "eps"
+    scopes = SCOPES
 
     eps: float
+
+    def draw_start(self, task: Task) -> Tensor:
+        """Returns uniform noise in [-eps, eps], or the `start` of the call."""
+        start = task.given_start()
+        return self.eps * (2 * task.draw(torch.rand) - 1) if start is None else start
 
     def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
         """The largest voxel change beyond `eps`."""
         return float((adversarial - clean).abs().max()) - self.eps
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedAttack(Attack):
+    """An attack that learns once from some cases of a dataset and applies the result to all others.
+
+    In a job each cell learns once, from cases that share no patient with the scored ones. From Python, `learn` returns
+    the argument `learned` of each call, which `check_learned` checks.
+
+    Args:
+        learn_split: the split of the dataset to learn on.
+        learn_cases: number of cases to learn from, the first of the split; None: all.
+    """
+
+    needs_learned = True
+
+    learn_split: str = "train"
+    learn_cases: int | None = 8
+
+    @abstractmethod
+    def learn(
+        self,
+        model: nn.Module,
+        cases: Iterable[tuple[Tensor, Tensor]],
+        window: Shape,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Returns the argument `learned` of a call, as `Attack.learn` says."""
+
+    @property
+    @abstractmethod
+    def learning_passes(self) -> tuple[int, int]:
+        """Forward and backward passes that `learn` takes per case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurrogateAttack(Attack):
+    """An attack that follows the gradients of surrogates, `task.given.surrogates`.
+
+    In a job, surrogates are other models of the job; from Python, each call takes the networks as `surrogates`.
+
+    Args:
+        surrogates: their names; the attacked network is never its own surrogate. Ignored by a call.
+    """
+
+    needs_surrogates = True
+
+    surrogates: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def surrogate_passes(self) -> tuple[int, int]:
+        """Forward and backward passes of each surrogate per window."""

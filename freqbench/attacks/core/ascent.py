@@ -1,0 +1,77 @@
+"""Follows the gradient of an objective with a price, sample by sample, as VAFA and SA2 do."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.core.calls import Best, across
+from freqbench.attacks.core.task import Task
+
+Render = Callable[[Tensor], Tensor]
+Distance = Callable[[Tensor], Tensor]
+
+
+class Ascent:
+    """One run of gradient steps on a state. A sample that is reached stops; the last volume counts, or the best.
+
+    The objective is J = term(logits, L) - price(a), with L the task loss at the volume a.
+
+    Args:
+        task: the call of the attack.
+        keep: `last` or `best`, by J.
+        term: function of logits and L, `[B]`, to the part of J that the logits determine, `[B]`.
+        price: function of a to `[B]`; None: nothing is subtracted.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        keep: str,
+        term: Callable[[Tensor, Tensor], Tensor] = lambda logits, loss: loss,
+        price: Distance | None = None,
+    ) -> None:
+        self.task, self.term, self.price = task, term, price
+        self.best = Best() if keep == "best" else None
+        self.volume, self.value = task.clean, task.clean.new_zeros(len(task.clean))
+        self.running = self.moving = torch.ones(len(task.clean), dtype=torch.bool, device=task.clean.device)
+
+    def gradient(self, state: Tensor, render: Render) -> Tensor:
+        """Returns dJ/dstate at the volume a = render(state), which becomes the last one."""
+        gradient, (a, value, reached) = self.task.gradient_and(state, lambda state: self._objective(render(state)))
+        self.volume = torch.where(across(self.running, a), a, self.volume)
+        self.value = torch.where(self.running, value, self.value)
+        if self.best is not None:
+            self.best.offer(self.value, self.volume, state)
+        self.moving, self.running = self.running, self.running & ~reached
+        return gradient
+
+    def move(self, state: Tensor, moved: Tensor) -> Tensor:
+        """Returns the moved state of the samples that were not reached before the last gradient."""
+        return torch.where(across(self.moving, state), moved, state)
+
+    def result(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the last volume and `state`, the last one; with `best`, the best volume and its state."""
+        if self.best is None:
+            return self.volume, state
+        volume, kept = self.best.kept
+        return volume, kept
+
+    def _objective(self, a: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Returns J, and with it the volume, its value for comparisons, and the flags of samples that are reached."""
+        objective, logits = self.task.objective, self.task.logits(a)
+        loss = objective.raised(logits)
+        raised = self.term(logits, loss)
+        # After the network: the price's backward pass then runs first, before the network's sets TF32.
+        price = a.new_zeros(len(a)) if self.price is None else self.price(a)
+        with torch.no_grad():
+            value = self.term(logits, objective.compared(logits, loss)) - price
+        return raised - price, (a.detach(), value, objective.is_reached(logits))
+
+
+def penalty(weight: float, make: Callable[[], Distance]) -> Distance | None:
+    """Returns the price `weight` times a distance, which `make` prepares; None without a weight."""
+    if not weight:
+        return None
+    distance = make()
+    return lambda a: weight * distance(a)

@@ -1,0 +1,98 @@
+"""Cuts a window into the blocks of a DCT, and lays out one number for each of their coefficients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
+from torch import Tensor
+
+from freqbench.attacks.core.task import Task
+from freqbench.core.errors import UserError
+from freqbench.ops.blocks import Block, cut_block, merge, merge_slices, pad_to_blocks, split, split_slices
+
+BLOCK_CUT = "block_cut"  # key beside an attack's parameters: the sides of its block, cut to a shorter window
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a window.
+
+    Numbers for the coefficients have one of two layouts. Voxel layout, `[B, C, H, W, D]` of the padded window:
+    coefficient (i, j, k) of a block is at the place of its voxel. Blocked layout, of starts and states: `[B, C, N, h,
+    w, d]`, for slices `[B, C, D, N, h, w]`, with blocks n = ih * W/w + iw.
+
+    Attributes:
+        sides: sides of a block in voxels.
+        padded: the clean volumes, padded to whole blocks.
+        per_slice: blocks are one voxel deep, and the slices lie one by one in blocked layout.
+    """
+
+    sides: Block
+    padded: Tensor
+    per_slice: bool = False
+
+    @classmethod
+    def of(cls, clean: Tensor, block: int | Sequence[int], per_slice: bool | None = False) -> "Blocks":
+        """Cuts `block`, one side or several, to the window of clean volumes and pads the volumes."""
+        sides = cut_block(block, clean.shape[2:], bool(per_slice))
+        return cls(sides, pad_to_blocks(clean, sides), bool(per_slice))
+
+    def to_blocks(self, padded: Tensor) -> Tensor:
+        """Converts voxel layout to blocked layout."""
+        return (split_slices if self.per_slice else split)(padded, self.sides)
+
+    def to_voxels(self, blocked: Tensor) -> Tensor:
+        """Converts blocked layout to voxel layout."""
+        return (merge_slices if self.per_slice else merge)(blocked, self.padded.shape[2:])
+
+    def layout(self) -> tuple[int, ...]:
+        """Returns the shape of one sample in blocked layout."""
+        return tuple(self.to_blocks(self.padded).shape[1:])
+
+    def full(self, value: float) -> Tensor:
+        """Returns one value everywhere, in voxel layout."""
+        return torch.full_like(self.padded, value)
+
+    def drawn(self, task: Task, low: float, high: float) -> Tensor:
+        """Returns the call's `start`, or else a uniform draw in [low, high], in voxel layout."""
+        state = self.given(task, low, high)
+        if state is None:
+            state = low + (high - low) * task.draw(torch.rand, self.layout())
+        return self.to_voxels(state).clamp(low, high)
+
+    def given(self, task: Task, low: float, high: float) -> Tensor | None:
+        """Returns the call's `start` in blocked layout, or None; a wrong shape or value raises a UserError."""
+        state = task.given_start(self.layout())
+        if state is None:
+            return None
+        least, largest = (float(bound) for bound in state.aminmax())
+        if not (least >= low - 1e-6 and largest <= high + 1e-6):
+            expected, got = f"[{low:g}, {high:g}]", f"[{least:.6g}, {largest:.6g}]"
+            raise UserError(f"{task.name}: expected a start in {expected}, got {got}")
+        return state
+
+    def by_scipy(self, change: Callable[[FloatArray], FloatArray], scale: float, middle: float) -> Tensor:
+        """Returns volumes made by SciPy's DCT in float64: a check on the arithmetic of an attack.
+
+        `change` maps the spectrum of `scale` times the clean volumes minus `middle`, in blocked layout, to that of the
+        volumes minus `middle`, which are returned on that scale, padded.
+        """
+        blocks = self.to_blocks(self.padded.double()).cpu().numpy()
+        axes = tuple(range(4 if self.per_slice else 3, blocks.ndim))
+        spectrum = dctn(blocks * scale - middle, axes=axes, norm="ortho")
+        volumes = idctn(change(spectrum), axes=axes, norm="ortho") + middle
+        return self.to_voxels(torch.from_numpy(volumes).to(self.padded.device))
+
+
+def outside(state: Tensor | None, low: float, high: float) -> float:
+    """Returns how far a state leaves its bounds; infinity for a missing one."""
+    if state is None:
+        return float("inf")
+    # Bounds in the dtype of the state: 61.9 in float32 is above 61.9.
+    least, most = (float(state.new_tensor(bound)) for bound in (low, high))
+    return max(least - float(state.min()), float(state.max()) - most)

@@ -1,0 +1,135 @@
+"""Defines attacks that search a set of points, each of which makes a volume: tables, k-space, curves of intensity."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from freqbench.attacks.apgd import Space, search
+from freqbench.attacks.core.gradient import GradientAttack
+from freqbench.attacks.core.parameters import ACQUISITION, PARAMETERS, RANDOM_CONTROL, SCOPES, SEARCH
+from freqbench.attacks.core.task import Task
+from freqbench.ops.ssim import body_ssim, within_ssim
+
+SSIM_SUFFIX = "-ssim"  # suffix of a threat model that also bounds the SSIM
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchedAttack(GradientAttack):
+    """Projected steps on the parameters that turn a clean volume into an attacked one.
+
+    The search is Auto-PGD's, with `step_rule: cosine` by default (`freqbench.attacks.apgd.search`); reports/strongest
+    explains the choice of rule, loss and steps. An author writes `space`: the set of points, and the function that
+    renders their volumes. If the budget does not bound the size of each number, the author also writes `beyond`. A
+    sample (window or volume) is treated as a whole.
+
+    Args:
+        steps: gradient steps; one forward and one backward pass each, plus one forward pass for the last volume.
+        random_start: begin at a uniform draw between the bounds; false: begin halfway between them.
+        control: `none`, or a null row instead of the attack, without a gradient; `random`: a random point on the
+            boundary of the set.
+
+    A parameter `ssim_min` of an attack also bounds the SSIM of a sample with the clean one inside the body: points
+    shrink towards no change until they meet it (`freqbench.ops.ssim.within_ssim`). It adds `-ssim` to the threat model.
+
+    `start` and `state` are the parameters; the start is projected onto the set.
+
+    Class attributes of an attack:
+        is_exact: true if the volumes of the result are made in float64, so that another arithmetic makes the same ones
+            of its state.
+    """
+
+    parameters = PARAMETERS | SEARCH | ACQUISITION | {"control": RANDOM_CONTROL}
+    scopes = SCOPES
+    budget_name: ClassVar[str]
+    is_exact: ClassVar[bool] = False
+
+    steps: int = 20
+    random_start: bool = True
+    control: str = "none"
+    step_rule: str = "cosine"
+    loss: str = "switch"
+    keep: str = "best"
+    scope: str = "joint"
+
+    @abstractmethod
+    def space(self, clean: Tensor) -> Space:
+        """Returns the set of points to search, with all that is constant, such as a spectrum, computed here."""
+
+    def perturb(self, task: Task) -> Tensor:
+        """Stores the state of the best point of all runs, or of the null row, and returns its volumes."""
+        space = self.searched(task)
+        if self.control == "none":
+            (point,) = self.strongest(task, lambda: (self.search(task, space),), space.render)
+        else:
+            point = self.null_row(task, space)
+        with torch.no_grad():
+            task.state = space.state_of(point)
+            if not self.is_exact:
+                return space.render(space.point_of(task.state))
+            exact = self.space(task.clean.double())
+            return exact.render(exact.point_of(task.state.double())).to(task.clean)
+
+    def searched(self, task: Task) -> Space:
+        """Returns the space that a call searches; with `ssim_min`, its points move towards no change to keep it."""
+        space, ssim_min = self.space(task.clean), getattr(self, "ssim_min", None)
+        if ssim_min is None:
+            return space
+        origin = torch.full_like(space.centre, space.origin)
+        move = within_ssim(self.name, task.clean, ssim_min, origin, space.project, space.render)
+        return replace(space, render=lambda x: space.render(move(x)), state_of=lambda x: space.state_of(move(x)))
+
+    def search(self, task: Task, space: Space) -> Tensor:
+        """Runs the search once and returns its last point."""
+        start = self.given(task, space)
+        if start is None:
+            start = space.centre + space.radius * _draw(task, space) if self.random_start else space.centre
+        return search(task, space, start, self.steps, self.step_rule, self.loss_name)
+
+    def given(self, task: Task, space: Space) -> Tensor | None:
+        """Returns the point of the call's `start`, or None."""
+        return task.given_start(space.centre.shape[1:])
+
+    def null_row(self, task: Task, space: Space) -> Tensor:
+        """Returns the point of the null row, without a gradient."""
+        return space.project(space.centre + space.radius * space.towards(_draw(task, space)))
+
+    def excess(self, clean: Tensor, adversarial: Tensor, state: Tensor | None) -> float:
+        """Returns the largest excess: state over its bound, volumes over those of the state, SSIM below `ssim_min`."""
+        if state is None:
+            return float("inf")
+        with torch.no_grad():
+            excess = max(self.beyond(state), float((self.made(clean, state) - adversarial).abs().max()))
+        ssim_min: float | None = getattr(self, "ssim_min", None)
+        if ssim_min is None:
+            return excess
+        return max(excess, ssim_min - float(body_ssim(clean)(adversarial).min()))
+
+    def made(self, clean: Tensor, state: Tensor) -> Tensor:
+        """Makes the volumes of a state anew, to check those of the search."""
+        space = self.space(clean)
+        return space.render(space.point_of(state))
+
+    def beyond(self, state: Tensor) -> float:
+        """Returns how far the largest number of a state exceeds the budget."""
+        return float(state.abs().max()) - float(getattr(self, self.budget_name))
+
+
+def _draw(task: Task, space: Space) -> Tensor:
+    """Draws uniformly in [-1, 1] in the layout of a point; real and imaginary parts are drawn separately."""
+    layout = space.centre.shape[1:]
+    if space.centre.is_complex():
+        return torch.view_as_complex(2 * task.draw(torch.rand, (*layout, 2)) - 1)
+    return 2 * task.draw(torch.rand, layout) - 1
+
+
+def at_ends(task: Task, space: Space) -> Tensor:
+    """Returns the point of a null row with each number at its lower or upper bound, by a draw."""
+    return space.project(space.centre + space.radius * (2 * task.draw(torch.rand, space.centre.shape[1:]).round() - 1))
+
+
+def also_ssim(threat_model: str, ssim_min: float | None) -> str:
+    """Returns the name of a threat model that also bounds the SSIM, unless `ssim_min` is None."""
+    return threat_model if ssim_min is None else threat_model + SSIM_SUFFIX

@@ -1,0 +1,117 @@
+"""The strongest table of VAFA.  After Hanif et al., MICCAI 2023, arXiv:2307.07269."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from freqbench.attacks.apgd import Space
+from freqbench.attacks.core.blocks import Blocks, outside
+from freqbench.attacks.core.parameters import PARAMETERS, SEARCH, SLICE_BLOCK
+from freqbench.attacks.core.searched import SearchedAttack, also_ssim, at_ends
+from freqbench.attacks.core.task import Task
+from freqbench.attacks.vafa import SCALE, STRETCHED, block_spectrum
+from freqbench.ops.dct import BlockDCT
+from freqbench.ops.quantisation import hard_error, reach
+from freqbench.ops.stretching import stretch_slices
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFAOpt(SearchedAttack):
+    r"""The most harmful quantisation table in VAFA's threat model.
+
+    With c the spectrum of the clean block on the 0..255 scale minus 128, and a step q in [q_min, q_max] for each
+    coefficient, the volume is
+
+    .. math:: a = R\bigl(\mathrm{IDCT}(q \, \mathrm{round}(c / q)) + 128\bigr)
+
+    where R stretches every depth slice to [0, 1] (`dct-quantization-stretched`, as in VAFA's code) or, without
+    `renormalize` (`dct-quantization`), divides by 255 and clamps to [0, 1]. Rounding is exact. The errors e = q round(c
+    / q) - c that some q makes are a set in closed form, one or two intervals for each coefficient
+    (`freqbench.ops.quantisation`). Auto-PGD moves e in this set: along the sign of dL/de by at most the width of the
+    set, then to the nearest error that some q makes. `start` and `state` are the table q; with `control: uniform` it is
+    q_max everywhere.
+
+    VAFA (Hanif et al., MICCAI 2023, arXiv:2307.07269) moves q itself, by one unit per step, along the derivative of a
+    soft rounding, which predicts the error poorly. Its SSIM term is a penalty; `ssim_min` is a bound: if even the table
+    of the smallest errors has a lower SSIM in a window, a UserError is raised.
+    """
+
+    name = "vafa_opt"
+    budget_name = "q_max"
+    parameters = PARAMETERS | SEARCH
+    revision = 2
+    per_slice = False
+    is_exact = True
+
+    q_max: float = 20.0
+    q_min: float = 5.0
+    block: int | tuple[int, ...] = 32
+    renormalize: bool = True
+    ssim_min: float | None = None
+
+    @property
+    def threat_model(self) -> str:
+        """`dct-quantization-stretched`, without stretching `dct-quantization`; `ssim_min` adds the suffix `-ssim`."""
+        return also_ssim(STRETCHED if self.renormalize else "dct-quantization", self.ssim_min)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Bounds of the table: q_min and q_max."""
+        return self.q_min, self.q_max
+
+    def space(self, clean: Tensor) -> Space:
+        """Returns the set of all errors that a table can make."""
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        # Exact, as its largest coefficients would round the small ones over the edge between two multiples.
+        c = block_spectrum(clean.double(), blocks.sides)[0].to(clean)
+        scaled, transform = SCALE * clean, BlockDCT.of(clean, blocks.sides)
+        reachable = reach(c, *self.bounds)
+        low, high = reachable.bounds
+        return Space(
+            centre=(low + high) / 2,
+            radius=(high - low) / 2,
+            project=reachable.nearest,
+            render=lambda e: self._on_unit_scale(scaled + transform.volume(e)),
+            state_of=lambda e: blocks.to_blocks(reachable.table(e)),
+            point_of=lambda q: hard_error(c, blocks.to_voxels(q)),
+        )
+
+    def given(self, task: Task, space: Space) -> Tensor | None:
+        """Returns the errors of the call's table, or None."""
+        table = Blocks.of(task.clean, self.block, self.per_slice).given(task, *self.bounds)
+        return None if table is None else space.point_of(table)
+
+    def null_row(self, task: Task, space: Space) -> Tensor:
+        """Returns the errors of q_max everywhere, or each error at its lower or upper bound, by a draw."""
+        if self.control == "random":
+            return at_ends(task, space)
+        # Projected, because rounding decides about a coefficient halfway between two multiples.
+        blocks = Blocks.of(task.clean, self.block, self.per_slice)
+        return space.project(space.point_of(blocks.to_blocks(blocks.full(self.q_max))))
+
+    def beyond(self, state: Tensor) -> float:
+        """Returns how far the table leaves its bounds."""
+        return outside(state, *self.bounds)
+
+    def made(self, clean: Tensor, state: Tensor) -> Tensor:
+        """Makes the volumes of a table, float64, by SciPy's DCT."""
+        q = state.double().cpu().numpy()
+        blocks = Blocks.of(clean, self.block, self.per_slice)
+        volume = blocks.by_scipy(lambda c: np.round(c / q) * q, SCALE, middle=128.0)
+        h, w, d = clean.shape[2:]
+        return self._on_unit_scale(volume[:, :, :h, :w, :d])
+
+    def _on_unit_scale(self, volume: Tensor) -> Tensor:
+        return stretch_slices(volume, SCALE) if self.renormalize else (volume / SCALE).clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAFAOpt2D(VAFAOpt):
+    """`VAFAOpt` on the two-dimensional DCT of every depth slice, with a block of one side or two."""
+
+    name = "vafa_opt_2d"
+    parameters = PARAMETERS | SEARCH | {"block": SLICE_BLOCK}
+    per_slice = True
+
+    block: int | tuple[int, ...] = 8
