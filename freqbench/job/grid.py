@@ -20,12 +20,18 @@ from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_names
 from freqbench.job.sweep import models_for
-from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
-from freqbench.models.checkpoints import record
-from freqbench.models.checkpoints.record import Origin, origin_of
+from freqbench.models import (
+    Facts,
+    ModelEntry,
+    ModelSpec,
+    facts_of,
+    resolve,
+    resolve_ensemble,
+    scoring_notes,
+    stated_classes,
+)
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.entry import COMMAND
 from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.results import Shard
 
@@ -108,7 +114,7 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
     cells: dict[tuple[str, str], Cell] = {}
     cases: dict[str, tuple[CaseRef, ...]] = {}
     lists: dict[tuple[str, Attack], tuple[CaseRef, ...]] = {}
-    origins: list[Mapping[str, Origin]] = []
+    facts: list[Mapping[str, Facts]] = []
     twice = 0
     for i, dataset in enumerate(datasets):
         with sweep.at(f"datasets[{i}]"):
@@ -121,8 +127,8 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                 dataset.other(cases[dataset.name][0], seed=0)  # refuses a split of one case
             for attack, _ in attacks[dataset.name]:
                 lists[dataset.name, attack] = learning_cases(dataset, attack, refs)
-        origins.append(_origins_of(job.models, dataset))  # of all datasets, before the first network is made
-    for dataset, of_models in zip(datasets, origins, strict=True):
+        facts.append(_facts_on(job.models, dataset))  # of all datasets, before the first network is made
+    for dataset, of_models in zip(datasets, facts, strict=True):
         models = _models_of(job.models, of_models, dataset)
         for model in models.values():
             if model.is_prompted:
@@ -132,8 +138,10 @@ def _expanded(job: JobSpec, limit_cases: int | None) -> Grid:
                     "much, and of no other"
                 )
             concerns += model.notes
-            notes += record.axes_notes(model, dataset.name, cases[dataset.name])
-            concerns += record.concerns(model, dataset.name, dataset.class_names, cases[dataset.name], dataset.space)
+            own, refs = of_models[(model.members or (model,))[0].name], cases[dataset.name]
+            notes += scoring_notes.axes_notes(model, own, dataset.name, refs)
+            if not model.members:
+                concerns += scoring_notes.concerns(model, own, dataset.name, dataset.class_names, refs, dataset.space)
         concerns += [
             f"{model.name}: a black box, as {model.black_box}: attacks without gradients alone run on it, and volumes "
             "made on other models are scored on it"
@@ -208,7 +216,7 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
     for i, entry in _members_first(job.models, dataset):
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
-                classes = stated_classes(entry, origin_of(entry))
+                classes = stated_classes(entry)
             if classes is not None:
                 return dataset.model_copy(update={"labels": classes})
     return dataset
@@ -240,16 +248,17 @@ def _without_gradient(attack: Attack, source: ModelSpec, sources: Sequence[Model
     return f"{attack.name}: not made on {source.name}, a black box: volumes of its other sources are scored on it"
 
 
-def _origins_of(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Origin]:
-    origins = {}
+def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]:
+    """Returns the facts of the models for one dataset, by their names."""
+    facts = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
-                origins[entry.name] = origin_of(entry, dataset.class_names)
-    return origins
+                facts[entry.name] = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
+    return facts
 
 
-def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], dataset: Dataset) -> dict[str, ModelSpec]:
+def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
@@ -258,7 +267,7 @@ def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], datas
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 of_dataset = dataset.num_classes, dataset.num_channels, dataset.space
-                model = resolve(entry, *of_dataset, origin=origins[entry.name])
+                model = resolve(entry, *of_dataset, facts=facts[entry.name])
             for other in models.values():
                 if other.model_id == model.model_id:  # their records would replace each other
                     raise UserError(
@@ -372,7 +381,7 @@ def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterat
     for model in targets:
         if isinstance(model.defence, RandomizedSmoothing | Smoothing):
             raise UserError(f"{model.name}: {VOTES_ON_GRID}")
-        if model.arch == COMMAND:
+        if model.source.takes_volumes:
             yield (
                 f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
                 "where logits of others are interpolated"

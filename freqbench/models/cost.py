@@ -10,11 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 from freqbench.core import plugins
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.identity import digest
-from freqbench.models.entry import FROZEN
 from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
-from freqbench.models.networks.architectures import MODELS
 from freqbench.models.spec import ModelSpec
 
 # A frozen file, or a bundle whose code has to run, cannot be counted without computing: it counts as a UNet of the
@@ -26,7 +23,6 @@ GRAPH_BYTES = 4 << 30
 pass; a GPU with more free memory gives more."""
 
 _step_bytes: dict[str, int] = {}
-_counts: dict[str, tuple[int, int]] = {}
 
 
 def forward_flops(spec: ModelSpec) -> int:
@@ -75,19 +71,7 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
 
 
 def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do.
-
-    A network of MODELS that passed in this process is not traced again: many checkpoints are of one network.
-    """
-    if spec.arch not in MODELS:
-        return _traced(spec, net)
-    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
-    if key not in _counts:
-        _counts[key] = _traced(spec, net)
-    return _counts[key]
-
-
-def _traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
@@ -98,15 +82,15 @@ def _traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
 
 def _countable(spec: ModelSpec) -> nn.Module | None:
     """Returns the network on the meta device; None if it cannot be built there."""
-    if spec.arch in FROZEN:
+    if spec.source.weights is None:
         return None
     try:
         with plugins.trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
             return skeleton(spec)
     except UserError:
-        if spec.arch == "bundle" or plugins.names_class(spec.arch):  # its class is not trusted, or not in a file
-            return None
-        raise
+        if spec.source.is_known:
+            raise
+        return None  # its class is not trusted, or not in a file
 
 
 class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

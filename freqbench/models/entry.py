@@ -35,10 +35,6 @@ FILE_AXES = "IJK"
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
-RUNS_CODE = ("torchscript", "torch_export", COMMAND)
-"""Architectures whose files are programs, so that they need trust."""
-FROZEN = (*RUNS_CODE, "onnx")
-"""Architectures whose files bring the network with its weights, so that it has neither keys nor shapes to check."""
 IMAGE, LABELS = "{image}", "{labels}"
 OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "classes", "class_map")
 SEED_DIGITS = 18
@@ -133,6 +129,12 @@ class InputAdapter(Strict):
                 f"round, got {axes!r}"
             )
         return axes
+
+    def over(self, stated: "InputAdapter | None") -> "InputAdapter":
+        """Returns a job's `input`; omitted axes stay these, as wrong ones spoil predictions without an error."""
+        if stated is None or "axes" in stated.model_fields_set:
+            return stated or self
+        return stated.model_copy(update={"axes": self.axes})
 
     @property
     def is_of_file(self) -> bool:
@@ -390,6 +392,10 @@ class ModelEntry(Strict):
     def is_prompted(self) -> bool:
         """True if the network is prompted with points from a case's label."""
         return is_prompted(self.arch, self.args)
+
+    def outputs(self, num_classes: int | None) -> int | None:
+        """Returns the classes that its network should have for a dataset's; None if its files have to say it."""
+        return self.classes or (num_classes if self.class_map is None else None)
 
     def networks(self) -> list["ModelEntry"]:
         """Returns the entry of each replicate."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
-from freqbench.models import ModelEntry, build, resolve
+from freqbench.models import READERS, Facts, ModelEntry, ModelSpec, build, facts_of, resolve
 
 TINY_ROI = (32, 32, 16)
 TINY_ARGS: dict[str, Any] = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
@@ -19,6 +19,21 @@ def refused(entry: ModelEntry, text: str, num_classes: int = 3) -> None:
         resolve(entry, num_classes)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def facts(reader: str, path: str, **entry: Any) -> Facts:
+    """Facts that a reader states of files."""
+    return facts_of(ModelEntry(name="m", arch=reader, checkpoint=path, **entry))
+
+
+def network(reader: str, path: str, with_weights: bool = False) -> nn.Module:
+    """Network that a reader makes of files."""
+    sizes: dict[str, Any] = {"args": {}, "roi": (8, 8, 8), "num_classes": 3, "checkpoint_sha256": "0"}
+    spec = ModelSpec(name="m", arch=reader, checkpoint=path, **sizes)
+    net = READERS[reader].network(spec)
+    if with_weights and (weights := READERS[reader].weights):
+        net.load_state_dict(weights(spec, net.state_dict())[0], strict=True)
+    return net
 
 
 def prompts(*points: tuple[int, int, int, int], roi: tuple[int, int, int] = (16, 16, 16)) -> Tensor:

@@ -20,7 +20,7 @@ from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, SegmentationModel, load, predict, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 from freqbench.models.checkpoints.files import Placed, read_placed
-from freqbench.models.foreign import bundle, frozen, nnunet
+from freqbench.models.sources import bundle, frozen, nnunet
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI

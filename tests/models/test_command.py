@@ -153,7 +153,7 @@ _CALLS = """
 import sys, torch
 from freqbench.core.input_space import Preprocess
 from freqbench.models.entry import InputAdapter
-from freqbench.models.foreign.command import Command
+from freqbench.models.sources.command import Command
 from types import SimpleNamespace
 import numpy as np
 case = SimpleNamespace(native_ranges=((0.0, 1.0),), affine=np.eye(4))

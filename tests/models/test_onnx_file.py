@@ -50,7 +50,7 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
 def test_a_converted_network_that_computes_something_else_is_a_black_box(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from freqbench.models.foreign import onnx_file as reader
+    from freqbench.models.sources import onnx as reader
 
     path = onnx_file.write(tmp_path / "net.onnx")
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
