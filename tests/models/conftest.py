@@ -28,12 +28,22 @@ def facts(reader: str, path: str, **entry: Any) -> Facts:
 
 def network(reader: str, path: str, with_weights: bool = False) -> nn.Module:
     """Network that a reader makes of files."""
-    sizes: dict[str, Any] = {"args": {}, "roi": (8, 8, 8), "num_classes": 3, "checkpoint_sha256": "0"}
-    spec = ModelSpec(name="m", arch=reader, checkpoint=path, **sizes)
-    net = READERS[reader].network(spec)
-    if with_weights and (weights := READERS[reader].weights):
-        net.load_state_dict(weights(spec, net.state_dict())[0], strict=True)
+    net = READERS[reader].network(unresolved(reader, path))
+    if with_weights:
+        net.load_state_dict(weights_of(reader, path), strict=True)
     return net
+
+
+def weights_of(reader: str, path: str) -> dict[str, Tensor]:
+    """Weights that a reader finds in files."""
+    read = READERS[reader].weights
+    return read(unresolved(reader, path), {})[0] if read else {}
+
+
+def unresolved(arch: str, path: str, **changes: Any) -> ModelSpec:
+    """Spec of files that nobody has looked at."""
+    sizes: dict[str, Any] = {"args": {}, "roi": (8, 8, 8), "num_classes": 3, "checkpoint_sha256": "0"}
+    return ModelSpec(name="m", arch=arch, checkpoint=path, **{**sizes, **changes})
 
 
 def prompts(*points: tuple[int, int, int, int], roi: tuple[int, int, int] = (16, 16, 16)) -> Tensor:

@@ -20,10 +20,10 @@ from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, SegmentationModel, load, predict, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 from freqbench.models.checkpoints.files import Placed, read_placed
-from freqbench.models.sources import bundle, frozen, nnunet
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI
+from .conftest import network, weights_of
 
 CPU = torch.device("cpu")
 
@@ -358,24 +358,24 @@ def _wrapped(folder: Path, net: nn.Module) -> Any:
 def _bundle(folder: Path, net: nn.Module) -> Any:
     (folder / "models").mkdir()
     torch.save(net.state_dict(), folder / "models" / "model.pt")
-    return bundle.state_dict(str(folder), {})
+    return weights_of("bundle", str(folder))
 
 
 def _nnunet(folder: Path, net: nn.Module) -> Any:
     (folder / "fold_0").mkdir()
     (folder / "plans.json").write_text("{}")
     torch.save({"network_weights": net.state_dict()}, folder / "fold_0" / "checkpoint_final.pth")
-    return nnunet.state_dict(str(folder), {})
+    return weights_of("nnunet", str(folder))
 
 
 def _script(folder: Path, net: nn.Module) -> Any:
     torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, 4, 4, 4), check_trace=False), folder / "m.pt")
-    return frozen.network(str(folder / "m.pt"), {})
+    return network("torchscript", str(folder / "m.pt"))
 
 
 def _export(folder: Path, net: nn.Module) -> Any:
     torch.export.save(torch.export.export(net, (torch.rand(1, 1, 4, 4, 4),)), folder / "m.pt2")
-    return frozen.network(str(folder / "m.pt2"), {})
+    return network("torch_export", str(folder / "m.pt2"))
 
 
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import tiny
-import torch
+from models.conftest import unresolved
 
 from freqbench import models
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.job.grid import Grid
 from freqbench.job.schema import build_dataset
-from freqbench.models import InputAdapter, ModelSpec
+from freqbench.models import Facts, InputAdapter
 from freqbench.models.scoring_notes import axes_notes
 
 CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
@@ -138,17 +138,13 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
     ],
 )
 def test_axes_that_a_network_is_assumed_to_take_are_said_beside_those_of_files(
-    tmp_path: Path, arch: str, axes: str, files: list[str], line: str | None
+    arch: str, axes: str, files: list[str], line: str | None
 ) -> None:
-    torch.save({"w": torch.ones(1)}, tmp_path / "m.pt")
-    spec = ModelSpec(
-        name="m", arch=arch, args={}, roi=(8, 8, 8), num_classes=2, checkpoint=str(tmp_path / "m.pt"),
-        checkpoint_sha256="0", input=InputAdapter(axes=axes),
-    )  # fmt: skip
+    spec = unresolved(arch, "m.pt", input=InputAdapter(axes=axes))
     refs = [
         CaseRef(case_id=f"c{i}", patient_id=f"c{i}", fingerprint=f"{i:016x}", shape=(8, 8, 8), axes=codes)
         for i, codes in enumerate(files)
     ]
-    notes = list(axes_notes(spec, "d", refs))
+    notes = list(axes_notes(spec, Facts(arch=arch, sha256="0"), "d", refs))
     assert len(notes) == (line is not None)
     assert all(re.search(str(line), note) for note in notes)
