@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from freqbench.models.cost import forward_flops as forward_flops
     from freqbench.models.cost import step_bytes as step_bytes
     from freqbench.models.cost import windows_in_graph as windows_in_graph
-    from freqbench.models.defences.randomized_smoothing import Prediction as Prediction
+    from freqbench.models.defences.randomized_smoothing import VolumePrediction as VolumePrediction
     from freqbench.models.defences.table import DEFENCES as DEFENCES
     from freqbench.models.inference import JointModel as JointModel
     from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
@@ -42,7 +42,7 @@ else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
         "cost": ("GRAPH_BYTES", "forward_flops", "step_bytes", "windows_in_graph"),
-        "defences.randomized_smoothing": ("Prediction",),
+        "defences.randomized_smoothing": ("VolumePrediction",),
         "defences.table": ("DEFENCES",),
         "inference": (
             *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "num_windows", "predict", "prediction"),

@@ -51,8 +51,7 @@ def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -
     return available // sum(step_bytes(spec) * spec.passes for spec in specs)
 
 
-def trace(spec: ModelSpec, net: nn.Module) -> None:
-    """Sends one window of shapes through a network on the meta device; raises UserError if the network refuses it."""
+def _trace(spec: ModelSpec, net: nn.Module) -> None:
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad():
@@ -71,11 +70,14 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
 
 
 def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do."""
+    """Returns what `forward_flops` and `step_bytes` do, of one window of shapes through a network on the meta device.
+
+    Raises UserError if the network refuses it.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
-        trace(spec, net)
+        _trace(spec, net)
     weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
     return int(flops.get_total_flops()), int(counter.total + weights)
 

@@ -29,7 +29,7 @@ from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
 from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
-from freqbench.models.sources.source import Facts, Source, as_it_is
+from freqbench.models.sources.source import Facts, Source
 from freqbench.models.spec import ModelSpec
 
 WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the sides of NIfTI-1 are 16-bit numbers
@@ -218,7 +218,6 @@ SOURCE = Source(
     facts=facts,
     network=network,
     sha256=_sha256,
-    fit=as_it_is,
     telling=_telling,
     runs_code=True,
     is_known=True,

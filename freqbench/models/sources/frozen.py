@@ -20,7 +20,7 @@ from freqbench.core.files import storage
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
 from freqbench.models.entry import DEFAULT_INPUT, ModelEntry, advice_on_classes
-from freqbench.models.sources.source import Facts, Source, as_it_is, here
+from freqbench.models.sources.source import Facts, Source, here
 from freqbench.models.spec import ModelSpec
 
 # Errors that torch raises on files that it cannot read.
@@ -202,4 +202,4 @@ def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], defa
     return default if value is None else value
 
 
-SOURCE = Source(facts=facts, network=network, fit=as_it_is, runs_code=True)
+SOURCE = Source(facts=facts, network=network, runs_code=True)

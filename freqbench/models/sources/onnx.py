@@ -18,7 +18,7 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.models.entry import ModelEntry
 from freqbench.models.sources.frozen import FrozenArgs, agreed, completed
-from freqbench.models.sources.source import Facts, Source, as_it_is, fingerprint, here
+from freqbench.models.sources.source import Facts, Source, fingerprint, here
 from freqbench.models.spec import ModelSpec
 from freqbench.ops.torchvision_import import import_torchvision
 
@@ -190,4 +190,4 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
     return reference.shape[1], None
 
 
-SOURCE = Source(facts=facts, network=network, sha256=_sha256, fit=as_it_is)
+SOURCE = Source(facts=facts, network=network, sha256=_sha256)

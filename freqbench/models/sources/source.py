@@ -105,18 +105,16 @@ def _sha256_of_file(path: str, args: Mapping[str, Any]) -> str:
 
 def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
     """Returns the spec with notes on its weights; refuses weights or a window that do not fit the network."""
-    net, weights_of = skeleton(draft), draft.source.weights
-    wanted, notes = net.state_dict(), draft.notes
-    if not draft.is_random and weights_of:
+    weights_of = draft.source.weights
+    if weights_of is None:
+        return draft
+    net, notes = skeleton(draft), draft.notes
+    if not draft.is_random:
+        wanted = net.state_dict()
         weights, note = weights_of(draft, wanted)
         notes = (*notes, *([note] if note else []), *fitting(draft, wanted, weights, facts))
     traced(draft, net)
     return replace(draft, notes=notes)
-
-
-def as_it_is(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
-    """Returns the spec of a network that brings its weights, so that there are neither keys nor shapes to check."""
-    return draft
 
 
 def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
