@@ -68,8 +68,8 @@ def trained() -> UNet:
 
 
 def transform(config: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(t for t in config["preprocessing"]["transforms"] if t["_target_"] == name)
-    return found
+    step: dict[str, Any] = next(t for t in config["preprocessing"]["transforms"] if t["_target_"] == name)
+    return step
 
 
 def written(root: Path, change: Change | None = None, suffix: str = "json") -> str:
@@ -129,18 +129,18 @@ def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, 
         config["preprocessing"]["transforms"].append({"_target_": "CropForegroundd", "keys": "image"})
 
     folder = write(change)
-    found = facts("bundle", folder)
+    stated = facts("bundle", folder)
     volume = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")  # RAS
     load = transforms.Compose(
         [transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation(axcodes="PSL", labels=None)]
     )
-    adapter = found.input.model_copy(update={"scale": (0.0, 1.0)})
+    adapter = stated.input.model_copy(update={"scale": (0.0, 1.0)})
     turned = adapter.to_network(torch.from_numpy(volume)[None, None])[0]
     torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
     # Spacing is written in the turned order: P is the volume's W, S its D, L its H.
-    assert found.space is not None
-    assert (found.space.spacing, found.space.crop_foreground) == ((2.0, 1.5, 1.6), True)
+    assert stated.space is not None
+    assert (stated.space.spacing, stated.space.crop_foreground) == ((2.0, 1.5, 1.6), True)
 
 
 def remove(config: dict[str, Any], name: str) -> None:
@@ -160,15 +160,15 @@ def remove(config: dict[str, Any], name: str) -> None:
     ids=["another", "unclipped", "nearest", "order", "unturned", "none"],
 )
 def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], object]) -> None:
-    found = facts("bundle", write(lambda config, metadata: change(config)), input={}, preprocess={})
-    assert found.space is None
-    assert found.input.scale == (0.0, 1.0)
+    stated = facts("bundle", write(lambda config, metadata: change(config)), input={}, preprocess={})
+    assert stated.space is None
+    assert stated.input.scale == (0.0, 1.0)
 
 
 def test_without_a_sliding_window_the_metadata_give_the_window(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
-    found = facts("bundle", folder)
-    assert (found.roi, dict(found.inference)) == ((32, 32, 16), {})
+    stated = facts("bundle", folder)
+    assert (stated.roi, dict(stated.inference)) == ((32, 32, 16), {})
 
 
 EXPRESSIONS = {
@@ -185,9 +185,9 @@ def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -
     with pytest.raises(UserError, match=rf"{place} is the expression \$.*--trust-code"):
         facts("bundle", folder)
     with trusting():
-        found = facts("bundle", folder)
-    assert found.space is not None
-    assert (found.roi, found.num_classes, found.space.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
+        stated = facts("bundle", folder)
+    assert stated.space is not None
+    assert (stated.roi, stated.num_classes, stated.space.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
 
 
 def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", 
 def test_steps_after_the_network_that_change_classes_are_noted(
     write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]
 ) -> None:
-    found = facts("bundle", write(after(*steps))).notes
-    assert [note[: len(start)] for note, start in zip(found, notes, strict=True)] == list(notes)
+    stated = facts("bundle", write(after(*steps))).notes
+    assert [note[: len(start)] for note, start in zip(stated, notes, strict=True)] == list(notes)
 
 
 def test_a_note_on_a_bundle_reaches_its_model(write: Write) -> None:

@@ -73,9 +73,9 @@ def test_weights_are_found_behind_any_prefix_and_under_any_key(
     tmp_path: Path, key: str | None, prefix: str, wanted: tuple[str, ...]
 ) -> None:
     weights = {prefix + name: torch.full([2], float(i)) for i, name in enumerate(wanted)}
-    found = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
-    assert same(found.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
-    assert found.beside == ()
+    chosen = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
+    assert same(chosen.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
+    assert chosen.beside == ()
 
 
 def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
@@ -102,10 +102,10 @@ BESIDE = {
 def test_what_a_training_keeps_beside_its_network_is_left_out_and_said(
     tmp_path: Path, weights: dict[str, Tensor], beside: dict[str, Tensor], prefix: str
 ) -> None:
-    found = placed(tmp_path, {"state_dict": {**beside, **weights}})
-    assert same(found.weights, WEIGHTS)
-    assert (found.prefix, found.beside) == (prefix, tuple(beside))
-    assert f"1 tensors beside the network left out (first: {next(iter(beside))})" in str(found.note)
+    chosen = placed(tmp_path, {"state_dict": {**beside, **weights}})
+    assert same(chosen.weights, WEIGHTS)
+    assert (chosen.prefix, chosen.beside) == (prefix, tuple(beside))
+    assert f"1 tensors beside the network left out (first: {next(iter(beside))})" in str(chosen.note)
 
 
 @pytest.mark.parametrize("name", ["b.bias", "refine.w", "a.c.w"])

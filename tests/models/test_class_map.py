@@ -82,10 +82,10 @@ def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: s
 
 def test_a_folder_states_its_own_classes(tmp_path: Path) -> None:
     folder = meshnet_folder.write(tmp_path / "net")
-    found = ModelEntry(name="m", arch="meshnet", checkpoint=folder, class_map={1: [1, 2]})
-    assert resolve(found, num_classes=2).class_map == ((0,), (1, 2))
+    mapped = ModelEntry(name="m", arch="meshnet", checkpoint=folder, class_map={1: [1, 2]})
+    assert resolve(mapped, num_classes=2).class_map == ((0,), (1, 2))
     refused(
-        found.model_copy(update={"classes": 4}), f"m: {folder} has 3 output classes, classes wants 4", num_classes=2
+        mapped.model_copy(update={"classes": 4}), f"m: {folder} has 3 output classes, classes wants 4", num_classes=2
     )
 
 

@@ -92,13 +92,13 @@ def test_logits_and_gradients_are_those_of_the_network(
 ) -> None:
     model = SegmentationModel(network(READER, files[form]).requires_grad_(False), ROI)
     weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
-    found = []
+    passes = []
     for each in (model.eval(), net):
         x = images.clone().requires_grad_()
         logits = each(x)
         (weights * logits).sum().backward()
-        found.append((logits.detach(), x.grad))
-    (got, gradient), (wanted, wanted_gradient) = found
+        passes.append((logits.detach(), x.grad))
+    (got, gradient), (wanted, wanted_gradient) = passes
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-4)
 
@@ -116,9 +116,9 @@ def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_mak
 
 
 def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:
-    found = facts(READER, files["one"])
-    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
-    assert found.space is None
+    stated = facts(READER, files["one"])
+    assert (stated.roi, stated.num_classes, stated.num_channels) == (ROI, 3, 1)
+    assert stated.space is None
 
 
 @pytest.mark.parametrize(

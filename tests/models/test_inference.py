@@ -96,8 +96,8 @@ def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overl
     model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
         for window_batch in (1, 5):
-            found = predict(model, volume(shape), window_batch)
-            assert torch.equal(found.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
+            labelled = predict(model, volume(shape), window_batch)
+            assert torch.equal(labelled.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
 
 
 def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
@@ -105,8 +105,8 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     net = nn.Conv3d(1, 2, 1, bias=False).requires_grad_(False)
     net.weight[:, 0, 0, 0, 0] = torch.tensor([1.0, 1 + 2**-23])
     settings, image = Inference(overlap=0.6), volume((23, 9, 7)).float()
-    found = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
-    assert torch.equal(found.long(), monais(net, image, settings, 5).argmax(1)[0])
+    labelled = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
+    assert torch.equal(labelled.long(), monais(net, image, settings, 5).argmax(1)[0])
 
 
 def test_finite_logits_are_labels_although_their_sum_overflows() -> None:
@@ -311,9 +311,9 @@ def test_confidence_is_the_largest_probability_of_what_is_stitched(
     settings = {"average": average, "overlap": 0.5, "weighting": weighting}
     model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
     images = volume(shape)
-    found = prediction(model, images, with_confidence=True)
+    labelled = prediction(model, images, with_confidence=True)
     stitched = monais(lambda windows: model.averaged(net(windows)), images, model.inference)[0]
     expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)
-    torch.testing.assert_close(found.confidence, expected.float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.labels, predict(model, images), rtol=0, atol=0)
+    torch.testing.assert_close(labelled.confidence, expected.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(labelled.labels, predict(model, images), rtol=0, atol=0)
     assert prediction(model, images).confidence is None

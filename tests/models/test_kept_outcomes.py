@@ -26,14 +26,14 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The networks that were made."""
-    found, real = [], construction.build
+    built, real = [], construction.build
 
     def build(arch: str, *arguments: Any) -> Any:
-        found.append(arch)
+        built.append(arch)
         return real(arch, *arguments)
 
     monkeypatch.setattr(construction, "build", build)
-    return found
+    return built
 
 
 def resolved(num_classes: int = 3, **changes: Any) -> ModelSpec:

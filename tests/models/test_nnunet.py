@@ -78,18 +78,18 @@ def test_the_network_is_given_the_array_that_itk_reads(
     ],
 )
 def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spacing: tuple[float, ...]) -> None:
-    found = facts("nnunet", write(change))
-    assert found.space is not None
-    assert (found.input.axes, found.space.spacing, found.num_classes) == (axes, spacing, 3)
+    stated = facts("nnunet", write(change))
+    assert stated.space is not None
+    assert (stated.input.axes, stated.space.spacing, stated.num_classes) == (axes, spacing, 3)
 
 
 def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
-    found = facts("nnunet", write())
+    stated = facts("nnunet", write())
     native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
-    assert found.space is not None
-    low, high = found.space.intensity["window"]  # type: ignore[index,misc]
+    assert stated.space is not None
+    low, high = stated.space.intensity["window"]  # type: ignore[index,misc]
     unit = np.clip((native - low) / (high - low), 0, 1)
-    got = found.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
+    got = stated.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
     np.testing.assert_allclose(np.sort(got), (np.clip(native, -60, 340) - 90) / 120, atol=1e-12)
 
 
@@ -105,17 +105,17 @@ def test_other_normalisations(write: Write, scheme: str, intensity: Any, scale: 
     folder = write(
         lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(normalization_schemes=[scheme])
     )
-    found = facts("nnunet", folder)
-    assert found.space is not None
-    assert (found.space.intensity, found.input.scale) == (intensity, scale)
+    stated = facts("nnunet", folder)
+    assert stated.space is not None
+    assert (stated.space.intensity, stated.input.scale) == (intensity, scale)
 
 
 def test_a_wider_span_of_z_scores_clips_less(write: Write) -> None:
     zscore = {"normalization_schemes": ["ZScoreNormalization"]}
     folder = write(lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(zscore))
-    found = facts("nnunet", folder, args={"z_score_limit": 12})
-    assert found.space is not None
-    assert (found.space.intensity, found.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
+    stated = facts("nnunet", folder, args={"z_score_limit": 12})
+    assert stated.space is not None
+    assert (stated.space.intensity, stated.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
     with pytest.raises(UserError, match=r"z_score_limit"):
         facts("nnunet", folder, args={"z_score_limit": 0})
 
@@ -127,8 +127,8 @@ def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> Non
         dataset["channel_names"]["1"] = "CT late"
 
     folder = write(two, network=direct("PlainConvUNet", channels=2))
-    found = facts("nnunet", folder)
-    assert (found.num_channels, found.input.mean, found.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
+    stated = facts("nnunet", folder)
+    assert (stated.num_channels, stated.input.mean, stated.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
     network("nnunet", folder, with_weights=True)
 
 
@@ -150,13 +150,13 @@ def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_
 
 
 def full(plans: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = plans["configurations"]["3d_fullres"]
-    return found
+    section: dict[str, Any] = plans["configurations"]["3d_fullres"]
+    return section
 
 
 def arch(plans: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = full(plans)["architecture"]
-    return found
+    section: dict[str, Any] = full(plans)["architecture"]
+    return section
 
 
 ZSCORE_IN_MASK = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}

@@ -56,9 +56,9 @@ def test_a_converted_network_that_computes_something_else_is_a_black_box(
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
     convert = reader._converted
     monkeypatch.setattr(reader, "_converted", lambda path: convert(other))
-    found = resolve(entry(path), num_classes=3).black_box
-    assert found is not None
-    assert found.startswith("its torch counterpart differs from ONNX Runtime by ")
+    reason = resolve(entry(path), num_classes=3).black_box
+    assert reason is not None
+    assert reason.startswith("its torch counterpart differs from ONNX Runtime by ")
 
 
 def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def clicked(label: Tensor, policy: PointPrompts = POLICY, spacing: Spacing = (1.
 def test_points_lie_deep_in_the_largest_component() -> None:
     """Of a block of 8 voxels a side the deepest are 4 away from what is outside, the outermost 1."""
     label = blocks((1, (2, 2, 2), (8, 8, 8)), (1, (14, 14, 14), (4, 4, 4)), (4, (14, 0, 0), (3, 3, 3)))
-    found = clicked(label, PointPrompts(count=27))
-    assert {index: len(points) for index, points in found.items()} == {1: 27, 4: 27}
-    assert int(found[1].min()) >= 3
-    assert int(found[1].max()) <= 8
+    clicks = clicked(label, PointPrompts(count=27))
+    assert {index: len(points) for index, points in clicks.items()} == {1: 27, 4: 27}
+    assert int(clicks[1].min()) >= 3
+    assert int(clicks[1].max()) <= 8
 
 
 def test_depth_is_in_millimetres() -> None:

@@ -41,10 +41,10 @@ def grid(tmp_path: Path) -> Expand:
 
 def test_the_zoo_keeps_its_identities() -> None:
     """Of the networks trained on revision 2 of the phantom: a change here recomputes earlier results."""
-    _, found = tiny.expanded(tiny.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
-    (cell,) = found.cells
+    _, expanded = tiny.expanded(tiny.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
+    (cell,) = expanded.cells
     assert (cell.cell_id, cell.source.model_id) == ("2a2a3e9d3537792d", "05944c5e1072c0e9")
-    assert found.warnings == ()
+    assert expanded.warnings == ()
 
 
 def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
@@ -115,8 +115,8 @@ def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dic
 def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Expand) -> None:
     dataset = build_dataset({"name": "phantom", "split": "test", "shape": [64, 48, 40]}, "x")
     prints = [ref.fingerprint for ref in dataset.refs()]
-    found = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
-    assert found.warnings == (
+    expanded = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
+    assert expanded.warnings == (
         "m: 1 of 1 cases of phantom taught it (train) and 1 of 1 cases of phantom chose its weights (select): scores "
         "on them are flattered",
     )

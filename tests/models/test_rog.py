@@ -72,8 +72,8 @@ def authors_shapes(modalities: int, classes: int) -> dict[str, tuple[int, ...]]:
 
 def test_names_shapes_and_their_order_are_the_authors() -> None:
     weights = skeleton("rog", 3, (192, 192, 48), {}).state_dict()
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    assert list(found.items()) == list(authors_shapes(1, 3).items())
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    assert list(shapes.items()) == list(authors_shapes(1, 3).items())
     assert sum(value.numel() for value in weights.values()) == 2_596_347
 
 
@@ -123,9 +123,9 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     }
     path = tmp_path / "best_dice.pth.tar"
     torch.save(state, path)
-    found = load(resolve(entry(checkpoint=str(path)), 3), CPU).net.state_dict()
-    assert found.keys() == weights.keys()
-    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    state = load(resolve(entry(checkpoint=str(path)), 3), CPU).net.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[key], weights[key]) for key in weights)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {

@@ -47,12 +47,12 @@ def entry(**changes: Any) -> ModelEntry:
 
 def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     """The 2D network slice by slice, its stacks written out."""
-    found = []
+    planes = []
     length = images.shape[2 + axis]
     for middle in range(length):
         inside = [min(max(i, 0), length - 1) for i in range(middle - slices // 2, middle + slices // 2 + 1)]
-        found.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
-    return torch.stack(found, dim=2 + axis)
+        planes.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
+    return torch.stack(planes, dim=2 + axis)
 
 
 @pytest.mark.parametrize("network", SMALL)
