@@ -1,4 +1,4 @@
-"""What the tests of this room share."""
+"""Helpers that the tests of this room share."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def unresolved(arch: str, path: str, **changes: Any) -> ModelSpec:
 
 
 def prompts(*points: tuple[int, int, int, int], roi: tuple[int, int, int] = (16, 16, 16)) -> Tensor:
-    """Of one window, each point's class and voxel."""
+    """Prompts of one window, from each point's class and voxel."""
     clicks = torch.zeros(1, 1, *roi, dtype=torch.uint8)
     for index, h, w, d in points:
         clicks[0, 0, h, w, d] = index

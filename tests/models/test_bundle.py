@@ -165,7 +165,7 @@ def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], objec
     assert stated.input.scale == (0.0, 1.0)
 
 
-def test_without_a_sliding_window_the_metadata_give_the_window(write: Write) -> None:
+def test_metadata_give_the_window_of_a_bundle_without_a_sliding_window(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
     stated = facts("bundle", folder)
     assert (stated.roi, dict(stated.inference)) == ((32, 32, 16), {})

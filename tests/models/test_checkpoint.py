@@ -99,7 +99,7 @@ BESIDE = {
 
 
 @pytest.mark.parametrize(("weights", "beside", "prefix"), BESIDE.values(), ids=BESIDE)
-def test_what_a_training_keeps_beside_its_network_is_left_out_and_said(
+def test_tensors_beside_the_network_are_left_out_and_noted(
     tmp_path: Path, weights: dict[str, Tensor], beside: dict[str, Tensor], prefix: str
 ) -> None:
     chosen = placed(tmp_path, {"state_dict": {**beside, **weights}})
@@ -122,7 +122,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize(("sets", "prefixes"), TWICE.values(), ids=TWICE)
-def test_of_two_sets_that_fit_and_differ_one_has_to_be_chosen(
+def test_two_different_sets_that_fit_are_refused_until_one_is_chosen(
     tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]
 ) -> None:
     flat = {f"{at}.{key}": v for at, held in sets.items() if isinstance(held, dict) for key, v in held.items()}
@@ -318,7 +318,7 @@ UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 def test_a_tensor_is_refused_by_name(
     tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str
 ) -> None:
-    """Of a job, and by `doctor --checkpoint`, which has no network to compare with."""
+    """The job and `doctor --checkpoint`, which has no network to compare with, both refuse it."""
     weights = tiny_unet.state_dict()
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")
     for read in (
@@ -390,7 +390,7 @@ WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
-    """What a job gives, a zoo's file and the start of a training are read by the first two."""
+    """The first two read a job's file, a zoo's and the start of a training."""
     read = WAYS.get(way, _export)
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
@@ -440,7 +440,7 @@ def _zipped(path: Path, inside: bytes) -> None:
         ),
     ],
 )
-def test_what_is_packed_or_of_another_format_is_named(
+def test_files_of_other_formats_are_named(
     tmp_path: Path, tiny_unet: nn.Module, write: Callable[[Path, bytes], object], text: str
 ) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "inside.pt")

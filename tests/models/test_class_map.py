@@ -31,7 +31,7 @@ def test_probabilities_of_merged_classes_are_added(average: Any) -> None:
     assert (merged.num_classes, merged.outputs) == (3, 5)
 
 
-def test_it_is_part_of_the_identity_however_it_is_written() -> None:
+def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
     def model_id(**more: Any) -> str:
         return resolve(entry(**more), num_classes=3).model_id
 

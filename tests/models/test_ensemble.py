@@ -88,7 +88,7 @@ def test_members_that_do_not_go_together_are_refused(second: dict[str, Any], mes
         of(spec(MEMBERS[0]), spec(MEMBERS[1], **second))
 
 
-def test_it_is_predicted_as_its_members_are_or_as_it_says() -> None:
+def test_ensemble_is_predicted_as_its_members_or_as_its_entry_says() -> None:
     a, b = (spec(member, inference={"mirror": "HWD"}) for member in MEMBERS)
     assert of(a, b).inference.mirror == "HWD"
     assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"

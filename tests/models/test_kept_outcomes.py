@@ -56,7 +56,7 @@ def test_the_same_network_is_made_once_and_resolves_to_the_same(made: list[str])
     assert again.name == "b"
 
 
-def test_its_memory_is_known_without_making_it_again(made: list[str]) -> None:
+def test_memory_of_a_network_is_kept_with_its_outcome(made: list[str]) -> None:
     """A run asks for it before its workers start: importing networks would take seconds."""
     resolved()
     again = resolved()
@@ -104,7 +104,7 @@ def test_a_refusal_is_not_remembered(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"args": {}, "migration": null, "flops": -1}'])
-def test_what_cannot_be_read_is_made_anew(cache: Path, made: list[str], content: bytes) -> None:
+def test_unreadable_outcomes_are_made_anew(cache: Path, made: list[str], content: bytes) -> None:
     first = resolved()
     (kept,) = (cache / "networks").glob("*.json")
     kept.write_bytes(content)

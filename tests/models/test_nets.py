@@ -100,7 +100,7 @@ def test_flops_of_attention_are_counted_too() -> None:
 
 
 @pytest.mark.parametrize("arch", ["unet", "segresnet"])
-def test_what_resolving_counted_is_what_counting_anew_gives(arch: str) -> None:
+def test_counts_of_resolving_equal_those_of_counting_anew(arch: str) -> None:
     spec = resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=(64, 64, 64)), 3)
     assert spec.flops == forward_flops(replace(spec, flops=None))
     assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

@@ -102,7 +102,9 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
     refused(entry(f"{tmp_path}/none.onnx"), f"{tmp_path}/none.onnx: expected a file, found none")
 
 
-def test_without_its_packages_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
     real = builtins.__import__
 

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its own training, held against the dataset that it is scored on."""
+"""The record of a checkpoint's training, held against the dataset that it is scored on."""
 
 import re
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def grid(tmp_path: Path) -> Expand:
 
 
 def test_the_zoo_keeps_its_identities() -> None:
-    """Of the networks trained on revision 2 of the phantom: a change here recomputes earlier results."""
+    """The networks were trained on revision 2 of the phantom: a change here recomputes earlier results."""
     _, expanded = tiny.expanded(tiny.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
     (cell,) = expanded.cells
     assert (cell.cell_id, cell.source.model_id) == ("2a2a3e9d3537792d", "05944c5e1072c0e9")
@@ -48,7 +48,7 @@ def test_the_zoo_keeps_its_identities() -> None:
 
 
 def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
-    """As if the job had said so: the same model by its identity."""
+    """The model has the identity that it has if the job says so."""
     (cell,) = grid(preprocess=OTHER).cells
     assert cell.source.space is not None
     assert (cell.source.space.spacing, cell.source.space.crop_foreground) == ((20, 20, 20), True)

@@ -1,4 +1,4 @@
-"""From an entry of a job to a model that runs: every reader, seeds, migrations, one place that weights come from."""
+"""Way from an entry of a job to a model that runs: every reader, seeds, migrations, one place that weights come from."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path:
         resolve(ModelEntry(name="m", **where), num_classes=3, num_channels=2)
 
 
-def test_what_the_job_says_stands_before_what_the_folder_says(tmp_path: Path) -> None:
+def test_settings_of_the_job_replace_those_of_the_folder(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b")
     own = {"input": {"scale": (0, 5)}, "inference": {"overlap": 0.25}, "preprocess": {"spacing": (1, 1, 1)}}
     resolved = spec(bundle=path, roi=(8, 16, 32), **own)
@@ -156,7 +156,7 @@ def test_random_takes_a_seed() -> None:
 
 
 @pytest.mark.parametrize("text", ["random:", "random:x", "random7", "Random"])
-def test_what_is_no_seed_is_a_path(text: str) -> None:
+def test_text_that_is_no_seed_is_a_path(text: str) -> None:
     with pytest.raises(CheckpointError, match=f"{text}: expected a"):
         spec(**UNET, checkpoint=text)
 

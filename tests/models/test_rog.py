@@ -87,7 +87,7 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """With strides that differ from stem to stem and from axis to axis."""
+    """Strides differ from stem to stem and from axis to axis."""
     roi = (64, 32, 16)
     net = build("rog", 3, roi, {"strides": PANCREAS}).double()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_logits_and_gradients_are_the_authors() -> None:
 
 
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
-    """With numpy's random state and the Dice of classes beside the weights, which are behind `module.ROG.`."""
+    """Numpy's random state and the Dice of classes lie beside the weights, which are behind `module.ROG.`."""
     weights = build("rog", 3, ROI, TINY, seed=7).state_dict()
     net = nn.Linear(1, 1)
     optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)

@@ -122,7 +122,7 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """With blocks that fill windows up and blocks that do not, and negative intensities beside positive ones."""
+    """Some blocks fill windows up and some do not; negative intensities stand beside positive ones."""
     roi = (32, 32, 32)
     args = {"embed_dim": 24, "depth": 8, "num_heads": 2, "prompt_embed_dim": 48, "points": 2}
     net = build("sam_med3d", 3, roi, args).double()
@@ -155,7 +155,7 @@ def test_a_window_is_in_standard_deviations_from_the_mean_of_what_is_above_zero(
 
 
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
-    """With the options of their command line beside the weights, and the state of what trained them."""
+    """The options of their command line lie beside the weights, and the state of the training."""
     weights = build("sam_med3d", 3, ROI, TINY, seed=7).state_dict()
     optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters())
     state = {
@@ -175,7 +175,7 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     assert state.keys() == weights.keys()
 
 
-def test_it_is_shown_a_point_of_each_class_unless_a_job_asks_for_more() -> None:
+def test_network_is_shown_one_point_of_each_class_by_default() -> None:
     specs = [resolve(entry(args=TINY | args), 3) for args in ({}, {"points": 2, "point_seed": 1})]
     assert all(each.is_prompted for each in (entry(), *specs))
     assert specs[0].model_id != specs[1].model_id

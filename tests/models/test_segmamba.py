@@ -89,7 +89,7 @@ def test_memory_for_the_way_back_does_not_grow_with_the_state(monkeypatch: pytes
     assert sum(kept.values()) < 1.2 * sum(each.nbytes for each in given) < 0.5 * states
 
 
-def test_under_autocast_the_scan_has_full_precision() -> None:
+def test_scan_has_full_precision_under_autocast() -> None:
     given = [each.float() for each in arguments(50)]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(selective_scan.selective_scan(*given), selective_scan.selective_scan(*given))
@@ -155,7 +155,7 @@ def test_layer_adds_three_orders_of_the_tokens() -> None:
     torch.testing.assert_close(layer(tokens, slices=3), summed @ layer.out_proj.weight.T, rtol=1e-10, atol=1e-10)
 
 
-def test_what_mamba_and_the_gated_convolution_make_is_added_to_the_voxels() -> None:
+def test_outputs_of_mamba_and_the_gated_convolution_are_added_to_the_voxels() -> None:
     net = build("segmamba", 3, ROI, TINY)
     assert isinstance(net, segmamba.SegMamba)
     voxels = torch.rand(1, 4, 4, 4, 6, generator=torch.Generator().manual_seed(1))

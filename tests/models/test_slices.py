@@ -109,7 +109,7 @@ def held(net: nn.Module, images: Tensor) -> int:
 
 
 def test_activations_of_all_slices_are_not_held_at_once() -> None:
-    """Of a chunk that is computed again, its input alone is."""
+    """Only the input of a chunk that is computed again is held."""
     images = volume(1, 1, 16, 16, 32)
     inputs = 3 * images.nbytes
     assert held(net_of(roi=(16, 16, 32), chunk=32), images) > 5 * inputs
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
         resolve(entry(checkpoint=str(tmp_path / "2d.pt"), args={**ARGS, "slices": 5}), 3)
 
 
-def test_its_own_checkpoint_says_all_and_may_run_in_other_chunks(tmp_path: Path) -> None:
+def test_own_checkpoint_needs_no_arguments_and_may_run_in_other_chunks(tmp_path: Path) -> None:
     args = {**ARGS, "slices": 5, "chunk": 4}
     path = str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)

@@ -79,7 +79,7 @@ def golden_input(size: Shape) -> Tensor:
 
 
 def watched(net: nn.Module, places: dict[str, str]) -> dict[str, Tensor]:
-    """What the modules at these places give from now on, by name."""
+    """Outputs of the modules at these places from now on, by name."""
     seen: dict[str, Tensor] = {}
     for name, place in places.items():
         net.get_submodule(place).register_forward_hook(lambda *io, name=name: seen.update({name: io[2]}))
@@ -96,7 +96,7 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configuration: str) -> None:
+def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -> None:
     """One pass under the formula's weights: modules on the way, and the three heads."""
     num_classes, size, args = CONFIGURATIONS[configuration]
     net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")

@@ -1,4 +1,4 @@
-"""What stands between a volume and a network: closed forms, gradients, whole predictions, refusals."""
+"""The wrapper between a volume and a network: closed forms, gradients, whole predictions, refusals."""
 
 from typing import Any
 

@@ -195,7 +195,7 @@ DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa")  # 
     ("name", "kind"), [*((name, "naive bits") for name in ATTACKS), *((name, "resized") for name in DRAWING)]
 )
 def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
-    """With draws, and where no gradient comes through: 0 / 0 would be no volume."""
+    """Draws are covered, and defences that let no gradient through: 0 / 0 would be no volume."""
     content, adaptive = DEFENCES[kind]
     model = SegmentationModel(Net(), (SIDE,) * 3, defence=defence_of(content), adaptive=adaptive).eval()
     images = torch.rand(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(1))

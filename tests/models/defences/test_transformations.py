@@ -105,7 +105,7 @@ def test_channels_and_samples_are_filtered_by_themselves() -> None:
 
 
 def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, Tensor]:
-    """Of a weighted sum of what the network sees, and the weights."""
+    """Gradient of a weighted sum of the network's input, and the weights."""
     x = images.clone().requires_grad_()
     seen, _ = defence.seen(x, range(len(images)), adaptive)
     weights = torch.randn(seen.shape, dtype=seen.dtype, generator=torch.Generator().manual_seed(5))
