@@ -50,8 +50,8 @@ class ModelSpec:
         training: identity of the training, if the job trains the weights; `method`: the same without the seed.
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
-        flops: floating-point operations of a pass over one window, counted when the network was resolved; None if not
-            counted. `step_bytes`: the bytes of its tensors and of the weights.
+        flops: floating-point operations of a pass over one window, counted when the network was resolved; None of a
+            frozen file. `step_bytes`: the bytes of its tensors and of the weights.
     """
 
     name: str

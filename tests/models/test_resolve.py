@@ -1,4 +1,4 @@
-"""Way from an entry of a job to a model that runs: every reader, seeds, migrations, one place that weights come from."""
+"""Way from an entry of a job to a model that runs: every reader, seeds, migrations, one place of its weights."""
 
 import json
 from pathlib import Path

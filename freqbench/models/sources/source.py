@@ -104,7 +104,7 @@ def _sha256_of_file(path: str, args: Mapping[str, Any]) -> str:
 
 
 def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
-    """Returns the spec with notes on its weights; refuses weights or a window that do not fit the network."""
+    """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
     weights_of = draft.source.weights
     if weights_of is None:
         return draft
@@ -113,8 +113,8 @@ def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
         wanted = net.state_dict()
         weights, note = weights_of(draft, wanted)
         notes = (*notes, *([note] if note else []), *fitting(draft, wanted, weights, facts))
-    traced(draft, net)
-    return replace(draft, notes=notes)
+    flops, step_bytes = traced(draft, net)
+    return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
 
 
 def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
