@@ -18,18 +18,19 @@ from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins
 from freqbench.core.config import Strict, Whole
 from freqbench.core.errors import UserError, one_line, unknown
-from freqbench.core.files import storage
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import kind_of
 from freqbench.data import Dataset
 from freqbench.engine.worker import LRU, keeping_learned
 from freqbench.job.cells import Cell
-from freqbench.models import READERS, ModelEntry, ModelSpec, SegmentationModel, examination
+from freqbench.models import ModelEntry, ModelSpec, SegmentationModel, examination, facts_of, source_of
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.checkpoints.record import origin_of, require_order
-from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI, FROZEN
+from freqbench.models.entry import COMMAND, DEFAULT_INFERENCE, DEFAULT_INPUT, DEFAULT_ROI
 from freqbench.models.networks.construction import refusing
-from freqbench.models.resolving import shown_channels
+from freqbench.models.resolving import require_order
+from freqbench.models.sources import kind_of_folder
+from freqbench.models.sources.checkpoint import shown_channels
+from freqbench.models.sources.source import Metadata
 
 OF_A_NETWORK = ("name", "roi", "input", "preprocess", "inference", "defence", "adaptive", "min_dice")
 
@@ -150,25 +151,23 @@ def load_model(
     where = where or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with plugins.trusting(trust_code or plugins.is_trusted()):
         entry = _entry(place, settings)
-        path, arch, trained, is_own = origin = origin_of(entry)
-        if arch in READERS and arch not in (*FROZEN, COMMAND) and storage.is_local(path):
-            description = READERS[arch].describe(storage.local_path(path), entry.args)
-            num_classes, num_channels = num_classes or description.num_classes, num_channels or description.num_channels
-        elif is_own:
-            num_classes = num_classes or checkpoints.read_metadata(path).get("num_classes")
-        elif num_classes is None or num_channels is None:
-            shown = shown_channels(origin)
-            if arch != "slices":  # whose first layer takes a stack of slices
+        # A command, or a file that brings its network, may state its classes only when it is asked with the rest.
+        facts = facts_of(entry) if source_of(entry.reader).weights else None
+        metadata = (facts and facts.metadata) or Metadata()
+        if facts:
+            num_classes, num_channels = num_classes or facts.num_classes, num_channels or facts.num_channels
+            if facts.metadata is None and (num_classes is None or num_channels is None):
+                shown = shown_channels(facts)
                 num_channels = num_channels or shown.in_channels
-            num_classes = num_classes or (None if entry.class_map else shown.out_channels)
-        if not isinstance(num_classes, int):
+                num_classes = num_classes or (None if entry.class_map else shown.out_channels)
+        if num_classes is None:
+            path = (facts or entry).path
             raise UserError(f"{path}: expected num_classes (background included), which it does not state: give it")
-        class_names = trained.class_names or ()
-        spec = models.resolve(entry, num_classes, num_channels or 1, trained.preprocess, class_names)
+        spec = models.resolve(entry, num_classes, num_channels or 1, metadata.preprocess, facts=facts)
         network = models.load(spec, where, precision)
     for note in spec.notes:
         warnings.warn(note, stacklevel=2)
-    return Model(network=network, spec=spec, trained=trained.preprocess, class_names=class_names)
+    return Model(network=network, spec=spec, trained=metadata.preprocess, class_names=metadata.class_names or ())
 
 
 def _device(given: str | torch.device | None) -> torch.device | None:
@@ -195,12 +194,7 @@ def _entry(source: str | Sequence[str], settings: Mapping[str, Any]) -> ModelEnt
     arch, folder = settings.get("arch"), names.at_home(source)
     if not isinstance(arch, str | None):
         raise UserError(f"load_model: arch: expected a name, got {kind_of(arch)}: give it as text")
-    if arch is None and (folder / "configs").is_dir():
-        arch = "bundle"
-    elif arch is None and (folder / "plans.json").is_file():
-        arch = "nnunet"
-    elif arch is None and (folder / "model.json").is_file():
-        arch = "meshnet"
+    arch = kind_of_folder(folder) if arch is None else arch
     place = {"bundle": source} if arch == "bundle" else {"checkpoint": source, "arch": arch}
     content = {"name": PurePath(source).stem, **settings, "arch": None, **place}
     return config.validate(content, ModelEntry, "load_model")

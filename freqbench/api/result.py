@@ -25,7 +25,7 @@ from freqbench.engine import memory, rows, saved_volumes, scoring
 from freqbench.engine.attacking import AttackedVolume
 from freqbench.job.cells import Cell
 from freqbench.metrics import Scores
-from freqbench.models import ModelSpec, Prediction
+from freqbench.models import ModelSpec, VolumePrediction
 from freqbench.results.volumes import SUFFIX
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class _View:
     target: ModelSpec
     case: types.Case
     error: float | None  # resampling error, if the model has another space than the source
-    before: Prediction
-    after: Prediction
+    before: VolumePrediction
+    after: VolumePrediction
     file: types.FileLabel | None  # what is scored on the grid of the file, if that is asked for
 
 

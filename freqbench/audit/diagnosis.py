@@ -28,7 +28,7 @@ from freqbench.job.plan import READ_FIRST, data_check
 from freqbench.job.schema import JobSpec, build_dataset
 from freqbench.job.sweep import at
 from freqbench.metrics import lpips_weights
-from freqbench.models import MODELS, READERS, ModelEntry, ModelSpec, brainchop, read_metadata, resolve, zoo_names
+from freqbench.models import MODELS, ModelEntry, ModelSpec, brainchop, read_metadata, resolve, source_of, zoo_names
 from freqbench.models.checkpoints import files as checkpoints
 from freqbench.models.checkpoints.migrations import NONE, Migration, migrations_of, recognise
 from freqbench.models.entry import seed_of
@@ -91,7 +91,7 @@ def _checkpoint(checkpoint: str, job: JobSpec | None, where: str) -> Lines:
     path = storage.filled_in(str(entry.path if entry else checkpoint), "--checkpoint")
     if seed_of(path) is not None:
         yield "checkpoint", f"{path}: untrained weights, no file"
-    elif (reader := (entry or ModelEntry(name="checkpoint", checkpoint=path)).reader) in READERS:
+    elif not source_of(reader := (entry or ModelEntry(name="checkpoint", checkpoint=path)).reader).is_checkpoint:
         yield "checkpoint", f"{path}: read as {reader}"
     else:
         yield from _contents(path)
@@ -223,7 +223,7 @@ def _clean_dice(job: JobSpec, entry: ModelEntry, where: str) -> Lines:
             changed = entry.model_copy(update={"migration": migration})
             spec = resolve(changed, dataset.num_classes, dataset.num_channels)
         scores[migration] = value = _dice(spec, dataset, ref)
-        under = f" under migration: {spec.migration or NONE}" if spec.arch in MODELS else ""
+        under = f" under migration: {spec.migration or NONE}" if "migration" in spec.source.takes else ""
         yield "clean Dice", f"{value:.3f}{under} ({entry.name} on {ref.case_id} of {dataset.name}, foreground)"
     yield from (("data", line) for line in data_check([(dataset, ref, spec.space or dataset.space)]))
     yield "verdict", _verdict(entry, scores)

@@ -7,6 +7,7 @@ import ast
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any
@@ -112,8 +113,10 @@ def model_rows() -> Rows:
 
 def reader_rows() -> Rows:
     """Lists the readers of other frameworks' networks, like `model_rows`."""
-    readers = names.entries("models/foreign/__init__.py", "READERS")
-    paths = {name: f"freqbench/models/foreign/{ast.unparse(module)}.py" for name, module in readers.items()}
+    readers = names.entries("models/sources/__init__.py", "READERS")
+    paths = {
+        name: f"freqbench/models/sources/{ast.unparse(kind).partition('.')[0]}.py" for name, kind in readers.items()
+    }
     trees = {name: ast.parse(PACKAGE.joinpath(path).read_bytes()) for name, path in paths.items()}
     return [(name, first_line(ast.get_docstring(tree)), "") for name, tree in trees.items()]
 
@@ -151,7 +154,7 @@ def model(name: str) -> Description:
     from freqbench.models import MODELS, READERS
 
     if name in READERS:
-        reader = READERS[name]
+        reader = sys.modules[READERS[name].facts.__module__]
         return Description({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)

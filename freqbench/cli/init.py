@@ -113,14 +113,13 @@ def _answer(question: str, option: str, default: str | None = None) -> str:
 def _looked_at(checkpoint: str, arch: str | None) -> tuple[list[tuple[str, str]], str | None, Mapping[str, Any]]:
     """Reports `doctor`'s findings about a checkpoint, the architecture that they tell, and its arguments."""
     from freqbench.audit import diagnosis
-    from freqbench.models import READERS
+    from freqbench.models.sources import kind_of_folder, source_of
 
     if checkpoint.startswith(UNTRAINED):
         return [("checkpoint", "untrained weights: to try the job, not to measure")], None, {}
     if (folder := names.at_home(checkpoint)).is_dir():
-        signs = {NNUNET: folder / "plans.json", BUNDLE: folder / "configs", "meshnet": folder / "model.json"}
-        return [], next((name for name, sign in signs.items() if sign.exists()), None), {}
-    if arch in READERS:
+        return [], kind_of_folder(folder), {}
+    if not source_of(arch).is_checkpoint:
         return [], None, {}
     return list(diagnosis.diagnose(None, checkpoint, None)[0]), *diagnosis.architecture(checkpoint)
 

@@ -30,7 +30,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|CONNECTION_STRING", re.
 _TABLES: Mapping[str, Mapping[str, str]] = {
     "attacks": {"ATTACKS": "attacks/table.py"},
     "datasets": {"DATASETS": "data/__init__.py"},
-    "models": {"MODELS": "models/networks/architectures.py", "READERS": "models/foreign/__init__.py"},
+    "models": {"MODELS": "models/networks/architectures.py", "READERS": "models/sources/__init__.py"},
     "metrics": {"METRICS": "metrics/__init__.py"},
     "losses": {"LOSSES": "ops/losses.py"},
     "corruptions": {"KINDS": "attacks/corruption.py"},

@@ -16,7 +16,7 @@ from freqbench.core.errors import UserError
 from freqbench.core.types import Case, triple
 from freqbench.data import Dataset
 from freqbench.engine import scoring
-from freqbench.models import ModelSpec, Prediction, SegmentationModel, attack_windows
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction, attack_windows
 from freqbench.ops.file_grid import FileGrid
 
 logger = logging.getLogger(__name__)
@@ -63,14 +63,14 @@ def predicted(
     seed: int = 0,
     tolerances: Sequence[float] | None = None,
     file_grid: FileGrid | None = None,
-) -> tuple[Prediction, int]:
+) -> tuple[VolumePrediction, int]:
     """Returns a model's prediction of a case's volume `[C, H, W, D]`, and the number of windows at once that fit.
 
     `seed` and `file_grid` as in `models.prediction`, `tolerances` as in `scoring.score_draw`.
     """
     prepared, label = model.for_case(case), case.label[0].to(torch.uint8)
 
-    def predict(windows: int) -> Prediction:
+    def predict(windows: int) -> VolumePrediction:
         judge = partial(scoring.score_draw, label, spacing=case.spacing, tolerances=tolerances)
         return models.prediction(
             prepared, image, windows, case.ref.fingerprint, with_confidence, judge, seed, file_grid

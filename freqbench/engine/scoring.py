@@ -42,7 +42,7 @@ from freqbench.metrics import (
     volume_errors,
     voxel_success,
 )
-from freqbench.models import Prediction, attack_windows
+from freqbench.models import VolumePrediction, attack_windows
 from freqbench.ops.voxels import without_ignored
 from freqbench.results import CLASS_RECORDS, RECORDS, Column
 from freqbench.results.schema import CAUTIONS
@@ -128,7 +128,7 @@ def label_maps(pred: Tensor, case: Case | NativeCase | FileLabel, dataset: Datas
 def score_prediction(
     maps: LabelMaps, metrics: Sequence[str], confidence: Tensor | None = None
 ) -> list[PredictionScores]:
-    """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a Prediction."""
+    """Scores a prediction in the requested `metrics`; `calibration` needs the `confidence` of a VolumePrediction."""
     scores = [score_overlap(maps.pred, maps.label, maps.num_classes)] if "dsc" in metrics else []
     if not SHAPES.isdisjoint(metrics):
         scores.append(score_shapes(maps, metrics))
@@ -155,7 +155,7 @@ class CleanScores:
 
 
 def score_clean(
-    prediction: Prediction, case: Case, dataset: Dataset, metrics: Sequence[str], file: FileLabel | None = None
+    prediction: VolumePrediction, case: Case, dataset: Dataset, metrics: Sequence[str], file: FileLabel | None = None
 ) -> CleanScores:
     """Scores a clean volume's prediction, the same for every attack on it; on the grid of `file` if there is one."""
     scored, truth = prediction.scored, file or case
@@ -182,7 +182,7 @@ class TargetScores:
 
 
 def score_target(
-    prediction: Prediction,
+    prediction: VolumePrediction,
     clean: CleanScores,
     case: Case,
     dataset: Dataset,
@@ -315,7 +315,7 @@ def score_draw(
     return {name: value for name, value in (means | of_classes).items() if not math.isnan(value)}
 
 
-def score_certificate(prediction: Prediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:
+def score_certificate(prediction: VolumePrediction, label: Tensor, num_classes: int) -> dict[str, float | int | str]:
     """Returns the columns of a prediction against the label map `[H, W, D]` that certificates are made of, if any."""
     if prediction.draws is not None:
         rounded = {name: [round(value, 6) for value in values] for name, values in prediction.draws.items()}

@@ -32,7 +32,7 @@ from freqbench.engine.rows import Masks, Outcome, reason_of
 from freqbench.engine.scoring import CleanScores, TargetScores
 from freqbench.job.cells import Cell, Unit
 from freqbench.metrics import Scores
-from freqbench.models import ModelSpec, Prediction, SegmentationModel
+from freqbench.models import ModelSpec, SegmentationModel, VolumePrediction
 
 MODEL_BYTES = 8 << 30
 CASE_BYTES = 4 << 30
@@ -325,7 +325,7 @@ class Worker:
 
     def _predict(
         self, model: SegmentationModel, image: Tensor, case: Case, target: ModelSpec, cell: Cell, seed: int = 0
-    ) -> Prediction:
+    ) -> VolumePrediction:
         windows, with_confidence = self._inference_batch, "calibration" in self.spec.metrics
         tolerances = cell.dataset.tolerances_mm if "nsd" in self.spec.metrics else None
         grid = None

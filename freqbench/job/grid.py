@@ -21,12 +21,18 @@ from freqbench.job.attacks import attack_of
 from freqbench.job.cells import Cell, Unit
 from freqbench.job.schema import JobSpec, build_dataset, require_names
 from freqbench.job.sweep import models_for
-from freqbench.models import ModelEntry, ModelSpec, resolve, resolve_ensemble, stated_classes
-from freqbench.models.checkpoints import record
-from freqbench.models.checkpoints.record import Origin, origin_of
+from freqbench.models import (
+    Facts,
+    ModelEntry,
+    ModelSpec,
+    facts_of,
+    resolve,
+    resolve_ensemble,
+    scoring_notes,
+    stated_classes,
+)
 from freqbench.models.defences.randomized_smoothing import RandomizedSmoothing
 from freqbench.models.defences.smoothing import Smoothing
-from freqbench.models.entry import COMMAND
 from freqbench.models.inference import VOTES_ON_GRID
 from freqbench.results import Shard
 
@@ -139,8 +145,9 @@ class Expansion:
         for i, dataset in enumerate(self._datasets):
             models = self._models_on(i)
             for model in models.values():
-                notes += record.axes_notes(model, dataset.name, cases[dataset.name])
-            concerns += _concerns_of_models(models, dataset, cases[dataset.name])
+                own = _own_facts(model, self._facts[i])
+                notes += scoring_notes.axes_notes(model, own, dataset.name, cases[dataset.name])
+            concerns += _concerns_of_models(models, self._facts[i], dataset, cases[dataset.name])
             table += _cells(job, dataset, models, sourced[i], concerns)
         cells: dict[tuple[str, str], Cell] = {}
         for cell in table:
@@ -172,13 +179,13 @@ class Expansion:
         return refs
 
     @cached_property
-    def _origins(self) -> list[dict[str, Origin]]:
-        return [_origins_of(self._job.models, dataset) for dataset in self._datasets]
+    def _facts(self) -> list[Mapping[str, Facts]]:
+        return [_facts_on(self._job.models, dataset) for dataset in self._datasets]
 
     def _models_on(self, number: int) -> dict[str, ModelSpec]:
-        """The models for a dataset, by name; the origins of all datasets are read before the first is resolved."""
+        """The models for a dataset, by name; the facts on all datasets are read before the first network is made."""
         if number not in self._models:
-            self._models[number] = _models_of(self._job.models, self._origins[number], self._datasets[number])
+            self._models[number] = _models_of(self._job.models, self._facts[number], self._datasets[number])
         return self._models[number]
 
 
@@ -186,7 +193,14 @@ def _seeds(job: JobSpec, attack: Attack) -> Sequence[int | None]:
     return job.seeds if attack.is_stochastic else (None,)
 
 
-def _concerns_of_models(models: Mapping[str, ModelSpec], dataset: Dataset, refs: Sequence[CaseRef]) -> Iterator[str]:
+def _own_facts(model: ModelSpec, facts: Mapping[str, Facts]) -> Facts:
+    """Returns the facts of a network, of an ensemble those of its first member."""
+    return facts[(model.members or (model,))[0].name]
+
+
+def _concerns_of_models(
+    models: Mapping[str, ModelSpec], facts: Mapping[str, Facts], dataset: Dataset, refs: Sequence[CaseRef]
+) -> Iterator[str]:
     """Yields what a user should know of the models for a dataset; refuses prompts without labels to draw them from."""
     for model in models.values():
         if model.is_prompted:
@@ -196,7 +210,9 @@ def _concerns_of_models(models: Mapping[str, ModelSpec], dataset: Dataset, refs:
                 "much, and of no other"
             )
         yield from model.notes
-        yield from record.concerns(model, dataset.name, dataset.class_names, refs, dataset.space)
+        if not model.members:
+            own = facts[model.name]
+            yield from scoring_notes.concerns(model, own, dataset.name, dataset.class_names, refs, dataset.space)
     for model in models.values():
         if model.black_box:
             yield (
@@ -274,7 +290,7 @@ def _dataset_of(job: JobSpec, number: int) -> Dataset:
     for i, entry in _members_first(job.models, dataset):
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
-                classes = stated_classes(entry, origin_of(entry))
+                classes = stated_classes(entry)
             if classes is not None:
                 return dataset.model_copy(update={"labels": classes})
     return dataset
@@ -306,16 +322,17 @@ def _without_gradient(attack: Attack, source: ModelSpec, sources: Sequence[Model
     return f"{attack.name}: not made on {source.name}, a black box: volumes of its other sources are scored on it"
 
 
-def _origins_of(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Origin]:
-    origins = {}
+def _facts_on(given: Sequence[ModelEntry], dataset: Dataset) -> dict[str, Facts]:
+    """Returns the facts of the models for one dataset, by their names."""
+    facts = {}
     for i, entry in _members_first(given, dataset):
         if not entry.ensemble:
             with sweep.at(f"models[{i}]"):
-                origins[entry.name] = origin_of(entry, dataset.class_names)
-    return origins
+                facts[entry.name] = facts_of(entry, dataset.num_classes, dataset.num_channels, dataset.class_names)
+    return facts
 
 
-def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], dataset: Dataset) -> dict[str, ModelSpec]:
+def _models_of(given: Sequence[ModelEntry], facts: Mapping[str, Facts], dataset: Dataset) -> dict[str, ModelSpec]:
     """Resolves a job's models for one dataset, in the job's order; refuses the same network twice."""
     models: dict[str, ModelSpec] = {}
     for i, entry in _members_first(given, dataset):
@@ -324,7 +341,7 @@ def _models_of(given: Sequence[ModelEntry], origins: Mapping[str, Origin], datas
                 model = resolve_ensemble(entry, [models[name] for name in entry.ensemble])
             else:
                 of_dataset = dataset.num_classes, dataset.num_channels, dataset.space
-                model = resolve(entry, *of_dataset, origin=origins[entry.name])
+                model = resolve(entry, *of_dataset, facts=facts[entry.name])
             for other in models.values():
                 if other.model_id == model.model_id:  # their records would replace each other
                     raise UserError(
@@ -438,7 +455,7 @@ def _require_file_scores(attack: Attack, targets: Sequence[ModelSpec]) -> Iterat
     for model in targets:
         if isinstance(model.defence, RandomizedSmoothing | Smoothing):
             raise UserError(f"{model.name}: {VOTES_ON_GRID}")
-        if model.arch == COMMAND:
+        if model.source.takes_volumes:
             yield (
                 f"{model.name}: says labels alone: score_on: file takes the nearest of them for each voxel of a file, "
                 "where logits of others are interpolated"

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from freqbench.models.cost import forward_flops as forward_flops
     from freqbench.models.cost import step_bytes as step_bytes
     from freqbench.models.cost import windows_in_graph as windows_in_graph
-    from freqbench.models.defences.randomized_smoothing import Prediction as Prediction
+    from freqbench.models.defences.randomized_smoothing import VolumePrediction as VolumePrediction
     from freqbench.models.defences.table import DEFENCES as DEFENCES
-    from freqbench.models.foreign import READERS as READERS
     from freqbench.models.inference import JointModel as JointModel
     from freqbench.models.inference import SlidingWindowModel as SlidingWindowModel
     from freqbench.models.inference import attack_windows as attack_windows
@@ -31,17 +30,20 @@ if TYPE_CHECKING:
     from freqbench.models.loading import load as load
     from freqbench.models.networks.architectures import MODELS as MODELS
     from freqbench.models.networks.construction import build as build
+    from freqbench.models.resolving import facts_of as facts_of
     from freqbench.models.resolving import resolve as resolve
-    from freqbench.models.resolving import resolve_ensemble as resolve_ensemble
     from freqbench.models.resolving import stated_classes as stated_classes
+    from freqbench.models.sources import READERS as READERS
+    from freqbench.models.sources import source_of as source_of
+    from freqbench.models.sources.ensemble import resolve_ensemble as resolve_ensemble
+    from freqbench.models.sources.source import Facts as Facts
     from freqbench.models.wrapper import SegmentationModel as SegmentationModel
 else:
     _MODULES = {
         "checkpoints.files": ("read_metadata", "save_checkpoint", "zoo_names"),
         "cost": ("GRAPH_BYTES", "forward_flops", "step_bytes", "windows_in_graph"),
-        "defences.randomized_smoothing": ("Prediction",),
+        "defences.randomized_smoothing": ("VolumePrediction",),
         "defences.table": ("DEFENCES",),
-        "foreign": ("READERS",),
         "inference": (
             *("JointModel", "SlidingWindowModel", "attack_windows", "joined", "num_windows", "predict", "prediction"),
             "sliding_windows",
@@ -49,7 +51,10 @@ else:
         "loading": ("load",),
         "networks.architectures": ("MODELS",),
         "networks.construction": ("build",),
-        "resolving": ("resolve", "resolve_ensemble", "stated_classes"),
+        "resolving": ("facts_of", "resolve", "stated_classes"),
+        "sources": ("READERS", "source_of"),
+        "sources.ensemble": ("resolve_ensemble",),
+        "sources.source": ("Facts",),
         "wrapper": ("SegmentationModel",),
     }
 

@@ -8,46 +8,30 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from freqbench.core import plugins
 from freqbench.core.errors import UserError, one_line
-from freqbench.core.identity import digest
-from freqbench.models.entry import FROZEN
-from freqbench.models.loading import skeleton
 from freqbench.models.networks import construction
-from freqbench.models.networks.architectures import MODELS
 from freqbench.models.spec import ModelSpec
 
-# A frozen file, or a bundle whose code has to run, cannot be counted without computing: it counts as a UNet of the
-# papers' size.
+# A frozen file cannot be counted without computing: it counts as a UNet of the papers' size.
 FROZEN_FLOPS = 10**12
 FROZEN_BYTES = 2 << 30
 GRAPH_BYTES = 4 << 30
 """Memory for the graphs that an attack on a volume's prediction keeps, so that the backward pass repeats no forward
 pass; a GPU with more free memory gives more."""
 
-_step_bytes: dict[str, int] = {}
-_counts: dict[str, tuple[int, int]] = {}
-
 
 def forward_flops(spec: ModelSpec) -> int:
     """Returns the floating-point operations of a forward pass over one window; a multiply-add counts as two."""
     if spec.members:
         return sum(map(forward_flops, spec.members))
-    if spec.flops is not None:
-        return spec.flops
-    net = _countable(spec)
-    return FROZEN_FLOPS if net is None else traced(spec, net)[0]
+    return FROZEN_FLOPS if spec.flops is None else spec.flops
 
 
 def step_bytes(spec: ModelSpec) -> int:
     """Returns the bytes of weights and all tensors of a forward pass over one window: an upper bound for a step."""
-    if spec.step_bytes is not None:
-        return spec.step_bytes
-    if spec.model_id not in _step_bytes:  # a plan asks for every unit
-        net = None if spec.members else _countable(spec)
-        counted = FROZEN_BYTES if net is None else traced(spec, net)[1]
-        _step_bytes[spec.model_id] = sum(map(step_bytes, spec.members)) if spec.members else counted
-    return _step_bytes[spec.model_id]
+    if spec.members:
+        return sum(map(step_bytes, spec.members))
+    return FROZEN_BYTES if spec.step_bytes is None else spec.step_bytes
 
 
 def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -> int:
@@ -55,8 +39,20 @@ def windows_in_graph(specs: Iterable[ModelSpec], available: int = GRAPH_BYTES) -
     return available // sum(step_bytes(spec) * spec.passes for spec in specs)
 
 
-def trace(spec: ModelSpec, net: nn.Module) -> None:
-    """Sends one window of shapes through a network on the meta device; raises UserError if the network refuses it."""
+def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Counts operations and bytes, as the spec has them, of one window of shapes through a network on the meta device.
+
+    Raises UserError if the network refuses it.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
+        _trace(spec, net)
+    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
+    return int(flops.get_total_flops()), int(counter.total + weights)
+
+
+def _trace(spec: ModelSpec, net: nn.Module) -> None:
     arch, roi, size = spec.arch, spec.network_roi, "x".join(map(str, spec.network_roi))
     try:
         with torch.no_grad():
@@ -72,41 +68,6 @@ def trace(spec: ModelSpec, net: nn.Module) -> None:
     got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     if got != expected:
         raise UserError(f"{arch}: expected logits of shape {expected}, got {got}: check args and roi")
-
-
-def traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    """Traces as `trace` does, and returns what `forward_flops` and `step_bytes` do.
-
-    A network of MODELS that passed in this process is not traced again: many checkpoints are of one network.
-    """
-    if spec.arch not in MODELS:
-        return _traced(spec, net)
-    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
-    if key not in _counts:
-        _counts[key] = _traced(spec, net)
-    return _counts[key]
-
-
-def _traced(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as flops, _CountBytes() as counter:  # type: ignore[no-untyped-call]
-        trace(spec, net)
-    weights = sum(tensor.nbytes for tensor in (*net.parameters(), *net.buffers()))
-    return int(flops.get_total_flops()), int(counter.total + weights)
-
-
-def _countable(spec: ModelSpec) -> nn.Module | None:
-    """Returns the network on the meta device; None if it cannot be built there."""
-    if spec.arch in FROZEN:
-        return None
-    try:
-        with plugins.trusting(spec.needs_trust):  # a class ran when it was resolved, so it may again
-            return skeleton(spec)
-    except UserError:
-        if spec.arch == "bundle" or plugins.names_class(spec.arch):  # its class is not trusted, or not in a file
-            return None
-        raise
 
 
 class _CountBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

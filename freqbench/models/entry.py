@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -35,10 +35,6 @@ FILE_AXES = "IJK"
 DEFAULT_ROI: Shape = (96, 96, 96)
 ENSEMBLE = "ensemble"
 COMMAND = "command"
-RUNS_CODE = ("torchscript", "torch_export", COMMAND)
-"""Architectures whose files are programs, so that they need trust."""
-FROZEN = (*RUNS_CODE, "onnx")
-"""Architectures whose files bring the network with its weights, so that it has neither keys nor shapes to check."""
 IMAGE, LABELS = "{image}", "{labels}"
 OF_A_NETWORK = ("arch", "args", "roi", "migration", "prefix", "input", "preprocess", "classes", "class_map")
 SEED_DIGITS = 18
@@ -133,6 +129,12 @@ class InputAdapter(Strict):
                 f"round, got {axes!r}"
             )
         return axes
+
+    def over(self, stated: "InputAdapter | None") -> "InputAdapter":
+        """Returns a job's `input`; omitted axes stay these, as wrong ones spoil predictions without an error."""
+        if stated is None or "axes" in stated.model_fields_set:
+            return stated or self
+        return stated.model_copy(update={"axes": self.axes})
 
     @property
     def is_of_file(self) -> bool:
@@ -391,6 +393,10 @@ class ModelEntry(Strict):
         """True if the network is prompted with points from a case's label."""
         return is_prompted(self.arch, self.args)
 
+    def outputs(self, num_classes: int | None) -> int | None:
+        """Returns the classes that its network should have for a dataset's; None if its files have to say it."""
+        return self.classes or (num_classes if self.class_map is None else None)
+
     def networks(self) -> list["ModelEntry"]:
         """Returns the entry of each replicate."""
         entries = [self.model_copy(update={"replicates": 1})] if self.replicates > 1 else [self]
@@ -423,66 +429,57 @@ class ModelEntry(Strict):
         return given
 
     @model_validator(mode="after")
-    def _names_a_network_of_brainchop(self) -> "ModelEntry":
-        checkpoint = str(self.checkpoint)
-        if not checkpoint.startswith(SCHEME):
-            return self
-        networks, name = FILES.keys() - {T1}, checkpoint.removeprefix(SCHEME)
-        if name not in networks:
-            raise ValueError(unknown("network of brainchop", name, networks))
-        if self.reader != "meshnet":
-            raise ValueError(f"expected no arch beside {checkpoint}, got {self.arch}: leave it out")
+    def _is_of_one_kind(self) -> "ModelEntry":
+        for is_wrong, complaint in self._complaints():
+            if is_wrong:
+                raise ValueError(complaint)
         return self
 
-    @model_validator(mode="after")
-    def _knows_of_what_is_there(self) -> "ModelEntry":
-        if self.adaptive:
-            return self
-        if self.defence is None:
-            raise ValueError("expected adaptive: false beside a defence, got none: leave it out")
-        if self.defence.is_smooth and not self.defence.is_random:
-            raise ValueError(
-                f"expected no adaptive: false beside {self.defence.name}: autograd's gradient through it is the true "
-                "one, so that there is no other attacker: leave it out"
+    def _complaints(self) -> Iterator[tuple[object, str]]:
+        """Yields what may be wrong with keys that do not go together, and the words for it."""
+        checkpoint, defence, command = str(self.checkpoint), self.defence, self.command
+        if checkpoint.startswith(SCHEME):
+            networks, name = FILES.keys() - {T1}, checkpoint.removeprefix(SCHEME)
+            yield name not in networks, unknown("network of brainchop", name, networks)
+            yield self.reader != "meshnet", f"expected no arch beside {checkpoint}, got {self.arch}: leave it out"
+        if not self.adaptive:
+            yield defence is None, "expected adaptive: false beside a defence, got none: leave it out"
+            yield (
+                defence and defence.is_smooth and not defence.is_random,
+                f"expected no adaptive: false beside {defence and defence.name}: autograd's gradient through it is the "
+                "true one, so that there is no other attacker: leave it out",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _comes_from_one_place(self) -> "ModelEntry":
         sources = [key for key in ("checkpoint", "bundle", COMMAND, "ensemble") if getattr(self, key) is not None]
-        if len(sources) != 1:
-            raise ValueError(
-                f"expected one of checkpoint, bundle, command and ensemble, got {' and '.join(sources) or 'none'}: a "
-                "path, zoo://DATASET/NAME, or checkpoint: random for untrained weights"
+        yield (
+            len(sources) != 1,
+            f"expected one of checkpoint, bundle, command and ensemble, got {' and '.join(sources) or 'none'}: a "
+            "path, zoo://DATASET/NAME, or checkpoint: random for untrained weights",
+        )
+        if command is None:
+            words = f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words'
+            yield self.arch == COMMAND or self.timeout, words
+        else:
+            for key in ("args", "roi", "migration", "prefix", "inference"):
+                words = f"expected a command without {key}: it segments whole volumes: leave it out"
+                yield getattr(self, key), words
+            yield (
+                self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True),
+                "expected input of a command to hold axes alone, as it sees the file's own unit",
             )
-        self._runs_as_a_command()
-        if self.replicates > 1 and not self.is_to_train:
-            raise ValueError(
-                f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME "
-                "alone; give each network an entry"
-            )
-        if self.trained and not self.is_to_train:
-            raise ValueError(f"expected no trained beside checkpoint: {self.checkpoint}: it is for {TRAIN}NAME alone")
-        if self.bundle and (self.arch or self.migration or self.prefix is not None):
-            raise ValueError("expected a bundle without arch, migration and prefix: its configuration says what it is")
-        settings = [key for key in OF_A_NETWORK if getattr(self, key)]
-        if self.ensemble and settings:
-            raise ValueError(f"expected an ensemble without {settings[0]}: that is its members' own")
-        return self
-
-    def _runs_as_a_command(self) -> None:
-        """Checks the keys of a command, and that there is one if `arch` says so."""
-        if self.command is None:
-            if self.arch == COMMAND or self.timeout:
-                raise ValueError(f'expected command: ["TOOL", "{IMAGE}", "{LABELS}"], got none: give its words')
-            return
-        for key in ("args", "roi", "migration", "prefix", "inference"):
-            if getattr(self, key):
-                raise ValueError(f"expected a command without {key}: it segments whole volumes: leave it out")
-        if self.input and self.input.model_dump(exclude={"axes"}, exclude_defaults=True):
-            raise ValueError("expected input of a command to hold axes alone, as it sees the file's own unit")
-        if self.arch not in (None, COMMAND):
-            raise ValueError(f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out")
-        for place in (IMAGE, LABELS):
-            if not any(place in word for word in self.command):
-                raise ValueError(f"expected {place} in a word of the command, got none: it stands for the file's path")
+            words = f"expected arch: {COMMAND} beside a command, got {self.arch}: leave it out"
+            yield self.arch not in (None, COMMAND), words
+            for place in (IMAGE, LABELS):
+                words = f"expected {place} in a word of the command, got none: it stands for the file's path"
+                yield not any(place in word for word in command), words
+        yield (
+            self.replicates > 1 and not self.is_to_train,
+            f"expected no replicates beside {sources[0]}: {getattr(self, sources[0])}: they are for {TRAIN}NAME alone; "
+            "give each network an entry",
+        )
+        words = f"expected no trained beside checkpoint: {checkpoint}: it is for {TRAIN}NAME alone"
+        yield self.trained and not self.is_to_train, words
+        words = "expected a bundle without arch, migration and prefix: its configuration says what it is"
+        yield self.bundle and (self.arch or self.migration or self.prefix is not None), words
+        for key in OF_A_NETWORK:
+            words = f"expected an ensemble without {key}: that is its members' own"
+            yield self.ensemble and getattr(self, key), words

@@ -26,7 +26,7 @@ the sum to the probability itself."""
 _ALIKE, _ALIKE_HALF = 1e-3, 2e-2  # of the largest logit; half precision rounds otherwise in another batch
 
 
-class Findings(Strict):
+class Examination(Strict):
     """Result of an examination.
 
     Attributes:
@@ -65,7 +65,7 @@ def windows(channels: int, roi: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
+def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
     """Examines a network in evaluation mode by four passes of one window, five if it seems to return probabilities.
 
     Args:
@@ -76,10 +76,10 @@ def examine(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
     try:
         return _examined(net, inputs, num_classes)
     except UnfitError as fault:
-        return Findings(fault=str(fault))
+        return Examination(fault=str(fault))
 
 
-def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
+def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Examination:
     buffers = [buffer.clone() for buffer in net.buffers()]
     first = _logits(net, inputs[:1], num_classes)
     if not first.isfinite().all():
@@ -114,8 +114,8 @@ def _examined(net: nn.Module, inputs: Tensor, num_classes: int) -> Findings:
                 "expected logits, got numbers in [0, 1] that do not add up to 1 over classes, as sigmoids of classes "
                 "that overlap: return the logits of classes of which each voxel has one"
             )
-        return Findings(yields="probabilities", singly=singly)
-    return Findings(singly=singly, caution=caution)
+        return Examination(yields="probabilities", singly=singly)
+    return Examination(singly=singly, caution=caution)
 
 
 def _logits(net: nn.Module, inputs: Tensor, num_classes: int) -> Tensor:

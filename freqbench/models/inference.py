@@ -17,7 +17,7 @@ from freqbench.core import limits
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef, Shape, triple
 from freqbench.models.defences.base import FIXED, draw_seed
-from freqbench.models.defences.randomized_smoothing import Prediction, largest
+from freqbench.models.defences.randomized_smoothing import VolumePrediction, largest
 from freqbench.models.defences.smoothing import Judge, Smoothing
 from freqbench.models.entry import DEFAULT_INFERENCE
 from freqbench.models.spec import ModelSpec
@@ -141,7 +141,7 @@ def prediction(
     judge: Judge | None = None,
     seed: int = 0,
     file_grid: FileGrid | None = None,
-) -> Prediction:
+) -> VolumePrediction:
     """Predicts a volume: by one sliding window, or with smoothing by many.
 
     Args:
@@ -207,7 +207,7 @@ def _stitched(
     case: str,
     with_confidence: bool = False,
     file_grid: FileGrid | None = None,
-) -> list[Prediction]:
+) -> list[VolumePrediction]:
     """Predicts volumes `[1, C, H, W, D]` of one shape and device."""
     shape, device = triple(volumes[0].shape[2:]), volumes[0].device
     windows, at_once = _windows_of(model, shape), max(1, window_batch // len(volumes))
@@ -224,7 +224,7 @@ def _stitched(
         for slab in slabs:
             slab.settle(shape[0])
     return [
-        Prediction(
+        VolumePrediction(
             labels=slab.label, confidence=slab.confidence, in_file=slab.in_file.prediction() if slab.in_file else None
         )
         for slab in slabs
@@ -330,10 +330,10 @@ class _InFile:
                 if self._confidence is not None:
                     self._confidence[place, w, d] = _confidence(self._model, scores)
 
-    def prediction(self) -> Prediction:
+    def prediction(self) -> VolumePrediction:
         """Returns the maps in the file's own axes."""
         grid, confidence = self._rows.grid, self._confidence
-        return Prediction(
+        return VolumePrediction(
             labels=grid.in_file(self._labels), confidence=None if confidence is None else grid.in_file(confidence)
         )
 

@@ -4,20 +4,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from freqbench.core import plugins
 from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess, in_ras_order
 from freqbench.core.types import CaseRef, Shape
 from freqbench.models.defences.base import Defence
 from freqbench.models.entry import (
-    COMMAND,
     DEFAULT_INFERENCE,
     DEFAULT_INPUT,
-    RUNS_CODE,
     ClassMap,
     Inference,
     InputAdapter,
@@ -25,6 +22,9 @@ from freqbench.models.entry import (
     is_prompted,
     seed_of,
 )
+
+if TYPE_CHECKING:
+    from freqbench.models.sources.source import Source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class ModelSpec:
         training: identity of the training, if the job trains the weights; `method`: the same without the seed.
         weights_sha256: hex, of the weights alone. Replaces the file's hash in the model id, because the file also
             records the training time.
-        flops: floating-point operations of a pass over one window, counted when the network was resolved; None if not
-            counted. `step_bytes`: the bytes of its tensors and of the weights.
+        flops: floating-point operations of a pass over one window, counted when the network was resolved; None of a
+            frozen file. `step_bytes`: the bytes of its tensors and of the weights.
     """
 
     name: str
@@ -84,6 +84,13 @@ class ModelSpec:
     flops: int | None = field(default=None, compare=False)
     step_bytes: int | None = field(default=None, compare=False)
 
+    @property
+    def source(self) -> "Source":
+        """The kind of place that its network comes from; of an ensemble, ask its members."""
+        from freqbench.models.sources import source_of  # imports torch
+
+        return source_of(self.arch)
+
     @cached_property
     def model_id(self) -> str:
         """16 hex digits that tell models apart by what they compute; name and path do not enter."""
@@ -98,15 +105,9 @@ class ModelSpec:
         return self._identity(self.method, None) if self.method else None
 
     def _identity(self, weights: str, training: str | None) -> str:
-        from freqbench.models.networks.architectures import MODELS
-
-        architecture = MODELS.get(self.arch)
-        defaults, tuning = (architecture.args, architecture.tuning) if architecture else ({}, ())
-        tuning = ("timeout",) if self.arch == COMMAND else tuning
-        changed = {k: v for k, v in self.args.items() if k not in tuning and (k not in defaults or v != defaults[k])}
         facts = {  # None at its default, and then left out
             "arch": self.arch,
-            "args": changed,
+            "args": self.source.telling(self.arch, self.args),
             "num_classes": self.num_classes,
             "roi": self.roi,
             "checkpoint": weights,
@@ -189,5 +190,4 @@ class ModelSpec:
     @property
     def needs_trust(self) -> bool:
         """True if loading it runs third-party code."""
-        own = self.arch in RUNS_CODE or plugins.names_class(self.arch)
-        return own or any(member.needs_trust for member in self.members)
+        return any(member.needs_trust for member in self.members) if self.members else self.source.runs_code

@@ -28,7 +28,8 @@ from freqbench.job.training import (
     Validation,
     suffix,
 )
-from freqbench.models.checkpoints import record
+from freqbench.models.sources.checkpoint import metadata_of
+from freqbench.models.sources.source import Metadata
 from freqbench.ops.changes import CHANGES
 from freqbench.training.loop import NetworkTraining
 from freqbench.training.objective import Adversary, MixedAdversary
@@ -146,7 +147,7 @@ def _training(
         )
         about["start"] = {"name": start, "sha256": spec.checkpoint_sha256}
         origin = spec.checkpoint_sha256
-        taught = dict(record.read(start)[0].training.fingerprints)
+        taught = dict((metadata_of(start) or Metadata()).training.fingerprints)
         model = model.model_copy(update={"arch": spec.arch, "args": dict(spec.args), "roi": spec.roi})
     # Enough processes to keep up with a step: one beside a CPU, up to four beside a GPU.
     enough = min(4, max(1, available_cores() - 1)) if torch.cuda.is_available() else 1

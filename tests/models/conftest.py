@@ -1,4 +1,4 @@
-"""What the tests of this room share."""
+"""Helpers that the tests of this room share."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from freqbench.core.errors import UserError
-from freqbench.models import ModelEntry, build, resolve
+from freqbench.models import READERS, Facts, ModelEntry, ModelSpec, build, facts_of, resolve
 
 TINY_ROI = (32, 32, 16)
 TINY_ARGS: dict[str, Any] = {"channels": (8, 16, 32, 64), "strides": (2, 2, 2)}
@@ -21,8 +21,33 @@ def refused(entry: ModelEntry, text: str, num_classes: int = 3) -> None:
     assert "\n" not in str(caught.value)
 
 
+def facts(reader: str, path: str, **entry: Any) -> Facts:
+    """Facts that a reader states of files."""
+    return facts_of(ModelEntry(name="m", arch=reader, checkpoint=path, **entry))
+
+
+def network(reader: str, path: str, with_weights: bool = False) -> nn.Module:
+    """Network that a reader makes of files."""
+    net = READERS[reader].network(unresolved(reader, path))
+    if with_weights:
+        net.load_state_dict(weights_of(reader, path), strict=True)
+    return net
+
+
+def weights_of(reader: str, path: str) -> dict[str, Tensor]:
+    """Weights that a reader finds in files."""
+    read = READERS[reader].weights
+    return read(unresolved(reader, path), {})[0] if read else {}
+
+
+def unresolved(arch: str, path: str, **changes: Any) -> ModelSpec:
+    """Spec of files that nobody has looked at."""
+    sizes: dict[str, Any] = {"args": {}, "roi": (8, 8, 8), "num_classes": 3, "checkpoint_sha256": "0"}
+    return ModelSpec(name="m", arch=arch, checkpoint=path, **{**sizes, **changes})
+
+
 def prompts(*points: tuple[int, int, int, int], roi: tuple[int, int, int] = (16, 16, 16)) -> Tensor:
-    """Of one window, each point's class and voxel."""
+    """Prompts of one window, from each point's class and voxel."""
     clicks = torch.zeros(1, 1, *roi, dtype=torch.uint8)
     for index, h, w, d in points:
         clicks[0, 0, h, w, d] = index

@@ -104,7 +104,7 @@ def dataset() -> dict[str, Any]:
 
 
 def checkpoint(network: torch.nn.Module) -> dict[str, Any]:
-    """What nnU-Net's trainer writes: more than weights."""
+    """Content that nnU-Net's trainer writes: more than weights."""
     momentum = {i: {"momentum_buffer": torch.zeros(1)} for i, _ in enumerate(network.parameters())}
     return {
         "network_weights": network.state_dict(),

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from models.conftest import facts, network
 from monai import transforms
 from monai.networks.nets import UNet
 
 from freqbench.core.errors import CheckpointError, UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, forward_flops, resolve, step_bytes
-from freqbench.models.foreign import bundle
 
 ROI = (8, 16, 24)
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "channels": [4, 8], "strides": [2]}
@@ -68,8 +68,8 @@ def trained() -> UNet:
 
 
 def transform(config: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(t for t in config["preprocessing"]["transforms"] if t["_target_"] == name)
-    return found
+    step: dict[str, Any] = next(t for t in config["preprocessing"]["transforms"] if t["_target_"] == name)
+    return step
 
 
 def written(root: Path, change: Change | None = None, suffix: str = "json") -> str:
@@ -105,11 +105,10 @@ def write(tmp_path: Path) -> Write:
 def test_computes_what_the_class_built_directly_computes(write: Write, trusted: bool, suffix: str) -> None:
     folder = write(suffix=suffix)
     with trusting(trusted):
-        network = bundle.network(folder, {}).eval()
-        network.load_state_dict(bundle.state_dict(folder, {}), strict=True)
+        net = network("bundle", folder, with_weights=True).eval()
     images = torch.rand(1, 1, *ROI, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(network(images), trained()(images), rtol=0, atol=0)
+        torch.testing.assert_close(net(images), trained()(images), rtol=0, atol=0)
 
 
 def swin(config: dict[str, Any]) -> None:
@@ -121,7 +120,7 @@ def swin(config: dict[str, Any]) -> None:
 def test_swin_unetr_of_an_older_monai_is_refused(write: Write, version: str) -> None:
     folder = write(lambda config, metadata: (swin(config), metadata.update(monai_version=version)))
     with pytest.raises(UserError, match=rf"SwinUNETR of MONAI {version}.*with a migration"):
-        bundle.network(folder, {})
+        network("bundle", folder)
 
 
 def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, tmp_path: Path) -> None:
@@ -130,18 +129,18 @@ def test_other_orientations_reach_the_network_as_monai_turns_them(write: Write, 
         config["preprocessing"]["transforms"].append({"_target_": "CropForegroundd", "keys": "image"})
 
     folder = write(change)
-    found = bundle.describe(folder, {})
+    stated = facts("bundle", folder)
     volume = np.random.default_rng(0).random((4, 5, 6), dtype=np.float32)
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "a.nii.gz")  # RAS
     load = transforms.Compose(
         [transforms.LoadImage(), transforms.EnsureChannelFirst(), transforms.Orientation(axcodes="PSL", labels=None)]
     )
-    adapter = found.input.model_copy(update={"scale": (0.0, 1.0)})
+    adapter = stated.input.model_copy(update={"scale": (0.0, 1.0)})
     turned = adapter.to_network(torch.from_numpy(volume)[None, None])[0]
     torch.testing.assert_close(turned, load(tmp_path / "a.nii.gz").as_tensor(), rtol=0, atol=0)
     # Spacing is written in the turned order: P is the volume's W, S its D, L its H.
-    assert found.preprocess is not None
-    assert (found.preprocess.spacing, found.preprocess.crop_foreground) == ((2.0, 1.5, 1.6), True)
+    assert stated.space is not None
+    assert (stated.space.spacing, stated.space.crop_foreground) == ((2.0, 1.5, 1.6), True)
 
 
 def remove(config: dict[str, Any], name: str) -> None:
@@ -161,15 +160,15 @@ def remove(config: dict[str, Any], name: str) -> None:
     ids=["another", "unclipped", "nearest", "order", "unturned", "none"],
 )
 def test_guesses_no_space(write: Write, change: Callable[[dict[str, Any]], object]) -> None:
-    found = bundle.describe(write(lambda config, metadata: change(config)), {})
-    assert found.preprocess is None
-    assert found.input.scale == (0.0, 1.0)
+    stated = facts("bundle", write(lambda config, metadata: change(config)), input={}, preprocess={})
+    assert stated.space is None
+    assert stated.input.scale == (0.0, 1.0)
 
 
-def test_without_a_sliding_window_the_metadata_give_the_window(write: Write) -> None:
+def test_metadata_give_the_window_of_a_bundle_without_a_sliding_window(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(inferer={"_target_": "SimpleInferer"}))
-    found = bundle.describe(folder, {})
-    assert (found.roi, dict(found.inference)) == ((32, 32, 16), {})
+    stated = facts("bundle", folder)
+    assert (stated.roi, dict(stated.inference)) == ((32, 32, 16), {})
 
 
 EXPRESSIONS = {
@@ -184,22 +183,22 @@ def test_expressions_need_trust_and_give_the_same_then(write: Write, key: str) -
     folder = write(lambda config, metadata: EXPRESSIONS[key](config))
     place = {"network_def::out_channels": "num_classes", "inferer::roi_size": "window"}.get(key, key)
     with pytest.raises(UserError, match=rf"{place} is the expression \$.*--trust-code"):
-        bundle.describe(folder, {})
+        facts("bundle", folder)
     with trusting():
-        found = bundle.describe(folder, {})
-    assert found.preprocess is not None
-    assert (found.roi, found.num_classes, found.preprocess.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
+        stated = facts("bundle", folder)
+    assert stated.space is not None
+    assert (stated.roi, stated.num_classes, stated.space.spacing) == (ROI, 3, (1.5, 1.6, 2.0))
 
 
 def test_nothing_runs_without_trust(write: Write, tmp_path: Path) -> None:
     """Expressions where they do not matter and where they do: none is evaluated."""
     trap = f"$open({str(tmp_path / 'ran')!r}, 'w')"
     folder = write(lambda config, metadata: config.update(imports=[trap], device=trap, network=trap, extra=trap))
-    bundle.describe(folder, {})
-    bundle.network(folder, {})
+    facts("bundle", folder)
+    network("bundle", folder)
     Path(folder, "configs", "inference.json").write_text(json.dumps({**INFERENCE, "num_classes": trap}))
     with pytest.raises(UserError):
-        bundle.describe(folder, {})
+        facts("bundle", folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -247,8 +246,8 @@ REFUSED: list[tuple[str, Change]] = [
 def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
     folder = write(change)
     with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 (which of the two refuses is free)
-        bundle.describe(folder, {})
-        bundle.network(folder, {})
+        facts("bundle", folder)
+        network("bundle", folder)
     assert "\n" not in str(caught.value)
 
 
@@ -257,13 +256,13 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     folder = write()
     Path(folder, missing).unlink()
     with pytest.raises(CheckpointError, match=missing):
-        bundle.describe(folder, {})
+        facts("bundle", folder)
 
 
 def test_a_trusted_expression_that_fails_is_one_line(write: Write) -> None:
     folder = write(lambda config, metadata: config.update(num_classes="$scripts.classes()"))
     with trusting(), pytest.raises(CheckpointError, match=r"num_classes cannot be resolved: .*PYTHONPATH") as caught:
-        bundle.describe(folder, {})
+        facts("bundle", folder)
     assert "\n" not in str(caught.value)
 
 
@@ -297,8 +296,8 @@ INVERT = {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing", 
 def test_steps_after_the_network_that_change_classes_are_noted(
     write: Write, steps: tuple[dict[str, Any], ...], notes: tuple[str, ...]
 ) -> None:
-    found = bundle.describe(write(after(*steps)), {}).notes
-    assert [note[: len(start)] for note, start in zip(found, notes, strict=True)] == list(notes)
+    stated = facts("bundle", write(after(*steps))).notes
+    assert [note[: len(start)] for note, start in zip(stated, notes, strict=True)] == list(notes)
 
 
 def test_a_note_on_a_bundle_reaches_its_model(write: Write) -> None:

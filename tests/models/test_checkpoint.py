@@ -20,10 +20,10 @@ from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, SegmentationModel, load, predict, resolve, save_checkpoint
 from freqbench.models.checkpoints import files
 from freqbench.models.checkpoints.files import Placed, read_placed
-from freqbench.models.foreign import bundle, frozen, nnunet
 
 from .conftest import TINY_ARGS as ARGS
 from .conftest import TINY_ROI as ROI
+from .conftest import network, weights_of
 
 CPU = torch.device("cpu")
 
@@ -73,9 +73,9 @@ def test_weights_are_found_behind_any_prefix_and_under_any_key(
     tmp_path: Path, key: str | None, prefix: str, wanted: tuple[str, ...]
 ) -> None:
     weights = {prefix + name: torch.full([2], float(i)) for i, name in enumerate(wanted)}
-    found = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
-    assert same(found.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
-    assert found.beside == ()
+    chosen = placed(tmp_path, {"epoch": 3, key: weights} if key else weights, wanted)
+    assert same(chosen.weights, {name: torch.full([2], float(i)) for i, name in enumerate(wanted)})
+    assert chosen.beside == ()
 
 
 def test_wrappers_of_a_part_of_the_network_are_taken_off(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ BESIDE = {
 
 
 @pytest.mark.parametrize(("weights", "beside", "prefix"), BESIDE.values(), ids=BESIDE)
-def test_what_a_training_keeps_beside_its_network_is_left_out_and_said(
+def test_tensors_beside_the_network_are_left_out_and_noted(
     tmp_path: Path, weights: dict[str, Tensor], beside: dict[str, Tensor], prefix: str
 ) -> None:
-    found = placed(tmp_path, {"state_dict": {**beside, **weights}})
-    assert same(found.weights, WEIGHTS)
-    assert (found.prefix, found.beside) == (prefix, tuple(beside))
-    assert f"1 tensors beside the network left out (first: {next(iter(beside))})" in str(found.note)
+    chosen = placed(tmp_path, {"state_dict": {**beside, **weights}})
+    assert same(chosen.weights, WEIGHTS)
+    assert (chosen.prefix, chosen.beside) == (prefix, tuple(beside))
+    assert f"1 tensors beside the network left out (first: {next(iter(beside))})" in str(chosen.note)
 
 
 @pytest.mark.parametrize("name", ["b.bias", "refine.w", "a.c.w"])
@@ -122,7 +122,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize(("sets", "prefixes"), TWICE.values(), ids=TWICE)
-def test_of_two_sets_that_fit_and_differ_one_has_to_be_chosen(
+def test_two_different_sets_that_fit_are_refused_until_one_is_chosen(
     tmp_path: Path, sets: dict[str, Any], prefixes: tuple[str, str]
 ) -> None:
     flat = {f"{at}.{key}": v for at, held in sets.items() if isinstance(held, dict) for key, v in held.items()}
@@ -318,7 +318,7 @@ UNSOUND: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
 def test_a_tensor_is_refused_by_name(
     tmp_path: Path, tiny_unet: nn.Module, spoil: Callable[[Tensor], Tensor], text: str
 ) -> None:
-    """Of a job, and by `doctor --checkpoint`, which has no network to compare with."""
+    """The job and `doctor --checkpoint`, which has no network to compare with, both refuse it."""
     weights = tiny_unet.state_dict()
     torch.save({**weights, FIRST: spoil(weights[FIRST])}, tmp_path / "m.pt")
     for read in (
@@ -358,24 +358,24 @@ def _wrapped(folder: Path, net: nn.Module) -> Any:
 def _bundle(folder: Path, net: nn.Module) -> Any:
     (folder / "models").mkdir()
     torch.save(net.state_dict(), folder / "models" / "model.pt")
-    return bundle.state_dict(str(folder), {})
+    return weights_of("bundle", str(folder))
 
 
 def _nnunet(folder: Path, net: nn.Module) -> Any:
     (folder / "fold_0").mkdir()
     (folder / "plans.json").write_text("{}")
     torch.save({"network_weights": net.state_dict()}, folder / "fold_0" / "checkpoint_final.pth")
-    return nnunet.state_dict(str(folder), {})
+    return weights_of("nnunet", str(folder))
 
 
 def _script(folder: Path, net: nn.Module) -> Any:
     torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, 4, 4, 4), check_trace=False), folder / "m.pt")
-    return frozen.network(str(folder / "m.pt"), {})
+    return network("torchscript", str(folder / "m.pt"))
 
 
 def _export(folder: Path, net: nn.Module) -> Any:
     torch.export.save(torch.export.export(net, (torch.rand(1, 1, 4, 4, 4),)), folder / "m.pt2")
-    return frozen.network(str(folder / "m.pt2"), {})
+    return network("torch_export", str(folder / "m.pt2"))
 
 
 WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
@@ -390,7 +390,7 @@ WAYS: Mapping[str, Callable[[Path, nn.Module], Any]] = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("export", marks=pytest.mark.integration)])
 def test_every_way_in_refuses_nan(tmp_path: Path, way: str) -> None:
-    """What a job gives, a zoo's file and the start of a training are read by the first two."""
+    """The first two read a job's file, a zoo's and the start of a training."""
     read = WAYS.get(way, _export)
     net = nn.Sequential(nn.Conv3d(1, 2, 1), nn.Conv3d(2, 2, 1)).eval()
     with trusting(True):
@@ -440,7 +440,7 @@ def _zipped(path: Path, inside: bytes) -> None:
         ),
     ],
 )
-def test_what_is_packed_or_of_another_format_is_named(
+def test_files_of_other_formats_are_named(
     tmp_path: Path, tiny_unet: nn.Module, write: Callable[[Path, bytes], object], text: str
 ) -> None:
     torch.save(tiny_unet.state_dict(), tmp_path / "inside.pt")

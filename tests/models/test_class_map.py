@@ -31,7 +31,7 @@ def test_probabilities_of_merged_classes_are_added(average: Any) -> None:
     assert (merged.num_classes, merged.outputs) == (3, 5)
 
 
-def test_it_is_part_of_the_identity_however_it_is_written() -> None:
+def test_class_map_is_part_of_the_identity_in_any_spelling() -> None:
     def model_id(**more: Any) -> str:
         return resolve(entry(**more), num_classes=3).model_id
 
@@ -82,10 +82,10 @@ def test_a_map_that_leaves_a_class_open_is_refused(more: dict[str, Any], text: s
 
 def test_a_folder_states_its_own_classes(tmp_path: Path) -> None:
     folder = meshnet_folder.write(tmp_path / "net")
-    found = ModelEntry(name="m", arch="meshnet", checkpoint=folder, class_map={1: [1, 2]})
-    assert resolve(found, num_classes=2).class_map == ((0,), (1, 2))
+    mapped = ModelEntry(name="m", arch="meshnet", checkpoint=folder, class_map={1: [1, 2]})
+    assert resolve(mapped, num_classes=2).class_map == ((0,), (1, 2))
     refused(
-        found.model_copy(update={"classes": 4}), f"m: {folder} has 3 output classes, classes wants 4", num_classes=2
+        mapped.model_copy(update={"classes": 4}), f"m: {folder} has 3 output classes, classes wants 4", num_classes=2
     )
 
 

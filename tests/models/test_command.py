@@ -66,7 +66,7 @@ def nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.mark.parametrize("axes", ["HWD", "-H-DW", "D-WH"])
-def test_it_sees_the_case_in_its_own_unit_and_its_labels_come_back_in_place(
+def test_command_sees_the_cases_own_unit_and_its_labels_come_back_in_place(
     tmp_path: Path, case: Case, axes: str
 ) -> None:
     logits = model(tmp_path, input={"axes": axes}).for_case(case)(case.image[None])
@@ -153,7 +153,7 @@ _CALLS = """
 import sys, torch
 from freqbench.core.input_space import Preprocess
 from freqbench.models.entry import InputAdapter
-from freqbench.models.foreign.command import Command
+from freqbench.models.sources.command import Command
 from types import SimpleNamespace
 import numpy as np
 case = SimpleNamespace(native_ranges=((0.0, 1.0),), affine=np.eye(4))
@@ -190,7 +190,7 @@ def test_a_command_and_its_files_go_with_a_caller_that_is_killed(tmp_path: Path,
     pytest.fail("the command's folder is left")
 
 
-def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tmp_path: Path) -> None:
+def test_identity_of_a_command_depends_on_its_files_and_not_on_path_or_time_limit(tmp_path: Path) -> None:
     for name in ("b", "c"):
         (tmp_path / name).mkdir()
     with trusting():
@@ -205,7 +205,7 @@ def test_its_identity_is_that_of_the_files_it_names_and_no_path_or_time_limit(tm
     assert first == moved != other
 
 
-def test_its_space_is_the_file_s_own_grid_or_that_of_the_job(tmp_path: Path) -> None:
+def test_space_of_a_command_is_the_files_grid_or_the_jobs(tmp_path: Path) -> None:
     with trusting():
         spaces = [
             resolve(entry(tmp_path, **more), num_classes=2, space=Preprocess(spacing=(2, 2, 2))).space
@@ -226,7 +226,7 @@ def test_a_stored_job_holds_the_same_command(tmp_path: Path) -> None:
         assert ModelEntry.model_validate_json(written.model_dump_json()) == written
 
 
-def test_it_needs_trust_and_a_program(tmp_path: Path) -> None:
+def test_command_needs_trust_and_a_program(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --trust-code"):
         resolve(entry(tmp_path), num_classes=2)
     with trusting():

@@ -42,9 +42,9 @@ def volume() -> Tensor:
 def test_probabilities_are_the_mean_of_the_members() -> None:
     """Two classes: the probability of the first is a sigmoid of the difference of slopes times the voxel."""
     x = volume()
-    found = ensemble(Linear(3, 1), Linear(0, 5), Linear(1, 1))(x).softmax(dim=1)[:, :1]
+    share = ensemble(Linear(3, 1), Linear(0, 5), Linear(1, 1))(x).softmax(dim=1)[:, :1]
     expected = (1 / (1 + torch.exp(-2 * x)) + 1 / (1 + torch.exp(5 * x)) + 0.5) / 3
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=0)
+    torch.testing.assert_close(share, expected, rtol=1e-13, atol=0)
 
 
 def test_the_gradient_stays_where_all_members_are_sure() -> None:
@@ -88,7 +88,7 @@ def test_members_that_do_not_go_together_are_refused(second: dict[str, Any], mes
         of(spec(MEMBERS[0]), spec(MEMBERS[1], **second))
 
 
-def test_it_is_predicted_as_its_members_are_or_as_it_says() -> None:
+def test_ensemble_is_predicted_as_its_members_or_as_its_entry_says() -> None:
     a, b = (spec(member, inference={"mirror": "HWD"}) for member in MEMBERS)
     assert of(a, b).inference.mirror == "HWD"
     assert of(a, spec(MEMBERS[1]), inference={"mirror": "H"}).inference.mirror == "H"

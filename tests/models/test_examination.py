@@ -12,7 +12,7 @@ import freqbench as fb
 from freqbench.core.errors import UserError
 from freqbench.core.plugins import trusting
 from freqbench.models import ModelEntry, examination, load, resolve
-from freqbench.models.examination import Findings, LogOfProbabilities, examine, windows
+from freqbench.models.examination import Examination, LogOfProbabilities, examine, windows
 
 ROI = (8, 6, 10)
 
@@ -108,19 +108,19 @@ class Gentle(Net):
         return torch.cat([0.4 + 0.1 * images, 0.6 - 0.1 * images, 0.3 * images], dim=1) + 0 * self.last.bias.sum()
 
 
-def findings(net: nn.Module, num_classes: int = 3, channels: int = 1) -> Findings:
+def findings(net: nn.Module, num_classes: int = 3, channels: int = 1) -> Examination:
     return examine(net.eval(), windows(channels, ROI), num_classes)
 
 
 @pytest.mark.parametrize("net", [Net(), LogSoftmax(), Gentle()])
 def test_logits_are_left_as_they_are(net: nn.Module) -> None:
-    assert findings(net) == Findings()
+    assert findings(net) == Examination()
 
 
 def test_probabilities_become_logits_whose_softmax_they_are() -> None:
-    found, images = findings(Softmax()), windows(1, ROI)
-    assert found == Findings(yields="probabilities")
-    mended = examination.mended(Softmax(), found.yields, found.singly)
+    result, images = findings(Softmax()), windows(1, ROI)
+    assert result == Examination(yields="probabilities")
+    mended = examination.mended(Softmax(), result.yields, result.singly)
     with torch.no_grad():
         assert torch.allclose(mended(images).softmax(1), Softmax()(images), atol=1e-6)
         assert torch.equal(mended(images).argmax(1), Net()(images).argmax(1))
@@ -168,11 +168,11 @@ def test_a_network_that_no_row_can_describe_is_refused(net: nn.Module, fault: st
 
 @pytest.mark.parametrize("net", [BatchStatistics(), ForOne()])
 def test_windows_of_a_network_that_mixes_a_batch_pass_one_by_one(net: nn.Module) -> None:
-    found, images = findings(net), windows(1, ROI)
-    assert found == Findings(singly=True)
+    result, images = findings(net), windows(1, ROI)
+    assert result == Examination(singly=True)
     with torch.no_grad():
         alone = torch.cat([net(image) for image in images.split(1)])
-        assert torch.equal(examination.mended(net, found.yields, found.singly)(images), alone)
+        assert torch.equal(examination.mended(net, result.yields, result.singly)(images), alone)
 
 
 def test_an_output_that_does_not_depend_on_the_volume_is_a_caution_of_every_row() -> None:

@@ -32,7 +32,7 @@ class Pointwise(nn.Module):
         return 8 * images * self.place
 
 
-def predicted(scores: Tensor, grid: FileGrid, **more: object) -> models.Prediction:
+def predicted(scores: Tensor, grid: FileGrid, **more: object) -> models.VolumePrediction:
     """The prediction in the file of logits 8 x `scores` `[K, H, W, D]`, in overlapping windows of 4 voxels."""
     model = SegmentationModel(Pointwise().eval(), roi=(4, 4, 4))
     made = models.prediction(model, scores, file_grid=grid, **more).in_file  # type: ignore[arg-type]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.conftest import facts, network
 from torch import Tensor, nn
 
 from freqbench.core.errors import CheckpointError, UserError
-from freqbench.models.foreign import frozen
 from freqbench.models.wrapper import SegmentationModel
 
 # Later torch releases deprecate TorchScript.
@@ -19,6 +19,8 @@ pytestmark = [
 ]
 
 ROI = (6, 8, 10)
+READER = "torch_export"
+"""Of both forms, which a file shows."""
 
 
 class Small(nn.Module):
@@ -88,35 +90,35 @@ def files(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
 def test_logits_and_gradients_are_those_of_the_network(
     net: nn.Module, images: Tensor, files: Mapping[str, str], form: str
 ) -> None:
-    model = SegmentationModel(frozen.network(files[form], {}).requires_grad_(False), ROI)
+    model = SegmentationModel(network(READER, files[form]).requires_grad_(False), ROI)
     weights = torch.rand(3, 3, *ROI, generator=torch.Generator().manual_seed(4))
-    found = []
+    passes = []
     for each in (model.eval(), net):
         x = images.clone().requires_grad_()
         logits = each(x)
         (weights * logits).sum().backward()
-        found.append((logits.detach(), x.grad))
-    (got, gradient), (wanted, wanted_gradient) = found
+        passes.append((logits.detach(), x.grad))
+    (got, gradient), (wanted, wanted_gradient) = passes
     torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", SAVES)
 def test_training_mode_switches_nothing_on(images: Tensor, files: Mapping[str, str], form: str) -> None:
-    model = frozen.network(files[form], {})
+    model = network(READER, files[form])
     torch.testing.assert_close(model.train()(images), model.eval()(images), rtol=0, atol=0)
 
 
 def test_an_exported_network_moves_to_another_device_with_all_that_its_graph_makes(files: Mapping[str, str]) -> None:
     """The meta device stands in for an accelerator: a tensor left on the CPU fails the addition."""
-    model = frozen.network(files["any"], {}).to("meta")
+    model = network(READER, files["any"]).to("meta")
     assert model(torch.empty(2, 1, *ROI, device="meta")).device.type == "meta"
 
 
 def test_an_archive_of_torch_export_says_its_sizes(files: Mapping[str, str]) -> None:
-    found = frozen.describe(files["one"], {})
-    assert (found.roi, found.num_classes, found.num_channels) == (ROI, 3, 1)
-    assert found.preprocess is None
+    stated = facts(READER, files["one"])
+    assert (stated.roi, stated.num_classes, stated.num_channels) == (ROI, 3, 1)
+    assert stated.space is None
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_refuses_what_contradicts_the_archive_and_what_it_does_not_say(
     files: Mapping[str, str], form: str, args: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        frozen.describe(files[form], args)
+        facts(READER, files[form], args=args)
 
 
 def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str], tmp_path: Path) -> None:
@@ -143,27 +145,27 @@ def test_refuses_other_files_in_one_line(net: nn.Module, files: Mapping[str, str
     half.write_bytes(Path(files["script"]).read_bytes()[:2000])
     for path in (weights, text, half):
         with pytest.raises(CheckpointError, match=r"expected a file of torch.jit.save or torch.export.save"):
-            frozen.network(str(path), {})
+            network(READER, str(path))
     with pytest.raises(CheckpointError, match="found none"):
-        frozen.network(str(tmp_path / "gone.pt"), {})
+        network(READER, str(tmp_path / "gone.pt"))
 
 
 def test_refuses_a_script_whose_weights_were_made_constants(net: nn.Module, tmp_path: Path) -> None:
     torch.jit.save(torch.jit.freeze(torch.jit.trace(net, torch.rand(1, 1, *ROI))), tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match=r"torch.jit.freeze"):
-        frozen.network(str(tmp_path / "a.pt"), {})
+        network(READER, str(tmp_path / "a.pt"))
 
 
 def test_refuses_a_batch_of_two_built_in(net: nn.Module, tmp_path: Path) -> None:
     torch.export.save(torch.export.export(net, (torch.rand(2, 1, *ROI),)), tmp_path / "a.pt2")
     with pytest.raises(UserError, match=r"got 2: export it with a dynamic batch"):
-        frozen.network(str(tmp_path / "a.pt2"), {})
+        network(READER, str(tmp_path / "a.pt2"))
 
 
 def test_refuses_several_outputs(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"got 1 in and 2 out"):
-        frozen.network(export_for_one(Twice().eval(), tmp_path / "a.pt2"), {})
-    model = frozen.network(script(Twice().eval(), tmp_path / "a.pt"), {})
+        network(READER, export_for_one(Twice().eval(), tmp_path / "a.pt2"))
+    model = network(READER, script(Twice().eval(), tmp_path / "a.pt"))
     with pytest.raises(UserError, match=r"returns one tensor, got list"):
         model(images)
 
@@ -175,6 +177,6 @@ class Closed(Small):
 
 @pytest.mark.parametrize("save", [script, export_for_one])
 def test_refuses_what_lets_no_gradient_through(images: Tensor, tmp_path: Path, save: Save) -> None:
-    model = frozen.network(save(Closed().eval(), tmp_path / "a.pt2"), {})
+    model = network(READER, save(Closed().eval(), tmp_path / "a.pt2"))
     with pytest.raises(UserError, match="gradients to its input"):
         model(images.requires_grad_())

@@ -43,7 +43,7 @@ def volume(shape: Shape, batch: int = 1, channels: int = 1) -> Tensor:
 
 
 def monais(predictor: Any, images: Tensor, settings: Inference = PLAIN, window_batch: int = 3) -> Tensor:
-    """What MONAI's inferer stitches, with the scores of the whole volume and the whole graph."""
+    """Logits that MONAI's inferer stitches, with the scores of the whole volume and the whole graph."""
     options = {"overlap": settings.overlap, "mode": settings.weighting, "sigma_scale": 0.125}
     # A copy, as MONAI weights it in place.
     return sliding_window_inference(images, ROI, window_batch, lambda windows: 1 * predictor(windows), **options)
@@ -96,8 +96,8 @@ def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overl
     model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:
         for window_batch in (1, 5):
-            found = predict(model, volume(shape), window_batch)
-            assert torch.equal(found.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
+            labelled = predict(model, volume(shape), window_batch)
+            assert torch.equal(labelled.long(), monais(net, volume(shape), settings, window_batch).argmax(1)[0])
 
 
 def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
@@ -105,8 +105,8 @@ def test_ties_that_rounding_makes_are_broken_like_monais() -> None:
     net = nn.Conv3d(1, 2, 1, bias=False).requires_grad_(False)
     net.weight[:, 0, 0, 0, 0] = torch.tensor([1.0, 1 + 2**-23])
     settings, image = Inference(overlap=0.6), volume((23, 9, 7)).float()
-    found = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
-    assert torch.equal(found.long(), monais(net, image, settings, 5).argmax(1)[0])
+    labelled = predict(SegmentationModel(net, ROI, inference=settings), image, 5)
+    assert torch.equal(labelled.long(), monais(net, image, settings, 5).argmax(1)[0])
 
 
 def test_finite_logits_are_labels_although_their_sum_overflows() -> None:
@@ -146,7 +146,7 @@ def test_channels_are_cut_together() -> None:
     assert torch.equal(predict(model, image[0], 5).long(), expected)
 
 
-def test_what_is_held_does_not_grow_with_the_first_axis() -> None:
+def test_memory_of_a_prediction_does_not_grow_with_the_first_axis() -> None:
     class Wide(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -208,7 +208,7 @@ SETTINGS = [
 
 
 def logits_of(net: nn.Module, images: Tensor, settings: Inference) -> Tensor:
-    """Of MONAI's inferer."""
+    """Logits of MONAI's inferer."""
     if settings.average == "probabilities":
         return monais(lambda windows: net(windows).softmax(1), images, settings).log()
     return monais(net, images, settings)
@@ -256,7 +256,7 @@ def test_a_class_without_any_probability_has_a_finite_gradient(net: nn.Module) -
 def test_gradient_is_that_through_the_whole_graph(
     net: nn.Module, shape: Shape, window_batch: int, settings: Inference
 ) -> None:
-    """Of a loss that couples all voxels, against autograd through MONAI's inferer, in float64."""
+    """The loss couples all voxels; autograd goes through MONAI's inferer, in float64."""
     labels = torch.randint(0, 3, (1, 1, *shape), generator=torch.Generator().manual_seed(2))
     gradients = []
     for forward in (sliding(net, window_batch, settings), lambda x: logits_of(net, x, settings)):
@@ -289,7 +289,7 @@ def test_windows_are_counted_forward_and_back(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("window_batch", [1, 3])
 def test_never_more_than_a_batch_of_windows_is_held(net: nn.Module, window_batch: int) -> None:
-    """What the graph keeps on the way forward are two volumes, whatever the network; each pass is of one batch."""
+    """The graph keeps two volumes on the way forward, whatever the network; each pass is of one batch."""
     kept, passed = [], []
     hook = net.register_forward_hook(lambda module, inputs, output: passed.append(len(output)))
     images = volume((20, 9, 7)).requires_grad_()
@@ -311,9 +311,9 @@ def test_confidence_is_the_largest_probability_of_what_is_stitched(
     settings = {"average": average, "overlap": 0.5, "weighting": weighting}
     model = SegmentationModel(net, ROI, inference=validate(settings, Inference, where="t"))
     images = volume(shape)
-    found = prediction(model, images, with_confidence=True)
+    labelled = prediction(model, images, with_confidence=True)
     stitched = monais(lambda windows: model.averaged(net(windows)), images, model.inference)[0]
     expected = (stitched.softmax(dim=0) if average == "logits" else stitched).amax(dim=0)
-    torch.testing.assert_close(found.confidence, expected.float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.labels, predict(model, images), rtol=0, atol=0)
+    torch.testing.assert_close(labelled.confidence, expected.float(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(labelled.labels, predict(model, images), rtol=0, atol=0)
     assert prediction(model, images).confidence is None

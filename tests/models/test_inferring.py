@@ -58,8 +58,8 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
     roi = (64, 64, 64) if arch in ("rog", "unetr_pp", "sam_med3d", "swin_unetr") else SIZE
     net = skeleton(arch, 3, roi, args)
     weights = {f"net.{key}": value for key, value in net.state_dict().items()}
-    prefix, found, bare = recognised(weights)
-    assert (prefix, found) == ("net.", arch)
+    prefix, arch_shown, bare = recognised(weights)
+    assert (prefix, arch_shown) == ("net.", arch)
     shown = inferred(arch, bare)
     assert {name: shown.args.get(name) for name in args} == args
     assert shapes(skeleton(arch, 3, roi, shown.args)) == shapes(net)

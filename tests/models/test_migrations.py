@@ -58,13 +58,13 @@ def wanted() -> Weights:
     return weights
 
 
-def of_0_7(found: Weights) -> Weights:
+def of_0_7(weights: Weights) -> Weights:
     """The file of 0.9.1 to 1.3 with what 0.7 and 0.8 held besides."""
     unused = {
         f"{block}.conv3.conv.weight": torch.ones(width, width, 1, 1, 1)
         for block, width in {"encoder2.blocks.0.1": 8, "encoder2.blocks.1.1": 8, "encoder3.blocks.0.1": 16}.items()
     }
-    return {**found, "vit.patch_embedding.cls_token": torch.ones(1, 1, 48), **unused}
+    return {**weights, "vit.patch_embedding.cls_token": torch.ones(1, 1, 48), **unused}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_unetr_of_monai_0_7_gives_its_outputs(legacy: Legacy, unetr_files: dict[
 def test_age_of_unetr_is_recognised_from_the_keys(
     unetr_files: dict[str, Weights], wanted: Weights, migration: str
 ) -> None:
-    """With other classes too, so that the complaint is about the classes."""
+    """The age is recognised with other classes too, so that the complaint is about the classes."""
     roi, args = NETS["unetr"]
     of_seven = skeleton("unetr", 7, roi, args).state_dict()
     for each in (wanted, of_seven):
@@ -104,8 +104,8 @@ def test_weights_of_today_need_no_migration(wanted: Weights) -> None:
 
 @pytest.mark.parametrize("change", ["a key more", "a key less"])
 def test_migration_hides_no_other_difference(unetr_files: dict[str, Weights], wanted: Weights, change: str) -> None:
-    for found in unetr_files.values():
-        damaged = {**found, "vit.extra": torch.ones(1)} if change == "a key more" else dict(found)
+    for weights in unetr_files.values():
+        damaged = {**weights, "vit.extra": torch.ones(1)} if change == "a key more" else dict(weights)
         if change == "a key less":
             del damaged["vit.norm.weight"]
         assert recognise("unetr", damaged, wanted) is None

@@ -8,7 +8,8 @@ import torch
 
 from freqbench.core.types import Shape
 from freqbench.job.rehearsal import SMALL_ARGS
-from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, resolve
+from freqbench.models import MODELS, ModelEntry, build, forward_flops, load, loading, resolve
+from freqbench.models.cost import traced
 from freqbench.models.networks.architectures import complete_args
 from freqbench.models.networks.construction import skeleton
 
@@ -100,7 +101,7 @@ def test_flops_of_attention_are_counted_too() -> None:
 
 
 @pytest.mark.parametrize("arch", ["unet", "segresnet"])
-def test_what_resolving_counted_is_what_counting_anew_gives(arch: str) -> None:
+def test_counts_of_resolving_equal_those_of_counting_anew(arch: str) -> None:
     spec = resolve(ModelEntry(name="m", arch=arch, checkpoint="random", roi=(64, 64, 64)), 3)
-    assert spec.flops == forward_flops(replace(spec, flops=None))
+    assert (spec.flops, spec.step_bytes) == traced(spec, loading.skeleton(spec))
     assert forward_flops(replace(spec, flops=1)) == 1, "nothing is traced again"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from models import nnunet_folder
+from models.conftest import facts, network
 from models.nnunet_folder import CT, PATCH, Change, direct, new_architecture, old_architecture
 
 from freqbench.core.errors import CheckpointError, UserError
-from freqbench.models.foreign import nnunet
 
 pytest.importorskip("dynamic_network_architectures", reason="dynamic-network-architectures is not installed")
 
@@ -34,11 +34,10 @@ def test_computes_what_the_class_built_directly_computes(
 ) -> None:
     trained = direct(cls)
     folder = write(architecture=architecture(cls), network=trained)
-    network = nnunet.network(folder, {}).eval()
-    network.load_state_dict(nnunet.state_dict(folder, {}), strict=True)
+    net = network("nnunet", folder, with_weights=True).eval()
     images = torch.rand(1, 1, *PATCH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(network(images), trained(images)[0], rtol=0, atol=0)
+        torch.testing.assert_close(net(images), trained(images)[0], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("codes", ["LPS", "RAS", "LAS", "PSR", "IRA"])
@@ -56,7 +55,7 @@ def test_the_network_is_given_the_array_that_itk_reads(
     wanted = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))).transpose(transpose)
     volume = nibabel.as_closest_canonical(nibabel.load(tmp_path / "a.nii.gz")).get_fdata(dtype=np.float32)
     folder = write(lambda plans, dataset, checkpoint: plans.update(transpose_forward=transpose))
-    adapter = nnunet.describe(folder, args).input.of_file(codes)
+    adapter = facts("nnunet", folder, args=args).input.of_file(codes)
     np.testing.assert_array_equal(adapter.to_network_axes(torch.from_numpy(volume.copy())[None, None])[0, 0], wanted)
 
 
@@ -79,18 +78,18 @@ def test_the_network_is_given_the_array_that_itk_reads(
     ],
 )
 def test_axes_spacing_and_classes(write: Write, change: Change, axes: str, spacing: tuple[float, ...]) -> None:
-    found = nnunet.describe(write(change), {})
-    assert found.preprocess is not None
-    assert (found.input.axes, found.preprocess.spacing, found.num_classes) == (axes, spacing, 3)
+    stated = facts("nnunet", write(change))
+    assert stated.space is not None
+    assert (stated.input.axes, stated.space.spacing, stated.num_classes) == (axes, spacing, 3)
 
 
 def test_ct_intensities_become_what_nnunet_makes_of_them(write: Write) -> None:
-    found = nnunet.describe(write(), {})
+    stated = facts("nnunet", write())
     native = np.array([-1000.0, -60.0, 0.0, 90.0, 340.0, 2000.0])
-    assert found.preprocess is not None
-    low, high = found.preprocess.intensity["window"]  # type: ignore[index,misc]
+    assert stated.space is not None
+    low, high = stated.space.intensity["window"]  # type: ignore[index,misc]
     unit = np.clip((native - low) / (high - low), 0, 1)
-    got = found.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
+    got = stated.input.to_network(torch.from_numpy(unit).reshape(1, 1, -1, 1, 1)).flatten()
     np.testing.assert_allclose(np.sort(got), (np.clip(native, -60, 340) - 90) / 120, atol=1e-12)
 
 
@@ -106,19 +105,19 @@ def test_other_normalisations(write: Write, scheme: str, intensity: Any, scale: 
     folder = write(
         lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(normalization_schemes=[scheme])
     )
-    found = nnunet.describe(folder, {})
-    assert found.preprocess is not None
-    assert (found.preprocess.intensity, found.input.scale) == (intensity, scale)
+    stated = facts("nnunet", folder)
+    assert stated.space is not None
+    assert (stated.space.intensity, stated.input.scale) == (intensity, scale)
 
 
 def test_a_wider_span_of_z_scores_clips_less(write: Write) -> None:
     zscore = {"normalization_schemes": ["ZScoreNormalization"]}
     folder = write(lambda plans, dataset, checkpoint: plans["configurations"]["3d_fullres"].update(zscore))
-    found = nnunet.describe(folder, {"z_score_limit": 12})
-    assert found.preprocess is not None
-    assert (found.preprocess.intensity, found.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
+    stated = facts("nnunet", folder, args={"z_score_limit": 12})
+    assert stated.space is not None
+    assert (stated.space.intensity, stated.input.scale) == ({"zscore": 12.0}, (-12.0, 12.0))
     with pytest.raises(UserError, match=r"z_score_limit"):
-        nnunet.describe(folder, {"z_score_limit": 0})
+        facts("nnunet", folder, args={"z_score_limit": 0})
 
 
 def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> None:
@@ -128,36 +127,36 @@ def test_several_channels_keep_their_own_mean_and_deviation(write: Write) -> Non
         dataset["channel_names"]["1"] = "CT late"
 
     folder = write(two, network=direct("PlainConvUNet", channels=2))
-    found = nnunet.describe(folder, {})
-    assert (found.num_channels, found.input.mean, found.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
-    nnunet.network(folder, {}).load_state_dict(nnunet.state_dict(folder, {}))
+    stated = facts("nnunet", folder)
+    assert (stated.num_channels, stated.input.mean, stated.input.std) == (2, (90.0, 10.0), (120.0, 20.0))
+    network("nnunet", folder, with_weights=True)
 
 
 def test_the_only_fold_is_taken_and_another_is_refused_by_name(write: Write) -> None:
     folder = Path(write())
     (folder / "fold_0").rename(folder / "fold_all")
-    assert nnunet.describe(str(folder), {}).num_classes == 3
+    assert facts("nnunet", str(folder)).num_classes == 3
     with pytest.raises(CheckpointError, match=r"expected fold_1/checkpoint_final.pth.*one of all"):
-        nnunet.describe(str(folder), {"fold": 1})
+        facts("nnunet", str(folder), args={"fold": 1})
 
 
 def test_the_hash_follows_plans_and_weights_and_not_the_place(write: Write, tmp_path: Path) -> None:
     folder = Path(write())
-    first = nnunet.describe(str(folder), {}).sha256
+    first = facts("nnunet", str(folder)).sha256
     moved = folder.rename(tmp_path / "elsewhere")
-    assert nnunet.describe(str(moved), {}).sha256 == first
+    assert facts("nnunet", str(moved)).sha256 == first
     (moved / "plans.json").write_text(json.dumps({**json.loads((moved / "plans.json").read_text()), "note": 1}))
-    assert nnunet.describe(str(moved), {}).sha256 != first
+    assert facts("nnunet", str(moved)).sha256 != first
 
 
 def full(plans: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = plans["configurations"]["3d_fullres"]
-    return found
+    section: dict[str, Any] = plans["configurations"]["3d_fullres"]
+    return section
 
 
 def arch(plans: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = full(plans)["architecture"]
-    return found
+    section: dict[str, Any] = full(plans)["architecture"]
+    return section
 
 
 ZSCORE_IN_MASK = {"normalization_schemes": ["ZScoreNormalization"], "use_mask_for_norm": [True]}
@@ -190,8 +189,8 @@ REFUSED: list[tuple[str, Change]] = [
 def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None:
     folder = write(change)
     with pytest.raises(UserError, match=message) as caught:  # noqa: PT012 (which of the two refuses is free)
-        nnunet.describe(folder, {})
-        nnunet.network(folder, {})
+        facts("nnunet", folder)
+        network("nnunet", folder)
     assert "\n" not in str(caught.value)
 
 
@@ -207,7 +206,7 @@ def test_refuses_in_one_line(write: Write, message: str, change: Change) -> None
 def test_refuses_arguments_in_one_line(write: Write, args: dict[str, Any], message: str) -> None:
     folder = write()
     with pytest.raises(UserError, match=message):
-        nnunet.describe(folder, args)
+        facts("nnunet", folder, args=args)
 
 
 @pytest.mark.parametrize("missing", ["plans.json", "dataset.json", "fold_0/checkpoint_final.pth"])
@@ -215,4 +214,4 @@ def test_refuses_an_incomplete_folder_by_name(write: Write, missing: str) -> Non
     folder = Path(write())
     (folder / missing).unlink()
     with pytest.raises(CheckpointError, match=Path(missing).name):
-        nnunet.describe(str(folder), {})
+        facts("nnunet", str(folder))

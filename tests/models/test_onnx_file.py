@@ -50,15 +50,15 @@ def test_a_network_of_known_operators_has_its_gradient(tmp_path: Path) -> None:
 def test_a_converted_network_that_computes_something_else_is_a_black_box(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from freqbench.models.foreign import onnx_file as reader
+    from freqbench.models.sources import onnx as reader
 
     path = onnx_file.write(tmp_path / "net.onnx")
     other = onnx_file.write(tmp_path / "other.onnx", seed=1)
     convert = reader._converted
     monkeypatch.setattr(reader, "_converted", lambda path: convert(other))
-    found = resolve(entry(path), num_classes=3).black_box
-    assert found is not None
-    assert found.startswith("its torch counterpart differs from ONNX Runtime by ")
+    reason = resolve(entry(path), num_classes=3).black_box
+    assert reason is not None
+    assert reason.startswith("its torch counterpart differs from ONNX Runtime by ")
 
 
 def test_arrays_in_a_file_beside_it_are_part_of_the_identity(tmp_path: Path) -> None:
@@ -102,7 +102,9 @@ def test_a_damaged_or_missing_file_is_one_line(tmp_path: Path) -> None:
     refused(entry(f"{tmp_path}/none.onnx"), f"{tmp_path}/none.onnx: expected a file, found none")
 
 
-def test_without_its_packages_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_the_command_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = onnx_file.write(tmp_path / "net.onnx")
     real = builtins.__import__
 

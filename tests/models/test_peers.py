@@ -77,7 +77,7 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
     overlap, weighting = float(rng.choice([0.0, 0.25, 0.5, 0.7])), str(rng.choice(["constant", "gaussian"]))
     settings = Inference(overlap=overlap, weighting=weighting, padding=padding)
     volume = torch.from_numpy(rng.random((1, channels, *shape)))
-    found = predict(SegmentationModel(net, ROI, adapter=adapter, inference=settings), volume)
+    labelled = predict(SegmentationModel(net, ROI, adapter=adapter, inference=settings), volume)
 
     order = ["HWD".index(letter) for letter in adapter.axes.replace("-", "")]
     turned = [2 + "HWD".index(axes) for axes in "HWD" if f"-{axes}" in adapter.axes]
@@ -91,7 +91,7 @@ def test_a_prediction_is_that_of_monais_inferer(seed: int) -> None:
         mode=settings.weighting, sigma_scale=0.125, **named
     )  # fmt: skip
     back = logits.permute(0, 1, *(2 + order.index(axis) for axis in range(3))).flip(turned)
-    agreement(found, back[0], 1e-9)
+    agreement(labelled, back[0], 1e-9)
 
 
 def write_volume(path: Path, voxels: npt.NDArray[Any], codes: str, spacing: tuple[float, ...]) -> None:
@@ -208,15 +208,15 @@ def test_a_prediction_is_that_of_nnunets_own_predictor(tmp_path: Path, nnunetv2:
     seen = prepared.adapter.to_network(case.image[None])
     np.testing.assert_allclose(seen[0].numpy(), data, atol=2e-4)
     grid = file_grid(dataset.file_label(ref), case, model.spec.space)
-    found = prediction(prepared, case.image, file_grid=grid)
-    labels = prepared.adapter.to_network_axes(found.labels[None, None])[0, 0]
+    labelled = prediction(prepared, case.image, file_grid=grid)
+    labels = prepared.adapter.to_network_axes(labelled.labels[None, None])[0, 0]
     agreement(labels, exact, 1e-4)
     # Its own sums are float16, in which weights near a window's corner vanish.
     assert (labels == logits.argmax(0)).float().mean() > 0.99
 
     managers = peer.plans_manager, peer.configuration_manager, peer.plans_manager.get_label_manager(content)
     exported = nnunetv2.convert_predicted_logits_to_segmentation_with_correct_shape(exact, *managers, facts)
-    in_file = found.in_file.labels.numpy()
+    in_file = labelled.in_file.labels.numpy()
     if reader.endswith("Reorient"):
         in_file = nibabel.orientations.apply_orientation(in_file, axcodes2ornt(tuple(codes)))
     assert (in_file == exported.transpose(2, 1, 0)).mean() > 0.999  # ties of its rounding

@@ -66,16 +66,16 @@ def clicked(label: Tensor, policy: PointPrompts = POLICY, spacing: Spacing = (1.
 
 
 def test_points_lie_deep_in_the_largest_component() -> None:
-    """Of a block of 8 voxels a side the deepest are 4 away from what is outside, the outermost 1."""
+    """The deepest voxels of a block of side 8 are 4 away from the outside, the outermost 1."""
     label = blocks((1, (2, 2, 2), (8, 8, 8)), (1, (14, 14, 14), (4, 4, 4)), (4, (14, 0, 0), (3, 3, 3)))
-    found = clicked(label, PointPrompts(count=27))
-    assert {index: len(points) for index, points in found.items()} == {1: 27, 4: 27}
-    assert int(found[1].min()) >= 3
-    assert int(found[1].max()) <= 8
+    clicks = clicked(label, PointPrompts(count=27))
+    assert {index: len(points) for index, points in clicks.items()} == {1: 27, 4: 27}
+    assert int(clicks[1].min()) >= 3
+    assert int(clicks[1].max()) <= 8
 
 
 def test_depth_is_in_millimetres() -> None:
-    """With slices 8 mm apart, the outermost of them are as deep as any voxel."""
+    """The outermost of slices that are 8 mm apart are as deep as any voxel."""
     label = blocks((1, (2, 2, 2), (8, 8, 4)))
     points = clicked(label, PointPrompts(count=6 * 6 * 4), (1.0, 1.0, 8.0))[1]
     assert {*points[:, 2].tolist()} == {2, 3, 4, 5}
@@ -87,7 +87,7 @@ def test_edge_of_a_volume_is_a_surface() -> None:
     assert (int(points[:, 1].min()), int(points[:, 1].max())) == (1, 6)
 
 
-def test_where_few_voxels_are_deep_the_deepest_are_taken() -> None:
+def test_points_are_the_deepest_voxels_if_few_are_deep() -> None:
     """A bar of one voxel's width has no inside: all of its voxels are asked for."""
     assert len(clicked(blocks((2, (3, 3, 3), (1, 1, 5))), PointPrompts(count=5))[2]) == 5
 
@@ -195,7 +195,7 @@ def test_surrogates_are_shown_prompts_too() -> None:
     assert other.seen
 
 
-def test_what_is_learned_from_several_cases_sees_the_prompts_of_each() -> None:
+def test_learning_from_several_cases_sees_the_prompts_of_each() -> None:
     net, model = witness()
     cases = [bright_where_clicked(), bright(blocks((1, (5, 5, 5), (9, 9, 9)), shape=(22, 21, 19)))]
     attack = cast(LearnedAttack, make("universal", eps=0.1, steps=2))

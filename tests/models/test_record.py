@@ -1,4 +1,4 @@
-"""What a checkpoint says of its own training, held against the dataset that it is scored on."""
+"""The record of a checkpoint's training, held against the dataset that it is scored on."""
 
 import re
 from collections.abc import Callable
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import tiny_job
-import torch
+from models.conftest import unresolved
 
 from freqbench import models
 from freqbench.core.errors import UserError
 from freqbench.core.types import CaseRef
 from freqbench.job.grid import Grid
 from freqbench.job.schema import build_dataset
-from freqbench.models import InputAdapter, ModelSpec
-from freqbench.models.checkpoints.record import axes_notes
+from freqbench.models import Facts, InputAdapter
+from freqbench.models.scoring_notes import axes_notes
 
 CLASSES = ["background", "liver", "spleen", "kidneys", "aorta", "gallbladder"]
 CT = {"intensity": {"window": [-175, 250]}, "crop_foreground": False}  # the phantom's own space
@@ -40,15 +40,15 @@ def grid(tmp_path: Path) -> Expand:
 
 
 def test_the_zoo_keeps_its_identities() -> None:
-    """Of the networks trained on revision 2 of the phantom: a change here recomputes earlier results."""
-    _, found = tiny_job.expanded(tiny_job.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
-    (cell,) = found.cells
+    """The networks were trained on revision 2 of the phantom: a change here recomputes earlier results."""
+    _, expanded = tiny_job.expanded(tiny_job.small(models=[{"name": "z", "checkpoint": "zoo://phantom/unet"}]))
+    (cell,) = expanded.cells
     assert (cell.cell_id, cell.source.model_id) == ("2a2a3e9d3537792d", "05944c5e1072c0e9")
-    assert found.warnings == ()
+    assert expanded.warnings == ()
 
 
 def test_a_network_of_another_space_is_attacked_there(grid: Expand) -> None:
-    """As if the job had said so: the same model by its identity."""
+    """The model has the identity that it has if the job says so."""
     (cell,) = grid(preprocess=OTHER).cells
     assert cell.source.space is not None
     assert (cell.source.space.spacing, cell.source.space.crop_foreground) == ((20, 20, 20), True)
@@ -115,8 +115,8 @@ def test_a_record_that_is_something_else_is_one_line(grid: Expand, metadata: dic
 def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Expand) -> None:
     dataset = build_dataset({"name": "phantom", "split": "test", "shape": [64, 48, 40]}, "x")
     prints = [ref.fingerprint for ref in dataset.refs()]
-    found = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
-    assert found.warnings == (
+    expanded = grid(training={"fingerprints": {"train": [prints[0], "0" * 16], "select": prints[:2]}})
+    assert expanded.warnings == (
         "m: 1 of 1 cases of phantom taught it (train) and 1 of 1 cases of phantom chose its weights (select): scores "
         "on them are flattered",
     )
@@ -138,17 +138,13 @@ def test_cases_that_taught_it_and_cases_that_chose_it_are_counted_apart(grid: Ex
     ],
 )
 def test_axes_that_a_network_is_assumed_to_take_are_said_beside_those_of_files(
-    tmp_path: Path, arch: str, axes: str, files: list[str], line: str | None
+    arch: str, axes: str, files: list[str], line: str | None
 ) -> None:
-    torch.save({"w": torch.ones(1)}, tmp_path / "m.pt")
-    spec = ModelSpec(
-        name="m", arch=arch, args={}, roi=(8, 8, 8), num_classes=2, checkpoint=str(tmp_path / "m.pt"),
-        checkpoint_sha256="0", input=InputAdapter(axes=axes),
-    )  # fmt: skip
+    spec = unresolved(arch, "m.pt", input=InputAdapter(axes=axes))
     refs = [
         CaseRef(case_id=f"c{i}", patient_id=f"c{i}", fingerprint=f"{i:016x}", shape=(8, 8, 8), axes=codes)
         for i, codes in enumerate(files)
     ]
-    notes = list(axes_notes(spec, "d", refs))
+    notes = list(axes_notes(spec, Facts(arch=arch, sha256="0"), "d", refs))
     assert len(notes) == (line is not None)
     assert all(re.search(str(line), note) for note in notes)

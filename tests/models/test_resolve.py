@@ -1,4 +1,4 @@
-"""From an entry of a job to a model that runs: every reader, seeds, migrations, one place that weights come from."""
+"""Way from an entry of a job to a model that runs: every reader, seeds, migrations, one place of its weights."""
 
 import json
 from pathlib import Path
@@ -50,27 +50,27 @@ def frozen_net() -> nn.Module:
 
 def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
     """It takes (x - mean) / std of HU on the axes of each file, the last one first, as its reader and plans say."""
-    found = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
-    assert (found.roi, found.num_channels, found.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
-    assert found.space is not None
-    assert found.space.spacing == (0.8, 1.0, 5.0)
-    assert (found.inference.weighting, found.inference.mirror) == ("nnunet", "JK")
-    x = volume(*found.roi)
+    resolved = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
+    assert (resolved.roi, resolved.num_channels, resolved.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
+    assert resolved.space is not None
+    assert resolved.space.spacing == (0.8, 1.0, 5.0)
+    assert (resolved.inference.weighting, resolved.inference.mirror) == ("nnunet", "JK")
+    x = volume(*resolved.roi)
     hu = -60 + 400 * x
     turned = ((hu - CT["mean"]) / CT["std"]).permute(0, 1, 4, 3, 2)
     with torch.no_grad():
         expected = direct("PlainConvUNet")(turned)[0].permute(0, 1, 4, 3, 2)
-        torch.testing.assert_close(load(found, CPU)(x), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load(resolved, CPU)(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    found = spec(bundle=bundle(tmp_path / "b"))
-    assert (found.arch, found.roi, found.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
-    assert found.space is not None
-    assert found.space.spacing == (1.5, 1.6, 2.0)
+    resolved = spec(bundle=bundle(tmp_path / "b"))
+    assert (resolved.arch, resolved.roi, resolved.inference.overlap) == ("bundle", BUNDLE_ROI, 0.625)
+    assert resolved.space is not None
+    assert resolved.space.spacing == (1.5, 1.6, 2.0)
     x = volume(*BUNDLE_ROI)
     with torch.no_grad():  # its configuration scales to [-1, 1]
-        torch.testing.assert_close(load(found, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(load(resolved, CPU)(x), in_bundle()(2 * x - 1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -78,13 +78,13 @@ def test_a_bundle_is_a_model_in_its_own_space(tmp_path: Path) -> None:
 def test_a_frozen_file_is_a_model_under_trust_alone(arch: str, save: Any, tmp_path: Path) -> None:
     path = save(frozen_net(), tmp_path / "net.pt2")
     entry = {"arch": arch, "checkpoint": path, "roi": FROZEN_ROI}
-    found = spec(trusted=True, **entry)
-    assert found.needs_trust
+    resolved = spec(trusted=True, **entry)
+    assert resolved.needs_trust
     with torch.no_grad():
         expected = frozen_net()(volume(*FROZEN_ROI))
         with trusting():
-            torch.testing.assert_close(load(found, CPU)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
-    for run in (lambda: spec(**entry), lambda: load(found, CPU)):
+            torch.testing.assert_close(load(resolved, CPU)(volume(*FROZEN_ROI)), expected, rtol=1e-5, atol=1e-5)
+    for run in (lambda: spec(**entry), lambda: load(resolved, CPU)):
         with pytest.raises(UserError, match=r"needs --trust-code"):
             run()
 
@@ -99,14 +99,14 @@ def test_a_folder_of_other_classes_or_channels_is_refused(reader: Any, tmp_path:
         resolve(ModelEntry(name="m", **where), num_classes=3, num_channels=2)
 
 
-def test_what_the_job_says_stands_before_what_the_folder_says(tmp_path: Path) -> None:
+def test_settings_of_the_job_replace_those_of_the_folder(tmp_path: Path) -> None:
     path = bundle(tmp_path / "b")
     own = {"input": {"scale": (0, 5)}, "inference": {"overlap": 0.25}, "preprocess": {"spacing": (1, 1, 1)}}
-    found = spec(bundle=path, roi=(8, 16, 32), **own)
-    assert (found.roi, found.inference.overlap, found.input.scale) == ((8, 16, 32), 0.25, (0, 5))
-    assert found.space is not None
-    assert found.space.spacing == (1, 1, 1)
-    assert found.model_id != spec(bundle=path).model_id
+    resolved = spec(bundle=path, roi=(8, 16, 32), **own)
+    assert (resolved.roi, resolved.inference.overlap, resolved.input.scale) == ((8, 16, 32), 0.25, (0, 5))
+    assert resolved.space is not None
+    assert resolved.space.spacing == (1, 1, 1)
+    assert resolved.model_id != spec(bundle=path).model_id
 
 
 def test_axes_that_a_job_leaves_out_stay_those_of_the_architecture_and_of_the_folder(tmp_path: Path) -> None:
@@ -150,13 +150,13 @@ def test_random_takes_a_seed() -> None:
     assert (first.seed, zero.seed, seven.seed) == (0, 0, 7)
     assert first.model_id == zero.model_id != seven.model_id
     wanted = build("unet", 3, (8, 8, 8), UNET["args"], seed=7).state_dict()
-    found = load(seven, CPU).net.state_dict()
-    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
+    state = load(seven, CPU).net.state_dict()
+    assert all(torch.equal(state[key], wanted[key]) for key in wanted)
     assert not all(torch.equal(load(zero, CPU).net.state_dict()[key], wanted[key]) for key in wanted)
 
 
 @pytest.mark.parametrize("text", ["random:", "random:x", "random7", "Random"])
-def test_what_is_no_seed_is_a_path(text: str) -> None:
+def test_text_that_is_no_seed_is_a_path(text: str) -> None:
     with pytest.raises(CheckpointError, match=f"{text}: expected a"):
         spec(**UNET, checkpoint=text)
 
@@ -168,12 +168,12 @@ def test_a_migration_is_in_the_identity_and_none_is_not(tmp_path: Path) -> None:
     torch.save(net, tmp_path / "new.pt")
     torch.save(old, tmp_path / "old.pt")
     entry = {"arch": "unetr", "args": UNETR, "roi": (16, 16, 16)}
-    new, found, stated = (
+    new, recognised, stated = (
         spec(**entry, checkpoint=str(tmp_path / name), migration=migration)
         for name, migration in (("new.pt", None), ("old.pt", None), ("old.pt", "monai-1.4"))
     )
-    assert (new.migration, found.migration) == (None, "monai-1.4")
-    assert found.model_id == stated.model_id
+    assert (new.migration, recognised.migration) == (None, "monai-1.4")
+    assert recognised.model_id == stated.model_id
     as_it_is = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="none")
     assert as_it_is.model_id == new.model_id
     renamed = spec(**entry, checkpoint=str(tmp_path / "new.pt"), migration="monai-1.4")

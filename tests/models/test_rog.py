@@ -72,8 +72,8 @@ def authors_shapes(modalities: int, classes: int) -> dict[str, tuple[int, ...]]:
 
 def test_names_shapes_and_their_order_are_the_authors() -> None:
     weights = skeleton("rog", 3, (192, 192, 48), {}).state_dict()
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    assert list(found.items()) == list(authors_shapes(1, 3).items())
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    assert list(shapes.items()) == list(authors_shapes(1, 3).items())
     assert sum(value.numel() for value in weights.values()) == 2_596_347
 
 
@@ -87,7 +87,7 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """With strides that differ from stem to stem and from axis to axis."""
+    """Strides differ from stem to stem and from axis to axis."""
     roi = (64, 32, 16)
     net = build("rog", 3, roi, {"strides": PANCREAS}).double()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_logits_and_gradients_are_the_authors() -> None:
 
 
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
-    """With numpy's random state and the Dice of classes beside the weights, which are behind `module.ROG.`."""
+    """Numpy's random state and the Dice of classes lie beside the weights, which are behind `module.ROG.`."""
     weights = build("rog", 3, ROI, TINY, seed=7).state_dict()
     net = nn.Linear(1, 1)
     optimizer = torch.optim.Adam(net.parameters(), amsgrad=True)
@@ -123,9 +123,9 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     }
     path = tmp_path / "best_dice.pth.tar"
     torch.save(state, path)
-    found = load(resolve(entry(checkpoint=str(path)), 3), CPU).net.state_dict()
-    assert found.keys() == weights.keys()
-    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    state = load(resolve(entry(checkpoint=str(path)), 3), CPU).net.state_dict()
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[key], weights[key]) for key in weights)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {

@@ -122,7 +122,7 @@ GOLDEN = {
 
 
 def test_logits_and_gradients_are_the_authors() -> None:
-    """With blocks that fill windows up and blocks that do not, and negative intensities beside positive ones."""
+    """Some blocks fill windows up and some do not; negative intensities stand beside positive ones."""
     roi = (32, 32, 32)
     args = {"embed_dim": 24, "depth": 8, "num_heads": 2, "prompt_embed_dim": 48, "points": 2}
     net = build("sam_med3d", 3, roi, args).double()
@@ -144,18 +144,18 @@ def test_a_window_is_in_standard_deviations_from_the_mean_of_what_is_above_zero(
     given = torch.randn(2, 2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     given[1, 1] = 0.5
     given[1, 0] = -given[1, 0].abs()
-    found = standardised(given)
-    for one, result in zip(given[0], found[0], strict=True):
+    scaled = standardised(given)
+    for one, result in zip(given[0], scaled[0], strict=True):
         torch.testing.assert_close(result, (one - one[one > 0].mean()) / one[one > 0].std())
-    torch.testing.assert_close(found[1], torch.stack([given[1, 0], torch.zeros(4, 4, 4)]))
-    torch.testing.assert_close(standardised(1000 * given[:1]), found[:1])
+    torch.testing.assert_close(scaled[1], torch.stack([given[1, 0], torch.zeros(4, 4, 4)]))
+    torch.testing.assert_close(standardised(1000 * given[:1]), scaled[:1])
 
 
 # What a job says of it
 
 
 def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
-    """With the options of their command line beside the weights, and the state of what trained them."""
+    """The options of their command line lie beside the weights, and the state of the training."""
     weights = build("sam_med3d", 3, ROI, TINY, seed=7).state_dict()
     optimizer = torch.optim.AdamW(nn.Linear(1, 1).parameters())
     state = {
@@ -170,12 +170,12 @@ def test_a_checkpoint_of_the_authors_training_loads(tmp_path: Path) -> None:
     }
     torch.save(state, tmp_path / "sam_model_latest.pth")
     spec = resolve(entry(checkpoint=str(tmp_path / "sam_model_latest.pth"), args=TINY | {"points": 2}), 4)
-    found = load(spec, CPU).net.state_dict()
-    assert all(torch.equal(found[key], value) for key, value in weights.items()), "for any number of classes"
-    assert found.keys() == weights.keys()
+    state = load(spec, CPU).net.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in weights.items()), "for any number of classes"
+    assert state.keys() == weights.keys()
 
 
-def test_it_is_shown_a_point_of_each_class_unless_a_job_asks_for_more() -> None:
+def test_network_is_shown_one_point_of_each_class_by_default() -> None:
     specs = [resolve(entry(args=TINY | args), 3) for args in ({}, {"points": 2, "point_seed": 1})]
     assert all(each.is_prompted for each in (entry(), *specs))
     assert specs[0].model_id != specs[1].model_id

@@ -69,8 +69,8 @@ def test_slow_and_fast_decay_over_many_tokens_stay_finite_and_right() -> None:
     """Products of thousands of decays are far below the least float32: to divide by them would give no number."""
     u, delta, _, b, c, d = arguments(3000, 1, 2, 2)
     a = torch.tensor([[-1e-4, -50.0], [-1e-2, -5.0]], dtype=torch.float64)
-    found = selective_scan.selective_scan(*(each.float() for each in (u, delta, a, b, c, d)))
-    torch.testing.assert_close(found.double(), one_after_another(u, delta, a, b, c, d), rtol=1e-4, atol=1e-4)
+    scanned = selective_scan.selective_scan(*(each.float() for each in (u, delta, a, b, c, d)))
+    torch.testing.assert_close(scanned.double(), one_after_another(u, delta, a, b, c, d), rtol=1e-4, atol=1e-4)
 
 
 def test_memory_for_the_way_back_does_not_grow_with_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_memory_for_the_way_back_does_not_grow_with_the_state(monkeypatch: pytes
     assert sum(kept.values()) < 1.2 * sum(each.nbytes for each in given) < 0.5 * states
 
 
-def test_under_autocast_the_scan_has_full_precision() -> None:
+def test_scan_has_full_precision_under_autocast() -> None:
     given = [each.float() for each in arguments(50)]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(selective_scan.selective_scan(*given), selective_scan.selective_scan(*given))
@@ -155,7 +155,7 @@ def test_layer_adds_three_orders_of_the_tokens() -> None:
     torch.testing.assert_close(layer(tokens, slices=3), summed @ layer.out_proj.weight.T, rtol=1e-10, atol=1e-10)
 
 
-def test_what_mamba_and_the_gated_convolution_make_is_added_to_the_voxels() -> None:
+def test_outputs_of_mamba_and_the_gated_convolution_are_added_to_the_voxels() -> None:
     net = build("segmamba", 3, ROI, TINY)
     assert isinstance(net, segmamba.SegMamba)
     voxels = torch.rand(1, 4, 4, 4, 6, generator=torch.Generator().manual_seed(1))
@@ -218,8 +218,8 @@ def authors_shapes(feat_size: tuple[int, ...], depths: tuple[int, ...], channels
 
 def test_names_and_shapes_of_the_encoder_are_the_authors() -> None:
     weights = skeleton("segmamba", 4, (128, 128, 128), {}).state_dict()
-    found = {key: tuple(value.shape) for key, value in weights.items() if key.startswith("vit.")}
-    assert found == authors_shapes((48, 96, 192, 384), (2, 2, 2, 2), 1)
+    shapes = {key: tuple(value.shape) for key, value in weights.items() if key.startswith("vit.")}
+    assert shapes == authors_shapes((48, 96, 192, 384), (2, 2, 2, 2), 1)
     others = {key.split(".")[0] for key in weights if not key.startswith("vit.")}
     assert others == {*(f"encoder{i}" for i in range(1, 6)), *(f"decoder{i}" for i in range(1, 6)), "out"}
     assert weights["encoder5.layer.conv1.conv.weight"].shape == (768, 384, 3, 3, 3)

@@ -47,12 +47,12 @@ def entry(**changes: Any) -> ModelEntry:
 
 def by_slice(net: nn.Module, images: Tensor, slices: int, axis: int) -> Tensor:
     """The 2D network slice by slice, its stacks written out."""
-    found = []
+    planes = []
     length = images.shape[2 + axis]
     for middle in range(length):
         inside = [min(max(i, 0), length - 1) for i in range(middle - slices // 2, middle + slices // 2 + 1)]
-        found.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
-    return torch.stack(found, dim=2 + axis)
+        planes.append(net(torch.cat([images.select(2 + axis, i) for i in inside], dim=1)))
+    return torch.stack(planes, dim=2 + axis)
 
 
 @pytest.mark.parametrize("network", SMALL)
@@ -109,7 +109,7 @@ def held(net: nn.Module, images: Tensor) -> int:
 
 
 def test_activations_of_all_slices_are_not_held_at_once() -> None:
-    """Of a chunk that is computed again, its input alone is."""
+    """Only the input of a chunk that is computed again is held."""
     images = volume(1, 1, 16, 16, 32)
     inputs = 3 * images.nbytes
     assert held(net_of(roi=(16, 16, 32), chunk=32), images) > 5 * inputs
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_the_2d_network_is_read_by_its_own_keys(tmp_path: Path) 
         resolve(entry(checkpoint=str(tmp_path / "2d.pt"), args={**ARGS, "slices": 5}), 3)
 
 
-def test_its_own_checkpoint_says_all_and_may_run_in_other_chunks(tmp_path: Path) -> None:
+def test_own_checkpoint_needs_no_arguments_and_may_run_in_other_chunks(tmp_path: Path) -> None:
     args = {**ARGS, "slices": 5, "chunk": 4}
     path = str(tmp_path / "net.safetensors")
     save_checkpoint(path, net_of(slices=5).state_dict(), {"arch": "slices", "args": args, "roi": ROI}, half=False)

@@ -79,7 +79,7 @@ def golden_input(size: Shape) -> Tensor:
 
 
 def watched(net: nn.Module, places: dict[str, str]) -> dict[str, Tensor]:
-    """What the modules at these places give from now on, by name."""
+    """Outputs of the modules at these places from now on, by name."""
     seen: dict[str, Tensor] = {}
     for name, place in places.items():
         net.get_submodule(place).register_forward_hook(lambda *io, name=name: seen.update({name: io[2]}))
@@ -96,7 +96,7 @@ def summary(activation: Tensor) -> npt.NDArray[np.float64]:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configuration: str) -> None:
+def test_intermediate_values_are_the_authors(arrays: Path, configuration: str) -> None:
     """One pass under the formula's weights: modules on the way, and the three heads."""
     num_classes, size, args = CONFIGURATIONS[configuration]
     net = skeleton("unetr_pp", num_classes, size, args).to_empty(device="cpu")
@@ -111,10 +111,10 @@ def test_all_that_flows_through_the_network_is_the_authors(arrays: Path, configu
     for name, activation in seen.items():
         np.testing.assert_allclose(summary(activation), expected[f"act_{name}"], rtol=1e-4, atol=3e-4, err_msg=name)
     for head, step, atol in (("logits", 8, 3e-4), ("ds2", 4, 1e-3), ("ds3", 4, 1e-3)):
-        found = heads[head][0]
-        np.testing.assert_allclose(found[:, ::step, ::step, ::step], expected[f"{head}_sub"], rtol=0, atol=atol)
-        np.testing.assert_allclose(summary(found[None])[:4], expected[f"{head}_stats"], rtol=0, atol=atol)
-        voxels = torch.bincount(found.argmax(0).flatten(), minlength=len(found)).numpy()
+        features = heads[head][0]
+        np.testing.assert_allclose(features[:, ::step, ::step, ::step], expected[f"{head}_sub"], rtol=0, atol=atol)
+        np.testing.assert_allclose(summary(features[None])[:4], expected[f"{head}_stats"], rtol=0, atol=atol)
+        voxels = torch.bincount(features.argmax(0).flatten(), minlength=len(features)).numpy()
         assert np.abs(voxels - expected[f"{head}_argmax_hist"]).max() <= 20
 
 
@@ -123,8 +123,8 @@ def test_keys_shapes_and_types_are_the_authors_in_their_order(arrays: Path, conf
     golden = contents(arrays, configuration)
     net = skeleton("unetr_pp", *CONFIGURATIONS[configuration])
     weights = net.state_dict(keep_vars=True)
-    found = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
-    assert found == golden["entries"]
+    entries = [[key, list(value.shape), str(value.dtype).removeprefix("torch.")] for key, value in weights.items()]
+    assert entries == golden["entries"]
     assert sum(parameter.numel() for parameter in net.parameters()) == golden["n_parameters_unique"]
     tied = [[key, key.replace(".E.", ".F.")] for key in weights if ".E." in key]
     assert [pair for pair in tied if weights[pair[0]] is weights[pair[1]]] == golden["aliased_pairs"]

@@ -139,9 +139,9 @@ def test_a_checkpoint_of_the_bundle_serves_both_modes(tmp_path: Path, key: str |
     theirs = network(["liver", "spleen"])
     weights = theirs.state_dict()
     torch.save({key: weights} if key else weights, tmp_path / "model.pt")
-    found = entry(classes=["liver", "spleen"], points=1).model_copy(update={"checkpoint": str(tmp_path / "model.pt")})
-    for args in (found.args, {**found.args, "points": 0}):
-        model = load(resolve(found.model_copy(update={"args": args}), 3), torch.device("cpu"))
+    scorer = entry(classes=["liver", "spleen"], points=1).model_copy(update={"checkpoint": str(tmp_path / "model.pt")})
+    for args in (scorer.args, {**scorer.args, "points": 0}):
+        model = load(resolve(scorer.model_copy(update={"args": args}), 3), torch.device("cpu"))
         assert all(torch.equal(model.net.state_dict()[name], value) for name, value in weights.items())
 
 

@@ -152,19 +152,19 @@ def test_two_orientations_in_one_dataset_are_one_attack_and_one_prediction(tmp_p
         torch.manual_seed(0)
         net = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv3d(4, 2, 3, padding=1)).double()
     model = SegmentationModel(net, (9, 8, 4), adapter=InputAdapter(axes="KJI"))
-    attack, found = make("fgsm", eps=0.1), []
+    attack, pairs = make("fgsm", eps=0.1), []
     for ref in dataset.refs():
         read = dataset.load(ref)
         doubles = Case(**{**vars(read), "image": read.image.double()})
         attacked = attack_case(attack, model, doubles, None, 1).adversarial
         flips = [1, 2] if ref.axes == "LPS" else []
-        found.append(
+        pairs.append(
             (predict(model.for_case(read), doubles.image).flip([axis - 1 for axis in flips]), attacked.flip(flips))
         )
     assert [ref.axes for ref in dataset.refs()] == ["RAS", "LPS"]
-    assert len(found[0][0].unique()) == 2
-    assert torch.equal(found[0][0], found[1][0])
-    torch.testing.assert_close(found[0][1], found[1][1])
+    assert len(pairs[0][0].unique()) == 2
+    assert torch.equal(pairs[0][0], pairs[1][0])
+    torch.testing.assert_close(pairs[0][1], pairs[1][1])
 
 
 def test_members_of_an_ensemble_are_given_each_file_as_it_lies() -> None:

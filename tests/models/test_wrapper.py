@@ -1,4 +1,4 @@
-"""What stands between a volume and a network: closed forms, gradients, whole predictions, refusals."""
+"""The wrapper between a volume and a network: closed forms, gradients, whole predictions, refusals."""
 
 from typing import Any
 
@@ -64,11 +64,11 @@ def test_a_turned_model_predicts_what_its_network_predicts_on_the_turned_volume(
     image = volume(1, (12, 16, 11))[0]
     turned = SegmentationModel(net, (8, 8, 6), adapter=InputAdapter(axes="D-WH"))
     plain = SegmentationModel(net, (6, 8, 8))
-    found = predict(turned, image)
+    predicted = predict(turned, image)
     expected = predict(plain, image.flip(2).permute(0, 3, 2, 1)).permute(2, 1, 0).flip(1)
-    assert found.shape == image.shape[1:]
-    assert len(found.unique()) > 1
-    assert torch.equal(found, expected)
+    assert predicted.shape == image.shape[1:]
+    assert len(predicted.unique()) > 1
+    assert torch.equal(predicted, expected)
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ WINDOW = (32, 32, 16)
 def test_a_small_window_is_padded_and_cropped_inside_the_gradient(tiny_unet: nn.Module) -> None:
     images = torch.rand(2, 1, 29, 32, 10, requires_grad=True)
     padded = F.pad(images.detach(), (3, 3, 0, 0, 1, 2)).requires_grad_()
-    found, expected = SegmentationModel(tiny_unet, WINDOW)(images), tiny_unet(padded)[:, :, 1:30, :, 3:13]
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    found[:, 1].sum().backward()
+    logits, expected = SegmentationModel(tiny_unet, WINDOW)(images), tiny_unet(padded)[:, :, 1:30, :, 3:13]
+    torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    logits[:, 1].sum().backward()
     expected[:, 1].sum().backward()
     torch.testing.assert_close(images.grad, padded.grad[:, :, 1:30, :, 3:13], rtol=0, atol=0)
 

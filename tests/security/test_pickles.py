@@ -34,8 +34,8 @@ PACKAGE = Path(__file__).parents[2] / "freqbench"
 # Calls that can run what a file says, and where each may stand; `torch.load` and `numpy.load` by argument.
 GUARDED = {
     "pickle.Unpickler": {"metrics/weights.py"},  # restricted to arrays, of content whose hash is pinned
-    "torch.jit.load": {"models/foreign/frozen.py"},  # behind require_trust
-    "torch.export.load": {"models/foreign/frozen.py"},
+    "torch.jit.load": {"models/sources/frozen.py"},  # behind require_trust
+    "torch.export.load": {"models/sources/frozen.py"},
     "eval": {"attacks/core/declared.py"},  # of expressions in the package's own files, which an import would run too
     # The first behind require_trust, the others of names in a table of the package's own.
     "importlib.import_module": {"core/plugins.py", "__init__.py", "attacks/__init__.py", "models/__init__.py"},
@@ -45,7 +45,7 @@ GUARDED = {
         "models/networks/architectures.py",
         "models/networks/construction.py",
         "models/networks/inferring.py",
-        "models/foreign/nnunet.py",
+        "models/sources/nnunet.py",
     },
 }
 NEVER = (

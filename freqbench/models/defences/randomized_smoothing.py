@@ -17,7 +17,7 @@ Segment = Callable[[Iterable[Tensor]], Iterator[Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class VolumePrediction:
     """A model's prediction for one volume.
 
     Attributes:
@@ -35,10 +35,10 @@ class Prediction:
     radius: float = 0.0
     confidence: Tensor | None = None
     draws: Mapping[str, Sequence[float]] | None = None
-    in_file: "Prediction | None" = None
+    in_file: "VolumePrediction | None" = None
 
     @property
-    def scored(self) -> "Prediction":
+    def scored(self) -> "VolumePrediction":
         """The prediction on the grid on which it is scored."""
         return self.in_file or self
 
@@ -101,7 +101,7 @@ class RandomizedSmoothing(Defence):
         """Returns windows under noise, for an attacker. `vote` makes the prediction."""
         return torch.stack([self._noisy(window, seed) for window, seed in zip(images, seeds, strict=True)]), unchanged
 
-    def vote(self, segment: Segment, image: Tensor, key: int) -> Prediction:
+    def vote(self, segment: Segment, image: Tensor, key: int) -> VolumePrediction:
         """Predicts a volume `[1, C, H, W, D]`: `segment` gives label maps, the noise depends on `key`."""
 
         def count(kind: str, samples: int) -> Tensor:
@@ -113,7 +113,7 @@ class RandomizedSmoothing(Defence):
         agreeing = torch.zeros_like(guess, dtype=votes.dtype)
         for k, of_class in enumerate(votes):
             agreeing = torch.where(guess == k, of_class, agreeing)
-        return Prediction(
+        return VolumePrediction(
             labels=largest(votes),
             certified=holm_rejected(agreeing, self.samples, self.tau, self.alpha),
             radius=self.radius,

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat
 from torch import Tensor
 
 from freqbench.models.defences.base import Back, Defence, draw_seed, unchanged
-from freqbench.models.defences.randomized_smoothing import Prediction, Segment
+from freqbench.models.defences.randomized_smoothing import Segment, VolumePrediction
 from freqbench.ops.changes import draws_of
 
 Judge = Callable[[Tensor], Mapping[str, float]]
@@ -59,7 +59,9 @@ class Smoothing(Defence):
             [self.changed(window[None], seed) for window, seed in zip(images, seeds, strict=True)]
         ), unchanged
 
-    def vote(self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0) -> Prediction:
+    def vote(
+        self, segment: Segment, image: Tensor, key: int, judge: Judge | None = None, seed: int = 0
+    ) -> VolumePrediction:
         """Predicts a volume `[1, C, H, W, D]`: the draw of median score, or the first draw without a judge.
 
         `key` makes an endless row of draws; those of `seed` are the ones from `seed * samples` on.
@@ -71,12 +73,12 @@ class Smoothing(Defence):
             return segment(changed(draw_seed("smoothing", key, sample)) for sample in samples)
 
         if judge is None:
-            return Prediction(labels=next(predicted(samples[:1])))
+            return VolumePrediction(labels=next(predicted(samples[:1])))
         scores = [*map(judge, predicted(samples))]
         leading = [next(iter(of_draw.values())) for of_draw in scores]
         middle = sorted(range(len(samples)), key=leading.__getitem__)[(len(samples) - 1) // 2]
         columns = {name: sorted(of_draw[name] for of_draw in scores) for name in scores[0]}
-        return Prediction(labels=next(predicted(samples[middle : middle + 1])), draws=columns)
+        return VolumePrediction(labels=next(predicted(samples[middle : middle + 1])), draws=columns)
 
     def changed(self, volumes: Tensor, seed: int) -> Tensor:
         """Applies one draw to volumes `[B, C, H, W, D]`, and clamps the result."""

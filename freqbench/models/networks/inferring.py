@@ -144,7 +144,7 @@ def _unet(weights: Weights) -> Inferred:
     first = "model.0.conv.unit0." if args["num_res_units"] else "model.0."
     last = weights.get("model.2.1.conv.unit0.conv.weight")
     norms = {key.removeprefix(f"{first}adn.N.") for key in weights if key.startswith(f"{first}adn.N.")}
-    unclear = _norm(norms, args, "norm", "batch")
+    unclear = _norm(norms, args, "norm")
     if f"{first}adn.A.weight" not in weights:
         unclear = (*unclear, "act")
     if f"{first}conv.bias" not in weights:
@@ -157,79 +157,73 @@ def _unet(weights: Weights) -> Inferred:
 
 
 def _unetr(weights: Weights) -> Inferred:
-    first = weights["encoder1.layer.conv1.conv.weight"]
-    mlp = weights["vit.blocks.0.mlp.linear1.weight"]
+    first, mlp = weights["encoder1.layer.conv1.conv.weight"], weights["vit.blocks.0.mlp.linear1.weight"]
     args: dict[str, Any] = {"feature_size": len(first), "mlp_dim": mlp.shape[0], "hidden_size": mlp.shape[1]}
-    embedding = "vit.patch_embedding.patch_embeddings."
-    args["proj_type"] = "conv" if f"{embedding}weight" in weights else "perceptron"
+    args["proj_type"] = "conv" if "vit.patch_embedding.patch_embeddings.weight" in weights else "perceptron"
     args["qkv_bias"] = "vit.blocks.0.attn.qkv.bias" in weights
     args["conv_block"] = any(key.startswith("encoder2.blocks.0.1.") for key in weights)
     args["res_block"] = "decoder5.conv_block.conv3.conv.weight" in weights
-    unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name", "batch")
-    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+    return _unetr_like(weights, first, args)
 
 
 def _swin_unetr(weights: Weights) -> Inferred:
-    first = weights["swinViT.patch_embed.proj.weight"]
-    block = "swinViT.layers{}.0.blocks.{}.attn."
-    tables = [weights[block.format(i, 0) + "relative_position_bias_table"] for i in range(1, 5)]
+    first, hidden = (weights[f"swinViT.{key}.weight"] for key in ("patch_embed.proj", "layers1.0.blocks.0.mlp.linear1"))
+    attention = "swinViT.layers{}.0.blocks.{}.attn."
+    tables = [weights[attention.format(i, 0) + "relative_position_bias_table"] for i in range(1, 5)]
     args: dict[str, Any] = {"feature_size": len(first), "patch_size": first.shape[2]}
-    args["depths"] = tuple(_count(weights, block.format(i, "{}") + "qkv.weight") for i in range(1, 5))
+    args["depths"] = _depths(weights, attention + "qkv.weight", first=1)
     args["num_heads"] = tuple(table.shape[1] for table in tables)
     args["window_size"] = (round(tables[0].shape[0] ** (1 / (first.ndim - 2))) + 1) // 2
-    args["qkv_bias"] = f"{block.format(1, 0)}qkv.bias" in weights
-    hidden = weights["swinViT.layers1.0.blocks.0.mlp.linear1.weight"]
+    args["qkv_bias"] = f"{attention.format(1, 0)}qkv.bias" in weights
     args["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
     args["use_v2"] = any(key.startswith("swinViT.layers1c.") for key in weights)
     args["patch_norm"] = "swinViT.patch_embed.norm.weight" in weights
-    unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name", "batch")
-    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+    return _unetr_like(weights, first, args)
 
 
 def _segresnet(weights: Weights) -> Inferred:
-    first = weights["convInit.conv.weight"]
-    levels = _count(weights, "down_layers.{}.1.conv1.conv.weight")
+    first, last = weights["convInit.conv.weight"], weights.get("conv_final.2.conv.weight")
     args: dict[str, Any] = {"init_filters": len(first)}
-    args["blocks_down"] = tuple(_count(weights, f"down_layers.{i}.{{}}.conv1.conv.weight", 1) for i in range(levels))
-    args["blocks_up"] = tuple(_count(weights, f"up_layers.{i}.{{}}.conv1.conv.weight") for i in range(levels - 1))
+    args["blocks_down"] = _depths(weights, "down_layers.{}.{}.conv1.conv.weight", start=1)
+    args["blocks_up"] = _depths(weights, "up_layers.{}.{}.conv1.conv.weight")
     if "up_samples.0.1.deconv.weight" in weights:
         args["upsample_mode"] = "deconv"
     elif _keys(weights, "up_samples.0.1."):
         args["upsample_mode"] = "pixelshuffle"
-    last = weights.get("conv_final.2.conv.weight")
     if last is None:
         args["use_conv_final"] = False
-    norms, unclear = _keys(weights, "down_layers.0.1.norm1."), tuple[str, ...]()
+    norms = _keys(weights, "down_layers.0.1.norm1.")
     if "running_mean" in norms:
         args["norm"] = "batch"
     elif not norms:
         args["norm"] = "instance"
-    return _with_channels(args, first, last, unclear)
+    return _with_channels(args, first, last)
 
 
 def _unetr_pp(weights: Weights) -> Inferred:
-    encoder, block = "unetr_pp_encoder.", "decoder5.decoder_block.0."
-    first = weights[f"{encoder}downsample_layers.0.0.conv.weight"]
-    stages = range(_count(weights, encoder + "stages.{}.0.gamma"))
-    args: dict[str, Any] = {"stem": tuple(first.shape[2:])}
-    args["feature_size"] = len(weights["encoder1.conv1.conv.weight"])
-    args["dims"] = tuple(len(weights[f"{encoder}stages.{i}.0.gamma"]) for i in stages)
-    args["depths"] = tuple(_count(weights, f"{encoder}stages.{i}.{{}}.gamma") for i in stages)
-    args["decoder_depth"] = _count(weights, block + "{}.gamma")
-    args["num_heads"] = len(weights[f"{encoder}stages.0.0.epa_block.temperature"])
-    args["proj_sizes"] = tuple(len(weights[f"{encoder}stages.{i}.0.epa_block.E.weight"]) for i in stages)
-    args["decoder_proj_size"] = len(weights[f"{block}0.epa_block.E.weight"])
-    args["conv_blocks"] = 2 if f"{encoder}stages.0.0.conv52.conv1.conv.weight" in weights else 1
+    stages, block = "unetr_pp_encoder.stages.{}.", "decoder5.decoder_block.0."
+    first = weights["unetr_pp_encoder.downsample_layers.0.0.conv.weight"]
+    args: dict[str, Any] = {
+        "stem": tuple(first.shape[2:]),
+        "feature_size": len(weights["encoder1.conv1.conv.weight"]),
+        "dims": _lengths(weights, stages + "0.gamma"),
+        "depths": _depths(weights, stages + "{}.gamma"),
+        "decoder_depth": _count(weights, block + "{}.gamma"),
+        "num_heads": len(weights[stages.format(0) + "0.epa_block.temperature"]),
+        "proj_sizes": _lengths(weights, stages + "0.epa_block.E.weight"),
+        "decoder_proj_size": len(weights[f"{block}0.epa_block.E.weight"]),
+        "conv_blocks": 2 if stages.format(0) + "0.conv52.conv1.conv.weight" in weights else 1,
+    }
     return _with_channels(args, first, weights["out1.conv.conv.weight"])
 
 
 def _segmamba(weights: Weights) -> Inferred:
-    first = weights["vit.downsample_layers.0.0.weight"]
-    stages = range(_count(weights, "vit.stages.{}.0.mamba.D"))
-    args: dict[str, Any] = {"feat_size": tuple(weights[f"vit.gscs.{i}.proj.weight"].shape[0] for i in stages)}
-    args["depths"] = tuple(_count(weights, f"vit.stages.{i}.{{}}.mamba.D") for i in stages)
-    args["hidden_size"] = weights["decoder5.transp_conv.conv.weight"].shape[0]
-    return _with_channels(args, first, weights["out.conv.conv.weight"])
+    args = {
+        "feat_size": _lengths(weights, "vit.gscs.{}.proj.weight"),
+        "depths": _depths(weights, "vit.stages.{}.{}.mamba.D"),
+        "hidden_size": len(weights["decoder5.transp_conv.conv.weight"]),
+    }
+    return _with_channels(args, weights["vit.downsample_layers.0.0.weight"], weights["out.conv.conv.weight"])
 
 
 def _rog(weights: Weights) -> Inferred:
@@ -238,11 +232,9 @@ def _rog(weights: Weights) -> Inferred:
 
 
 def _vista3d(weights: Weights) -> Inferred:
-    encoder = "image_encoder.encoder."
-    first = weights[f"{encoder}conv_init.weight"]
-    levels = range(_count(weights, encoder + "layers.{}.blocks.0.conv1.weight"))
-    depths = tuple(_count(weights, f"{encoder}layers.{i}.blocks.{{}}.conv1.weight") for i in levels)
-    return Inferred(args={"feature_size": len(first), "blocks_down": depths}, in_channels=first.shape[1])
+    first = weights["image_encoder.encoder.conv_init.weight"]
+    depths = _depths(weights, "image_encoder.encoder.layers.{}.blocks.{}.conv1.weight")
+    return _with_channels({"feature_size": len(first), "blocks_down": depths}, first, None)
 
 
 def _sam_med3d(weights: Weights) -> Inferred:
@@ -272,10 +264,15 @@ def _with_channels(args: dict[str, Any], first: Tensor, last: Tensor | None, unc
     return Inferred(args=args, in_channels=first.shape[1], out_channels=outputs, unclear=unclear)
 
 
-def _norm(names: set[str], args: dict[str, Any], key: str, batch: str) -> tuple[str, ...]:
+def _unetr_like(weights: Weights, first: Tensor, args: dict[str, Any]) -> Inferred:
+    unclear = _norm(_keys(weights, "encoder1.layer.norm1."), args, "norm_name")
+    return _with_channels(args, first, weights["out.conv.conv.weight"], unclear)
+
+
+def _norm(names: set[str], args: dict[str, Any], key: str) -> tuple[str, ...]:
     """Notes batch normalisation by its statistics; returns the key if weights without statistics leave it open."""
     if "running_mean" in names:
-        args[key] = batch
+        args[key] = "batch"
     return (key,) if names and key not in args else ()
 
 
@@ -286,6 +283,17 @@ def _keys(weights: Weights, place: str) -> set[str]:
 def _count(weights: Weights, pattern: str, start: int = 0) -> int:
     """Returns how many numbers in a row, from `start`, make a key of the pattern."""
     return next(i for i in count(start) if pattern.format(i) not in weights) - start
+
+
+def _depths(weights: Weights, pattern: str, first: int = 0, start: int = 0) -> tuple[int, ...]:
+    """Returns how many blocks, from `start`, each stage has, from `first`, by the pattern of their keys."""
+    stages = range(first, first + _count(weights, pattern.format("{}", start), first))
+    return tuple(_count(weights, pattern.format(stage, "{}"), start) for stage in stages)
+
+
+def _lengths(weights: Weights, pattern: str) -> tuple[int, ...]:
+    """Returns the lengths of the weights whose keys a number in a row makes of the pattern."""
+    return tuple(len(weights[pattern.format(i)]) for i in range(_count(weights, pattern)))
 
 
 def _side(weight: Tensor) -> int | tuple[int, ...]:

@@ -60,7 +60,7 @@ class SegMamba(nn.Module):
         super().__init__()
         for name, numbers in {"feat_size": feat_size, "depths": depths}.items():
             require_positive(name, numbers, 4)
-        self.vit = _Encoder(in_channels, feat_size, depths)
+        self.vit = _MambaEncoder(in_channels, feat_size, depths)
         self.encoder1 = _basic(in_channels, feat_size[0])
         self.encoder2 = _basic(feat_size[0], feat_size[1])
         self.encoder3 = _basic(feat_size[1], feat_size[2])
@@ -84,7 +84,7 @@ class SegMamba(nn.Module):
         return logits
 
 
-class _Encoder(nn.Module):
+class _MambaEncoder(nn.Module):
     """Four stages of down-sampling, GSC and Mamba layers; each stage's output is normalised and goes through an MLP."""
 
     def __init__(self, in_channels: int, feat_size: Sequence[int], depths: Sequence[int]) -> None:

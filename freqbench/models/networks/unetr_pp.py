@@ -84,7 +84,7 @@ class UNETRPP(nn.Module):
             return nn.Sequential(*(_AttentionBlock(*sizes, *options) for _ in range(depth)))
 
         stages = [blocks(stage, depths[stage], proj_sizes[stage]) for stage in range(4)]
-        self.unetr_pp_encoder = _Encoder(in_channels, stem, dims, stages)
+        self.unetr_pp_encoder = _PairedAttentionEncoder(in_channels, stem, dims, stages)
         self.encoder1 = _residual(in_channels, feature_size, norm_name="instance")
         self.decoder5 = _Decoder(dims[3], dims[2], 2, blocks(2, decoder_depth, decoder_proj_size))
         self.decoder4 = _Decoder(dims[2], dims[1], 2, blocks(1, decoder_depth, decoder_proj_size))
@@ -108,7 +108,7 @@ class UNETRPP(nn.Module):
         return self.decoder2(d1, self.encoder1(images)), d1, d2
 
 
-class _Encoder(nn.Module):
+class _PairedAttentionEncoder(nn.Module):
     """The four stages, each after its down-sampling."""
 
     def __init__(self, in_channels: int, stem: Sequence[int], dims: Sequence[int], stages: list[nn.Sequential]) -> None:

@@ -26,7 +26,7 @@ from freqbench.engine import run
 from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
-from freqbench.models.entry import RUNS_CODE
+from freqbench.models.sources import source_of
 from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, require_labels, told_by
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
@@ -73,7 +73,8 @@ def _job(entry: Entry, trust_code: bool) -> Check:
         except UserError as error:
             return Check("job", "wrong", one_line(error))
         classes = [*(each.class_name for each in job.datasets), *(each.class_name for each in job.attacks)]
-        foreign = [name for name in (str(job.models[0].reader), *classes) if name in RUNS_CODE or names_class(name)]
+        reader = job.models[0].reader
+        foreign = [str(reader)] if source_of(reader).runs_code else [name for name in classes if names_class(name)]
         if foreign and not trust_code:
             return Check(
                 "job", "wrong", f"{foreign[0]}: needs --trust-code, as it is code of another package: read it first"

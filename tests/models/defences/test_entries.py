@@ -78,7 +78,7 @@ def test_a_defence_goes_around_an_ensemble_and_around_its_members() -> None:
         ({"defence": {"name": "total_variation"}, "adaptive": False}, "no adaptive: false beside total_variation"),
     ],
 )
-def test_what_is_wrong_is_one_line_with_its_place(changes: dict[str, Any], message: str) -> None:
+def test_wrong_defences_are_refused_in_one_line_with_their_place(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         expanded(small(models=[entry(**changes)]))
     assert "\n" not in str(caught.value)

@@ -100,8 +100,8 @@ def test_the_gradient_of_many_draws_comes_to_that_of_the_expected_probability() 
     for eot in (10, 1000):
         model.defence = defence_of({"name": "randomized_smoothing", "sigma": sigma, "eot": eot})
         x = torch.full((1, 1, 4, 4, 4), at, requires_grad=True)
-        (found,) = torch.autograd.grad(model(x, keys=[0]).log_softmax(dim=1)[:, 1].sum(), x)
-        errors.append(float((found - expected).square().mean().sqrt()))
+        (slope,) = torch.autograd.grad(model(x, keys=[0]).log_softmax(dim=1)[:, 1].sum(), x)
+        errors.append(float((slope - expected).square().mean().sqrt()))
     assert errors[1] < 0.03 * expected
     assert errors[1] < errors[0] / 5
 
@@ -166,19 +166,19 @@ def test_the_smoothed_noise_is_one_for_the_whole_volume() -> None:
     """Voxels that two windows hold have the same noise in both: else the radius would not be that of the volume."""
     net = Recorder()
     model = defended({**RANDOM[1], "samples": 1, "selection_samples": 1}, net)
-    found = prediction(model, torch.zeros(1, 1, 12, 8, 8))
+    smoothed = prediction(model, torch.zeros(1, 1, 12, 8, 8))
     first, second = net.shown[0][:2]
     torch.testing.assert_close(first[:, 4:], second[:, :4], rtol=0, atol=0)
     assert first.any()
-    assert found.radius == pytest.approx(0.3 * 0.6744897501960817)
+    assert smoothed.radius == pytest.approx(0.3 * 0.6744897501960817)
 
 
 def test_the_confidence_of_a_smoothed_model_is_the_share_of_votes() -> None:
     samples = 8
     model = defended({**RANDOM[1], "samples": samples, "selection_samples": 1}, Recorder())
-    found = prediction(model, torch.zeros(1, 1, 12, 8, 8))
-    assert found.confidence is not None
-    assert set((found.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
+    smoothed = prediction(model, torch.zeros(1, 1, 12, 8, 8))
+    assert smoothed.confidence is not None
+    assert set((smoothed.confidence * samples).unique().tolist()) <= set(range(samples // 2, samples + 1))
 
 
 # Every attack on defended models
@@ -195,7 +195,7 @@ DRAWING = ("pgd", "apgd", "cospgd", "vafa", "sa2", "square", "bases", "faa")  # 
     ("name", "kind"), [*((name, "naive bits") for name in ATTACKS), *((name, "resized") for name in DRAWING)]
 )
 def test_every_attack_takes_a_defended_model_and_repeats(name: str, kind: str) -> None:
-    """With draws, and where no gradient comes through: 0 / 0 would be no volume."""
+    """Draws are covered, and defences that let no gradient through: 0 / 0 would be no volume."""
     content, adaptive = DEFENCES[kind]
     model = SegmentationModel(Net(), (SIDE,) * 3, defence=defence_of(content), adaptive=adaptive).eval()
     images = torch.rand(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(1))

@@ -66,7 +66,7 @@ class Linear:
         return torch.full(volume.shape[2:], int(above), dtype=torch.uint8)
 
     def probability(self, volume: Tensor, sigma: float) -> float:
-        """Of class 1 under noise, in closed form."""
+        """Probability of class 1 under noise, in closed form."""
         margin = float((volume[0] * self.weights).sum()) + self.bias
         return NormalDist().cdf(margin / (sigma * float(self.weights.norm())))
 

@@ -35,8 +35,8 @@ def filtered(content: dict[str, object], images: Tensor) -> Tensor:
 def test_gaussian_smoothing_is_scipys(sigma: float) -> None:
     images = windows()
     expected = ndimage.gaussian_filter(images.numpy(), (0, 0, sigma, sigma, sigma), mode="nearest")
-    found = filtered({"name": "gaussian_smoothing", "sigma": sigma}, images)
-    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-12)
+    smoothed = filtered({"name": "gaussian_smoothing", "sigma": sigma}, images)
+    np.testing.assert_allclose(smoothed.numpy(), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -65,8 +65,8 @@ def test_dct_quantization_rounds_scipys_coefficients() -> None:
         coefficients = fft.dctn(255 * expected[place] - 128, axes=(2, 3, 4), norm="ortho")
         quantised = steps * np.round(coefficients / steps)
         expected[place] = (fft.idctn(quantised, axes=(2, 3, 4), norm="ortho") + 128) / 255
-    found = filtered({"name": "dct_quantization", "block": (4, 4, 3), "coarseness": 5}, images)
-    np.testing.assert_allclose(found.numpy(), expected.clip(0, 1), rtol=0, atol=1e-12)
+    smoothed = filtered({"name": "dct_quantization", "block": (4, 4, 3), "coarseness": 5}, images)
+    np.testing.assert_allclose(smoothed.numpy(), expected.clip(0, 1), rtol=0, atol=1e-12)
     assert np.abs(expected - images.numpy()).max() > 0.05
 
 
@@ -105,19 +105,19 @@ def test_channels_and_samples_are_filtered_by_themselves() -> None:
 
 
 def gradient(defence: Defence, images: Tensor, adaptive: bool) -> tuple[Tensor, Tensor]:
-    """Of a weighted sum of what the network sees, and the weights."""
+    """Gradient of a weighted sum of the network's input, and the weights."""
     x = images.clone().requires_grad_()
     seen, _ = defence.seen(x, range(len(images)), adaptive)
     weights = torch.randn(seen.shape, dtype=seen.dtype, generator=torch.Generator().manual_seed(5))
-    (found,) = torch.autograd.grad((seen * weights).sum(), x)
-    return found, weights
+    (slope,) = torch.autograd.grad((seen * weights).sum(), x)
+    return slope, weights
 
 
 @pytest.mark.parametrize("content", QUANTISING, ids=lambda content: content["name"])
 def test_an_adaptive_attacker_gets_the_identity_s_gradient_of_the_filtered_window(content: dict[str, object]) -> None:
     defence, images = defence_of(content), windows()
-    found, weights = gradient(defence, images, adaptive=True)
-    assert torch.equal(found, weights)
+    slope, weights = gradient(defence, images, adaptive=True)
+    assert torch.equal(slope, weights)
     seen, _ = defence.seen(images, [0, 0], adaptive=True)
     assert torch.equal(seen, defence.filtered(images))
     assert not torch.equal(seen, images)
@@ -125,8 +125,8 @@ def test_an_adaptive_attacker_gets_the_identity_s_gradient_of_the_filtered_windo
 
 @pytest.mark.parametrize("content", QUANTISING, ids=lambda content: content["name"])
 def test_a_naive_attacker_gets_no_gradient_through_a_rounding(content: dict[str, object]) -> None:
-    found, _ = gradient(defence_of(content), windows(), adaptive=False)
-    assert not found.any()
+    slope, _ = gradient(defence_of(content), windows(), adaptive=False)
+    assert not slope.any()
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_gradients_through_smooth_ones_are_those_of_finite_differences(content: 
 
 
 def test_total_variation_of_a_flat_window_has_a_gradient() -> None:
-    found, _ = gradient(defence_of({"name": "total_variation"}), torch.zeros(1, 1, 4, 4, 4), adaptive=True)
-    assert found.isfinite().all()
+    slope, _ = gradient(defence_of({"name": "total_variation"}), torch.zeros(1, 1, 4, 4, 4), adaptive=True)
+    assert slope.isfinite().all()
 
 
 def test_a_resized_window_stands_among_zeros_and_its_logits_come_back() -> None:

@@ -18,8 +18,18 @@ from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints.files import check_sound, is_safetensors, read_content
-from freqbench.models.entry import DEFAULT_ROI, InputAdapter
-from freqbench.models.foreign.common import Description, NoArgs, axes_towards, construct, fingerprint, read_object
+from freqbench.models.entry import DEFAULT_ROI, InputAdapter, ModelEntry
+from freqbench.models.sources.source import (
+    Facts,
+    NoArgs,
+    Source,
+    axes_towards,
+    construct,
+    fingerprint,
+    here,
+    read_object,
+)
+from freqbench.models.spec import ModelSpec
 
 TOPOLOGY = "model.json"
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {"linear": nn.Identity, "relu": nn.ReLU, "elu": nn.ELU}
@@ -68,7 +78,7 @@ class _Group(BaseModel):
     weights: tuple[_Entry, ...]
 
 
-class _Network(NamedTuple):
+class _Chain(NamedTuple):
     file: Path
     side: Shape
     num_channels: int
@@ -76,8 +86,8 @@ class _Network(NamedTuple):
     groups: list[_Group]
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Describes a network from its folder, or its `model.json`.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a network, from its folder, or its `model.json`.
 
     The window is the input's shape. The axes are those of an array in the orientation LIA (FreeSurfer's conformed
     volumes), as nibabel reads it.
@@ -85,15 +95,14 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     Raises CheckpointError for a file that is missing or not of this format, CheckpointError or UserError for the first
     layer that is not part of a chain of convolutions and activations.
     """
-    validate(dict(args), NoArgs, path)
-    network = _read(path)
-    names = (name for group in network.groups for name in group.paths)
-    weights = {name: _existing(network.file.parent / name) for name in names}
-    return Description(
-        roi=network.side,
-        num_classes=_convolutions(network)[-1].filters,
-        num_channels=network.num_channels,
-        sha256=fingerprint({TOPOLOGY: network.file, **weights}),
+    validate(dict(entry.args), NoArgs, path)
+    chain = _read(path)
+    return Facts(
+        arch="meshnet",
+        roi=chain.side,
+        num_classes=_convolutions(chain)[-1].filters,
+        num_channels=chain.num_channels,
+        sha256=_sha256(path, {}),
         input=_CONFORMED,
     )
 
@@ -103,13 +112,14 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     return TOPOLOGY, "*.bin", "*.safetensors"
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
+def network(spec: ModelSpec) -> nn.Module:
     """Builds the chain with fresh weights; the names of its parameters are those of the layers."""
-    spec = _read(path)
+    path = here(spec)
+    read = _read(path)
 
     def chain() -> nn.Module:
-        modules, channels = nn.Sequential(), spec.num_channels
-        for number, layer in enumerate(spec.layers):
+        modules, channels = nn.Sequential(), read.num_channels
+        for number, layer in enumerate(read.layers):
             if isinstance(layer, _Conv):
                 padding: Any = [d * (side // 2) for d, side in zip(layer.dilation_rate, layer.kernel_size, strict=True)]
                 conv = nn.Conv3d(
@@ -123,26 +133,32 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     return construct(path, chain)
 
 
-def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights, on the CPU, under the names of `network`'s parameters."""
-    spec = _read(path)
-    arrays = {name: array for group in spec.groups for name, array in _arrays(spec.file.parent, group)}
+    chain = _read(spec.checkpoint)
+    arrays = {name: array for group in chain.groups for name, array in _arrays(chain.file.parent, group)}
     state = {}
-    for layer in _convolutions(spec):
+    for layer in _convolutions(chain):
         for part, name in (("weight", "kernel"), ("bias", "bias")):
             if name == "bias" and not layer.use_bias:
                 continue
             if (array := arrays.pop(f"{layer.name}/{name}", None)) is None:
-                raise CheckpointError(f"{spec.file}: weightsManifest: expected {layer.name}/{name}, found none")
+                raise CheckpointError(f"{chain.file}: weightsManifest: expected {layer.name}/{name}, found none")
             # A kernel is [d, h, w, in, out]; torch wants [out, in, d, h, w].
             state[f"{_key(layer.name)}.{part}"] = array.permute(4, 3, 0, 1, 2) if array.dim() == 5 else array
     if arrays:
-        raise CheckpointError(f"{spec.file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
-    check_sound(str(spec.file), state)
-    return state
+        raise CheckpointError(f"{chain.file}: weightsManifest: {next(iter(arrays))} is of no layer: fetch both again")
+    check_sound(str(chain.file), state)
+    return state, None
 
 
-def _read(path: str) -> _Network:
+def _sha256(path: str, args: Mapping[str, Any]) -> str:
+    chain = _read(path)
+    names = (name for group in chain.groups for name in group.paths)
+    return fingerprint({TOPOLOGY: chain.file, **{name: _existing(chain.file.parent / name) for name in names}})
+
+
+def _read(path: str) -> _Chain:
     file = Path(path)
     file = file / TOPOLOGY if file.is_dir() else file
     content = read_object(file)
@@ -182,7 +198,7 @@ def _read(path: str) -> _Network:
         raise CheckpointError(f"{file}: expected a Conv3D, found none")
     side = triple(size if isinstance(size, int) and size > 0 else DEFAULT_ROI[0] for size in sizes[1:4])
     groups = [validate(group, _Group, f"{file}: weightsManifest") for group in content["weightsManifest"]]
-    return _Network(file, side, sizes[4], chain, groups)
+    return _Chain(file, side, sizes[4], chain, groups)
 
 
 def _inputs(layer: Any) -> list[str] | None:
@@ -194,8 +210,8 @@ def _inputs(layer: Any) -> list[str] | None:
         return ["?"]
 
 
-def _convolutions(network: _Network) -> list[_Conv]:
-    return [layer for layer in network.layers if isinstance(layer, _Conv)]
+def _convolutions(chain: _Chain) -> list[_Conv]:
+    return [layer for layer in chain.layers if isinstance(layer, _Conv)]
 
 
 def _key(name: str) -> str:
@@ -229,3 +245,8 @@ def _arrays(folder: Path, group: _Group) -> Iterator[tuple[str, Tensor]]:
     values = torch.from_numpy(np.frombuffer(b"".join(path.read_bytes() for path in paths), "<f4").astype(np.float32))
     for entry, part in zip(group.weights, torch.split(values, counts), strict=True):
         yield entry.name, part.reshape(entry.shape)
+
+
+SOURCE = Source(
+    facts=facts, network=network, weights=weights, sha256=_sha256, files=files, sign=TOPOLOGY, is_known=True
+)

@@ -28,8 +28,9 @@ from freqbench.core.identity import digest
 from freqbench.core.input_space import Preprocess
 from freqbench.core.plugins import require_trust
 from freqbench.core.types import Case, Shape
-from freqbench.models.entry import IMAGE, LABELS, InputAdapter
-from freqbench.models.foreign.common import Description
+from freqbench.models.entry import COMMAND, IMAGE, LABELS, InputAdapter, ModelEntry
+from freqbench.models.sources.source import Facts, Source
+from freqbench.models.spec import ModelSpec
 
 WHOLE: Shape = (2**15, 2**15, 2**15)  # a window that holds any volume: the sides of NIfTI-1 are 16-bit numbers
 OWN_GRID = Preprocess(spacing=None, intensity="minmax", crop_foreground=False)
@@ -41,28 +42,39 @@ _GUARD = """exec 3<&0; { trap "" TERM; read -r _ <&3; kill -TERM 0; rm -rf "$0";
 """Waits in the background for the end of its input, then ends its process group and removes a folder."""
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Describes a command, whose words `path` holds as a shell would read them.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a command, whose words `path` holds as a shell would read them.
 
-    Its identity is that of its words, of which files count by content. Raises UserError without trust, CheckpointError
-    for a program that does not exist.
+    Raises UserError without trust, CheckpointError for a program that does not exist.
     """
     require_trust(path)
-    words = _words(path)
-    parts = [storage.sha256(word) if Path(word).is_file() else word for word in words]
-    return Description(
+    classes = entry.outputs(num_classes) or num_classes
+    return Facts(
+        arch=COMMAND,
+        args={"num_classes": classes, "timeout": entry.timeout or TIMEOUT},
+        sha256=_sha256(path, {}),
         roi=WHOLE,
-        num_classes=args["num_classes"],
+        num_classes=classes,
         num_channels=1,
-        sha256=sha256(digest(parts).encode()).hexdigest(),
-        preprocess=OWN_GRID,
+        space=OWN_GRID,
         black_box="a command says labels alone",
+        knows_axes=True,
     )
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
+def network(spec: ModelSpec) -> nn.Module:
     """Returns the command as a network of whole volumes."""
-    return Command(_words(path), args["num_classes"], args["timeout"])
+    return Command(_words(spec.checkpoint), spec.args["num_classes"], spec.args["timeout"])
+
+
+def _sha256(path: str, args: Mapping[str, Any]) -> str:
+    """Returns the hash of a command's words, of which files count by content."""
+    parts = [storage.sha256(word) if Path(word).is_file() else word for word in _words(path)]
+    return sha256(digest(parts).encode()).hexdigest()
+
+
+def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name != "timeout"}
 
 
 class Command(nn.Module):
@@ -200,3 +212,14 @@ def _last_line(output: Path) -> str:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     printable = "".join(letter if letter.isprintable() else " " for letter in last)
     return f": it last said {printable[:200]!r}" if last else ""
+
+
+SOURCE = Source(
+    facts=facts,
+    network=network,
+    sha256=_sha256,
+    telling=_telling,
+    runs_code=True,
+    is_known=True,
+    takes_volumes=True,
+)

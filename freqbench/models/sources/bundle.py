@@ -22,9 +22,19 @@ from freqbench.core.limits import whole
 from freqbench.core.plugins import is_trusted, require_trust
 from freqbench.core.types import Shape, triple
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import Finite, InputAdapter
-from freqbench.models.foreign.common import Description, NoArgs, axes_towards, construct, fingerprint, read_object
+from freqbench.models.entry import Finite, InputAdapter, ModelEntry
 from freqbench.models.networks.construction import REFUSALS
+from freqbench.models.sources.source import (
+    Facts,
+    NoArgs,
+    Source,
+    axes_towards,
+    construct,
+    fingerprint,
+    here,
+    read_object,
+)
+from freqbench.models.spec import ModelSpec
 
 _WEIGHTS = "models/model.pt"
 _NETS = "monai.networks.nets"
@@ -123,7 +133,7 @@ def _read_config(path: str) -> _Config:
     return _Config(file=file, content={**read_object(file), "bundle_root": path, "_meta_": meta})
 
 
-class _Network(BaseModel):
+class _Sizes(BaseModel):
     """Arguments that every segmentation network of MONAI takes."""
 
     spatial_dims: Literal[3] = 3
@@ -165,30 +175,36 @@ class _Range(BaseModel):
         return self
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Reads the description of the model from a bundle's folder.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a bundle's folder.
 
-    `preprocess` is None, and `input` leaves the volume as it is, if the transforms are not `Orientationd`, `Spacingd`,
-    `ScaleIntensityRanged` and `CropForegroundd` in this order, or do more: then the job has to state both.
+    If its transforms are not `Orientationd`, `Spacingd`, `ScaleIntensityRanged` and `CropForegroundd` in this order, or
+    do more, the job has to state `preprocess` and `input`: with one alone, intensities of one window would pass as
+    another's.
 
     Raises CheckpointError for a file that is missing or unreadable, or a reference to nothing; UserError for an
     expression or a third-party class without trust, overlapping classes (sigmoids, or thresholds without a softmax or
     argmax), or no window size.
     """
-    validate(dict(args), NoArgs, path)
+    validate(dict(entry.args), NoArgs, path)
     config = _read_config(path)
-    sizes = _network(config)
+    sizes = _sizes(config)
     notes = _postprocessing(config)
     inferer = _inferer(config)
-    adapter, preprocess = _space(config) or (InputAdapter(), None)
-    return Description(
+    adapter, space = _space(config) or (InputAdapter(), None)
+    if space is None and not (entry.input and entry.preprocess):
+        raise UserError(
+            f"{entry.name}: expected preprocess and input, as the transforms of {path} are not all known: state both"
+        )
+    return Facts(
+        arch="bundle",
         roi=inferer.roi_size if inferer else _spatial_shape(config),
         num_classes=sizes.out_channels,
         num_channels=sizes.in_channels,
         input=adapter,
-        preprocess=preprocess,
+        space=space,
         inference=inferer.inference if inferer else {},
-        sha256=fingerprint(_files(path, config)),
+        sha256=_sha256(path, {}),
         notes=notes,
     )
 
@@ -238,10 +254,10 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     return "configs/*", _WEIGHTS, "*.py"
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """Builds the network of `network_def` with fresh weights, on the CPU or meta device; `describe` checks `args`."""
-    config = _read_config(path)
-    _network(config)
+def network(spec: ModelSpec) -> nn.Module:
+    """Builds the network of `network_def` with fresh weights, on the CPU or meta device."""
+    config = _read_config(here(spec))
+    _sizes(config)
     where = f"{config.file}: network_def"
     if is_trusted():
         return construct(where, lambda: _as_network(config.parsed("network_def")))
@@ -253,25 +269,27 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     return construct(where, lambda: cls(**kwargs))
 
 
-def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights of `models/model.pt`, on the CPU; reads weights only, trusted or not."""
-    return checkpoints.read_state_dict(str(_weights(path)), keys=("state_dict", "model_state_dict", "model"))
+    file = _weights_file(spec.checkpoint)
+    return checkpoints.read_state_dict(str(file), keys=("state_dict", "model_state_dict", "model")), None
 
 
-def _weights(path: str) -> Path:
+def _weights_file(path: str) -> Path:
     file = Path(path, _WEIGHTS)
     if not file.is_file():
         raise CheckpointError(f"{path}: expected the weights in {_WEIGHTS}, found none: fetch the whole bundle again")
     return file
 
 
-def _files(path: str, config: _Config) -> dict[str, Path]:
-    """Returns the files that the output depends on, the bundle's modules too, as a trusted bundle may import them."""
-    paths = [config.file, _weights(path), *Path(path).rglob("*.py"), *Path(path).glob("configs/metadata.json")]
-    return {file.relative_to(path).as_posix(): file for file in paths}
+def _sha256(path: str, args: Mapping[str, Any]) -> str:
+    """Returns the hash of all files that the output depends on, modules too, as a trusted bundle may import them."""
+    modules, metadata = Path(path).rglob("*.py"), Path(path).glob("configs/metadata.json")
+    paths = [_read_config(path).file, _weights_file(path), *modules, *metadata]
+    return fingerprint({file.relative_to(path).as_posix(): file for file in paths})
 
 
-def _network(config: _Config) -> _Network:
+def _sizes(config: _Config) -> _Sizes:
     """Returns the sizes in `network_def`; refuses a class whose weights mean something else today."""
     if "vista3d" in str(config.content.get("network_def")).lower():
         raise UserError(
@@ -288,8 +306,8 @@ def _network(config: _Config) -> _Network:
                 f"{config.file}: a SwinUNETR of MONAI {version or '(version unknown)'}: weights saved by MONAI 1.4 or "
                 f"before predict otherwise today: give {_WEIGHTS} as the checkpoint of arch swin_unetr with a migration"
             )
-    sizes = {name: config.value(f"network_def::{name}") for name in _Network.model_fields if name in definition}
-    return validate(sizes, _Network, f"{config.file}: network_def")
+    sizes = {name: config.value(f"network_def::{name}") for name in _Sizes.model_fields if name in definition}
+    return validate(sizes, _Sizes, f"{config.file}: network_def")
 
 
 def _as_network(parsed: Any) -> nn.Module:
@@ -389,3 +407,6 @@ def _usual(config: _Config, id: str, name: str) -> bool:
             return arguments.get("clip") is True
         case _:
             return not {"margin", "k_divisible", "select_fn"} & set(arguments)
+
+
+SOURCE = Source(facts=facts, network=network, weights=weights, sha256=_sha256, files=files, sign="configs")

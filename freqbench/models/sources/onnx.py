@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from freqbench.core.config import validate
 from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.files import storage
-from freqbench.models.foreign.common import Description, fingerprint
-from freqbench.models.foreign.frozen import FrozenArgs, agreed
+from freqbench.models.entry import ModelEntry
+from freqbench.models.sources.frozen import FrozenArgs, agreed, completed
+from freqbench.models.sources.source import Facts, Source, fingerprint, here
+from freqbench.models.spec import ModelSpec
 from freqbench.ops.torchvision_import import import_torchvision
 
 TOLERANCE = 1e-5
@@ -57,19 +59,22 @@ class _Graph(NamedTuple):
     singly: bool
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Describes a network from its file, or else from the job; compares both ways to run it on a seeded volume.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a network, from its file, else from the job; compares both ways to run it on one volume.
 
     Raises UserError if a package is missing, or for an argument that is missing, unknown or contradicts the file;
     CheckpointError for a file that is missing, damaged or has more than one volume in or out.
     """
-    stated = validate(dict(args), FrozenArgs, path)
+    args = completed(entry, num_classes, num_channels)
+    stated = validate(args, FrozenArgs, path)
     graph = _graph(path)
     roi = agreed(path, "roi", stated, graph.facts)
     channels = agreed(path, "num_channels", stated, graph.facts, default=1)
-    sha256 = fingerprint(graph.files) if len(graph.files) > 1 else storage.sha256(path)
+    sha256 = _sha256(path, args)
     classes, black_box = _compared(path, sha256, (1, channels, *roi))
-    return Description(
+    return Facts(
+        arch=str(entry.reader),
+        args=args,
         roi=roi,
         num_classes=agreed(path, "num_classes", stated, {"num_classes": classes}),
         num_channels=channels,
@@ -78,13 +83,18 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     )
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU; `describe` checks `args`."""
-    description = describe(path, args)
+def network(spec: ModelSpec) -> nn.Module:
+    """Returns the network of a file with its weights, on the CPU."""
+    path = here(spec)
     singly = _graph(path).singly
-    if description.black_box is None:
+    if spec.black_box is None:
         return OnnxNetwork(_converted(path), None, singly)
     return OnnxNetwork(None, _session(path), singly)
+
+
+def _sha256(path: str, args: Mapping[str, Any]) -> str:
+    files = _graph(path).files
+    return fingerprint(files) if len(files) > 1 else storage.sha256(path)
 
 
 def _packages(path: str) -> Any:
@@ -178,3 +188,6 @@ def _compared(path: str, sha256: str, shape: tuple[int, ...]) -> tuple[int, str 
     if not difference <= TOLERANCE * max(1.0, float(reference.abs().max())):
         return reference.shape[1], f"its torch counterpart differs from ONNX Runtime by {difference:.2g}"
     return reference.shape[1], None
+
+
+SOURCE = Source(facts=facts, network=network, sha256=_sha256)

@@ -19,8 +19,9 @@ from freqbench.core.errors import CheckpointError, UserError, one_line
 from freqbench.core.files import storage
 from freqbench.core.plugins import require_trust
 from freqbench.models.checkpoints.files import check_sound
-from freqbench.models.entry import advice_on_classes
-from freqbench.models.foreign.common import Description
+from freqbench.models.entry import DEFAULT_INPUT, ModelEntry, advice_on_classes
+from freqbench.models.sources.source import Facts, Source, here
+from freqbench.models.spec import ModelSpec
 
 # Errors that torch raises on files that it cannot read.
 _UNREADABLE = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, AssertionError, OSError, EOFError)
@@ -86,30 +87,40 @@ class Frozen(nn.Module):
         return moved
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Describes a frozen network from its file, or else from the job.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a frozen network, from its file, else from the job.
 
     Raises UserError for no trust, an unknown or missing argument, or one that contradicts the file; CheckpointError for
     a file that is missing, unreadable or in neither of the two formats.
     """
-    stated = validate(dict(args), FrozenArgs, path)
-    _, facts, _ = _load(path)
-    return Description(
-        roi=agreed(path, "roi", stated, facts),
-        num_classes=agreed(path, "num_classes", stated, facts),
-        num_channels=agreed(path, "num_channels", stated, facts, default=1),
+    args = completed(entry, num_classes, num_channels)
+    stated = validate(args, FrozenArgs, path)
+    _, said, _ = _load(path)
+    return Facts(
+        arch=str(entry.reader),
+        args=args,
+        roi=agreed(path, "roi", stated, said),
+        num_classes=agreed(path, "num_classes", stated, said),
+        num_channels=agreed(path, "num_channels", stated, said, default=1),
         sha256=storage.sha256(path),
     )
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """Returns the network of a file with its weights, on the CPU, without gradients; `describe` checks `args`.
+def network(spec: ModelSpec) -> nn.Module:
+    """Returns the network of a file with its weights, on the CPU, without gradients.
 
     It moves with `.to(device)`; in an archive of torch.export, devices that its graph names move along. A TorchScript
     file that makes tensors on a named device stays on that device.
     """
-    net, _, singly = _load(path)
+    net, _, singly = _load(path := here(spec))
     return Frozen(net, path, singly)
+
+
+def completed(entry: ModelEntry, num_classes: int | None, num_channels: int | None) -> dict[str, Any]:
+    """Returns an entry's arguments with what the job says elsewhere, as the file may not state inputs and outputs."""
+    roi = (entry.input or DEFAULT_INPUT).in_network_order(entry.roi) if entry.roi else None
+    args = {"num_classes": entry.outputs(num_classes), "num_channels": num_channels, **({"roi": roi} if roi else {})}
+    return {**args, **entry.args}
 
 
 def _load(path: str) -> tuple[nn.Module, dict[str, Any], bool]:
@@ -189,3 +200,6 @@ def agreed(path: str, name: str, args: FrozenArgs, file: Mapping[str, Any], defa
     if value is None and default is None:
         raise UserError(f"{path}: {name}: required, as the file does not say it")
     return default if value is None else value
+
+
+SOURCE = Source(facts=facts, network=network, runs_code=True)

@@ -30,8 +30,9 @@ from freqbench.core.config import Strict, validate
 from freqbench.core.errors import CheckpointError, UserError, unknown
 from freqbench.core.input_space import Millimetres, Preprocess
 from freqbench.models.checkpoints import files as checkpoints
-from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter
-from freqbench.models.foreign.common import Description, axes_towards, construct, fingerprint, read_object
+from freqbench.models.entry import AXES, FILE_AXES, NNUNET, Finite, InputAdapter, ModelEntry
+from freqbench.models.sources.source import Facts, Source, axes_towards, construct, fingerprint, here, read_object
+from freqbench.models.spec import ModelSpec
 
 # Directions in which the axes of an array increase, as each image reader passes them on; None: as in its file.
 _ORIENTATIONS = {
@@ -145,16 +146,16 @@ class _Plan:
     num_classes: int
 
 
-def describe(path: str, args: Mapping[str, Any]) -> Description:
-    """Describes the model of a folder `TRAINER__PLANS__CONFIGURATION`.
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a folder `TRAINER__PLANS__CONFIGURATION`.
 
-    `preprocess` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
+    `space` is nnU-Net's own: its resampling, on the box of voxels that are not 0 in the file; z-scores are
     computed in that box. `inference` is nnU-Net's default, mirrored as the checkpoint allows.
 
     Raises CheckpointError for a file that is missing or unreadable; UserError for an unknown argument, a cascade, a 2d
     network, regions, normalisation within a mask or of an unknown kind, or another resampling than nnU-Net's default.
     """
-    stated = validate(dict(args), NnunetArgs, path)
+    stated = validate(dict(entry.args), NnunetArgs, path)
     file = _checkpoint(path, stated)
     content = _content(file)
     plan = _read_plan(path, stated.configuration, content)
@@ -165,12 +166,14 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
     axes = axes_towards(letters) if codes else letters
     intensity, scaled = _intensities(path, plan, stated.z_score_limit)
     adapter = InputAdapter(axes=axes, **scaled)
-    return Description(
+    return Facts(
+        arch="nnunet",
+        args=entry.args,
         roi=configuration.patch_size,
         num_classes=plan.num_classes,
         num_channels=plan.num_channels,
         input=adapter,
-        preprocess=Preprocess(
+        space=Preprocess(
             spacing=adapter.in_volume_order(configuration.spacing),
             intensity=intensity,
             crop_foreground=False,
@@ -178,7 +181,7 @@ def describe(path: str, args: Mapping[str, Any]) -> Description:
             axes="RAS" if codes else "file",
         ),
         inference=NNUNET | {"mirror": _mirrored(file, content, axes)},
-        sha256=fingerprint({"checkpoint": file, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}}),
+        sha256=_sha256(path, entry.args),
     )
 
 
@@ -189,13 +192,14 @@ def files(args: Mapping[str, Any]) -> tuple[str, ...]:
     return "plans.json", "dataset.json", f"fold_{fold}/{stated.checkpoint}"
 
 
-def network(path: str, args: Mapping[str, Any]) -> nn.Module:
-    """Builds the network of the plans with fresh weights, on the CPU or meta device; refuses as `describe`.
+def network(spec: ModelSpec) -> nn.Module:
+    """Builds the network of the plans with fresh weights, on the CPU or meta device; refuses as `facts`.
 
     Its deep-supervision heads exist, as checkpoints hold them, but are not used: it returns one tensor of full
     resolution.
     """
-    stated = validate(dict(args), NnunetArgs, path)
+    path = here(spec)
+    stated = validate(dict(spec.args), NnunetArgs, path)
     plan = _read_plan(path, stated.configuration, _content(_checkpoint(path, stated)))
     where = f"{path}: architecture of plans.json"
     name = plan.architecture.network_class_name
@@ -210,10 +214,15 @@ def network(path: str, args: Mapping[str, Any]) -> nn.Module:
     return construct(where, lambda: cls(input_channels=plan.num_channels, num_classes=plan.num_classes, **kwargs))
 
 
-def state_dict(path: str, args: Mapping[str, Any]) -> dict[str, Tensor]:
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], None]:
     """Returns the weights of a fold, on the CPU; deep-supervision heads included."""
+    file = _checkpoint(spec.checkpoint, validate(dict(spec.args), NnunetArgs, spec.checkpoint))
+    return checkpoints.read_state_dict(str(file), keys=("network_weights",)), None
+
+
+def _sha256(path: str, args: Mapping[str, Any]) -> str:
     file = _checkpoint(path, validate(dict(args), NnunetArgs, path))
-    return checkpoints.read_state_dict(str(file), keys=("network_weights",))
+    return fingerprint({"checkpoint": file, **{name: Path(path, name) for name in ("plans.json", "dataset.json")}})
 
 
 def _checkpoint(path: str, args: NnunetArgs) -> Path:
@@ -412,3 +421,8 @@ def _dataset(path: Path) -> tuple[int, int]:
             f"{path}: labels: expected each name with one of 0..{len(labels) - 1}, as nnU-Net v2 writes, got {labels}"
         )
     return len(labels), len(dataset.channel_names)
+
+
+SOURCE = Source(
+    facts=facts, network=network, weights=weights, sha256=_sha256, files=files, sign="plans.json", is_known=True
+)

@@ -1,0 +1,263 @@
+"""Reads checkpoints of the networks of MODELS: freqbench's own, which say what they are, and those of others.
+
+What a network's check finds is kept on the node's disk, as importing MONAI to check it anew takes seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import NonNegativeInt
+from torch import Tensor, nn
+
+from freqbench.core import plugins
+from freqbench.core.config import Strict, validate
+from freqbench.core.errors import CheckpointError, UserError, unknown
+from freqbench.core.identity import digest
+from freqbench.core.names import KNOWN
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.checkpoints import migrations
+from freqbench.models.cost import traced
+from freqbench.models.entry import InputAdapter, ModelEntry, seed_of
+from freqbench.models.loading import skeleton
+from freqbench.models.networks import construction
+from freqbench.models.networks.architectures import MODELS, as_tuples, complete_args
+from freqbench.models.networks.inferring import UNTRACED, Inferred, defaults, inferred, recognised, to_state
+from freqbench.models.outcomes import remembered
+from freqbench.models.sources.source import Facts, Metadata, Source, fitting
+from freqbench.models.spec import ModelSpec
+
+_counts: dict[str, tuple[int, int]] = {}
+
+
+class _Fit(Strict):
+    """Outcome of a network's check: the fields of its `ModelSpec` that take a network to fill in."""
+
+    args: dict[str, Any]
+    migration: str | None
+    flops: NonNegativeInt
+    step_bytes: NonNegativeInt
+    notes: tuple[str, ...] = ()
+
+
+def facts(entry: ModelEntry, path: str, num_classes: int | None, num_channels: int | None) -> Facts:
+    """States the facts of a checkpoint, or of untrained weights; raises as `stated` does."""
+    facts = stated(entry, path)
+    architecture, trained = MODELS[facts.arch], facts.metadata and facts.metadata.roi
+    adapter = InputAdapter(axes=architecture.axes)
+    roi = adapter.over(entry.input).in_network_order(trained) if trained else architecture.roi
+    return replace(facts, input=adapter, roi=roi)
+
+
+def stated(entry: ModelEntry, path: str) -> Facts:
+    """Returns what a file of weights and its entry state without the network's class.
+
+    Raises UserError for malformed metadata, an unknown architecture, or one that contradicts the metadata;
+    CheckpointError for a file that does not exist.
+    """
+    seed = seed_of(path)
+    metadata = metadata_of(path) if seed is None else None
+    arch = _agreed_arch(entry, path, metadata.arch if metadata else None)
+    return Facts(
+        arch=arch,
+        args=entry.args,
+        sha256=checkpoints.content_sha256(path) if seed is None else f"random:{seed}",
+        num_classes=metadata.num_classes if metadata else None,
+        space=metadata.preprocess if metadata else None,
+        metadata=metadata,
+        knows_axes=seed is not None or metadata is not None,
+    )
+
+
+def metadata_of(path: str) -> Metadata | None:
+    """Returns what freqbench wrote into a checkpoint, None if nothing; raises UserError if it is malformed."""
+    content = checkpoints.read_metadata(path)
+    return validate(content, Metadata, where=f"{path}: metadata") if content else None
+
+
+def _agreed_arch(entry: ModelEntry, path: str, trained: str | None) -> str:
+    arch = entry.reader
+    if arch is None and trained is None:
+        raise UserError(f"{entry.name}: the checkpoint does not say its architecture: give arch: {', '.join(MODELS)}")
+    if arch and trained and arch != trained:
+        raise UserError(f"{entry.name}: arch is {arch} here, but {path} was trained as {trained}: leave arch out")
+    agreed = str(arch or trained)
+    if arch is None and plugins.names_class(agreed):
+        raise UserError(
+            f"{entry.name}: {path} was trained as {agreed}, code of another package, which a job must name itself: "
+            f"give arch: {agreed}"
+        )
+    if agreed not in MODELS and not plugins.names_class(agreed):
+        raise UserError(unknown("architecture", agreed, KNOWN["models"]))
+    return agreed
+
+
+def network(spec: ModelSpec) -> nn.Module:
+    """Builds a network of MODELS with the fresh weights of the spec's seed, or 0."""
+    roi, extra = spec.network_roi, _migration_of(spec).extra
+    return construction.build(spec.arch, spec.outputs, roi, spec.args, spec.seed or 0, spec.num_channels, extra)
+
+
+def weights(spec: ModelSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str | None]:
+    """Returns a checkpoint's weights as the network has them today, and a note on their place in the file."""
+    placed = checkpoints.read_placed(spec.checkpoint, wanted, spec.prefix)
+    return _migration_of(spec).convert(placed.weights, wanted), placed.note
+
+
+def _migration_of(spec: ModelSpec) -> migrations.Migration:
+    """Returns the migration that maps the checkpoint's names to the network's."""
+    return migrations.migrations_of(spec.arch)[spec.migration or migrations.NONE]
+
+
+def shown_channels(facts: Facts) -> Inferred:
+    """Returns what the weights of a checkpoint show of its network."""
+    return inferred_from(facts.local, facts.arch) if seed_of(facts.path) is None else Inferred()
+
+
+def inferred_from(path: str, arch: str, num_channels: int = 1) -> Inferred:
+    """Returns what the weights of a checkpoint, of whatever prefix, show of a network of MODELS."""
+    for tensors in checkpoints.sets_of(path):
+        _, theirs, weights = recognised(tensors)
+        if theirs == arch:
+            return inferred(arch, weights, num_channels)
+    return Inferred()
+
+
+def fit(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+    """Returns the spec with its arguments, migration, counts and notes; refuses what does not fit the network."""
+    is_own, trained = facts.metadata is not None, facts.metadata.args if facts.metadata else None
+
+    def checked() -> _Fit:
+        spec = replace(draft, args=_agreed_args(entry, draft.arch, trained))
+        spec = _checked(spec, facts, entry) if is_own or spec.is_random else _read_off(spec, facts, entry)
+        return _Fit(**{name: getattr(spec, name) for name in _Fit.model_fields})
+
+    asked = {
+        "arch": draft.arch,
+        "roi": draft.roi,
+        "num_classes": draft.outputs,
+        "num_channels": draft.num_channels,
+        "prefix": draft.prefix,
+        "checkpoint_sha256": facts.sha256,
+        "input": draft.input.model_dump(),
+        "args": entry.args,
+        "trained": trained,
+        "migration": entry.migration,
+        "is_own": is_own,
+    }
+
+    def stays() -> bool:
+        """True if the outcome belongs to the content that was hashed, which another file may have replaced."""
+        return draft.is_random or checkpoints.content_sha256(draft.checkpoint) == facts.sha256
+
+    outcome = remembered(asked, _Fit, checked, stays)
+    args = {name: as_tuples(value) for name, value in outcome.args.items()}
+    return replace(draft, **{**dict(outcome), "args": args})
+
+
+def _agreed_args(entry: ModelEntry, arch: str, trained: Mapping[str, Any] | None) -> dict[str, Any]:
+    args = complete_args(arch, {**(trained or {}), **entry.args})
+    original = args if trained is None else complete_args(arch, trained)
+    for name in entry.args.keys() - MODELS[arch].tuning:
+        if args.get(name) != original.get(name):
+            raise UserError(
+                f"{entry.name}: args.{name} is {entry.args[name]!r} here, but {entry.path} was trained otherwise: "
+                "leave it out"
+            )
+    return args
+
+
+def _checked(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+    """Returns the spec with its migration, counts and notes; refuses weights or a window that do not fit."""
+    net, notes, chosen = skeleton(draft), draft.notes, migrations.NONE
+    if not draft.is_random:
+        wanted = net.state_dict()
+        placed = checkpoints.read_placed(draft.checkpoint, wanted, draft.prefix)
+        age = entry.migration or (None if facts.metadata is None else migrations.NONE)
+        chosen = migrations.choose(draft.name, draft.arch, age, placed.weights, wanted)
+        weights = migrations.migrations_of(draft.arch)[chosen].convert(placed.weights, wanted)
+        notes = (*notes, *filter(None, [placed.note]), *fitting(draft, wanted, weights, facts))
+    flops, step_bytes = _counted(draft, net)
+    migration = None if chosen == migrations.NONE else chosen
+    return replace(draft, migration=migration, flops=flops, step_bytes=step_bytes, notes=notes)
+
+
+def _counted(spec: ModelSpec, net: nn.Module) -> tuple[int, int]:
+    """Counts as `traced` does, once in this process for each network: many checkpoints are of one."""
+    key = digest([spec.arch, spec.args, spec.network_roi, spec.num_channels, spec.outputs, spec.migration])
+    if key not in _counts:
+        _counts[key] = traced(spec, net)
+    return _counts[key]
+
+
+def _read_off(draft: ModelSpec, facts: Facts, entry: ModelEntry) -> ModelSpec:
+    """Checks a checkpoint of others, with arguments read off its weights where those of the job do not make it fit.
+
+    Refuses an argument that contradicts the file, and asks for one whose default would be a guess.
+    """
+    found, notes, before = inferred_from(draft.checkpoint, draft.arch, draft.num_channels), list[str](), draft.args
+    try:
+        spec = _checked(draft, facts, entry)
+    except UserError:
+        stated = {name: as_tuples(value) for name, value in entry.args.items()}
+        others = {name: value for name, value in found.args.items() if name not in stated}
+        read = complete_args(draft.arch, {**others, **stated})
+        _ask(draft, entry, found)
+        if read == before:
+            raise
+        try:
+            spec = _checked(replace(draft, args=read), facts, entry)
+        except UserError:
+            for name in [name for name in found.args.keys() & stated.keys() if name != "strides"]:
+                if _spread(found.args[name]) != _spread(stated[name]):
+                    raise CheckpointError(
+                        f"{entry.name}: args.{name} is {stated[name]!r} here, but the weights of {entry.path} show "
+                        f"{found.args[name]!r}: leave it out"
+                    ) from None
+            raise
+        shown = [f"{name} {value!r}" for name, value in others.items() if before.get(name) != read.get(name)]
+        notes.append(f"read off its weights: {', '.join(shown)}")
+    _ask(draft, entry, found)
+    values = {**defaults(spec.arch, UNTRACED.get(spec.arch, ())), **spec.args}
+    untraced = [f"{name} {values[name]!r}" for name in UNTRACED.get(spec.arch, ()) if name not in entry.args]
+    if untraced:
+        notes.append(f"{', '.join(untraced)}: left no trace in its weights, state args if it was trained otherwise")
+    return replace(spec, notes=(*spec.notes, *notes))
+
+
+def _ask(draft: ModelSpec, entry: ModelEntry, found: Inferred) -> None:
+    """Refuses, by their names, arguments that nobody stated, that weights do not show, and whose default is a guess."""
+    if asked := to_state(draft.arch, entry.args, found):
+        names = " and ".join(f"args.{name}" for name in asked)
+        raise UserError(
+            f"{entry.name}: {names}: required, as the weights of {entry.path} load with any value and predict rightly "
+            f"with one: state what it was trained with (here the default is {defaults(draft.arch, asked)})"
+        )
+
+
+def _spread(value: Any) -> Any:
+    """Returns one spelling for a number and the same number for each axis, and for names in capitals."""
+    if isinstance(value, tuple) and len(set(map(str, value))) == 1:
+        return _spread(value[0])
+    return value.lower() if isinstance(value, str) else value
+
+
+def _telling(arch: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that are not at the table's defaults and change what the network computes."""
+    architecture = MODELS.get(arch)
+    if architecture is None:  # an ensemble, which has none
+        return dict(args)
+    usual = architecture.args
+    return {k: v for k, v in args.items() if k not in architecture.tuning and (k not in usual or v != usual[k])}
+
+
+SOURCE = Source(
+    facts=facts,
+    network=network,
+    weights=weights,
+    fit=fit,
+    telling=_telling,
+    takes=("migration", "prefix"),
+    is_known=True,
+    is_checkpoint=True,
+)

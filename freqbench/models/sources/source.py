@@ -1,0 +1,216 @@
+"""Defines a kind of place that networks come from, the facts that it states of one, and what several kinds need."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field, PositiveInt
+from torch import Tensor, nn
+
+from freqbench.core.config import Strict
+from freqbench.core.documents import mapping_of, object_of
+from freqbench.core.errors import CheckpointError, NoFileError, UserError
+from freqbench.core.files import storage
+from freqbench.core.input_space import Preprocess
+from freqbench.core.types import Shape
+from freqbench.models.checkpoints import files as checkpoints
+from freqbench.models.cost import traced
+from freqbench.models.entry import AXES, DEFAULT_INPUT, RAS_LETTERS, InputAdapter, ModelEntry, seed_of
+from freqbench.models.loading import skeleton
+from freqbench.models.networks.construction import refusing, seeded
+
+if TYPE_CHECKING:
+    from freqbench.models.spec import ModelSpec
+
+Weights = Mapping[str, Tensor]
+
+UNTRAINED = "its weights look untrained, as every scale of a norm and slope of a PReLU is that of a fresh network"
+
+
+class NoArgs(Strict):
+    """Arguments, in a job, of a model whose folder holds them all: none."""
+
+
+class Fingerprints(BaseModel):
+    """Fingerprints of the cases that shaped the weights."""
+
+    train: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+
+
+class TrainingRecord(BaseModel):
+    """Part of the record of `freqbench.training` that is used here."""
+
+    fingerprints: Fingerprints = Fingerprints()
+    method: str | None = None
+
+
+class Metadata(BaseModel):
+    """Metadata that freqbench writes into a checkpoint: untrusted, so checked; further keys are ignored."""
+
+    arch: str | None = None
+    args: dict[str, Any] | None = None
+    num_classes: PositiveInt | None = None
+    roi: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] | None = None
+    training: TrainingRecord = Field(default_factory=TrainingRecord)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts of a network that its files state; of a frozen one or a command, the job's where these do not.
+
+    Attributes:
+        path: where they are, as the job says, variables filled in; `local`: the same on this machine.
+        sha256: hex digest of all files that its output depends on, or `random:SEED`.
+        arch: its architecture.
+        args: arguments that tell it from others of its architecture: the job's over those of its files.
+        roi: voxels of its window, in its own axis order; None: not stated.
+        num_classes, num_channels: of its output and input; None: not stated.
+        input: adapter from a volume to the network's input, with the axes that the network takes.
+        space: preprocessing of its training data; None: not stated.
+        inference: keys of `Inference`, as it was deployed.
+        black_box: why no gradient goes through it; None if one does.
+        notes: what its framework does beside, and freqbench does not: one line each.
+        code_sha256: hash of the source file, for a class of another package.
+        metadata: what freqbench itself wrote into the checkpoint; None: nothing.
+        knows_axes: True if its axes are no assumption: freqbench trained it, nobody did, or it reads a file's header.
+    """
+
+    sha256: str
+    arch: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    roi: Shape | None = None
+    num_classes: int | None = None
+    num_channels: int | None = None
+    input: InputAdapter = DEFAULT_INPUT
+    space: Preprocess | None = None
+    inference: Mapping[str, Any] = field(default_factory=dict)
+    black_box: str | None = None
+    notes: tuple[str, ...] = ()
+    code_sha256: str | None = None
+    metadata: Metadata | None = None
+    knows_axes: bool = False
+    path: str = ""
+    local: str = ""
+
+
+def _sha256_of_file(path: str, args: Mapping[str, Any]) -> str:
+    return checkpoints.content_sha256(path)
+
+
+def fitted(draft: "ModelSpec", facts: Facts, entry: ModelEntry) -> "ModelSpec":
+    """Returns the spec with its counts and notes; refuses weights or a window that do not fit the network."""
+    weights_of = draft.source.weights
+    if weights_of is None:
+        return draft
+    net, notes = skeleton(draft), draft.notes
+    if not draft.is_random:
+        wanted = net.state_dict()
+        weights, note = weights_of(draft, wanted)
+        notes = (*notes, *([note] if note else []), *fitting(draft, wanted, weights, facts))
+    flops, step_bytes = traced(draft, net)
+    return replace(draft, notes=notes, flops=flops, step_bytes=step_bytes)
+
+
+def fitting(draft: "ModelSpec", wanted: Weights, weights: Weights, facts: Facts) -> list[str]:
+    """Refuses weights that do not fit their network; returns a note if nobody seems to have trained them."""
+    checkpoints.check_fit(draft.name, draft.checkpoint, wanted, weights, draft.outputs)
+    # freqbench's own metadata tell of a training.
+    return [UNTRAINED] if facts.metadata is None and checkpoints.look_untrained(weights) else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A kind of place that networks come from: files of one format, another package's class, a command.
+
+    Attributes:
+        facts: states a network's facts: from its entry, the path of its files on this machine, and the dataset's
+            numbers of classes and channels (None: not known yet), which some kinds take where their files say nothing.
+        network: builds the network of a spec on the CPU or meta device, with fresh weights or those of its file.
+        weights: returns the weights of a spec's files under the names of its network, whose keys and shapes it takes
+            (meta will do), and a note on their place; None: `network` brings them, so that there are neither keys nor
+            shapes to check.
+        sha256: hashes all files that the output depends on, from their path and the network's arguments.
+        fit: returns a spec with all that takes a network to know; refuses what does not fit it.
+        files: lists patterns of the files that are read from a folder; None: one file is read.
+        telling: leaves out the arguments that no identity depends on, of an architecture and all arguments.
+        takes: keys of an entry that serve its weights, of `migration` and `prefix`.
+        sign: file or folder inside a folder that shows its kind.
+        runs_code: True if its files are programs, so that they need trust.
+        is_known: True if its construction shows that it returns logits, of each window by itself.
+        takes_volumes: True for a command, which sees whole volumes in their own unit and returns labels alone.
+        is_checkpoint: True if it is read from a file of weights, in which freqbench may have left metadata.
+    """
+
+    facts: Callable[[ModelEntry, str, int | None, int | None], Facts]
+    network: Callable[["ModelSpec"], nn.Module]
+    weights: Callable[["ModelSpec", Mapping[str, Tensor]], tuple[dict[str, Tensor], str | None]] | None = None
+    sha256: Callable[[str, Mapping[str, Any]], str] = _sha256_of_file
+    fit: Callable[["ModelSpec", Facts, ModelEntry], "ModelSpec"] = fitted
+    files: Callable[[Mapping[str, Any]], tuple[str, ...]] | None = None
+    telling: Callable[[str, Mapping[str, Any]], dict[str, Any]] = lambda arch, args: dict(args)
+    takes: tuple[str, ...] = ()
+    sign: str | None = None
+    runs_code: bool = False
+    is_known: bool = False
+    takes_volumes: bool = False
+    is_checkpoint: bool = False
+
+    def located(self, path: str, args: Mapping[str, Any], sha256: str | None = None) -> str:
+        """Returns a path on this machine; fetches a URI to the node's cache, by its `sha256` if given."""
+        if self.takes_volumes or seed_of(path) is not None:
+            return path
+        path = checkpoints.locate(path)
+        if storage.is_local(path):
+            return storage.local_path(path)
+        try:
+            return str(storage.fetch_folder(path, self.files(args)) if self.files else storage.fetch(path, sha256))
+        except NoFileError as error:
+            raise CheckpointError(str(error)) from None
+
+
+def here(spec: "ModelSpec") -> str:
+    """Returns the path of a spec's files on this machine, which only `load` has put into the spec."""
+    return spec.source.located(spec.checkpoint, spec.args)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Returns the object in a JSON or YAML file; raises CheckpointError if it holds none."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a file, found none: check the path, or fetch the whole folder again")
+    try:
+        content = path.read_bytes()
+        return object_of(content, str(path)) if path.suffix == ".json" else mapping_of(content, str(path), True)
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
+
+
+def fingerprint(files: Mapping[str, Path]) -> str:
+    """Returns the SHA-256 (hex) of several files' contents under their names; the folder's path does not matter."""
+    contents = sorted((name, storage.sha256(str(path))) for name, path in files.items())
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()
+
+
+def axes_towards(codes: str) -> str:
+    """Returns `axes` of an `InputAdapter` from the direction in which each axis of a network's input increases.
+
+    `codes` are one of R or L, one of A or P, and one of S or I, in the network's order; raises ValueError otherwise.
+
+    >>> axes_towards("SPL")
+    'D-W-H'
+    """
+    axes = "".join(RAS_LETTERS.get(code, code) for code in codes)
+    if sorted(axes.replace("-", "")) != sorted(AXES):
+        raise ValueError(f"expected one of R or L, one of A or P and one of S or I, as in LPS, got {codes!r}")
+    return axes
+
+
+def construct(where: str, make: Callable[[], nn.Module]) -> nn.Module:
+    """Returns the network of `make` with the fresh weights of seed 0; raises UserError if it refuses its arguments."""
+    with seeded(0), refusing(f"{where} does not fit its class"):
+        return make()
