@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from tiny import JOB, execute, small
 
-from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.results import Store
 
@@ -35,7 +34,7 @@ def make_store(folder: Path) -> str:
 def rows_of(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records as the reports have them, and class records."""
     found = Store(store)
-    return current(checked(found.records().to_pandas())), found.class_records().to_pandas()
+    return current(found.records().to_pandas()), found.class_records().to_pandas()
 
 
 def write_page(folder: Path, manifest: Mapping[str, Any], own: str = "file:") -> str:

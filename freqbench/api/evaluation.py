@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor, path_of, plain
+from freqbench.api.case import AnyPath, PatientCase, as_case, cpu_tensor, path_of, plain
 from freqbench.api.model import Model, as_model, as_models, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class _Attack(Strict):
+class _AttackArguments(Strict):
     """Arguments of a call that a job file has too, with their limits there."""
 
     seed: Seed
@@ -46,7 +46,7 @@ class _Attack(Strict):
 
 def attack(
     model: Model,
-    case: Case | Sequence[Any],
+    case: PatientCase | Sequence[Any],
     name: str | type[Attack],
     *,
     seed: int = 0,
@@ -77,7 +77,7 @@ def attack(
     """
     model, case = as_model(model), as_case(case)
     surrogates = as_models(surrogates)
-    call = config.validate({"seed": seed, "window_batch": window_batch}, _Attack, "attack")
+    call = config.validate({"seed": seed, "window_batch": window_batch}, _AttackArguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
@@ -107,7 +107,7 @@ def attack(
     )
 
 
-class Record(dict[str, Any]):
+class ScoredRecord(dict[str, Any]):
     """Columns of a record by name, documented in `freqbench.results.schema`; None: not requested.
 
     Attributes:
@@ -133,7 +133,7 @@ class Record(dict[str, Any]):
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 
-class _Scoring(Strict):
+class _EvaluateArguments(Strict):
     """Arguments of `evaluate` that a job file has too."""
 
     metrics: tuple[Metric, ...]
@@ -142,12 +142,12 @@ class _Scoring(Strict):
 
 def evaluate(
     model: Model,
-    case: Case | Sequence[Any],
+    case: PatientCase | Sequence[Any],
     result: Result | Volume,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
     score_on: str = "grid",
-) -> Record:
+) -> ScoredRecord:
     """Scores an adversarial volume on a model: the attacked one (white-box), or any other (transfer).
 
     Args:
@@ -167,7 +167,7 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, _Scoring, "evaluate")
+    given = config.validate({"metrics": metrics, "score_on": score_on}, _EvaluateArguments, "evaluate")
     metrics, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
     if "calibration" in metrics:
@@ -204,10 +204,10 @@ def evaluate(
     if clean is not None and clean < seen.target.min_dice:
         misfit = f"its clean foreground Dice is {clean:.2f}, below min_dice {seen.target.min_dice:g}: {MISFIT_CAUSES}"
         record = {**record, "caution": "; ".join(filter(None, [record["caution"], misfit]))}
-    return Record(record, outcome.class_records[0])
+    return ScoredRecord(record, outcome.class_records[0])
 
 
-def _brought_in(model: Model, case: Case, given: Volume) -> Result:
+def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     """Makes a result for a volume from other code."""
     dataset, source = model._fitted(case)
     volume = case._in(dataset, source.space)

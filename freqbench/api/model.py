@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import MOST_CLASSES, AnyPath, Case, _Arrays, path_of
+from freqbench.api.case import MOST_CLASSES, AnyPath, PatientCase, _Arrays, path_of
 from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins
 from freqbench.core.config import Strict, Whole
@@ -70,7 +70,7 @@ class Model:
             return self.spec
         return replace(self.spec, space=self.trained)
 
-    def _fitted(self, case: "Case") -> tuple[Dataset, ModelSpec]:
+    def _fitted(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns the dataset of a case and the spec on it; raises a UserError if model and case do not match."""
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:

@@ -12,7 +12,6 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from freqbench.analysis.statistics import DICE
-from freqbench.analysis.strength import checked
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
 from freqbench.results import CLASS_RECORDS, KEY, RECORDS, Store, to_table
@@ -77,7 +76,7 @@ def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def shown(*rows: dict[str, Any]) -> pd.DataFrame:
     """Rows to the frame that views get."""
-    return current(checked(records(*rows)))
+    return current(records(*rows))
 
 
 def coded(frame: pd.DataFrame) -> pd.DataFrame:

@@ -93,7 +93,7 @@ def page_data(
     """Makes the object that `build_page` embeds and a server sends; the module describes it.
 
     Args:
-        records: columns of `RECORDS` after `tables.current(strength.checked(...))`.
+        records: columns of `RECORDS` after `tables.current`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
         audit: of `freqbench.reporting.audit.page_part`; None if not asked for.

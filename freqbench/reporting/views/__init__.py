@@ -17,7 +17,7 @@ __all__ = ["VIEWS", "View", "compare", "unasked"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a store: `build` turns records after `tables.current(strength.checked(...))`, and class records if it
+    """One view of a store: `build` turns records after `tables.current`, and class records if it
     `needs_classes`, into sections."""
 
     build: Callable[..., list[Section]]

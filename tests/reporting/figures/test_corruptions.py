@@ -10,7 +10,7 @@ from reporting.handmade import records, row, shown
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import maps
 from freqbench.reporting.views import natural
-from freqbench.reporting.views.natural import Comparison
+from freqbench.reporting.views.natural import NaturalComparison
 
 MODELS = ("a", "b")
 INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
@@ -32,9 +32,9 @@ def attacks() -> list[Any]:
     return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
 
 
-def compared(*rows: Any) -> Comparison:
+def compared(*rows: Any) -> NaturalComparison:
     found = natural.compared(shown_rows(records(*rows)))
-    assert isinstance(found, Comparison), found
+    assert isinstance(found, NaturalComparison), found
     return found
 
 

@@ -24,7 +24,7 @@ from freqbench.core.config import validate
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_checks
 from freqbench.reporting.leaderboard.entry_checks import reasons, recompute
-from freqbench.reporting.leaderboard.entry_folder import Entry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
 
 examine = partial(entry_checks.examine, trust_code=True)
@@ -32,7 +32,7 @@ GOOD = {"dsc_foreground": 0.99, "dsc": 0.99}
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
-def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> Entry:
+def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> BoardEntry:
     """A copy of an entry whose store was changed by somebody who then made its seal fit."""
     folder = Path(shutil.copytree(made / "entries" / name, to / name))
     checkpoint = read_entry(folder).seal.checkpoint
@@ -42,7 +42,7 @@ def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "pla
     return read_entry(folder)
 
 
-def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
+def computed(entry: BoardEntry, made: Path, **asked: Any) -> list[str]:
     """The reasons of `recompute` with the checkpoint that the entry is of."""
     weights = {"checkpoint": str(made / f"{entry.name}.pt")}
     return reasons(recompute(entry, Console(file=io.StringIO()), **{**ASKED, **weights, **asked}))

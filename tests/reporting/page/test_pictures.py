@@ -11,7 +11,7 @@ import pytest
 from generated_page import FACTS, grid
 from PIL import Image
 
-from freqbench.analysis import strength, tables
+from freqbench.analysis import tables
 from freqbench.reporting.page import build_page, manifest, page_data
 from freqbench.results.glimpses import Glimpse, Glimpses
 
@@ -36,7 +36,7 @@ def stored() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def page_of(root: str, records: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
-    return page_data(tables.current(strength.checked(records)), classes, [{**FACTS[0], "store": root}])
+    return page_data(tables.current(records), classes, [{**FACTS[0], "store": root}])
 
 
 def add(root: str, rows: pd.DataFrame) -> None:
