@@ -68,7 +68,7 @@ def records(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a store says of a job that wants these rows."""
+    """A store's job that wants these rows."""
     cells = [{"cell_id": each["cell_id"], "dataset": "phantom", "targets": [each["target_model_id"]]} for each in rows]
     cases = sorted({each["case_key"] for each in rows})
     return {"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"phantom": cases}}}

@@ -63,10 +63,10 @@ def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() 
 
 @pytest.mark.parametrize("name", ["unet", "unet-vaft"])
 def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: str) -> None:
-    found = read_entry(ENTRIES / name)
-    assert found.card.checkpoint == f"zoo://phantom/{name}"
+    entry = read_entry(ENTRIES / name)
+    assert entry.card.checkpoint == f"zoo://phantom/{name}"
     weights = files("freqbench.models.zoo") / "phantom" / f"{name}.safetensors"
-    assert found.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path / "site"
 
 
-def test_what_a_card_says_is_text(site: Path) -> None:
+def test_a_card_s_words_are_text(site: Path) -> None:
     pages = {path.name: path.read_text() for path in site.rglob("*.html")}
     assert set(pages) == {"index.html", "submit.html", "plain.html", "twin.html"}
     for page in pages.values():
@@ -124,7 +124,7 @@ def test_pages_show_ranks_plots_pictures_and_links(site: Path, entered: Path) ->
         assert (site / link).exists(), link
 
 
-def test_what_is_refused_is_not_built_and_its_reason_is_said(
+def test_a_refused_entry_is_not_built_and_its_reason_is_said(
     entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = Path(shutil.copytree(entered / "entries", tmp_path / "entries"))

@@ -1,4 +1,4 @@
-"""What the page leads with: a heat map, the trade-off and glimpses, and the way from each to its rows."""
+"""Beginning of the page: a heat map, the trade-off and glimpses, and the way from each to its rows."""
 
 import base64
 import io
