@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from freqbench.cli import common, ending
+from freqbench.cli import common
+from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(
             common.say(f"logged: {tracker.log(log, place)}")
         except (UserError, OSError) as error:
             common.say(f"not logged: {one_line(error)}: all rows are in {place}, and the same command logs them later")
-    ending.finish(summary, place, page)
+    finish(summary, place, page)
 
 
 @app.command()
@@ -141,7 +142,7 @@ def converge(
     _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
     summary = runner.execute(variants.grid, place, common.console(), options.engine, options.address)
     if summary.interrupted:
-        ending.finish(summary, place)
+        finish(summary, place)
     _show_convergence(place, variants.entries)
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
@@ -174,7 +175,7 @@ def certify(options: common.JobOptions) -> None:
     summary = runner.execute(grid, place, common.console(), options.engine, options.address)
     if not summary.interrupted:
         _show_bounds(place)
-    ending.finish(summary, place, page=False)
+    finish(summary, place, page=False)
 
 
 def _show_outlook(outlook: "Outlook", *notes: str) -> None:
