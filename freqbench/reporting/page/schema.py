@@ -76,14 +76,16 @@ class Summary(Frame):
 class Clean(Frame):
     """One row per dataset and target."""
 
-    texts: dict[Literal["dataset", "target"], Texts]
-    numbers: dict[Literal["cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"], Numbers]
+    texts: dict[Annotated[str, OneOf(("dataset", "target"))], Texts]
+    numbers: dict[
+        Annotated[str, OneOf(("cases", "dsc", "dsc_foreground", "hd95", "hd95_mm", "hd95_penalised_mm"))], Numbers
+    ]
 
 
 class ClassMeans(Frame):
     """One row per class of a summary's `row`."""
 
-    numbers: dict[Literal["row", "class", "cases", "dsc", "dsc_clean", "dsc_drop", "hd95_mm"], Numbers]
+    numbers: dict[Annotated[str, OneOf(("row", "class", "cases", "dsc", "dsc_clean", "dsc_drop", "hd95_mm"))], Numbers]
 
 
 OF_CASE = ("row", "seed", "missed_classes", "hallucinated_classes", "classes", "clean")
@@ -103,13 +105,13 @@ class Cases(Frame):
 class CaseClasses(Frame):
     """One row per class of each case, in the cases' order."""
 
-    numbers: dict[Literal["class", "dsc", "hd95_mm"], Numbers]
+    numbers: dict[Annotated[str, OneOf(("class", "dsc", "hd95_mm"))], Numbers]
 
 
 class CleanClasses(Frame):
     """One row per class of each clean volume and target, by `block`."""
 
-    numbers: dict[Literal["block", "class", "label_voxels", "dsc", "hd95_mm"], Numbers]
+    numbers: dict[Annotated[str, OneOf(("block", "class", "label_voxels", "dsc", "hd95_mm"))], Numbers]
 
 
 class ScoreColumn(Part):
