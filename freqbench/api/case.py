@@ -70,9 +70,7 @@ class PatientCase:
         ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
-        if not isinstance(name, str):
-            raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
-        names.required(name, "name")
+        require_name(name)
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels = channels_of(cpu_tensor(image))
@@ -80,12 +78,8 @@ class PatientCase:
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
             require_same_shape((h, w, d), tuple(classes.shape))
-        low, high = map(float, voxels.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{name}: expected an image in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the model was trained "
-                "on, or read files by Case.from_nifti with `intensity`"
-            )
+        advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
+        require_unit_range(voxels, f"{name}: expected an image", advice)
         grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
@@ -253,6 +247,20 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
     if not isinstance(loader, str):
         return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
+
+
+def require_name(name: Any) -> None:
+    """Refuses a name that is no text, or not fit for a file's name."""
+    if not isinstance(name, str):
+        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
+    names.required(name, "name")
+
+
+def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
+    """Refuses intensities outside [0, 1], and NaN."""
+    low, high = map(float, voxels.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
 
 
 def path_of(path: AnyPath, what: str) -> str:
