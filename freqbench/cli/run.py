@@ -275,18 +275,14 @@ def _show_bounds(out: str) -> None:
     import pandas as pd
 
     from freqbench.analysis import certificates
-    from freqbench.analysis.frames import found_records
-    from freqbench.analysis.tables import current
     from freqbench.reporting import render
-    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.contents import contents
     from freqbench.reporting.figures.curves import bounds_figure
     from freqbench.reporting.views import bounds
     from freqbench.results import Store
 
-    store = Store(out)
-    columns = (*certificates.COLUMNS, "dsc")
-    stored, records = found_records([store], keys_of([store.job()]), columns)
-    sections = bounds.bounds(current(records, stored))
+    content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
+    sections = bounds.bounds(content.records)
     common.put(render.terminal(sections), None)
     tables = [section.data for section in sections if section.data is not None]
     if tables:
