@@ -257,16 +257,6 @@ class NaturalChart(Part):
     cases: int
 
 
-class Bound(Part):
-    """Means over cases of the foreground DSC x100 under changes of one norm."""
-
-    radius: float | None
-    """Norm of the change."""
-    clean: float | None
-    certified: float | None
-    attacked: float | None
-
-
 class BoundsChart(Part):
     """What is certified of a smoothed model, and what attacks leave."""
 
@@ -274,7 +264,8 @@ class BoundsChart(Part):
     model: str
     kind: str
     sigma: float
-    rows: list[Bound]
+    rows: list[dict[Literal["radius", "clean", "certified", "attacked"], float | None]]
+    """Means over cases of the foreground DSC x100 under changes of a norm, `radius`."""
     cases: int
 
 
@@ -304,21 +295,14 @@ class PageAudit(Part):
     notes: list[str]
 
 
-class PredictionKeys(Part):
-    """Keys of the files of a target's predictions; null: not saved."""
-
-    clean: str | None
-    adversarial: str | None
-
-
 class VolumeKeys(Part):
-    """Keys of the files of a saved case."""
+    """Keys of the files of a saved case; null: not saved."""
 
     clean: str
     adversarial: str
     label: str | None
-    predictions: dict[str, PredictionKeys]
-    """By target."""
+    predictions: dict[str, dict[Literal["clean", "adversarial"], str | None]]
+    """By target and the volume that was predicted."""
 
 
 class SavedCase(Part):
