@@ -82,7 +82,7 @@ To = Annotated[str | None, typer.Option(help="File to write to [default: the ter
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """What commands that take a job file share: the file, how to read it, where it runs, and where results go."""
+    """Options that commands with a job file share: the file, how to read it, where it runs, and where results go."""
 
     path: JobFile
     out: RunOut = None

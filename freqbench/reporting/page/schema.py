@@ -258,7 +258,7 @@ class NaturalChart(Part):
 
 
 class BoundsChart(Part):
-    """What is certified of a smoothed model, and what attacks leave."""
+    """Certified and attacked ends of a smoothed model."""
 
     dataset: str
     model: str
@@ -279,7 +279,7 @@ class AuditedModel(Part):
 
 
 class AuditFinding(AuditedModel):
-    """What a check found."""
+    """Finding of a check."""
 
     check: str
     should: str
