@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freqbench.analysis import precision, tables
+from freqbench.analysis import tables
 from freqbench.reporting.page.data import page_data
 from freqbench.results import CLASS_RECORDS, RECORDS
 
@@ -114,4 +114,4 @@ FACTS = [
 
 def data_of(records: pd.DataFrame, classes: pd.DataFrame | None) -> dict[str, Any]:
     """The page's data of these rows, checked and labelled as the report does it."""
-    return page_data(tables.current(precision.checked(records)), classes, FACTS)
+    return page_data(tables.current(records), classes, FACTS)

@@ -1,4 +1,4 @@
-"""The names of `import freqbench as fb`, beside what a job makes of the same."""
+"""Names that `import freqbench as fb` offers, beside a job of the same."""
 
 import json
 import linecache
@@ -68,14 +68,14 @@ def stored(record: dict[str, Any], columns: Any) -> dict[str, str]:
     return {each.name: repr(record[each.name]) for each in columns if each.mark in ("identity", "result")}
 
 
-def test_import_brings_nothing_along() -> None:
+def test_import_loads_no_heavy_package() -> None:
     heavy = {"torch", "numpy", "pandas", "pydantic", "monai", "ray"}
     code = f"import sys, freqbench as fb; dir(fb); print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_every_name_is_there() -> None:
+def test_every_public_name_can_be_called() -> None:
     assert all(callable(getattr(fb, name)) for name in fb.__all__)
     assert set(fb.__all__) <= set(dir(fb))
 
@@ -89,19 +89,19 @@ def test_numbers_and_identities_are_those_of_a_run(tmp_path: Path) -> None:
     content = job(models=ENTRIES, attacks=written, datasets=data, **asked)
     assert execute(content, tmp_path).num_failed == 0
     (case,), targets = fb.load_dataset("phantom", shape=SHAPE, cases=1), [load("b"), load("coarse")]
-    records = []
+    scored = []
     for source in (load("a"), load("coarse")):
         for name, parameters in attacks.items():
             made = fb.attack(source, case, name, seed=3, **parameters)
-            records += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
+            scored += [fb.evaluate(target, case, made, metrics=METRICS) for target in targets]
     expected, classes = rows(tmp_path), class_rows(tmp_path)
-    for record in records:
+    for record in scored:
         key = record["cell_id"], record["case_key"], record["target_model_id"]
         assert stored(record, RECORDS) == expected[key]
         assert [stored(row, CLASS_RECORDS) for row in record.classes] == [classes[*key, k] for k in range(6)]
-    assert {record["resampling_error"] is None for record in records} == {True, False}
+    assert {record["resampling_error"] is None for record in scored} == {True, False}
     frame = fb.load_results(tmp_path)
-    assert len(frame) == len(expected) == len(records) == 8
+    assert len(frame) == len(expected) == len(scored) == 8
     assert set(frame.columns) == {column.name for column in RECORDS}
     mine = frame.set_index(["cell_id", "case_key", "target_model_id"]).loc[key]
     assert mine["dsc"] == record["dsc"]
@@ -139,12 +139,14 @@ def test_a_network_of_one_s_own_is_copied_and_computes_the_same(case: fb.Case, r
 
 
 def scanned(volume: Tensor) -> Any:
-    """Arrays as nibabel gives them: of another byte order, unsigned, a view that runs backwards."""
+    """Volume as nibabel gives it: of another byte order, unsigned, a view that runs backwards."""
     return volume.numpy()[..., ::-1].astype(">f4" if volume.is_floating_point() else ">u2")[..., ::-1]
 
 
 @pytest.mark.parametrize("convert", [Tensor.numpy, scanned, lambda volume: volume[None], MetaTensor])
-def test_arrays_and_tensors_do(model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]) -> None:
+def test_arrays_and_tensors_are_attacked_like_cases(
+    model: fb.Model, case: fb.Case, convert: Callable[[Tensor], Any]
+) -> None:
     given = convert(case.image), convert(case.label), np.array(case.spacing)
     made = fb.attack(model, given, "fgsm", eps=EPS)
     same = fb.attack(model, case, "fgsm", eps=EPS)
@@ -157,7 +159,9 @@ def test_arrays_and_tensors_do(model: fb.Model, case: fb.Case, convert: Callable
         assert scores[column] == brought[column] == expected[column] != 0
 
 
-def test_seed_draws_and_content_decides(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
+def test_another_seed_gives_another_volume_and_an_equal_case_the_same(
+    model: fb.Model, cases: fb.Cases, result: fb.Result
+) -> None:
     other = fb.attack(model, cases[0], "pgd", eps=EPS, steps=2, seed=1)
     again = fb.attack(model, fb.load_dataset("phantom", shape=SHAPE)[0], "pgd", eps=EPS, steps=2)
     assert torch.equal(again.adversarial, result.adversarial)
@@ -189,9 +193,9 @@ def typed(part: str, monkeypatch: pytest.MonkeyPatch) -> type[Attack]:
 def test_an_attack_may_be_typed_into_a_notebook(
     model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adversaries = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
-    assert [float(each.adversarial.mean() > case.image.mean()) for each in adversaries] == [1, 1, 1]
-    first, second, again = (each.cell.cell_id for each in adversaries)
+    results = [fb.attack(model, case, typed(part, monkeypatch), eps=EPS) for part in ("0.5", "0.25", "0.5")]
+    assert [float(each.adversarial.mean() > case.image.mean()) for each in results] == [1, 1, 1]
+    first, second, again = (each.cell.cell_id for each in results)
     assert first == again != second
     made = fb.attack(model, case, typed("0.125", monkeypatch), eps=EPS)
     monkeypatch.delitem(linecache.cache, "cell 0.125")
@@ -199,7 +203,7 @@ def test_an_attack_may_be_typed_into_a_notebook(
         repr(made)
 
 
-def test_result_says_what_it_took(model: fb.Model, case: fb.Case, result: fb.Result) -> None:
+def test_a_result_tells_its_losses_passes_and_predictions(model: fb.Model, case: fb.Case, result: fb.Result) -> None:
     assert (result.adversarial - result.clean).abs().max() == pytest.approx(EPS, abs=1e-6)
     assert result.losses.shape == (2, 4)
     assert (result.num_forwards, result.num_backwards) == (8, 8)
@@ -220,7 +224,7 @@ def test_notebooks_show_pictures_and_tables(result: fb.Result, model: fb.Model, 
     assert "hd95" not in repr(scores)
 
 
-def test_show_shows_the_figure(result: fb.Result, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_draws_the_figure(result: fb.Result, monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib.pyplot as plt
 
     shown: list[str] = []
@@ -241,18 +245,18 @@ def files(tmp_path_factory: pytest.TempPathFactory, cases: fb.Cases) -> tuple[Pa
     return paths
 
 
-def test_files_are_prepared_as_a_job_s(files: tuple[Path, Path], case: fb.Case) -> None:
-    read = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
-    assert read.name == "scan"
-    assert read.spacing == pytest.approx(case.spacing)
-    assert torch.equal(read.label, case.label)
-    assert torch.allclose(read.image, case.image, atol=1e-6)
+def test_files_are_prepared_like_those_of_a_job(files: tuple[Path, Path], case: fb.Case) -> None:
+    case_of_files = fb.Case.from_nifti(*files, labels=6, intensity={"window": WINDOW_HU}, crop_foreground=False)
+    assert case_of_files.name == "scan"
+    assert case_of_files.spacing == pytest.approx(case.spacing)
+    assert torch.equal(case_of_files.label, case.label)
+    assert torch.allclose(case_of_files.image, case.image, atol=1e-6)
 
 
 def test_a_result_of_files_is_saved_on_their_grid(files: tuple[Path, Path], model: fb.Model, tmp_path: Path) -> None:
     space = Preprocess(intensity={"window": WINDOW_HU}, crop_foreground=False)
-    read = fb.Case.from_nifti(*files, **space.model_dump())
-    made = fb.attack(model, read, "fgsm", eps=EPS)
+    case_of_files = fb.Case.from_nifti(*files, **space.model_dump())
+    made = fb.attack(model, case_of_files, "fgsm", eps=EPS)
     made.save(tmp_path / "adv.nii.gz")
     saved, scan = nibabel.load(tmp_path / "adv.nii.gz"), nibabel.load(files[0])
     assert np.array_equal(saved.affine, scan.affine)
@@ -284,7 +288,7 @@ class Read(Phantom):
         return super().native(ref)
 
 
-def test_cases_are_read_when_asked_for() -> None:
+def test_cases_are_read_on_access() -> None:
     cases = fb.load_dataset(Read, shape=SHAPE, split="validation")
     assert (len(cases), len(cases[2:5]), cases.dataset.read) == (8, 3, [])
     assert (cases[2:5][-1].name, cases[-1].name) == ("phantom_1004", "phantom_1007")
@@ -293,7 +297,7 @@ def test_cases_are_read_when_asked_for() -> None:
 
 
 class Wide(Phantom):
-    """The file's space is another than the zoo was trained in."""
+    """Phantoms of another space than the zoo was trained in."""
 
     @property
     def space(self) -> Preprocess:
@@ -310,7 +314,7 @@ def test_a_checkpoint_sees_the_space_that_a_job_gives_it(loader: type[Phantom]) 
 
 
 @pytest.mark.parametrize(("write", "arch"), [(nnunet_folder.write, "nnunet"), (test_bundle.written, "bundle")])
-def test_the_files_of_a_folder_tell_whose_model_it_is(write: Callable[[Path], str], arch: str, tmp_path: Path) -> None:
+def test_the_files_of_a_folder_tell_its_framework(write: Callable[[Path], str], arch: str, tmp_path: Path) -> None:
     write(tmp_path)
     spec = fb.load_model(tmp_path, name="found").spec
     assert spec.arch == arch
@@ -511,19 +515,21 @@ WRONG: dict[str, tuple[Callable[[fb.Model, fb.Case], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_refuses_in_one_line(what: str, model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_call_is_refused_in_one_line(
+    what: str, model: fb.Model, case: fb.Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     call, message = WRONG[what]
     monkeypatch.setattr(type(model.network), "forward", lambda *_: pytest.fail("computed before it refused"))
     with pytest.raises(UserError, match=message):
         call(model, case)
 
 
-def test_refuses_a_result_of_another_case(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
+def test_a_result_of_another_case_is_refused(model: fb.Model, cases: fb.Cases, result: fb.Result) -> None:
     with pytest.raises(UserError, match="expected the attacked case phantom_2000, got phantom_2001"):
         fb.evaluate(model, cases[1], result)
 
 
-def test_refuses_a_folder_without_results(tmp_path: Path) -> None:
+def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected results to report, found none"):
         fb.load_results(tmp_path / "nothing")
 
@@ -547,7 +553,7 @@ def test_a_detached_network_is_scored_but_gives_no_gradient(case: fb.Case) -> No
 @pytest.mark.parametrize(
     ("path", "message"), [(None, "save: expected a path or"), ("no/adv.nii.gz", "an existing folder")]
 )
-def test_refuses_to_save_nowhere(
+def test_a_missing_folder_to_save_into_is_refused(
     result: fb.Result, path: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -556,13 +562,13 @@ def test_refuses_to_save_nowhere(
     assert not list(tmp_path.iterdir())
 
 
-def test_refuses_to_save_under_another_ending(result: fb.Result, tmp_path: Path) -> None:
+def test_another_ending_of_a_saved_file_is_refused(result: fb.Result, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"expected a name that ends in .nii.gz"):
         result.save(tmp_path / "adv.nrrd")
 
 
 def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.Case, tmp_path: Path) -> None:
-    """A case without a label is held to the prediction without a draw."""
+    """Without a label it is held to the prediction without a draw."""
     smoothing = {"name": "smoothing", "kind": "gain_offset", "sigma": 0.3, "samples": 10}
     ball = {"name": "ball", "kind": "gain_offset", "radius": 0, "control": "random"}
     entry = next(entry for entry in ENTRIES if entry["name"] == "a") | {"defence": smoothing | {"eot": 1}}
@@ -572,7 +578,7 @@ def test_a_certificate_is_made_of_the_draws_of_a_run(model: fb.Model, case: fb.C
     certificate = fb.certify(model, case, "gain_offset", sigma=0.3, draws=40, metrics=("dsc", "nsd"))
     assert {"nsd", "nsd_1"} < certificate.scores.keys()
     scores = {name: [round(value, 6) for value in values] for name, values in certificate.scores.items()}
-    assert scores == {name: sorted(value for scores in sets for value in scores[name]) for name in sets[0]}
+    assert scores == {name: sorted(value for drawn in sets for value in drawn[name]) for name in sets[0]}
     assert "40 draws, median dsc_foreground" in repr(certificate)
     unlabelled = fb.certify(model, fb.Case(case.image, None), "gain_offset", sigma=0.01, draws=40)
     assert unlabelled.scores["dsc_0"][-1] > 0.9

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from tiny_job import JOB, execute, small
 
-from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.results import Store
 
@@ -34,8 +33,8 @@ def make_store(folder: Path) -> str:
 
 def rows_of(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records as the reports have them, and class records."""
-    results = Store(store)
-    return current(checked(results.records().to_pandas())), results.class_records().to_pandas()
+    found = Store(store)
+    return current(found.records().to_pandas()), found.class_records().to_pandas()
 
 
 def write_page(folder: Path, manifest: Mapping[str, Any], own: str = "file:") -> str:

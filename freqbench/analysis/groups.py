@@ -30,7 +30,7 @@ LIMITS: Mapping[str, Limits] = {
 
 
 def scored(records: pd.DataFrame, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Selects the rows of `tables.current(precision.checked(...))` that count: IDENTITY, `columns` and scores.
+    """Selects the rows of `tables.current` that count: IDENTITY, `columns` and scores.
 
     Scores: `dsc_foreground`, `dsc_foreground_clean`, `dsc_foreground_drop` (clean minus attacked) and `hd95_penalised`
     (mm) lead; `dsc`, `clean` and `drop` follow the papers' convention, with the background. Dice x100.

@@ -44,12 +44,15 @@ WORST_CASE = [
 ]
 
 
-def current(records: pd.DataFrame) -> pd.DataFrame:
-    """Adds a `label` to each row and makes model names unambiguous; returns records that have labels unchanged.
+def current(records: pd.DataFrame, reference: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Adds `left_out` (as `checked` does, against `reference`) and a `label` to rows; makes model names unambiguous.
+
+    Records that have either column keep it.
 
     Of rows of one dataset, case, models, attack and seed, which differ in facts that no table shows (another
     preprocessing, a changed file), only the latest is kept.
     """
+    records = checked(records, reference)
     if "label" in records:
         return records
     names = model_names(records)
@@ -74,7 +77,7 @@ def summary(records: pd.DataFrame) -> pd.DataFrame:
         mean over cases of clean minus attacked; `dsc` is over the `dsc_cases` rows that have one, and so on, `hd95` in
         voxels with `hd95_undefined` classes left out in all; `linf_255` in 1/255.
     """
-    frame = current(checked(records))
+    frame = current(records)
     frame = frame[frame["left_out"] == ""]
     rows = pd.concat([plain(_clean_rows(frame)), plain(_attack_rows(frame))], ignore_index=True)
     rows = rows.astype(dict.fromkeys(_COUNTS, "Int64"))
@@ -136,7 +139,7 @@ def worst_case(records: pd.DataFrame, attacks: Sequence[str] | None = None) -> p
     Raises:
         UserError: no such attack.
     """
-    frame = current(checked(records))
+    frame = current(records)
     labels = frame["label"].unique()
     for name in attacks or ():
         if name not in labels:

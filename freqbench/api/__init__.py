@@ -5,15 +5,25 @@ threads and `window_batch`. A wrong argument raises a `freqbench.core.errors.Use
 before anything is computed.
 """
 
-from freqbench.api.case import Case as Case
-from freqbench.api.case import Cases as Cases
-from freqbench.api.case import load_dataset as load_dataset
-from freqbench.api.certificate import Certificate as Certificate
-from freqbench.api.certificate import certify as certify
-from freqbench.api.evaluation import Record as Record
-from freqbench.api.evaluation import attack as attack
-from freqbench.api.evaluation import evaluate as evaluate
-from freqbench.api.evaluation import load_results as load_results
-from freqbench.api.model import Model as Model
-from freqbench.api.model import load_model as load_model
-from freqbench.api.result import Result as Result
+from freqbench.api.case import Cases, load_dataset
+from freqbench.api.case import PatientCase as Case
+from freqbench.api.certificate import Certificate, certify
+from freqbench.api.evaluation import ScoredRecord as Record
+from freqbench.api.evaluation import attack, evaluate, load_results
+from freqbench.api.model import Model, load_model
+from freqbench.api.result import Result
+
+__all__ = [
+    "Case",
+    "Cases",
+    "Certificate",
+    "Model",
+    "Record",
+    "Result",
+    "attack",
+    "certify",
+    "evaluate",
+    "load_dataset",
+    "load_model",
+    "load_results",
+]

@@ -28,7 +28,7 @@ MOST_CLASSES = 256  # limit of a label map in uint8
 LONGEST_PATH, LONGEST_NAME = 4095, 255  # bytes, on Linux
 
 
-class Case:
+class PatientCase:
     """One patient volume, with its label map if there is one, as a model sees it.
 
     Arrays are used unchanged: they must have the grid and the intensities that the model was trained on. Files have
@@ -70,9 +70,7 @@ class Case:
         ignore: Sequence[int] = (),
         name: str = "case",
     ) -> None:
-        if not isinstance(name, str):
-            raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
-        names.required(name, "name")
+        require_name(name)
         if not isinstance(class_names, tuple | list) or not all(isinstance(text, str) for text in class_names):
             raise UserError(f"class_names: expected a list of names, got {kind_of(class_names)}: give one a class")
         voxels = channels_of(cpu_tensor(image))
@@ -80,12 +78,8 @@ class Case:
         classes = None if label is None else as_tensor(cpu_tensor(label))
         if classes is not None:
             require_same_shape((h, w, d), tuple(classes.shape))
-        low, high = map(float, voxels.aminmax())
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"{name}: expected an image in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the model was trained "
-                "on, or read files by Case.from_nifti with `intensity`"
-            )
+        advice = "scale it as the model was trained on, or read files by Case.from_nifti with `intensity`"
+        require_unit_range(voxels, f"{name}: expected an image", advice)
         grid, steps = _grid(name, spacing, affine)
         stored = {"image": voxels.to(torch.float32).clone()}
         if classes is not None:
@@ -117,7 +111,7 @@ class Case:
         *,
         labels: int | Sequence[str] | None = None,
         **keys: Any,
-    ) -> "Case":
+    ) -> "PatientCase":
         """Makes a case from its NIfTI files, prepared like those of a job's dataset.
 
         Args:
@@ -148,7 +142,7 @@ class Case:
         return cls._of(dataset.load(ref), dataset, () if labels is None else dataset.class_names)
 
     @classmethod
-    def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "Case":
+    def _of(cls, volume: types.Case, dataset: Dataset, class_names: tuple[str, ...]) -> "PatientCase":
         case = cls.__new__(cls)
         case.volume, case.dataset, case.class_names = volume, dataset, class_names
         case.reference, case.ignores = dataset.reference, bool(dataset.ignored)
@@ -210,7 +204,7 @@ class Case:
         return dataset.file_label(self.volume.ref)
 
 
-class Cases(Sequence[Case]):
+class Cases(Sequence[PatientCase]):
     """The cases of a dataset, read on access by index, with the warnings of `from_nifti`; a slice is again a sequence.
 
     Attributes:
@@ -228,13 +222,13 @@ class Cases(Sequence[Case]):
         return f"<Cases of {self.dataset.name}, {self.dataset.split}: {', '.join(ref.case_id for ref in self._refs)}>"
 
     @overload
-    def __getitem__(self, index: int) -> Case: ...
+    def __getitem__(self, index: int) -> PatientCase: ...
     @overload
     def __getitem__(self, index: slice) -> "Cases": ...
-    def __getitem__(self, index: int | slice) -> "Case | Cases":
+    def __getitem__(self, index: int | slice) -> "PatientCase | Cases":
         if isinstance(index, slice):
             return Cases(self.dataset, self._refs[index])
-        return Case._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
+        return PatientCase._of(self.dataset.load(self._refs[index]), self.dataset, self.dataset.class_names)
 
 
 def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
@@ -253,6 +247,20 @@ def load_dataset(loader: str | type[Dataset], **keys: Any) -> Cases:
     if not isinstance(loader, str):
         return Cases(config.validate({"name": loader.loader, **keys}, loader, "load_dataset"))
     return Cases(build_dataset({"name": loader, "loader": loader, **keys}, "load_dataset"))
+
+
+def require_name(name: Any) -> None:
+    """Refuses a name that is no text, or not fit for a file's name."""
+    if not isinstance(name, str):
+        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
+    names.required(name, "name")
+
+
+def require_unit_range(voxels: Tensor, expected: str, advice: str) -> None:
+    """Refuses intensities outside [0, 1], and NaN."""
+    low, high = map(float, voxels.aminmax())
+    if not (low >= 0 and high <= 1):
+        raise UserError(f"{expected} in [0, 1], got [{low:.4g}, {high:.4g}]: {advice}")
 
 
 def path_of(path: AnyPath, what: str) -> str:
@@ -322,12 +330,12 @@ def _grid(
     return grid, (h, w, d)
 
 
-def as_case(given: Case | Sequence[Any]) -> Case:
+def as_case(given: PatientCase | Sequence[Any]) -> PatientCase:
     """Returns a case, made from a tuple of arguments of `Case` if need be."""
-    if isinstance(given, Case):
+    if isinstance(given, PatientCase):
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3):
-        return Case(*given)
+        return PatientCase(*given)
     raise UserError(
         f"expected a Case or (image, label[, spacing]), got {type(given).__name__}: give the label map, too, or None"
     )

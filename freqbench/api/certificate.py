@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from freqbench.analysis import certificates
 from freqbench.analysis.certificates import ALPHA, LOWER
-from freqbench.api.case import Case, as_case
+from freqbench.api.case import PatientCase, as_case
 from freqbench.api.model import Model, as_model
 from freqbench.core import config
 from freqbench.core.errors import UserError, unknown
@@ -59,7 +59,7 @@ class Certificate:
 
 def certify(
     model: Model,
-    case: Case | Sequence[Any],
+    case: PatientCase | Sequence[Any],
     kind: str,
     *,
     sigma: float,

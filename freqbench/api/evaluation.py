@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from pydantic import Field
 
-from freqbench.api.case import AnyPath, Case, as_case, cpu_tensor, path_of, plain
-from freqbench.api.model import Model, as_model, as_models, cell_of
+from freqbench.api.case import AnyPath, PatientCase, as_case, cpu_tensor, path_of, plain, require_unit_range
+from freqbench.api.model import Model, as_model, cell_of
 from freqbench.api.result import Result
 from freqbench.attacks import Attack, attack_class
 from freqbench.core import config, names
@@ -18,7 +18,7 @@ from freqbench.core.config import Seed, Strict, Whole
 from freqbench.core.errors import UserError
 from freqbench.core.files import storage
 from freqbench.core.identity import digest
-from freqbench.core.plugins import require_class
+from freqbench.core.plugins import kind_of, require_class
 from freqbench.core.types import ScoredOn, dataset_name
 from freqbench.engine import memory, rows, scoring
 from freqbench.engine.attacking import AttackedVolume
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-class _Attack(Strict):
+class _AttackArguments(Strict):
     """Arguments of a call that a job file has too, with their limits there."""
 
     seed: Seed
@@ -46,7 +46,7 @@ class _Attack(Strict):
 
 def attack(
     model: Model,
-    case: Case | Sequence[Any],
+    case: PatientCase | Sequence[Any],
     name: str | type[Attack],
     *,
     seed: int = 0,
@@ -76,8 +76,10 @@ def attack(
         UserError: an unknown attack or parameter, a value out of its range, or a case that does not fit the model.
     """
     model, case = as_model(model), as_case(case)
-    surrogates = as_models(surrogates)
-    call = config.validate({"seed": seed, "window_batch": window_batch}, _Attack, "attack")
+    if not isinstance(surrogates, tuple | list):
+        raise UserError(f"surrogates: expected a list of models, got {kind_of(surrogates)}: give [model]")
+    surrogates = tuple(map(as_model, surrogates))
+    call = config.validate({"seed": seed, "window_batch": window_batch}, _AttackArguments, "attack")
     seed, window_batch = call.seed, call.window_batch
     require_class(name, Attack)
     chosen = attack_class(names.ALIASES["attacks"].get(name, name) if isinstance(name, str) else name)
@@ -107,7 +109,7 @@ def attack(
     )
 
 
-class Record(dict[str, Any]):
+class ScoredRecord(dict[str, Any]):
     """Columns of a record by name, documented in `freqbench.results.schema`; None: not requested.
 
     Attributes:
@@ -133,7 +135,7 @@ class Record(dict[str, Any]):
         return pd.DataFrame(values, columns=["column", "value", "unit", "better", "meaning"])
 
 
-class _Scoring(Strict):
+class _EvaluateArguments(Strict):
     """Arguments of `evaluate` that a job file has too."""
 
     metrics: tuple[Metric, ...]
@@ -142,12 +144,12 @@ class _Scoring(Strict):
 
 def evaluate(
     model: Model,
-    case: Case | Sequence[Any],
+    case: PatientCase | Sequence[Any],
     result: Result | Volume,
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
     score_on: str = "grid",
-) -> Record:
+) -> ScoredRecord:
     """Scores an adversarial volume on a model: the attacked one (white-box), or any other (transfer).
 
     Args:
@@ -167,16 +169,16 @@ def evaluate(
     model, case = as_model(model), as_case(case)
     if isinstance(metrics, str):
         raise UserError(f"metrics: expected a sequence of names, got {metrics!r}: give [{metrics!r}]")
-    given = config.validate({"metrics": metrics, "score_on": score_on}, _Scoring, "evaluate")
-    metrics, in_file = given.metrics, given.score_on == "file"
+    given = config.validate({"metrics": metrics, "score_on": score_on}, _EvaluateArguments, "evaluate")
+    wanted, in_file = given.metrics, given.score_on == "file"
     dataset, _ = model._fitted(case)
-    if "calibration" in metrics:
+    if "calibration" in wanted:
         dataset.require_labels("metrics: calibration", "which tell if a confident prediction is right")
     made = result if isinstance(result, Result) else _brought_in(model, case, result)
     if made.volume.ref != case.volume.ref:
         raise UserError(f"expected the attacked case {made.case.name}, got {case.name}: give the attacked one")
     started = time.perf_counter()
-    wanted, cell = tuple(metrics), replace(made.cell, score_on=given.score_on)
+    cell = replace(made.cell, score_on=given.score_on)
     if in_file and made.attacked.label is not None:
         raise UserError(
             f"{cell.attack.name}: expected score_on: grid, as its labels move there, got file: leave it out"
@@ -204,20 +206,16 @@ def evaluate(
     if clean is not None and clean < seen.target.min_dice:
         misfit = f"its clean foreground Dice is {clean:.2f}, below min_dice {seen.target.min_dice:g}: {MISFIT_CAUSES}"
         record = {**record, "caution": "; ".join(filter(None, [record["caution"], misfit]))}
-    return Record(record, outcome.class_records[0])
+    return ScoredRecord(record, outcome.class_records[0])
 
 
-def _brought_in(model: Model, case: Case, given: Volume) -> Result:
+def _brought_in(model: Model, case: PatientCase, given: Volume) -> Result:
     """Makes a result for a volume from other code."""
     dataset, source = model._fitted(case)
     volume = case._in(dataset, source.space)
     adversarial = channels_of(cpu_tensor(given)).to(torch.float32)
     require_same_shape(tuple(volume.image.shape), tuple(adversarial.shape))
-    low, high = map(float, adversarial.aminmax())
-    if not (low >= 0 and high <= 1):
-        raise UserError(
-            f"{case.name}: expected a volume in [0, 1], got [{low:.4g}, {high:.4g}]: scale it as the case is"
-        )
+    require_unit_range(adversarial, f"{case.name}: expected a volume", "scale it as the case is")
     imported = Imported(label="given", content=digest([checkpoints.state_sha256({"adversarial": adversarial})]))
     attacked, cell = AttackedVolume(adversarial=adversarial), cell_of(model, dataset, source, imported, None)
     return Result(model=model, case=case, volume=volume, cell=cell, attacked=attacked, measured={})

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from freqbench import models
-from freqbench.api.case import MOST_CLASSES, AnyPath, Case, _Arrays, path_of
+from freqbench.api.case import MOST_CLASSES, AnyPath, PatientCase, _Arrays, path_of, require_name
 from freqbench.attacks import Attack
 from freqbench.core import config, names, plugins
 from freqbench.core.config import Strict, Whole
@@ -71,7 +71,7 @@ class Model:
             return self.spec
         return replace(self.spec, space=self.trained)
 
-    def _fitted(self, case: "Case") -> tuple[Dataset, ModelSpec]:
+    def _fitted(self, case: "PatientCase") -> tuple[Dataset, ModelSpec]:
         """Returns the dataset of a case and the spec on it; raises a UserError if model and case do not match."""
         spec, dataset = self.spec, case._dataset_for(self.spec.num_classes)
         if len(case.image) != spec.num_channels:
@@ -210,9 +210,7 @@ def _of_network(
 ) -> Model:
     """Makes a model from a copy of a network; one window of zeros shows the shape of its logits."""
     name = settings.get("name", type(net).__name__)
-    if not isinstance(name, str):
-        raise UserError(f"name: expected text, got {kind_of(name)}: give it as text")
-    names.required(name, "name")
+    require_name(name)
     for key in settings:
         if key not in OF_A_NETWORK:
             raise UserError(f"{name}: {unknown('key', key, OF_A_NETWORK)}")
@@ -284,13 +282,6 @@ def _of_network(
     return Model(network=network, spec=spec)
 
 
-def as_models(given: Sequence[Model]) -> tuple[Model, ...]:
-    """Returns models of `load_model` as a tuple; raises a UserError for anything else, a single model too."""
-    if not isinstance(given, tuple | list):
-        raise UserError(f"surrogates: expected a list of models, got {kind_of(given)}: give [model]")
-    return tuple(map(as_model, given))
-
-
 def as_model(given: Model) -> Model:
     """Returns a model of `load_model`; raises a UserError for anything else."""
     if not isinstance(given, Model):
@@ -300,5 +291,7 @@ def as_model(given: Model) -> Model:
 
 def cell_of(model: Model, dataset: Dataset, source: ModelSpec, made: Attack, seed: int | None) -> Cell:
     """Makes the cell that a job's grid would have for this attack."""
-    about: dict[str, Any] = {"precision": model.network.precision, "compile": False, "targets": (source,)}
-    return Cell(dataset=dataset, source=source, attack=made, seed=seed, **about)
+    precision = model.network.precision
+    return Cell(
+        dataset=dataset, source=source, targets=(source,), attack=made, seed=seed, precision=precision, compile=False
+    )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from freqbench.api.case import AnyPath, Case, path_of
+from freqbench.api.case import AnyPath, PatientCase, path_of
 from freqbench.api.model import Model
 from freqbench.core import types
 from freqbench.core.errors import UserError
@@ -61,7 +61,7 @@ class Result:
     """
 
     model: Model
-    case: Case
+    case: PatientCase
     volume: types.Case
     cell: Cell
     attacked: AttackedVolume

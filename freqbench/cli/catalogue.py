@@ -49,7 +49,7 @@ Rows = list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Description:
+class Described:
     """Description of one name that a job may have.
 
     Attributes:
@@ -137,7 +137,7 @@ def attack_list() -> Rows:
     return rows
 
 
-def attack(name: str) -> Description:
+def attack(name: str) -> Described:
     """Describes an attack, without importing it."""
     cls = declared(name)
     facts = {"paper": first_line(cls.paper), "threat model": cls.threat_model, "budget": cls.budget_name or "none"}
@@ -145,17 +145,17 @@ def attack(name: str) -> Description:
     for base in reversed(cls.__mro__):
         details |= attributes(base.__doc__ or "", "Args") if base.__name__ != "Attack" else {}
     rows = [(key, default, details.get(key, meaning)) for key, default, meaning in attack_rows(cls)]
-    return Description(facts, _line("attacks", {"name": name, **_budgeted(cls)}), cls.__doc__, rows=rows)
+    return Described(facts, _line("attacks", {"name": name, **_budgeted(cls)}), cls.__doc__, rows=rows)
 
 
-def model(name: str) -> Description:
+def model(name: str) -> Described:
     """Describes an architecture with the arguments of its class, or a reader of another framework's networks."""
     entry = {"name": "mine", **_KEYS_OF_READERS.get(name, {"arch": name, "checkpoint": "FILE"})}
     from freqbench.models import MODELS, READERS
 
     if name in READERS:
         reader = sys.modules[READERS[name].facts.__module__]
-        return Description({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
+        return Described({"reader": reader.__name__}, _line("models", entry), inspect.getdoc(reader) or "")
     network = MODELS[name]
     cls = pkgutil.resolve_name(network.target)
     meanings = attributes(f"{inspect.getdoc(cls)}\n\n{inspect.getdoc(cls.__init__)}", "Args")
@@ -171,10 +171,10 @@ def model(name: str) -> Description:
             rows.append((parameter.name, text, meaning.strip()))
     sides = " x ".join(map(str, network.roi))
     facts = {"network": network.title, "paper": network.citation, "class": network.target, "window": f"{sides} voxels"}
-    return Description(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
+    return Described(facts, _line("models", entry), heads=("args", "default", "meaning"), rows=rows)
 
 
-def dataset(name: str) -> Description:
+def dataset(name: str) -> Described:
     """Describes a loader with the keys of its entry in a job."""
     from freqbench.data import DATASETS
 
@@ -189,10 +189,10 @@ def dataset(name: str) -> Description:
         if field.is_required() and word != "name":
             entry[word] = EXAMPLES[word]
     facts = {"homepage": cls.homepage} if cls.homepage else {}
-    return Description(facts, _line("datasets", entry), inspect.getdoc(cls) or "", rows=rows)
+    return Described(facts, _line("datasets", entry), inspect.getdoc(cls) or "", rows=rows)
 
 
-def metric(name: str) -> Description:
+def metric(name: str) -> Described:
     """Describes a metric with the columns that it fills."""
     from freqbench.metrics import METRICS
     from freqbench.results import RECORDS
@@ -201,7 +201,7 @@ def metric(name: str) -> Description:
     columns = {column.name: column for column in RECORDS}
     rows = [(key, columns[key].unit, columns[key].meaning) for key in chosen.columns]
     facts = {"title": chosen.title, "unit": chosen.unit, "better": chosen.direction, "computed from": chosen.of}
-    return Description(facts, f"metrics: [{name}]", heads=COLUMNS, rows=rows)
+    return Described(facts, f"metrics: [{name}]", heads=COLUMNS, rows=rows)
 
 
 Name = Annotated[str | None, typer.Argument(help="One of them, to see all about it [default: a list].", metavar="NAME")]
@@ -236,7 +236,7 @@ def _show(
     name: str | None,
     heads: Sequence[str],
     rows: Callable[[], Rows],
-    describe: Callable[[str], Description],
+    describe: Callable[[str], Described],
 ) -> None:
     """Prints a list of all names, or what `describe` returns of one."""
     table = f"{kind}s"

@@ -1,14 +1,17 @@
 """Reads jobs, writes to the terminal and ends commands, for several commands."""
 
+import inspect
 import io
 import json
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import dataclass
+from functools import wraps
 from glob import escape, glob
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -17,6 +20,10 @@ from freqbench.core.errors import UserError
 from freqbench.core.machine import uncollected
 from freqbench.core.names import job_file, packaged_jobs
 from freqbench.core.terminal import PlainConsole
+
+if TYPE_CHECKING:
+    from freqbench.job.grid import Grid
+    from freqbench.job.schema import JobSpec
 
 EXIT_FAILED, EXIT_USER, EXIT_DEFECT, EXIT_INTERRUPTED = 1, 2, 70, 130
 XLSX = "xlsx"
@@ -73,6 +80,47 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, even if the data m
 Format = Annotated[str, typer.Option(help="terminal, md, csv, latex, html or xlsx (with --to).")]
 Json = Annotated[bool, typer.Option("--json", help="Print only JSON; everything else goes to stderr.")]
 To = Annotated[str | None, typer.Option(help="File to write to [default: the terminal].")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Options that commands with a job file share: the file, how to read it, where it runs, and where results go."""
+
+    path: JobFile
+    out: RunOut = None
+    engine: Engine = "auto"
+    address: Address = None
+    set_: Overrides = None
+    limit_cases: Limit = None
+    trust_code: Trust = False
+
+    def job(self) -> "JobSpec":
+        """Reads the job file; see `job_of`."""
+        return job_of(self.path, self.set_, self.trust_code)
+
+    def place(self, job: "JobSpec") -> str:
+        """Returns the store of the job's results."""
+        return self.out or f"runs/{job.name}"
+
+
+def takes_job(*without: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of JobOptions but those `without`, in the place of its parameter `options`."""
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        shared = {n: p for n, p in inspect.signature(JobOptions).parameters.items() if n not in without}
+        listed: list[inspect.Parameter] = []
+        for name, parameter in inspect.signature(command).parameters.items():
+            listed += shared.values() if name == "options" else [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+
+        @wraps(command)
+        def expanded(**given: Any) -> None:
+            command(options=JobOptions(**{name: given.pop(name) for name in shared}), **given)
+
+        expanded.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        expanded.__annotations__ = {each.name: each.annotation for each in listed}
+        return expanded
+
+    return decorated
 
 
 def console() -> Console:
@@ -149,7 +197,7 @@ def stoppable(doing: str) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
+def job_of(path: str, overrides: list[str] | None, trusted: bool) -> "JobSpec":
     """Reads a job file and checks it as far as possible before attacks and networks are imported."""
     with uncollected():
         from freqbench.job import schema
@@ -160,14 +208,14 @@ def job_of(path: str, overrides: list[str] | None, trusted: bool) -> Any:
         return job
 
 
-def grid_of(job: Any, limit_cases: int | None, out: str, match: bool = False) -> Any:
+def grid_of(job: "JobSpec", limit_cases: int | None, out: str, match: bool = False) -> "Grid":
     """Expands a job to its grid; `match` computes budgets that are not known yet."""
     from freqbench.engine import matching
 
     return matching.matched_grid(job, out, say, match, limit_cases)
 
 
-def stored_job(out: str, path: str | None, trusted: bool) -> Any:
+def stored_job(out: str, path: str | None, trusted: bool) -> "JobSpec":
     """Reads the job of a store, or of a file in its place."""
     from freqbench.engine import matching
     from freqbench.job import schema
@@ -179,7 +227,7 @@ def stored_job(out: str, path: str | None, trusted: bool) -> Any:
     return schema.stored_job(Store(out).job().get("spec"), trusted, f"{out}/run.json").named(out)
 
 
-def stored_grid(out: str, path: str | None, trusted: bool) -> Any:
+def stored_grid(out: str, path: str | None, trusted: bool) -> "Grid":
     """Expands a store's job to its grid, with the imported cells."""
     from freqbench.exchange.adversarial_volumes import joined
     from freqbench.job.grid import expand

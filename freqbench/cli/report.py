@@ -1,18 +1,23 @@
-"""Shows results: the commands `report`, `open`, `compare` and `serve`."""
+"""Shows results: the commands `report`, `open`, `compare` and `serve`, and the end of commands that made records."""
 
 import os
+import shlex
 import sys
 import webbrowser
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from freqbench.cli import common
-from freqbench.core.errors import UserError
+from freqbench.core.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from freqbench.engine.run import Summary
 
 app = typer.Typer()
 
 PAGE, PAGE_FOLDER = "report.html", "report"
+NEXT = ("freqbench open {out}", "freqbench report {out}", "freqbench audit {out}")
 
 Outs = Annotated[
     list[str], typer.Argument(help="One result store or several.", metavar="OUT...", autocompletion=common.stores)
@@ -77,6 +82,33 @@ def write_page(outs: list[str], to: str | None, with_volumes: bool, yes: bool) -
     if volumes is not None:
         size = f"{volumes['bytes'] / 1e6:.0f} MB"
         common.say(f"{len(volumes['cases'])} attacked volumes beside it ({size}): keep the folder together")
+
+
+def finish(summary: "Summary", out: str, page: bool = True) -> None:
+    """Ends a command that made records: shows results, writes the page, names next steps, sets the exit code."""
+    from freqbench.core.files import storage
+
+    if summary.interrupted:
+        common.say(
+            f"stopped: {summary.num_done + summary.num_new} records are stored in {out}; the same command goes on"
+        )
+        raise typer.Exit(common.EXIT_INTERRUPTED)
+    sys.stdout.write(common.tables([out], "terminal", "overview") + "\n")
+    common.say(
+        f"{summary.num_new} records in {summary.seconds:.0f} s, {summary.num_done} were there before: "
+        f"{storage.join(out, 'records')}"
+    )
+    if page:
+        with common.stoppable("the page was written"):
+            try:
+                write_page([out], None, with_volumes=False, yes=False)
+            except Exception as error:  # noqa: BLE001 (a faulty page does not spoil the run)
+                common.say(f"no page: {one_line(error)}")
+    for i, command in enumerate(NEXT):
+        common.say(f"{'next:' if i == 0 else '     '} {command.format(out=shlex.quote(out))}")
+    if summary.num_failed:
+        common.console().print(f"{summary.num_failed} records failed: the same command tries them again", style="red")
+        raise typer.Exit(common.EXIT_FAILED)
 
 
 def _write_figures(outs: list[str], folder: str) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from rich.table import Column, Table
 
-from freqbench.cli import common, ending
+from freqbench.cli import common
+from freqbench.cli.report import finish
 from freqbench.core.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -18,12 +19,9 @@ app = typer.Typer()
 
 
 @app.command()
+@common.takes_job("engine", "address")
 def plan(
-    path: common.JobFile,
-    out: common.RunOut = None,
-    set_: common.Overrides = None,
-    limit_cases: common.Limit = None,
-    trust_code: common.Trust = False,
+    options: common.JobOptions,
     price: Annotated[
         str | None, typer.Option(help="Cost of one worker for an hour, such as 2.5/h: prices the rest.")
     ] = None,
@@ -32,7 +30,7 @@ def plan(
     """Show cells, cases, passes, finished work and the time that the rest may take; compute nothing."""
     hourly = None if price is None else _hourly(price)
     with common.aside(as_json):
-        job = common.job_of(path, set_, trust_code)  # refuses a bad job before slow imports
+        job = options.job()  # refuses a bad job before slow imports
         from freqbench.engine import saved_volumes
         from freqbench.job import plan as planning
         from freqbench.job import rehearsal
@@ -40,8 +38,8 @@ def plan(
 
         job, untrained = link.planned(job)
         lacking = (*untrained, *rehearsal.missing(job))
-        place = out or f"runs/{job.name}"
-        grid = common.grid_of(rehearsal.counted(job, lacking), limit_cases, place)
+        place = options.place(job)
+        grid = common.grid_of(rehearsal.counted(job, lacking), options.limit_cases, place)
         root = planning.volumes_root(grid, place)
         outlook = planning.outlook(grid, lacking, saved_volumes.saved(root) if root else None, place, hourly)
     if as_json:
@@ -51,14 +49,9 @@ def plan(
 
 
 @app.command()
+@common.takes_job()
 def run(
-    path: common.JobFile,
-    out: common.RunOut = None,
-    engine: common.Engine = "auto",
-    address: common.Address = None,
-    set_: common.Overrides = None,
-    limit_cases: common.Limit = None,
-    trust_code: common.Trust = False,
+    options: common.JobOptions,
     dry_data: Annotated[
         Literal["phantom"] | None,
         typer.Option(help="Try the grid on small phantoms and untrained networks, under a minute."),
@@ -74,9 +67,10 @@ def run(
     """Attack and score the rest of a job, and store the results; the same command goes on where it was stopped."""
     from freqbench.results import Shard
 
-    _require_ray(engine if dry_data is None else "serial", address)
+    engine = options.engine if dry_data is None else "serial"
+    _require_ray(engine, options.address)
     part = Shard.parse(shard) if shard else None
-    job = common.job_of(path, set_, trust_code)
+    job = options.job()
     from freqbench.engine import run as runner
     from freqbench.job import rehearsal
     from freqbench.training import link
@@ -84,37 +78,35 @@ def run(
     if log:
         from freqbench.reporting import tracker
 
-        tracker.require(log, out or f"runs/{job.name}")
+        tracker.require(log, options.place(job))
     with common.stoppable("networks were trained"):
         if dry_data:
-            job, engine = rehearsal.rehearsed(link.described(job)), "serial"
+            job = rehearsal.rehearsed(link.described(job))
         else:
-            job = link.fulfilled(job, common.say, part, address)
-    place = out or f"runs/{job.name}"
+            job = link.fulfilled(job, common.say, part, options.address)
+    place = options.place(job)
     with common.stoppable("budgets were matched"):
-        grid = common.grid_of(job, limit_cases, place, match=True)
-    summary = runner.execute(grid, place, common.console(), engine, address, part, force)
+        grid = common.grid_of(job, options.limit_cases, place, match=True)
+    summary = runner.execute(grid, place, common.console(), engine, options.address, part, force)
     if log:
         try:
             common.say(f"logged: {tracker.log(log, place)}")
         except (UserError, OSError) as error:
             common.say(f"not logged: {one_line(error)}: all rows are in {place}, and the same command logs them later")
-    ending.finish(summary, place, page)
+    finish(summary, place, page)
 
 
 @app.command()
+@common.takes_job("out", "limit_cases")
 def converge(
-    path: common.JobFile,
     out: Annotated[str | None, typer.Option(help="Where results go [default: runs/NAME-converge].")] = None,
     cases: Annotated[int, typer.Option(min=1, help="The first N cases of each dataset.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps, increasing.")] = "5,10,20,40,80",
     queries: Annotated[str, typer.Option(help="Numbers of queries, for searches.")] = "100,300,1000",
     losses: Annotated[str, typer.Option(help="Losses, for attacks that take them.")] = "dice,ce,dicece,switch",
     restarts: Annotated[str, typer.Option(help="Numbers of restarts, for attacks that draw.")] = "1,3",
-    engine: common.Engine = "auto",
-    address: common.Address = None,
-    set_: common.Overrides = None,
-    trust_code: common.Trust = False,
+    *,
+    options: common.JobOptions,
 ) -> None:
     """Show what more passes, other losses and restarts add to each attack of a job, and recommend settings.
 
@@ -123,8 +115,8 @@ def converge(
     into a store of its own; the same command goes on where it was stopped. OUT then has converge.csv (the curves),
     converge.yaml (the recommended attacks for a job file), converge.pdf and converge.png.
     """
-    _require_ray(engine, address)
-    job = common.job_of(path, set_, trust_code)
+    _require_ray(options.engine, options.address)
+    job = options.job()
     from freqbench.engine import matching
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
@@ -148,9 +140,9 @@ def converge(
     outlook = planning.outlook(variants.grid, (), None, place)
     passes = sum(unit.passes for unit in units)
     _show_outlook(outlook, f"{len(variants.grid.cells)} cells, {len(units)} units, {passes:,} window passes")
-    summary = runner.execute(variants.grid, place, common.console(), engine, address)
+    summary = runner.execute(variants.grid, place, common.console(), options.engine, options.address)
     if summary.interrupted:
-        ending.finish(summary, place)
+        finish(summary, place)
     _show_convergence(place, variants.entries)
     if summary.num_failed:
         common.say(f"{summary.num_failed} records failed: the same command tries them again")
@@ -158,39 +150,32 @@ def converge(
 
 
 @app.command()
-def certify(
-    path: common.JobFile,
-    out: common.RunOut = None,
-    engine: common.Engine = "auto",
-    address: common.Address = None,
-    set_: common.Overrides = None,
-    limit_cases: common.Limit = None,
-    trust_code: common.Trust = False,
-) -> None:
+@common.takes_job()
+def certify(options: common.JobOptions) -> None:
     """Set what is proven of smoothed networks beside what attacks leave of them: certified at least, attacked at most.
 
     Every model of the job has the defence `smoothing`, and every attack is `ball` of the same kind, with radii in place
     of budgets. Cases are drawn and attacked like those of any job, into a store of rows that `report` and `audit` take
     too; the same command goes on where it was stopped. OUT then has bounds.csv, bounds.pdf and bounds.png.
     """
-    _require_ray(engine, address)
-    job = common.job_of(path, set_, trust_code)
+    _require_ray(options.engine, options.address)
+    job = options.job()
     from freqbench.engine import run as runner
     from freqbench.job import plan as planning
     from freqbench.reporting.views import bounds
     from freqbench.training import link
 
     with common.stoppable("networks were trained"):
-        job = link.fulfilled(job, common.say, None, address)
-    place = out or f"runs/{job.name}"
-    grid = common.grid_of(job, limit_cases, place)
+        job = link.fulfilled(job, common.say, None, options.address)
+    place = options.place(job)
+    grid = common.grid_of(job, options.limit_cases, place)
     bounds.require_certified(grid)
     outlook = planning.outlook(grid, (), None, place)
     _show_outlook(outlook)
-    summary = runner.execute(grid, place, common.console(), engine, address)
+    summary = runner.execute(grid, place, common.console(), options.engine, options.address)
     if not summary.interrupted:
         _show_bounds(place)
-    ending.finish(summary, place, page=False)
+    finish(summary, place, page=False)
 
 
 def _show_outlook(outlook: "Outlook", *notes: str) -> None:
@@ -287,19 +272,14 @@ def _show_bounds(out: str) -> None:
     import pandas as pd
 
     from freqbench.analysis import certificates
-    from freqbench.analysis.frames import found_records
-    from freqbench.analysis.precision import checked
-    from freqbench.analysis.tables import current
     from freqbench.reporting import render
-    from freqbench.reporting.contents import keys_of
+    from freqbench.reporting.contents import contents
     from freqbench.reporting.figures.curves import bounds_figure
     from freqbench.reporting.views import bounds
     from freqbench.results import Store
 
-    store = Store(out)
-    columns = (*certificates.COLUMNS, "dsc")
-    stored, records = found_records([store], keys_of([store.job()]), columns)
-    sections = bounds.bounds(current(checked(records, stored)))
+    content = contents([Store(out)], (*certificates.COLUMNS, "dsc"), with_classes=False)
+    sections = bounds.bounds(content.records)
     common.put(render.terminal(sections), None)
     tables = [section.data for section in sections if section.data is not None]
     if tables:

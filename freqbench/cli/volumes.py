@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from freqbench.cli import common, ending
+from freqbench.cli import common
+from freqbench.cli.report import finish
 from freqbench.core.errors import UserError
 
 app = typer.Typer()
@@ -57,7 +58,7 @@ def score(
     else:
         grid = common.stored_grid(out, job, trust_code)
         summary = label_maps.score(grid, out, predictions or "", name or "", label_map, common.console())
-    ending.finish(summary, out)
+    finish(summary, out)
 
 
 def _check(ways: dict[str, object], further: dict[str, str | None]) -> None:

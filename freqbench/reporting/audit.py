@@ -68,8 +68,7 @@ def _believed(findings: tuple[Finding, ...], text: str, data: pd.DataFrame | Non
 
 
 def page_part(findings: tuple[Finding, ...]) -> dict[str, Any]:
-    """`audit` of the page's data: `{models: [{dataset model verdict sentence}], findings: [{check should dataset model
-    subject verdict sentence}], notes: [paragraphs]}`."""
+    """Returns the PageAudit of findings."""
     of_model = ("dataset", "model", "verdict", "sentence")
     of_finding = ("check", "should", "dataset", "model", "subject", "verdict", "sentence")
     return {

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from freqbench.analysis.frames import classes_frame, found_records
-from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.core.types import dataset_name
 from freqbench.results import Key, Store, index_keys
@@ -15,7 +14,7 @@ from freqbench.results import Key, Store, index_keys
 
 @dataclass(frozen=True)
 class Contents:
-    """Records of the stores' jobs, one row per key, after `checked` and `current`; their class rows; and the facts of
+    """Records of the stores' jobs, one row per key, after `current`; their class rows; and the facts of
     each store: `store` (root), `job` (`Store.job()`) and `runs` (`Store.runs()`)."""
 
     records: pd.DataFrame
@@ -56,4 +55,4 @@ def contents(
     stored, records = found_records(stores, keys_of(jobs), columns, may_be_empty)
     classes = classes_frame(stores, stored) if with_classes else pd.DataFrame()
     facts = [{"store": store.root, "job": job, "runs": store.runs()} for store, job in zip(stores, jobs, strict=True)]
-    return Contents(current(checked(records, stored)), classes, facts)
+    return Contents(current(records, stored), classes, facts)

@@ -12,7 +12,6 @@ import pandas as pd
 from freqbench.analysis.frames import class_drops, plain
 from freqbench.analysis.groups import LIMITS, is_white_box
 from freqbench.analysis.labels import INTENSITY_PARAMETERS, families
-from freqbench.analysis.precision import checked
 from freqbench.analysis.statistics import mean_intervals
 from freqbench.analysis.tables import case_minima, comparable, current
 from freqbench.core.documents import object_of
@@ -73,7 +72,7 @@ def shown_rows(records: pd.DataFrame) -> pd.DataFrame:
         The same rows with `family` (the label without its budget), all DSC and `ssim_body` x100, `drop` of foreground
         DSC in points, `budget` x255 where it is an intensity, and `passes` (forward and backward).
     """
-    frame = current(checked(records))
+    frame = current(records)
     frame = frame[(frame["left_out"] == "") & (frame["status"] == "ok")]
     frame = frame.astype(dict.fromkeys(NUMBERS, float))
     is_intensity = frame["budget_name"].isin(INTENSITY_PARAMETERS)

@@ -99,7 +99,7 @@ def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | N
         return audit.sections(checks.audited(checks.gathered(stores, job_keys, always_classes=True)))
     if view := VIEWS.get(name):
         stored, records = found_records(stores, job_keys, view.columns)
-        rows = current(checked(records, stored))
+        rows = current(records, stored)
         if not view.needs_classes:
             return view.build(rows)
         return view.build(rows, classes_frame(stores, stored))
@@ -120,7 +120,7 @@ def _one_table(name: str, stores: Sequence[Store], job_keys: Collection[Key] | N
             f"{name}: expected scores against labels, as the paper's are, got {agree[0]}, run with reference: "
             "prediction: run it with label maps, or report it by --table overview"
         )
-    rows = current(checked(relevant(recipe, records), relevant(recipe, stored)))
+    rows = current(relevant(recipe, records), relevant(recipe, stored))
     return paper_table(recipe, rows, [run for store in stores for run in store.runs()])
 
 

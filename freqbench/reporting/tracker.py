@@ -22,7 +22,7 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class _LoggedCell:
     """One cell on a target: its settings, the mean of each score over the cases that have it, and its glimpse."""
 
     name: str
@@ -98,14 +98,14 @@ def _mlflow(out: str) -> str:
 TRACKERS: Mapping[str, Callable[[str], str]] = {"tensorboard": _tensorboard, "mlflow": _mlflow}
 
 
-def _runs(out: str) -> Iterator[_Run]:
+def _runs(out: str) -> Iterator[_LoggedCell]:
     store = Store(out)
     _, records = found_records([store], keys_of([store.job()]), (*SETTINGS, *MEANS), may_be_empty=True)
     pictures = {cell_id: path for (cell_id, _), path in glimpses.listed(out).items()}
     good = records[records["status"] == "ok"]
     for (cell_id, _), cell in good.groupby(["cell_id", "target_model_id"], observed=True):
         settings, picture = cell[[*SETTINGS]].iloc[0], pictures.get(str(cell_id))
-        yield _Run(
+        yield _LoggedCell(
             name=f"{settings['attack']}-{settings['source_model']}-{settings['target_model']}-{cell_id}",
             settings={str(name): float(v) if isinstance(v, int | float) else str(v) for name, v in settings.items()},
             means={name: mean for name in MEANS if math.isfinite(mean := float(cell[name].mean()))},

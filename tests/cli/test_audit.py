@@ -31,7 +31,7 @@ def test_the_audit_of_a_store_says_what_was_and_what_was_not_checked(audited_sto
     assert "freqbench audit OUT --plan lists the cells that they need" in " ".join(out.split())
 
 
-def test_it_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:
+def test_an_audit_can_be_written_to_a_file(audited_store: str, tmp_path: Path, bench: Bench) -> None:
     place = tmp_path / "audit.md"
     assert bench("audit", audited_store, "--format", "md", "--to", str(place))[0] == 0
     assert "| what should hold" in place.read_text()

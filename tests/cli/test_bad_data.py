@@ -37,7 +37,7 @@ def changed(root: Path, path: str, change: Callable[[Any], Any]) -> None:
 
 
 def warned(root: Path, bench: Bench, **keys: Any) -> tuple[int, list[str]]:
-    """How a run ends and what it warned of before its first unit."""
+    """Exit code of a run, and its warnings before its first unit."""
     out = str(root.parent / f"out{len([*root.parent.iterdir()])}")
     code, *_ = bench("run", job(root, **keys), "--out", out, "--engine", "serial", "--no-page")
     return code, Store(out).runs()[-1]["warnings"]

@@ -13,7 +13,7 @@ from freqbench.core.files import storage
 from freqbench.data import cache
 
 
-def test_it_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_shown_and_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FREQBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "1.5")
     (tmp_path / "data").mkdir()

@@ -17,7 +17,7 @@ from freqbench.core.names import KNOWN
 from freqbench.data import DATASETS
 from freqbench.job.schema import JobSpec, require_sound
 
-TABLES: dict[str, Callable[[str], catalogue.Description]] = {
+TABLES: dict[str, Callable[[str], catalogue.Described]] = {
     "attacks": catalogue.attack,
     "models": catalogue.model,
     "datasets": catalogue.dataset,

@@ -65,21 +65,21 @@ def test_plan_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_plan_as_json_is_all_of_stdout(tmp_path: Path, bench: Bench) -> None:
-    """What else is said, of budgets that are to be matched here, is on stderr."""
+    """All else, such as budgets that are to be matched here, is on stderr."""
     out = str(tmp_path / "out")
     code, said, err = bench("plan", write(tmp_path, job()), "--out", out, "--json", "--price", "2/h")
-    found = json.loads(said)
+    outlook = json.loads(said)
     assert (code, err) == (0, "")
-    assert [(row["attack"], row["cells"], row["cases"], row["window_passes"]) for row in found["grid"]][:2] == [
+    assert [(row["attack"], row["cells"], row["cases"], row["window_passes"]) for row in outlook["grid"]][:2] == [
         ("pgd", 2, 2, 64),
         ("fgsm", 1, 2, 16),
     ]
-    assert (found["job"], found["out"], found["records_done"], found["records_left"]) == ("tiny", out, 0, 24)
-    assert found["cost"] == pytest.approx(2 * found["hours_left"])
+    assert (outlook["job"], outlook["out"], outlook["records_done"], outlook["records_left"]) == ("tiny", out, 0, 24)
+    assert outlook["cost"] == pytest.approx(2 * outlook["hours_left"])
     missing = small(datasets=[{"name": "mine", "loader": "decathlon", "root": str(tmp_path / "none")}], **MATCHED)
     code, said, err = bench("plan", write(tmp_path, missing), "--out", out, "--json")
-    found = json.loads(said)
-    assert (code, found["missing"][0]["what"], found["records_left"]) == (0, "dataset mine", None)
+    outlook = json.loads(said)
+    assert (code, outlook["missing"][0]["what"], outlook["records_left"]) == (0, "dataset mine", None)
     assert "budgets are not known yet" in err
 
 
@@ -117,13 +117,13 @@ def test_status_of_a_store(small_store: Path, bench: Bench) -> None:
 
 def test_status_as_json_is_all_of_stdout(small_store: Path, bench: Bench) -> None:
     code, out, err = bench("status", str(small_store), "--json")
-    found = json.loads(out)
+    status = json.loads(out)
     assert (code, err) == (0, "")
-    assert found["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
-    assert found["attacks"] == [{"attack": "fgsm", "source": "a", "ok": 1, "failed": 0}]
-    (run,) = found["runs"]
+    assert status["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
+    assert status["attacks"] == [{"attack": "fgsm", "source": "a", "ok": 1, "failed": 0}]
+    (run,) = status["runs"]
     assert (run["status"], run["records"], run["failed"], run["warnings"]) == ("done", 1, 0, 0)
-    assert found["workers"] in ([], [{"run_id": run["run_id"], "workers": found["workers"][0]["workers"]}])
+    assert status["workers"] in ([], [{"run_id": run["run_id"], "workers": status["workers"][0]["workers"]}])
 
 
 def test_a_shell_completes_jobs_and_stores(small_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

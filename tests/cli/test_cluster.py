@@ -14,7 +14,7 @@ from freqbench.remote import jobs
 
 
 class Client:
-    """What Ray's client has, for jobs that never start; one that is told to stop has stopped when it is asked again."""
+    """Ray's client for jobs that never start; one that is told to stop has stopped when it is asked again."""
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
@@ -50,16 +50,16 @@ class Client:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    found = Client()
+    client = Client()
 
     def connect(head: Any, address: str | None) -> None:
-        head.url, head._client = address or "http://head:8265", found
+        head.url, head._client = address or "http://head:8265", client
 
     monkeypatch.setattr(jobs.Dashboard, "__init__", connect)
     monkeypatch.setattr(jobs.Dashboard, "_require_answer", lambda head: "2")
     monkeypatch.setattr(jobs.Dashboard, "num_nodes", lambda head: 1)
     monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
-    return found
+    return client
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_status_shows_the_job_its_last_lines_and_its_store(client: Client, sent:
 
 
 def test_status_of_a_job_as_json_has_its_store(client: Client, sent: str, bench: Bench) -> None:
-    found = json.loads(bench("status", sent, "--json")[1])
-    assert (found["id"], found["status"], found["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
-    assert found["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
+    status = json.loads(bench("status", sent, "--json")[1])
+    assert (status["id"], status["status"], status["started"]) == (sent, "RUNNING", "2023-11-14 22:13:20")
+    assert status["store"]["records"] == {"wanted": 1, "ok": 1, "failed": 0, "left": 0, "lacking": 0}
     client.known[sent].metadata["out"] = "nowhere"
     _, said, err = bench("status", sent, "--json")
     assert json.loads(said)["store"] is None

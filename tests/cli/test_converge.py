@@ -22,7 +22,9 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_it_shows_the_curves_writes_its_files_and_computes_nothing_twice(path: str, out: Path, bench: Bench) -> None:
+def test_converge_shows_the_curves_writes_its_files_and_computes_nothing_twice(
+    path: str, out: Path, bench: Bench
+) -> None:
     code, text, _ = bench("converge", path, "--out", str(out), *OPTIONS)
     assert code == 0
     assert "2 cells, 2 units, 24 window passes" in text  # 4 windows x (1 + 2) steps, there and back
@@ -52,8 +54,8 @@ def test_a_search_has_a_curve_by_queries_beside_steps(tmp_path: Path, out: Path,
     code, text, _ = bench("converge", job, "--out", str(out), *OPTIONS, "--queries", "3,12")
     assert (code, "left out, as more steps add nothing to their drop: random_noise" in text) == (0, True)
     curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
-    found = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
-    assert found == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
+    points = [(row["attack"], row["steps"], float(row["passes"])) for row in curves]
+    assert points == [("pgd", "1", 2), ("pgd", "2", 4), ("rays", "3", 4), ("rays", "12", 13)]
 
 
 def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench: Bench) -> None:
@@ -62,11 +64,11 @@ def test_step_sizes_of_a_job_have_a_curve_each(tmp_path: Path, out: Path, bench:
         bench("converge", write(tmp_path, small(attacks=[pgd], metrics=["dsc"])), "--out", str(out), *OPTIONS)[0] == 0
     )
     curves = list(csv.DictReader((out / "converge.csv").read_text().splitlines()))
-    found = {(row["attack"], row["steps"]) for row in curves}
-    assert found == {(f"pgd step_size=eps/{part}", steps) for part in "28" for steps in "12"}
+    points = {(row["attack"], row["steps"]) for row in curves}
+    assert points == {(f"pgd step_size=eps/{part}", steps) for part in "28" for steps in "12"}
 
 
-def test_what_it_recommends_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
+def test_a_recommendation_is_the_attack_of_a_row(path: str, out: Path, bench: Bench) -> None:
     """The entry expands to a cell of the store, so a job with it finds its rows there."""
     assert bench("converge", path, "--out", str(out), *OPTIONS)[0] == 0
     attacks = yaml.safe_load((out / "converge.yaml").read_text())["attacks"]

@@ -78,5 +78,5 @@ def test_data_that_must_not_be_passed_on_takes_a_yes(
     assert (tmp_path / "to" / "clean" / CASE).exists()
 
 
-def test_there_is_no_other_space(small_store: Path, bench: Bench) -> None:
+def test_another_space_is_refused(small_store: Path, bench: Bench) -> None:
     assert bench("export", str(small_store), "--space", "prepared")[0] == 2

@@ -1,5 +1,5 @@
-"""How commands end: within a second where the job is wrong, whole on any stream, with one line whatever happens; how a
-run ends, with its page and what to do next."""
+"""Ends of commands: within a second where the job is wrong, whole on any stream, with one line whatever happens; the
+end of a run, with its page and what to do next."""
 
 import json
 import os
@@ -269,7 +269,7 @@ def test_the_page_of_a_uri_is_opened_from_a_copy(tmp_path: Path, monkeypatch: py
     assert file.read_bytes() == storage.read_bytes(f"{out}/report.html")
 
 
-def test_without_a_display_the_place_of_the_page_is_said(
+def test_the_place_of_the_page_is_said_without_a_display(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):

@@ -29,7 +29,9 @@ def checkpoint(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_it_writes_a_commented_job_that_plan_accepts(data: str, checkpoint: str, tmp_path: Path, bench: Bench) -> None:
+def test_init_writes_a_commented_job_that_plan_accepts(
+    data: str, checkpoint: str, tmp_path: Path, bench: Bench
+) -> None:
     path = tmp_path / "mine.yaml"
     code, said, err = bench("init", str(path), "--data", data, "--checkpoint", checkpoint, "--budget", "4/255")
     assert (code, said, err) == (0, f"written: {path}\nnext: freqbench plan {path}\n", "")
@@ -105,7 +107,7 @@ def test_a_budget_is_a_number_or_a_fraction(
     assert {attack["name"]: attack.get("eps") for attack in yaml.safe_load(path.read_text())["attacks"]}["pgd"] == eps
 
 
-def test_it_asks_for_what_no_option_says(
+def test_init_asks_for_facts_that_no_option_tells(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     """A checkpoint of others, whose keys tell the architecture: an empty answer takes it."""
@@ -144,7 +146,7 @@ def test_a_network_that_does_not_fit_is_said_beside_the_job(data: str, tmp_path:
         (("--data", "hearts", "--checkpoint", "random", "--arch", "UNET"), "unknown architecture 'UNET'"),
     ],
 )
-def test_what_is_missing_or_wrong_is_one_line_and_nothing_is_written(
+def test_a_missing_or_wrong_fact_is_one_line_and_nothing_is_written(
     options: tuple[str, ...], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     place = tmp_path / "place"

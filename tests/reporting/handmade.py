@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit, logit
 
-from freqbench.analysis.precision import checked
 from freqbench.analysis.statistics import DICE
 from freqbench.analysis.tables import current
 from freqbench.reporting.render import Section
@@ -69,7 +68,7 @@ def records(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a store says of a job that wants these rows."""
+    """A store's job that wants these rows."""
     cells = [{"cell_id": each["cell_id"], "dataset": "phantom", "targets": [each["target_model_id"]]} for each in rows]
     cases = sorted({each["case_key"] for each in rows})
     return {"spec": {"name": "mine"}, "index": {"cells": cells, "cases": {"phantom": cases}}}
@@ -77,7 +76,7 @@ def job_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def shown(*rows: dict[str, Any]) -> pd.DataFrame:
     """Rows to the frame that views get."""
-    return current(checked(records(*rows)))
+    return current(records(*rows))
 
 
 def coded(frame: pd.DataFrame) -> pd.DataFrame:

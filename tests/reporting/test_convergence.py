@@ -1,4 +1,4 @@
-"""How many passes are enough, on tables made by hand."""
+"""Passes that are enough, on tables made by hand."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -53,12 +53,12 @@ def test_recommended_are_the_fewest_passes_within_two_tenths_of_the_largest_drop
         ("pgd", "ce", 1, 20, 40.0, 30.0),
         ("pgd", "ce", 1, 40, 80.0, 30.0),
     )
-    (found,) = recommended(table).to_dict("records")
-    assert (found["attack"], found["loss"], found["steps"], found["drop"]) == ("apgd", "dice", 20, 44.9)
-    assert found["largest"] == 45.05
+    (setting,) = recommended(table).to_dict("records")
+    assert (setting["attack"], setting["loss"], setting["steps"], setting["drop"]) == ("apgd", "dice", 20, 44.9)
+    assert setting["largest"] == 45.05
 
 
-def test_of_equal_passes_the_larger_drop_is_recommended_for_each_budget() -> None:
+def test_the_larger_drop_of_equal_passes_is_recommended_for_each_budget() -> None:
     both = settings(
         *(("pgd", "ce", 1, 10, 20.0, 30.0), ("pgd", "dice", 1, 10, 20.0, 30.1), ("pgd", "ce", 1, 20, 40.0, 50.0))
     )
@@ -121,18 +121,18 @@ def test_the_queries_of_a_search_are_its_steps_and_those_of_an_ensemble_are_not(
 def test_a_setting_that_failed_on_a_case_is_left_out_and_named() -> None:
     rows = [stored("few", case, 0.5, 10) for case in (0, 1)]
     rows += [stored("many", 0, 0.1, 20), row(cell_id="many", case=1, status="failed", error="died")]
-    found = records(*rows)
-    assert convergence.settings(found, ENTRIES)["steps"].tolist() == [10]
-    assert convergence.settings(found[found["status"] == "failed"], ENTRIES).empty
-    assert convergence.failed(found, ENTRIES) == [
+    rows_of = records(*rows)
+    assert convergence.settings(rows_of, ENTRIES)["steps"].tolist() == [10]
+    assert convergence.settings(rows_of[rows_of["status"] == "failed"], ENTRIES).empty
+    assert convergence.failed(rows_of, ENTRIES) == [
         "pgd step_size=eps/4 loss=dice steps=20 on phantom: unet is left out: 1 of 2 records failed"
     ]
 
 
 def test_several_seeds_are_one_setting() -> None:
     rows = [stored("few", 0, 0.5, 10), stored("other seed", 0, 0.3, 10, seed=1)]
-    (found,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
-    assert (found["drop"], found["cases"], found["patients"]) == (pytest.approx(50), 1, 1)
+    (setting,) = convergence.settings(records(*rows), {**ENTRIES, "other seed": ENTRIES["few"]}).to_dict("records")
+    assert (setting["drop"], setting["cases"], setting["patients"]) == (pytest.approx(50), 1, 1)
 
 
 def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
@@ -144,7 +144,7 @@ def test_the_job_file_has_the_recommended_entry_as_a_person_writes_it() -> None:
 
 
 @pytest.mark.parametrize("shown", ["phantom", "phantom (agreement)"])
-def test_of_several_networks_an_entry_says_which_it_is_for_and_an_odd_budget_stays_exact(shown: str) -> None:
+def test_an_entry_names_its_network_of_several_and_keeps_an_odd_budget_exact(shown: str) -> None:
     """The dataset by its name in jobs."""
     one = settings(("pgd", "dice", 1, 10, 20.0, 40.0)).assign(cell_id="few", dataset=shown)
     chosen = recommended(pd.concat([one, one.assign(model="unetr")], ignore_index=True))

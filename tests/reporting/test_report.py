@@ -69,13 +69,13 @@ def test_the_markdown_tables_can_be_parsed(grid: Store) -> None:
 def test_seeds_stand_beside_the_cases_hd95_says_of_how_many_and_missing_cells_are_empty() -> None:
     rows = [row("dfb", case=case, seed=seed, dsc=0.5) for case in range(2) for seed in range(3)]
     rows += [row(case=case, dsc=0.5, hd95=value) for case, value in enumerate((10.0, math.nan, 20.0))]
-    (found,) = pipe_tables(report([stored(*rows)], format="markdown"))
-    linf, none = found[2:]
+    (table,) = pipe_tables(report([stored(*rows)], format="markdown"))
+    linf, none = table[2:]
     assert linf[:9] == ["pgd eps=8/255", "linf", "3", "50.0", "", "", "50.0", "", "15.0 (n 2)"]
     assert none[2:] == ["2x3", "50.0", "", "", "50.0", *[""] * 9]
 
 
-def test_without_white_box_each_target_gets_its_table_and_with_it_a_star() -> None:
+def test_each_target_has_its_table_without_white_box_and_a_star_with_it() -> None:
     assert "attacks on unet, transferred to unetr" in report([stored(row(source="unet", target="unetr", dsc=0.6))])
     rows = [row(source="unet", target=target, dsc=dsc) for target, dsc in (("unet", 0.1), ("unetr", 0.6))]
     transfer = pipe_tables(report([stored(*rows)], format="markdown"))[1]
@@ -84,9 +84,9 @@ def test_without_white_box_each_target_gets_its_table_and_with_it_a_star() -> No
 
 def test_csv_reads_back_equal(grid: Store) -> None:
     expected = summary(grid.records().to_pandas())
-    found = pd.read_csv(io.StringIO(report([grid], format="csv")))
-    found = found.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
-    pd.testing.assert_frame_equal(found, expected, rtol=0, atol=0)
+    frame = pd.read_csv(io.StringIO(report([grid], format="csv")))
+    frame = frame.fillna({"source_model": "", "threat_model": ""}).astype(expected.dtypes)
+    pd.testing.assert_frame_equal(frame, expected, rtol=0, atol=0)
 
 
 def test_only_the_rows_of_the_job_are_shown() -> None:
@@ -133,8 +133,8 @@ def test_the_terminal_shows_sixty_rows_of_a_table_and_other_formats_all() -> Non
     shown = [line.split()[1] for line in lines if line.startswith(" vafa")]
     assert shown == 2 * [f"q_max={budget}" for budget in range(1, 60)]  # the table is in two parts, as it is wide
     assert "... and 21 more rows: --format csv (or md) has all of them" in lines
-    (found,) = pipe_tables(report([long], format="markdown"))
-    assert len(found) == 2 + 81
+    (table,) = pipe_tables(report([long], format="markdown"))
+    assert len(table) == 2 + 81
     assert len(pd.read_csv(io.StringIO(report([long], format="csv")))) == 81
 
 
@@ -168,7 +168,7 @@ def out(tmp_path: Path) -> str:
 
 
 def called(*arguments: str) -> str:
-    """What a command says; its errors are raised."""
+    """Output of a command; its errors are raised."""
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
@@ -190,8 +190,8 @@ def test_records_without_classes_are_told_of_once(out: str, how: tuple[str, ...]
 def test_a_table_holds_what_the_records_say_of_each_store_once(out: str) -> None:
     text = called("report", out, f"{out}/", "--table", "budget", "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
-    found = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
-    assert found == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
+    scores = {row["label"]: float(row["dsc"]) for row in rows if row["label"] != "clean"}
+    assert scores == pytest.approx({"pgd eps=4/255": 69.0, "pgd eps=8/255": 49.0})
     assert [row["cases"] for row in rows] == ["3", "3", "3"]
     assert called("report", out, "--table", "vafa_table1", "--format", "md").startswith("## ")
 
@@ -226,8 +226,8 @@ def test_two_stores_are_compared_by_case(out: str, tmp_path: Path) -> None:
     other = write(tmp_path / "other", rows)
     text = called("compare", out, other, "--format", "csv")
     rows_of = csv.DictReader(io.StringIO(text))
-    found = [(row["label"], row["difference"]) for row in rows_of if row["section"].startswith("Paired")]
-    assert [(label, float(value)) for label, value in found] == [("clean", 0.0), ("pgd eps=8/255", pytest.approx(-10))]
+    pairs = [(row["label"], row["difference"]) for row in rows_of if row["section"].startswith("Paired")]
+    assert [(label, float(value)) for label, value in pairs] == [("clean", 0.0), ("pgd eps=8/255", pytest.approx(-10))]
 
 
 def test_bad_wishes_are_refused_in_one_line(out: str, tmp_path: Path) -> None:

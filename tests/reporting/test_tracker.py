@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow are told of a store."""
+"""Facts of a store that TensorBoard and MLflow are told."""
 
 import importlib.util
 import io
@@ -87,17 +87,17 @@ def test_a_dead_server_is_one_line(out: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "out", "found", "line"),
+    ("name", "out", "spec", "line"),
     [
         ("tensorboard", "s3://lab/out", object(), "expected --out as a folder of this machine, got s3://lab/out"),
         ("tensorboard", "out", None, "expected the package tensorboard, got none: pip install"),
         ("mlflow", "s3://lab/out", object(), "leave --log out, or set MLFLOW_TRACKING_URI"),
     ],
 )
-def test_what_cannot_be_logged_is_refused_before_it_is_computed(
-    name: str, out: str, found: object, line: str, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_cannot_be_logged_is_refused_before_it_begins(
+    name: str, out: str, spec: object, line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
     with pytest.raises(UserError, match=line):
         tracker.require(name, out)

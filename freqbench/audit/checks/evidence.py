@@ -10,7 +10,6 @@ import pandas as pd
 from freqbench.analysis import certificates
 from freqbench.analysis.frames import classes_frame, found_records, plain
 from freqbench.analysis.labels import parameters
-from freqbench.analysis.precision import checked
 from freqbench.analysis.tables import current
 from freqbench.attacks import ATTACKS, Attack
 from freqbench.attacks.core.strongest import NARROWING
@@ -78,7 +77,7 @@ class Setting:
 class Evidence:
     """Input of all checks."""
 
-    records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current(precision.checked(...))`
+    records: pd.DataFrame  # rows of RECORDS with COLUMNS and `caution` after `tables.current`
     classes: pd.DataFrame | None = None  # CLASS_RECORDS of the same stores; None: not read
     gradients: tuple[Gradients, ...] = ()  # measurements of gradients, one per store
     saved: tuple[SavedScores, ...] = ()  # rescored volumes, one per store
@@ -217,7 +216,7 @@ def gathered(
     stored, records = found_records(everything, keys, ("caution", *COLUMNS), may_be_empty)
     is_read = always_classes or len(records) <= MAX_RECORDS
     return Evidence(
-        records=current(checked(records, stored)),
+        records=current(records, stored),
         classes=classes_frame(everything, stored) if is_read else None,
         gradients=tuple(filter(None, (probe_files.read(store.root, Gradients) for store in stores))),
         saved=tuple(filter(None, (probe_files.read(store.root, SavedScores) for store in stores))),

@@ -21,7 +21,7 @@ Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Saved:
+class CaseVolumes:
     """One case under one attack, `[H, W, D]` along right, anterior and superior: intensities in [0, 1] (of several
     channels the one that changed most), classes, each target's predictions on the clean and on the adversarial volume,
     and millimetres per voxel."""
@@ -38,7 +38,7 @@ class Saved:
         return self.adversarial - self.clean
 
 
-def read(root: str, folder: str) -> Saved:
+def read(root: str, folder: str) -> CaseVolumes:
     """Reads the volumes of one folder; leaves out predictions on another grid than the source's.
 
     Raises a UserError where files are damaged or missing, do not lie on one grid, or links lead elsewhere.
@@ -68,7 +68,7 @@ def turned(
     label: Mask,
     predictions: Mapping[str, tuple[Mask, Mask]],
     affine: npt.NDArray[np.float64],
-) -> Saved:
+) -> CaseVolumes:
     """Turns the axes of volumes `[C, H, W, D]` and maps `[H, W, D]`; `affine` maps voxels to world millimetres."""
     most = int(np.abs(adversarial - clean).sum(axis=(1, 2, 3), dtype=float).argmax())
     turn = nibabel.io_orientation(affine)
@@ -77,7 +77,7 @@ def turned(
     def turn_to_ras(volume: npt.NDArray[T]) -> npt.NDArray[T]:
         return np.ascontiguousarray(nibabel.apply_orientation(volume, turn))
 
-    return Saved(
+    return CaseVolumes(
         clean=turn_to_ras(clean[most]),
         adversarial=turn_to_ras(adversarial[most]),
         label=turn_to_ras(label),

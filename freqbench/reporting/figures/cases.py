@@ -18,7 +18,7 @@ from freqbench.ops.colors import class_color, class_colors
 from freqbench.ops.planes import AXIAL, PLANES, Array, Box, aspect, busiest, error_box, plane
 from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import case_volumes, curves
-from freqbench.reporting.figures.case_volumes import Saved
+from freqbench.reporting.figures.case_volumes import CaseVolumes
 from freqbench.reporting.figures.style import PAGE, heading, legend, new_figure, plain
 
 NO_VOLUMES = "no volumes are saved: run the job with save_adversarial: nifti"
@@ -130,7 +130,7 @@ def _figures(rows: Rows, most: int, draw: Callable[[Rows], Figure]) -> Iterator[
             yield str(error)
 
 
-def in_full(saved: Saved, target: str, title: str, names: Mapping[int, str]) -> Figure:
+def in_full(saved: CaseVolumes, target: str, title: str, names: Mapping[int, str]) -> Figure:
     """Draws one case: clean, adversarial, change, label and both predictions of a target, in three planes.
 
     A label that is the clean prediction, as where there are no label maps, is not shown twice. Each plane shows the
@@ -183,7 +183,7 @@ def robust(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Fig
     label, case = gaps.index[int(np.argmax(gaps.fillna(-1)))]
 
     def draw(both: Rows) -> Figure:
-        by_model: dict[str, Saved] = {}
+        by_model: dict[str, CaseVolumes] = {}
         for row in both:
             model = _target(row["source_model"])
             by_model[model] = _read(material, [row], model)[label]
@@ -230,7 +230,7 @@ def _one_case(rows: pd.DataFrame, material: Material) -> tuple[str, Rows]:
     return str(attack_rows[0]["case_id"]), sorted(attack_rows, key=lambda row: material.places["label"][row["label"]])
 
 
-def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, Saved]:
+def _read(material: Material, rows: Rows, target: str | None = None) -> dict[str, CaseVolumes]:
     """Reads the volumes of one case by attack; UserError or OSError where that fails, or lacks the target."""
     by_label = {str(row["label"]): case_volumes.read(str(material.root), row["file"]) for row in rows}
     if target is not None and any(target not in each.predictions for each in by_label.values()):

@@ -22,7 +22,7 @@ from freqbench.reporting.figure_data import Material
 from freqbench.reporting.figures import style
 from freqbench.reporting.figures.curves import MOST_LISTED, Styles, chunks
 from freqbench.reporting.figures.style import COLUMN, DROP, GREY, GRID, PAGE, SCORE, counted, plain, reach
-from freqbench.reporting.views.natural import GROUPS, Comparison, compared
+from freqbench.reporting.views.natural import GROUPS, NaturalComparison, compared
 
 SEQUENTIAL = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so that it reads in grey
 MOST_PAIRS = 14
@@ -208,7 +208,7 @@ def worst(material: Material, rows: pd.DataFrame, dataset: str) -> Iterator[Figu
         yield figure
 
 
-def _severities(axis: Axes, comparison: Comparison, styles: Styles) -> None:
+def _severities(axis: Axes, comparison: NaturalComparison, styles: Styles) -> None:
     for number, model in enumerate(comparison.models):
         rows = comparison.by_severity[comparison.by_severity["target_model"] == model].sort_values("budget")
         nudge = (number - (len(comparison.models) - 1) / 2) * 0.06
@@ -219,7 +219,7 @@ def _severities(axis: Axes, comparison: Comparison, styles: Styles) -> None:
     axis.set(xlabel="severity, mean over kinds", ylabel=DROP)
 
 
-def _against(axis: Axes, comparison: Comparison, styles: Styles) -> None:
+def _against(axis: Axes, comparison: NaturalComparison, styles: Styles) -> None:
     left = comparison.left.set_index(["group", "target_model"])
     for model in comparison.models:
         x, y = (left.loc[[(group, model)]] for group in GROUPS)
@@ -231,7 +231,7 @@ def _against(axis: Axes, comparison: Comparison, styles: Styles) -> None:
     axis.grid(axis="both", **GRID)
 
 
-def _listing(axis: Axes, comparison: Comparison, lines: Sequence[tuple[str, str]], styles: Styles) -> None:
+def _listing(axis: Axes, comparison: NaturalComparison, lines: Sequence[tuple[str, str]], styles: Styles) -> None:
     """Draws one line per kind or attack, with the models' points below each other in it."""
     height = {line: number for number, line in enumerate(lines)}
     for number, model in enumerate(comparison.models):

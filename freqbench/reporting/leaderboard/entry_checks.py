@@ -27,7 +27,15 @@ from freqbench.job.grid import Grid, expand
 from freqbench.job.schema import JobSpec
 from freqbench.models.checkpoints.files import locate
 from freqbench.models.sources import source_of
-from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, Told, located, place_of, require_labels, told_by
+from freqbench.reporting.leaderboard.entry_folder import (
+    STORE,
+    BoardEntry,
+    Told,
+    located,
+    place_of,
+    require_labels,
+    told_by,
+)
 from freqbench.results import KEY, Store, index_keys
 from freqbench.results.tolerances import TOLERANCES
 
@@ -37,7 +45,7 @@ ALWAYS = ("clean", "saved", "bounds")
 """Checks beside those of gradients and claims that an entry may not violate."""
 
 
-def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
+def examine(entry: BoardEntry, trust_code: bool = False) -> list[Check]:
     """Checks that an entry's files agree with each other; computes nothing again.
 
     `job`: it names the one network, and needs no code of other packages unless `trust_code` lets it; the checks of
@@ -56,12 +64,12 @@ def examine(entry: Entry, trust_code: bool = False) -> list[Check]:
     return results
 
 
-def _stores(entry: Entry) -> list[Store]:
+def _stores(entry: BoardEntry) -> list[Store]:
     audit = Store(root_of(entry.store.root))
     return [entry.store] if audit.is_empty else [entry.store, audit]
 
 
-def _job(entry: Entry, trust_code: bool) -> Check:
+def _job(entry: BoardEntry, trust_code: bool) -> Check:
     """Checks that the entry's jobs name one network, and its weights as entries do, so that reading fetches nothing."""
     stores = _stores(entry)
     specs = [store.job().get("spec") for store in stores]
@@ -84,7 +92,7 @@ def _job(entry: Entry, trust_code: bool) -> Check:
     return Check("job", "ok", f"of {entry.seal.model} alone")
 
 
-def _spec(entry: Entry, spec: Any) -> JobSpec:
+def _spec(entry: BoardEntry, spec: Any) -> JobSpec:
     job = config.validate(spec, JobSpec, f"{entry.name}: its job")
     if job.trust_code:
         raise UserError(f"{entry.name}: its job: trust_code: expected false, got true: make the entry again")
@@ -96,7 +104,7 @@ def _spec(entry: Entry, spec: Any) -> JobSpec:
     return job
 
 
-def _rows(entry: Entry) -> Check:
+def _rows(entry: BoardEntry) -> Check:
     columns = (*KEY, "status", "source_model", "target_model")
     rows = [row for store in _stores(entry) for row in store.rows(columns)]
     failed = sum(row[3] != "ok" for row in rows)
@@ -106,7 +114,7 @@ def _rows(entry: Entry) -> Check:
     return Check("rows", "ok", f"{len(rows)} rows of attacks on {entry.seal.model} are ok")
 
 
-def _seal(entry: Entry) -> Check:
+def _seal(entry: BoardEntry) -> Check:
     facts = told_by(entry.store)
     for name in Told.model_fields:
         sealed, actual = getattr(entry.seal, name), getattr(facts, name)
@@ -158,7 +166,7 @@ def _lacking(evidence: Evidence) -> Iterator[str]:
 
 
 def recompute(
-    entry: Entry,
+    entry: BoardEntry,
     console: Console,
     *,
     checkpoint: str | None,
@@ -205,7 +213,7 @@ def recompute(
         return results
 
 
-def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
+def _here(entry: BoardEntry, checkpoint: str, job: JobSpec | None, trust_code: bool) -> JobSpec:
     content = located(_spec(entry, entry.store.job().get("spec")).model_dump(mode="json"), checkpoint)
     made = config.validate({**content, "trust_code": trust_code}, JobSpec, f"{entry.name}: its job")
     if job is None:
@@ -214,7 +222,7 @@ def _here(entry: Entry, checkpoint: str, job: JobSpec | None, trust_code: bool) 
     return made.model_copy(update={"datasets": [here.get(each.name, each) for each in made.datasets]})
 
 
-def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
+def _identities(entry: BoardEntry, grid: Grid) -> Iterator[Check]:
     """Compares checkpoint, digests of cases and ids of cells, as the job makes them here, with those of the entry."""
     got = {cell.source.checkpoint_sha256 for cell in grid.cells}
     if got != {entry.seal.checkpoint}:
@@ -237,7 +245,7 @@ def _identities(entry: Entry, grid: Grid) -> Iterator[Check]:
     yield Check("identities", "ok", f"{len(wanted)} records of {len(grid.cells)} cells are those of its job here")
 
 
-def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
+def _copied(entry: BoardEntry, job: JobSpec, folder: str) -> str:
     """Copies an entry's store without its audit; the copy's job names the places of weights and data here."""
     out = Path(folder) / "store"
     shutil.copytree(entry.folder / STORE, out, ignore=shutil.ignore_patterns("audit"))
@@ -248,7 +256,7 @@ def _copied(entry: Entry, job: JobSpec, folder: str) -> str:
     return str(out)
 
 
-def _again(entry: Entry, out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
+def _again(entry: BoardEntry, out: str, job: JobSpec, share: float, seed: int | None, console: Console) -> Check:
     """Computes again every row that is the worst case of a board, as it decides a rank, and a share of the rest."""
     keys, worst = Store(out).covered(), {(each.cell_id, each.case_key) for each in entry.seal.worst_cases}
     decisive = sorted(key for key in keys if key[:2] in worst)
@@ -260,7 +268,9 @@ def _again(entry: Entry, out: str, job: JobSpec, share: float, seed: int | None,
     return Check("reproduce", "ok" if is_same else "wrong", text)
 
 
-def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console) -> Check:
+def _audited_again(
+    entry: BoardEntry, out: str, job: JobSpec, cases: int, engine: run.Engine, console: Console
+) -> Check:
     failed = computing.compute_missing(job, out, console, cases=cases, engine=engine)
     if failed is None:
         raise KeyboardInterrupt
@@ -271,13 +281,13 @@ def _audited_again(entry: Entry, out: str, job: JobSpec, cases: int, engine: run
     return Check("audit", "wrong", "; ".join(contradicted[:3])) if contradicted else result
 
 
-def _num_audited(entry: Entry) -> int:
+def _num_audited(entry: BoardEntry) -> int:
     """Counts the cases of the entry's audit, on the dataset with most."""
     cases = set(Store(root_of(entry.store.root)).rows(("dataset", "case_key")))
     return max(Counter(dataset for dataset, _ in cases).values())
 
 
-def _contradicted(entry: Entry, audit: Store) -> Iterator[str]:
+def _contradicted(entry: BoardEntry, audit: Store) -> Iterator[str]:
     """Names the rows of an entry's audit that computing does not give again: worst cases rest on them too."""
     columns = (*KEY, "case_id", "attack", "dsc_foreground")
     again = {row[:3]: row[5] for row in audit.rows(columns)}

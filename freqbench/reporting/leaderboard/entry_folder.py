@@ -104,7 +104,7 @@ class Seal(Told):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class BoardEntry:
     """Entry whose files are those that were sealed."""
 
     folder: Path
@@ -122,7 +122,7 @@ class Entry:
         return Store(str(self.folder / STORE))
 
 
-def read_entry(folder: Path) -> Entry:
+def read_entry(folder: Path) -> BoardEntry:
     """Reads an entry whose files are complete, permitted and equal to the sealed ones.
 
     Nothing in it is run, unpickled or followed. UserError in one line for links, devices, other files, too many or too
@@ -146,7 +146,7 @@ def read_entry(folder: Path) -> Entry:
                 "it again"
             )
     _require_small(folder, [path for name, path in files.items() if name.endswith(".parquet")])
-    return Entry(folder=folder, card=card, seal=sealed)
+    return BoardEntry(folder=folder, card=card, seal=sealed)
 
 
 def files_of(folder: Path) -> dict[str, Path]:

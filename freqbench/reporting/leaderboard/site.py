@@ -26,7 +26,7 @@ from freqbench.ops.colors import BACKGROUND, series_style
 from freqbench.reporting.figures.style import new_figure, styled
 from freqbench.reporting.leaderboard.card import is_address
 from freqbench.reporting.leaderboard.entry_checks import examine, reasons
-from freqbench.reporting.leaderboard.entry_folder import STORE, Entry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import STORE, BoardEntry, read_entry
 from freqbench.reporting.render import csv
 from freqbench.reporting.views.leaderboard import SCORE, decided, pair_tests
 from freqbench.results.glimpses import listed
@@ -52,7 +52,7 @@ class Board:
     rows: pd.DataFrame
 
 
-def boards_of(entries: Sequence[Entry]) -> list[Board]:
+def boards_of(entries: Sequence[BoardEntry]) -> list[Board]:
     """Makes the boards, by dataset and bounds: entries of one board share their bounds and the digests of their cases.
 
     An entry's score is the mean over cases of the lowest foreground DSC that any of its attacks with these bounds, its
@@ -111,7 +111,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     if not entries.is_dir():
         raise UserError(f"{entries}: expected a folder of entries, found none: freqbench leaderboard entry makes them")
     places = sorted(path for path in entries.iterdir() if path.is_dir() and not path.name.startswith("."))
-    accepted: list[Entry] = []
+    accepted: list[BoardEntry] = []
     for folder in places:
         try:
             entry = read_entry(folder)
@@ -131,7 +131,7 @@ def build_site(entries: Path, to: Path, say: Callable[[str], None], trust_code: 
     return len(accepted) == len(places)
 
 
-def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
+def _write(entries: Sequence[BoardEntry], boards: Sequence[Board], to: Path) -> None:
     environment = Environment(autoescape=True, loader=PackageLoader(__package__), trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"points": groups.points, "is_address": is_address}
     by_name = {entry.name: entry for entry in entries}
@@ -156,7 +156,7 @@ def _write(entries: Sequence[Entry], boards: Sequence[Board], to: Path) -> None:
     storage.write_atomic(str(to / ".nojekyll"), b"")
 
 
-def _pictures(entry: Entry, to: Path) -> list[dict[str, str]]:
+def _pictures(entry: BoardEntry, to: Path) -> list[dict[str, str]]:
     """Copies the pictures of an entry's strongest attacks into the site; returns `file` beside its page, and `text`."""
     worst = {(each.cell_id, each.case_key): each for each in entry.seal.worst_cases}
     pictures = []

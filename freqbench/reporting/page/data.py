@@ -1,35 +1,4 @@
-"""Makes the page's data: one JSON object of columns of coded texts and short numbers; missing values are null.
-
-Format 1. A *frame* is `{"rows": n, "texts": {name: {"values": [text, ...], "codes": [n codes, -1: none]}}, "numbers":
-{name: [n numbers or null]}}`. The object:
-
-- `format` (1), `title`, `made_at`, `version` (of freqbench);
-- `scores`: the columns of numbers: `name source heading unit direction meaning digits shown metric`, where `metric` is
-  the one that a job must ask for to get a score, or empty; the page calls DSC agreement where a dataset's name says so;
-- `summary`: a frame, one row per dataset, source, target and attack: texts `dataset source target attack family
-  base threat budget_text transfer error metrics null_reasons`, where `attack` is the full label, `family` the label
-  without its budget and `base` the attack's name; numbers `budget cases seeds failed hd95_cases`, the scores, and
-  `dsc_foreground_low dsc_foreground_high` (95 % interval of its mean), `null` (1: a null row, else 0);
-- `clean`: a frame, one row per dataset and target: `cases dsc dsc_foreground hd95 hd95_mm hd95_penalised_mm`;
-- `class_means`: a frame, one row per summary row and class: numbers `row class cases dsc dsc_clean dsc_drop hd95_mm`,
-  or null with `omitted.class_means` or, where there are none, `omitted.case_classes`;
-- `cases`: a frame, one row per record, in the summary's order, or null with `omitted.cases`: the texts `case patient
-  status error metrics null_reasons run id` (`id`: what `reproduce OUT --row ID` takes), numbers `row` (of the
-  summary), `seed`, the scores, `missed_classes`, `hallucinated_classes`, `classes` (how many rows of `case_classes` are
-  its own), `clean` (block of `clean_classes`);
-- `case_classes`: a frame of `class dsc hd95_mm`, the rows of each case one after the other, or null with
-  `omitted.case_classes`; `clean_classes`: the same on clean volumes, with `label_voxels` and `block`;
-- `classes`: `{dataset: [[index, name, colour], ...]}`; `series`: `{family: [colour, marker, dash]}`;
-- `findings`: see `freqbench.reporting.page.facts`; `glimpses`: see `freqbench.reporting.page.manifest`;
-- `left_out`: rows that the precision check keeps out, `{dataset source target attack rows reason}`;
-- `failures`: `{dataset source target attack failed reason}`; `counts`: `{ok, failed, left_out}`;
-- `runs`, `jobs`: see `freqbench.reporting.page.facts`; `notes`, `cautions`: paragraphs;
-- `tables`, `natural`, `bounds`: of defences, certificates and corruptions, see `_tables`, `_natural` and `_bounds`;
-- `audit`: see `freqbench.reporting.audit.page_part`, or null; `volumes`: the manifest of saved volumes, or null.
-
-A number is null where it could not be computed (`null_reasons` of the row, JSON text), was not asked for (its
-score's `metric` is not among `metrics`), or is undefined on these volumes; a failed row has an `error`.
-"""
+"""Makes the page's data: one JSON object of columns of coded texts and short numbers, as `schema.PageData` tells."""
 
 import json
 import math
@@ -58,12 +27,12 @@ from freqbench.reporting.contents import Contents, contents, keys_of
 from freqbench.reporting.figure_data import shown_rows
 from freqbench.reporting.page import facts as page_facts
 from freqbench.reporting.page.manifest import shown_glimpses
+from freqbench.reporting.page.schema import PageData
 from freqbench.reporting.render.columns import OWN, columns_of, in_words, one_line
 from freqbench.reporting.views import natural, unasked
 from freqbench.results import KEY, Store
 from freqbench.results.rowid import row_id
 
-FORMAT = 1
 MAX_CASES = 150_000
 MAX_CLASS_ROWS = 1_000_000
 MAX_CLASS_MEANS = 500_000
@@ -90,10 +59,10 @@ def page_data(
     facts: Sequence[Mapping[str, Any]],
     audit: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Makes the object that `build_page` embeds and a server sends; the module describes it.
+    """Makes the object that `build_page` embeds and a server sends: a PageData, as plain values.
 
     Args:
-        records: columns of `RECORDS` after `tables.current(precision.checked(...))`.
+        records: columns of `RECORDS` after `tables.current`.
         classes: columns of `CLASS_RECORDS`; None where there are none.
         facts: one per store, `{"store": root, "runs": Store.runs(), "job": Store.job()}`.
         audit: of `freqbench.reporting.audit.page_part`; None if not asked for.
@@ -109,8 +78,8 @@ def page_data(
     rows = rows.assign(family=families(rows), base=records.drop_duplicates("row").set_index("row")["attack"])
     failed = failures(records).astype(object)
     has_agreement = rows["dataset"].astype(str).str.endswith(AGREEMENT).any()
-    return {
-        "format": FORMAT,
+    data = {
+        "format": 1,
         "title": page_facts.title(facts),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": version("freqbench"),
@@ -142,6 +111,8 @@ def page_data(
         "audit": audit,
         "volumes": None,
     }
+    PageData.model_validate(data)
+    return data
 
 
 def _summary(rows: pd.DataFrame, records: pd.DataFrame) -> dict[str, Any]:
@@ -271,7 +242,7 @@ def _objects(rows: pd.DataFrame, rest: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """`{title text columns: [{heading number}] rows: [[cell, ...]]}` of each section that a report shows unasked."""
+    """Returns a ReadyTable of each section that a report shows unasked."""
     tables = []
     for section in in_words(unasked(records)):
         columns = columns_of(section)
@@ -282,9 +253,7 @@ def _tables(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """`{dataset models rows: [[group, name], ...] drops: {model: [[mean, low, high] or null, ...]} series cases}` of
-    each dataset that has natural and adversarial rows to compare: the drop of foreground DSC in points, of a kind the
-    mean over severities; `series`: `{model: [colour, marker, dash]}`."""
+    """Returns a NaturalChart of each dataset that has natural and adversarial rows to compare."""
     charts = []
     by_dataset = shown_rows(records).groupby("dataset", observed=True) if natural.applies(records) else ()
     for dataset, rows in by_dataset:
@@ -305,8 +274,7 @@ def _natural(records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _bounds(records: pd.DataFrame) -> list[dict[str, Any]]:
-    """`{dataset model kind sigma rows: [{radius clean certified attacked}, ...] cases}` of each smoothed model: means
-    over cases of the foreground DSC x100, missing ones null."""
+    """Returns a BoundsChart of each smoothed model."""
     table = certificates.means(certificates.brackets(records))
     charts = []
     for (dataset, model, _, kind, sigma), rows in table.groupby(certificates.PLACE) if len(table) else ():
@@ -330,7 +298,7 @@ def texts(values: pd.Series) -> dict[str, Any]:
 
 
 def _frame(text: Mapping[str, pd.Series], values: Mapping[str, Any] | pd.DataFrame, **exact: Any) -> dict[str, Any]:
-    """Makes a frame of the page's data: `{"rows": n, "texts": {name: codes}, "numbers": {name: values}}`."""
+    """Makes a Frame; `exact` numbers keep COUNT_DIGITS."""
     return {
         "rows": len(next(iter(text.values())) if text else next(iter(dict(values).values()))),
         "texts": {name: texts(column) for name, column in text.items()},

@@ -1,9 +1,4 @@
-"""Says what was run and how, what was found, and what to keep in mind when reading it.
-
-`runs` of the page's data: one object a run, `store run_id status started_at heartbeat planned done failed warnings
-versions code host devices engine models datasets seeds`, where `planned`, `done` and `failed` count records of the
-store, `done` those that are ok. `jobs`: `{store, name, text}`, the job as YAML.
-"""
+"""Says what was run and how, what was found, and what to keep in mind when reading it, for the page's data."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -53,7 +48,7 @@ def title(facts: Facts) -> str:
 
 
 def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
-    """Lists every run with the progress of its store."""
+    """Lists a PageRun of every run, with the progress of its store."""
     is_ok, entries = records["status"] == "ok", []
     for each in facts:
         planned = len(index_keys(each["job"]["index"]))
@@ -65,7 +60,7 @@ def runs(facts: Facts, records: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def jobs(facts: Facts) -> list[dict[str, Any]]:
-    """Returns the job of every store as YAML, without empty values."""
+    """Returns a PageJob of every store."""
     dump = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=100)
     return [
         {"store": str(each["store"]), "name": str(spec.get("name", "")), "text": dump(_without_empty(spec))}
@@ -100,7 +95,7 @@ def _without_empty(value: Any) -> Any:
 
 
 def sentences(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Returns `{dataset row text}`: for each dataset and threat model the largest white-box drop of foreground DSC, how
+    """Returns Sentences: for each dataset and threat model the largest white-box drop of foreground DSC, how
     much of it transfers and how much needs no optimisation; and the model that keeps most under all attacks.
 
     Attacks of different threat models are not compared. The rows are those of `tables.summary` without clean ones, with

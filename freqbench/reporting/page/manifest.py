@@ -19,10 +19,9 @@ from freqbench.core.errors import DataError, UserError
 from freqbench.core.files import storage
 from freqbench.data import nifti
 from freqbench.ops.colors import class_colors
+from freqbench.reporting.page.schema import Manifest
 from freqbench.results import volumes
 from freqbench.results.glimpses import MAX_BYTES, listed
-
-Manifest = dict[str, Any]
 
 FOLDER = "volumes"
 INT16 = 32767
@@ -32,7 +31,7 @@ PACKING = 6  # of 9: higher levels pack an attack's noise no better
 _KINDS = {"clean": volumes.ON_CLEAN, "adversarial": volumes.ON_ADVERSARIAL}
 
 
-def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> Manifest:
+def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], folder: str) -> dict[str, Any]:
     """Writes the saved volumes of records as scripts below a folder, for a page that is opened from disk.
 
     Each is `volumes/KEY.js`, a call with the file's bytes; the key is a hash of its content, so that the clean volume
@@ -45,8 +44,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
         stores: folders or URIs, as is `folder`, that of the page.
 
     Returns:
-        Argument of `freqbenchViewer.open`: `cases`, `bytes` in all, `rounding` (largest change of a voxel), and
-        `notes` on what could not be read.
+        Argument of `freqbenchViewer.open`: a `schema.Manifest`, as plain values.
     """
     keys: dict[str, str] = {}  # key of each file of a store
     sizes: dict[str, int] = {}
@@ -73,7 +71,7 @@ def write_volumes(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence
     return manifest | {"bytes": sum(sizes.values()), "rounding": rounding}
 
 
-def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> Manifest:
+def live_manifest(records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str]) -> dict[str, Any]:
     """Makes the same for a page from a server that answers `volumes/KEY.nii.gz` with `volume_bytes`; reads no file."""
 
     def key(store: int, place: str, name: str) -> str:
@@ -127,7 +125,7 @@ def _beginning(key: str) -> bytes:
 
 def _manifest(
     kind: str, records: pd.DataFrame, classes: pd.DataFrame, stores: Sequence[str], key: Callable[[int, str, str], str]
-) -> Manifest:
+) -> dict[str, Any]:
     """Makes one case per saved volume that rows refer to, and a line on those that could not be read. `key` makes a
     file's key from the number of its store, its folder and its name."""
     rows = _saved_rows(records, stores)
@@ -142,7 +140,9 @@ def _manifest(
         except (UserError, FileNotFoundError) as fault:
             faults.append(str(fault))
     notes = [f"{len(faults)} saved volumes are left out; the first: {faults[0]}"] if faults else []
-    return {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
+    manifest = {"kind": kind, "base": f"{FOLDER}/", "colors": class_colors(), "cases": cases, "notes": notes}
+    Manifest.model_validate(manifest)
+    return manifest
 
 
 def _saved_rows(records: pd.DataFrame, stores: Sequence[str]) -> pd.DataFrame:
@@ -199,11 +199,10 @@ def _case(
 
 
 def shown_glimpses(records: pd.DataFrame, stores: Sequence[str]) -> list[dict[str, Any]]:
-    """`{row case drop image}` of each white-box row of the summary that has a glimpse, the largest drop first.
+    """Returns a ShownGlimpse of each white-box row of the summary that has one, the largest drop first.
 
-    `case` is its id, `drop` in points of foreground DSC, `image` a WebP file as base64. Of several seeds or stores the
-    case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row` of the records is the place of
-    each in the summary.
+    Of several seeds or stores the case that lost most is shown; no more than MOST_BYTES are, the largest drops. `row`
+    of the records is the place of each in the summary.
     """
     files = {key: path for store in reversed(stores) for key, path in listed(store).items()}  # the first store's win
     rows = with_files(records, files)

@@ -13,7 +13,7 @@ from freqbench.analysis.precision import PLAIN, is_plain
 from freqbench.analysis.statistics import DICE, group_spreads, mean_intervals
 from freqbench.core.documents import object_of
 from freqbench.core.errors import one_line
-from freqbench.reporting.papers.recipes import SCORES, Cell, Recipe, setting_of
+from freqbench.reporting.papers.recipes import SCORES, Recipe, TableCell, setting_of
 
 NEVER = "never run"
 COLUMNS = (
@@ -28,7 +28,7 @@ _PAIR = ["_dataset", "_model"]
 
 
 @dataclass(kw_only=True)
-class Found:
+class CellResult:
     """Result of one cell, in the table's unit."""
 
     mean: float = math.nan  # over cases and seeds that have a value; NaN where none has, and `missing` says why
@@ -48,8 +48,8 @@ class Found:
     values: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def find(recipe: Recipe, records: pd.DataFrame) -> list[Found]:
-    """Computes the result of each of `recipe.cells` from records after `current(checked(...))`.
+def find(recipe: Recipe, records: pd.DataFrame) -> list[CellResult]:
+    """Computes the result of each of `recipe.cells` from records after `current`.
 
     White-box records only: the model that made the volume is the one that is scored. Clean scores are those of every
     record of the model, each case once, whatever attacked it.
@@ -116,16 +116,16 @@ def _groups(frame: pd.DataFrame, by: list[str]) -> dict[tuple[str, ...], pd.Data
     return {tuple(map(str, key)): rows for key, rows in frame.groupby(by, observed=True)}
 
 
-def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Found:
+def _pick(cell: TableCell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> CellResult:
     """Counts the cell's records; `values` has also their `seed`, and NaN where undefined."""
     pair = (cell.dataset.name, cell.model.name)
     rows = groups.get(pair if cell.is_clean else (*pair, cell.attack.setting))
     if rows is None:
-        return Found(missing=NEVER)
+        return CellResult(missing=NEVER)
     models = sorted(rows["target_model_id"].astype(str).unique())
     if len(models) > 1:
         ids = ", ".join(model[:6] for model in models)
-        return Found(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
+        return CellResult(missing=f"{len(models)} models are called {cell.model.name} ({ids}): report one store")
     ok = rows[(rows["status"] == "ok") & (rows["left_out"] == "")]
     if cell.is_clean:  # each case once: the row that has the score if there is one
         ordered = ok.assign(_scored=ok[cell.column].notna()).sort_values(["_scored", "_plain", "finished_at"])
@@ -137,7 +137,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Found:
     if len(failed) and len(ok) and not cell.is_clean:
         failed = failed.merge(ok[[*PLAIN]].drop_duplicates())  # of the same arithmetic
     values = SCORES[cell.metric.name].factor * ok[cell.column].astype(float).replace([np.inf, -np.inf], np.nan)
-    return Found(
+    return CellResult(
         cases=ok["case_id"].nunique(),
         patients=ok["patient_id"].nunique(),
         seeds=0 if cell.is_clean else ok["seed"].nunique(),
@@ -150,7 +150,7 @@ def _pick(cell: Cell, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> Found:
     )
 
 
-def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: Cell) -> str:
+def _why_nothing(rows: pd.DataFrame, ok: pd.DataFrame, cell: TableCell) -> str:
     """Reason why a cell that was run has no value; empty where it has one, or where all failed."""
     left_out = [reason for reason in rows["left_out"].unique() if reason]
     if len(ok) == 0:

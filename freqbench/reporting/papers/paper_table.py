@@ -14,8 +14,8 @@ import pandas as pd
 
 from freqbench.analysis.groups import points
 from freqbench.analysis.statistics import SIGNIFICANCE, t_tests
-from freqbench.reporting.papers.cells import Found, find
-from freqbench.reporting.papers.recipes import Cell, Recipe, published
+from freqbench.reporting.papers.cells import CellResult, find
+from freqbench.reporting.papers.recipes import Recipe, TableCell, published
 from freqbench.reporting.render import Section
 
 NOT_OURS = "not known to be the authors' checkpoint: comparable in kind only"
@@ -52,7 +52,7 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
 
     Args:
         recipe: of the table.
-        records: rows of `RECORDS` after `tables.current(precision.checked(...))`, of any jobs.
+        records: rows of `RECORDS` after `tables.current`, of any jobs.
         facts: of the runs that made them (`Store.runs`): the checkpoints of the models.
 
     Returns:
@@ -73,7 +73,7 @@ def paper_table(recipe: Recipe, records: pd.DataFrame, facts: Facts = ()) -> lis
     ]
 
 
-def _judged(recipe: Recipe, results: Sequence[Found], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
+def _judged(recipe: Recipe, results: Sequence[CellResult], facts: Facts) -> tuple[pd.DataFrame, list[list[str]]]:
     """Makes one row per cell, and the reasons for its verdict or its lack of one."""
     checkpoints = {key: model.get("sha256", "") for run in facts for key, model in (run.get("models") or {}).items()}
     rows, reasons = [], []
@@ -135,7 +135,7 @@ def _decimals(printed: str) -> int:
     return len(printed.partition(".")[2])
 
 
-def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
+def _printed(recipe: Recipe, cell: TableCell) -> tuple[str, str]:
     """Returns the published number as printed and the note beside it; empty where there is none."""
     if recipe.published is None:
         return "", ""
@@ -144,7 +144,7 @@ def _printed(recipe: Recipe, cell: Cell) -> tuple[str, str]:
     return published().get((*place, labels["attack"], cell.attack.printed, cell.metric.name), ("", ""))
 
 
-def _obstacles(cell: Cell, result: Found, checkpoints: Mapping[str, str]) -> list[str]:
+def _obstacles(cell: TableCell, result: CellResult, checkpoints: Mapping[str, str]) -> list[str]:
     reasons = [f"guessed: {', '.join(cell.starred)}"] if cell.starred else []
     if checkpoints.get(result.model_id) not in cell.model.checkpoints:
         reasons.append(NOT_OURS)
@@ -186,7 +186,7 @@ def _places(recipe: Recipe) -> dict[tuple[tuple[str, ...], tuple[str, ...]], int
     return places
 
 
-def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[Found]) -> tuple[set[int], list[str]]:
+def _best(recipe: Recipe, data: pd.DataFrame, stats: Sequence[CellResult]) -> tuple[set[int], list[str]]:
     """Picks the cells to mark, see SCORED: the best among those that differ only in the compared dimension, never of
     clean volumes. Returns also the threat models among which none is marked because there are several."""
     is_attacked = [not cell.is_clean for cell in recipe.cells]

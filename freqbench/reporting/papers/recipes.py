@@ -32,7 +32,7 @@ COUPLED = "window_batch"
 Dimension = Literal["dataset", "model", "training", "attack", "budget", "metric"]
 
 
-class Score(NamedTuple):
+class TableScore(NamedTuple):
     """Column as a table shows it: heading, factor from the record's unit to the table's, column of the clean volume."""
 
     title: str
@@ -40,13 +40,13 @@ class Score(NamedTuple):
     clean: str | None = None
 
 
-SCORES: Mapping[str, Score] = {
-    "dsc": Score("DSC", 100, "dsc_clean"),
-    "dsc_foreground": Score("DSC foreground", 100, "dsc_foreground_clean"),
-    "hd95": Score("HD95", clean="hd95_clean"),
-    "hd95_mm": Score("HD95 mm", clean="hd95_mm_clean"),
-    "ssim": Score("SSIM", 100),
-    "lpips_similarity": Score("LPIPS", 100),
+SCORES: Mapping[str, TableScore] = {
+    "dsc": TableScore("DSC", 100, "dsc_clean"),
+    "dsc_foreground": TableScore("DSC foreground", 100, "dsc_foreground_clean"),
+    "hd95": TableScore("HD95", clean="hd95_clean"),
+    "hd95_mm": TableScore("HD95 mm", clean="hd95_mm_clean"),
+    "ssim": TableScore("SSIM", 100),
+    "lpips_similarity": TableScore("LPIPS", 100),
 }
 
 
@@ -55,14 +55,14 @@ PLACE = ("source", "table", "dataset", "model", "training", "attack", "params", 
 """Columns of `papers.csv` that tell its 400 numbers apart."""
 
 
-class Published(Strict):
+class PrintedPlace(Strict):
     """Place of the table's numbers in `papers.csv`: its columns `source` and `table`."""
 
     source: str
     table: str
 
 
-class DatasetEntry(Strict):
+class TableDataset(Strict):
     """Dataset: its `name` in the records, its `title` in the table and `papers.csv`, the number of `cases` behind the
     published mean, and `starred`: facts that are guessed because the paper does not state them.
 
@@ -76,8 +76,8 @@ class DatasetEntry(Strict):
     parts: tuple[str, ...] = ()
 
 
-class NetworkEntry(Strict):
-    """Model, like a DatasetEntry, with its `training` and the `datasets` that it is for (None: all of the table).
+class TableNetwork(Strict):
+    """Model, like a TableDataset, with its `training` and the `datasets` that it is for (None: all of the table).
 
     `checkpoints` are sha256 of the authors' released files: only numbers from them can be judged by the published ones.
     """
@@ -90,7 +90,7 @@ class NetworkEntry(Strict):
     checkpoints: tuple[Sha256, ...] = ()
 
 
-class AttackEntry(Strict):
+class TableAttack(Strict):
     """Attack of the table at one budget, or the clean volumes.
 
     Attributes:
@@ -129,7 +129,7 @@ class AttackEntry(Strict):
         return _setting(attack.name, {field.name: getattr(attack, field.name) for field in fields(attack)} | besides)
 
 
-class MetricEntry(Strict):
+class TableMetric(Strict):
     """Score of SCORES, its `digits` where no published number fixes them, and the value that is marked as `best`."""
 
     name: str
@@ -145,13 +145,13 @@ class MetricEntry(Strict):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One number of the table."""
 
-    dataset: DatasetEntry
-    model: NetworkEntry
-    attack: AttackEntry
-    metric: MetricEntry
+    dataset: TableDataset
+    model: TableNetwork
+    attack: TableAttack
+    metric: TableMetric
 
     @property
     def is_clean(self) -> bool:
@@ -204,14 +204,14 @@ class Recipe(Strict):
     title: str
     about: str = ""
     citation: str = ""
-    published: Published | None = None
+    published: PrintedPlace | None = None
     rows: Some[Dimension]
     columns: Some[Dimension]
     compare: Dimension = "attack"
-    datasets: Some[DatasetEntry]
-    models: Some[NetworkEntry]
-    attacks: Some[AttackEntry]
-    metrics: Some[MetricEntry]
+    datasets: Some[TableDataset]
+    models: Some[TableNetwork]
+    attacks: Some[TableAttack]
+    metrics: Some[TableMetric]
     footnotes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -238,10 +238,10 @@ class Recipe(Strict):
         return {name: entry.name for entry in self.datasets for name in (entry.name, *entry.parts)}
 
     @property
-    def cells(self) -> tuple[Cell, ...]:
+    def cells(self) -> tuple[TableCell, ...]:
         """Cells in the order of the entries, models first; the clean volumes have no distances."""
         return tuple(
-            Cell(dataset, model, attack, metric)
+            TableCell(dataset, model, attack, metric)
             for dataset, model, attack, metric in product(self.datasets, self.models, self.attacks, self.metrics)
             if dataset.name in (model.datasets or [dataset.name])
             and dataset.name in (attack.datasets or [dataset.name])

@@ -74,7 +74,7 @@ def in_words(sections: Sequence[Section]) -> list[Section]:
 
 
 @dataclass(frozen=True)
-class Column:
+class ShownColumn:
     """Column as a person reads it: heading lines, alignment, texts (empty: no value), positions of marked cells."""
 
     heading: str
@@ -88,12 +88,12 @@ class Column:
         return [mark.format(text) if row in self.marked else text for row, text in texts]
 
 
-def columns_of(section: Section) -> list[Column]:
+def columns_of(section: Section) -> list[ShownColumn]:
     """Makes the columns as a person reads them: headings, rounded numbers, empty cells; `n` with seeds (`12x3`)."""
     table = section.table if section.table is not None else pd.DataFrame()
     hidden = {"seeds", "failed", *(f"{name}_cases" for name in COUNTED)} if "cases" in table else set()
     return [
-        Column(
+        ShownColumn(
             heading=agreed(HEADINGS.get(name, str(name)), section.title),
             is_number=pd.api.types.is_numeric_dtype(table[name]) or _are_numbers(table[name]),
             cells=_cells(table, name),
@@ -104,7 +104,7 @@ def columns_of(section: Section) -> list[Column]:
     ]
 
 
-def levels(columns: Sequence[Column]) -> list[tuple[str, str]]:
+def levels(columns: Sequence[ShownColumn]) -> list[tuple[str, str]]:
     """Splits each heading into (upper, lower): the first line is upper where neighbours share it, else upper is ""."""
     parts = [column.heading.partition("\n") for column in columns]
     uppers = [None, *(upper if line else None for upper, line, _ in parts), None]
@@ -120,12 +120,14 @@ def one_line(heading: str) -> str:
     return heading.replace("/\n", "/").replace("\n", " ")
 
 
-def parts(columns: Sequence[Column], width: int, width_of: Callable[[Column], int]) -> list[list[Column]]:
+def parts(
+    columns: Sequence[ShownColumn], width: int, width_of: Callable[[ShownColumn], int]
+) -> list[list[ShownColumn]]:
     """Splits columns into several parts if they are wider than `width`, `width_of` being a column's width with the gap
     to the next. Each part has the names on the left; it is split between groups of headings if possible."""
     names = [*takewhile(lambda column: not column.is_number, columns)]
     room = width - sum(map(width_of, names))
-    chunks: list[list[Column]] = [[]]
+    chunks: list[list[ShownColumn]] = [[]]
     for _, group in groupby(columns[len(names) :], key=lambda column: column.heading.partition("\n")[0]):
         members = [*group]
         for piece in [members] if sum(map(width_of, members)) <= room else [[member] for member in members]:

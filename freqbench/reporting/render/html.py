@@ -7,7 +7,7 @@ from itertools import groupby
 import pandas as pd
 
 from freqbench.core.terminal import printable
-from freqbench.reporting.render.columns import Column, Section, columns_of, levels
+from freqbench.reporting.render.columns import Section, ShownColumn, columns_of, levels
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -45,7 +45,7 @@ def _escaped(text: str) -> str:
     return escape(printable(text)).replace("\n", "<br>")
 
 
-def _table(columns: Sequence[Column], name: str) -> str:
+def _table(columns: Sequence[ShownColumn], name: str) -> str:
     from great_tables import GT, loc, style
 
     keys = [f"c{i}" for i in range(len(columns))]

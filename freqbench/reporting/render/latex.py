@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from freqbench.core.terminal import printable
-from freqbench.reporting.render.columns import Column, Section, columns_of, levels, parts
+from freqbench.reporting.render.columns import Section, ShownColumn, columns_of, levels, parts
 
 PACKAGES = ("booktabs", "graphicx", "longtable")
 LONG_ROWS = 40
@@ -63,13 +63,13 @@ def _table(section: Section) -> str:
     return f"\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n{body}\n\\end{{table}}"
 
 
-def _fitted(columns: Sequence[Column]) -> str:
+def _fitted(columns: Sequence[ShownColumn]) -> str:
     tabular = _tabular(columns).rstrip()
     is_narrow = sum(map(_width, columns)) <= WIDE_CHARACTERS
     return tabular if is_narrow else f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}%\n}}"
 
 
-def _tabular(columns: Sequence[Column], environment: str | None = None, caption: str | None = None) -> str:
+def _tabular(columns: Sequence[ShownColumn], environment: str | None = None, caption: str | None = None) -> str:
     cells = (column.texts(lambda cell: _escaped(" ".join(cell.split())), "\\textbf{{{}}}") for column in columns)
     frame = pd.DataFrame(dict(enumerate(cells)))
     headings = [(_escaped(upper), _escaped(lower)) for upper, lower in levels(columns)]
@@ -79,11 +79,11 @@ def _tabular(columns: Sequence[Column], environment: str | None = None, caption:
     return str(frame.style.hide(axis="index").to_latex(**form, environment=environment, caption=caption))
 
 
-def _width(column: Column) -> int:
+def _width(column: ShownColumn) -> int:
     return 2 + min(max(map(len, [*column.cells, *column.heading.split("\n")])), _TEXT_WIDTHS[-1][0])
 
 
-def _form(column: Column) -> str:
+def _form(column: ShownColumn) -> str:
     """Alignment of a column; one with long texts has a width, so that they wrap."""
     longest = max(map(len, column.cells), default=0)
     text = next((f"p{{{width}}}" for limit, width in _TEXT_WIDTHS if longest > limit), "l")

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.table import Table
 
 from freqbench.core.terminal import PlainConsole, printable
-from freqbench.reporting.render.columns import Column, Section, columns_of, one_line, parts
+from freqbench.reporting.render.columns import Section, ShownColumn, columns_of, one_line, parts
 
 TERMINAL_ROWS = 60
 TERMINAL_WIDTH = 110
@@ -94,7 +94,7 @@ def terminal(sections: Sequence[Section], width: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip() + "\n"
 
 
-def _width(column: Column) -> int:
+def _width(column: ShownColumn) -> int:
     """Width of a column in characters, with the gap to the next; long texts are wrapped between words."""
     texts = [*column.heading.split("\n"), *column.texts(str, MARK)]
     longest = max(map(len, texts))
@@ -112,7 +112,7 @@ def _ends(table: pd.DataFrame) -> Sequence[bool]:
     return [bool(end) for end in group != group.shift(-1)]
 
 
-def _rich(columns: Sequence[Column], ends: Sequence[bool]) -> Table:
+def _rich(columns: Sequence[ShownColumn], ends: Sequence[bool]) -> Table:
     table = Table(padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         justify: Literal["left", "right"] = "right" if column.is_number else "left"

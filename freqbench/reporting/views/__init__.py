@@ -17,8 +17,8 @@ __all__ = ["VIEWS", "View", "compare", "unasked"]
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One view of a store: `build` turns records after `tables.current(precision.checked(...))`, and class records if
-    it `needs_classes`, into sections."""
+    """One view of a store: `build` turns records after `tables.current`, and class records if it
+    `needs_classes`, into sections."""
 
     build: Callable[..., list[Section]]
     columns: tuple[str, ...] = SCORES  # of RECORDS, beside those that identify a row

@@ -21,7 +21,7 @@ HOW = (
 
 
 @dataclass(frozen=True)
-class Comparison:
+class NaturalComparison:
     """Both kinds of robustness, in points or foreground DSC x100; means with 95 % intervals as of `intervals`.
 
     Attributes:
@@ -44,7 +44,7 @@ class Comparison:
     n: int
 
 
-def compared(rows: pd.DataFrame) -> Comparison | str:
+def compared(rows: pd.DataFrame) -> NaturalComparison | str:
     """Compares corruptions and white-box attacks on the models that had both, or says why nothing can be compared.
 
     Models are compared by the settings that all of them have, and the cases that have all of these on every model.
@@ -72,7 +72,7 @@ def compared(rows: pd.DataFrame) -> Comparison | str:
     clean = both.drop_duplicates(keys)
     of_papers = pd.concat([clean.assign(dsc=clean["dsc_clean"], group="clean"), natural, worst])
     kinds = [("natural", kind) for kind in _kinds(pd.Series([*places(natural, "family")]))]
-    return Comparison(
+    return NaturalComparison(
         clean=intervals(clean, ["target_model"], "dsc_foreground_clean"),
         by_severity=intervals(natural, ["target_model", "budget"], "drop"),
         by_row=intervals(both, ["target_model", "group", "row"], "drop"),
@@ -117,7 +117,7 @@ def natural(records: pd.DataFrame) -> list[Section]:
     return sections or [Section("Natural beside adversarial robustness", text="No record is ok.")]
 
 
-def _left(dataset: str, comparison: Comparison) -> Section:
+def _left(dataset: str, comparison: NaturalComparison) -> Section:
     clean = _of(comparison, comparison.clean)["mean"]
     table = pd.DataFrame({"model": comparison.models, "dsc_foreground_clean": clean})
     for group, name in GROUPS.items():
@@ -134,7 +134,7 @@ def _left(dataset: str, comparison: Comparison) -> Section:
     return Section(f"{dataset}: natural beside adversarial robustness", table, text, data.assign(dataset=dataset))
 
 
-def _drops(dataset: str, comparison: Comparison) -> Section:
+def _drops(dataset: str, comparison: NaturalComparison) -> Section:
     table = pd.DataFrame([(GROUPS[group], row) for group, row in comparison.rows], columns=["of", "what"])
     places = pd.MultiIndex.from_tuples(comparison.rows)
     for model in comparison.models:
@@ -145,6 +145,6 @@ def _drops(dataset: str, comparison: Comparison) -> Section:
     return Section(title, table, data=comparison.by_row.assign(dataset=dataset))
 
 
-def _of(comparison: Comparison, rows: pd.DataFrame) -> pd.DataFrame:
+def _of(comparison: NaturalComparison, rows: pd.DataFrame) -> pd.DataFrame:
     """Reindexes to one row per model, in the order of the comparison."""
     return rows.set_index("target_model").reindex(comparison.models).reset_index()

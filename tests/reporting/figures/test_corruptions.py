@@ -10,7 +10,7 @@ from reporting.handmade import records, row, shown
 from freqbench.reporting.figure_data import Material, shown_rows
 from freqbench.reporting.figures import maps
 from freqbench.reporting.views import natural
-from freqbench.reporting.views.natural import Comparison
+from freqbench.reporting.views.natural import NaturalComparison
 
 MODELS = ("a", "b")
 INTERVALS = ("under corruptions\ninterval", "under attacks\ninterval")
@@ -27,15 +27,15 @@ def attacked(model: str, case: int, drop: float, attack: str = "pgd", **more: An
 
 
 def attacks() -> list[Any]:
-    """Of two cases one attack is worse on the one, the other on the other."""
+    """Rows of two attacks, each worse on one of two cases."""
     drops = {("pgd", 0): 40, ("pgd", 1): 10, ("vafa", 0): 20, ("vafa", 1): 30}
     return [attacked(model, case, drop, attack) for model in MODELS for (attack, case), drop in drops.items()]
 
 
-def compared(*rows: Any) -> Comparison:
-    found = natural.compared(shown_rows(records(*rows)))
-    assert isinstance(found, Comparison), found
-    return found
+def compared(*rows: Any) -> NaturalComparison:
+    comparison = natural.compared(shown_rows(records(*rows)))
+    assert isinstance(comparison, NaturalComparison), comparison
+    return comparison
 
 
 def drops(table: pd.DataFrame, *by: str) -> dict[Any, float]:
@@ -53,35 +53,35 @@ def both_kinds() -> list[Any]:
 
 
 def test_drops_are_means_over_kinds_by_severity_and_over_severities_by_kind() -> None:
-    found = compared(*both_kinds(), *attacks())
+    comparison = compared(*both_kinds(), *attacks())
     by_severity = {("a", 1): 3, ("a", 5): 4.5, ("b", 1): 13, ("b", 5): 14.5}
-    assert drops(found.by_severity, "target_model", "budget") == pytest.approx(by_severity)
-    by_row = drops(found.by_row, "target_model", "row")
+    assert drops(comparison.by_severity, "target_model", "budget") == pytest.approx(by_severity)
+    by_row = drops(comparison.by_row, "target_model", "row")
     assert {key: by_row[key] for key in (("a", "blur"), ("a", "motion"), ("b", "blur"))} == pytest.approx(
         {("a", "blur"): 2.25, ("a", "motion"): 5.25, ("b", "blur"): 12.25}
     )
     assert by_row["a", "pgd eps=8/255"] == pytest.approx(25)
     expected = [("natural", "blur"), ("natural", "motion"), ("attack", "vafa q_max=20"), ("attack", "pgd eps=8/255")]
-    assert (list(found.rows), found.models, found.n) == (expected, MODELS, 2)
+    assert (list(comparison.rows), comparison.models, comparison.n) == (expected, MODELS, 2)
 
 
 def test_the_worst_attack_is_each_case_s_own_and_corruptions_count_by_their_mean_over_patients() -> None:
     rows = [*both_kinds(), *attacks()]
-    found = compared(*rows).left
+    remaining = compared(*rows).left
     left = {("a", "natural"): 90 - 3.75, ("b", "natural"): 90 - 13.75, ("a", "attack"): 55, ("b", "attack"): 55}
-    assert drops(found, "target_model", "group") == pytest.approx(left)
-    assert found["low"].isna().all()  # of two patients
+    assert drops(remaining, "target_model", "group") == pytest.approx(left)
+    assert remaining["low"].isna().all()  # of two patients
 
 
-def test_what_was_made_for_another_model_counts_where_a_model_has_none_of_its_own() -> None:
+def test_a_volume_corrupted_for_another_model_counts_where_a_model_has_none_of_its_own() -> None:
     """Corrupted once for a, scored on both; b's own row is taken where there is one. Attacks count white-box only."""
     rows = [corrupted("a", 0, 2), corrupted("a", 0, 6, target="b"), attacked("a", 0, 50), attacked("b", 0, 50)]
     transferred = attacked("a", 0, 80, target="b")
-    found = compared(*rows, transferred)
-    assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(6)
-    assert drops(found.left, "target_model", "group")["b", "attack"] == pytest.approx(40)
-    found = compared(*rows, transferred, corrupted("b", 0, 7))
-    assert drops(found.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
+    comparison = compared(*rows, transferred)
+    assert drops(comparison.by_row, "target_model", "row")["b", "blur"] == pytest.approx(6)
+    assert drops(comparison.left, "target_model", "group")["b", "attack"] == pytest.approx(40)
+    comparison = compared(*rows, transferred, corrupted("b", 0, 7))
+    assert drops(comparison.by_row, "target_model", "row")["b", "blur"] == pytest.approx(7)
 
 
 def test_settings_and_cases_that_not_every_model_has_are_left_out() -> None:
@@ -108,7 +108,7 @@ def test_settings_and_cases_that_not_every_model_has_are_left_out() -> None:
         ([corrupted("a", 0, 5, dsc=None), attacked("a", 0, 5)], "no model was both corrupted and attacked"),
     ],
 )
-def test_where_there_is_nothing_to_compare_the_reason_is_said(rows: list[Any], reason: str) -> None:
+def test_rows_that_cannot_be_compared_have_a_reason(rows: list[Any], reason: str) -> None:
     (section,) = natural.natural(shown(*rows))
     assert section.text.startswith(reason.capitalize())
 

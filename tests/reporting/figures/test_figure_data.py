@@ -94,8 +94,8 @@ def test_the_last_panel_has_the_lowest_of_each_network() -> None:
 def test_an_interval_counts_cases_and_leaves_undefined_values_out() -> None:
     rows = [row(case=0, seed=seed, seam_energy=2.0) for seed in (0, 1)]
     rows += [row(case=1, seam_energy=5.0), row(case=2, seam_energy=None), row("gn", seam_energy=None)]
-    (found,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "seam_energy").to_dict("records")
-    assert (found["label"], found["mean"], found["n"], found["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
+    (interval,) = figure_data.intervals(shown_rows(records(*rows)), ["label"], "seam_energy").to_dict("records")
+    assert (interval["label"], interval["mean"], interval["n"], interval["clusters"]) == ("pgd eps=8/255", 3, 2, 2)
 
 
 def test_factors_are_what_differs_in_one_parameter_from_the_setting_that_most_differ_from_so() -> None:
@@ -109,8 +109,8 @@ def test_factors_are_what_differs_in_one_parameter_from_the_setting_that_most_di
     rows += [setting(0.5, keep=False), setting(0.4, keep="best"), setting(0.2, block=8, q_max=30)]
     rows += [setting(0.9, control="random"), *(row(budget=eps / 255, dsc=0.5) for eps in (2, 4))]
     table = figure_data.factors(shown_rows(records(*rows)))
-    found = list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None))
-    assert found == [
+    lines = list(table[["factor", "value", "is_common", "mean"]].itertuples(index=False, name=None))
+    assert lines == [
         ("block", "8", False, pytest.approx(20)),
         ("block", "16", True, pytest.approx(10)),
         ("keep", "false", False, pytest.approx(40)),
@@ -128,9 +128,9 @@ def test_transfers_are_mean_drops_and_keep_what_was_not_scored_empty() -> None:
         return row(attack, source=source, target=target, dsc=dsc, dsc_clean=0.9)
 
     rows = records(pair("a", "a", 0.2), pair("a", "b", 0.7), pair("b", "b", 0.5), pair("a", "a", 0.3, "gn"))
-    found = figure_data.transfers(shown_rows(rows))
-    assert list(found) == ["pgd eps=8/255"]  # the other has no target but its source
-    matrix = found["pgd eps=8/255"]
+    matrices = figure_data.transfers(shown_rows(rows))
+    assert list(matrices) == ["pgd eps=8/255"]  # the other has no target but its source
+    matrix = matrices["pgd eps=8/255"]
     assert (list(matrix.index), list(matrix.columns)) == (["a", "b"], ["a", "b"])
     np.testing.assert_allclose(matrix.to_numpy(), [[70, 20], [np.nan, 40]])
 
@@ -149,9 +149,9 @@ def test_organs_leave_the_background_and_undefined_classes_out() -> None:
 
 def test_pairs_are_cases_by_their_clean_score() -> None:
     rows = [row(case=0, seed=seed, dsc=dsc, dsc_clean=0.9) for seed, dsc in ((0, 0.2), (1, 0.4))]
-    found = figure_data.pairs(shown_rows(records(*rows, row(case=1, dsc=0.1, dsc_clean=0.8))))
-    assert list(found["case_key"]) == ["case1", "case0"]
-    np.testing.assert_allclose(found[["clean", "attacked"]], [[80, 10], [90, 30]])
+    table = figure_data.pairs(shown_rows(records(*rows, row(case=1, dsc=0.1, dsc_clean=0.8))))
+    assert list(table["case_key"]) == ["case1", "case0"]
+    np.testing.assert_allclose(table[["clean", "attacked"]], [[80, 10], [90, 30]])
 
 
 def test_means_come_in_the_order_of_places() -> None:
@@ -170,8 +170,8 @@ def test_the_drop_is_of_the_foreground_with_student_s_interval_over_patients() -
         row(case=case, dsc=0.1, dsc_clean=0.9, dsc_foreground=dsc, l2_body=size, **CLEAN)
         for case, (dsc, size) in enumerate(zip(left, sizes, strict=True))
     ]
-    (found,) = figure_data.drops_by_distance(shown_rows(records(*rows))).to_dict("records")
-    assert [found[name] for name in ("l2_body", "drop", "low", "high", "n")] == pytest.approx(
+    (line,) = figure_data.drops_by_distance(shown_rows(records(*rows))).to_dict("records")
+    assert [line[name] for name in ("l2_body", "drop", "low", "high", "n")] == pytest.approx(
         [6, 20, *t_interval(10, 30, 20, within=(-100, 100)), 3]
     )
 
@@ -180,8 +180,8 @@ def test_null_rows_are_told_apart_and_what_was_not_measured_is_left_out() -> Non
     measured = {"dsc_foreground": 0.5, "l2_body": 8.0, **CLEAN}
     rows = [row("vafa", {"control": control}, **measured) for control in ("none", "uniform", "random")]
     rows += [row("pgd", dsc_foreground=0.5, **CLEAN), row("gn", l2_body=8.0, **CLEAN)]
-    found = figure_data.drops_by_distance(shown_rows(records(*rows))).set_index("label")["is_null"].to_dict()
-    assert found == {
+    nulls = figure_data.drops_by_distance(shown_rows(records(*rows))).set_index("label")["is_null"].to_dict()
+    assert nulls == {
         "vafa q_max=20": False,
         "vafa q_max=20 control=uniform": True,
         "vafa q_max=20 control=random": True,
@@ -209,18 +209,18 @@ def drawn(axis: Axes) -> dict[tuple[tuple[float, float], ...], Line2D]:
     return {tuple(zip(*(map(float, data) for data in line.get_data()), strict=True)): line for line in lines}
 
 
-def test_there_is_a_panel_a_threat_model_and_budgets_of_an_attack_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_threat_model_has_a_panel_that_joins_the_budgets_of_an_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     figure = distances(
         monkeypatch,
         ("linf", "pgd", 4.0, 3.5, 20.0, 10.0, 30.0, False),
         ("linf", "pgd", 8.0, 7.0, 40.0, 30.0, 50.0, False),
         ("dct-scaling", "sa2", 0.4, 14.0, 50.0, 40.0, 60.0, False),
     )
-    found = panels(figure)
-    assert set(found) == {"linf, n = 3 cases", "dct-scaling, n = 3 cases"}
-    assert set(drawn(found["linf, n = 3 cases"])) == {((3.5, 20.0), (7.0, 40.0))}
-    assert set(drawn(found["dct-scaling, n = 3 cases"])) == {((14.0, 50.0),)}
-    assert all(axis.get_xlabel() == "L2 of the change inside the body (intensity)" for axis in found.values())
+    by_title = panels(figure)
+    assert set(by_title) == {"linf, n = 3 cases", "dct-scaling, n = 3 cases"}
+    assert set(drawn(by_title["linf, n = 3 cases"])) == {((3.5, 20.0), (7.0, 40.0))}
+    assert set(drawn(by_title["dct-scaling, n = 3 cases"])) == {((14.0, 50.0),)}
+    assert all(axis.get_xlabel() == "L2 of the change inside the body (intensity)" for axis in by_title.values())
 
 
 def test_null_rows_are_hollow_in_the_panel_and_in_the_legend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,11 +256,11 @@ def test_factors_have_a_panel_each_and_a_ring_at_the_setting_they_share(monkeypa
     table = table.assign(low=table["mean"] - 1, high=table["mean"] + 1, n=3)
     monkeypatch.setattr(figure_data, "factors", lambda rows: table)
     (figure,) = factors(SimpleNamespace(), table, "phantom", "unet")
-    found = panels(figure)
-    assert set(found) == {"vafa: block", "vafa: renormalize"}
+    by_title = panels(figure)
+    assert set(by_title) == {"vafa: block", "vafa: renormalize"}
     for axis, words, points, ring in (
-        (found["vafa: block"], ["8", "16"], ((0.0, 20.0), (1.0, 10.0)), ((1.0, 10.0),)),
-        (found["vafa: renormalize"], ["false", "null"], ((0.0, 5.0), (1.0, 10.0)), ((1.0, 10.0),)),
+        (by_title["vafa: block"], ["8", "16"], ((0.0, 20.0), (1.0, 10.0)), ((1.0, 10.0),)),
+        (by_title["vafa: renormalize"], ["false", "null"], ((0.0, 5.0), (1.0, 10.0)), ((1.0, 10.0),)),
     ):
         assert [label.get_text() for label in axis.get_xticklabels()] == words
         assert {points, ring} <= set(drawn(axis))
@@ -293,8 +293,8 @@ def test_a_knee_is_large_restarts_are_hollow_and_the_recommended_setting_has_a_r
     assert [[float(value) for value in line.get_xdata()] for line in large] == [[41.0]]
 
 
-def test_there_is_a_panel_a_model_and_a_curve_that_still_rises_has_no_knee() -> None:
+def test_each_model_has_a_panel_and_a_rising_curve_no_knee() -> None:
     rising = [("unet", "pgd", "ce", 1, 10, 20.0, 30.0), ("unet", "pgd", "ce", 1, 20, 40.0, 33.0)]
-    found = panels(convergence_figure(settings(*rising, ("unetr", "pgd", "ce", 1, 10, 20.0, 9.0))))
-    assert [title.split("\n")[0] for title in found] == ["phantom: unet", "phantom: unetr"]
-    assert not [line for axis in found.values() for line in axis.lines if line.get_markersize() == KNEE]
+    by_title = panels(convergence_figure(settings(*rising, ("unetr", "pgd", "ce", 1, 10, 20.0, 9.0))))
+    assert [title.split("\n")[0] for title in by_title] == ["phantom: unet", "phantom: unetr"]
+    assert not [line for axis in by_title.values() for line in axis.lines if line.get_markersize() == KNEE]

@@ -57,15 +57,15 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_that_the_data_allow_is_drawn(name: str, material: Material) -> None:
-    found = dict(FIGURES[name](material))
+    figures = dict(FIGURES[name](material))
     if name in MISSING:
-        assert set(found.values()) == {MISSING[name]}
+        assert set(figures.values()) == {MISSING[name]}
     else:
-        assert all(isinstance(figure, Figure) for figure in found.values()), found
+        assert all(isinstance(figure, Figure) for figure in figures.values()), figures
     names = (
         {("phantom",)} if name in ("transfer", "natural", "worst", "robust") else {("phantom", "a"), ("phantom", "b")}
     )
-    assert set(found) == names
+    assert set(figures) == names
 
 
 def test_the_case_in_full_is_that_of_the_largest_drop(material: Material) -> None:
@@ -107,7 +107,7 @@ def test_figures_are_vector_files_with_embedded_fonts_and_pictures(
 
 
 def test_the_trade_off_tells_both_scopes_of_an_attack() -> None:
-    """In full, though they stand in the middle of long names, and beside a picture of the usual height."""
+    """Scopes stand in full in the middle of long names, and beside a picture of the usual height."""
     window = {"renormalize": False, "loss": "dice", "scope": "window", "step_rule": "halving"}
     forms = (window, window | {"loss": "switch", "scope": "joint", "step_rule": "cosine"})
     rows = [row("vafa_opt", form, l2_body=5.0, dsc_clean=0.9, dsc=0.3) for form in forms]
@@ -120,7 +120,7 @@ def test_the_trade_off_tells_both_scopes_of_an_attack() -> None:
     assert figure.axes[0].get_position().height * figure.get_figheight() > 1.2
 
 
-def test_what_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
+def test_a_figure_that_cannot_be_drawn_has_a_reason(only: Callable[..., None], tmp_path: Path) -> None:
     only("pairs", "organs", "natural", *CASES)
     written = write_figures(records(row(dsc=0.5, dsc_clean=0.9)), classes(), None, str(tmp_path))
     for name in CASES:
@@ -146,7 +146,7 @@ def test_a_damaged_volume_costs_its_own_figure_only(material: Material) -> None:
 
 
 def test_names_from_data_are_text_and_nothing_else(only: Callable[..., None], tmp_path: Path) -> None:
-    """As model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
+    """Names of model and dataset; `$x_{` alone would be a formula that matplotlib refuses."""
     values = {"dsc": 0.5, "dsc_clean": 0.9, "variant": "$\\frac{$", "dataset": UNTRUSTED[0]}
     pairs = product(UNTRUSTED[1:3], repeat=2)
     only("pairs", "transfer")
@@ -216,7 +216,7 @@ def plausible() -> Material:
 
 @pytest.mark.parametrize("name", [*SMOKE, *(pytest.param(name, marks=pytest.mark.integration) for name in OTHERS)])
 def test_no_text_lies_on_another_or_outside(name: str, plausible: Material, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for numbers within data, and for names that lean, whose boxes are larger than they are."""
+    """Numbers within data are left out, and names that lean, whose boxes are larger than they are."""
     of, figure = next(iter(FIGURES[name](plausible)))
     assert isinstance(figure, Figure), of
     assert figure.get_size_inches()[0] <= PAGE

@@ -24,7 +24,7 @@ from freqbench.core.config import validate
 from freqbench.job.schema import JobSpec
 from freqbench.reporting.leaderboard import entry_checks
 from freqbench.reporting.leaderboard.entry_checks import reasons, recompute
-from freqbench.reporting.leaderboard.entry_folder import Entry, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, read_entry
 from freqbench.reporting.leaderboard.make import make_entry, seal
 
 examine = partial(entry_checks.examine, trust_code=True)
@@ -32,7 +32,7 @@ GOOD = {"dsc_foreground": 0.99, "dsc": 0.99}
 ASKED: dict[str, Any] = {"share": 1.0, "cases": 2, "engine": "serial", "trust_code": True}
 
 
-def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> Entry:
+def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "plain", sealed: bool = True) -> BoardEntry:
     """A copy of an entry whose store was changed by somebody who then made its seal fit."""
     folder = Path(shutil.copytree(made / "entries" / name, to / name))
     checkpoint = read_entry(folder).seal.checkpoint
@@ -42,7 +42,7 @@ def copied(made: Path, to: Path, change: Callable[[Path], Any], name: str = "pla
     return read_entry(folder)
 
 
-def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
+def computed(entry: BoardEntry, made: Path, **asked: Any) -> list[str]:
     """The reasons of `recompute` with the checkpoint that the entry is of."""
     weights = {"checkpoint": str(made / f"{entry.name}.pt")}
     return reasons(recompute(entry, Console(file=io.StringIO()), **{**ASKED, **weights, **asked}))
@@ -50,7 +50,7 @@ def computed(entry: Entry, made: Path, **asked: Any) -> list[str]:
 
 @pytest.fixture
 def without_audit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tests of other things need not compute."""
+    """Audit without findings, which tests of other things need not compute."""
     monkeypatch.setattr(computing, "compute_missing", lambda *args, **options: 0)
     monkeypatch.setattr(entry_checks, "audited", lambda store: entry_checks.Check("audit", "ok", ""))
 
@@ -67,20 +67,20 @@ def test_the_same_weights_and_data_give_the_same_rows(entered: Path, without_aud
 
 
 def elsewhere(store: Path) -> None:
-    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
+    alter_json(run_file(store), lambda run: run["job"]["models"][0].update(checkpoint="https://example.org/x.pt"))
 
 
 def prompted(store: Path) -> None:
     seen = {"arch": "vista3d", "args": {"points": 1}}
-    alter_json(run_file(store), lambda found: found["job"]["models"][0].update(seen))
+    alter_json(run_file(store), lambda run: run["job"]["models"][0].update(seen))
 
 
 def better(store: Path) -> None:
-    alter_json(store.parent / "entry.json", lambda found: found["worst_cases"][0].update(dsc_foreground=0.99))
+    alter_json(store.parent / "entry.json", lambda sealed: sealed["worst_cases"][0].update(dsc_foreground=0.99))
 
 
 def trusting(store: Path) -> None:
-    alter_json(store / "run.json", lambda found: found["job"]["spec"].update(trust_code=True))
+    alter_json(store / "run.json", lambda content: content["job"]["spec"].update(trust_code=True))
 
 
 ELSEWHERE = (
@@ -203,7 +203,7 @@ def test_other_data_are_refused(entered: Path) -> None:
 
 def other_steps(store: Path) -> None:
     for path in (store / "run.json", run_file(store)):
-        alter_json(path, lambda found: (found["job"].get("spec") or found["job"])["attacks"][0].update(steps=9))
+        alter_json(path, lambda content: (content["job"].get("spec") or content["job"])["attacks"][0].update(steps=9))
 
 
 def test_rows_of_another_job_are_refused(entered: Path, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_share_that_is_none_is_one_line(entered: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.integration
-def test_from_a_store_to_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_becomes_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weak = {"name": "pgd", "eps": "32/255", "steps": 1, "step_size": 0.001, "random_start": False}
     out = attacked(tmp_path, job(tmp_path, models=job(tmp_path)["models"][:1]))
     folder = tmp_path / "entries" / "plain"

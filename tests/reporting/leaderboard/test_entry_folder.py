@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_what_does_not_belong_is_one_line(copy: Path, what: str) -> None:
+def test_a_file_that_does_not_belong_is_one_line(copy: Path, what: str) -> None:
     change, complaint = WRONG[what]
     read_entry(copy)
     change(copy)
@@ -165,5 +165,5 @@ def test_yaml_that_is_no_card_is_one_line(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["https://", "https://a b", "https://me:secret@example.org", "https://[", "//a", "x"])
-def test_what_is_no_address_of_a_host(text: str) -> None:
+def test_a_text_that_is_no_address_of_a_host_is_told_apart(text: str) -> None:
     assert not is_address(text)

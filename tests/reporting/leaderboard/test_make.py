@@ -43,7 +43,7 @@ def test_a_changed_card_is_sealed_again(entered: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_that_sees_points_from_the_labels_is_refused(tmp_path: Path) -> None:
-    """It is told where each organ is, and would be ranked beside networks that find out."""
+    """Such a network is told where each organ is, and would be ranked beside networks that find out."""
     model = {"name": "p", "arch": "vista3d", "checkpoint": "a.pt", "args": {"points": 1}}
     Store(str(tmp_path / "out")).write_job({"spec": small(models=[model]), "index": {"cells": [], "cases": {}}})
     with pytest.raises(UserError, match=r"p: expected a network that sees nothing of a label, got args\.points$"):
@@ -85,7 +85,7 @@ def test_an_entry_does_not_tell_the_machine(entered: Path) -> None:
 
 
 def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path) -> None:
-    """Whoever verifies it has them elsewhere, and says where by --job."""
+    """Others have the data elsewhere, and say where by --job."""
     out, folder = Path(shutil.copytree(entered / "out", tmp_path / "out")), tmp_path / "plain"
     stored = Store(str(out)).job()
     stored["spec"]["datasets"][0].update(root="/home/me/data/balls", list="~/lists/mine.json", split="test")
@@ -97,7 +97,7 @@ def test_an_entry_does_not_tell_where_its_data_lie(entered: Path, tmp_path: Path
     assert not any("/home/me" in path.read_text() for path in folder.rglob("*.json"))
 
 
-def test_what_is_no_entry_is_one_line(entered: Path, tmp_path: Path) -> None:
+def test_a_store_that_makes_no_entry_is_one_line(entered: Path, tmp_path: Path) -> None:
     out = str(entered / "out")
     with pytest.raises(UserError, match=r"unknown model 'plane'\. Did you mean 'plain'"):
         make_entry(out, "plane", tmp_path / "plane")

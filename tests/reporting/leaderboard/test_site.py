@@ -15,7 +15,7 @@ from reporting.leaderboard.conftest import write_card
 from freqbench.core.errors import UserError
 from freqbench.reporting.leaderboard import site as sites
 from freqbench.reporting.leaderboard.card import Card
-from freqbench.reporting.leaderboard.entry_folder import Entry, Seal, WorstCase, read_entry
+from freqbench.reporting.leaderboard.entry_folder import BoardEntry, Seal, WorstCase, read_entry
 from freqbench.reporting.leaderboard.make import make_entry
 
 ENTRIES = Path(__file__).parents[3] / "reports" / "leaderboard"
@@ -23,7 +23,7 @@ build_site = partial(sites.build_site, trust_code=True)
 HOSTILE = "<script>alert(1)</script>{{ 7 * 7 }}\"'><img src=x onerror=alert(1)>"
 
 
-def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> Entry:
+def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> BoardEntry:
     """An entry by the foreground DSC that is left of its cases, in digests of one letter."""
     worst = tuple(
         WorstCase(
@@ -43,7 +43,7 @@ def entry(name: str, left: dict[str, float], bounds: str = "linf eps=8/255") -> 
         cases={}, threat_models=(bounds,), worst_cases=worst, verdicts=(), model=name, checkpoint="0" * 64, files={},
         versions={},
     )  # fmt: skip
-    return Entry(folder=Path(name), card=Card.model_construct(title=name), seal=sealed)
+    return BoardEntry(folder=Path(name), card=Card.model_construct(title=name), seal=sealed)
 
 
 def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() -> None:
@@ -63,10 +63,10 @@ def test_a_board_ranks_by_the_mean_worst_case_with_its_interval_over_patients() 
 
 @pytest.mark.parametrize("name", ["unet", "unet-vaft"])
 def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: str) -> None:
-    found = read_entry(ENTRIES / name)
-    assert found.card.checkpoint == f"zoo://phantom/{name}"
+    entry = read_entry(ENTRIES / name)
+    assert entry.card.checkpoint == f"zoo://phantom/{name}"
     weights = files("freqbench.models.zoo") / "phantom" / f"{name}.safetensors"
-    assert found.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert entry.seal.checkpoint == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_entries_of_the_repository_are_whole_and_of_the_packaged_weights(name: s
         entry("other", {"a": 0.5, "b": 0.5}, bounds="linf eps=4/255"),
     ],
 )
-def test_other_cases_or_bounds_are_another_board(other: Entry) -> None:
+def test_other_cases_or_bounds_are_another_board(other: BoardEntry) -> None:
     boards = sites.boards_of([entry("one", {"a": 0.5, "b": 0.5}), other])
     assert sorted(tuple(board.rows["entry"]) for board in boards) == [("one",), ("other",)]
 
@@ -96,7 +96,7 @@ def site(entered: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path / "site"
 
 
-def test_what_a_card_says_is_text(site: Path) -> None:
+def test_a_card_s_words_are_text(site: Path) -> None:
     pages = {path.name: path.read_text() for path in site.rglob("*.html")}
     assert set(pages) == {"index.html", "submit.html", "plain.html", "twin.html"}
     for page in pages.values():
@@ -124,7 +124,7 @@ def test_pages_show_ranks_plots_pictures_and_links(site: Path, entered: Path) ->
         assert (site / link).exists(), link
 
 
-def test_what_is_refused_is_not_built_and_its_reason_is_said(
+def test_a_refused_entry_is_not_built_and_its_reason_is_said(
     entered: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = Path(shutil.copytree(entered / "entries", tmp_path / "entries"))

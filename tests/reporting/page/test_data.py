@@ -156,13 +156,13 @@ def test_packed_data_is_plain_json_and_the_same_for_the_same_rows() -> None:
 
 
 def said(*rows: dict[str, Any]) -> list[str]:
-    found = page_data(shown(*rows), None, [])
-    names = [found["summary"]["texts"]["attack"], found["summary"]["texts"]["source"]]
-    for each in found["findings"]:
+    data = page_data(shown(*rows), None, [])
+    names = [data["summary"]["texts"]["attack"], data["summary"]["texts"]["source"]]
+    for each in data["findings"]:
         attack, source = (column["values"][column["codes"][each["row"]]] for column in names)
         assert attack in each["text"]
         assert source in each["text"]
-    return [each["text"] for each in found["findings"]]
+    return [each["text"] for each in data["findings"]]
 
 
 def scored(attack: str, drop: float, source: str = "unet", target: str = "unet", **values: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ WEB, DIST = FOLDER / "web", FOLDER / "dist"
 
 
 def sources_hash() -> str:
-    """As `web/build.mjs` takes it."""
+    """Hash of the sources as `web/build.mjs` takes it."""
     names = [f"src/{path.name}" for path in sorted((WEB / "src").iterdir(), key=lambda path: path.name)]
     digest = hashlib.sha256()
     for name in [*names, "build.mjs", "package-lock.json"]:
@@ -220,7 +220,7 @@ def sources_hash() -> str:
 
 
 def test_the_bundle_was_made_of_these_sources() -> None:
-    """If not: `npm ci && npm run build` in freqbench/reporting/page/web."""
+    """Otherwise: `npm ci && npm run build` in freqbench/reporting/page/web."""
     for name in ("page.js", "charts.js", "page.css"):
         assert f"sources sha256 {sources_hash()}" in (DIST / name).read_text()[:200]
 
@@ -236,12 +236,12 @@ def test_the_lock_file_names_no_host() -> None:
     assert "://" not in re.sub(r'"url": "[^"]*"', "", (WEB / "package-lock.json").read_text())
 
 
-def test_the_page_holds_its_data_loads_nothing_from_elsewhere_and_runs_its_own_scripts_only() -> None:
+def test_the_page_holds_its_data_and_loads_and_runs_nothing_from_elsewhere() -> None:
     made = data_of(*grid(2, ["a"], ["a"], 2, 2))
     page = build_page(made, volumes={"format": 1})
-    found = re.search(r'id="freqbench-data">([^<]*)<', page)
-    assert found
-    assert json.loads(gzip.decompress(base64.b64decode(found[1]))) == {**made, "volumes": {"format": 1}}
+    embedded = re.search(r'id="freqbench-data">([^<]*)<', page)
+    assert embedded
+    assert json.loads(gzip.decompress(base64.b64decode(embedded[1]))) == {**made, "volumes": {"format": 1}}
     head = unescape(page[: page.index("<style>")])
     assert "default-src 'none'" in head
     assert "connect-src 'none'" in head

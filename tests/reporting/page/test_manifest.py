@@ -25,12 +25,12 @@ def rows(volumes_store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def content(folder: Path, key: str) -> Any:
     """The image that a browser gets."""
-    found = re.fullmatch(
+    script = re.fullmatch(
         r'freqbenchVolume\("([0-9a-f]{16})","([A-Za-z0-9+/=]+)"\)\n', (folder / f"volumes/{key}.js").read_text()
     )
-    assert found
-    assert found[1] == key
-    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(found[2])))
+    assert script
+    assert script[1] == key
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(script[2])))
 
 
 def image(store: str, case: dict[str, Any], cells: pd.DataFrame, name: str) -> Any:
@@ -137,8 +137,8 @@ def test_volumes_of_a_former_page_go_and_other_files_stay(volumes_store: str, ro
 def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: float, largest: float) -> None:
     voxels = np.linspace(low, high, 24, dtype=np.float32).reshape(2, 3, 4)
     packed = gzip.compress(nibabel.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1])).to_bytes())
-    found, rounding = browser_file(packed, "there.nii.gz")
-    shown = nibabel.Nifti1Image.from_bytes(gzip.decompress(found))
+    content, rounding = browser_file(packed, "there.nii.gz")
+    shown = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
     assert rounding == pytest.approx(largest / 65534)
     assert np.abs(shown.get_fdata() - voxels).max() <= 1.01 * largest / 65534
     assert np.array_equal(shown.affine, np.diag([2.0, 3, 4, 1]))
@@ -150,8 +150,8 @@ def test_the_step_is_of_the_unit_range_or_of_what_goes_beyond(low: float, high: 
 def test_a_live_key_gives_the_saved_file(volumes_store: str, rows: Any) -> None:
     for case in live_manifest(*rows, ["nowhere", volumes_store])["cases"]:
         kept = image(volumes_store, case, rows[0], "adversarial").get_fdata()
-        found = volume_bytes(["nowhere", volumes_store], case["files"]["adversarial"])
-        assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(found)).get_fdata(), kept)
+        content = volume_bytes(["nowhere", volumes_store], case["files"]["adversarial"])
+        assert np.array_equal(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).get_fdata(), kept)
 
 
 def key_of(path: str, store: int | str = 0) -> str:

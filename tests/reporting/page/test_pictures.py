@@ -1,4 +1,4 @@
-"""What the page leads with: a heat map, the trade-off and glimpses, and the way from each to its rows."""
+"""Beginning of the page: a heat map, the trade-off and glimpses, and the way from each to its rows."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import pytest
 from page_rows import FACTS, grid
 from PIL import Image
 
-from freqbench.analysis import precision, tables
+from freqbench.analysis import tables
 from freqbench.reporting.page import build_page, manifest, page_data
 from freqbench.results.glimpses import Glimpse, Glimpses
 
@@ -36,7 +36,7 @@ def stored() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def page_of(root: str, records: pd.DataFrame, classes: pd.DataFrame) -> dict[str, Any]:
-    return page_data(tables.current(precision.checked(records)), classes, [{**FACTS[0], "store": root}])
+    return page_data(tables.current(records), classes, [{**FACTS[0], "store": root}])
 
 
 def add(root: str, rows: pd.DataFrame) -> None:

@@ -48,8 +48,8 @@ def client(tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.Monke
 
 def data_of(response: Any) -> dict[str, Any]:
     assert response.status_code == 200, response.text
-    found: dict[str, Any] = json.loads(gzip.decompress(response.content))
-    return found
+    data: dict[str, Any] = json.loads(gzip.decompress(response.content))
+    return data
 
 
 def test_the_page_fetches_what_it_shows(client: TestClient) -> None:
@@ -104,22 +104,22 @@ def test_a_growing_store_is_shown_as_it_grows_but_not_read_again_at_once(
     assert data_of(client.get("/data"))["counts"]["ok"] == 2
 
 
-def test_what_an_audit_adds_is_shown_as_it_is_added(
+def test_findings_of_an_audit_are_shown_as_it_adds_them(
     client: TestClient, tmp_path: Path, rows: list[dict[str, Any]]
 ) -> None:
-    def found(check: str) -> set[tuple[str, str]]:
+    def of_check(check: str) -> set[tuple[str, str]]:
         findings = data_of(client.get("/data"))["audit"]["findings"]
         return {(each["subject"], each["verdict"]) for each in findings if each["check"] == check}
 
-    assert (found("zero_gradients"), len(found("distances"))) == ({("", "not checked")}, 1)
+    assert (of_check("zero_gradients"), len(of_check("distances"))) == ({("", "not checked")}, 1)
     write(str(tmp_path / "out"), gradients(model="unet", model_id="id_unet", zero_share=1.0))
-    assert found("zero_gradients") == {("", "violated")}
+    assert of_check("zero_gradients") == {("", "violated")}
     added = [row("vafa", dsc=0.4, dsc_clean=0.9)]
     add(tmp_path / "out" / "audit", "a", added, added)
-    assert len(found("distances")) == 2
+    assert len(of_check("distances")) == 2
 
 
-def test_others_cannot_reach_it_by_their_name_change_it_or_ask_for_more(client: TestClient) -> None:
+def test_a_server_refuses_other_names_changes_and_other_places(client: TestClient) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example"):
         assert client.get("/data", headers={"Host": host}).status_code == 400
     assert client.get("/data", headers={"Host": "localhost:8760"}).status_code == 200
@@ -149,7 +149,7 @@ def test_a_run_without_rows_yet_is_shown(tmp_path: Path, rows: list[dict[str, An
     assert data_of(client.get("/data"))["counts"] == {"ok": 0, "failed": 0, "left_out": 0}
 
 
-def test_it_listens_on_this_machine_and_says_where(
+def test_a_server_listens_on_this_machine_and_says_where(
     tmp_path: Path, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []

@@ -71,8 +71,8 @@ def opened(chromium: Any, written: tuple[Path, dict[str, Any]]) -> Iterator[Open
 
 
 def state(page: Any) -> dict[str, Any]:
-    found: dict[str, Any] = page.evaluate("window.viewer.then((viewer) => viewer.state())")
-    return found
+    state: dict[str, Any] = page.evaluate("window.viewer.then((viewer) => viewer.state())")
+    return state
 
 
 def seen(page: Any) -> Any:
@@ -99,7 +99,7 @@ def hide_overlays(page: Any) -> None:
 
 
 @pytest.mark.integration
-def test_from_a_server_it_fetches_what_was_saved(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
+def test_a_viewer_fetches_saved_volumes_from_a_server(chromium: Any, volumes_store: str, tmp_path: Path) -> None:
     write_page(tmp_path, live_manifest(*rows_of(volumes_store), [volumes_store]), "'self'")
 
     def answer(route: Any) -> None:
@@ -292,7 +292,7 @@ def test_choices_change_what_is_shown(opened: Open, written: Any) -> None:
     assert (state(page)["source"], state(page)["attack"]) == ("b", "fgsm eps=8/255")
 
 
-def test_what_comes_from_data_is_text(opened: Open, written: Any) -> None:
+def test_names_from_data_are_text(opened: Open, written: Any) -> None:
     manifest, evil = copy.deepcopy(written[1]), "<script>window.hurt=1</script><img src=x onerror=window.hurt=1>"
     for case in manifest["cases"]:
         case |= {"case": evil, "attack": evil, "source": evil, "class_names": [evil] * len(case["class_names"])}

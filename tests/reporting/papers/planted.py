@@ -70,7 +70,7 @@ def model_of(row: Published) -> str:
 
 
 def is_for(cell: Cell, row: Published) -> bool:
-    """Whether a number is of a cell; of the clean volumes, of every cell of the model."""
+    """True if a number is of a cell; one of the clean volumes is of every cell of the model."""
     if (cell.dataset.name, cell.source.name) != (row["dataset"].lower(), model_of(row)):
         return False
     if row["attack"] == "Clean":
@@ -101,7 +101,7 @@ def of_case(cell: Cell, case: int) -> dict[str, Any]:
 
 @cache
 def _records(job: str) -> list[dict[str, Any]]:
-    found = []
+    lines = []
     made, own = grid(job), [row for row in PAPERS if job_of(row) == job]
     for cell in made.cells:
         cases = len(made.cases[cell.dataset.name])
@@ -112,8 +112,8 @@ def _records(job: str) -> list[dict[str, Any]]:
             for row in rows:
                 column = f"{row['metric']}_clean" if row["attack"] == "Clean" else row["metric"]
                 record[column] = (float(row["value"]) + (i - (cases - 1) / 2) / 4) / FACTOR[row["metric"]]
-            found.append(record)
-    return found
+            lines.append(record)
+    return lines
 
 
 def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
@@ -124,7 +124,7 @@ def records(job: str, change: Change = dict) -> list[dict[str, Any]]:
 
 @cache
 def frame(job: str) -> pd.DataFrame:
-    """Of a job's records as they are planted; not to be changed."""
+    """Frame of a job's records as they are planted; not to be changed."""
     return shown(*records(job))
 
 
@@ -147,5 +147,5 @@ def cells_of(name: str, change: Change) -> pd.DataFrame:
 
 
 def one(data: pd.DataFrame, **labels: str) -> pd.Series:
-    (found,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
-    return found
+    (line,) = [row for _, row in data.iterrows() if all(row[key] == value for key, value in labels.items())]
+    return line

@@ -24,7 +24,7 @@ SHA = "ab" * 32
 
 
 def is_ours(row: Mapping[str, Any]) -> bool:
-    """Whether a cell is of an arm or attack that a paper's table lacks."""
+    """True if a cell is of an arm or attack that a paper's table lacks."""
     return any(str(row[key]).endswith("(not in the paper)") for key in ("training", "attack"))
 
 
@@ -33,9 +33,9 @@ def test_planted_numbers_come_back(name: str) -> None:
     data = planted.sections(name)[0].data
     own = [row for row in PAPERS if planted.job_of(row) == planted.JOB_OF[name]]
     wanted = {tuple(row[key] for key in PLACE): row for row in own}
-    found = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
-    assert found
-    for place, row in found.items():
+    by_place = {tuple(row[key] for key in PLACE): row for row in data.to_dict("records") if not is_ours(row)}
+    assert by_place
+    for place, row in by_place.items():
         printed = wanted[place]["value"]
         assert row["ours"] == pytest.approx(float(printed), abs=1e-9), place
         assert f"{row['published']:.{row['digits']}f}" == printed
@@ -69,7 +69,7 @@ def test_the_layout_is_the_papers() -> None:
 
 
 def test_the_strongest_of_a_column_is_marked() -> None:
-    """By DSC and HD95; LPIPS says how far an attack went, not how well. Among attacks that bound the same."""
+    """DSC and HD95 mark it, among attacks that bound the same; LPIPS says how far an attack went, not how well."""
     layout = paper_table(of_linf("vafa_table5"), planted.frame("vafa_table5"))[0]
     assert {name.partition("\n")[0] for _, name in layout.marks} == {"DSC", "HD95"}
     printed = {row["attack"]: float(row["value"]) for row in PAPERS if is_dsc_of_unetr(row)}
@@ -118,7 +118,7 @@ def of_linf(name: str) -> Recipe:
 
 
 def is_dsc_of_unetr(row: Published) -> bool:
-    """Of VAFA's Table 5, at the smaller budget."""
+    """True if a number is of VAFA's Table 5, at the smaller budget."""
     place = {"table": "5", "model": "UNETR", "metric": "dsc", "params": "eps=4"}
     return all(row[key] == value for key, value in place.items())
 
@@ -239,9 +239,9 @@ def test_verdicts_at_their_boundaries(ours: float, printed: str, metric: str, sp
 
 
 def test_obstacles_come_before_the_numbers_and_a_missing_one_has_no_verdict() -> None:
-    found = judge(62.7, "62.7", "dsc", math.nan, ["guessed: steps", "9 cases, not 12"])
-    assert (found.verdict, found.reasons) == ("not comparable", ("guessed: steps", "9 cases, not 12"))
-    assert found.tolerance == pytest.approx(0.55)
+    verdict = judge(62.7, "62.7", "dsc", math.nan, ["guessed: steps", "9 cases, not 12"])
+    assert (verdict.verdict, verdict.reasons) == ("not comparable", ("guessed: steps", "9 cases, not 12"))
+    assert verdict.tolerance == pytest.approx(0.55)
     assert judge(math.nan, "62.7", "dsc", math.nan, ["guessed: steps"]).verdict == ""
     assert judge(62.7, "", "dsc", math.nan).reasons == ("no published number",)
 

@@ -78,7 +78,7 @@ def test_a_mistake_is_told_with_its_place(tmp_path: Path, change: tuple[str, str
 def test_a_job_runs_the_attacks_of_its_table(job: str, table: str, not_run: set[str]) -> None:
     recipe, spec = recipes.load(table), config.load(job_file(job), JobSpec)
     made = {
-        recipes.AttackEntry(title="x", attack={"name": entry.name, **besides, **parameters}).setting
+        recipes.TableAttack(title="x", attack={"name": entry.name, **besides, **parameters}).setting
         for entry in spec.attacks
         if entry.match is None
         for parameters in entry.combinations(job)

@@ -51,9 +51,9 @@ class Cells(HTMLParser):
 
 def test_html_shows_texts_as_they_are_runs_none_and_fetches_nothing() -> None:
     document = html([SECTION])
-    found = Cells(document)
-    assert not {"script", "i", "b", "link", "img"} & {*found.tags}
-    assert NASTY.strip() in [text for _, text in found.cells]
+    cells = Cells(document)
+    assert not {"script", "i", "b", "link", "img"} & {*cells.tags}
+    assert NASTY.strip() in [text for _, text in cells.cells]
     assert "http" not in document.replace(NASTY, "")
     assert "@import" not in document
 

@@ -74,13 +74,13 @@ def test_p_is_of_students_t_and_holm_counts_the_rows_that_differ() -> None:
     b = pgd({case: 0.5 + gain for case, gain in enumerate(gains)})
     b += [row("gn", case=n, dsc=0.5 - gain**2, dsc_clean=0.9) for n, gain in enumerate(gains)]
     section = compare(shown(*a), shown(*b), [], [])[1]
-    found = lines(section)
+    by_attack = lines(section)
     expected = {"pgd eps=8/255": gains, "gn std=8/255": [-(gain**2) for gain in gains]}
     p = {label: stats.ttest_1samp(values, 0).pvalue for label, values in expected.items()}
-    assert {label: found[label]["p"] for label in p} == pytest.approx(p)
-    assert found["gn std=8/255"]["p_holm"] == pytest.approx(2 * p["gn std=8/255"])  # the smaller of two
-    assert found["pgd eps=8/255"]["p_holm"] == pytest.approx(max(p["pgd eps=8/255"], 2 * p["gn std=8/255"]))
-    assert pd.isna(found["clean"]["p"])  # nothing differs on clean volumes, which is no test
+    assert {label: by_attack[label]["p"] for label in p} == pytest.approx(p)
+    assert by_attack["gn std=8/255"]["p_holm"] == pytest.approx(2 * p["gn std=8/255"])  # the smaller of two
+    assert by_attack["pgd eps=8/255"]["p_holm"] == pytest.approx(max(p["pgd eps=8/255"], 2 * p["gn std=8/255"]))
+    assert pd.isna(by_attack["clean"]["p"])  # nothing differs on clean volumes, which is no test
     assert section.table["difference"].tolist()[0] == "0.00"
 
 
@@ -104,6 +104,6 @@ def test_seeds_sources_and_targets_do_not_pair_across() -> None:
 
 def test_categoricals_of_other_categories_pair_and_a_changed_model_shows_on_the_clean_volumes() -> None:
     b = [row("pgd", case=case, dsc=0.7, dsc_clean=0.8) for case in (1, 5)]
-    found = lines(compare(coded(shown(*pgd({0: 0.5, 1: 0.5}))), coded(shown(*b)), [], [])[1])
-    assert (found["pgd eps=8/255"]["pairs"], found["pgd eps=8/255"]["difference"]) == (1, pytest.approx(20))
-    assert found["clean"]["difference"] == pytest.approx(-10)
+    by_attack = lines(compare(coded(shown(*pgd({0: 0.5, 1: 0.5}))), coded(shown(*b)), [], [])[1])
+    assert (by_attack["pgd eps=8/255"]["pairs"], by_attack["pgd eps=8/255"]["difference"]) == (1, pytest.approx(20))
+    assert by_attack["clean"]["difference"] == pytest.approx(-10)

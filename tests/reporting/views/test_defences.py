@@ -50,22 +50,22 @@ def table(frame: pd.DataFrame) -> tuple[dict[str, dict[str, Any]], str]:
 
 def test_the_attackers_of_one_defence_stand_in_one_row(rows: Any) -> None:
     """Means of two cases; attacks on other models, and on other defences, are nobody's here."""
-    found, text = table(shown(*rows))
-    assert set(found) == {"unet", "bits"}
+    by_model, text = table(shown(*rows))
+    assert set(by_model) == {"unet", "bits"}
     assert "bits: bit_depth bits=3." in text
-    assert (found["unet"]["adaptive"], pd.isna(found["unet"]["naive"])) == (pytest.approx(40), True)
-    bits = found["bits"]
+    assert (by_model["unet"]["adaptive"], pd.isna(by_model["unet"]["naive"])) == (pytest.approx(40), True)
+    bits = by_model["bits"]
     assert (bits["transferred"], bits["naive"], bits["adaptive"]) == pytest.approx((60, 70, 35))
     assert (bits["adaptive_low"], bits["adaptive_high"]) == pytest.approx(t_interval(30, 40), nan_ok=True)
     assert (bits["adaptive_cases"], bits["naive_cases"]) == (2, 2)  # an entry that predicts alike counts once
     assert bits["dsc_foreground_clean"] == pytest.approx(90)
 
 
-def test_what_was_hidden_is_paired_by_case(rows: Any) -> None:
+def test_the_hidden_part_is_paired_by_case(rows: Any) -> None:
     """80 - 30 and 60 - 40, the naive attack's third case being left out."""
     third = on("naive", "bits", 0.8, 0.6, 0.0)[2:]
-    found, _ = table(shown(*rows, *third))
-    bits = found["bits"]
+    by_model, _ = table(shown(*rows, *third))
+    bits = by_model["bits"]
     assert (bits["hidden"], bits["hidden_low"], bits["hidden_high"]) == pytest.approx(
         (35, *t_interval(20, 50)), nan_ok=True
     )
@@ -73,21 +73,21 @@ def test_what_was_hidden_is_paired_by_case(rows: Any) -> None:
 
 
 def test_a_naive_entry_alone_is_still_shown() -> None:
-    found, _ = table(shown(*on("naive", "naive", 0.8)))
-    assert found["naive"]["naive"] == pytest.approx(80)
-    assert pd.isna(found["naive"]["adaptive"])
+    by_model, _ = table(shown(*on("naive", "naive", 0.8)))
+    assert by_model["naive"]["naive"] == pytest.approx(80)
+    assert pd.isna(by_model["naive"]["adaptive"])
     _, text = table(shown(*on("naive", "bits", 0.8), *on("bits", "bits", 0.5, 0.6)))
     assert "One or two patients are too few for an interval" in text  # of the naive attacker
 
 
 def test_two_strengths_of_one_defence_are_two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS, "coarse", {**(MODELS["bits"] or {}), "bits": 1})
-    found, _ = table(shown(*on("bits", "bits", 0.5), *on("coarse", "coarse", 0.7)))
-    assert (found["bits"]["adaptive"], found["coarse"]["adaptive"]) == pytest.approx((50, 70))
+    by_model, _ = table(shown(*on("bits", "bits", 0.5), *on("coarse", "coarse", 0.7)))
+    assert (by_model["bits"]["adaptive"], by_model["coarse"]["adaptive"]) == pytest.approx((50, 70))
 
 
 def test_attacks_that_no_defended_model_had_are_left_out() -> None:
-    """Of the network without a defence there may be many more."""
+    """The network without a defence may have many more."""
     more = [row(attack, dsc=0.3, dsc_clean=0.9) for attack in ("pgd", "corruption")]
     (section,) = defences(shown(*on("bits", "bits", 0.4), *more))
     assert list(section.table["model"]) == ["unet", "bits"]

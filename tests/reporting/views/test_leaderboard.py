@@ -62,10 +62,10 @@ def test_an_order_holds_by_the_test_corrected_over_all_pairs_of_all_boards() -> 
         *on("b", "vafa", (0.55, 0.54, 0.52)),
     ]
     lines, _ = board(shown(*rows))
-    found = {(line["threat_model"], line["target_model"]): line for line in lines}
+    by_place = {(line["threat_model"], line["target_model"]): line for line in lines}
     once, sure, other = (t_test(*gains) for gains in ((4, 5, 7), (11, 10, 11), (5, 6, 8)))
     assert other < once < 0.05 < 3 * other
-    b, c, vafa = (found[key] for key in (("linf", "b"), ("linf", "c"), ("dct-quantization", "b")))
+    b, c, vafa = (by_place[key] for key in (("linf", "b"), ("linf", "c"), ("dct-quantization", "b")))
     assert [line["p"] for line in (b, c, vafa)] == pytest.approx([once, sure, other])
     assert [line["p_holm"] for line in (b, c, vafa)] == pytest.approx([3 * other, 4 * sure, 3 * other])
     assert [line["order"] for line in (b, c, vafa)] == ["open", "holds", "open"]
@@ -105,8 +105,8 @@ def test_threat_models_and_budgets_have_their_own_ranks() -> None:
         *on("b", "vafa", (0.1,)),
     ]
     lines, text = board(shown(*rows))
-    found = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
-    assert found == [
+    ranks = [(line["threat_model"], line["budget"], line["rank"], line["target_model"]) for line in lines]
+    assert ranks == [
         ("dct-quantization", "q_max=20", 1, "b"),
         ("linf", "eps=4/255", 1, "b"),
         ("linf", "eps=4/255", 2, "a"),

@@ -121,10 +121,10 @@ def test_an_order_holds_by_the_corrected_test() -> None:
     section = transfer(shown(*rows))[2]
     pairs = section.data["attack_a"].str[0] + section.data["attack_b"].str[0]
     once, sure = t_test(4, 5, 7), t_test(11, 10, 11)
-    found = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
-    assert found["pg"] == pytest.approx((once, 2 * once))
-    assert found["gr"] == pytest.approx((once, 2 * once))
-    assert found["pr"] == pytest.approx((sure, 3 * sure))
+    p_values = {pair: tuple(line) for pair, *line in zip(pairs, section.data["p"], section.data["p_holm"], strict=True)}
+    assert p_values["pg"] == pytest.approx((once, 2 * once))
+    assert p_values["gr"] == pytest.approx((once, 2 * once))
+    assert p_values["pr"] == pytest.approx((sure, 3 * sure))
     assert once < 0.05 < 2 * once
     assert (section.data["low"] > 0).all()
     orders = dict(zip(pairs, section.table["order"], strict=True))
@@ -143,7 +143,7 @@ def test_rates_and_matches_are_of_the_foreground() -> None:
     assert (line["rate %"], line["transferred drop"], line["dsc_drop"]) == pytest.approx((25, 10, 2))
 
 
-def test_what_cannot_be_compared_has_a_sentence_instead() -> None:
+def test_rows_that_cannot_be_compared_have_a_sentence_instead() -> None:
     for pair, advice in (("aa", "targets: all"), ("ab", "run the sources as targets too")):
         (section,) = transfer(shown(*volumes("pgd", 0, {pair: 10})))
         assert section.table is None

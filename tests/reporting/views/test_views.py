@@ -109,7 +109,7 @@ def test_means_a_volume_and_the_drop_per_pass() -> None:
     assert line["drop per 100 passes"] == "50"
 
 
-def test_what_was_not_measured_or_made_without_a_pass_is_empty() -> None:
+def test_a_volume_not_measured_or_made_without_a_pass_is_empty() -> None:
     (section,) = cost(shown(row("pgd", dsc=0.6, dsc_clean=0.8)))
     assert section.table[["seconds", "GiB"]].isna().all(axis=None)
     assert "do not hold them: seconds, forwards, backwards, memory." in section.text
@@ -123,8 +123,8 @@ def test_devices_are_not_averaged_and_volumes_count_once_though_several_models_s
     rows = [row("pgd", target=target, attack_seconds=2.0, **scores, **SPENT) for target in ("unet", "unetr")]
     rows.append(row("pgd", case=1, attack_seconds=90.0, **scores, **(SPENT | {"device": "cpu"})))
     (section,) = cost(shown(*rows))
-    found = section.table[["model", "device", "seconds", "cases"]].to_numpy().tolist()
-    assert found == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
+    cells_of = section.table[["model", "device", "seconds", "cases"]].to_numpy().tolist()
+    assert cells_of == [["unet", "cpu", 90.0, 1], ["unet", "gpu", 2.0, 1]]
 
 
 def test_the_foreground_leads_and_the_papers_drop_stands_beside_it() -> None:
@@ -142,10 +142,10 @@ def test_the_clean_row_counts_each_case_once_and_metrics_that_nobody_asked_for_h
     (section,) = clinical(shown(*rows))
     headings = [column.heading for column in columns_of(section)]
     assert headings == ["attack", "threat\nmodel", "n", "NSD", "ASSD\nmm"]
-    found = {name: values for name, _, *values in section.table.itertuples(index=False)}
-    assert found["clean"] == [2, pytest.approx(90), "1.50"]
-    assert found["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
-    assert found["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
+    by_model = {name: values for name, _, *values in section.table.itertuples(index=False)}
+    assert by_model["clean"] == [2, pytest.approx(90), "1.50"]
+    assert by_model["pgd eps=8/255"] == [2, pytest.approx(30), "6.00"]
+    assert by_model["gn std=8/255"] == [1, pytest.approx(80), "2.00"]
 
 
 def test_the_drop_of_each_class_is_its_own() -> None:
@@ -162,10 +162,10 @@ def test_the_drop_of_each_class_is_its_own() -> None:
         ["(n clean)", "", "2", "1", ""],
         ["pgd eps=8/255", "linf", "30.0", "60.0", "spleen"],
     ]
-    found = section.data.set_index("class_name")
-    of_liver = found.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
+    by_class = section.data.set_index("class_name")
+    of_liver = by_class.loc["liver", ["cases", "patients", "drop", "low", "high"]].tolist()
     assert of_liver == pytest.approx([2, 2, 30, *t_interval(20, 40)], nan_ok=True)
-    assert found.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
+    assert by_class.loc["spleen", ["cases", "patients", "drop"]].tolist() == pytest.approx([1, 1, 60])
 
 
 def test_classes_of_transferred_failed_and_unknown_records_do_not_count() -> None:
@@ -246,8 +246,8 @@ def test_the_matrix_is_of_the_attack_that_takes_most_from_other_models() -> None
     ]
     _, matrix = overview(shown(*rows))
     assert matrix.title == "phantom: transfer of vafa q_max=20, which transfers most"
-    found = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}
-    assert found == {"clean": [90.0, 90.0], "unet": [40.0, 70.0], "unetr": [70.0, 40.0]}
+    scores = {name: pytest.approx(values) for name, values in cells(matrix, "source_model").items()}
+    assert scores == {"clean": [90.0, 90.0], "unet": [40.0, 70.0], "unetr": [70.0, 40.0]}
     assert "40.0*" in terminal([matrix])
 
 
