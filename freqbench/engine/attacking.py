@@ -83,60 +83,12 @@ def attack_case(
     windows = attack_windows(triple(case.image.shape[1:]), model.roi)
     generators = [window_generator(seed or 0, case.ref.fingerprint, number) for number in range(len(windows))]
     is_joint = attack.scope == "joint"
-    if not is_joint and (len(windows) == 1 or not attack.attacks_volume):
-        return _windows_attacked(attack, model, case, windows, generators, window_batch, reference, learned, surrogates)
-    sliding, *others = (
-        JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
-        for each in (model, *surrogates)
-    )
-    return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
-
-
-def _volume_attacked(
-    attack: Attack,
-    sliding: SlidingWindowModel,
-    case: Case,
-    windows: Sequence[Window],
-    generators: Sequence[torch.Generator],
-    learned: Tensor | None,
-    surrogates: Sequence[SlidingWindowModel],
-) -> AttackedVolume:
-    """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
-    device = next(sliding.parameters()).device
-    image, label = case.image[None].to(device), case.label[None].to(device)
-    is_joint = isinstance(sliding, JointModel)
-    result = attack(
-        sliding,
-        _cut(image[0], windows) if is_joint else image,
-        label,
-        generator=generators if is_joint else generators[0],
-        learned=learned,
-        surrogates=surrogates,
-    )
-    made = joined(result.adversarial, windows) if is_joint else result.adversarial
-    facts = AttackFacts(
-        num_windows=len(sliding.windows(image)),
-        num_forwards=sliding.num_forwards,
-        num_backwards=sliding.num_backwards,
-        caution=caution_of(sliding.model.name, [result.gradients], learned),
-        **attack.displacement(image, result.state),
-    )
-    moved = result.labels[0].cpu() if attack.moves_labels else None
-    return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)
-
-
-def _windows_attacked(
-    attack: Attack,
-    model: SegmentationModel,
-    case: Case,
-    windows: Sequence[Window],
-    generators: Sequence[torch.Generator],
-    window_batch: int,
-    reference: Case | None,
-    learned: Tensor | None,
-    surrogates: Sequence[SegmentationModel],
-) -> AttackedVolume:
-    """Attacks a volume window by window, `window_batch` at once."""
+    if is_joint or (attack.attacks_volume and len(windows) > 1):
+        sliding, *others = (
+            JointModel(each, windows, window_batch, kept) if is_joint else SlidingWindowModel(each, window_batch, kept)
+            for each in (model, *surrogates)
+        )
+        return _volume_attacked(attack, sliding, case, windows, generators, learned, others)
     device = next(model.parameters()).device
     image, label = case.image.to(device), case.label.to(device)
     other = None
@@ -179,6 +131,39 @@ def _windows_attacked(
         losses=tuple(losses),
         label=moved.cpu() if attack.moves_labels else None,
     )
+
+
+def _volume_attacked(
+    attack: Attack,
+    sliding: SlidingWindowModel,
+    case: Case,
+    windows: Sequence[Window],
+    generators: Sequence[torch.Generator],
+    learned: Tensor | None,
+    surrogates: Sequence[SlidingWindowModel],
+) -> AttackedVolume:
+    """Attacks a volume as one, or all its windows at once if `sliding` joins them."""
+    device = next(sliding.parameters()).device
+    image, label = case.image[None].to(device), case.label[None].to(device)
+    is_joint = isinstance(sliding, JointModel)
+    result = attack(
+        sliding,
+        _cut(image[0], windows) if is_joint else image,
+        label,
+        generator=generators if is_joint else generators[0],
+        learned=learned,
+        surrogates=surrogates,
+    )
+    made = joined(result.adversarial, windows) if is_joint else result.adversarial
+    facts = AttackFacts(
+        num_windows=len(sliding.windows(image)),
+        num_forwards=sliding.num_forwards,
+        num_backwards=sliding.num_backwards,
+        caution=caution_of(sliding.model.name, [result.gradients], learned),
+        **attack.displacement(image, result.state),
+    )
+    moved = result.labels[0].cpu() if attack.moves_labels else None
+    return AttackedVolume(adversarial=made[0].cpu(), facts=facts, losses=(result.losses.cpu(),), label=moved)
 
 
 def caution_of(name: str, gradients: Sequence[Tensor], learned: Tensor | None = None) -> str | None:
