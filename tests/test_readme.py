@@ -224,7 +224,7 @@ def test_tables_of_the_reference_have_a_row_for_each_entry() -> None:
 
 
 def test_the_page_of_jobs_is_made_from_their_files() -> None:
-    """It has a row for each job."""
+    """The page has a row for each job."""
     page = (ROOT / "jobs" / "README.md").read_text(encoding="utf-8")
     assert page == generated.jobs_page(), "run python docs/generated.py"
     assert sorted(re.findall(r"^\| \[`([\w/]+)`", page, flags=re.MULTILINE)) == sorted(packaged_jobs())

@@ -33,8 +33,8 @@ def make_store(folder: Path) -> str:
 
 def rows_of(store: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Records as the reports have them, and class records."""
-    found = Store(store)
-    return current(found.records().to_pandas()), found.class_records().to_pandas()
+    stored = Store(store)
+    return current(stored.records().to_pandas()), stored.class_records().to_pandas()
 
 
 def write_page(folder: Path, manifest: Mapping[str, Any], own: str = "file:") -> str:

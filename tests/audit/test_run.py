@@ -211,7 +211,7 @@ def test_each_claim_gets_both_losses_with_the_steps_of_its_longest_attack(tmp_pa
 def test_frequency_attacks_are_held_against_their_adaptive_forms(
     attack: dict[str, object], form: str, bounds: dict[str, object], tmp_path: Path
 ) -> None:
-    """They have the same bounds, and null rows."""
+    """Adaptive forms have the same bounds, and null rows."""
     forms = strongest(tmp_path, form, attacks=[{**attack, "steps": 20}])
     assert [each.loss for each in forms if each.control == "none"] == ["switch", "dice"]
     assert {each.control for each in forms} == {"none", "uniform", "random"}
@@ -228,7 +228,7 @@ attacks:
 def test_recommendations_of_converge_within_the_bounds_are_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are of their network alone; a file of another kind adds none."""
+    """Recommendations hold for their network alone; a file of another kind adds none."""
     file = tmp_path / "out-converge" / "converge.yaml"
     file.parent.mkdir()
 

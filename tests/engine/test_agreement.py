@@ -94,7 +94,7 @@ def test_a_row_holds_the_attacked_prediction_against_the_targets_own_clean_one(o
 
 
 def test_the_attack_follows_the_sources_own_clean_prediction(out: Path, scans: Path, tmp_path: Path) -> None:
-    """It makes the volume that it makes where this prediction is the label map."""
+    """The volume is that of an attack on this prediction as the label map."""
     label = saved(out, "a", "prediction_clean-a")
     assert (saved(out, "a", "label") == label).all()
     nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), tmp_path / "label.nii.gz")

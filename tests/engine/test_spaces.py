@@ -89,7 +89,7 @@ def test_the_budget_is_in_the_source_s_own_unit(data: dict[str, Any], both: list
 
 
 @pytest.mark.parametrize("entry", [A, B], ids=["a", "b"])
-def test_within_a_space_rows_are_those_of_a_job_without_the_other(
+def test_rows_within_a_space_are_those_of_a_job_without_the_other(
     data: dict[str, Any], both: list[Outcome], entry: dict[str, Any]
 ) -> None:
     alone, _ = results(run_all(job_of(data, entry)))
@@ -99,7 +99,7 @@ def test_within_a_space_rows_are_those_of_a_job_without_the_other(
 
 
 @pytest.mark.parametrize(("source", "target"), ["ab", "ba"])
-def test_between_spaces_scores_are_those_of_the_native_volume_prepared_anew(
+def test_scores_between_spaces_are_those_of_the_native_volume_prepared_anew(
     data: dict[str, Any], both: list[Outcome], source: str, target: str
 ) -> None:
     _, grid = expanded(job_of(data, A, B))

@@ -142,7 +142,7 @@ def test_a_model_is_no_surrogate_of_itself() -> None:
     assert cell.cell_id == cells()[0].cell_id
 
 
-def test_nor_is_an_ensemble_that_it_is_a_member_of() -> None:
+def test_an_ensemble_with_the_target_is_no_surrogate() -> None:
     ensemble = {"name": "mean", "ensemble": ["a", "b"]}
     (cell,) = cells(bases(surrogates=[["mean", "c"]]), models=[A, B, C, ensemble])
     assert [each.name for each in cell.surrogates] == ["c"]

@@ -171,7 +171,7 @@ def test_passes_are_those_that_the_network_made_and_the_plan_said(
 
 @pytest.mark.parametrize("name", ["sea", "autoattack"])
 def test_a_case_s_own_dice_is_at_most_that_of_any_member(name: str, model: SegmentationModel) -> None:
-    """Whichever of its volumes a member alone keeps."""
+    """The bound holds for each volume that a member alone would keep."""
     case, sliding = make_case(model, SHAPE), SlidingWindowModel(model)
 
     def dice_of(volume: AttackedVolume) -> float:

@@ -197,7 +197,7 @@ def test_a_failing_attack_is_a_row_that_says_why_and_the_rest_goes_on(fake: type
 def test_coupled_windows_are_attacked_in_the_cell_s_number_or_not_at_all(
     fake: type[Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the worker does with others, and even where fewer would fit: they would make other volumes."""
+    """Fewer windows at once would fit, and make other volumes."""
     monkeypatch.setattr(Fake, "couples_batch", property(lambda self: True))
     (unit,) = units_of(small(attacks=[{"name": "fake"}], window_batch=3))
     one = make_worker(window_batch=1)

@@ -108,7 +108,7 @@ def test_windows_at_once_are_in_the_id_of_attacks_that_couple_them_alone() -> No
 
 
 def test_auto_is_the_papers_four_for_coupled_attacks() -> None:
-    """Wherever they run: a card and a CPU otherwise take 4 and 1."""
+    """The number holds on any device: a card and a CPU otherwise take 4 and 1."""
     assert coupled("released", "auto").cell_id == coupled("released", 4).cell_id
     assert (coupled("released", "auto").window_batch, coupled("paper", "auto").window_batch) == (4, None)
 

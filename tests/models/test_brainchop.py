@@ -173,7 +173,7 @@ def test_a_plan_counts_the_operations_of_a_fetched_network(bench: Bench, tmp_pat
         ({"checkpoint": NETWORK, "arch": "unet"}, f"expected no arch beside {NETWORK}, got unet: leave it out"),
     ],
 )
-def test_what_is_no_network_of_brainchop_is_refused(
+def test_a_name_or_folder_that_is_no_network_of_brainchop_is_refused(
     bench: Bench, tmp_path: Path, entry: dict[str, Any], text: str
 ) -> None:
     path = tiny_job.write(tmp_path, job() | {"models": [{"name": "m", **entry}]})

@@ -163,7 +163,7 @@ def test_numpy_scalars_written_under_numpy_1_are_read(tmp_path: Path, tiny_unet:
 
 @pytest.mark.parametrize("core", ["_core", "core"])
 def test_numpy_arrays_beside_weights_are_passed_over(tmp_path: Path, tiny_unet: nn.Module, core: str) -> None:
-    """Those of numpy's random state, of the Dice of every class, of strings; under numpy 1's names too."""
+    """Arrays hold numpy's random state, the Dice of every class, strings; under numpy 1's names too."""
     path, text = tmp_path / "m.pt", np.array(["a", "b"], dtype=object)
     beside = {"rng": np.random.RandomState(0).get_state(), "dice": np.ones(2), "text": text}
     torch.save({"state_dict": tiny_unet.state_dict(), **beside}, path, _use_new_zipfile_serialization=False)

@@ -91,7 +91,7 @@ def test_a_prediction_may_become_labels_of_an_attack_and_is_of_one_volume(net: n
     [(0.0, "constant"), (0.5, "constant"), (0.6, "gaussian"), (0.9, "constant")],
 )
 def test_label_map_is_monais_on_all_voxels(net: nn.Module, weighting: Any, overlap: float) -> None:
-    """Whichever axes are shorter than the window, and wherever a batch of windows passes from one slab to the next."""
+    """Some axes are shorter than the window, and a batch of windows passes from one slab to the next."""
     settings = Inference(overlap=overlap, weighting=weighting)
     model = SegmentationModel(net, ROI, inference=settings)
     for shape in [(23, 9, 7), (8, 6, 4), (5, 13, 3), (19, 3, 9), (9, 15, 4)]:

@@ -68,7 +68,7 @@ def test_the_weights_of_every_architecture_show_the_arguments_that_shape_them(ar
 
 @pytest.mark.parametrize("arch", MODELS)
 def test_a_default_network_shows_no_other_arguments(arch: str) -> None:
-    """So that a job that states none means the same network as before, by its identity."""
+    """A job that states no arguments means the same network as before, by its identity."""
     shown = inferred(arch, skeleton(arch, 3, MODELS[arch].roi, {}).state_dict())
     assert shown.args
     assert complete_args(arch, shown.args) == complete_args(arch, {})

@@ -106,7 +106,7 @@ class OnCUDA(Tensor):
 
 
 def test_the_kernel_computes_float32_on_a_gpu_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is given what `selective_scan_fn(u, delta, A, B, C, D)` of mamba-ssm takes."""
+    """The kernel gets the arguments of `selective_scan_fn(u, delta, A, B, C, D)` of mamba-ssm."""
     calls: list[tuple[Tensor, ...]] = []
 
     def kernel(*given: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "voxel_shift"])
 def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
-    """So volumes of `ball` stay unclamped until the network's own draw. A shift by whole voxels makes no new values."""
+    """Volumes of `ball` therefore stay unclamped until the network's own draw. A shift by whole voxels makes no new values."""
     x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 1.0)
     cut = apply(apply(x, a).clamp(0, 1), b).clamp(0, 1)
@@ -147,7 +147,7 @@ def test_padding_with_zeros_breaks_the_sum_unless_the_margin_is_empty() -> None:
 
 
 def test_two_shifts_of_which_the_first_is_no_whole_number_are_no_third() -> None:
-    """So the ball of `voxel_shift` has whole shifts alone."""
+    """The ball of `voxel_shift` therefore has whole shifts alone."""
     x, roll = torch.rand(1, 1, 8, 8, 8), CHANGES["voxel_shift"].apply
     part = torch.tensor([[0.4, 0.0, 0.0]])
     assert not torch.equal(roll(roll(x, part), part), roll(x, 2 * part))

@@ -52,7 +52,7 @@ def test_whole_volume_is_msssim_with_its_gradient(shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("block", [(4, 4, 4), (8, 4, 6), (3, 6, 12)])
 def test_blockwise_is_msssim_of_every_block_with_its_gradient(block: Block) -> None:
-    """There are two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no
+    """Volumes have two channels. The noise is strong enough for blocks of negative SSIM, which count 0 and have no
     gradient."""
     x, y = volumes(2, 2, 24, 12, 12, noise=2.0)
     blocks = [split(t, block).flatten(0, 2)[:, None] for t in (x, y)]

@@ -140,7 +140,7 @@ class Known(jobs.Dashboard):
 def test_a_connection_that_breaks_is_taken_up_again_and_nothing_is_shown_twice(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And the command ends as the job did."""
+    """The command ends as the job did."""
     monkeypatch.setattr(jobs, "POLL_S", 0.0)
     with pytest.raises(typer.Exit) as ended:
         cluster._follow(jobs, Known(), "known")

@@ -84,7 +84,7 @@ def test_a_dead_run_holds_nothing(root: str, written: dict[str, Any], seconds: f
 
 
 def test_a_run_of_another_machine_that_renews_is_told_of(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the clocks of the two say, and as soon as it renews."""
+    """The user is told as soon as it renews, whatever the clocks of the two say."""
     slept = []
 
     def renewed(seconds: float) -> None:

@@ -63,7 +63,7 @@ def test_every_way_to_name_a_training_job_is_the_same_one(
 
 
 def test_a_described_job_says_all_that_it_needs(folder: Path) -> None:
-    """It is what a store keeps: written out and read again, it is the same, and its files may be gone."""
+    """A store keeps the described job: written out and read again, it is the same, and its files may be gone."""
     spec = described("train://net", "train://adv/other")
     again = config.validate(spec.model_dump(mode="json"), JobSpec, spec.where)
     (folder / "adv.yaml").unlink()

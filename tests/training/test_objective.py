@@ -48,7 +48,7 @@ def adversary(name: str = "pgd", budget: tuple[float, float] | None = None, **pa
     return Adversary(attack=make(name, **parameters), random_budget=budget, seed=3)
 
 
-def test_at_counts_the_loss_on_attacked_crops_alone() -> None:
+def test_adversarial_training_counts_the_loss_on_attacked_crops_alone() -> None:
     net, (_, attacked, labels) = Watched(), crops()
     loss, terms = objective(net)(None, attacked, labels)
     assert float(loss) == pytest.approx(float(MONAI(net(attacked), labels)), abs=1e-6)

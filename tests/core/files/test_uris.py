@@ -131,7 +131,7 @@ def test_data_that_is_not_there_is_told_apart_from_data_that_is_refused(s3: S3, 
 def test_a_checkpoint_has_the_same_identity_at_a_uri_is_fetched_once_and_refused_when_it_was_replaced(
     s3: S3, s3_root: str, tmp_path: Path, cache: Path, name: str, entry: dict[str, Any]
 ) -> None:
-    """And fetched again where its copy was damaged on the node."""
+    """A copy that was damaged on the node is fetched again."""
     uri = f"{s3_root}/{name}"
     tiny_job.save_weights(tmp_path / "unet.safetensors", num_classes=3)
     torch.jit.save(torch.jit.script(nn.Conv3d(1, 3, 1)), tmp_path / "net.ts")
