@@ -257,7 +257,7 @@ def take_part(process: int) -> tuple[int, list[str]]:
 def test_processes_that_fill_read_and_clear_one_cache_get_whole_volumes(
     kept: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache holds three of the four volumes; what one process clears, another that writes it just now cannot keep."""
+    """The cache holds three of four volumes; what one process clears, another that writes it just now cannot keep."""
     monkeypatch.setenv("FREQBENCH_CACHE_GB", "0.004")
     with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("fork")) as pool:
         parts = list(pool.map(take_part, range(PROCESSES)))

@@ -49,7 +49,7 @@ def frozen_net() -> nn.Module:
 
 
 def test_a_folder_of_nnunet_is_a_model_in_its_own_space(tmp_path: Path) -> None:
-    """The model takes (x - mean) / std of HU on the axes of each file, the last one first, as its reader and plans say."""
+    """Its input is (x - mean) / std of HU on the axes of each file, the last one first, as its reader and plans say."""
     resolved = spec(arch="nnunet", checkpoint=nnunet(tmp_path / "n"))
     assert (resolved.roi, resolved.num_channels, resolved.is_random) == ((PATCH[2], PATCH[1], PATCH[0]), 1, False)
     assert resolved.space is not None

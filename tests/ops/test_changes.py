@@ -47,7 +47,7 @@ def test_two_changes_are_a_third(kind: str, shape: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind != "voxel_shift"])
 def test_a_clamp_between_two_changes_breaks_the_sum(kind: str) -> None:
-    """Volumes of `ball` therefore stay unclamped until the network's own draw. A shift by whole voxels makes no new values."""
+    """Volumes of `ball` stay unclamped until the network's own draw. Shifts by whole voxels make no new values."""
     x, apply = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0)), CHANGES[kind].apply
     a, b, both = pair(kind, (1, 8, 8, 8), 1.0)
     cut = apply(apply(x, a).clamp(0, 1), b).clamp(0, 1)
