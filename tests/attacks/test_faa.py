@@ -36,7 +36,7 @@ def spectrum(x: Tensor) -> np.ndarray:
 @pytest.mark.parametrize(("portion", "most"), [(0.0, 0), (0.1, 0), (0.13, 1), (0.5, 4), (1.0, 8)])
 def test_open_bands_are_the_portion_at_most_rounded_down(portion: float, most: int) -> None:
     images, labels = volumes()
-    assert FAA(portion=portion, bands=BANDS).most == most
+    assert FAA(portion=portion, bands=BANDS).max_open == most
     for control in ("none", "random"):
         state = run(images, labels, portion=portion, control=control).state
         assert bool((state.sum(1) <= most).all())
