@@ -185,7 +185,7 @@ def test_null_rows_are_the_largest_table_and_ends_of_the_range() -> None:
     assert uniform.num_backwards == random.num_backwards == uniform.num_forwards == 0
 
 
-def test_a_volume_that_the_state_does_not_make_is_an_excess() -> None:
+def test_volume_that_differs_from_that_of_its_state_is_an_excess() -> None:
     images = drawn(7)
     for attack in (make(name, block=4, steps=2) for name in ("vafa_opt", "sa2_opt")):
         result = attack(SmallNet().double(), images, torch.zeros_like(images, dtype=torch.long))
@@ -213,7 +213,7 @@ def test_a_start_takes_the_place_of_the_draw(name: str) -> None:
 
 
 @pytest.mark.parametrize("short", [0.0, 1e-4, -1e-4])
-def test_the_uniform_null_row_is_made_by_its_own_table(short: float) -> None:
+def test_uniform_null_row_equals_the_volume_of_its_table(short: float) -> None:
     """Next to a tie: the first coefficient of constant blocks is 30, one and a half times 20, a little less or more."""
     value, root = 30 - short, math.sqrt(8)
     images = torch.full((1, 1, 8, 6, 4), (value / root + 128) / 255, dtype=torch.float64)
@@ -249,7 +249,7 @@ def ssim_in_body(clean: Tensor, adversarial: Tensor) -> list[float]:
 
 @pytest.mark.parametrize("name", ["vafa_opt", "sa2_opt_2d"])
 @pytest.mark.parametrize("control", ["none", "uniform", "random"])
-def test_ssim_min_holds_and_is_used(name: str, control: str) -> None:
+def test_ssim_of_results_is_next_to_ssim_min(name: str, control: str) -> None:
     """Without it the SSIM is lower; with it it is next to the bound, in null rows too."""
     images, labels = bodies()
     free, bounded = (

@@ -51,8 +51,8 @@ def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
 
 
 @pytest.mark.parametrize(("factor", "fell"), [(1.01, True), (0.9, False)])
-def test_a_success_within_eps_is_one_of_the_result(factor: float, fell: bool) -> None:
-    """And where the least radius is beyond eps, the result is what the ball leaves of it, a failure."""
+def test_result_succeeds_if_the_least_radius_is_within_eps(factor: float, fell: bool) -> None:
+    """A least radius beyond eps gives its projection onto the ball: a failure."""
     images, labels = ramp()
     kind = {"queries": 1000, "dice": 0.5}
     radius = float(make("rays", eps=EPS, **kind)(Threshold(), images, labels).state)
@@ -77,7 +77,7 @@ def between(**parameters: float) -> tuple[float, float]:
     return float((result.adversarial - images).max()), float(result.state)
 
 
-def test_a_success_that_eps_would_undo_is_kept_at_its_radius() -> None:
+def test_success_that_eps_would_undo_keeps_its_radius() -> None:
     assert between(eps=0.6, dice=0.5) == pytest.approx((0.02, 0.02), rel=2e-3)
 
 
@@ -124,7 +124,7 @@ def test_default_threshold_is_half_the_clean_dice() -> None:
     assert not torch.equal(search()[1].adversarial, search(dice=0.3)[1].adversarial)
 
 
-def test_signs_and_radius_are_those_of_the_last_decision() -> None:
+def test_radius_is_that_of_the_nearest_success() -> None:
     """Sample by sample: among all that was asked, none beyond the last success is nearer and a success."""
     model, result = search(dice=0.5)
     images = task()[0]
@@ -134,8 +134,8 @@ def test_signs_and_radius_are_those_of_the_last_decision() -> None:
         assert float(result.state[i]) == pytest.approx(min(fallen), abs=1e-6)
 
 
-def test_flipped_runs_are_halved_down_to_voxels_and_begin_again() -> None:
-    """Of 6 voxels there are levels of 1, 2, 4 and 8 runs, of which some of the last have no voxel."""
+def test_flipped_runs_halve_down_to_voxels_and_start_over() -> None:
+    """Six voxels have levels of 1, 2, 4 and 8 runs; some of the last have no voxel."""
     signs = torch.ones(2, 6)
     runs = [(_turned(signs, query)[1] < 0).nonzero().flatten().tolist() for query in range(16)]
     assert runs[:7] == [[0, 1, 2, 3, 4, 5], [0, 1, 2], [3, 4, 5], [0], [1, 2], [3], [4, 5]]

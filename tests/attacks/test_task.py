@@ -1,4 +1,4 @@
-"""What a task raises, compares and takes for reached where only some structures count."""
+"""Tasks in which only some structures count: values to raise and to compare, samples that are reached."""
 
 import pytest
 import torch

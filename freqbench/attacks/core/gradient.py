@@ -44,9 +44,12 @@ class GradientAttack(Attack):
 
     Class attributes of an attack:
         keeps_best: true if the attack's `run` does what `keep: best` asks for.
+        looks_apart: true if a step's gradient is taken at other volumes than its own, so that with `keep: best` each
+            step's volumes cost one more forward pass.
     """
 
     keeps_best: ClassVar[bool] = False
+    looks_apart: ClassVar[bool] = False
 
     organs: tuple[int, ...] | None = None
     target: Rule | None = None
@@ -134,9 +137,9 @@ class GradientAttack(Attack):
 
     @property
     def run_passes(self) -> tuple[int, int]:
-        """Forward and backward passes of a run without comparisons: one of each per step, none for a null row."""
+        """Forward and backward passes of a run without its end: one of each per step, none for a null row."""
         count = getattr(self, "steps", 1) if getattr(self, "control", "none") == "none" else 0
-        return count, count
+        return count * (2 if self.looks_apart and self.keep == "best" else 1), count
 
     @property
     def compares(self) -> bool:

@@ -45,17 +45,12 @@ class Objective:
     def of(cls, labels: Tensor, sign: float = 1.0, windows: int | None = None) -> "Objective":
         """Makes the objective of a call; voxels with the label IGNORED never count, and become background."""
         counts = counted(labels)
-        if counts is None:
-            return cls(labels=labels, sign=sign, windows=windows)
-        return cls(
-            labels=without_ignored(labels), sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts)
-        )
+        labels = labels if counts is None else without_ignored(labels)
+        return cls(labels=labels, sign=sign, windows=windows, counted=counts, scope=Scope(voxels=counts))
 
     def of_samples(self, samples: list[int]) -> "Objective":
         """Returns the default objective for some samples: away from their labels."""
-        if self.counted is None:
-            return Objective(labels=self.labels[samples])
-        counts = self.counted[samples]
+        counts = None if self.counted is None else self.counted[samples]
         return Objective(labels=self.labels[samples], counted=counts, scope=Scope(voxels=counts))
 
     @property
