@@ -161,20 +161,12 @@ def test_a_change_of_k_space_outside_its_region_is_an_excess(region: str, lines:
     assert attack.excess(IMAGES, space.render(inside), inside) <= 0
 
 
-def test_a_curve_that_falls_is_an_excess() -> None:
-    attack = make("intensity_curve", deviation=0.2, pieces=10)
-    falling = torch.zeros(1, 1, 11, dtype=torch.float64)
-    falling[0, 0, 5] = 0.15
-    made = attack.space(IMAGES).render(falling)
-    assert attack.excess(IMAGES, made, falling) == pytest.approx(0.05)
-
-
-@pytest.mark.parametrize(("knot", "deviation"), [(0, -0.1), (10, 0.1)])
-def test_a_curve_begins_and_ends_within_the_scale(knot: int, deviation: float) -> None:
+@pytest.mark.parametrize(("knot", "deviation", "excess"), [(5, 0.15, 0.05), (0, -0.1, 0.1), (10, 0.1, 0.1)])
+def test_curve_that_falls_or_leaves_the_scale_is_an_excess(knot: int, deviation: float, excess: float) -> None:
     attack = make("intensity_curve", deviation=0.2, pieces=10)
     space, beyond = attack.space(IMAGES), torch.zeros(1, 1, 11, dtype=torch.float64)
     beyond[0, 0, knot] = deviation
-    assert attack.excess(IMAGES, space.render(beyond), beyond) == pytest.approx(0.1)
+    assert attack.excess(IMAGES, space.render(beyond), beyond) == pytest.approx(excess)
     assert attack.excess(IMAGES, space.render(space.project(beyond)), space.project(beyond)) <= 1e-12
 
 

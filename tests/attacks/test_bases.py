@@ -7,7 +7,7 @@ import pytest
 import torch
 from attacks.asked import Asked
 from attacks.examples import SmallNet
-from attacks.test_rays import NoBackward
+from attacks.test_rays import Linear, NoBackward
 from torch import Tensor, nn
 
 from freqbench.attacks import AttackResult, make
@@ -17,22 +17,6 @@ from freqbench.testing import volumes
 EPS = 4 / 255
 ANGLES = torch.linspace(0, 2 * math.pi, 401, dtype=torch.float64)[:-1].reshape(1, 1, 10, 8, 5)
 FIRST, SECOND = ANGLES.cos(), ANGLES.sin()
-
-
-class Linear(nn.Module):
-    """Class 1 in all of a volume while w . (x - 0.5) is below a bound; it is hardly sure of anything.
-
-    So all losses have gradients of one length, along w.
-    """
-
-    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
-        super().__init__()
-        self.weights, self.bound = weights, bound
-
-    def forward(self, x: Tensor) -> Tensor:
-        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
-        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
-        return torch.cat([-margin, margin], dim=1)
 
 
 def mixed(*weights: float) -> Tensor:

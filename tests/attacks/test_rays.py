@@ -26,23 +26,27 @@ def ramp() -> tuple[Tensor, Tensor]:
 
 
 class Linear(nn.Module):
-    """Class 1 in all of a volume while w . x is below a bound, then class 0."""
+    """Class 1 in all of a volume while w . (x - 0.5) is below a bound, then class 0; it is hardly sure of anything.
 
-    def __init__(self, weights: Tensor, bound: float) -> None:
+    So all losses have gradients of one length, along w.
+    """
+
+    def __init__(self, weights: Tensor, bound: float = 1.0) -> None:
         super().__init__()
         self.weights, self.bound = weights, bound
 
     def forward(self, x: Tensor) -> Tensor:
-        margin = (self.bound - (x * self.weights).flatten(1).sum(1)).reshape(-1, 1, 1, 1, 1).expand_as(x)
+        margin = self.bound - ((x - 0.5) * self.weights).flatten(1).sum(1)
+        margin = 1e-6 * margin.reshape(-1, 1, 1, 1, 1).expand_as(x)
         return torch.cat([-margin, margin], dim=1)
 
 
 @pytest.mark.parametrize("radius", [0.01, 0.08])
 def test_the_radius_on_a_linear_network_is_its_distance(radius: float) -> None:
-    """The least L-infinity distance to w . x = b is (b - w . clean) / |w|_1, along the signs of w."""
+    """The least L-infinity distance from 0.5 to w . (x - 0.5) = b is b / |w|_1, along the signs of w."""
     weights = torch.randn(1, 1, 4, 3, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     images = torch.full_like(weights, 0.5)
-    network = Linear(weights, float((images * weights).sum() + radius * weights.abs().sum()))
+    network = Linear(weights, radius * float(weights.abs().sum()))
     result = make("rays", eps=EPS, queries=500)(network, images, torch.ones_like(images).long())
     assert radius <= float(result.state) == pytest.approx(radius, rel=1e-3)
     assert torch.equal((result.adversarial - images).sign(), weights.sign())
