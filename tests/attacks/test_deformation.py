@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from attacks.examples import SmallNet, generators
+from attacks.examples import SmallNet, Threshold, generators
 from attacks.test_opt import Linear, drawn
 from torch import Tensor, nn
 
@@ -43,13 +43,6 @@ def ball() -> tuple[Tensor, Tensor]:
     axes = torch.meshgrid(*[torch.arange(24, dtype=torch.float64) - 11.5] * 3, indexing="ij")
     radius = torch.stack(axes).norm(dim=0)[None, None]
     return torch.sigmoid((7 - radius) / 1.5), (radius < 7).long()
-
-
-class Threshold(nn.Module):
-    """Class 1 where a voxel is bright: it follows any deformation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 8 * torch.cat([0.5 - x, x - 0.5], dim=1)
 
 
 def test_zero_displacement_leaves_the_volume_to_the_bit() -> None:
@@ -191,7 +184,7 @@ def test_moved_labels_keep_their_volume_up_to_the_determinant() -> None:
     """Moved labels, each voxel weighed by its determinant, have the volume of the label (substitution)."""
     image, label = ball()
     attack = make("deformation", max_mm=2.0, knot_mm=12.0, control="random")
-    result = attack(Threshold(), image, label, generator=generators(2))
+    result = attack(Threshold(8), image, label, generator=generators(2))
     weights = 1 + sum(attack.field(image).invariants(result.state))
     moved = float((result.labels[:, 0] * weights).sum())
     assert not torch.equal(result.labels, label)
@@ -202,7 +195,7 @@ def test_prediction_that_follows_the_anatomy_keeps_its_dice() -> None:
     """Labels left where they were would leave little of the Dice."""
     image, label = ball()
     attack = make("deformation", max_mm=3.0, knot_mm=12.0, steps=15, min_jacobian=0.3, loss="dice", step_rule="halving")
-    result = attack(Threshold(), image, label, generator=generators(2))
+    result = attack(Threshold(8), image, label, generator=generators(2))
     pred = (result.adversarial > 0.5).long()
 
     def dice(truth: Tensor) -> float:
@@ -223,9 +216,9 @@ def test_gradient_includes_the_motion_of_labels(monkeypatch: pytest.MonkeyPatch)
         return space.centre
 
     monkeypatch.setattr("freqbench.attacks.core.searched.search", search)
-    attack(Threshold(), image, label.roll(2, 2))
+    attack(Threshold(8), image, label.roll(2, 2))
     monkeypatch.setattr("freqbench.attacks.deformation._followed", lambda logits, places: logits)
-    attack(Threshold(), image, label.roll(2, 2))
+    attack(Threshold(8), image, label.roll(2, 2))
     following, still = (float(gradient.norm()) for gradient in gradients)
     assert following < 0.15 * still
 

@@ -82,11 +82,8 @@ def between(**parameters: float) -> tuple[float, float]:
 
 
 def test_success_that_eps_would_undo_keeps_its_radius() -> None:
+    """A Dice at the threshold has fallen: a threshold of 1 is met at every radius."""
     assert between(eps=0.6, dice=0.5) == pytest.approx((0.02, 0.02), rel=2e-3)
-
-
-def test_a_dice_at_the_threshold_has_fallen() -> None:
-    """A threshold of 1 is met at every radius."""
     assert between(eps=EPS, dice=1.0)[1] < 1e-3
 
 
