@@ -153,7 +153,8 @@ def test_organs_count_only_in_sight(labelled: int, raises: bool) -> None:
 def test_keep_best_compares_volumes_that_are_not_resized(name: str) -> None:
     (images, labels), model = doubles(), Asked(SmallNet().double())
     result = run(name, model, steps=4, keep="best", step_size=EPS, min_scale=0.5)
-    assert len(model.volumes) == 9 == result.num_forwards
+    declared = make(name, eps=EPS, steps=4, keep="best").passes
+    assert (len(model.volumes), result.num_forwards, result.num_backwards) == (9, 9, 4) == (9, *declared)
     asked, said = model.volumes[::2], model.logits[::2]
     assert torch.equal(asked[0], images)
     values = torch.stack([F.cross_entropy(z, labels[:, 0], reduction="none").flatten(1).mean(1) for z in said])
